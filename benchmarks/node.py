@@ -1,0 +1,97 @@
+"""What the node adds to the network: from an image's callback to its published results, minus the tracker's step.
+
+    python benchmarks/node.py [--model nano] [--images 200] [--rate 10] [--outputs tracks visibility label_mask]
+
+Starts the node in its own process, feeds it images over DDS and reads the node's own counters from /diagnostics.
+`--model fake` measures with the tests' tracker, three squares that cost nothing. Prints one line per image size.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SIZES_HW = ((480, 640), (720, 1280))
+TARGET_MS = {480: 4.0, 720: 10.0}
+KINDS = {"tracks": "TrackArray", "visibility": "VisibilityArray"}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="nano", help="a model, or 'fake'")
+    parser.add_argument("--images", type=int, default=200, help="images per size")
+    parser.add_argument("--rate", type=float, default=10.0, help="images per second")
+    parser.add_argument("--outputs", nargs="*", default=["tracks", "visibility", "label_mask"])
+    args = parser.parse_args()
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(ROOT / "config" / "fastdds_shm.xml"))
+    sys.path[:0] = [str(ROOT), str(ROOT / "test")]
+    results = [measure(args, size_hw) for size_hw in SIZES_HW]
+    return 0 if all(results) else 1
+
+
+def measure(args: argparse.Namespace, size_hw: tuple[int, int]) -> bool:
+    """Runs one size; True if the overhead is within its target."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "test")])}
+    fake = args.model == "fake"
+    script = [str(ROOT / "test" / "fake_node.py"), "{}"] if fake else ["-m", "sam2_ros.main"]
+    ros = [] if fake else ["--ros-args", "-p", f"model:={args.model}"]
+    node = subprocess.Popen([sys.executable, *script, *ros], env=environment)
+    try:
+        values = feed(args, size_hw)
+    finally:
+        node.send_signal(signal.SIGINT)
+        node.wait(timeout=30)
+    age_ms, step_ms = (1000 * float(values[key]) for key in ("age p50 s", "network p50 s"))
+    overhead_ms, target_ms = age_ms - step_ms, TARGET_MS[size_hw[0]]
+    print(
+        f"{size_hw[1]}x{size_hw[0]}  {values['processed']} images  age {age_ms:.1f} ms  network {step_ms:.1f} ms  "
+        f"overhead {overhead_ms:.1f} ms (target {target_ms:g} ms)",
+        flush=True,
+    )
+    return overhead_ms <= target_ms
+
+
+def feed(args: argparse.Namespace, size_hw: tuple[int, int]) -> dict[str, str]:
+    """Publishes images with three prompted objects; returns the values of the node's "tracking" status."""
+    from ros_rig import Rig
+    from sensor_msgs.msg import Image
+
+    import sam2_ros.msg
+    from sam2_ros.msg import Prompt
+    from sam2_ros.srv import AddObjects
+
+    rig = Rig()
+    camera, said = rig.camera(), rig.diagnostics()
+    camera.wait_for_subscriber()
+    heard = [rig.collect(getattr(sam2_ros.msg, KINDS.get(o, ""), Image), f"/sam2/{o}", 5) for o in args.outputs]
+    places = [(size_hw[1] * x, size_hw[0] * 0.5) for x in (0.2, 0.5, 0.8)]
+    request = AddObjects.Request(prompts=[Prompt(points_xy=list(xy), point_labels=[1]) for xy in places])
+    answer, number, code = None, 0, None
+    while code != 0:
+        answer = rig.start_call(AddObjects, "/sam2/add_objects", request)
+        number = camera.publish_until(answer.done, first=number, period_s=1 / args.rate, size_hw=size_hw)
+        code = answer.result().code
+    last = number + args.images
+    message = camera.message(number, size_hw=size_hw)  # made once: the camera's own cost is not the node's
+    for n in range(number, last):
+        due = time.monotonic() + 1 / args.rate
+        message.header.stamp = camera.message(n, size_hw=(16, 16)).header.stamp
+        camera.publish_message(message)
+        while time.monotonic() < due:
+            rig.executor.spin_once(timeout_sec=max(due - time.monotonic(), 0))
+    for messages in (said, *heard):
+        messages.clear()
+    rig.until(lambda: said)
+    status = next(s for s in said[-1].status if s.name.endswith("tracking"))
+    rig.close()
+    return {pair.key: pair.value for pair in status.values}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""Start the tracker on a camera's image topic. Made to be included by other launch files; `-s` lists the arguments.
+
+An argument left empty keeps what the parameter file says. The node takes itself to the active state
+(parameter autostart), so nothing else has to be started.
+"""
+
+import os
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.conditions import UnlessCondition
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+CONFIG = Path(get_package_share_directory("sam2_ros")) / "config"
+FAST_DDS_PROFILES = "FASTDDS_DEFAULT_PROFILES_FILE"
+
+# name: (default, description)
+ARGUMENTS = {
+    "image": ("image", "image topic to track on; with image_transport compressed, the topic without /compressed"),
+    "model": ("", "nano, tiny, small, base_plus or large"),
+    "checkpoint": ("", "weights file; empty and no such parameter = the model's own, shipped or downloaded"),
+    "device": ("", "auto, cpu, cuda or cuda:N"),
+    "params_file": (str(CONFIG / "track.yaml"), "parameter file; this one lists every parameter"),
+    "namespace": ("", "namespace of the node and of its relative topics"),
+    "log_level": ("info", "debug, info, warn, error or fatal"),
+    "use_sim_time": ("false", "true = time comes from /clock, for simulators and bags"),
+}
+OVERRIDES = ("model", "checkpoint", "device")
+
+
+def track_node(context) -> list[Node]:
+    """The node, with only those parameters on top of the file that the caller gave a value."""
+    values = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    given = {name: ParameterValue(LaunchConfiguration(name), value_type=str) for name in OVERRIDES if values[name]}
+    given["use_sim_time"] = ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)
+    return [
+        Node(
+            package="sam2_ros",
+            executable="track_node",
+            namespace=values["namespace"],
+            parameters=[values["params_file"], given],
+            remappings=[("image", values["image"]), ("image/compressed", f"{values['image']}/compressed")],
+            ros_arguments=["--log-level", values["log_level"]],
+            output="screen",
+            emulate_tty=True,
+        )
+    ]
+
+
+def generate_launch_description() -> LaunchDescription:
+    declared = [
+        DeclareLaunchArgument(name, default_value=default, description=text)
+        for name, (default, text) in ARGUMENTS.items()
+    ]
+    # Without it Fast DDS loses large images; a profile of the caller's own stays.
+    profile = SetEnvironmentVariable(
+        FAST_DDS_PROFILES,
+        str(CONFIG / "fastdds_shm.xml"),
+        condition=UnlessCondition(str(FAST_DDS_PROFILES in os.environ)),
+    )
+    return LaunchDescription([*declared, profile, OpaqueFunction(function=track_node)])

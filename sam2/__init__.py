@@ -1,0 +1,56 @@
+"""Streaming SAM 2.1: point at a thing once, know where it is in every image from then on. Knows nothing about ROS."""
+
+from sam2.checkpoint import load_model
+from sam2.config import find_config
+from sam2.errors import (
+    BadCheckpoint,
+    BadInput,
+    DeviceLost,
+    LimitReached,
+    OutOfMemory,
+    Sam2Error,
+    Stale,
+    UnknownObject,
+)
+from sam2.limits import Limits
+from sam2.masks import bounding_box, label_mask, rle_decode, rle_encode, upsample_logits
+from sam2.tracker import Tracker
+from sam2.types import Frame, Prompt, PromptMode, State, Track
+from sam2.weights_cache import download_weights
+
+
+def __getattr__(name: str):
+    """`sam2.World`, the synthetic world, is loaded when it is first asked for: only simulators need it."""
+    if name == "World":
+        from sam2.training.synthetic import World
+
+        return World
+    raise AttributeError(f"module 'sam2' has no attribute {name!r}")
+
+
+__all__ = [
+    "BadCheckpoint",
+    "BadInput",
+    "DeviceLost",
+    "Frame",
+    "LimitReached",
+    "Limits",
+    "OutOfMemory",
+    "Prompt",
+    "PromptMode",
+    "Sam2Error",
+    "Stale",
+    "State",
+    "Track",
+    "Tracker",
+    "UnknownObject",
+    "World",
+    "bounding_box",
+    "download_weights",
+    "find_config",
+    "label_mask",
+    "load_model",
+    "rle_decode",
+    "rle_encode",
+    "upsample_logits",
+]

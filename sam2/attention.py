@@ -1,0 +1,89 @@
+"""Attention with separate query, key and value projections: plain, and with rotated queries and keys."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sam2.position import rotary_table, rotate
+
+_TILE_QUERIES, _TILE_KEYS = 256, 2048  # a tile of scores stays in the cache of one core (2 MB)
+
+
+class Attention(nn.Module):
+    """Multi-head attention; `dim_inside` may be smaller than `dim` to make the heads cheaper."""
+
+    def __init__(self, dim: int, num_heads: int, dim_inside: int | None = None, dim_memory: int | None = None):
+        super().__init__()
+        dim_inside = dim_inside or dim
+        dim_memory = dim_memory or dim
+        self.num_heads = num_heads
+        self.q_proj = nn.Linear(dim, dim_inside)
+        self.k_proj = nn.Linear(dim_memory, dim_inside)
+        self.v_proj = nn.Linear(dim_memory, dim_inside)
+        self.out_proj = nn.Linear(dim_inside, dim)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q (B, T, C), k and v (B, M, C or dim_memory) -> (B, T, C)."""
+        q, k, v = (self._split(x) for x in (self.q_proj(q), self.k_proj(k), self.v_proj(v)))
+        return self.out_proj(self._join(F.scaled_dot_product_attention(q, k, v)))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, T, C / heads)
+
+    def _join(self, x: Tensor) -> Tensor:
+        return x.transpose(1, 2).flatten(2)  # (B, T, C)
+
+
+class RotaryAttention(Attention):
+    """One head whose queries and keys are turned by their place on the square feature grid.
+
+    Keys are any number of whole grids (one per remembered frame), each turned like the queries' own, followed by
+    `num_unrotated` tokens without a place (object pointers).
+    """
+
+    def __init__(self, dim: int, dim_memory: int | None = None):
+        super().__init__(dim, num_heads=1, dim_memory=dim_memory)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, num_unrotated: int = 0) -> Tensor:
+        """q (B, hw, C), k and v (N, F * hw + num_unrotated, dim_memory), B in {1, N} -> (N, hw, C)."""
+        side = round(q.shape[1] ** 0.5)
+        table = rotary_table(self.q_proj.out_features, side, q.device)
+        q = rotate(self.q_proj(q), table).expand(k.shape[0], -1, -1)
+        k = self._rotate_grids(self.k_proj(k), table, num_unrotated)
+        # Weights over the keys sum to one, so the values can be projected after they are averaged: dim_memory wide
+        # instead of C, a quarter of that product's work.
+        return self.out_proj(self.v_proj(average(q, k, v)))
+
+    @staticmethod
+    def _rotate_grids(k: Tensor, table: Tensor, num_unrotated: int) -> Tensor:
+        num_rotated = k.shape[1] - num_unrotated
+        grids = k[:, :num_rotated].unflatten(1, (-1, table.shape[0]))  # (N, F, hw, C)
+        return torch.cat((rotate(grids, table).flatten(1, 2), k[:, num_rotated:]), dim=1)
+
+
+def average(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q kᵀ / √C) v for q (N, T, C), k (N, M, C), v (N, M, D) -> (N, T, D)."""
+    if q.device.type != "cpu" or torch.is_grad_enabled() or v.shape[-1] == k.shape[-1]:
+        return F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
+    # The CPU's fused kernel wants D = C. This does without and is faster the narrower the values are.
+    q = q * q.shape[-1] ** -0.5
+    rows = [
+        torch.cat([_average_tile(tile, *kv) for tile in q_i.split(_TILE_QUERIES)])
+        for q_i, *kv in zip(q, k, v, strict=True)
+    ]
+    return torch.stack(rows)
+
+
+def _average_tile(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """(T, C), (M, C), (M, D) -> (T, D): keys tile by tile, each normalised by itself, then weighed by its share."""
+    outputs, log_sums = [], []
+    for keys, values in zip(k.split(_TILE_KEYS), v.split(_TILE_KEYS), strict=True):
+        scores = q @ keys.t()  # (T, tile)
+        weights = scores.softmax(dim=-1)
+        outputs.append(weights @ values)
+        # log Σ exp(s) = max s - log(max softmax(s)): no second pass of exponentials
+        log_sums.append(scores.amax(dim=-1) - weights.amax(dim=-1).log())
+    if len(outputs) == 1:
+        return outputs[0]
+    shares = torch.stack(log_sums).softmax(dim=0)  # (tiles, T)
+    return torch.einsum("kt,ktd->td", shares, torch.stack(outputs))

@@ -1,0 +1,87 @@
+"""The official builders, without hydra: same names, arguments and config paths, so existing scripts run unchanged."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+import torch
+
+from sam2.checkpoint import load_weights
+from sam2.config import find_config
+from sam2.errors import BadInput
+from sam2.model import SAM2
+from sam2.sam2_video_predictor import SAM2VideoPredictor
+from sam2.weights_cache import download
+
+_DEFAULT_DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # upstream: "cuda", which fails without one
+
+
+def build_sam2(
+    config_file: str,
+    ckpt_path: str | None = None,
+    device: str = _DEFAULT_DEVICE,
+    mode: str = "eval",
+    hydra_overrides_extra: Sequence[str] = (),
+    apply_postprocessing: bool = True,
+    **kwargs,
+) -> SAM2:
+    """`config_file`: "configs/sam2.1/sam2.1_hiera_t.yaml" or any name that `find_config` takes. Without `ckpt_path`
+    the weights are untrained. `apply_postprocessing`: an unstable single mask falls back to the best of three.
+    Raises BadInput for an unknown config or override, BadCheckpoint for unusable weights."""
+    return _finish(SAM2(find_config(config_file)), ckpt_path, device, mode, hydra_overrides_extra, apply_postprocessing)
+
+
+def build_sam2_video_predictor(
+    config_file: str,
+    ckpt_path: str | None = None,
+    device: str = _DEFAULT_DEVICE,
+    mode: str = "eval",
+    hydra_overrides_extra: Sequence[str] = (),
+    apply_postprocessing: bool = True,
+    vos_optimized: bool = False,
+    **kwargs,
+) -> SAM2VideoPredictor:
+    """As `build_sam2`; `apply_postprocessing` also closes holes of up to 8 pixels and binarises the masks of prompted
+    frames before they are remembered. `vos_optimized` is accepted and changes nothing: compilation upstream changes
+    numbers slightly, and the fast path here is `sam2.Tracker`."""
+    predictor = SAM2VideoPredictor(find_config(config_file), fill_hole_area=8 if apply_postprocessing else 0)
+    predictor.binarize_mask_from_pts_for_mem_enc = apply_postprocessing
+    return _finish(predictor, ckpt_path, device, mode, hydra_overrides_extra, apply_postprocessing)
+
+
+def build_sam2_hf(model_id: str, **kwargs) -> SAM2:
+    """`model_id`: "facebook/sam2.1-hiera-tiny" and its siblings; weights come from the cache or are downloaded."""
+    return build_sam2(model_id, ckpt_path=_download(model_id), **kwargs)
+
+
+def build_sam2_video_predictor_hf(model_id: str, **kwargs) -> SAM2VideoPredictor:
+    """As `build_sam2_hf`, for video."""
+    return build_sam2_video_predictor(model_id, ckpt_path=_download(model_id), **kwargs)
+
+
+def _finish(model, ckpt_path, device, mode, overrides, apply_postprocessing):
+    model.sam_mask_decoder.dynamic_multimask_via_stability = apply_postprocessing
+    for override in overrides:
+        _apply_override(model, override)
+    if ckpt_path is not None:
+        load_weights(model, ckpt_path)
+    return model.to(device).train(mode != "eval")
+
+
+def _apply_override(model: SAM2, override: str) -> None:
+    """ "++model.fill_hole_area=8" sets `model.fill_hole_area`; only options that exist here can be set."""
+    path, _, text = override.lstrip("+").partition("=")
+    *parents, name = path.removeprefix("model.").replace("sam_mask_decoder_extra_args", "sam_mask_decoder").split(".")
+    owner = model
+    for parent in parents:
+        owner = getattr(owner, parent, None)
+    value = {"true": True, "false": False}.get(text.strip().lower())
+    with suppress(ValueError):
+        value = float(text) if value is None else value
+    present = getattr(owner, name, None)
+    if value is None or not isinstance(present, (bool, int, float)):
+        raise BadInput(f"hydra_overrides_extra: expected an option such as ++model.fill_hole_area=8, got {override!r}")
+    setattr(owner, name, type(present)(value))
+
+
+def _download(model_id: str) -> str:
+    return str(download(find_config(model_id)))

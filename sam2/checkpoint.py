@@ -1,0 +1,158 @@
+"""Weights files in, state dicts out: what the file is, whether it is safe, whose names it uses, which variant it holds.
+
+Files are untrusted: nothing but tensors is ever unpickled.
+"""
+
+import logging
+import pickle
+from pathlib import Path
+from zipfile import is_zipfile
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from sam2.config import CONFIGS, ModelConfig, find_config
+from sam2.device import choose_device
+from sam2.errors import BadCheckpoint
+from sam2.hugging_face import from_hugging_face, is_hugging_face
+from sam2.model import SAM2
+from sam2.precision import choose_precision
+from sam2.weights_cache import OFFICIAL_SHA256, PACKAGED, find_weights, sha256
+
+log = logging.getLogger("sam2")
+
+_MAX_KEYS_NAMED = 5
+_PATCH_EMBED = "image_encoder.trunk.patch_embed.proj.weight"
+
+
+def load_model(
+    name: str = "nano", checkpoint: str | Path | None = None, device: str = "auto", precision: str = "auto"
+) -> SAM2:
+    """The network with its weights, ready to run on `device` ("auto", "cpu", "cuda", "cuda:1") in `precision` ("auto",
+    "fp32", "bf16", "fp16").
+
+    `name`: "nano", "tiny", "small", "base_plus", "large" (2.1) or any name `find_config` takes; `checkpoint` None means
+    the packaged or downloaded file. Raises BadInput for a bad name, device or precision, BadCheckpoint for the weights.
+    """
+    config = find_config(name)
+    place = choose_device(device)
+    policy = choose_precision(precision, place)
+    state = read_weights(checkpoint or find_weights(config))
+    with torch.device("meta"):
+        model = SAM2(config)
+    fill(model, state, source=str(checkpoint or config.name), assign=True)
+    model.precision = policy
+    if config.name == "sam2.1_hiera_nano":
+        log.warning("nano is a demonstration model trained on a synthetic world; for real scenes load official weights")
+    return model.eval().requires_grad_(False).to(place)
+
+
+def load_weights(model: SAM2, path: str | Path) -> None:
+    """Fills a built model from a file. Raises BadCheckpoint, leaving the model as it was."""
+    fill(model, read_weights(path), source=str(path))
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Official `.pt`, `.safetensors`, or Hugging Face's layout -> float32 tensors by official name, on the CPU.
+
+    A file that bears an official name must have the official SHA-256; any other unknown file is loaded with a warning.
+    Raises BadCheckpoint with one sentence for a file that is missing, empty, truncated, unsafe, not weights, or holds
+    NaN.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise BadCheckpoint(
+            f"checkpoint {path}: expected a file, found none; `sam2_ros weights tiny` fetches official ones"
+        )
+    try:
+        with path.open("rb") as file:
+            head = file.read(512).lstrip()
+    except OSError as error:
+        raise BadCheckpoint(f"checkpoint {path}: expected a readable file, got: {error.strerror}") from error
+    if not head:
+        raise BadCheckpoint(f"checkpoint {path}: expected weights, the file is empty; fetch it again")
+    if head[:1] == b"<":
+        raise BadCheckpoint(f"checkpoint {path}: expected weights, got a web page (a failed download); fetch it again")
+    _check_hash(path)
+    state = _open(path)
+    state = from_hugging_face(state) if is_hugging_face(state) else state
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise BadCheckpoint(f"checkpoint {path}: expected finite weights, got NaN or infinity in {name}")
+    return {name: tensor.float() for name, tensor in state.items()}
+
+
+def detect_config(state: dict[str, Tensor]) -> ModelConfig | None:
+    """The variant whose width, depth and version a state dict has; None if it is none of ours."""
+    if _PATCH_EMBED not in state:
+        return None
+    width = state[_PATCH_EMBED].shape[0]
+    depth = len({name.split(".")[3] for name in state if name.startswith("image_encoder.trunk.blocks.")})
+    version = "2.1" if "no_obj_embed_spatial" in state else "2"
+    matches = [c for c in CONFIGS.values() if (c.embed_dim, sum(c.stages), c.version) == (width, depth, version)]
+    return matches[0] if matches else None
+
+
+def fill(model: nn.Module, state: dict[str, Tensor], source: str, assign: bool = False) -> None:
+    """Strictly loads a state dict. Raises BadCheckpoint saying what it looks like and naming at most five keys."""
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if wanted != given:
+        looks_like = detect_config(state)
+        what = f"looks like {looks_like.name}" if looks_like else "looks like no SAM 2 model"
+        differences = [f"{name} is missing" for name in wanted if name not in given]
+        differences += [f"{name} is unknown" for name in given if name not in wanted]
+        differences += [
+            f"{name} is {given[name]} instead of {shape}"
+            for name, shape in wanted.items()
+            if given.get(name, shape) != shape
+        ]
+        more = f", and {len(differences) - _MAX_KEYS_NAMED} more" if len(differences) > _MAX_KEYS_NAMED else ""
+        raise BadCheckpoint(
+            f"checkpoint {source}: expected {model.config.name}, the file {what}: "
+            f"{', '.join(differences[:_MAX_KEYS_NAMED])}{more}; choose the matching model"
+        )
+    model.load_state_dict(state, strict=True, assign=assign)
+
+
+def _check_hash(path: Path) -> None:
+    if path.parent == PACKAGED:
+        return
+    digest = sha256(path)
+    expected = OFFICIAL_SHA256.get(path.name)
+    if expected is not None and digest != expected:
+        raise BadCheckpoint(
+            f"checkpoint {path}: expected SHA-256 {expected} of the official file, got {digest}; "
+            "fetch it again, or rename it if these are your own weights"
+        )
+    if digest not in OFFICIAL_SHA256.values():
+        log.warning("checkpoint %s: not an official file (SHA-256 %s); loading it as it is", path, digest)
+
+
+def _open(path: Path) -> dict[str, Tensor]:
+    """Tensors by name, whatever container they are in."""
+    damaged = f"checkpoint {path}: expected a .pt or .safetensors weights file, got a damaged or truncated one"
+    try:
+        if is_zipfile(path) or path.suffix != ".safetensors":
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            content = load_file(path)
+    except pickle.UnpicklingError as error:
+        raise BadCheckpoint(
+            f"checkpoint {path}: expected tensors only, got a pickle that wants to run code, or no pickle at all; "
+            "it was not opened"
+        ) from error
+    except Exception as error:  # the parsers raise nearly anything on damaged bytes: IndexError, struct.error, ...
+        raise BadCheckpoint(f"{damaged}; fetch it again") from error
+    state = content.get("model", content) if isinstance(content, dict) else content
+    if not isinstance(state, dict) or not state or not all(_is_weight(*item) for item in state.items()):
+        raise BadCheckpoint(
+            f"checkpoint {path}: expected a dict of float tensors by name (or one under 'model'), got something else"
+        )
+    return state
+
+
+def _is_weight(name, tensor) -> bool:
+    is_dense = isinstance(tensor, Tensor) and tensor.layout is torch.strided
+    return isinstance(name, str) and is_dense and tensor.is_floating_point()

@@ -1,0 +1,114 @@
+"""Are frames and prompts well formed? Every refusal names the field, what was expected and what came.
+
+Knows nothing about objects or history: what depends on those is the tracker's to say.
+"""
+
+from collections.abc import Sequence
+from numbers import Integral
+
+import numpy as np
+
+from sam2.errors import BadInput, LimitReached
+from sam2.limits import Limits
+from sam2.preprocess import check_rgb
+from sam2.types import Frame, Prompt, PromptMode
+
+_MAX_ID_LENGTH = 128
+
+
+def check_frame(frame: Frame) -> None:
+    """Raises BadInput."""
+    if not isinstance(frame, Frame):
+        raise BadInput(f"frame: expected sam2.Frame, got {type(frame).__name__}")
+    check_rgb(frame.rgb, "frame.rgb")
+    check_stamp(frame.stamp_ns, "frame.stamp_ns")
+
+
+def check_prompts(prompts: Sequence[Prompt], limits: Limits) -> None:
+    """Raises BadInput for anything but a sequence of good prompts."""
+    if not isinstance(prompts, Sequence):
+        raise BadInput(f"prompts: expected a sequence of sam2.Prompt, got {type(prompts).__name__}")
+    for prompt in prompts:
+        check_prompt(prompt, limits)
+
+
+def check_prompt(prompt: Prompt, limits: Limits) -> None:
+    """Whatever can be checked without an image. Raises BadInput naming the field, what was expected and what came, or
+    LimitReached."""
+    if not isinstance(prompt, Prompt):
+        raise BadInput(f"prompt: expected sam2.Prompt, got {type(prompt).__name__}")
+    if not isinstance(prompt.object_id, str) or not 0 < len(prompt.object_id) <= _MAX_ID_LENGTH:
+        raise BadInput(f"prompt.object_id: expected 1 to {_MAX_ID_LENGTH} characters, got {prompt.object_id!r}")
+    if not isinstance(prompt.class_name, str):
+        raise BadInput(f"prompt.class_name: expected a string, got {prompt.class_name!r}")
+    if not isinstance(prompt.mode, PromptMode):
+        raise BadInput(f"prompt.mode: expected a sam2.PromptMode, got {prompt.mode!r}")
+    check_stamp(prompt.stamp_ns, "prompt.stamp_ns")
+    xy, labels = _points(prompt), _array("labels", prompt.labels, (-1,))
+    if len(xy) != len(labels):
+        raise BadInput(f"prompt.labels: expected one per point ({len(xy)}), got {len(labels)}")
+    if not np.isin(labels, (0, 1)).all():
+        raise BadInput(f"prompt.labels: expected 1 (on the object) or 0 (not on it), got {labels.tolist()}")
+    if len(xy) > limits.points_per_prompt:
+        raise LimitReached(f"prompt.points_xy: expected at most {limits.points_per_prompt} points, got {len(xy)}")
+    corners = _corners(prompt)
+    if len(corners) and (corners[0] >= corners[1]).any():
+        raise BadInput(f"prompt.box_xyxy: expected x0 < x1 and y0 < y1, got {corners.flatten().tolist()}")
+    if prompt.mask is not None:
+        _check_mask(prompt, has_points=len(xy) + len(corners) > 0)
+    elif len(xy) + len(corners) == 0:
+        raise BadInput(f"prompt for {prompt.object_id!r}: expected points, a box or a mask, got none")
+
+
+def check_places(prompt: Prompt, size_hw: tuple[int, int]) -> None:
+    """Whether a checked prompt fits an image of `size_hw`. Raises BadInput."""
+    if prompt.mask is not None and prompt.mask.shape != tuple(size_hw):
+        raise BadInput(f"prompt.mask: expected the image's size {tuple(size_hw)}, got {prompt.mask.shape}")
+    height, width = size_hw
+    xy = np.concatenate((_corners(prompt), _points(prompt)))
+    outside = (xy < 0).any(axis=1) | (xy[:, 0] > width) | (xy[:, 1] > height)
+    if outside.any():
+        x, y = xy[outside][0].tolist()
+        raise BadInput(f"prompt: expected places inside the image, 0..{width} x 0..{height}, got ({x:g}, {y:g})")
+
+
+def check_stamp(stamp_ns: int, name: str) -> None:
+    """Raises BadInput unless it is an integer >= 0."""
+    if not isinstance(stamp_ns, Integral) or stamp_ns < 0:
+        raise BadInput(f"{name}: expected nanoseconds, an integer >= 0, got {stamp_ns!r}")
+
+
+def _points(prompt: Prompt) -> np.ndarray:
+    """(K, 2) float32."""
+    return _array("points_xy", prompt.points_xy, (-1, 2))
+
+
+def _corners(prompt: Prompt) -> np.ndarray:
+    """(2, 2) float32, top left and bottom right; (0, 2) without a box."""
+    return np.zeros((0, 2), np.float32) if prompt.box_xyxy is None else _array("box_xyxy", prompt.box_xyxy, (2, 2))
+
+
+def _array(name: str, values, shape: tuple[int, ...]) -> np.ndarray:
+    """float32; four numbers of any shape are a box. Raises BadInput."""
+    try:
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, which is refused below
+            array = np.asarray(values, dtype=np.float32)
+        if shape[0] != -1 or array.size == 0:
+            array = array.reshape([max(side, 0) for side in shape])
+        if array.ndim != len(shape) or array.shape[1:] != shape[1:]:
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        wanted = {"points_xy": "(K, 2) numbers", "labels": "(K,) integers", "box_xyxy": "4 numbers"}[name]
+        raise BadInput(f"prompt.{name}: expected {wanted}, got {values!r}") from None
+    if not np.isfinite(array).all():
+        raise BadInput(f"prompt.{name}: expected finite numbers, got {array.tolist()}")
+    return array
+
+
+def _check_mask(prompt: Prompt, has_points: bool) -> None:
+    mask = prompt.mask
+    if has_points:
+        raise BadInput(f"prompt for {prompt.object_id!r}: expected a mask alone, got points or a box with it")
+    if not isinstance(mask, np.ndarray) or mask.dtype != bool or mask.ndim != 2 or mask.size == 0:
+        got = f"{mask.shape} {mask.dtype}" if isinstance(mask, np.ndarray) else type(mask).__name__
+        raise BadInput(f"prompt.mask: expected a non-empty (H, W) bool array, got {got}")

@@ -1,0 +1,40 @@
+"""Where the network runs, and what its failures are called there."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from sam2.errors import BadInput, DeviceLost, OutOfMemory
+
+
+def choose_device(wanted: str) -> torch.device:
+    """`wanted`: "auto" (CUDA where there is one) or a name `torch.device` takes. Raises BadInput if it is missing."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError as error:
+        raise BadInput(f"device: expected auto, cpu, cuda or cuda:N, got {wanted!r}") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise BadInput(f"device {wanted!r}: expected one of this machine's {count} CUDA devices; use 'auto' or 'cpu'")
+    return device
+
+
+@contextmanager
+def device_errors(device: torch.device) -> Iterator[None]:
+    """Turns torch's device failures into OutOfMemory and DeviceLost; anything else passes through."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(
+            f"{device}: no memory left for this step; remove objects or lower limits ({error})"
+        ) from error
+    except RuntimeError as error:
+        text = str(error)
+        if "can't allocate memory" in text or "not enough memory" in text:  # the CPU allocator has no type of its own
+            raise OutOfMemory(f"{device}: no memory left for this step; remove objects or lower limits") from error
+        if "CUDA error" in text:
+            raise DeviceLost(f"{device}: {text.splitlines()[0]}; only a new process can recover it") from error
+        raise

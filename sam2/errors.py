@@ -1,0 +1,36 @@
+"""Everything this package raises on purpose, so that callers never need to know what torch raises.
+
+Every message names the object, what was expected, what came and what to do.
+"""
+
+
+class Sam2Error(Exception):
+    """Base of all errors raised on purpose by `sam2`."""
+
+
+class BadInput(Sam2Error, ValueError):
+    """An argument was refused; whatever it was given to is unchanged."""
+
+
+class Stale(BadInput):
+    """A prompt names a frame that is older than the kept history, or one that was never seen."""
+
+
+class UnknownObject(BadInput):
+    """No live object has this id."""
+
+
+class LimitReached(BadInput):
+    """Accepting this would exceed a bound of `Limits`."""
+
+
+class BadCheckpoint(Sam2Error):
+    """A weights file is missing, damaged, unsafe, or belongs to another model."""
+
+
+class OutOfMemory(Sam2Error):
+    """The device has no memory left for this step; nothing was half-applied."""
+
+
+class DeviceLost(Sam2Error):
+    """The device stopped answering; only a new process can recover it."""

@@ -1,0 +1,204 @@
+"""Evaluation from the command line: videos in parallel processes, a result file each, one summary of them all.
+
+    python -m sam2.evaluate --dataset synthetic --model nano --clips 200 --frames 40 --json figures.json
+    python -m sam2.evaluate --dataset davis --root DAVIS --model tiny --prompt mask
+
+Knows how work is shared out; what is measured is in `evaluation_video`, what it adds up to in `evaluation_report`.
+Synthetic videos are worlds of the default difficulty, by default at the model's own image size.
+"""
+
+import argparse
+import hashlib
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from sam2.checkpoint import load_model
+from sam2.config import find_config
+from sam2.errors import BadInput, Sam2Error
+from sam2.evaluation_files import Results, Settings, write_json
+from sam2.evaluation_report import plot, summarise, table
+from sam2.evaluation_video import (
+    PROMPT_KINDS,
+    RecordedVideo,
+    StreamTracker,
+    SyntheticVideo,
+    VideoResult,
+    evaluate_video,
+)
+from sam2.limits import MAX_LABEL, Limits
+from sam2.memoryless import MemorylessTracker
+from sam2.tracker import Tracker
+from sam2.training.datasets import LAYOUTS, open_dataset
+from sam2.training.synthetic import HELD_OUT_SEED, World
+from sam2.weights_cache import find_weights, sha256
+
+AnyVideo = SyntheticVideo | RecordedVideo
+MakeTracker = Callable[[], StreamTracker]
+_SHORTEST = 3  # frames: the first and the last do not count
+
+
+@dataclass(frozen=True)
+class TrackerMaker:
+    """Builds the tracker to be judged, once in each process."""
+
+    model: str
+    checkpoint: Path
+    device: str
+    precision: str
+    has_memory: bool  # False: the ablation of `memoryless`
+
+    def __call__(self) -> StreamTracker:
+        model = load_model(self.model, self.checkpoint, self.device, self.precision)
+        # As many objects as a label image holds; nothing is prompted late, so no history is kept.
+        tracker = Tracker(model, Limits(max_objects=MAX_LABEL, history_frames=1))
+        return tracker if self.has_memory else MemorylessTracker(model, tracker)
+
+
+def evaluate_all(
+    videos: list[AnyVideo], prompt: str, make_tracker: MakeTracker, results: Results, workers: int
+) -> list[VideoResult]:
+    """Results of all videos, in their order; those that `results` holds from an earlier run are not computed again.
+
+    prompt: one of PROMPT_KINDS; workers: processes, each with a tracker of its own, 1 = this process (for more,
+    make_tracker must be picklable). Raises what a video raises; what was done until then is kept.
+    """
+    done = {video.name: results.find(video) for video in videos}
+    missing = [video for video in videos if done[video.name] is None]
+    run = _in_processes if workers > 1 and len(missing) > 1 else _in_this_process
+    with tqdm(total=len(videos), initial=len(videos) - len(missing), unit="video", desc=prompt) as progress:
+        for result in run(missing, prompt, make_tracker, workers):
+            results.keep(result)
+            done[result.name] = result
+            progress.update()
+    return [done[video.name] for video in videos]
+
+
+def _in_this_process(videos: list[AnyVideo], prompt: str, make_tracker: MakeTracker, _) -> Iterator[VideoResult]:
+    tracker = make_tracker() if videos else None
+    for video in videos:
+        yield evaluate_video(video, tracker, prompt)
+
+
+_tracker: StreamTracker | None = None  # of a worker process
+
+
+def _start_worker(make_tracker: MakeTracker) -> None:
+    global _tracker
+    torch.set_num_threads(1)
+    _tracker = make_tracker()
+
+
+def _work(video: AnyVideo, prompt: str) -> VideoResult:
+    return evaluate_video(video, _tracker, prompt)
+
+
+def _in_processes(
+    videos: list[AnyVideo], prompt: str, make_tracker: MakeTracker, workers: int
+) -> Iterator[VideoResult]:
+    """In the order in which they are done."""
+    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+    with ProcessPoolExecutor(min(workers, len(videos)), context, _start_worker, (make_tracker,)) as pool:
+        jobs = [pool.submit(_work, video, prompt) for video in videos]
+        try:
+            for job in as_completed(jobs):
+                yield job.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m sam2.evaluate", description="J&F, visibility, re-acquisition")
+    add = parser.add_argument
+    add("--dataset", default="synthetic", choices=("synthetic", *LAYOUTS))
+    add("--root", type=Path, help="folder of a dataset on disk")
+    add("--split", default="val", help="of a dataset on disk, as it calls it")
+    add("--seed", type=int, default=HELD_OUT_SEED, help="of the first synthetic clip; the others follow")
+    add("--clips", type=int, default=200, help="how many synthetic clips")
+    add("--frames", type=int, default=40, help="length of a synthetic clip")
+    add("--size", type=int, help="side of synthetic frames in pixels; by default the model's")
+    add("--model", default="nano", help="nano, tiny, small, base_plus, large")
+    add("--checkpoint", type=Path, help="weights other than the packaged or downloaded ones")
+    add("--prompt", default="click", choices=PROMPT_KINDS, help="what each object is given, once")
+    add("--memory", default="on", choices=("on", "off"), help="off: emptied before every frame")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:N")
+    add("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
+    add("--workers", type=int, default=os.cpu_count(), help="processes; they share the device")
+    add("--out", type=Path, help="result files, by default below out/evaluation; a stopped run goes on from there")
+    add("--json", type=Path, help="write the summary here")
+    add("--plot", type=Path, help="write a picture of J&F over time here")
+    return parser.parse_args(arguments)
+
+
+def _videos(args: argparse.Namespace, side: int) -> list[AnyVideo]:
+    if args.dataset != "synthetic":
+        if args.root is None:
+            source = LAYOUTS[args.dataset].source
+            raise BadInput(f"--root: expected the folder of {args.dataset}, got none; get the dataset from {source}")
+        videos = open_dataset(args.dataset, args.root, args.split)
+        return [RecordedVideo(video, may_overlap=args.dataset == "sav") for video in videos]
+    if args.seed < HELD_OUT_SEED:
+        raise BadInput(f"--seed: expected {HELD_OUT_SEED} or more, got {args.seed}, which may have been trained on")
+    if args.frames < _SHORTEST or args.clips < 1:
+        raise BadInput(
+            f"--frames, --clips: expected at least {_SHORTEST} frames and 1 clip, got {args.frames} and {args.clips}"
+        )
+    return [SyntheticVideo(args.seed + i, args.frames, side) for i in range(args.clips)]
+
+
+def _world_digest() -> str:
+    return hashlib.sha256(World(HELD_OUT_SEED, (64, 64)).frame(0).rgb.tobytes()).hexdigest()[:16]
+
+
+def _default_folder(settings: Settings) -> Path:
+    memory = "" if settings.memory else "_no_memory"
+    name = f"{settings.dataset}_{settings.model}_{settings.prompt}{memory}_{settings.precision}_{settings.side}"
+    return Path("out/evaluation") / f"{name}_{settings.weights_sha256[:8]}{settings.world[:8]}"
+
+
+def run(args: argparse.Namespace) -> dict:
+    """Everything `main` does but print; returns the summary. Raises Sam2Error."""
+    config = find_config(args.model)
+    side = args.size or config.image_size
+    videos = _videos(args, side)
+    checkpoint = args.checkpoint or find_weights(config)
+    if not checkpoint.is_file():
+        raise BadInput(f"--checkpoint: expected a weights file, found none at {checkpoint}")
+    split = args.split if args.dataset != "synthetic" else ""
+    what = (args.dataset, split, config.name, sha256(checkpoint), args.prompt, args.memory == "on")
+    settings = Settings(*what, args.precision, side, _world_digest() if args.dataset == "synthetic" else "")
+    maker = TrackerMaker(args.model, checkpoint, args.device, args.precision, settings.memory)
+    results = Results(args.out or _default_folder(settings), settings)
+    scored = evaluate_all(videos, args.prompt, maker, results, args.workers)
+    summary = {**summarise(scored), "settings": asdict(settings)}
+    if args.dataset == "synthetic":
+        summary["settings"] |= {"seed": args.seed, "clips": args.clips, "frames": args.frames}
+    if args.json:
+        write_json(args.json, summary)
+    if args.plot:
+        args.plot.parent.mkdir(parents=True, exist_ok=True)
+        plot(scored, f"{config.name} on {args.dataset}, {args.prompt}, memory {args.memory}", args.plot)
+    return summary
+
+
+def main(arguments: list[str] | None = None) -> int:
+    try:
+        summary = run(parse(arguments))
+    except Sam2Error as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(table(summary))
+    print(f"{summary['videos']} videos, {summary['frames_per_second']} frames per second in each process")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

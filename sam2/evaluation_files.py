@@ -1,0 +1,90 @@
+"""Results on disk: one JSON file per video, so that a run that was stopped goes on where it was.
+
+Knows nothing about trackers or figures.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sam2.errors import BadInput
+from sam2.evaluation_video import ObjectResult, RecordedVideo, SyntheticVideo, VideoResult
+
+_SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the result of a video depends on, besides the video."""
+
+    dataset: str
+    split: str
+    model: str  # official name
+    weights_sha256: str
+    prompt: str
+    memory: bool
+    precision: str
+    side: int  # of synthetic frames, pixels
+    world: str = ""  # digest of a synthetic frame: another program may draw other worlds
+
+
+class Results:
+    """A folder of results that were all made with one `Settings`."""
+
+    def __init__(self, folder: Path, settings: Settings):
+        """Raises BadInput if the folder holds results of other settings."""
+        self._folder = folder
+        path, wanted = folder / _SETTINGS, asdict(settings)
+        if not path.is_file():
+            write_json(path, wanted)
+            return
+        found = _read(path)
+        if different := [key for key, value in wanted.items() if found.get(key) != value]:
+            raise BadInput(
+                f"{folder}: expected results of this run, got some with another {', '.join(different)}; "
+                "name another --out"
+            )
+
+    def find(self, video: SyntheticVideo | RecordedVideo) -> VideoResult | None:
+        """What was kept of a video; None if nothing was, or it was of another length (a synthetic one has any)."""
+        path = self._path(video.name)
+        if not path.is_file():
+            return None
+        result = _result(path)
+        return result if getattr(video, "num_frames", result.num_frames) == result.num_frames else None
+
+    def keep(self, result: VideoResult) -> None:
+        write_json(self._path(result.name), asdict(result))
+
+    def _path(self, name: str) -> Path:
+        return self._folder / "videos" / f"{name}.json"
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Whole or not at all; makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(content, indent=1))
+    os.replace(part, path)
+
+
+def _read(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise BadInput(f"{path}: expected JSON written by this program ({error}); delete the file") from error
+    if not isinstance(content, dict):
+        raise BadInput(f"{path}: expected a JSON object, got {type(content).__name__}; delete the file")
+    return content
+
+
+def _result(path: Path) -> VideoResult:
+    content = _read(path)
+    try:
+        objects = [ObjectResult(**entry) for entry in content["objects"]]
+        for entry in objects:
+            entry.returns = {int(frame): found for frame, found in entry.returns.items()}  # JSON keys are text
+        return VideoResult(**content | {"objects": objects, "scored": tuple(content["scored"])})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"{path}: expected the result of a video ({error!r}); delete the file") from error

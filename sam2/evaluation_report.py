@@ -1,0 +1,113 @@
+"""Results of many videos as figures in percent, a table, and a plot of J&F over time.
+
+Knows `VideoResult` only. Every object counts alike, whichever video it is in; a frame of presence likewise.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from sam2.evaluation_video import ObjectResult, VideoResult
+from sam2.metrics import Score, mean_score
+
+GROUPS: dict[str, Callable[[ObjectResult], bool]] = {
+    "all": lambda result: True,
+    "look-alike": lambda result: "look_alike" in result.tags,
+    "small": lambda result: "small" in result.tags,
+    "fast": lambda result: "fast" in result.tags,
+    "none of these": lambda result: not result.tags,
+}
+
+
+def summarise(videos: list[VideoResult]) -> dict:
+    """`group_summary` of all objects, `by_group` the same for each of GROUPS, and the speed."""
+    scored = [(result, video.scored) for video in videos for result in video.objects]
+    groups = {name: [pair for pair in scored if belongs(pair[0])] for name, belongs in GROUPS.items()}
+    seconds, frames = sum(v.seconds for v in videos), sum(v.num_frames for v in videos)
+    return {
+        **group_summary(scored),
+        "videos": len(videos),
+        "frames_per_second": round(frames / seconds, 2) if seconds else None,
+        "by_group": {name: group_summary(members) for name, members in groups.items()},
+    }
+
+
+def group_summary(results: list[tuple[ObjectResult, tuple[int, int]]]) -> dict:
+    """Percent, None where there was nothing to judge; results with the frames in which J and F count."""
+    scores = [score for pair in results if (score := object_score(*pair)) is not None]
+    mean = mean_score(scores)
+    seen = np.concatenate([np.array(r.seen[1:], bool) for r, _ in results] or [np.zeros(0, bool)])
+    there = np.concatenate([np.array(r.there[1:], bool) for r, _ in results] or [np.zeros(0, bool)])
+    returns = [found for r, _ in results for found in r.returns.values()]
+    return {
+        "j_and_f": percent(mean.j_and_f),
+        "j": percent(mean.j),
+        "f": percent(mean.f),
+        "visibility_accuracy": percent(float(np.mean(seen == there)) if seen.size else float("nan")),
+        "reacquisition": percent(float(np.mean(returns)) if returns else float("nan")),
+        "objects": len(results),
+        "returns": len(returns),
+    }
+
+
+def object_score(result: ObjectResult, scored: tuple[int, int]) -> Score | None:
+    """Means over the frames that count; None if there are none."""
+    kept = [i for i, frame in enumerate(result.frames) if scored[0] <= frame < scored[1]]
+    if not kept:
+        return None
+    return Score(float(np.mean([result.j[i] for i in kept])), float(np.mean([result.f[i] for i in kept])))
+
+
+def percent(share: float) -> float | None:
+    return None if np.isnan(share) else round(100 * share, 2)
+
+
+def table(summary: dict) -> str:
+    """A Markdown table, one row per group."""
+    columns = {
+        "objects": "objects",
+        "J&F": "j_and_f",
+        "J": "j",
+        "F": "f",
+        "visibility": "visibility_accuracy",
+        "returns": "returns",
+        "re-acquired": "reacquisition",
+    }
+    rows = [["", *columns], ["---"] + ["---:"] * len(columns)]
+    for name, group in summary["by_group"].items():
+        values = [group[key] for key in columns.values()]
+        rows.append([name, *("" if v is None else str(v) if isinstance(v, int) else f"{v:.1f}" for v in values)])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows)
+
+
+def curves(videos: list[VideoResult]) -> dict[str, np.ndarray]:
+    """Per group with objects, (T,) mean J&F in percent by frame; NaN in frames that do not count."""
+    length = max((video.num_frames for video in videos), default=0)
+    out = {}
+    for name, belongs in GROUPS.items():
+        total, count = np.zeros(length), np.zeros(length)
+        for video in videos:
+            for result in filter(belongs, video.objects):
+                kept = [i for i, frame in enumerate(result.frames) if video.scored[0] <= frame < video.scored[1]]
+                places = [result.frames[i] for i in kept]
+                total[places] += [50 * (result.j[i] + result.f[i]) for i in kept]
+                count[places] += 1
+        if count.any():
+            out[name] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return out
+
+
+def plot(videos: list[VideoResult], title: str, path: Path) -> None:
+    """J&F over time, one line per group, to a picture file. Needs matplotlib (the `training` extra)."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, line in curves(videos).items():
+        axes.plot(line, label=name, linewidth=2.5 if name == "all" else 1.2)
+    axes.set(title=title, xlabel="frame", ylabel="mean J&F, %", ylim=(0, 100))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower left")
+    figure.savefig(path, dpi=110)

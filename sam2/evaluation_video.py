@@ -1,0 +1,204 @@
+"""One video tracked and scored: where its frames and truth come from, how objects are pointed at, what is recorded.
+
+Knows anything with `reset()` and `step(frame, prompts)` as a tracker. Knows nothing about files of results, processes
+or the command line.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple, Protocol
+
+import cv2
+import numpy as np
+
+from sam2 import metrics
+from sam2.errors import BadInput
+from sam2.masks import bounding_box, label_mask
+from sam2.training.datasets import Masks, Video
+from sam2.training.synthetic import World
+from sam2.types import Frame, Prompt, State, Track
+
+PROMPT_KINDS = ("click", "box", "mask")
+_FRAME_NS = 33_333_333  # between frames; any video plays at 30 a second
+_SMALLEST_PROMPTED = 2e-3  # of the image; of a synthetic object less than this in frame 0 is not worth a click
+
+
+class StreamTracker(Protocol):
+    """What is evaluated; `sam2.Tracker` is one."""
+
+    def reset(self) -> None: ...
+
+    def step(self, frame: Frame, prompts: list[Prompt]) -> list[Track]: ...
+
+
+class Annotated(NamedTuple):
+    rgb: np.ndarray  # (H, W, 3) uint8
+    masks: Masks | None  # of the objects in sight; None where nobody annotated
+
+
+@lru_cache(maxsize=1)
+def _world(seed: int, side: int) -> World:
+    return World(seed, (side, side))
+
+
+@dataclass(frozen=True)
+class SyntheticVideo:
+    """The first frames of a world of the default difficulty; objects that are in sight in frame 0 are tracked."""
+
+    seed: int
+    num_frames: int
+    side: int  # pixels, square
+
+    @property
+    def name(self) -> str:
+        return f"synthetic_{self.seed}"
+
+    may_overlap = False
+
+    def tags(self, object_id: int) -> list[str]:
+        return sorted(_world(self.seed, self.side).tags[object_id - 1])
+
+    def wants(self, index: int, mask: np.ndarray) -> bool:
+        """Whether an object first seen like this is prompted."""
+        return index == 0 and mask.mean() >= _SMALLEST_PROMPTED
+
+    def frames(self) -> Iterator[Annotated]:
+        for t in range(self.num_frames):
+            frame = _world(self.seed, self.side).frame(t)
+            yield Annotated(frame.rgb, {k + 1: mask for k, mask in enumerate(frame.masks) if frame.visible[k]})
+
+
+@dataclass(frozen=True)
+class RecordedVideo:
+    """A video of a dataset on disk; every object is tracked from the frame it first appears in."""
+
+    video: Video
+    may_overlap: bool = False  # one mask per object, as SA-V has it, not one label image
+
+    @property
+    def name(self) -> str:
+        return self.video.name
+
+    def tags(self, object_id: int) -> list[str]:
+        return []
+
+    def wants(self, index: int, mask: np.ndarray) -> bool:
+        return bool(mask.any())
+
+    def frames(self) -> Iterator[Annotated]:
+        for index, rgb in enumerate(self.video.frames()):
+            yield Annotated(rgb, self.video.masks.get(index))
+
+
+@dataclass
+class ObjectResult:
+    """One tracked object over the annotated frames from its first on; lists of T, IoU and F as shares of 1."""
+
+    object_id: int
+    tags: list[str]
+    frames: list[int] = field(default_factory=list)
+    j: list[float] = field(default_factory=list)
+    f: list[float] = field(default_factory=list)
+    there: list[bool] = field(default_factory=list)  # true
+    seen: list[bool] = field(default_factory=list)  # predicted
+    returns: dict[int, bool] = field(default_factory=dict)  # frame of return -> found again there
+
+
+@dataclass
+class VideoResult:
+    name: str
+    num_frames: int
+    seconds: float  # spent in the tracker
+    objects: list[ObjectResult]
+    scored: tuple[int, int]  # J and F count in first <= frame < last
+
+
+def prompt_for(object_id: int, mask: np.ndarray, kind: str) -> Prompt:
+    """What a person shown `mask` (H, W) would give: its most inner pixel, its tight box, or itself."""
+    if kind == "mask":
+        return Prompt(str(object_id), mask=mask)
+    if kind == "box":
+        x, y, width, height = bounding_box(mask)
+        return Prompt(str(object_id), box_xyxy=[x, y, x + width - 1, y + height - 1])
+    if kind == "click":
+        inside = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+        y, x = np.unravel_index(np.argmax(inside), mask.shape)
+        return Prompt(str(object_id), points_xy=[(float(x), float(y))], labels=[1])
+    raise BadInput(f"prompt {kind!r}: expected one of {', '.join(PROMPT_KINDS)}")
+
+
+def evaluate_video(video: SyntheticVideo | RecordedVideo, tracker: StreamTracker, kind: str) -> VideoResult:
+    """Plays a video to a tracker, prompting each object once, by `kind` of PROMPT_KINDS, and scores every answer.
+
+    Where predicted masks overlap the larger logit counts, as in benchmarks whose results are label images, unless the
+    video's masks `may_overlap`. The tracker is reset first.
+    """
+    tracker.reset()
+    objects: dict[int, ObjectResult] = {}
+    overlaps: dict[int, list[dict[int, float]]] = {}
+    annotated, seconds, index = [], 0.0, -1
+    for index, (rgb, masks) in enumerate(video.frames()):
+        first_seen = {k: m for k, m in (masks or {}).items() if k not in objects and video.wants(index, m)}
+        prompts = [prompt_for(object_id, mask, kind) for object_id, mask in first_seen.items()]
+        began = time.perf_counter()
+        tracks = tracker.step(Frame(rgb, (index + 1) * _FRAME_NS), prompts)
+        seconds += time.perf_counter() - began
+        if masks is None:
+            continue
+        annotated.append(index)
+        objects |= {k: ObjectResult(k, video.tags(k)) for k in first_seen}
+        _score_frame(index, masks, _answers(tracks, rgb.shape[:2], video.may_overlap), objects, overlaps)
+    is_dense = annotated == list(range(annotated[0], annotated[0] + len(annotated))) if annotated else False
+    for result in objects.values() if is_dense else ():
+        result.returns = _found_again(result, overlaps[result.object_id])
+    counted = annotated[metrics.scored_frames(len(annotated))]
+    scored = (counted[0], counted[-1] + 1) if counted else (0, 0)
+    return VideoResult(video.name, index + 1, seconds, list(objects.values()), scored)
+
+
+class Answer(NamedTuple):
+    mask: np.ndarray  # (H, W) bool
+    is_seen: bool
+
+
+def _answers(tracks: list[Track], size_hw: tuple[int, int], may_overlap: bool) -> dict[int, Answer]:
+    labels = None if may_overlap else label_mask(tracks, size_hw)
+    masks = [track.mask if labels is None else labels == track.label for track in tracks]
+    return {
+        int(track.object_id): Answer(mask, track.state is State.VISIBLE)
+        for track, mask in zip(tracks, masks, strict=True)
+    }
+
+
+def _score_frame(
+    index: int,
+    masks: Masks,
+    answers: dict[int, Answer],
+    objects: dict[int, ObjectResult],
+    overlaps: dict[int, list[dict[int, float]]],
+) -> None:
+    """Adds one annotated frame to every object's result, and its IoU with each object in sight to `overlaps`."""
+    for object_id, result in objects.items():
+        predicted, is_seen = answers[object_id]
+        true = masks.get(object_id, np.zeros_like(predicted))
+        result.frames.append(index)
+        result.j.append(metrics.region_similarity(predicted, true))
+        result.f.append(metrics.boundary_accuracy(predicted, true))
+        result.there.append(bool(true.any()))
+        result.seen.append(is_seen)
+        row = metrics.overlaps(predicted[None], np.stack(list(masks.values())))[0] if masks else []
+        overlaps.setdefault(object_id, []).append(dict(zip(masks, map(float, row), strict=True)))
+
+
+def _found_again(result: ObjectResult, rows: list[dict[int, float]]) -> dict[int, bool]:
+    """Every return that can be judged, by frame."""
+    ids = sorted({object_id for row in rows for object_id in row})
+    overlap = np.array([[row.get(object_id, 0.0) for object_id in ids] for row in rows])  # (T, K)
+    found = {}
+    for back in metrics.returns(np.array(result.there)):
+        verdict = metrics.reacquired(overlap, ids.index(result.object_id), back)
+        if verdict is not None:
+            found[result.frames[back]] = verdict
+    return found

@@ -1,0 +1,102 @@
+"""What the network does for objects in one frame: track a batch of them, or answer what one of them is told.
+
+All device work of the stream is here. Reads and writes memories through the objects' banks; decides nothing about which
+frames or prompts there are.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sam2.given_prompt import GivenPrompt
+from sam2.history import Moment
+from sam2.limits import Limits
+from sam2.masks import fill_small_holes
+from sam2.memory_store import MemoryStore, Writing
+from sam2.model import SAM2, Features, Segmentation, is_ambiguous
+from sam2.preprocess import as_pixels, to_model_input, to_model_input_on_device
+from sam2.tracked_object import TrackedObject
+
+PREVIOUS_LOGIT_LIMIT = 32.0  # previous logits are clamped to this before they serve as a prompt
+
+
+class Answer(NamedTuple):
+    """What the network says about N objects in a frame; on the device until somebody asks."""
+
+    logits: Tensor  # (N, 1, 4h, 4w) float32, small holes filled
+    iou: Tensor  # (N,)
+    object_score: Tensor  # (N, 1)
+    is_finite: Tensor  # (N,) bool: no NaN or infinity in the answer nor in the memory made of it
+
+    def split(self) -> list["Answer"]:
+        return [Answer(*(part[i : i + 1] for part in self)) for i in range(self.logits.shape[0])]
+
+
+class FrameStep:
+    def __init__(self, model: SAM2, limits: Limits, fill_hole_area: int):
+        self._model = model
+        self._fill_hole_area = fill_hole_area
+        self.store = MemoryStore(model, limits)
+
+    def encode(self, rgb: np.ndarray) -> Features:
+        """A checked image (H, W, 3) uint8 -> features of a batch of one."""
+        device, side = self._model.device, self._model.image_size
+        if device.type == "cpu":
+            return self._model.encode_image(to_model_input(rgb, side)[None])
+        pixels = as_pixels(rgb).pin_memory().to(device, non_blocking=True)  # bytes, a quarter of the floats
+        return self._model.encode_image(to_model_input_on_device(pixels, side))
+
+    def track(self, objects: Sequence[TrackedObject], moment: Moment) -> Answer:
+        """Objects whose recalls for this frame have one shape: attend, decode, remember."""
+        rows = [obj.row for obj in objects]
+        reading = self.store.reading(rows, [obj.bank.recall(moment.index) for obj in objects])
+        writing = self.store.writing(rows, [obj.bank.slots(moment.index, is_prompted=False) for obj in objects])
+        pixels = self._model.attend(moment.features.stride16, *self.store.gather(reading))
+        answer = self._model.select(self._model.decode(moment.features, pixels), multimask=True)
+        is_finite = self._remember(moment.features, writing, answer, from_prompt=False)
+        return Answer(self._fill_holes(answer.low_res_logits), answer.iou, answer.object_score, is_finite)
+
+    def tell(
+        self, obj: TrackedObject, given: GivenPrompt, moment: Moment, previous: Tensor | None, is_prompted: bool
+    ) -> Answer:
+        """One object's answer to a prompt; the memory goes to a prompted or a recent slot.
+
+        `previous` (1, 1, 4h, 4w): logits that points refine. An object without memory is answered from the image alone.
+        """
+        features = moment.features
+        if given.mask is not None:
+            answer = self._model.segment_mask(features, given.mask_tensor(self._model.device))
+        else:
+            answer = self._answer_points(obj, given, moment, previous)
+        answer = answer._replace(low_res_logits=self._fill_holes(answer.low_res_logits))
+        writing = self.store.writing([obj.row], [obj.bank.slots(moment.index, is_prompted)])
+        is_finite = self._remember(features, writing, answer, from_prompt=True)
+        return Answer(answer.low_res_logits, answer.iou, answer.object_score, is_finite)
+
+    def _answer_points(
+        self, obj: TrackedObject, given: GivenPrompt, moment: Moment, previous: Tensor | None
+    ) -> Segmentation:
+        if obj.starts_at(moment.index):
+            pixels = self._model.no_memory(moment.features.stride16)
+        else:
+            reading = self.store.reading([obj.row], [obj.bank.recall(moment.index)])
+            pixels = self._model.attend(moment.features.stride16, *self.store.gather(reading))
+        if previous is not None:
+            previous = previous.clamp(-PREVIOUS_LOGIT_LIMIT, PREVIOUS_LOGIT_LIMIT)
+        points, labels = given.points(self._model.device)
+        decoded = self._model.decode(moment.features, pixels, points, labels, previous)
+        return self._model.select(decoded, multimask=is_ambiguous(labels.shape[1]))
+
+    def _remember(self, features: Features, writing: Writing, answer: Segmentation, from_prompt: bool) -> Tensor:
+        """Writes the memory of an answer; (N,) bool says whether it may be used."""
+        logits, score = answer.low_res_logits, answer.object_score
+        maskmem = self._model.encode_memory(features.stride16, logits, score, from_prompt)
+        self.store.write(writing, maskmem, answer.pointer)
+        parts = (logits, score, answer.iou[:, None], answer.pointer, maskmem)
+        return torch.stack([part.isfinite().flatten(1).all(dim=1) for part in parts]).all(dim=0)
+
+    def _fill_holes(self, logits: Tensor) -> Tensor:
+        return fill_small_holes(logits, self._fill_hole_area) if self._fill_hole_area else logits

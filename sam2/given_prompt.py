@@ -1,0 +1,58 @@
+"""A checked prompt in network-input pixels, and how a later one adds to it. Knows nothing about frames or memory."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sam2.errors import LimitReached
+from sam2.limits import Limits
+from sam2.preprocess import box_to_model, masks_to_model, points_to_model
+from sam2.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
+from sam2.types import Prompt
+
+
+@dataclass(frozen=True)
+class GivenPrompt:
+    """Points, box corners first, or a mask; kept as numpy so that remembering it costs no device memory."""
+
+    xy_model: np.ndarray  # (K, 2) float32
+    labels: np.ndarray  # (K,) int32
+    mask: np.ndarray | None  # (S, S) bool
+
+    def points(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """(1, K, 2) and (1, K), for the decoder."""
+        return torch.from_numpy(self.xy_model)[None].to(device), torch.from_numpy(self.labels)[None].to(device)
+
+    def mask_tensor(self, device: torch.device) -> Tensor:
+        """(1, 1, S, S) float32 of zeros and ones."""
+        return torch.from_numpy(self.mask)[None, None].to(device, torch.float32)
+
+    def add(self, other: "GivenPrompt", limits: Limits) -> "GivenPrompt":
+        """Clicks add up; a box or a mask starts over. Raises LimitReached."""
+        starts_over = other.mask is not None or self.mask is not None or BOX_TOP_LEFT in other.labels
+        if starts_over:
+            return other
+        total = len(self.labels) + len(other.labels)
+        if total > limits.points_per_prompt:
+            raise LimitReached(
+                f"prompt.points_xy: expected at most {limits.points_per_prompt} points on one frame of one object, "
+                f"got {total} with those given before; start over with a box or with mode REPLACE"
+            )
+        return GivenPrompt(
+            np.concatenate((self.xy_model, other.xy_model)), np.concatenate((self.labels, other.labels)), None
+        )
+
+
+def give(prompt: Prompt, size_hw: tuple[int, int], image_size: int) -> GivenPrompt:
+    """A checked prompt on an image of `size_hw` -> network-input pixels."""
+    if prompt.mask is not None:
+        mask = masks_to_model(prompt.mask[None], image_size)[0, 0].bool().numpy()
+        return GivenPrompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int32), mask)
+    xy = points_to_model(np.asarray(prompt.points_xy, np.float32).reshape(-1, 2), size_hw, image_size)
+    labels = np.asarray(prompt.labels, dtype=np.int32).reshape(-1)
+    if prompt.box_xyxy is not None:
+        xy = torch.cat((box_to_model(prompt.box_xyxy, size_hw, image_size), xy))
+        labels = np.concatenate((np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], np.int32), labels))
+    return GivenPrompt(xy.numpy(), labels, None)

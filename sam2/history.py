@@ -1,0 +1,98 @@
+"""The newest frames' features, kept so that a prompt made on an image that has passed can still be applied to it.
+
+A ring of static buffers. Knows nothing about objects.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from sam2.errors import BadInput, Stale
+from sam2.limits import Limits
+from sam2.model import Features
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One frame that was encoded."""
+
+    index: int
+    stamp_ns: int
+    size_hw: tuple[int, int]  # of the source image
+    features: Features  # of a batch of one
+
+
+class History:
+    """Invariant: frames without a gap, at most `history_frames` and within `history_bytes`, none older than `history_s`
+    when the newest came."""
+
+    def __init__(self, limits: Limits):
+        self._limits = limits
+        self._capacity = limits.history_frames
+        self._buffers: list[Features] = []
+        self._moments: list[Moment] = []  # oldest first
+        self._before: list[Moment] = []  # the same before the newest was added
+
+    @property
+    def newest(self) -> Moment | None:
+        return self._moments[-1] if self._moments else None
+
+    def add(self, index: int, stamp_ns: int, size_hw: tuple[int, int], features: Features) -> Moment:
+        """Copies the features into the ring, over the oldest if it is full."""
+        self._capacity = max(1, min(self._limits.history_frames, self._limits.history_bytes // _num_bytes(features)))
+        if len(self._buffers) < self._capacity:
+            self._buffers.append(Features(*(torch.empty_like(part) for part in features)))
+        buffer = self._buffers[index % self._capacity]
+        for kept, new in zip(buffer, features, strict=True):
+            kept.copy_(new)
+        self._before = self._moments
+        self._moments = [*self._survivors(stamp_ns), Moment(index, stamp_ns, size_hw, buffer)]
+        return self._moments[-1]
+
+    def withdraw(self, index: int) -> None:
+        """Takes the newest frame back, if it is the one with this index.
+
+        What it was written over is gone, but no frame added next would have left that one in reach.
+        """
+        if self._moments and self._moments[-1].index == index:
+            self._moments = self._before
+
+    def clear(self) -> None:
+        self._moments = []
+
+    def since(self, index: int) -> list[Moment]:
+        """The kept frames from `index` on, oldest first."""
+        return [moment for moment in self._moments if moment.index >= index]
+
+    def find(self, stamp_ns: int, now_ns: int) -> Moment | None:
+        """The kept frame nearest in time; None if that is the frame with stamp `now_ns`, about to be added.
+
+        An image that the stream skipped resolves to its neighbour, the newer of two equally near. Frames from later
+        than `now_ns`, left from before a clock was set back, are out of reach. Raises Stale with the history's bounds
+        for an older stamp, BadInput for one from the future.
+        """
+        if stamp_ns > now_ns:
+            raise BadInput(
+                f"prompt.stamp_ns: expected at most the newest frame's {now_ns}, got {stamp_ns}; try again later"
+            )
+        kept = [moment for moment in self._survivors(now_ns) if moment.stamp_ns <= now_ns]
+        first_ns = min((moment.stamp_ns for moment in kept), default=now_ns)
+        if stamp_ns < first_ns:
+            raise Stale(
+                f"prompt.stamp_ns: expected a frame of the kept history, {first_ns} to {now_ns} ns, got {stamp_ns}, "
+                f"{(first_ns - stamp_ns) / 1e9:.3f} s too old; prompt on a newer image"
+            )
+        nearest = min(reversed(kept), key=lambda m: abs(m.stamp_ns - stamp_ns), default=None)
+        if nearest is None or abs(now_ns - stamp_ns) <= abs(nearest.stamp_ns - stamp_ns):
+            return None
+        return nearest
+
+    def _survivors(self, now_ns: int) -> list[Moment]:
+        """What is left once a frame with stamp `now_ns` has been added."""
+        newest = self._moments[max(0, len(self._moments) + 1 - self._capacity) :]
+        too_old = [now_ns - moment.stamp_ns > self._limits.history_s * 1e9 for moment in newest]
+        return newest[len(too_old) - too_old[::-1].index(True) :] if any(too_old) else newest
+
+
+def _num_bytes(features: Features) -> int:
+    return sum(part.numel() * part.element_size() for part in features)

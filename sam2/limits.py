@@ -1,0 +1,36 @@
+"""How much a tracker may keep, and when an object counts as occluded or lost."""
+
+from dataclasses import dataclass, fields
+
+from sam2.errors import BadInput
+from sam2.model import NUM_MEMORIES
+
+MAX_LABEL = 254  # labels are 1..254 in an 8-bit label image; 0 is background and 255 is left to consumers
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The defaults are the official model's; raises BadInput for a value out of range."""
+
+    max_objects: int = 16  # 1..254
+    recent_memories: int = NUM_MEMORIES - 1  # spatial memories of the frames just past, 1..6
+    pointers: int = 15  # how far back object pointers reach, in frames, and the unit of their time code
+    prompted_memories: int = 4  # per object: the first prompted frame and the newest others; >= 1
+    history_frames: int = 30  # frames a late prompt can name, >= 1 (the newest always counts)
+    history_s: float = 2.0  # ... and how old they may be, by their stamps
+    history_bytes: int = 1 << 29  # ... and how much their features may weigh
+    points_per_prompt: int = 64  # clicks that can add up on one frame of one object; and prompts there, see `Told`
+    occluded_after: int = 1  # absent frames before the state says so, >= 1
+    lost_after_s: float = 5.0  # seconds without being seen, by the frames' stamps
+
+    def __post_init__(self):
+        upper = {"max_objects": MAX_LABEL, "recent_memories": NUM_MEMORIES - 1}
+        for field in fields(self):
+            value, lower = getattr(self, field.name), 0 if field.type is float else 1
+            if not isinstance(value, (int, field.type)) or isinstance(value, bool):
+                raise BadInput(f"limits.{field.name}: expected {field.type.__name__}, got {value!r}")
+            if not lower <= value <= upper.get(field.name, float("inf")):
+                limit = upper.get(field.name, "")
+                raise BadInput(
+                    f"limits.{field.name}: expected {lower} <= value{f' <= {limit}' * bool(limit)}, got {value}"
+                )

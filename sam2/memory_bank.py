@@ -1,0 +1,105 @@
+"""Which frames one object remembers, and in which slots: pure bookkeeping on integers.
+
+Knows nothing about tensors: `memory_store` holds those, addressed by the slots given out here. Recent memories live in
+rings addressed by frame index, long enough that a late prompt finds what was remembered at its frame.
+"""
+
+from dataclasses import dataclass
+
+from sam2.limits import Limits
+from sam2.model import PROMPTED_SLOT
+
+
+@dataclass(frozen=True)
+class Recall:
+    """What an object attends to on one frame, in the official order."""
+
+    slots: tuple[int, ...]  # F spatial memories: prompted ones, then recent ones oldest first
+    codes: tuple[int, ...]  # F temporal codes
+    pointer_slots: tuple[int, ...]  # P pointers: prompted ones, then recent ones newest first
+    frames_ago: tuple[int, ...]  # P
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Objects that agree on it can be tracked in one batch."""
+        return len(self.slots), len(self.pointer_slots)
+
+
+class MemoryBank:
+    """Invariant: at most `prompted_memories` prompted frames, the first one and the newest others (the newest alone if
+    there is room for one), and only frames of the last `history_frames` plus what those may attend to."""
+
+    def __init__(self, limits: Limits):
+        self._limits = limits
+        self._prompted: dict[int, int] = {}  # slot by frame index, ascending
+        self._recent: set[int] = set()  # frame indices with a tracked (or corrected) memory
+
+    @staticmethod
+    def num_slots(limits: Limits) -> tuple[int, int]:
+        """(spatial, pointer) slots an object needs."""
+        # The newest frame must not be written over what the oldest one in the history attends to.
+        lasting = _num_prompted_slots(limits) + limits.history_frames
+        return lasting + limits.recent_memories, lasting + limits.pointers
+
+    def copy(self) -> "MemoryBank":
+        other = MemoryBank(self._limits)
+        other._prompted, other._recent = dict(self._prompted), set(self._recent)
+        return other
+
+    def can_recall(self, frame: int) -> bool:
+        """Whether there is anything that `frame` may attend to: a prompted frame before it."""
+        return any(index < frame for index in self._prompted)
+
+    def remember(self, frame: int) -> None:
+        """A memory of a tracked frame has been written to `slots(frame, False)`."""
+        self._recent.add(frame)
+        reach = self._limits.history_frames + max(self._limits.recent_memories, self._limits.pointers)
+        self._recent = {index for index in self._recent if index >= frame - reach}
+
+    def remember_prompted(self, frame: int) -> None:
+        """A memory of a prompted frame, none newer than it, has been written to `slots(frame, True)`."""
+        slot, _ = self.slots(frame, is_prompted=True)
+        if frame not in self._prompted and len(self._prompted) == self._limits.prompted_memories:
+            # The first prompt is what the user pointed at; the second oldest is what time has overtaken.
+            del self._prompted[list(self._prompted)[min(1, len(self._prompted) - 1)]]
+        self._prompted[frame] = slot
+        self._recent.discard(frame)
+
+    def forget(self, frame: int) -> None:
+        """The tracked memory of a frame is not to be used."""
+        self._recent.discard(frame)
+
+    def rewind(self, frame: int) -> None:
+        """Forgets `frame` and what came after it. Prompted frames that had to go since do not come back."""
+        self._prompted = {index: slot for index, slot in self._prompted.items() if index < frame}
+        self._recent = {index for index in self._recent if index < frame}
+
+    def slots(self, frame: int, is_prompted: bool) -> tuple[int, int]:
+        """(spatial, pointer) slot that a memory of `frame` goes to; nothing that is remembered is there."""
+        prompted = _num_prompted_slots(self._limits)
+        if is_prompted:
+            slot = min(set(range(prompted)) - set(self._prompted.values()))
+            return slot, slot
+        num_spatial, num_pointers = self.num_slots(self._limits)
+        return prompted + frame % (num_spatial - prompted), prompted + frame % (num_pointers - prompted)
+
+    def recall(self, frame: int) -> Recall:
+        """What `frame` may attend to: every prompted frame of its past, recent frames by how far back they are.
+
+        There must be a prompted one (`can_recall`).
+        """
+        past = {index: slot for index, slot in self._prompted.items() if index < frame}
+        recent = range(frame - self._limits.recent_memories, frame)
+        spatial = [(slot, PROMPTED_SLOT) for slot in past.values()]
+        spatial += [(self.slots(i, False)[0], frame - i - 1) for i in recent if i in self._recent]
+        pointers = [(slot, frame - index) for index, slot in past.items()]
+        newest_first = range(frame - 1, frame - self._limits.pointers - 1, -1)
+        pointers += [(self.slots(i, False)[1], frame - i) for i in newest_first if i in self._recent]
+        slots, codes = zip(*spatial, strict=True)
+        pointer_slots, frames_ago = zip(*pointers, strict=True)
+        return Recall(slots, codes, pointer_slots, frames_ago)
+
+
+def _num_prompted_slots(limits: Limits) -> int:
+    """One more than are remembered, so that a memory that turns out unusable has not replaced another."""
+    return limits.prompted_memories + 1

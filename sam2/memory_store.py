@@ -1,0 +1,110 @@
+"""The tensors behind the memory banks: static buffers for all objects, written and gathered by slot.
+
+Knows nothing about which slot means what; `memory_bank` does.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sam2.limits import Limits
+from sam2.memory_bank import MemoryBank, Recall
+from sam2.model import NUM_MEMORIES, SAM2
+
+
+class Reading(NamedTuple):
+    """Where N objects' memories are; tensors, so that a captured graph can be replayed with new ones."""
+
+    rows: Tensor  # (N,) int64, the objects' rows in the buffers
+    slots: Tensor  # (N, F) int64
+    codes: Tensor  # (N, F) int64
+    pointer_slots: Tensor  # (N, P) int64
+    time: Tensor  # (N, P) float32, frames ago in units of the pointer memory
+
+
+class Writing(NamedTuple):
+    """Where N objects' new memories go."""
+
+    rows: Tensor  # (N,) int64
+    slots: Tensor  # (N,) int64
+    pointer_slots: Tensor  # (N,) int64
+
+
+class MemoryStore:
+    """Rows are objects. Grows by doubling up to `max_objects` rows and never shrinks: bounded, and flat once warm."""
+
+    def __init__(self, model: SAM2, limits: Limits):
+        self._model, self._limits = model, limits
+        config = model.config
+        side = config.grid_size
+        blank = torch.zeros(1, config.memory_dim, side, side, device=model.device)
+        positions = [model.spatial_memory(blank, code)[1][0] for code in range(NUM_MEMORIES)]
+        self._position = torch.stack(positions)  # (7, hw, D): spatial plus temporal code
+        self._free_rows: list[int] = []
+        self._allocate(0)
+
+    def take_row(self) -> int:
+        if not self._free_rows:
+            self._allocate(min(max(1, 2 * self._spatial.shape[0]), self._limits.max_objects))
+        return self._free_rows.pop(0)
+
+    def release_row(self, row: int) -> None:
+        self._free_rows.append(row)
+        self._free_rows.sort()
+
+    def copy_row(self, row: int) -> tuple[Tensor, Tensor]:
+        """All of an object's memories and pointers, for `restore_row`."""
+        return self._spatial[row].clone(), self._pointers[row].clone()
+
+    def restore_row(self, row: int, copy: tuple[Tensor, Tensor]) -> None:
+        self._spatial[row], self._pointers[row] = copy
+
+    def reading(self, rows: Sequence[int], recalls: Sequence[Recall]) -> Reading:
+        """For objects whose recalls have one shape."""
+        time = [[ago / self._limits.pointers for ago in recall.frames_ago] for recall in recalls]
+        return Reading(
+            self._tensor(rows),
+            self._tensor([recall.slots for recall in recalls]),
+            self._tensor([recall.codes for recall in recalls]),
+            self._tensor([recall.pointer_slots for recall in recalls]),
+            self._tensor(time, torch.float32),
+        )
+
+    def writing(self, rows: Sequence[int], slots: Sequence[tuple[int, int]]) -> Writing:
+        """`slots`: (spatial, pointer) per object."""
+        return Writing(self._tensor(rows), *self._tensor(slots).unbind(1))
+
+    def gather(self, at: Reading) -> tuple[Tensor, Tensor, int]:
+        """Memory (N, M, D), its position (N, M, D) and the number of pointer tokens among M, which come last."""
+        rows = at.rows[:, None]
+        spatial = self._spatial[rows, at.slots].flatten(1, 2).float()  # (N, F * hw, D)
+        pointers, pointer_position = self._model.pointer_memory(self._pointers[rows, at.pointer_slots], at.time)
+        memory = torch.cat((spatial, pointers.to(spatial.dtype)), dim=1)
+        position = torch.cat((self._position[at.codes].flatten(1, 2), pointer_position.to(spatial.dtype)), dim=1)
+        return memory, position, pointers.shape[1]
+
+    def write(self, at: Writing, maskmem: Tensor, pointers: Tensor) -> None:
+        """maskmem (N, D, h, w), pointers (N, C)."""
+        tokens = maskmem.flatten(2).transpose(1, 2)
+        self._spatial[at.rows, at.slots] = tokens.to(torch.bfloat16)  # as the official model stores it in every mode
+        self._pointers[at.rows, at.pointer_slots] = pointers.float()
+
+    def _tensor(self, values: Sequence, dtype: torch.dtype = torch.int64) -> Tensor:
+        # From pinned memory the copy does not wait for the device.
+        host = torch.tensor(values, dtype=dtype, pin_memory=self._model.device.type == "cuda")
+        return host.to(self._model.device, non_blocking=True)
+
+    def _allocate(self, capacity: int) -> None:
+        config, device = self._model.config, self._model.device
+        num_spatial, num_pointers = MemoryBank.num_slots(self._limits)
+        cells = config.grid_size**2
+        spatial = torch.zeros(capacity, num_spatial, cells, config.memory_dim, dtype=torch.bfloat16, device=device)
+        pointers = torch.zeros(capacity, num_pointers, config.d_model, device=device)
+        kept = 0
+        if capacity > 0:
+            kept = self._spatial.shape[0]
+            spatial[:kept], pointers[:kept] = self._spatial, self._pointers
+        self._spatial, self._pointers = spatial, pointers
+        self._free_rows += range(kept, capacity)

@@ -1,0 +1,54 @@
+"""The ablation: the same network with its memory emptied before every frame.
+
+What is left after the prompted frame is what the image alone suggests. Every object then gets the same answer, since
+nothing tells them apart.
+"""
+
+import torch
+
+from sam2.model import SAM2
+from sam2.preprocess import to_model_input
+from sam2.tracker import Tracker
+from sam2.types import Frame, Prompt, State, Track
+
+
+class MemorylessTracker:
+    """A `Tracker` on frames with prompts; on others the decoder sees no memory and no prompt."""
+
+    def __init__(self, model: SAM2, tracker: Tracker):
+        self._model, self._tracker = model, tracker
+        self._known: dict[str, int] = {}  # label by object id
+
+    def reset(self) -> None:
+        self._tracker.reset()
+        self._known = {}
+
+    def step(self, frame: Frame, prompts: list[Prompt]) -> list[Track]:
+        if prompts:
+            tracks = {track.object_id: track for track in self._tracker.step(frame, prompts)}
+            self._known |= {key: track.label for key, track in tracks.items()}
+            prompted = {prompt.object_id for prompt in prompts}
+            if prompted == set(self._known):
+                return list(tracks.values())
+            return [tracks[key] if key in prompted else self._unprompted(frame, key) for key in self._known]
+        return [self._unprompted(frame, key) for key in self._known]
+
+    def _unprompted(self, frame: Frame, object_id: str) -> Track:
+        model = self._model
+        with torch.inference_mode(), model.precision.context(model.device):
+            features = model.encode_image(to_model_input(frame.rgb, model.image_size)[None].to(model.device))
+            answer = model.select(model.decode(features, model.no_memory(features.stride16)), multimask=True)
+        score = float(answer.object_score)
+        return Track(
+            object_id=object_id,
+            class_name="",
+            label=self._known[object_id],
+            state=State.VISIBLE if score > 0 else State.OCCLUDED,
+            object_score=score,
+            presence=float(torch.sigmoid(answer.object_score.float())),
+            predicted_iou=float(answer.iou),
+            last_seen_ns=frame.stamp_ns,
+            frames_since_seen=0,
+            size_hw=frame.size_hw,
+            low_res_logits=answer.low_res_logits[0, 0].float().cpu().numpy(),
+        )

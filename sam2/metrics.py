@@ -1,0 +1,152 @@
+"""How good tracked masks are: J, F, J&F, visibility accuracy, re-acquisition after an absence.
+
+Knows arrays only; nothing of trackers, datasets or files. Masks are (H, W) bool of one object in one frame. J and F are
+those of the DAVIS benchmark (Perazzi et al., CVPR 2016, section 4), in the form that the DAVIS 2017 and SA-V toolkits
+compute: J = 1 and F = 1 where neither prediction nor truth has a pixel. All values are shares of 1; NaN where there was
+nothing to judge.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from sam2.errors import BadInput
+
+BOUNDARY_TOLERANCE = 0.008  # of the image diagonal
+SHORTEST_ABSENCE, LONGEST_ABSENCE = 3, 15  # frames; a shorter one is a flicker, a longer one may be a loss
+_REACQUIRED_IOU = 0.5
+
+
+def region_similarity(predicted: np.ndarray, true: np.ndarray) -> float:
+    """J: intersection over union of two (H, W) bool masks. Raises BadInput if they differ in shape."""
+    _check_pair(predicted, true)
+    union = np.count_nonzero(predicted | true)
+    return np.count_nonzero(predicted & true) / union if union else 1.0
+
+
+def boundary_accuracy(predicted: np.ndarray, true: np.ndarray, tolerance: float = BOUNDARY_TOLERANCE) -> float:
+    """F: harmonic mean of the precision and recall of boundary pixels of two (H, W) bool masks.
+
+    A boundary pixel is right if the other boundary passes within `tolerance` x diagonal, rounded up to whole pixels
+    (Euclidean distance: what dilation by a disk gives). Raises BadInput if the masks differ in shape.
+    """
+    _check_pair(predicted, true)
+    radius = np.ceil(tolerance * np.hypot(*true.shape))
+    found, wanted = boundary(predicted), boundary(true)
+    if not found.any() or not wanted.any():
+        return float(found.any() == wanted.any())
+    precision = np.mean(_within(wanted, radius)[found])
+    recall = np.mean(_within(found, radius)[wanted])
+    return float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0
+
+
+def boundary(mask: np.ndarray) -> np.ndarray:
+    """(H, W) bool -> (H, W) bool: pixels that differ from the one to the right, below, or right below.
+
+    So a boundary is one pixel wide and lies up to a pixel above and to the left of the mask. Pixels of the last column
+    and row look only along it; where the mask ends with the image there is no boundary.
+    """
+    edge = np.zeros(mask.shape, dtype=bool)
+    edge[:, :-1] |= mask[:, :-1] != mask[:, 1:]
+    edge[:-1] |= mask[:-1] != mask[1:]
+    edge[:-1, :-1] |= mask[:-1, :-1] != mask[1:, 1:]
+    return edge
+
+
+def scored_frames(num_frames: int) -> slice:
+    """The frames that count: neither the first, where the object was given, nor the last, as in both toolkits."""
+    return slice(1, max(1, num_frames - 1))
+
+
+class Score(NamedTuple):
+    """Shares of 1."""
+
+    j: float
+    f: float
+
+    @property
+    def j_and_f(self) -> float:
+        return (self.j + self.f) / 2
+
+
+def score_object(predicted: Sequence[np.ndarray], true: Sequence[np.ndarray]) -> Score:
+    """J and F of one object: means over the scored frames of a video of T masks each (T >= 3).
+
+    Raises BadInput if the lengths differ or nothing is left to score.
+    """
+    if len(predicted) != len(true) or len(true) < 3:
+        raise BadInput(f"masks: expected as many predicted as true, three or more; got {len(predicted)}, {len(true)}")
+    pairs = list(zip(predicted, true, strict=True))[scored_frames(len(true))]
+    return Score(
+        float(np.mean([region_similarity(*pair) for pair in pairs])),
+        float(np.mean([boundary_accuracy(*pair) for pair in pairs])),
+    )
+
+
+def mean_score(scores: Sequence[Score]) -> Score:
+    """Mean over objects, whichever videos they are in: every object counts alike. NaN for none."""
+    if not scores:
+        return Score(float("nan"), float("nan"))
+    return Score(*(float(value) for value in np.mean(scores, axis=0)))
+
+
+def visibility_accuracy(predicted: np.ndarray, true: np.ndarray) -> float:
+    """Share of right answers to "is it in the picture?"; both (T, ...) bool, frame 0 (where it was given) not counted.
+
+    Raises BadInput if the shapes differ.
+    """
+    _check_pair(predicted, true)
+    return float(np.mean(predicted[1:] == true[1:])) if true[1:].size else float("nan")
+
+
+def returns(visible: np.ndarray, shortest: int = SHORTEST_ABSENCE, longest: int = LONGEST_ABSENCE) -> list[int]:
+    """The frames in which an object is back after `shortest` to `longest` frames away; visible (T,) bool.
+
+    Absence before its first appearance is none, nor is one that lasts to the end.
+    """
+    seen = np.flatnonzero(visible)
+    absences = np.diff(seen) - 1
+    return seen[1:][(absences >= shortest) & (absences <= longest)].tolist()
+
+
+def overlaps(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """(P, H, W), (K, H, W) bool -> (P, K) float64: IoU of every prediction with every true mask; 0 if both are empty.
+
+    Raises BadInput if image sizes differ.
+    """
+    if predicted.shape[1:] != true.shape[1:]:
+        raise BadInput(f"masks: expected the image size {true.shape[1:]} of the truth, got {predicted.shape[1:]}")
+    found, wanted = (m.reshape(len(m), -1).astype(np.float32) for m in (predicted, true))
+    common = (found @ wanted.T).astype(np.float64)  # (P, K) exact: counts are below 2**24
+    union = found.sum(1, dtype=np.float64)[:, None] + wanted.sum(1, dtype=np.float64) - common
+    return common / np.maximum(union, 1)
+
+
+def reacquired(overlap: np.ndarray, own: int, back: int, within: int = 3) -> bool | None:
+    """Whether a tracker found an object again, and found it rather than another, within its first frames back.
+
+    overlap: (T, K) IoU of the object's predicted mask with each true mask, `own` its own column, `back` the frame of
+    its return. True if in one of the frames back .. back + within - 1 the IoU with its own mask is at least 0.5 and
+    larger than with any other. None if the video ends before those frames do and it was not found until then.
+    """
+    window = overlap[back : back + within]
+    others = np.delete(window, own, axis=1).max(axis=1, initial=0.0)
+    if np.any((window[:, own] >= _REACQUIRED_IOU) & (window[:, own] > others)):
+        return True
+    return False if len(window) == within else None
+
+
+def _within(edge: np.ndarray, radius: float) -> np.ndarray:
+    """(H, W) bool: pixels at most `radius` pixels from a pixel of `edge`, which has some."""
+    distance = cv2.distanceTransform((~edge).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return distance <= radius + 1e-3  # distances are roots of integers, computed in float32
+
+
+def _check_pair(predicted: np.ndarray, true: np.ndarray) -> None:
+    for name, value in (("predicted", predicted), ("true", true)):
+        if value.dtype != bool:
+            raise BadInput(f"{name}: expected bool, got {value.dtype}; threshold it first")
+    if predicted.shape != true.shape:
+        raise BadInput(f"predicted: expected the shape {true.shape} of the truth, got {predicted.shape}")

@@ -1,0 +1,37 @@
+"""The precision policy: which number format the network runs in, and why. Entered explicitly, never ambient.
+
+Weights stay float32; reduced precision means autocast around the network, the mode SAM 2 was trained and published in.
+Stored memories are bfloat16 in every mode.
+"""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+
+from sam2.errors import BadInput
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Precision:
+    dtype: torch.dtype
+    reason: str  # one clause for logs: "asked for", "CPU", ...
+
+    def context(self, device: torch.device) -> AbstractContextManager:
+        """What to enter around every use of the network, in the thread that uses it."""
+        return torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32)
+
+
+def choose_precision(wanted: str, device: torch.device) -> Precision:
+    """`wanted`: "auto", "fp32", "bf16" or "fp16". Raises BadInput for anything else."""
+    if wanted in _DTYPES:
+        return Precision(_DTYPES[wanted], "asked for")
+    if wanted != "auto":
+        raise BadInput(f"precision: expected one of auto, {', '.join(_DTYPES)}, got {wanted!r}")
+    if device.type != "cuda":
+        return Precision(torch.float32, f"{device.type} has no fast reduced precision")
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return Precision(torch.bfloat16, "the published mode, and this GPU has it")
+    return Precision(torch.float16, "this GPU has no bfloat16")

@@ -1,0 +1,201 @@
+"""The official image predictor's interface: set an image once, then ask for masks as often as you like.
+
+Knows nothing about video: no memory, and presence does not gate the masks.
+"""
+
+import numpy as np
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from sam2 import preprocess
+from sam2.errors import BadInput
+from sam2.masks import small_regions
+from sam2.model import SAM2, Features
+from sam2.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
+from sam2.video_inputs import check_boxes, check_inside, check_labels, finite_floats
+
+LOW_RES_LIMIT = 32.0  # returned low-res logits are clamped to this, since they may come back as a prompt
+Masks = tuple[np.ndarray, np.ndarray, np.ndarray]  # masks (C, H, W), IoUs (C,), low-res logits (C, 4h, 4w)
+
+
+class SAM2ImagePredictor:
+    """`max_hole_area`, `max_sprinkle_area`: background (foreground) patches of up to this many low-res pixels are
+    turned over; 0 leaves them."""
+
+    def __init__(
+        self,
+        sam_model: SAM2,
+        mask_threshold: float = 0.0,
+        max_hole_area: float = 0.0,
+        max_sprinkle_area: float = 0.0,
+        **kwargs,
+    ):
+        self.model = sam_model
+        self.mask_threshold = mask_threshold
+        self.max_hole_area = max_hole_area
+        self.max_sprinkle_area = max_sprinkle_area
+        self.reset_predictor()
+
+    @classmethod
+    def from_pretrained(cls, model_id: str, **kwargs) -> "SAM2ImagePredictor":
+        """`model_id`: "facebook/sam2.1-hiera-tiny" and its siblings."""
+        from sam2.build_sam import build_sam2_hf
+
+        return cls(build_sam2_hf(model_id, **kwargs), **kwargs)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def reset_predictor(self) -> None:
+        """Forgets the image."""
+        self._features: Features | None = None  # stride16 carries `no_mem_embed`
+        self._sizes_hw: list[tuple[int, int]] = []  # of the source images
+        self._is_batch = False
+
+    def set_image(self, image: np.ndarray | Image) -> None:
+        """image: (H, W, 3) uint8 RGB, or a PIL image. Raises BadInput, keeping the image set before."""
+        self._set([_as_rgb(image)], is_batch=False)
+
+    def set_image_batch(self, image_list: list[np.ndarray]) -> None:
+        """Images of any sizes, each (H, W, 3) uint8 RGB. Raises BadInput, keeping the images set before."""
+        if not isinstance(image_list, list) or not image_list:
+            raise BadInput(f"image_list: expected a non-empty list of images, got {type(image_list).__name__}")
+        self._set([_as_rgb(image) for image in image_list], is_batch=True)
+
+    def predict(
+        self,
+        point_coords: np.ndarray | None = None,
+        point_labels: np.ndarray | None = None,
+        box: np.ndarray | None = None,
+        mask_input: np.ndarray | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+        normalize_coords: bool = True,
+    ) -> Masks:
+        """points (K, 2) or (N, K, 2) and boxes (4,) or (N, 4) in source pixels (in 0..1 with `normalize_coords=False`),
+        labels alike, mask_input (1, 4h, 4w) logits from an earlier call. C is 3 with `multimask_output`, else 1.
+
+        Returns masks as float32 (bool values as 0 and 1 unless `return_logits`), with a leading N for N prompts.
+        Raises BadInput for a bad prompt, RuntimeError without an image.
+        """
+        if self._features is None:
+            raise RuntimeError("An image must be set with .set_image(...) before mask prediction.")
+        prompts = point_coords, point_labels, box, mask_input
+        return self._predict_one(-1, *prompts, multimask_output, return_logits, normalize_coords)
+
+    def predict_batch(
+        self,
+        point_coords_batch: list[np.ndarray] | None = None,
+        point_labels_batch: list[np.ndarray] | None = None,
+        box_batch: list[np.ndarray] | None = None,
+        mask_input_batch: list[np.ndarray] | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+        normalize_coords: bool = True,
+    ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+        """`predict` for each image of `set_image_batch`, prompts given as one entry per image."""
+        if self._features is None or not self._is_batch:
+            raise RuntimeError("Images must be set with .set_image_batch(...) before batched mask prediction.")
+        batches = point_coords_batch, point_labels_batch, box_batch, mask_input_batch
+        answers = [
+            self._predict_one(
+                index, *(b and b[index] for b in batches), multimask_output, return_logits, normalize_coords
+            )
+            for index in range(len(self._sizes_hw))
+        ]
+        masks, ious, low_res = zip(*answers, strict=True)
+        return list(masks), list(ious), list(low_res)
+
+    def get_image_embedding(self) -> Tensor:
+        """(B, C, h, w), `no_mem_embed` included. Raises RuntimeError without an image."""
+        if self._features is None:
+            raise RuntimeError("An image must be set with .set_image(...) to generate an embedding.")
+        return self._features.stride16
+
+    @torch.no_grad()
+    def _set(self, images: list[np.ndarray], is_batch: bool) -> None:
+        side = self.model.image_size
+        batch = torch.stack([preprocess.to_image_predictor_input(rgb, side) for rgb in images]).to(self.device)
+        features = self.model.encode_image(batch)
+        self._features = features._replace(stride16=self.model.no_memory(features.stride16))
+        self._sizes_hw = [rgb.shape[:2] for rgb in images]
+        self._is_batch = is_batch
+
+    @torch.no_grad()
+    def _predict_one(
+        self, index: int, points, labels, box, mask_input, multimask: bool, return_logits: bool, in_pixels: bool
+    ) -> Masks:
+        size_hw = self._sizes_hw[index]
+        xy, marks = self._point_inputs(points, labels, box, size_hw if in_pixels else (1, 1))
+        mask_input = self._mask_input(mask_input)
+        encoder, decoder = self.model.sam_prompt_encoder, self.model.sam_mask_decoder
+        image = Features(*(feature[index][None] for feature in self._features))
+        # Without points there is no padding token either, unlike in video.
+        sparse = image.stride16.new_zeros(1, 0, image.stride16.shape[1]) if xy is None else encoder.sparse(xy, marks)
+        pixels = (image.stride16 + encoder.dense(mask_input)).expand(sparse.shape[0], -1, -1, -1)
+        decoded = decoder(pixels, image.stride8, image.stride4, encoder.grid_position(), sparse)
+        if multimask:
+            logits, iou = decoded.masks[:, 1:], decoded.iou[:, 1:]
+        else:
+            chosen = decoder.choose(decoded, multimask=False)
+            logits, iou = chosen.masks, chosen.iou[:, None]
+        masks = preprocess.logits_to_pixels(self._without_specks(logits.float()), size_hw)
+        masks = masks if return_logits else masks > self.mask_threshold
+        low_res = logits.clamp(-LOW_RES_LIMIT, LOW_RES_LIMIT)
+        return tuple(x.squeeze(0).float().cpu().numpy() for x in (masks, iou, low_res))
+
+    def _point_inputs(self, points, labels, box, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """(N, K, 2) network-input pixels and (N, K) labels, box corners first; None, None without either."""
+        xy, marks = [], []
+        if points is None and labels is not None:
+            raise BadInput("point_coords: expected one point per label, got none")
+        if box is not None:
+            corners = finite_floats("box", box)
+            if corners.shape[-1] != 4 or corners.dim() > 2:
+                raise BadInput(f"box: expected shape (4,) or (N, 4), got {tuple(corners.shape)}")
+            check_boxes(corners.reshape(-1, 4), size_hw)
+            xy.append(corners.reshape(-1, 2, 2))
+            marks.append(torch.tensor([[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]]).expand(xy[0].shape[0], -1))
+        if points is not None:
+            given = finite_floats("point_coords", points)
+            if given.dim() not in (2, 3) or given.shape[-1] != 2:
+                raise BadInput(f"point_coords: expected shape (K, 2) or (N, K, 2), got {tuple(given.shape)}")
+            check_inside("point_coords", given, size_hw)
+            if labels is None:
+                raise BadInput("point_labels: expected one label per point, got none")
+            xy.append(given.reshape(-1, *given.shape[-2:]))
+            marks.append(check_labels(labels, given.shape[:-1]).reshape(xy[-1].shape[:-1]))
+        if not xy:
+            return None, None
+        if len({x.shape[0] for x in xy}) > 1:
+            raise BadInput(f"box and point_coords: expected as many prompts in both, got {[x.shape[0] for x in xy]}")
+        model_xy = preprocess.points_to_model(torch.cat(xy, dim=1), size_hw, self.model.image_size)
+        return model_xy.to(self.device), torch.cat(marks, dim=1).to(self.device)
+
+    def _mask_input(self, mask_input) -> Tensor | None:
+        if mask_input is None:
+            return None
+        side = 4 * self.model.config.grid_size
+        logits = finite_floats("mask_input", mask_input)
+        if logits.dim() not in (3, 4) or logits.shape[-3:] != (1, side, side):
+            raise BadInput(f"mask_input: expected shape (1, {side}, {side}), got {tuple(logits.shape)}")
+        return logits.reshape(-1, 1, side, side).to(self.device)
+
+    def _without_specks(self, logits: Tensor) -> Tensor:
+        """Small holes become 10 above the threshold, small islands 10 below."""
+        flat = logits.flatten(0, 1)[:, None]
+        is_inside = flat > self.mask_threshold
+        if self.max_hole_area:
+            flat = torch.where(small_regions(~is_inside, int(self.max_hole_area)), self.mask_threshold + 10.0, flat)
+        if self.max_sprinkle_area:
+            flat = torch.where(small_regions(is_inside, int(self.max_sprinkle_area)), self.mask_threshold - 10.0, flat)
+        return flat.reshape(logits.shape)
+
+
+def _as_rgb(image: np.ndarray | Image) -> np.ndarray:
+    if isinstance(image, Image):
+        return np.array(image.convert("RGB"))
+    preprocess.check_rgb(image, "image")
+    return image

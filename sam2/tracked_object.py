@@ -1,0 +1,77 @@
+"""One object of a stream: who it is, what it remembers, what it was told, when it was last seen."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from sam2.given_prompt import GivenPrompt
+from sam2.limits import Limits
+from sam2.memory_bank import MemoryBank
+from sam2.types import State
+
+
+@dataclass(frozen=True)
+class Told:
+    """What an object was told on one frame, prompt by prompt: each refined the answer to the one before, so they are
+    repeated one by one when an earlier frame is prompted. The newest `Limits.points_per_prompt` are kept."""
+
+    given: tuple[GivenPrompt, ...]  # each with all the clicks before it
+    logits: np.ndarray | None  # (4h, 4w) float32, the answer: the next click there refines it; None if not finite
+    starts_over: bool  # the first of them was to REPLACE what was known
+
+    def then(self, given: GivenPrompt, logits: np.ndarray | None, limits: Limits) -> "Told":
+        before = () if given.mask is not None else self.given  # the answer to a mask depends on nothing before
+        return Told((*before, given)[-limits.points_per_prompt :], logits, self.starts_over)
+
+
+@dataclass
+class TrackedObject:
+    object_id: str
+    class_name: str
+    label: int  # 1..254
+    row: int  # in the memory store
+    born: int  # frame index of its first prompt
+    born_ns: int  # stamp of that frame
+    bank: MemoryBank
+    told: dict[int, Told] = field(default_factory=dict)  # by frame index, within the history
+    seen: dict[int, int] = field(default_factory=dict)  # stamp by frame index: visible frames within the history
+
+    def copy(self) -> "TrackedObject":
+        return replace(self, bank=self.bank.copy(), told=dict(self.told), seen=dict(self.seen))
+
+    def starts_at(self, frame: int) -> bool:
+        """Whether a prompt on `frame` is answered from the image alone: nothing is remembered from before it."""
+        return not self.bank.can_recall(frame)
+
+    def start_over(self, frame: int, stamp_ns: int) -> None:
+        """Forgets all that it remembers and saw, as if its first prompt were on `frame`."""
+        self.rewind(0)
+        self.born, self.born_ns = frame, stamp_ns
+
+    def rewind(self, frame: int) -> None:
+        """Forgets what it remembers and saw from `frame` on, but not what it was told there."""
+        self.bank.rewind(frame)
+        self.seen = {index: stamp for index, stamp in self.seen.items() if index < frame}
+
+    def note(self, frame: int, stamp_ns: int, is_visible: bool, limits: Limits) -> None:
+        """Records whether it was visible; older records than the history are dropped, but for the newest sighting."""
+        self.seen.pop(frame, None)
+        if is_visible:
+            self.seen[frame] = stamp_ns
+        oldest = frame - limits.history_frames
+        self.told = {index: told for index, told in self.told.items() if index >= oldest}
+        last_old = max((index for index in self.seen if index < oldest), default=None)
+        self.seen = {index: stamp for index, stamp in self.seen.items() if index >= oldest or index == last_old}
+
+    def last_seen(self, frame: int) -> tuple[int, int]:
+        """(frame index, stamp) of the newest sighting up to `frame`; if never seen, just before its birth."""
+        index = max((index for index in self.seen if index <= frame), default=None)
+        return (self.born - 1, self.born_ns) if index is None else (index, self.seen[index])
+
+    def state(self, frame: int, now_ns: int, limits: Limits) -> State:
+        """VISIBLE, OCCLUDED or LOST, from the sightings alone."""
+        index, stamp_ns = self.last_seen(frame)
+        if frame - index < limits.occluded_after:
+            return State.VISIBLE
+        is_lost = now_ns - stamp_ns > limits.lost_after_s * 1e9 and stamp_ns > 0
+        return State.LOST if is_lost else State.OCCLUDED

@@ -1,0 +1,295 @@
+"""The stream: one image in, every object's mask, state and score out, for ever, in constant memory.
+
+Here is the only state: objects, their memories, recent frames. What it computes equals the official video predictor run
+over the same frames; where a stream must differ, `Tracker` says so.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sam2.checks import check_frame, check_places, check_prompts
+from sam2.device import device_errors
+from sam2.errors import LimitReached, UnknownObject
+from sam2.frame_step import Answer, FrameStep
+from sam2.given_prompt import GivenPrompt, give
+from sam2.history import History, Moment
+from sam2.limits import MAX_LABEL, Limits
+from sam2.memory_bank import MemoryBank
+from sam2.model import SAM2
+from sam2.report import track_of
+from sam2.tracked_object import Told, TrackedObject
+from sam2.types import Frame, Prompt, PromptMode, Track
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A prompt found good, the frame it is for, and all that its object will have been told there with it."""
+
+    prompt: Prompt
+    frame: int
+    given: GivenPrompt
+
+
+class Saved(NamedTuple):
+    """What a failed step goes back to; device buffers it may have written over are copied."""
+
+    objects: dict[str, TrackedObject]
+    rows: dict[int, tuple[Tensor, Tensor]]  # memories of the objects that are prompted, by row
+    next_label: int
+
+
+class Tracker:
+    """Not thread-safe: one thread owns it and the model.
+
+    `sticky_corrections`: a correction of a live object becomes a prompted memory. The official predictor, and this by
+    default, remembers it like any tracked frame, so that it fades after six frames. `fill_hole_area`: holes of up to
+    this many low-res pixels are closed in what is returned (official: 8); 0 leaves them. `batched`: objects go through
+    the network together; one by one, the default on a CPU, costs about a quarter more there and makes an object's
+    numbers bit for bit independent of which others there are.
+
+    Differs from the official predictor in this: beyond `limits.prompted_memories` prompted frames the second oldest is
+    dropped; pointers' time codes are in units of `limits.pointers` frames, where the official unit depends on the
+    clip's length if it is below 16 frames.
+    """
+
+    def __init__(
+        self,
+        model: SAM2,
+        limits: Limits | None = None,
+        sticky_corrections: bool = False,
+        fill_hole_area: int = 8,
+        batched: bool | None = None,
+    ):
+        self._model = model
+        self._limits = limits or Limits()
+        self._sticky_corrections = sticky_corrections
+        self._batched = model.device.type != "cpu" if batched is None else batched
+        with torch.inference_mode():
+            self._network = FrameStep(model, self._limits, fill_hole_area)
+        self._history = History(self._limits)
+        self._objects: dict[str, TrackedObject] = {}
+        self._next_frame = 0
+        self._next_label = 1
+
+    @property
+    def object_ids(self) -> list[str]:
+        """Live objects, in order of arrival."""
+        return list(self._objects)
+
+    def step(self, frame: Frame, prompts: Sequence[Prompt] = ()) -> list[Track]:
+        """Tracks every live object into `frame` and applies `prompts`; returns all live objects in order of label.
+
+        A prompt on a new id makes an object, on a live id it adds to or replaces what the object was told. It applies
+        to the frame nearest to its `stamp_ns`; if that frame has passed, the object alone is tracked again from there.
+        Prompts apply in the order of their frames, those for one frame in the order given; REPLACE also forgets what
+        the object was told on frames after its own.
+
+        Raises BadInput, Stale or LimitReached for the frame or any prompt; then, as after any other error, nothing has
+        changed.
+        """
+        check_frame(frame)
+        planned = self._plan(prompts, frame)
+        saved = Saved({key: obj.copy() for key, obj in self._objects.items()}, {}, self._next_label)
+        device = self._model.device
+        try:
+            with device_errors(device), torch.inference_mode(), self._model.precision.context(device):
+                for object_id in saved.objects.keys() & {plan.prompt.object_id for plan in planned}:
+                    row = saved.objects[object_id].row
+                    saved.rows[row] = self._network.store.copy_row(row)
+                tracks = self._step(frame, planned)
+        except BaseException:
+            self._roll_back(saved)
+            raise
+        self._next_frame += 1
+        return tracks
+
+    def check(self, prompt: Prompt, frame: Frame | None = None) -> None:
+        """Raises what `step(frame, [prompt])` would raise for the prompt, changing nothing.
+
+        Without a frame, places are checked against the newest image and no stamp is too new.
+        """
+        self._plan([prompt], frame)
+
+    def remove(self, object_id: str) -> None:
+        """Forgets an object; the others are not touched. Raises UnknownObject naming the ids that live."""
+        if object_id not in self._objects:
+            raise UnknownObject(f"object_id: expected one of {self.object_ids}, got {object_id!r}")
+        self._network.store.release_row(self._objects.pop(object_id).row)
+
+    def reset(self) -> None:
+        """Forgets all objects and the history; the model stays."""
+        for object_id in self.object_ids:
+            self.remove(object_id)
+        self._history.clear()
+
+    def _step(self, frame: Frame, planned: list[Planned]) -> list[Track]:
+        moment = self._history.add(self._next_frame, frame.stamp_ns, frame.size_hw, self._network.encode(frame.rgb))
+        for plan in planned:
+            if plan.frame < moment.index:
+                self._prompt_past(plan, moment)
+        answers = self._track(list(self._objects.values()), moment)
+        for plan in planned:
+            if plan.frame == moment.index:
+                tracked = answers.get(plan.prompt.object_id)
+                answers[plan.prompt.object_id] = self._prompt(plan, moment, tracked)
+        return self._report(moment, answers)
+
+    def _plan(self, prompts: Sequence[Prompt], frame: Frame | None) -> list[Planned]:
+        """Checks all prompts and works out what each one comes to, in the order of frames, changing nothing."""
+        check_prompts(prompts, self._limits)
+        told = {(key, index): t.given[-1] for key, obj in self._objects.items() for index, t in obj.told.items()}
+        ids = set(self._objects)
+        planned = []
+        for prompt, index, size_hw in self._locate(prompts, frame):
+            ids.add(prompt.object_id)
+            if len(ids) > self._limits.max_objects:
+                raise LimitReached(
+                    f"prompt for {prompt.object_id!r}: expected at most {self._limits.max_objects} objects, "
+                    "all places are taken; remove an object first"
+                )
+            if size_hw is None:  # checked before the first image, so no place to give it
+                continue
+            check_places(prompt, size_hw)
+            if prompt.mode is PromptMode.REPLACE:
+                told = {key: given for key, given in told.items() if key[0] != prompt.object_id}
+            given, key = give(prompt, size_hw, self._model.image_size), (prompt.object_id, index)
+            if key in told:
+                given = told[key].add(given, self._limits)
+            told[key] = given
+            planned.append(Planned(prompt, index, given))
+        return planned
+
+    def _locate(
+        self, prompts: Sequence[Prompt], frame: Frame | None
+    ) -> list[tuple[Prompt, int, tuple[int, int] | None]]:
+        """(prompt, index, image size) of the frame each prompt is for; the size is None before the first image."""
+        newest = self._history.newest
+        located = []
+        for prompt in prompts:
+            if frame is not None:
+                now_ns, size_hw = frame.stamp_ns, frame.size_hw
+            else:
+                now_ns = max(prompt.stamp_ns, newest.stamp_ns if newest else 0)
+                size_hw = newest.size_hw if newest else None
+            past = self._history.find(prompt.stamp_ns, now_ns) if prompt.stamp_ns else None
+            located.append((prompt, *((self._next_frame, size_hw) if past is None else (past.index, past.size_hw))))
+        return sorted(located, key=lambda place: place[1])
+
+    def _prompt_past(self, plan: Planned, now: Moment) -> None:
+        """Prompts a frame that has passed and repeats, for that object alone, what came between it and `now`."""
+        then, *later = self._history.since(plan.frame)
+        obj, tracked = self._objects.get(plan.prompt.object_id), None
+        if obj is not None:
+            obj.rewind(then.index)
+            if then.index not in obj.told:
+                tracked = self._track([obj], then).get(obj.object_id)
+        self._prompt(plan, then, tracked)
+        for moment in later:
+            if moment is not now:
+                self._repeat(self._objects[plan.prompt.object_id], moment)
+
+    def _repeat(self, obj: TrackedObject, moment: Moment) -> None:
+        """Tracks a past frame again, with all that was told there."""
+        told = obj.told.pop(moment.index, None)
+        if told is not None and told.starts_over:
+            obj.start_over(moment.index, moment.stamp_ns)
+        answer = self._track([obj], moment).get(obj.object_id)
+        if told is not None:
+            for given in told.given:
+                answer = self._tell(obj, given, moment, answer, told.starts_over)
+        elif answer is not None:
+            self._commit(obj, moment, answer)
+
+    def _prompt(self, plan: Planned, moment: Moment, tracked: Answer | None) -> Answer:
+        """Applies a prompt to a frame, making its object or starting it over if need be.
+
+        `tracked`: the object's answer there without the prompt.
+        """
+        prompt, obj = plan.prompt, self._objects.get(plan.prompt.object_id)
+        starts_over = prompt.mode is PromptMode.REPLACE
+        if obj is None:
+            row, label, bank = self._network.store.take_row(), self._take_label(), MemoryBank(self._limits)
+            obj = TrackedObject(prompt.object_id, "", label, row, moment.index, moment.stamp_ns, bank)
+            self._objects[obj.object_id] = obj
+        elif starts_over:
+            obj.start_over(moment.index, moment.stamp_ns)
+            obj.told, tracked = {}, None
+        obj.class_name = prompt.class_name or obj.class_name
+        return self._tell(obj, plan.given, moment, tracked, starts_over)
+
+    def _tell(
+        self, obj: TrackedObject, given: GivenPrompt, moment: Moment, before: Answer | None, starts_over: bool
+    ) -> Answer:
+        """`before`: the object's answer on this frame until now, which the prompt refines."""
+        told = obj.told.get(moment.index, Told((), None, starts_over))
+        previous = before.logits if before is not None and before.is_finite else None
+        if told.logits is not None:
+            previous = torch.from_numpy(told.logits)[None, None].to(self._model.device)
+        is_prompted = obj.starts_at(moment.index) or self._sticky_corrections
+        answer = self._network.tell(obj, given, moment, previous, is_prompted)
+        logits = answer.logits[0, 0].cpu().numpy() if answer.is_finite else None
+        obj.told[moment.index] = told.then(given, logits, self._limits)
+        if moment.index < obj.born:
+            obj.born, obj.born_ns = moment.index, moment.stamp_ns
+        self._commit(obj, moment, answer, is_prompted)
+        return answer
+
+    def _track(self, objects: list[TrackedObject], moment: Moment) -> dict[str, Answer]:
+        """Answers by object id; batched, objects that remember as much as each other are computed together."""
+        groups: dict[object, list[TrackedObject]] = {}
+        for obj in objects:
+            if obj.bank.can_recall(moment.index):
+                key = obj.bank.recall(moment.index).shape if self._batched else obj.object_id
+                groups.setdefault(key, []).append(obj)
+        answers = {}
+        for group in groups.values():
+            parts = self._network.track(group, moment).split()
+            answers |= {obj.object_id: part for obj, part in zip(group, parts, strict=True)}
+        return answers
+
+    def _commit(self, obj: TrackedObject, moment: Moment, answer: Answer, is_prompted: bool = False) -> None:
+        """Makes what has been written usable, if it is, and records the sighting."""
+        is_finite = bool(answer.is_finite)
+        if is_finite and is_prompted:
+            obj.bank.remember_prompted(moment.index)
+        elif is_finite:
+            obj.bank.remember(moment.index)
+        else:
+            obj.bank.forget(moment.index)
+        is_visible = is_finite and float(answer.object_score) > 0
+        obj.note(moment.index, moment.stamp_ns, is_visible, self._limits)
+
+    def _report(self, moment: Moment, answers: dict[str, Answer]) -> list[Track]:
+        """Brings the answers to the host, all at once, and commits those of objects that were only tracked."""
+        if answers:
+            stacked = Answer(*(torch.cat(parts).cpu() for parts in zip(*answers.values(), strict=True)))
+            answers = dict(zip(answers, stacked.split(), strict=True))
+        for object_id, answer in answers.items():
+            if moment.index not in self._objects[object_id].told:
+                self._commit(self._objects[object_id], moment, answer)
+        objects = sorted(self._objects.values(), key=lambda obj: obj.label)
+        return [track_of(obj, moment, answers.get(obj.object_id), self._limits) for obj in objects]
+
+    def _take_label(self) -> int:
+        """The next label in turn that is free: a label just given up is not given to another object at once."""
+        taken = {obj.label for obj in self._objects.values()}
+        labels = [(self._next_label + i - 1) % MAX_LABEL + 1 for i in range(MAX_LABEL)]
+        label = next(label for label in labels if label not in taken)
+        self._next_label = label % MAX_LABEL + 1
+        return label
+
+    def _roll_back(self, saved: Saved) -> None:
+        """Undoes a step that failed. What else it wrote to device buffers is in slots that no bank reads."""
+        rows = {obj.row for obj in saved.objects.values()}
+        for obj in self._objects.values():
+            if obj.row not in rows:
+                self._network.store.release_row(obj.row)
+        self._objects, self._next_label = saved.objects, saved.next_label
+        self._history.withdraw(self._next_frame)
+        with device_errors(self._model.device), torch.inference_mode():
+            for row, copy in saved.rows.items():
+                self._network.store.restore_row(row, copy)

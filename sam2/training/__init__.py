@@ -1,0 +1,1 @@
+"""Synthetic world, dataset loaders, augmentation, losses and the training loop; inference never imports this."""

@@ -1,0 +1,86 @@
+"""The command line of training: which recipe, which data, where to, for how long."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from sam2.checkpoint import read_weights
+from sam2.config import find_config
+from sam2.training.config import CONFIGS, TrainConfig, find_train_config, scaled
+from sam2.training.data import DatasetClips, Maker, SyntheticClips
+from sam2.training.datasets import LAYOUTS, open_dataset
+from sam2.training.train import Trainer, join_team
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m sam2.training.train", description=__doc__)
+    parser.add_argument("--config", default="smoke", choices=CONFIGS, help="the recipe")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run; an existing run goes on")
+    parser.add_argument("--model", help="another size than the recipe's: nano, tiny, small, base_plus, large")
+    parser.add_argument("--checkpoint", type=Path, help="weights to begin with (official .pt, or .safetensors)")
+    parser.add_argument("--dataset", action="append", choices=LAYOUTS, help="real data; again for a mixture")
+    parser.add_argument("--root", type=Path, action="append", help="folder of each --dataset")
+    parser.add_argument("--weight", type=float, action="append", help="share of each --dataset in the mixture")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after this long; run again to go on")
+    parser.add_argument("--budget-minutes", type=float, help="length of the whole run by the clock")
+    parser.add_argument("--steps", type=int, help="length of the whole run in steps")
+    parser.add_argument("--size", type=int, help="side of the images, pixels (a multiple of 32)")
+    parser.add_argument("--batch-scale", type=float, default=1.0, help="all batches times this")
+    parser.add_argument("--workers", type=int, help="processes that make clips")
+    parser.add_argument("--pool", type=int, help="clips kept on the device")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--export", type=Path, help="write the averaged weights here at the end, .pt or .safetensors")
+    return parser.parse_args()
+
+
+def _config(args: argparse.Namespace) -> TrainConfig:
+    config = find_train_config(args.config)
+    config = scaled(
+        config,
+        batch=args.batch_scale,
+        size=args.size or config.size,
+        workers=config.workers if args.workers is None else args.workers,
+        pool=args.pool or config.pool,
+    )
+    if args.budget_minutes:
+        config = replace(config, budget_minutes=args.budget_minutes, steps=0)
+    if args.steps:
+        config = replace(config, steps=args.steps)
+    return replace(config, model=args.model or config.model)
+
+
+def _maker(args: argparse.Namespace, config: TrainConfig) -> Maker:
+    size = config.size or find_config(config.model).image_size
+    if not args.dataset:
+        return SyntheticClips(config.clip_frames, size)
+    roots = args.root or []
+    if len(roots) != len(args.dataset):
+        raise SystemExit(f"{len(args.dataset)} --dataset but {len(roots)} --root: name one folder for each")
+    weights = args.weight or [1.0] * len(roots)
+    if len(weights) != len(roots):
+        raise SystemExit(f"{len(roots)} --dataset but {len(weights)} --weight: name one share for each, or none")
+    videos = tuple(tuple(open_dataset(n, r, "train")) for n, r in zip(args.dataset, roots, strict=True))
+    return DatasetClips(videos, tuple(weights), config.clip_frames, size)
+
+
+def main() -> None:
+    args = parse()
+    config = _config(args)
+    team, device = join_team(args.device)
+    trainer = Trainer(config, _maker(args, config), args.out, device, team)
+    if trainer.resume():
+        if team.leads:
+            print(f"going on from step {trainer.progress.step} ({100 * trainer.share:.0f} % done)", flush=True)
+    elif args.checkpoint:
+        trainer.start_from(read_weights(args.checkpoint))
+    trainer.run(60 * args.minutes)
+    if team.leads and args.export:
+        trainer.export(args.export)
+        print(f"weights: {args.export}")
+    if team.size > 1:
+        dist.destroy_process_group()
+    if device.type == "cuda":
+        print(f"device memory used at most: {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB")

@@ -1,0 +1,185 @@
+"""One forward pass over a batch of short clips, remembering as the tracker does.
+
+Knows the model's stages, prompts and masks; nothing of losses, data or schedules. Every object of the batch has the
+same history (first prompted at frame 0), so that all go through the network together without padding.
+Legend: B clips, M objects per clip, N = B * M, T frames, S input side. Source: SAM 2 paper, §5 and appendix C.2.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sam2.mask_decoder import Decoded
+from sam2.memory_attention import concatenate
+from sam2.model import NUM_MEMORIES, PROMPTED_SLOT, SAM2, Features, Segmentation, is_ambiguous
+from sam2.preprocess import logits_to_input_size
+from sam2.training import prompts
+from sam2.training.tensors import constant, send
+
+MAX_LABEL = 16  # objects with larger labels are never chosen
+POINTER_FRAMES = 15  # how far back object pointers reach
+IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """What the simulated person does in every clip of one batch."""
+
+    first: str = "click"  # or "box" or "mask", at frame 0
+    clicks: dict[int, int] = field(default_factory=dict)  # frame -> number of corrective clicks
+    second: int | None = None  # a later frame kept as a prompted memory: a mask after a mask, else its clicks
+
+
+class Answer(NamedTuple):
+    """One decoding of N objects in frame `time`; `prompted` if a person helped there."""
+
+    time: int
+    decoded: Decoded
+    prompted: bool
+
+
+def draw_plan(rng: np.random.Generator, length: int, kinds: tuple[float, float, float]) -> ClipPlan:
+    """kinds: the chances of a mask, a box and a click, summing to 1. Two frames in five batches get a second prompt."""
+    first = str(rng.choice(["mask", "box", "click"], p=kinds))
+    shortest = 3 if first == "mask" else 2  # some frame must be left to answer in
+    second = int(rng.integers(1, length)) if length >= shortest and rng.random() < 0.4 else None
+    clicks = {}
+    if first != "mask":
+        if rng.random() < 0.3:
+            clicks[0] = int(rng.integers(1, 4))
+        if second is not None:
+            clicks[second] = int(rng.integers(1, 4))
+    return ClipPlan(first, clicks, second)
+
+
+def normalise(rgb: Tensor) -> Tensor:
+    """(..., 3, S, S) in 0..1 -> what `SAM2.encode_image` takes."""
+    mean, std = (constant(v, rgb.device).view(3, 1, 1) for v in (IMAGE_MEAN, IMAGE_STD))
+    return (rgb - mean) / std
+
+
+def choose_objects(labels: Tensor, count: int, min_area: int) -> Tensor:
+    """Random distinct objects of each clip's first frame, repeated where there are fewer: (B, T, S, S) -> (B, count).
+
+    labels uint8; the answer holds labels, 255 where no object has `min_area` pixels. Objects that vanish in a later
+    frame come first more often: they are what memory is for. Nothing waits for the device.
+    """
+    area = torch.stack([(labels == label).sum((2, 3)) for label in range(1, MAX_LABEL + 1)], 2)  # (B, T, MAX_LABEL)
+    big = area[:, 0] >= min_area
+    vanishes = (area == 0).any(1)
+    order = (torch.rand(big.shape, device=labels.device) + 2 * big + 0.5 * vanishes).argsort(1, descending=True) + 1
+    slot = torch.arange(count, device=labels.device) % big.sum(1, keepdim=True).clamp(min=1)
+    return torch.where(big.any(1, keepdim=True), order.gather(1, slot), 255)
+
+
+def object_masks(labels: Tensor, chosen: Tensor) -> Tensor:
+    """labels (B, T, S, S) uint8, chosen (B, M) -> (B * M, T, S, S) bool."""
+    return (labels[:, None] == chosen[:, :, None, None, None]).flatten(0, 1)
+
+
+class Bank:
+    """What the N objects of a batch remember: frames a person prompted, and recent ones."""
+
+    def __init__(self, model: SAM2):
+        self.model = model
+        self.prompted: list[tuple[int, Tensor, Tensor]] = []  # time, memory (N, D, h, w), pointer (N, C)
+        self.tracked: list[tuple[int, Tensor, Tensor]] = []
+
+    def read(self, time: int) -> tuple[Tensor, Tensor, int]:
+        """Memory and positions for frame `time`, each (N, tokens, D), and how many of the last tokens are pointers."""
+        parts = [self.model.spatial_memory(memory, PROMPTED_SLOT) for _, memory, _ in self.prompted]
+        for then, memory, _ in self.tracked:  # oldest first
+            if time - then < NUM_MEMORIES:
+                parts.append(self.model.spatial_memory(memory, time - then - 1))
+        pointers = [(then, p) for then, _, p in self.prompted]
+        pointers += [(then, p) for then, _, p in reversed(self.tracked) if time - then <= POINTER_FRAMES]
+        ages = send(np.array([time - then for then, _ in pointers], np.float32), self.model.device)
+        tokens = self.model.pointer_memory(torch.stack([p for _, p in pointers], 1), ages / POINTER_FRAMES)
+        memory, position = concatenate([*parts, tokens])
+        return memory, position, tokens[0].shape[1]
+
+
+def _ask_first(model: SAM2, features: Features, pixels: Tensor, target: Tensor, kind: str) -> tuple:
+    """The first prompt: (segmentation, decoded or None for a mask, points, labels)."""
+    if kind == "mask":
+        return model.segment_mask(features, target[:, None].float()), None, None, None
+    points, labels = (prompts.click if kind == "click" else prompts.box)(target)
+    decoded = model.decode(features, pixels, points, labels)
+    return model.select(decoded, is_ambiguous(points.shape[1])), decoded, points, labels
+
+
+def _correct(
+    model: SAM2,
+    features: Features,
+    pixels: Tensor,
+    target: Tensor,
+    before: Segmentation,
+    points: Tensor | None,
+    labels: Tensor | None,
+) -> tuple[Segmentation, Decoded, Tensor, Tensor]:
+    """One more click where `before` is wrong, added to the points so far; the last mask is shown to the decoder."""
+    with torch.no_grad():
+        seen = logits_to_input_size(before.low_res_logits, target.shape[-1])[:, 0] > 0
+        point, label = prompts.corrective_click(seen, target)
+    points = point if points is None else torch.cat([points, point], 1)
+    labels = label if labels is None else torch.cat([labels, label], 1)
+    mask_input = before.low_res_logits.clamp(-32, 32)
+    decoded = model.decode(features, pixels, points, labels, mask_input)
+    return model.select(decoded, is_ambiguous(points.shape[1])), decoded, points, labels
+
+
+def encode_clip(model: SAM2, images: Tensor, repeat: int) -> list[Features]:
+    """images (B, T, 3, S, S) normalised -> per frame the features of B * repeat objects."""
+    features = model.encode_image(images.flatten(0, 1))
+    maps = [x.unflatten(0, images.shape[:2]) for x in features]  # (B, T, ...)
+    return [Features(*(x[:, t].repeat_interleave(repeat, 0) for x in maps)) for t in range(images.shape[1])]
+
+
+def track_clip(
+    model: SAM2, features: list[Features], targets: Tensor, plan: ClipPlan
+) -> tuple[list[Answer], list[Segmentation]]:
+    """Tracks N objects through T frames: per-frame features of N objects, targets (N, T, S, S) bool.
+
+    Returns every decoding made (to be scored) and the T final segmentations. Gradients flow through memories and
+    pointers.
+    """
+    bank, answers, final = Bank(model), [], []
+    for time, frame in enumerate(features):
+        target = targets[:, time]
+        points = labels = None
+        is_prompted = time == 0 or time == plan.second
+        if time == 0:
+            pixels = model.no_memory(frame.stride16)
+            result, decoded, points, labels = _ask_first(model, frame, pixels, target, plan.first)
+        elif is_prompted and plan.first == "mask":
+            result, decoded = model.segment_mask(frame, target[:, None].float()), None
+        else:
+            pixels = model.attend(frame.stride16, *bank.read(time))
+            decoded = model.decode(frame, pixels)
+            result = model.select(decoded, multimask=True)
+        if decoded is not None:
+            answers.append(Answer(time, decoded, prompted=time == 0))
+        for _ in range(plan.clicks.get(time, 0)):
+            result, decoded, points, labels = _correct(model, frame, pixels, target, result, points, labels)
+            answers.append(Answer(time, decoded, prompted=True))
+        final.append(result)
+        if time + 1 < len(features):
+            memory = model.encode_memory(frame.stride16, result.low_res_logits, result.object_score, is_prompted)
+            (bank.prompted if is_prompted else bank.tracked).append((time, memory, result.pointer))
+    return answers, final
+
+
+def ask_stills(
+    model: SAM2, features: Features, targets: Tensor, kind: str, num_corrections: int
+) -> tuple[list[Answer], Segmentation]:
+    """The same for single images, many objects each: features repeated to N objects, targets (N, S, S) bool."""
+    pixels = model.no_memory(features.stride16)
+    result, decoded, points, labels = _ask_first(model, features, pixels, targets, kind)
+    answers = [Answer(0, decoded, prompted=True)]
+    for _ in range(num_corrections):
+        result, decoded, points, labels = _correct(model, features, pixels, targets, result, points, labels)
+        answers.append(Answer(0, decoded, prompted=True))
+    return answers, result

@@ -1,0 +1,152 @@
+"""What is trained, on what, for how long: one table of a few lines.
+
+A phase ends at a share of the whole run, so that the same recipe fits a minute and a day. The run's length is counted
+in steps, or in minutes of training (then phases and rates follow the clock, summed over resumed runs, since the speed
+of a machine is not known before).
+"""
+
+from dataclasses import dataclass, replace
+
+from sam2.errors import BadInput
+from sam2.training.losses import LossWeights
+
+EARLY = LossWeights(others=0.1)
+LATE = LossWeights(focal=10.0, focal_alpha=0.5)  # once masks are found, no more thumb on the scale
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Rates go from the first to the second value along a cosine."""
+
+    kind: str  # "pretext", "stills" or "clips"
+    until: float  # share of the run at which it ends
+    batch: int  # images or clips
+    objects: int  # prompts per image, or objects per clip
+    frames: int = 1
+    max_stride: int = 1  # between frames of a clip, drawn per clip
+    rate: tuple[float, float] = (1e-3, 1e-3)  # of everything but the encoder
+    encoder: float = 0.05  # the image encoder's rate as a share of `rate`; 0 freezes it
+    kinds: tuple[float, float, float] = (0.5, 0.25, 0.25)  # chances of mask, box, click as first prompt
+    losses: LossWeights = LossWeights()
+    strength: float = 1.0  # of the augmentations, 0..1
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    model: str
+    phases: tuple[Phase, ...]
+    clip_frames: int  # length of the clips the data comes in
+    pool: int  # clips kept for drawing
+    steps: int = 0  # length of the run; 0: by the clock
+    budget_minutes: float = 0.0
+    size: int = 0  # of the images, pixels; 0: the model's own
+    workers: int = 0  # processes making clips; 0: none, and the run can be repeated exactly
+    loss_stride: int = 1  # masks are compared at this fraction of the input's side
+    weight_decay: float = 0.01
+    layer_decay: float = 1.0  # the rate of each block of the trunk relative to the next
+    warmup: int = 50  # steps at the start of each phase
+    max_grad_norm: float = 1.0
+    ema: float = 0.999
+    min_area: int = 16  # pixels an object needs to be prompted
+    seed: int = 0
+
+
+_STILLS = Phase("stills", 1.0, batch=96, objects=16, kinds=(0.0, 0.5, 0.5), losses=EARLY)
+_CLIPS = Phase("clips", 1.0, batch=64, objects=4, frames=8, max_stride=4, encoder=0.4, losses=LATE)
+
+_NANO = TrainConfig(
+    model="nano",
+    clip_frames=32,
+    pool=2048,
+    budget_minutes=21,
+    workers=12,
+    loss_stride=2,
+    ema=0.997,
+    phases=(
+        Phase("pretext", 0.07, batch=96, objects=16, rate=(1.5e-3, 1e-3), encoder=1.0, strength=0.5),
+        replace(_STILLS, until=0.15, strength=0.5),
+        replace(_STILLS, until=0.29, rate=(1e-3, 8e-4), encoder=0.5),
+        replace(_CLIPS, until=0.40, frames=4, rate=(8e-4, 6e-4), encoder=0.2),
+        replace(_CLIPS, until=0.83, rate=(6e-4, 1.2e-4), kinds=(0.4, 0.25, 0.35)),
+        replace(_CLIPS, until=1.0, batch=32, frames=16, max_stride=2, rate=(1.2e-4, 1e-6), encoder=0.2,
+                kinds=(0.2, 0.3, 0.5), strength=0.7),
+    ),
+)  # fmt: skip
+
+_POLISH = replace(  # goes on from weights that already track: begin with --checkpoint
+    _NANO,
+    seed=1,
+    phases=(
+        replace(_CLIPS, until=0.6, rate=(3e-4, 1e-4), kinds=(0.2, 0.3, 0.5)),
+        replace(_NANO.phases[-1], rate=(1e-4, 1e-6)),
+    ),
+)
+
+_NANO_CPU = replace(  # an hour on one core: a first landing, at half the model's image size
+    _NANO,
+    size=128,
+    workers=0,
+    pool=400,
+    clip_frames=16,
+    min_area=40,
+    budget_minutes=48,
+    phases=(
+        Phase("pretext", 0.10, batch=10, objects=10, rate=(1.5e-3, 1e-3), encoder=1.0, strength=0.3),
+        replace(_STILLS, until=0.30, batch=8, strength=0.5),
+        replace(_STILLS, until=0.62, batch=8, rate=(1e-3, 7e-4), encoder=0.4, strength=0.5),
+        replace(_CLIPS, until=1.0, batch=4, frames=4, rate=(8e-4, 3e-4), encoder=0.2, kinds=(0.3, 0.35, 0.35),
+                strength=0.5),
+    ),
+)  # fmt: skip
+
+_SMOKE = TrainConfig(
+    model="nano",
+    clip_frames=4,
+    pool=24,
+    steps=260,
+    size=64,
+    loss_stride=4,
+    warmup=5,
+    ema=0.95,
+    phases=(
+        Phase("pretext", 0.65, batch=8, objects=6, rate=(3e-3, 1e-3), encoder=1.0, strength=0.0),
+        Phase("stills", 0.9, batch=8, objects=6, kinds=(0.0, 0.5, 0.5), strength=0.0),
+        Phase("clips", 1.0, batch=2, objects=2, frames=4, rate=(5e-4, 5e-4), encoder=0.1, strength=0.0),
+    ),
+)
+
+_FINETUNE = TrainConfig(
+    model="tiny",
+    clip_frames=8,
+    pool=256,
+    steps=2000,
+    workers=4,
+    layer_decay=0.9,
+    weight_decay=0.1,
+    max_grad_norm=0.1,
+    phases=(
+        Phase("clips", 1.0, batch=1, objects=3, frames=8, rate=(5e-6, 5e-7), encoder=0.6,
+              losses=LossWeights(focal=20.0, focal_alpha=0.25, single=0.0)),
+    ),
+)  # fmt: skip
+
+CONFIGS: dict[str, TrainConfig] = {
+    "nano": _NANO,
+    "nano_cpu": _NANO_CPU,
+    "polish": _POLISH,
+    "smoke": _SMOKE,
+    "finetune": _FINETUNE,
+}
+
+
+def find_train_config(name: str) -> TrainConfig:
+    """Raises BadInput naming the configs there are."""
+    if name not in CONFIGS:
+        raise BadInput(f"training config {name!r}: expected one of {', '.join(CONFIGS)}")
+    return CONFIGS[name]
+
+
+def scaled(config: TrainConfig, batch: float, size: int, workers: int, pool: int) -> TrainConfig:
+    """The same recipe for a smaller machine: batches times `batch` (at least 1), images of `size` pixels."""
+    phases = tuple(replace(p, batch=max(1, round(p.batch * batch))) for p in config.phases)
+    return replace(config, phases=phases, size=size, workers=workers, pool=pool)

@@ -1,0 +1,250 @@
+"""Clips for training: made by worker processes, kept in a pool on the device, drawn again and again.
+
+Knows neither model nor loss. A maker turns a seed into one clip, (T, S, S, 4) uint8: RGB and a label map of the visible
+pixels of each object (0 background). Making a clip costs more than learning from it once, so every clip is drawn
+several times, each time with another window, stride, direction, augmentation and prompts.
+"""
+
+import ctypes
+import multiprocessing
+import queue
+import signal
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from sam2.training.clips import MAX_LABEL
+from sam2.training.datasets import Video
+from sam2.training.synthetic import HELD_OUT_SEED, make_clip
+from sam2.training.tensors import send
+
+Maker = Callable[[int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class SyntheticClips:
+    num_frames: int
+    size: int  # S, pixels
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return self.num_frames, self.size, self.size, 4
+
+    def __call__(self, seed: int) -> np.ndarray:
+        clip = make_clip(seed, self.num_frames, self.size)
+        labels = np.zeros(clip.frames.shape[:3], np.uint8)  # (T, S, S)
+        for index in range(clip.masks.shape[1]):
+            labels[clip.masks[:, index]] = index + 1
+        return np.concatenate([clip.frames, labels[..., None]], axis=3)
+
+
+@dataclass(frozen=True)
+class DatasetClips:
+    """Clips from annotated videos: a dataset by its weight, then any of its videos, then any window of its masks.
+
+    Held-out seeds draw from every tenth video, the others from the rest (a dataset of one video has no held-out part).
+    """
+
+    videos: tuple[tuple[Video, ...], ...]  # per dataset
+    weights: tuple[float, ...]  # per dataset, any positive scale
+    num_frames: int
+    size: int  # S, pixels; the aspect is squashed as the network's preprocessing does
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return self.num_frames, self.size, self.size, 4
+
+    def __call__(self, seed: int) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        weights = np.array(self.weights) / sum(self.weights)
+        videos = self.videos[rng.choice(len(self.videos), p=weights)]
+        kept = [v for i, v in enumerate(videos) if (i % 10 == 9) == (seed >= HELD_OUT_SEED)] or videos
+        video = kept[rng.integers(len(kept))]
+        annotated = sorted(video.masks)
+        start = int(rng.integers(max(1, len(annotated) - self.num_frames + 1)))
+        indices = annotated[start : start + self.num_frames]
+        indices += indices[::-1] * (self.num_frames // len(indices))  # a short video is played back and forth
+        indices = indices[: self.num_frames]
+        frames = video.frames_at(sorted(set(indices)))
+        tiles = {i: self._tile(frame, video.masks[i]) for i, frame in zip(sorted(set(indices)), frames, strict=True)}
+        return np.stack([tiles[i] for i in indices])
+
+    def _tile(self, rgb: np.ndarray, masks: dict[int, np.ndarray]) -> np.ndarray:
+        """(S, S, 4): the frame with a label map; object ids 1..15 keep their number, larger ones wrap around."""
+        labels = np.zeros(rgb.shape[:2], np.uint8)
+        for object_id, mask in masks.items():
+            labels[mask] = object_id % MAX_LABEL + (object_id % MAX_LABEL == 0) * MAX_LABEL
+        side = (self.size, self.size)
+        rgb = cv2.resize(rgb, side, interpolation=cv2.INTER_AREA)
+        labels = cv2.resize(labels, side, interpolation=cv2.INTER_NEAREST)
+        return np.concatenate([rgb, labels[..., None]], axis=2)
+
+
+def draw_windows(rng: np.random.Generator, batch: int, length: int, frames: int, max_stride: int) -> np.ndarray:
+    """Which frames of which clip: (batch, frames) indices into a clip of `length`.
+
+    Strides 1..max_stride as far as the clip reaches, 1 in half the cases; reversed in half the cases.
+    """
+    windows = np.empty((batch, frames), np.int64)
+    for row in windows:
+        reach = max(1, min(max_stride, (length - 1) // max(frames - 1, 1)))
+        stride = 1 if rng.random() < 0.5 else int(rng.integers(1, reach + 1))
+        start = int(rng.integers(0, length - (frames - 1) * stride))
+        row[:] = start + stride * np.arange(frames)
+        if rng.random() < 0.5:
+            row[:] = row[::-1].copy()
+    return windows
+
+
+class DirectSource:
+    """Makes clips in this process; what step s sees depends on s alone, so a resumed run is the same run.
+
+    For smoke runs, tests and debugging.
+    """
+
+    def __init__(self, maker: Maker, device: torch.device, capacity: int, per_step: float = 0.25):
+        self._clip = lru_cache(maxsize=capacity)(maker)
+        self._length, self._device = maker.shape[0], device
+        self._capacity, self._per_step = capacity, per_step
+
+    def sample(self, rng: np.random.Generator, step: int, batch: int, frames: int, max_stride: int) -> Tensor:
+        """(batch, frames, S, S, 4) uint8 on the device."""
+        oldest = int(step * self._per_step)
+        chosen = rng.integers(oldest, oldest + self._capacity, batch) % HELD_OUT_SEED
+        windows = draw_windows(rng, batch, self._length, frames, max_stride)
+        clips = [self._clip(int(seed))[window] for seed, window in zip(chosen, windows, strict=True)]
+        return torch.from_numpy(np.stack(clips)).to(self._device)
+
+    @property
+    def clips_made(self) -> int:
+        return self._clip.cache_info().misses
+
+    def close(self) -> None:
+        self._clip.cache_clear()
+
+
+def _next_slot(free) -> int | None:
+    """The next free slot; None once the parent has died, even by a signal that let it say nothing."""
+    while True:
+        try:
+            return free.get(timeout=2)
+        except queue.Empty:
+            if not multiprocessing.parent_process().is_alive():
+                return None
+
+
+def _work(maker: Maker, first_seed: int, step: int, ring: ctypes.Array, free, ready) -> None:
+    """One worker process: fills free slots of the ring with clips until its parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then stops the workers
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    slots = np.frombuffer(ring, np.uint8).reshape(-1, *maker.shape)
+    seed = first_seed
+    while (slot := _next_slot(free)) is not None:
+        try:
+            slots[slot] = maker(seed % HELD_OUT_SEED)
+        except Exception:
+            ready.put(f"making clip {seed} failed:\n{traceback.format_exc()}")
+            return
+        ready.put(slot)
+        seed += step
+
+
+class PooledSource:
+    """Worker processes keep replacing the oldest of `capacity` clips that live on the device.
+
+    One thread moves finished clips to the device; only the caller's thread writes into the pool, between batches, so a
+    batch never sees half a clip. Raises RuntimeError with the worker's traceback if a maker fails.
+    """
+
+    def __init__(self, maker: Maker, device: torch.device, capacity: int, workers: int, first_seed: int = 0):
+        context = multiprocessing.get_context("spawn")
+        slots = 4 * workers
+        size = int(np.prod(maker.shape))
+        ring = context.RawArray(ctypes.c_uint8, slots * size)
+        self._ring = torch.from_numpy(np.frombuffer(ring, np.uint8).reshape(slots, *maker.shape))
+        self._free, self._ready = context.Queue(), context.Queue()
+        for slot in range(slots):
+            self._free.put(slot)
+        self._workers = [
+            context.Process(
+                target=_work, args=(maker, first_seed + i, workers, ring, self._free, self._ready), daemon=True
+            )
+            for i in range(workers)
+        ]
+        for worker in self._workers:
+            worker.start()
+        self._device = device
+        self._pool = torch.zeros((capacity, *maker.shape), dtype=torch.uint8, device=device)
+        self._moved: queue.Queue = queue.Queue(maxsize=slots)
+        self._stop = threading.Event()
+        self._mover = threading.Thread(target=self._move, daemon=True)
+        self._mover.start()
+        self.clips_made = 0
+
+    def _move(self) -> None:
+        stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
+        while not self._stop.is_set():
+            try:
+                slot = self._ready.get(timeout=0.5)
+            except queue.Empty:
+                continue
+            if isinstance(slot, str):
+                self._moved.put(slot)
+                return
+            with torch.cuda.stream(stream):  # does nothing without a stream
+                clip = self._ring[slot].to(self._device, copy=True)
+                if stream is not None:
+                    stream.synchronize()
+            self._free.put(slot)
+            while not self._stop.is_set():
+                try:
+                    self._moved.put(clip, timeout=0.5)
+                    break
+                except queue.Full:
+                    continue
+
+    def _take(self, wait: bool) -> bool:
+        """Puts one moved clip into the pool; False if there is none."""
+        try:
+            clip = self._moved.get(timeout=1.0 if wait else None, block=wait)
+        except queue.Empty:
+            if not any(worker.is_alive() for worker in self._workers):
+                raise RuntimeError("all clip workers have died without a message; look above for why") from None
+            return False
+        if isinstance(clip, str):
+            raise RuntimeError(clip)
+        if clip.is_cuda:
+            clip.record_stream(torch.cuda.current_stream(self._device))
+        self._pool[self.clips_made % len(self._pool)].copy_(clip)
+        self.clips_made += 1
+        return True
+
+    def sample(self, rng: np.random.Generator, step: int, batch: int, frames: int, max_stride: int) -> Tensor:
+        """(batch, frames, S, S, 4) uint8 on the device. Waits only until there are as many clips as a batch needs."""
+        while self.clips_made < min(batch, len(self._pool)):
+            self._take(wait=True)
+        while self._take(wait=False):
+            pass
+        length = self._pool.shape[1]
+        rows = send(rng.integers(0, min(self.clips_made, len(self._pool)), batch), self._device)
+        windows = send(draw_windows(rng, batch, length, frames, max_stride), self._device)
+        return self._pool[rows[:, None], windows]
+
+    def close(self) -> None:
+        self._stop.set()
+        for worker in self._workers:
+            worker.terminate()
+        for worker in self._workers:
+            worker.join()
+        self._mover.join()
+        for channel in (self._free, self._ready):
+            channel.cancel_join_thread()
+            channel.close()

@@ -1,0 +1,229 @@
+"""Annotated videos on disk: DAVIS 2017, YouTube-VOS, MOSE, LVOS and SA-V, all read alike.
+
+Knows file layouts; nothing of training. A video gives its frames in order, and its masks by the frame's place in that
+order. Layouts are those of the datasets' own downloads (davischallenge.org, youtube-vos.org, MOSE and LVOS project
+pages, ai.meta.com/datasets/segment-anything-video).
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from sam2.errors import BadInput
+from sam2.masks import coco_decode
+
+VOID = 255  # palette index some datasets use for "do not score"; read as background
+SAV_MASK_EVERY = 4  # SA-V annotates at 6 frames a second what was filmed at 24
+
+Masks = dict[int, np.ndarray]  # object id -> (H, W) bool
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where one dataset keeps its folders; {split} is filled in."""
+
+    frames: str
+    masks: str
+    source: str  # where to get it
+    list_file: str = ""  # names of the split's videos, one per line; otherwise every folder counts
+
+
+LAYOUTS: dict[str, Layout] = {
+    "davis": Layout(
+        "JPEGImages/480p",
+        "Annotations/480p",
+        "https://davischallenge.org/davis2017/code.html (TrainVal, 480p)",
+        "ImageSets/2017/{split}.txt",
+    ),
+    "youtube_vos": Layout("{split}/JPEGImages", "{split}/Annotations", "https://youtube-vos.org/dataset/vos"),
+    "mose": Layout("{split}/JPEGImages", "{split}/Annotations", "https://henghuiding.com/MOSE"),
+    "lvos": Layout("{split}/JPEGImages", "{split}/Annotations", "https://lingyihongfd.github.io/lvos.github.io"),
+    "sav": Layout(
+        "sav_{split}/JPEGImages_24fps",
+        "sav_{split}/Annotations_6fps",
+        "https://ai.meta.com/datasets/segment-anything-video-downloads",
+        "sav_{split}/sav_{split}.txt",
+    ),
+}
+
+
+class FolderMasks(Mapping):
+    """Palette PNGs read when asked for: `masks[index]` -> {object id: (H, W) bool}."""
+
+    def __init__(self, files: dict[int, list[tuple[int | None, Path]]]):
+        self._files = files  # per frame: (object id, or None if the palette holds the ids; file)
+
+    def __getitem__(self, index: int) -> Masks:
+        masks: Masks = {}
+        for object_id, path in self._files[index]:
+            labels = read_palette(path)
+            if object_id is not None:
+                masks[object_id] = labels > 0
+            else:
+                masks |= {int(label): labels == label for label in np.unique(labels) if label not in (0, VOID)}
+        return masks
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+class RleMasks(Mapping):
+    """The masklets of one SA-V JSON, decoded when asked for."""
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    @cached_property
+    def _frames(self) -> tuple[list[int], list[list[dict]]]:
+        content = json.loads(self._path.read_text())
+        try:
+            return [int(i) for i in content["masklet_id"]], content["masklet"]
+        except KeyError as error:
+            raise BadInput(f"{self._path}: expected an SA-V annotation with 'masklet' and 'masklet_id'") from error
+
+    def __getitem__(self, index: int) -> Masks:
+        ids, frames = self._frames
+        if index % SAV_MASK_EVERY or not 0 <= index // SAV_MASK_EVERY < len(frames):
+            raise KeyError(index)
+        row = frames[index // SAV_MASK_EVERY]
+        masks = {object_id: coco_decode(rle) for object_id, rle in zip(ids, row, strict=True)}
+        return {object_id: mask for object_id, mask in masks.items() if mask.any()}
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(0, SAV_MASK_EVERY * len(self), SAV_MASK_EVERY))
+
+    def __len__(self) -> int:
+        return len(self._frames[1])
+
+
+@dataclass(frozen=True)
+class Video:
+    """One annotated video. `masks` holds only the annotated frames; an object without pixels is not in its dict."""
+
+    name: str
+    source: Path | tuple[Path, ...]  # an .mp4, or the image files in order
+    masks: Mapping[int, Masks]
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """Every frame in order, (H, W, 3) uint8 RGB."""
+        if isinstance(self.source, tuple):
+            yield from (read_rgb(path) for path in self.source)
+        else:
+            yield from _read_film(self.source)
+
+    def frames_at(self, indices: list[int]) -> list[np.ndarray]:
+        """Some frames, in the order asked for; cheap for images, a film is decoded up to the last one."""
+        if isinstance(self.source, tuple):
+            return [read_rgb(self.source[i]) for i in indices]
+        wanted, kept = set(indices), {}
+        for index, frame in enumerate(_read_film(self.source, wanted)):
+            if index in wanted:
+                kept[index] = frame
+            if len(kept) == len(wanted):
+                break
+        if missing := wanted - set(kept):
+            raise BadInput(f"{self.source}: frames {sorted(missing)} are annotated, but the film ends before them")
+        return [kept[i] for i in indices]
+
+
+def read_palette(path: Path) -> np.ndarray:
+    """(H, W) uint8: the palette indices of a PNG (not its colours). Raises BadInput if the file is no image."""
+    try:
+        with Image.open(path) as image:
+            return np.array(image if image.mode in ("P", "L", "1") else image.convert("L"), np.uint8)
+    except OSError as error:
+        raise BadInput(f"{path}: expected a palette PNG ({error})") from error
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise BadInput(f"{path}: expected a JPEG or PNG image, found none that can be decoded")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _read_film(path: Path, wanted: set[int] | None = None) -> Iterator[np.ndarray | None]:
+    """Frames in order; those not wanted are skipped without decoding to RGB and come as None."""
+    film = cv2.VideoCapture(str(path))
+    try:
+        if not film.isOpened():
+            raise BadInput(f"{path}: expected a video that OpenCV can open")
+        index = 0
+        while film.grab():
+            if wanted is None or index in wanted:
+                yield cv2.cvtColor(film.retrieve()[1], cv2.COLOR_BGR2RGB)
+            else:
+                yield None
+            index += 1
+    finally:
+        film.release()
+
+
+def open_dataset(name: str, root: str | Path, split: str = "train") -> list[Video]:
+    """The videos of one split, sorted by name; nothing is read yet.
+
+    name: a key of LAYOUTS; root: the folder the download was unpacked into; split as the dataset calls it ("train",
+    "val", "valid", "test"). Raises BadInput saying where to get the dataset and which folder was expected.
+    """
+    if name not in LAYOUTS:
+        raise BadInput(f"dataset {name!r}: expected one of {', '.join(LAYOUTS)}")
+    root, layout = Path(root), LAYOUTS[name]
+    if name == "sav" and split == "train":
+        return _open_sav_films(root, layout)
+    frames, masks = root / layout.frames.format(split=split), root / layout.masks.format(split=split)
+    for folder in (frames, masks):
+        if not folder.is_dir():
+            raise BadInput(f"{name} ({split}): expected the folder {folder}; get the dataset from {layout.source}")
+    names = _video_names(root, layout, split, masks)
+    videos = [_open_folder(frames / video, masks / video) for video in names]
+    if not videos:
+        raise BadInput(f"{name} ({split}): no video in {masks}; get the dataset from {layout.source}")
+    return videos
+
+
+def _video_names(root: Path, layout: Layout, split: str, masks: Path) -> list[str]:
+    listed = root / layout.list_file.format(split=split)
+    if layout.list_file and listed.is_file():
+        return sorted(line.strip() for line in listed.read_text().splitlines() if line.strip())
+    if layout.list_file and "{split}" not in layout.masks:  # only the list tells the splits apart
+        raise BadInput(f"expected {listed} with the names of the videos; get the dataset from {layout.source}")
+    return sorted(folder.name for folder in masks.iterdir() if folder.is_dir())
+
+
+def _open_folder(frames: Path, masks: Path) -> Video:
+    images = tuple(sorted(p for p in frames.glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png")))
+    if not images:
+        raise BadInput(f"{frames}: expected JPEG frames, found none")
+    index_of = {path.stem: index for index, path in enumerate(images)}
+    files: dict[int, list[tuple[int | None, Path]]] = {}
+    for path in sorted(masks.rglob("*.png")):  # either one per frame, or one folder per object
+        object_id = int(path.parent.name) if path.parent != masks else None
+        if path.stem in index_of:
+            files.setdefault(index_of[path.stem], []).append((object_id, path))
+    if not files:
+        raise BadInput(f"{masks}: expected PNG masks named like the frames in {frames}, found none")
+    return Video(frames.name, images, FolderMasks(dict(sorted(files.items()))))
+
+
+def _open_sav_films(root: Path, layout: Layout) -> list[Video]:
+    """SA-V's training part: `<name>.mp4` beside `<name>_manual.json` (or `_auto.json`), in any subfolder."""
+    videos = []
+    for film in sorted(root.rglob("*.mp4")):
+        notes = [film.with_name(f"{film.stem}_{kind}.json") for kind in ("manual", "auto")]
+        found = next((path for path in notes if path.is_file()), None)
+        if found is not None:
+            videos.append(Video(film.stem, film, RleMasks(found)))
+    if not videos:
+        raise BadInput(
+            f"sav (train): expected <name>.mp4 beside <name>_manual.json under {root}; get it from {layout.source}"
+        )
+    return videos

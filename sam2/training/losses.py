@@ -1,0 +1,112 @@
+"""What the network is scored by in training: focal, dice, IoU and presence, on the best of its mask hypotheses.
+
+Knows tensors only: nothing of clips, prompts or schedules. Sources: SAM 2 paper, appendix C.2 (focal 20 : dice 1 :
+IoU L1 1 : presence BCE 1, only the best hypothesis is taught the mask, all are taught their IoU); focal from
+Lin et al. 2017, dice from Milletari et al. 2016. From random weights focal needs the balanced weighting (alpha 0.75,
+weight 5): with 0.25 and 20 the background wins everywhere and stays there.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sam2.training.tensors import constant
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    focal: float = 5.0
+    focal_alpha: float = 0.75  # weight of object pixels against background pixels, 0..1
+    dice: float = 1.0
+    iou: float = 1.0
+    presence: float = 1.0
+    single: float = 0.5  # of the single-mask hypothesis beside the best of three
+    others: float = 0.0  # of every hypothesis, best or not: early on none should be left with nothing to say
+
+
+@dataclass(frozen=True)
+class MaskLoss:
+    """Scalars (0-d tensors on the device), already averaged over objects."""
+
+    total: Tensor
+    focal: Tensor
+    dice: Tensor
+    iou: Tensor
+    presence: Tensor
+    mean_iou: Tensor  # of the hypothesis the network itself would choose, over objects that are there; no gradient
+
+
+def focal_loss(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Mean focal loss over the last two dimensions: logits, target (..., H, W), target in 0..1 -> (...)."""
+    probability = logits.sigmoid()
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    missed = probability * (1 - target) + (1 - probability) * target  # 0 where sure and right
+    weight = alpha * target + (1 - alpha) * (1 - target)
+    return (weight * missed.pow(gamma) * cross_entropy).mean((-2, -1))
+
+
+def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """1 - dice over the last two dimensions, smoothed by one pixel: (..., H, W) -> (...)."""
+    probability = logits.sigmoid()
+    overlap = (probability * target).sum((-2, -1))
+    return 1 - (2 * overlap + 1) / (probability.sum((-2, -1)) + target.sum((-2, -1)) + 1)
+
+
+def mask_iou(logits: Tensor, target: Tensor) -> Tensor:
+    """Intersection over union of `logits > 0` with a target of 0..1: (..., H, W) -> (...).
+
+    Partial pixels count partly. Two empty masks agree: 1.
+    """
+    mask = (logits > 0).to(target.dtype)
+    overlap = (mask * target).sum((-2, -1))
+    union = mask.sum((-2, -1)) + target.sum((-2, -1)) - overlap
+    return torch.where(union > 0, overlap / union.clamp(min=1e-6), torch.ones_like(union))
+
+
+def resize_target(target: Tensor, side: int) -> Tensor:
+    """(N, S, S) bool or float -> (N, side, side) float32, each value the share of its pixels that are object.
+
+    `side` divides S.
+    """
+    return F.avg_pool2d(target.float()[:, None], target.shape[-1] // side)[:, 0]
+
+
+def segmentation_loss(
+    masks: Tensor, iou: Tensor, object_score: Tensor, target: Tensor, weights: LossWeights, side: int
+) -> MaskLoss:
+    """Scores one decoding of N objects.
+
+    masks (N, 4, h, w) logits, 0 the single hypothesis and 1..3 the multiple ones; iou (N, 4) in 0..1;
+    object_score (N, 1) logit; target (N, S, S) bool, all False where the object is absent; side: the masks are compared
+    at (side, side), h <= side <= S. An absent object teaches presence only.
+    """
+    masks, iou, object_score = masks.float(), iou.float(), object_score.float()
+    present = target.flatten(1).any(1).float()  # (N,)
+    count = present.sum().clamp(min=1)
+    coarse = resize_target(target, masks.shape[-1])[:, None].expand_as(masks)  # (N, 4, h, w)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and weights.others > 0):
+        cost = weights.focal * focal_loss(masks, coarse, weights.focal_alpha) + weights.dice * dice_loss(masks, coarse)
+    best = cost.detach()[:, 1:].argmin(1) + 1  # (N,)
+    achieved = mask_iou(masks.detach(), coarse)  # (N, 4)
+    rows = torch.arange(len(masks), device=masks.device)
+    taught = torch.stack([masks[rows, best], masks[:, 0]], 1)  # (N, 2, h, w)
+    taught = F.interpolate(taught, size=(side, side), mode="bilinear", align_corners=False)
+    fine = resize_target(target, side)[:, None].expand_as(taught)
+    share = constant((1.0, weights.single), masks.device)
+    per_object = present[:, None] * share / (count * (1 + weights.single))  # (N, 2) sums to 1
+    focal = (focal_loss(taught, fine, weights.focal_alpha) * per_object).sum()
+    dice = (dice_loss(taught, fine) * per_object).sum()
+    iou_error = ((iou - achieved).abs().mean(1) * present).sum() / count
+    presence = F.binary_cross_entropy_with_logits(object_score[:, 0], present)
+    total = weights.focal * focal + weights.dice * dice + weights.iou * iou_error + weights.presence * presence
+    total = total + weights.others * (cost.mean(1) * present).sum() / count
+    chosen = achieved[rows, iou[:, 1:].argmax(1) + 1]
+    return MaskLoss(total, focal, dice, iou_error, presence, ((chosen * present).sum() / count).detach())
+
+
+def mean_loss(losses: list[MaskLoss]) -> MaskLoss:
+    """The mean of each term over several decodings."""
+    names = MaskLoss.__dataclass_fields__
+    return MaskLoss(**{name: torch.stack([getattr(loss, name) for loss in losses]).mean() for name in names})

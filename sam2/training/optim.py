@@ -1,0 +1,132 @@
+"""Parameter groups, learning rates, the running average of the weights, and a start from which the decoder can learn.
+
+Knows names of parameters, not what they compute. Sources: SAM 2 paper, appendix C.2 (AdamW, layer decay 0.8-0.9 on the
+trunk, gradient clipping); layer decay from Clark et al. 2020 as used by BEiT.
+"""
+
+import math
+import re
+
+import torch
+from torch import Tensor, nn
+
+from sam2.model import SAM2
+from sam2.training.config import Phase
+
+
+def layer_scale(name: str, num_blocks: int, decay: float) -> float:
+    """The rate of a parameter relative to the trunk's last block: decay ** (blocks between). 1 outside the trunk."""
+    if "image_encoder.trunk." not in name:
+        return 1.0
+    block = re.search(r"\.blocks\.(\d+)\.", name)
+    depth = int(block.group(1)) + 1 if block else 0  # patch and position embeddings come first
+    return decay ** (num_blocks - depth)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> list[dict]:
+    """Groups by rate and decay, each with `scale` (layer decay) and `is_encoder`.
+
+    Biases, norms and embeddings do not decay.
+    """
+    blocks = [int(m.group(1)) for n, _ in model.named_parameters() if (m := re.search(r"trunk\.blocks\.(\d+)\.", n))]
+    groups: dict[tuple, dict] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        scale = layer_scale(name, max(blocks, default=-1) + 1, layer_decay)
+        decays = parameter.ndim >= 2 and "embed" not in name and "tpos_enc" not in name and "_token" not in name
+        is_encoder = "image_encoder." in name
+        group = groups.setdefault(
+            (is_encoder, scale, decays),
+            {"params": [], "weight_decay": weight_decay * decays, "scale": scale, "is_encoder": is_encoder},
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def make_optimizer(model: nn.Module, weight_decay: float, layer_decay: float) -> torch.optim.AdamW:
+    groups = parameter_groups(model, weight_decay, layer_decay)
+    fused = next(model.parameters()).is_cuda
+    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), fused=fused)
+
+
+def set_rates(optimizer: torch.optim.Optimizer, phase: Phase, progress: float, warm: float) -> float:
+    """Sets every group's rate; returns the decoder's. progress: 0..1 through the phase; warm: 0..1 of the warm-up."""
+    first, last = phase.rate
+    rate = (last + (first - last) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))) * min(warm, 1.0)
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["scale"] * (phase.encoder if group["is_encoder"] else 1.0)
+    return rate
+
+
+class Average:
+    """Exponential moving average of a model's parameters, slow only once there is something to average."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay = decay
+        self.names = [name for name, _ in model.named_parameters()]
+        self.values = [p.detach().clone() for p in model.parameters()]
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        weight = 1 - min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self.values, [p.detach() for p in model.parameters()], weight)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return dict(zip(self.names, self.values, strict=True))
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for name, value in zip(self.names, self.values, strict=True):
+            value.copy_(state[name])
+
+    @torch.no_grad()
+    def swap(self, model: nn.Module) -> None:
+        """Exchanges the average with the model's weights; call again to undo."""
+        for value, parameter in zip(self.values, model.parameters(), strict=True):
+            kept = value.clone()
+            value.copy_(parameter)
+            parameter.copy_(kept)
+
+
+@torch.no_grad()
+def prepare_from_scratch(model: SAM2) -> None:
+    """Gives a random model a start: small embeddings, and attention that looks somewhere before it learns where."""
+    trunk = model.image_encoder.trunk
+    for embedding in (trunk.pos_embed, trunk.pos_embed_window, model.maskmem_tpos_enc, model.no_obj_ptr):
+        nn.init.trunc_normal_(embedding, std=0.02)
+    tie_prompts(model)
+    tie_memory(model)
+
+
+@torch.no_grad()
+def tie_prompts(model: SAM2) -> None:
+    """The decoder begins by looking where the prompt points.
+
+    Its cross-attention gets equal query and key projections, four times larger, so that a token finds the pixels whose
+    position code it shares; otherwise hundreds of steps pass before any click matters.
+    """
+    transformer = model.sam_mask_decoder.transformer
+    crossings = [transformer.final_attn_token_to_image]
+    for block in transformer.layers:
+        crossings += [block.cross_attn_token_to_image, block.cross_attn_image_to_token]
+    for attention in crossings:
+        attention.q_proj.weight.mul_(4)
+        attention.k_proj.weight.copy_(attention.q_proj.weight)
+        attention.k_proj.bias.copy_(attention.q_proj.bias)
+
+
+@torch.no_grad()
+def tie_memory(model: SAM2) -> None:
+    """Memory attention begins by looking for places that look alike, and memories begin by saying where the mask was.
+
+    Queries start as what the keys would be had the image itself been remembered, so that each pixel finds its like in
+    the remembered frames; otherwise attention starts uniform and every object is remembered alike.
+    """
+    encoder = model.memory_encoder
+    content = encoder.out_proj.weight[:, :, 0, 0] @ encoder.pix_feat_proj.weight[:, :, 0, 0]  # (D, C)
+    for layer in model.memory_attention.layers:
+        attention = layer.cross_attn_image
+        attention.q_proj.weight.copy_(6 * attention.k_proj.weight @ content)
+        attention.q_proj.bias.zero_()
+    encoder.mask_downsampler.encoder[-1].weight.mul_(4)

@@ -1,0 +1,49 @@
+"""The lesson before the first: pixels of one object look alike to the encoder, pixels of two objects do not.
+
+A clicked pixel's embedding is compared with every other pixel's; the answer is scored as a mask. This gives a randomly
+initialised encoder something to say within minutes, before the decoder can ask. Thrown away afterwards.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sam2.model import Features
+from sam2.training.losses import dice_loss, mask_iou, resize_target
+
+
+class Pretext(nn.Module):
+    """Sums the three feature maps in one small space and compares clicks by cosine."""
+
+    def __init__(self, d_model: int, dim: int = 64):
+        super().__init__()
+        self.project = nn.ModuleList(nn.Conv2d(c, dim, 1) for c in (d_model // 8, d_model // 4, d_model))
+        self.scale = nn.Parameter(torch.tensor(2.3))  # log
+        self.bias = nn.Parameter(torch.tensor(-3.0))
+
+    def forward(self, features: Features, points: Tensor) -> Tensor:
+        """features of B images, points (B, P, 2) network-input pixels -> mask logits (B, P, 4h, 4w)."""
+        maps = [project(x) for project, x in zip(self.project, features, strict=True)]
+        size = maps[0].shape[-2:]
+        summed = maps[0]
+        for coarse in maps[1:]:
+            summed = summed + F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
+        embedding = F.normalize(summed.float(), dim=1)  # (B, dim, 4h, 4w)
+        cell = (points / 4).long().clamp(0, size[0] - 1)  # (B, P, 2)
+        index = (cell[..., 1] * size[1] + cell[..., 0])[:, None].expand(-1, embedding.shape[1], -1)
+        clicked = embedding.flatten(2).gather(2, index)  # (B, dim, P)
+        similarity = torch.einsum("bcp,bchw->bphw", clicked, embedding)
+        return similarity * self.scale.exp() + self.bias
+
+
+def pretext_loss(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """logits (B, P, h, w), targets (B * P, S, S) bool -> loss and mean IoU (no gradient), both 0-d."""
+    target = resize_target(targets, logits.shape[-1])
+    logits = logits.flatten(0, 1)
+    count = target.flatten(1).any(1)
+    weight = count / count.sum().clamp(min=1)
+    share = target.mean((1, 2), keepdim=True).clamp(0.02, 0.5)
+    pixel = 0.5 * target / share + 0.5 * (1 - target) / (1 - share)  # both sides count the same
+    bce = (F.binary_cross_entropy_with_logits(logits, target, reduction="none") * pixel).mean((1, 2))
+    loss = ((bce + dice_loss(logits, target)) * weight).sum()
+    return loss, (mask_iou(logits, target) * weight).sum().detach()

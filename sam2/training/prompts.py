@@ -1,0 +1,76 @@
+"""Simulated people: clicks, boxes and corrective clicks drawn from true masks, on whatever device the masks are on.
+
+Knows masks only. Nothing here waits for the device: positions stay tensors. Coordinates are network-input pixels
+(x right, y down, whole numbers at pixel centres, as the prompt encoder takes them); labels are the prompt encoder's
+(1 on the object, 0 off it, 2 and 3 box corners, -1 nothing).
+Sources: SAM 2 paper, appendix C.2 (uniform corrective clicks in the error region); SAM paper, appendix A (box noise).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def sample_pixel(region: Tensor, interior: Tensor | None = None) -> Tensor:
+    """One random pixel of each region: (N, S, S) bool -> (N, 2) float32 xy.
+
+    interior (N,) in 0..1: 0 draws uniformly, towards 1 the pixels far from the edge win. An empty region gives some
+    pixel of the image; the caller knows from `region.any()`.
+    """
+    side = region.shape[-1]
+    score = torch.rand(region.shape, device=region.device)
+    if interior is not None:
+        window = side // 16 * 2 + 1
+        depth = F.avg_pool2d(region.float()[:, None], window, 1, window // 2)[:, 0]
+        score = score + 8 * interior[:, None, None] * depth
+    index = (score + 100 * region).flatten(1).argmax(1)  # (N,)
+    return torch.stack([index % side, index // side], 1).float()
+
+
+def click(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """A first click on each object, half of them anywhere on it, half well inside: points (N, 1, 2), labels (N, 1)."""
+    interior = torch.rand(len(mask), device=mask.device).mul(2).clamp(max=1)
+    points = sample_pixel(mask, 1 - interior)[:, None]
+    return points, torch.ones(points.shape[:2], dtype=torch.long, device=mask.device)
+
+
+def tight_box(mask: Tensor) -> Tensor:
+    """The box around each mask: (N, S, S) bool -> (N, 4) float32 x0 y0 x1 y1, its outer pixels. Empty: the image."""
+    side = mask.shape[-1]
+    place = torch.arange(side, device=mask.device)
+    edges = []
+    for filled in (mask.any(1), mask.any(2)):  # columns, rows (N, S)
+        low = torch.where(filled, place, side).amin(1)
+        high = torch.where(filled, place, -1).amax(1)
+        empty = high < 0
+        edges.append((low.masked_fill(empty, 0), high.masked_fill(empty, side - 1)))
+    (x0, x1), (y0, y1) = edges
+    return torch.stack([x0, y0, x1, y1], 1).float()
+
+
+def box(mask: Tensor, noise: float = 0.1) -> tuple[Tensor, Tensor]:
+    """A hand-drawn box around each object: corners (N, 2, 2), labels (N, 2) = 2, 3.
+
+    Each edge is off by a normal error of `noise` times the box's side, at most 20 px at a side of 1024.
+    """
+    side = mask.shape[-1]
+    edges = tight_box(mask)
+    size = (edges[:, 2:] - edges[:, :2] + 1).repeat(1, 2)  # (N, 4)
+    error = torch.randn(edges.shape, device=mask.device) * noise * size
+    limit = torch.minimum(0.25 * size, torch.full_like(size, 20 * side / 1024))
+    edges = (edges + error.clamp(-limit, limit)).clamp(0, side - 1)
+    labels = torch.arange(2, 4, device=mask.device).expand(len(mask), 2)
+    return edges.view(-1, 2, 2), labels
+
+
+def corrective_click(predicted: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """A click where the prediction is wrong: (N, S, S) bool twice -> points (N, 1, 2), labels (N, 1).
+
+    Label 1 where object was missed, 0 where background was taken, -1 (no point) where nothing is wrong.
+    """
+    wrong = predicted ^ mask
+    points = sample_pixel(wrong)
+    column, row = points.long().unbind(1)
+    on_object = mask[torch.arange(len(mask), device=mask.device), row, column].long()
+    labels = torch.where(wrong.flatten(1).any(1), on_object, -1)
+    return points[:, None], labels[:, None]

@@ -1,0 +1,81 @@
+"""Pictures of a run: loss curves from its log, and a contact sheet of what the model sees in the held-out clips."""
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+PALETTE = ((255, 80, 60), (60, 200, 90), (70, 130, 255), (255, 200, 40), (210, 90, 255), (60, 220, 230))  # RGB
+
+
+def append_row(path: Path, row: dict[str, object]) -> None:
+    """Adds a line to a CSV file, with a header if the file is new."""
+    is_new = not path.exists()
+    with open(path, "a", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        if is_new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The lines of a CSV file; none if there is no file."""
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def draw_contact_sheet(frames: np.ndarray, masks: np.ndarray, targets: np.ndarray, columns: int = 8) -> np.ndarray:
+    """One row per clip, time to the right: predictions filled in colour, truth outlined in white.
+
+    frames (B, T, S, S, 3) uint8 RGB, masks and targets (B, M, T, S, S) bool -> (B * S, columns * S, 3) uint8 RGB.
+    """
+    times = np.linspace(0, frames.shape[1] - 1, min(columns, frames.shape[1])).astype(int)
+    rows = []
+    for clip, clip_masks, clip_targets in zip(frames, masks, targets, strict=True):
+        tiles = []
+        for time in times:
+            tile = clip[time].copy()
+            for index, (mask, target) in enumerate(zip(clip_masks[:, time], clip_targets[:, time], strict=True)):
+                colour = np.array(PALETTE[index % len(PALETTE)], np.uint8)
+                tile[mask] = tile[mask] // 2 + colour // 2
+                outline, _ = cv2.findContours(target.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+                cv2.drawContours(tile, outline, -1, (255, 255, 255), 1)
+            tiles.append(tile)
+        rows.append(np.hstack(tiles))
+    return np.vstack(rows)
+
+
+def write_picture(path: Path, rgb: np.ndarray) -> None:
+    if not cv2.imwrite(str(path), rgb[..., ::-1]):
+        raise OSError(f"{path}: cannot write the picture; does the folder exist and the disk have room?")
+
+
+def draw_curves(log: Path, validation: Path, picture: Path) -> None:
+    """Loss, training IoU and validation over steps, as a PNG. Nothing without matplotlib: curves are a convenience."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    rows, checks = read_rows(log), read_rows(validation)
+    if not rows:
+        return
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        part = [row for row in rows if row["kind"] == kind]
+        steps = [int(row["step"]) for row in part]
+        left.plot(steps, [float(row["loss"]) for row in part], label=kind, linewidth=0.8)
+        right.plot(steps, [float(row["iou"]) for row in part], label=f"{kind}: training IoU", linewidth=0.8)
+    for name in ("first_iou", "tracked_iou", "presence"):
+        right.plot([int(row["step"]) for row in checks], [float(row[name]) for row in checks], ".-", label=name)
+    left.set(xlabel="step", ylabel="loss", yscale="log")
+    right.set(xlabel="step", ylim=(0, 1))
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    figure.savefig(picture, dpi=110)

@@ -1,0 +1,268 @@
+"""Train or fine-tune SAM 2: one loop, resumable, on one CPU or many GPUs.
+
+    python -m sam2.training.train --config smoke --out out/smoke
+    python -m sam2.training.train --config nano --out out/nano --minutes 9          # again to go on
+    python -m sam2.training.train --config finetune --model tiny --checkpoint sam2.1_hiera_tiny.pt \\
+        --dataset davis --root /data/DAVIS --out out/davis --export out/davis/tiny.pt
+    torchrun --nproc-per-node 8 -m sam2.training.train --config finetune ...
+
+The folder --out keeps `state.pt` (everything needed to go on), `log.csv`, `validation.csv`, `curves.png`,
+`contact_sheet.png` and the averaged weights. Source of the recipe: SAM 2 paper (arXiv 2408.00714), appendix C.2.
+"""
+
+import math
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from sam2.config import find_config
+from sam2.model import SAM2
+from sam2.training import report, state
+from sam2.training.config import Phase, TrainConfig
+from sam2.training.data import DirectSource, Maker, PooledSource
+from sam2.training.lessons import Lessons
+from sam2.training.optim import Average, make_optimizer, prepare_from_scratch, set_rates
+from sam2.training.state import Progress
+from sam2.training.synthetic import HELD_OUT_SEED
+from sam2.training.validate import validate
+
+LOG_EVERY = 10  # steps; the only moments the loop waits for the device
+SAVE_EVERY_S = 45
+VALIDATE_EVERY_S = 60  # or a twentieth of the time, whichever is less
+MAX_RETRIES = 5
+CHECKED_CLIPS, CHECKED_FRAMES = 8, 16
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process among those that train together."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    def agree(self, value: float, device: torch.device) -> float:
+        """The first process's value, in every process."""
+        if self.size == 1:
+            return value
+        shared = torch.tensor([value], dtype=torch.float64, device=device)
+        dist.broadcast(shared, 0)
+        return shared.item()
+
+
+class Trainer:
+    """Owns the weights, the optimiser and the place in the schedule. `run` does the work."""
+
+    def __init__(self, config: TrainConfig, maker: Maker, out: Path, device: torch.device, team: Team = Team()):
+        self.config, self.out, self.device, self.team = config, out, device, team
+        out.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(config.seed)
+        model_config = find_config(config.model)
+        model_config = replace(model_config, image_size=config.size or model_config.image_size)
+        self.model = SAM2(model_config)
+        prepare_from_scratch(self.model)
+        side = self.model.image_size // config.loss_stride
+        self.lessons = Lessons(self.model.to(device), config.min_area, side).to(device).train()
+        self.wrapped: nn.Module = self.lessons
+        if team.size > 1:
+            self.wrapped = DistributedDataParallel(self.lessons, broadcast_buffers=False, find_unused_parameters=True)
+        self.optimizer = make_optimizer(self.lessons, config.weight_decay, config.layer_decay)
+        self.average = Average(self.lessons, config.ema)
+        self.progress = Progress()
+        held_out = np.stack([maker(HELD_OUT_SEED + i)[:CHECKED_FRAMES] for i in range(CHECKED_CLIPS)])
+        self.held_out = torch.from_numpy(held_out).to(device)
+        self.maker = maker
+        self.steps_per_s = 0.0
+        self.batch_scale = 1.0  # halved where a batch does not fit
+
+    @property
+    def _modules(self) -> dict[str, object]:
+        return {"model": self.lessons, "optimizer": self.optimizer, "average": self.average}
+
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        """Begins with given weights (strictly all of them) instead of random ones."""
+        self.model.load_state_dict(weights, strict=True)
+        self.average = Average(self.lessons, self.config.ema)
+
+    def resume(self) -> bool:
+        """Goes on where the folder's state ends; False if it has none."""
+        found = state.load_state(self.out, self._modules, self.device)
+        self.progress = found or self.progress
+        return found is not None
+
+    @property
+    def share(self) -> float:
+        """How much of the run is done, 0..1."""
+        if self.config.steps:
+            return self.progress.step / self.config.steps
+        return self.progress.elapsed_s / (60 * self.config.budget_minutes)
+
+    def run(self, seconds: float = math.inf) -> None:
+        """Trains until the run is done or `seconds` have passed; leaves state, weights and pictures behind."""
+        source = self._open_source()
+        earlier_clips = self.progress.clips_made
+        last_save = begin = time.monotonic()
+        next_check = begin + VALIDATE_EVERY_S
+        bar = tqdm(total=1.0, initial=min(self.share, 1.0), disable=not self.team.leads, mininterval=5, bar_format=_BAR)
+        clock, losses = begin, {}
+        try:
+            while self.share < 1 and self.team.agree(time.monotonic() - begin, self.device) < seconds:
+                steps = self._steps_until_look()
+                for _ in range(steps):
+                    losses = self._step_that_fits(source)
+                self.progress.clips_made = earlier_clips + source.clips_made
+                now = time.monotonic()
+                self.progress.elapsed_s += self.team.agree(now - clock, self.device)
+                self.steps_per_s, clock = steps / (now - clock), now
+                if not self._log(losses, bar):
+                    continue
+                if self.team.leads and now >= next_check:
+                    bar.write(self.check())
+                    clock = time.monotonic()
+                    next_check = clock + max(VALIDATE_EVERY_S, 20 * (clock - now))
+                if now - last_save > SAVE_EVERY_S:
+                    self.save()
+                    last_save = clock = time.monotonic()
+        finally:
+            source.close()
+            bar.close()
+        self.save()
+        if self.team.leads:
+            print(self.check(), flush=True)
+
+    def _open_source(self) -> DirectSource | PooledSource:
+        config = self.config
+        if config.workers == 0:
+            return DirectSource(self.maker, self.device, config.pool)
+        first = config.seed + self.progress.clips_made + self.team.rank * HELD_OUT_SEED // self.team.size
+        return PooledSource(self.maker, self.device, config.pool, config.workers, first)
+
+    def _steps_until_look(self) -> int:
+        left = self.config.steps - self.progress.step if self.config.steps else LOG_EVERY
+        return min(LOG_EVERY, left)
+
+    def _phase(self) -> tuple[Phase, float]:
+        """The phase the run is in and how much of it is done, 0..1."""
+        index = next((i for i, p in enumerate(self.config.phases) if self.share < p.until), len(self.config.phases) - 1)
+        if index != self.progress.phase:
+            self.progress.phase, self.progress.phase_step = index, 0
+        phase = self.config.phases[index]
+        start = self.config.phases[index - 1].until if index else 0.0
+        return phase, (self.share - start) / (phase.until - start)
+
+    def _step_that_fits(self, source: DirectSource | PooledSource) -> dict[str, Tensor]:
+        """A step; where the device's memory is too small for the batch, half of it from now on."""
+        while True:
+            try:
+                return self._step(source)
+            except torch.OutOfMemoryError:
+                if self.team.size > 1 or self.batch_scale < 1 / 64:
+                    raise
+            self.batch_scale /= 2
+            torch.cuda.empty_cache()
+            tqdm.write(
+                f"out of device memory at step {self.progress.step}: batches are {self.batch_scale} of the recipe's"
+            )
+
+    def _step(self, source: DirectSource | PooledSource) -> dict[str, Tensor]:
+        at = self.progress
+        phase, done = self._phase()
+        rng = np.random.default_rng((self.config.seed, at.retries, at.step))  # the same plan in every process
+        own = np.random.default_rng((self.config.seed, at.retries, at.step, self.team.rank))
+        torch.manual_seed(int(own.integers(2**62)))
+        rate = set_rates(self.optimizer, phase, done, (at.phase_step + 1) / self.config.warmup)
+        batch = max(1, round(phase.batch * self.batch_scale))
+        clips = source.sample(own, at.step, batch, phase.frames, phase.max_stride)
+        losses = self.wrapped(clips, phase, rng)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        norm = nn.utils.clip_grad_norm_(self.lessons.parameters(), self.config.max_grad_norm, foreach=True)
+        self.optimizer.step()
+        self.average.update(self.lessons, at.step)
+        at.step += 1
+        at.phase_step += 1
+        losses |= {"grad_norm": norm, "rate": torch.tensor(rate)}
+        return {name: value.detach() for name, value in losses.items()}
+
+    def _log(self, losses: dict[str, Tensor], bar: tqdm) -> bool:
+        """Writes a line; False if the run had to be thrown back because the loss is no number."""
+        values = {name: float(value) for name, value in losses.items()}
+        if not math.isfinite(self.team.agree(values["loss"] + values["grad_norm"], self.device)):
+            self._throw_back(values)
+            return False
+        at, phase = self.progress, self.config.phases[self.progress.phase]
+        if self.team.leads:
+            row = {"step": at.step, "elapsed_s": round(at.elapsed_s, 1), "phase": at.phase, "kind": phase.kind}
+            names = ("loss", "iou", "focal", "dice", "iou_error", "presence", "grad_norm", "rate")
+            row |= {name: f"{values.get(name, math.nan):.6g}" for name in names}
+            row |= {"steps_per_s": f"{self.steps_per_s:.2f}", "clips_made": at.clips_made}
+            report.append_row(self.out / "log.csv", row)
+            bar.set_description_str(f"{at.phase} {phase.kind}", refresh=False)
+            bar.set_postfix_str(f"step {at.step} loss {values['loss']:.3f} IoU {values['iou']:.3f}", refresh=False)
+            bar.update(min(self.share, 1.0) - bar.n)
+        return True
+
+    def _throw_back(self, values: dict[str, float]) -> None:
+        retries = self.progress.retries + 1
+        if retries > MAX_RETRIES or not self.resume():
+            raise FloatingPointError(f"step {self.progress.step}: {values}; the loss is no number. Lower the rate")
+        self.progress.retries = retries  # other clips and prompts this time
+        tqdm.write(f"the loss is no number; back to step {self.progress.step}")
+
+    def check(self) -> str:
+        """Validates the averaged weights; writes weights and pictures; returns one line of text."""
+        self.average.swap(self.lessons)
+        result = validate(self.model, self.held_out, objects=3, min_area=self.config.min_area)
+        self.average.swap(self.lessons)
+        at = self.progress
+        figures = {name: f"{getattr(result, name):.4f}" for name in ("first_iou", "tracked_iou", "presence")}
+        report.append_row(self.out / "validation.csv", {"step": at.step, "elapsed_s": round(at.elapsed_s, 1)} | figures)
+        report.draw_curves(self.out / "log.csv", self.out / "validation.csv", self.out / "curves.png")
+        frames = self.held_out[..., :3].cpu().numpy()
+        report.write_picture(
+            self.out / "contact_sheet.png", report.draw_contact_sheet(frames, result.masks, result.targets)
+        )
+        place = f"step {at.step}, {at.elapsed_s / 60:.1f} min, phase {at.phase} {self.config.phases[at.phase].kind}"
+        return f"{place}, {self.steps_per_s:.1f} steps/s, {at.clips_made} clips: {result}"
+
+    def save(self) -> None:
+        if self.team.leads:
+            state.save_state(self.out, self._modules, self.progress)
+
+    def export(self, path: Path) -> None:
+        """The averaged weights in the official layout, `.pt` or `.safetensors`."""
+        state.export(state.averaged_weights(self.model, self.average.state_dict()), path)
+
+
+_BAR = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed} {postfix}"
+
+
+def join_team(device: str) -> tuple[Team, torch.device]:
+    """The processes `torchrun` started, or this one alone, and its device. device: "auto", "cpu" or "cuda"."""
+    kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    torch.backends.cudnn.benchmark = True  # the same shapes come thousands of times,
+    torch.backends.cuda.enable_cudnn_sdp(False)  # but memories grow every frame, and this plans each length anew
+    if "RANK" not in os.environ:
+        return Team(), torch.device(kind, 0) if kind == "cuda" else torch.device(kind)
+    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+    local = torch.device(kind, int(os.environ["LOCAL_RANK"])) if kind == "cuda" else torch.device(kind)
+    if kind == "cuda":
+        torch.cuda.set_device(local)
+    return Team(dist.get_rank(), dist.get_world_size()), local
+
+
+if __name__ == "__main__":
+    from sam2.training.cli import main
+
+    main()

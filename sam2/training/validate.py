@@ -1,0 +1,63 @@
+"""How good are the weights now: a few held-out clips tracked from one click, the same clips and clicks every time.
+
+A quick look while training runs, not the published evaluation (`sam2.evaluate`).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sam2.model import SAM2
+from sam2.preprocess import logits_to_input_size
+from sam2.training.clips import ClipPlan, choose_objects, encode_clip, normalise, object_masks, track_clip
+from sam2.training.losses import mask_iou
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Shares of 1."""
+
+    first_iou: float  # on the clicked frame
+    tracked_iou: float  # J: over later frames in which the object is there
+    presence: float  # frames whose presence is judged right
+    masks: np.ndarray  # (B, M, T, S, S) bool, predicted
+    targets: np.ndarray  # likewise, true
+
+    def __str__(self) -> str:
+        return (
+            f"clicked frame IoU {100 * self.first_iou:.1f}, tracked IoU {100 * self.tracked_iou:.1f}, "
+            f"presence right {100 * self.presence:.1f} %"
+        )
+
+
+@torch.no_grad()
+def validate(model: SAM2, clips: Tensor, objects: int, min_area: int, kind: str = "click") -> Validation:
+    """clips (B, T, S, S, 4) uint8 on the model's device. Leaves the random state and the model's mode as they were."""
+    device, was_training = clips.device, model.training
+    model.eval()
+    found, true = [], []
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        for clip in clips.split(4):
+            images = normalise(clip[..., :3].permute(0, 1, 4, 2, 3).float() / 255)
+            targets = object_masks(clip[..., 3], choose_objects(clip[..., 3], objects, min_area))
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                _, final = track_clip(model, encode_clip(model, images, objects), targets, ClipPlan(kind))
+            logits = torch.stack([logits_to_input_size(f.low_res_logits, targets.shape[-1])[:, 0] for f in final], 1)
+            found.append(logits > 0)
+            true.append(targets)
+    model.train(was_training)
+    masks, targets = torch.cat(found), torch.cat(true)  # (N, T, S, S)
+    iou = mask_iou(masks.float() - 0.5, targets.float())  # (N, T)
+    there, seen = targets.flatten(2).any(2), masks.flatten(2).any(2)
+    scored = there[:, 1:] & there[:, :1]
+    shape = (len(clips), objects, *masks.shape[1:])
+    return Validation(
+        first_iou=(iou[:, 0] * there[:, 0]).sum().item() / max(there[:, 0].sum().item(), 1),
+        tracked_iou=(iou[:, 1:] * scored).sum().item() / max(scored.sum().item(), 1),
+        presence=(there == seen)[:, 1:].float().mean().item(),
+        masks=masks.view(shape).cpu().numpy(),
+        targets=targets.view(shape).cpu().numpy(),
+    )

@@ -1,0 +1,76 @@
+"""What crosses the border of `sam2`: plain frozen values of numpy and Python, no tensors.
+
+Pixels are those of the source image: x to the right, y down, (0, 0) the top left corner of the top left pixel.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from functools import cached_property
+
+import numpy as np
+
+from sam2 import masks
+
+
+class State(IntEnum):
+    """What became of an object in one frame (values are those of `sam2_ros/msg/Track`)."""
+
+    VISIBLE = 0
+    OCCLUDED = 1  # absent now, seen recently
+    LOST = 2  # absent for longer than `Limits.lost_after_s`
+    INVALID = 3  # the network gave a non-finite answer; nothing was remembered
+
+
+class PromptMode(Enum):
+    ADD = "add"  # to what the object already has
+    REPLACE = "replace"  # forget the object's memory, start from this prompt
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One camera image."""
+
+    rgb: np.ndarray  # (H, W, 3) uint8, RGB
+    stamp_ns: int = 0  # when it was taken; 0 = unknown
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        return self.rgb.shape[0], self.rgb.shape[1]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Says where one object is: points, a box with optional points, or a mask alone."""
+
+    object_id: str
+    points_xy: np.ndarray | list = field(default_factory=list)  # (K, 2) pixels
+    labels: np.ndarray | list = field(default_factory=list)  # (K,) 1 on the object, 0 not on it
+    box_xyxy: np.ndarray | list | None = None  # (4,) pixels, x0 < x1 and y0 < y1
+    mask: np.ndarray | None = None  # (H, W) bool
+    stamp_ns: int = 0  # the frame it was made on; 0 = the frame it is given with
+    mode: PromptMode = PromptMode.ADD
+    class_name: str = ""
+
+
+@dataclass(frozen=True)
+class Track:
+    """One object in one frame."""
+
+    object_id: str
+    class_name: str
+    label: int  # 1..254, stable while the object lives
+    state: State
+    object_score: float  # presence logit; > 0 means visible
+    presence: float  # sigmoid(object_score), 0..1
+    predicted_iou: float  # the network's own estimate for this mask, 0..1
+    last_seen_ns: int  # stamp of the newest frame in which it was visible
+    frames_since_seen: int  # 0 when visible
+    size_hw: tuple[int, int]  # of the source image
+    low_res_logits: np.ndarray  # (h, w) float32 at a quarter of the network's input
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """(H, W) bool: bilinear upsampling of the logits, thresholded at 0; all False unless visible."""
+        if self.state is not State.VISIBLE:
+            return np.zeros(self.size_hw, dtype=bool)
+        return masks.upsample_logits(self.low_res_logits, self.size_hw) > 0

@@ -1,0 +1,81 @@
+"""Reads a JPEG folder or a video file into network input, the way the official video predictor does."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from sam2.errors import BadInput
+from sam2.preprocess import to_model_input
+
+_IMAGE_SUFFIXES = {".jpg", ".jpeg"}
+
+
+def load_frames(
+    video_path: str | Path, image_size: int, device: torch.device, lazily: bool = False
+) -> tuple[Sequence[Tensor], int, int]:
+    """(frames, height, width) of the source: frames index to (3, S, S) float32 on `device`.
+
+    `video_path`: a folder of JPEGs named by their frame number, or a video file that OpenCV can read. `lazily`
+    decodes each JPEG when it is first asked for. Raises BadInput for anything else, and for an empty video.
+    """
+    path = Path(video_path)
+    if path.is_dir():
+        folder = JpegFolder(path, image_size, device)
+        height, width = folder.size_hw
+        if lazily:
+            return folder, height, width
+        images = torch.stack([folder[i] for i in tqdm(range(len(folder)), desc="frame loading (JPEG)")])
+        return images, height, width
+    if not path.is_file():
+        raise BadInput(f"video_path {str(path)!r}: expected a folder of JPEG files or a video file, found neither")
+    frames = list(tqdm(_read_video(path), desc="frame loading (video)"))
+    if not frames:
+        raise BadInput(f"video_path {str(path)!r}: expected a video with at least one frame that OpenCV can decode")
+    height, width = frames[0].shape[:2]
+    return torch.stack([to_model_input(frame, image_size).to(device) for frame in frames]), height, width
+
+
+class JpegFolder(Sequence[Tensor]):
+    """The frames of a folder, decoded on demand and then kept."""
+
+    def __init__(self, folder: Path, image_size: int, device: torch.device):
+        names = [p for p in folder.iterdir() if p.suffix.lower() in _IMAGE_SUFFIXES]
+        unnumbered = [p.name for p in names if not re.fullmatch(r"\d+", p.stem)]
+        if unnumbered or not names:
+            got = f"{unnumbered[0]!r}" if unnumbered else "no JPEG file"
+            raise BadInput(f"video_path {str(folder)!r}: expected JPEGs named by frame number (00000.jpg), got {got}")
+        self._paths = sorted(names, key=lambda p: int(p.stem))
+        self._image_size, self._device = image_size, device
+        self._frames: dict[int, Tensor] = {}
+        with Image.open(self._paths[0]) as image:
+            self.size_hw = image.height, image.width
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        if index not in self._frames:
+            with Image.open(self._paths[index]) as image:
+                rgb = np.array(image.convert("RGB"))  # (H, W, 3) uint8
+            self._frames[index] = to_model_input(rgb, self._image_size).to(self._device)
+        return self._frames[index]
+
+
+def _read_video(path: Path) -> Iterator[np.ndarray]:
+    """RGB frames (H, W, 3) uint8 of a video file."""
+    capture = cv2.VideoCapture(str(path))
+    try:
+        while True:
+            more, bgr = capture.read()
+            if not more:
+                return
+            yield cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    finally:
+        capture.release()

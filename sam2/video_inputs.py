@@ -1,0 +1,119 @@
+"""Checks and converts what callers of the official-style predictors pass in; refuses before anything changes.
+
+Prompts may be numpy, torch or plain lists, as upstream accepts them.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sam2.errors import BadInput, UnknownObject
+from sam2.preprocess import masks_to_model, points_to_model
+from sam2.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PADDING, POSITIVE
+from sam2.video_state import ObjectState, PointInputs, VideoState
+
+_LABELS = (PADDING, NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT)
+
+
+def check_frame_index(frame_index: int, num_frames: int, name: str = "frame_idx") -> None:
+    """Raises BadInput unless it is an integer in 0..num_frames - 1."""
+    is_integer = isinstance(frame_index, (int, np.integer)) and not isinstance(frame_index, bool)
+    if not is_integer or not 0 <= frame_index < num_frames:
+        raise BadInput(f"{name}: expected an integer in 0..{num_frames - 1}, got {frame_index!r}")
+
+
+def find_object(state: VideoState, obj_id) -> ObjectState:
+    """Raises UnknownObject naming the ids that exist."""
+    if obj_id not in state.objects:
+        raise UnknownObject(f"obj_id: expected one of {state.obj_ids}, got {obj_id!r}")
+    return state.objects[obj_id]
+
+
+def point_inputs(
+    points, labels, box, size_hw: tuple[int, int] | None, image_size: int, device: torch.device
+) -> PointInputs:
+    """Points and box in source pixels (in 0..1 if `size_hw` is None) -> network-input pixels, box corners first."""
+    if (points is None) != (labels is None):
+        raise BadInput("points and labels: expected both or neither, got one of them")
+    if points is None and box is None:
+        raise BadInput("prompt: expected points, a box, or both, got neither")
+    size_hw = size_hw or (1, 1)
+    xy = torch.zeros(0, 2) if points is None else _points(points)
+    check_inside("points", xy, size_hw)
+    marks = check_labels([] if labels is None else labels, xy.shape[:1])
+    if box is not None:
+        corners = finite_floats("box", box).flatten()
+        if corners.shape[0] != 4:
+            raise BadInput(f"box: expected 4 numbers (x0, y0, x1, y1), got {corners.shape[0]}")
+        check_boxes(corners[None], size_hw)
+        xy = torch.cat((corners.reshape(2, 2), xy))
+        marks = torch.cat((torch.tensor([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], dtype=torch.int32), marks))
+    return PointInputs(points_to_model(xy, size_hw, image_size)[None].to(device), marks[None].to(device))
+
+
+def mask_input(mask, size_hw: tuple[int, int], image_size: int, device: torch.device) -> Tensor:
+    """(H, W) of the video or (S, S), of anything castable to bool -> (1, 1, S, S) float32 zeros and ones on `device`.
+
+    Upstream stretches a mask of any other size over the image, which hides mistakes.
+    """
+    mask = torch.as_tensor(np.asarray(mask) if not isinstance(mask, Tensor) else mask)
+    if tuple(mask.shape) not in (tuple(size_hw), (image_size, image_size)):
+        raise BadInput(
+            f"mask: expected the video's size {tuple(size_hw)} or the network's {(image_size, image_size)}, "
+            f"got shape {tuple(mask.shape)}"
+        )
+    if mask.is_floating_point() and not mask.isfinite().all():
+        raise BadInput("mask: expected finite values, got NaN or infinity")
+    return masks_to_model(mask.bool()[None].to(device), image_size)
+
+
+def finite_floats(name: str, values) -> Tensor:
+    """Numbers of any shape -> float32 on the CPU. Raises BadInput naming the argument."""
+    try:
+        values = torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values, dtype=np.float32))
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"{name}: expected numbers, got {values!r}") from error
+    values = values.detach().to("cpu", torch.float32)
+    if not values.isfinite().all():
+        raise BadInput(f"{name}: expected finite coordinates, got NaN or infinity in {values.tolist()}")
+    return values
+
+
+def _points(points) -> Tensor:
+    xy = finite_floats("points", points)
+    xy = xy[0] if xy.dim() == 3 and xy.shape[0] == 1 else xy  # upstream also takes a batch of one
+    if xy.dim() != 2 or xy.shape[1] != 2:
+        raise BadInput(f"points: expected shape (K, 2), got {tuple(xy.shape)}")
+    return xy
+
+
+def check_labels(labels, shape: torch.Size | tuple[int, ...]) -> Tensor:
+    """Point labels -> (shape) int32 on the CPU. Raises BadInput unless there is one known label per point."""
+    marks = finite_floats("labels", labels)
+    if marks.numel() != torch.Size(shape).numel():
+        raise BadInput(f"labels: expected one per point, shape {tuple(shape)}, got {tuple(marks.shape)}")
+    unknown = [v for v in marks.flatten().tolist() if v not in _LABELS]
+    if unknown:
+        raise BadInput(f"labels: expected 1, 0 (or -1, 2, 3), got {unknown[0]:g}")
+    return marks.reshape(shape).to(torch.int32)
+
+
+def check_inside(name: str, xy: Tensor, size_hw: tuple[int, int]) -> None:
+    """Raises BadInput unless all points (..., 2) are inside an image of (height, width), edges included."""
+    height, width = size_hw
+    outside = ((xy < 0) | (xy > torch.tensor([width, height]))).any(dim=-1)
+    if outside.any():
+        x, y = xy[outside][0].tolist()
+        raise BadInput(f"{name}: expected inside the image, 0..{width} x 0..{height}, got ({x:g}, {y:g})")
+
+
+def check_boxes(corners: Tensor, size_hw: tuple[int, int]) -> None:
+    """Raises BadInput unless all boxes (N, 4) have an area and meet the image; a detector's may stand out of it."""
+    height, width = size_hw
+    for x0, y0, x1, y1 in corners.tolist():
+        if x0 >= x1 or y0 >= y1:
+            raise BadInput(f"box: expected x0 < x1 and y0 < y1, got ({x0:g}, {y0:g}, {x1:g}, {y1:g})")
+        if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
+            raise BadInput(
+                f"box: expected to meet the image, 0..{width} x 0..{height}, got ({x0:g}, {y0:g}, {x1:g}, {y1:g})"
+            )

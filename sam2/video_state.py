@@ -1,0 +1,103 @@
+"""What the video predictor keeps between calls, and which of it a frame gets to see.
+
+Pure bookkeeping: tensors are stored and handed out, never computed on. "Prompted" frames are what the official code
+calls conditioning frames; everything else that was tracked is "recent".
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sam2.model import NUM_MEMORIES, PROMPTED_SLOT, Features
+
+MAX_POINTERS = 16  # official `max_obj_ptrs_in_encoder`; recent pointers reach back one frame less
+
+
+class PointInputs(NamedTuple):
+    points_xy_model: Tensor  # (1, K, 2) float32, network-input pixels
+    labels: Tensor  # (1, K) int32
+
+
+@dataclass
+class FrameResult:
+    """One object on one frame."""
+
+    logits: Tensor  # (1, 1, 4h, 4w) float32
+    pointer: Tensor  # (1, C)
+    object_score: Tensor  # (1, 1)
+    maskmem: Tensor | None = None  # (1, D, h, w) bfloat16; None until propagation needs it
+
+
+@dataclass
+class ObjectState:
+    """Results move from `new_*` (given, not yet propagated) to `prompted` or `recent` when propagation starts."""
+
+    point_inputs: dict[int, PointInputs] = field(default_factory=dict)  # by frame index, as all below
+    mask_inputs: dict[int, Tensor] = field(default_factory=dict)  # (1, 1, S, S)
+    prompted: dict[int, FrameResult] = field(default_factory=dict)
+    recent: dict[int, FrameResult] = field(default_factory=dict)
+    new_prompted: dict[int, FrameResult] = field(default_factory=dict)
+    new_recent: dict[int, FrameResult] = field(default_factory=dict)
+    tracked_in_reverse: dict[int, bool] = field(default_factory=dict)  # a key for every tracked frame
+
+    def latest(self, frame_index: int, is_prompted: bool) -> FrameResult | None:
+        """The newest result on a frame, preferring what was just given."""
+        new = self.new_prompted if is_prompted else self.new_recent
+        return new.get(frame_index) or self.prompted.get(frame_index) or self.recent.get(frame_index)
+
+    def memories(self, frame_index: int, reverse: bool) -> Iterator[tuple[FrameResult, int]]:
+        """(result, temporal slot) of every memory that `frame_index` attends to, in the official order."""
+        for result in self.prompted.values():
+            yield result, PROMPTED_SLOT
+        for frames_back in range(NUM_MEMORIES - 1, 0, -1):
+            result = self.recent.get(frame_index + frames_back if reverse else frame_index - frames_back)
+            if result is not None:
+                yield result, frames_back - 1
+
+    def pointers(self, frame_index: int, reverse: bool, num_frames: int) -> Iterator[tuple[Tensor, int]]:
+        """(pointer (1, C), frames ago) in the official order: prompted frames of the past, then newest to oldest."""
+        for index, result in self.prompted.items():
+            frames_ago = index - frame_index if reverse else frame_index - index
+            if frames_ago >= 0:
+                yield result.pointer, frames_ago
+        for frames_ago in range(1, longest_pointer_memory(num_frames) + 1):
+            result = self.recent.get(frame_index + frames_ago if reverse else frame_index - frames_ago)
+            if result is not None:
+                yield result.pointer, frames_ago
+
+    def forget_around(self, frame_index: int) -> None:
+        """Drops recent results whose memories may be outdated by a prompt on `frame_index`."""
+        for index in range(frame_index - NUM_MEMORIES, frame_index + NUM_MEMORIES + 1):
+            self.recent.pop(index, None)
+
+
+def longest_pointer_memory(num_frames: int) -> int:
+    """How far back recent pointers reach, and the divisor of their time codes: depends on the clip's length."""
+    return min(num_frames, MAX_POINTERS) - 1
+
+
+@dataclass
+class VideoState:
+    """One video's session. `state["obj_ids"]` and the like read as on the official dict."""
+
+    images: Sequence[Tensor]  # of (3, S, S) float32, normalised
+    video_height: int  # of the source, pixels
+    video_width: int
+    device: torch.device
+    storage_device: torch.device
+    objects: dict = field(default_factory=dict)  # ObjectState by the caller's object id, in order of arrival
+    encoded: tuple[int, Features] | None = None  # the newest encoded frame
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.images)
+
+    @property
+    def obj_ids(self) -> list:
+        return list(self.objects)
+
+    def __getitem__(self, key: str):
+        return getattr(self, key)

@@ -1,0 +1,133 @@
+"""Where weights files are, and how the official ones get there: one table, one folder, one resumable download."""
+
+import hashlib
+import http.client
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from tqdm import tqdm
+
+from sam2.config import ModelConfig, find_config
+from sam2.errors import BadCheckpoint
+
+_SERVER = "https://dl.fbaipublicfiles.com/segment_anything_2"
+_RELEASES = {"2.1": "092824", "2": "072824"}
+_CHUNK = 1 << 20
+PACKAGED = Path(__file__).parent / "weights"
+OFFICIAL_SHA256 = {  # by file name, as the Hugging Face hub and several projects record them
+    "sam2.1_hiera_tiny.pt": "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
+    "sam2.1_hiera_small.pt": "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
+    "sam2.1_hiera_base_plus.pt": "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
+    "sam2.1_hiera_large.pt": "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
+    "sam2_hiera_tiny.pt": "65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125",
+    "sam2_hiera_small.pt": "95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3",
+    "sam2_hiera_base_plus.pt": "d0bb7f236400a49669ffdd1be617959a8b1d1065081789d7bbff88eded3a8071",
+    "sam2_hiera_large.pt": "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b",
+}
+
+
+def cache_folder() -> Path:
+    """`$SAM2_ROS_CACHE`, else `~/.cache/sam2_ros`."""
+    return Path(os.environ.get("SAM2_ROS_CACHE") or Path.home() / ".cache" / "sam2_ros")
+
+
+def find_weights(config: ModelConfig) -> Path:
+    """The packaged file, else the downloaded one. Raises BadCheckpoint with the command that gets it."""
+    packaged = PACKAGED / f"{config.name}.safetensors"
+    cached = cache_folder() / f"{config.name}.pt"
+    for path in (packaged, cached):
+        if path.is_file():
+            return path
+    if cached.name not in OFFICIAL_SHA256:
+        raise BadCheckpoint(
+            f"weights of {config.name}: expected {packaged}, which this installation lacks; install again"
+        )
+    raise BadCheckpoint(
+        f"weights of {config.name}: expected {cached}, found nothing there; "
+        f"run: sam2_ros weights {_spoken_name(config)}"
+    )
+
+
+def download(config: ModelConfig) -> Path:
+    """The official file in the cache, fetched if it is not there whole; a broken-off download goes on where it was.
+
+    Appears whole and with the right SHA-256, or not at all. Raises BadCheckpoint saying where to put the file by hand.
+    """
+    name = f"{config.name}.pt"
+    path = cache_folder() / name
+    if path.is_file() and sha256(path) == OFFICIAL_SHA256.get(name):
+        return path
+    if name not in OFFICIAL_SHA256:
+        raise BadCheckpoint(
+            f"weights of {config.name}: expected one of {', '.join(OFFICIAL_SHA256)}; these are not published"
+        )
+    url = f"{_SERVER}/{_RELEASES[config.version]}/{name}"
+    part = path.with_suffix(".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _fetch(url, part)
+    except (OSError, http.client.HTTPException) as error:
+        raise BadCheckpoint(
+            f"weights of {config.name}: could not download {url} ({str(error).strip()}); "
+            f"run the command again to go on, or fetch the file elsewhere and put it at {path}"
+        ) from error
+    actual = sha256(part)
+    if actual != OFFICIAL_SHA256[name]:
+        part.unlink()
+        raise BadCheckpoint(
+            f"weights of {config.name}: expected SHA-256 {OFFICIAL_SHA256[name]} of {url}, got {actual}; "
+            "the download was discarded, try again"
+        )
+    os.replace(part, path)
+    return path
+
+
+def download_weights(name: str) -> Path:
+    """The official weights of a model ("tiny", "sam2.1_hiera_tiny", ...), as a file in the cache; fetched if need be.
+
+    Shows a progress bar. Raises BadCheckpoint if that model has no published weights or they cannot be fetched whole,
+    and what `find_config` raises for an unknown name.
+    """
+    return download(find_config(name))
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal digest of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _fetch(url: str, part: Path) -> None:
+    """Appends to `part` what is missing of `url`."""
+    done = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=30)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # nothing is missing
+            return
+        raise
+    with response:
+        resumes = response.status == 206
+        total = int(response.headers.get("Content-Length", 0)) + (done if resumes else 0)
+        bar = tqdm(total=total or None, initial=done if resumes else 0, unit="B", unit_scale=True, desc=part.stem)
+        with bar, open(part, "ab" if resumes else "wb") as file:
+            while chunk := response.read(_CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+        if total and part.stat().st_size < total:
+            raise OSError(f"the connection broke after {part.stat().st_size} of {total} bytes")
+
+
+def _spoken_name(config: ModelConfig) -> str:
+    size = config.name.partition("_hiera_")[2]
+    return size if config.version == "2.1" else config.name

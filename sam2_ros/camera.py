@@ -1,0 +1,127 @@
+"""The image subscription: a reliability that matches the publisher, cheap checks, the newest image into the mailbox.
+
+Knows topics, QoS and stamps. Does not look at a pixel. Callbacks run on the executor and cost the same for any image.
+"""
+
+import time
+from collections.abc import Callable
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
+from sensor_msgs.msg import CompressedImage, Image
+
+from sam2_ros import image_in
+from sam2_ros.health import Counters
+from sam2_ros.mailbox import Arrival, Mailbox
+from sam2_ros.params import Settings
+from sam2_ros.prompt_in import stamp_ns
+from sam2_ros.stamps import Stamp, StampWatch
+
+LOG_EVERY_S = 5.0  # refusals of one kind
+
+
+class Camera:
+    """Subscribed between `open` and `close`; every image is put in the mailbox, or refused and counted.
+
+    enabled: whether images are wanted just now.
+    """
+
+    def __init__(
+        self, node: LifecycleNode, settings: Settings, counters: Counters, enabled: Callable[[], bool]
+    ) -> None:
+        self.frame_id = ""  # of the newest image
+        self._node, self._settings, self._counters, self._enabled = node, settings, counters, enabled
+        self._watch = StampWatch(int(settings.clock_jump_s * 1e9))
+        self._mailbox: Mailbox | None = None
+        self._subscription = None
+        self._log_due_ns: dict[str, int] = {}  # by reason
+
+    def open(self, mailbox: Mailbox) -> None:
+        self._mailbox = mailbox
+        self._subscribe(self._wanted_reliability())
+
+    def close(self) -> None:
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+        self._subscription = None
+        if self._mailbox is not None and self._mailbox.discard_image():
+            self._counters.ignored += 1
+
+    def tick(self) -> None:
+        """Subscribes anew if the publishers now offer something else."""
+        if self._subscription is None:
+            return
+        wanted = self._wanted_reliability()
+        if wanted.name.lower() != self._counters.reliability:
+            self._node.destroy_subscription(self._subscription)
+            self._subscribe(wanted)
+
+    def _subscribe(self, reliability: ReliabilityPolicy) -> None:
+        compressed = self._settings.image_transport == "compressed"
+        self._subscription = self._node.create_subscription(
+            CompressedImage if compressed else Image,
+            "image/compressed" if compressed else "image",
+            self._on_image,
+            QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=reliability),
+            # A group remembers every entity it ever had, so what comes and goes has one of its own.
+            callback_group=MutuallyExclusiveCallbackGroup(),
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=self._on_incompatible, message_lost=self._on_lost, use_default_callbacks=False
+            ),
+        )
+        self._counters.topic = self._subscription.topic_name
+        self._counters.reliability = reliability.name.lower()
+        self._counters.incompatible_qos = ""
+
+    def _wanted_reliability(self) -> ReliabilityPolicy:
+        """Best effort hears everybody but loses large images; reliable hears reliable publishers only."""
+        topic = self._subscription.topic_name if self._subscription else self._resolved_topic()
+        offered = [info.qos_profile.reliability for info in self._node.get_publishers_info_by_topic(topic)]
+        self._counters.publishers = len(offered)
+        if self._settings.image_reliability != "auto":
+            return ReliabilityPolicy[self._settings.image_reliability.upper()]
+        reliable = offered and all(policy == ReliabilityPolicy.RELIABLE for policy in offered)
+        return ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+
+    def _resolved_topic(self) -> str:
+        compressed = self._settings.image_transport == "compressed"
+        return self._node.resolve_topic_name("image/compressed" if compressed else "image")
+
+    def _on_image(self, msg) -> None:
+        now_ns = time.monotonic_ns()
+        counters, stamp = self._counters, stamp_ns(msg.header.stamp)
+        counters.receive_image(now_ns, len(msg.data))
+        if not self._enabled():
+            counters.ignored += 1
+            return
+        try:
+            image_in.check(msg, self._settings.max_pixels)
+            verdict = self._watch.judge(stamp, now_ns)
+            if not verdict.usable:
+                raise image_in.Refused(verdict.value, f"image with stamp {stamp / 1e9:.9f}: {verdict.value}")
+        except image_in.Refused as error:
+            self._refuse(error, now_ns)
+            return
+        counters.unstamped += verdict is Stamp.UNKNOWN
+        self._note_frame(msg.header.frame_id)
+        if self._mailbox.post_image(Arrival(msg, stamp, now_ns, verdict.is_jump)):
+            counters.dropped += 1
+
+    def _refuse(self, error: image_in.Refused, now_ns: int) -> None:
+        self._counters.refuse_image(error.reason, str(error))
+        if now_ns >= self._log_due_ns.get(error.reason, 0):
+            self._log_due_ns[error.reason] = now_ns + int(LOG_EVERY_S * 1e9)
+            self._node.get_logger().warning(f"refused: {error}")
+
+    def _note_frame(self, frame_id: str) -> None:
+        if self.frame_id and frame_id != self.frame_id:
+            self._node.get_logger().warning(f"frame_id changed from {self.frame_id!r} to {frame_id!r}")
+        self.frame_id = frame_id
+
+    def _on_incompatible(self, event) -> None:
+        self._counters.incompatible_qos = qos_policy_name_from_kind(event.last_policy_kind)
+
+    def _on_lost(self, event) -> None:
+        self._counters.lost_on_the_way += event.total_count_change

@@ -1,0 +1,61 @@
+"""Processes of this command line that never outlive the one that started them. Knows no ROS."""
+
+import ctypes
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import sam2
+
+STOP_S = 5.0  # after which a process that was told to end is killed
+PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+class Children:
+    """Processes that end with the `with` block, and with this process whatever becomes of it.
+
+    folder: each writes what it says to <folder>/<name>.log.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._processes: dict[str, subprocess.Popen] = {}
+
+    def __enter__(self) -> "Children":
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # an impatient second Ctrl-C must not leave a process behind
+        alive = [process for process in self._processes.values() if process.poll() is None]
+        for process in alive:
+            process.send_signal(signal.SIGINT)
+        deadline = time.monotonic() + STOP_S
+        for process in alive:
+            try:
+                process.wait(max(deadline - time.monotonic(), 0.1))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def start(self, name: str, *words: str) -> subprocess.Popen:
+        """`sam2_ros <words>` as a process called `name`."""
+        with open(self._folder / f"{name}.log", "w") as log:
+            self._processes[name] = subprocess.Popen(
+                [sys.executable, "-m", "sam2_ros.cli", *words], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                preexec_fn=_end_with_parent,
+            )  # fmt: skip
+        return self._processes[name]
+
+    def check(self) -> None:
+        """Raises sam2.Sam2Error with the last words of a process that failed."""
+        for name, process in self._processes.items():
+            if process.poll() not in (None, 0):
+                said = (self._folder / f"{name}.log").read_text().strip().splitlines()[-3:]
+                raise sam2.Sam2Error(f"the {name} ended with exit code {process.returncode}: {' '.join(said)}")
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,69 @@
+"""The command `sam2_ros`: finds the part that does the work and hands it the rest of the line. Knows nothing else."""
+
+import importlib
+import os
+import sys
+
+USAGE = """usage: sam2_ros COMMAND [arguments]
+
+Point at a thing once; know for every camera image from then on which pixels it is and whether it is visible.
+
+  demo       a simulated camera, the tracker and prompts over ROS 2; ends with a table, demo.mp4 and demo.png
+  simulate   a camera that publishes a synthetic world with ground truth
+  track      the tracking node; takes ROS arguments, for example
+               sam2_ros track --ros-args -r image:=/camera/image_raw -p model:=tiny
+  prompt     tell a running node what to track, and print its answer:
+               sam2_ros prompt --click 320 240 --id cup
+  replay     run a bag, a video or a folder of images through the tracker, every frame, without ROS
+  weights    download official weights: sam2_ros weights tiny
+
+`sam2_ros COMMAND --help` says more about one of them.
+"""
+
+MODULES = {  # of each command's function `main(argv) -> exit code`
+    "demo": "sam2_ros.demo",
+    "simulate": "sam2_ros.simulator",
+    "track": "sam2_ros.main",
+    "prompt": "sam2_ros.prompt",
+    "replay": "sam2_ros.replay",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code: 0, that of the command, or 2 for a line that is not understood."""
+    command, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if command in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0
+    if command not in (*MODULES, "weights"):
+        print(f"sam2_ros: no command {command!r}; expected one of {', '.join([*MODULES, 'weights'])}", file=sys.stderr)
+        return 2
+    # Threads that wait for each other by spinning make the network ten times as slow when anything else runs on the
+    # machine. Read when the library is loaded, so it must be said before the command's imports.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        return weights(rest) if command == "weights" else importlib.import_module(MODULES[command]).main(rest)
+    except Exception as error:
+        import sam2  # not before: it takes seconds, and `track` must be able to end well meanwhile
+
+        if not isinstance(error, sam2.Sam2Error):
+            raise
+        print(f"sam2_ros {command}: {error}", file=sys.stderr)
+        return 1
+
+
+def weights(argv: list[str]) -> int:
+    """Downloads the official weights of each model named, checks them, and prints where they are."""
+    if not argv or argv[0].startswith("-"):
+        print("usage: sam2_ros weights MODEL...\n\nDownloads official weights to the cache and checks their SHA-256.")
+        print("MODEL: tiny, small, base_plus, large (2.1), or an official name such as sam2_hiera_tiny.")
+        return 0 if argv else 2
+    import sam2
+
+    for name in argv:
+        print(sam2.download_weights(name))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

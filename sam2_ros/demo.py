@@ -1,0 +1,267 @@
+"""`sam2_ros demo`: a simulated camera, the tracking node and prompts by service, as processes that talk over DDS.
+
+Starts the other two processes, clicks once on each thing in the camera's first image, collects what the node says until
+the camera ends, and writes a table, demo.mp4 and demo.png. Knows topics and services like any user of the node.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import Image
+
+import sam2
+from sam2_ros import demo_picture, demo_score, image_in
+from sam2_ros.children import Children
+from sam2_ros.demo_score import Seen
+from sam2_ros.health import Level
+from sam2_ros.mailbox import Code
+from sam2_ros.msg import Prompt, TrackArray
+from sam2_ros.prompt_in import stamp_ns
+from sam2_ros.replay_sink import Film
+from sam2_ros.srv import AddObjects, ListObjects
+
+READY_S, ANSWER_S, LAST_RESULT_S = 180.0, 30.0, 5.0  # how long to wait before giving up
+ENOUGH_IOU, ENOUGH_VISIBILITY = 0.75, 0.9  # what the demonstration must reach to be one
+
+
+_signals: list[int] = []  # that came
+
+
+class Interrupted(Exception):
+    """A signal asked for the end."""
+
+
+class Audience:
+    """A node that sees what any user of the camera and the tracker can see, and keeps it.
+
+    spool: an open file for the images, which would fill the memory.
+    """
+
+    def __init__(self, node: Node, executor: SingleThreadedExecutor, children: Children, spool) -> None:
+        self.answers: list[tuple[TrackArray, int]] = []  # with the times (ns) they arrived at
+        self.truths: list[TrackArray] = []
+        self._node, self._executor, self._children, self._spool = node, executor, children, spool
+        self._places: dict[int, tuple[int, tuple[int, int]]] = {}  # offset in the spool and (H, W), by stamp
+        self._trouble = ""
+        keep_all = QoSProfile(depth=100)
+        node.create_subscription(TrackArray, "/sam2/tracks", self._on_tracks, keep_all)
+        node.create_subscription(TrackArray, "/camera/ground_truth", self.truths.append, keep_all)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, keep_all)
+
+    def watch(self) -> None:
+        """Looks at the images too."""
+        self._node.create_subscription(Image, "/image", self._on_image, QoSProfile(depth=20))
+
+    def until(self, condition: Callable[[], bool], within_s: float, what: str) -> None:
+        """Spins until it is true. Raises sam2.Sam2Error if that takes too long, or a process or the tracker fails."""
+        deadline = time.monotonic() + within_s
+        while not condition():
+            _check_signals()
+            self._children.check()
+            if self._trouble:
+                raise sam2.Sam2Error(self._trouble)
+            if time.monotonic() > deadline:
+                raise sam2.Sam2Error(f"waited {within_s:.0f} s for {what} in vain; see the *.log files")
+            self._executor.spin_once(timeout_sec=0.1)
+
+    def call(self, kind, name: str, request):
+        """The response of a service."""
+        client = self._node.create_client(kind, name)
+        self.until(client.service_is_ready, READY_S, f"the service {name}")
+        future = client.call_async(request)
+        self.until(future.done, ANSWER_S, f"an answer of {name}")
+        self._node.destroy_client(client)
+        return future.result()
+
+    @property
+    def first_image(self) -> TrackArray | None:
+        """The truth about the first image that was received."""
+        return next((truth for truth in self.truths if stamp_ns(truth.header.stamp) in self._places), None)
+
+    def image(self, stamp: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB; grey if the image itself did not get here."""
+        offset, (height, width) = self._places.get(stamp, next(iter(self._places.values())))
+        if stamp not in self._places:
+            return np.full((height, width, 3), 96, np.uint8)
+        self._spool.seek(offset)
+        return np.frombuffer(self._spool.read(height * width * 3), np.uint8).reshape(height, width, 3)
+
+    def _on_image(self, msg: Image) -> None:
+        rgb = image_in.to_rgb(msg)  # (H, W, 3)
+        self._places[stamp_ns(msg.header.stamp)] = self._spool.seek(0, os.SEEK_END), rgb.shape[:2]
+        self._spool.write(np.ascontiguousarray(rgb))
+
+    def _on_tracks(self, msg: TrackArray) -> None:
+        self.answers.append((msg, time.time_ns()))
+
+    def _on_diagnostics(self, msg: DiagnosticArray) -> None:
+        for status in msg.status:
+            if status.name.endswith(": tracking") and status.level == bytes([Level.ERROR]):
+                self._trouble = status.message
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Raises SystemExit, as argparse does."""
+    parser = argparse.ArgumentParser(
+        prog="sam2_ros demo",
+        description="A simulated camera, the tracker and prompts by service, as separate processes over ROS 2. Clicks "
+        "once on each thing in the first image; ends with a table, demo.mp4 and demo.png.",
+        epilog="Exit code 0: the tracker was as good as it must be. 1: it was not, or something failed. While it runs, "
+        "`ros2 topic echo /sam2/visibility` works with the ROS_DOMAIN_ID that it prints.",
+    )
+    parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for the results (%(default)s)")
+    parser.add_argument("--frames", type=int, default=240, help="images to look at (default: %(default)s)")
+    parser.add_argument("--rate", type=float, default=12.0, help="images per second (default: %(default)s)")
+    parser.add_argument("--width", type=int, default=640, help="pixels (default: %(default)s)")
+    parser.add_argument("--height", type=int, default=480, help="pixels (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=1000031, help="which world; 1000000 and above were never trained on"
+    )
+    parser.add_argument(
+        "--objects", type=int, default=3, help="how many of the largest to track (default: %(default)s)"
+    )
+    parser.add_argument("--model", default="nano", help="nano, tiny, small, base_plus, large (default: %(default)s)")
+    parser.add_argument("--checkpoint", default="", help="weights file; without it the model's own")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    args = parser.parse_args(argv)
+    if args.frames < 20 or args.objects < 1 or args.rate <= 0:
+        parser.error("expected --frames of at least 20, --objects of at least 1 and a --rate above 0")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 if it went well, 1 if the tracker was not good enough, 130 if interrupted; raises sam2.Sam2Error otherwise."""
+    args = parse(argv)
+    _signals.clear()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Only noted: raised in the middle of a callback, the exception would be swallowed.
+        signal.signal(number, lambda number, frame: _signals.append(number))
+    try:
+        _surroundings()
+        args.out.mkdir(parents=True, exist_ok=True)
+        return _run(args)
+    except Interrupted:
+        print("sam2_ros demo: interrupted", file=sys.stderr)
+        return 130
+
+
+def _check_signals() -> None:
+    """Raises Interrupted once a signal came."""
+    if _signals:
+        raise Interrupted
+
+
+def _surroundings() -> None:
+    """Sets what this process and its children inherit: a domain of its own, this machine only, room for images."""
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two processes share the cores; waiting must not cost any
+    prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
+    places = [Path(prefix) / "share" / "sam2_ros" for prefix in prefixes if prefix] + [Path(__file__).parents[1]]
+    profile = next((path for place in places if (path := place / "config" / "fastdds_shm.xml").is_file()), None)
+    if profile:
+        os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(profile))
+
+
+def _run(args: argparse.Namespace) -> int:
+    print(f"results go to {args.out}/, ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']}")
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        with tempfile.TemporaryFile() as spool:
+            node, executor = rclpy.create_node("demo"), SingleThreadedExecutor()
+            executor.add_node(node)
+            with Children(args.out) as children:
+                audience = Audience(node, executor, children, spool)
+                clicks, clicked_ns = _perform(args, audience, children)
+            executor.shutdown()
+            node.destroy_node()
+            results = demo_score.pair_up(audience.answers, audience.truths)
+            run = demo_score.score(results, args.frames, len(audience.answers), clicked_ns)
+            print(f"\n{demo_score.table(run)}\n")
+            _draw(args, audience, results, run, (clicks, clicked_ns))
+    finally:
+        rclpy.shutdown()
+    print(f"wrote {args.out / 'demo.mp4'} and {args.out / 'demo.png'}")
+    if run.mean_iou < ENOUGH_IOU or run.visibility < ENOUGH_VISIBILITY:
+        print(
+            f"sam2_ros demo: expected a mean IoU of {ENOUGH_IOU} and a visibility accuracy of {ENOUGH_VISIBILITY:.0%} "
+            f"at least, got {run.mean_iou:.3f} and {run.visibility:.1%}", file=sys.stderr,
+        )  # fmt: skip
+        return 1
+    return 0
+
+
+def _perform(args: argparse.Namespace, audience: Audience, children: Children) -> tuple[dict, int]:
+    """Everything that happens live; returns the clicks, and the stamp of the image they were made on."""
+    print(f"1/4 starting the tracker with {args.model}")
+    settings = {"model": args.model, "checkpoint": args.checkpoint, "device": args.device}
+    given = [word for name, value in settings.items() if value for word in ("-p", f"{name}:={value}")]
+    children.start("tracker", "track", "--ros-args", *given)
+    ready = (Code.OK, Code.NO_IMAGE)
+    while (answer := audience.call(ListObjects, "/sam2/list_objects", ListObjects.Request())).code not in ready:
+        audience.until(_in(0.2), READY_S, f"the tracker ({answer.sentence})")
+    print(f"2/4 starting the camera: {args.frames} images of {args.width}x{args.height}, {args.rate:g} per second")
+    audience.watch()
+    options = {"seed": args.seed, "width": args.width, "height": args.height, "rate": args.rate, "frames": args.frames}
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    camera = children.start("camera", "simulate", "--wait", "2", *words)  # for the tracker and for us
+    audience.until(lambda: audience.first_image is not None, READY_S, "the first image")
+    truth = audience.first_image
+    clicks = choose_clicks(truth, args.objects)
+    prompts = [Prompt(header=truth.header, object_id=name, points_xy=clicks[name], point_labels=[1]) for name in clicks]
+    print(f"3/4 one click on each of {', '.join(clicks)}")
+    answer = audience.call(AddObjects, "/sam2/add_objects", AddObjects.Request(prompts=prompts))
+    if answer.code != Code.OK:
+        raise sam2.Sam2Error(f"the tracker refused the prompts: {Code(answer.code).name}: {answer.sentence}")
+    print("4/4 tracking")
+    audience.until(lambda: camera.poll() == 0, args.frames / args.rate * 3 + READY_S, "the last image")
+    last = _in(LAST_RESULT_S)
+    newest = audience.truths[-1].header
+    audience.until(lambda: last() or audience.answers[-1][0].header == newest, ANSWER_S, "the last result")
+    return clicks, stamp_ns(truth.header.stamp)
+
+
+def _in(seconds: float) -> Callable[[], bool]:
+    """A condition that becomes true so much later."""
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() >= end
+
+
+def choose_clicks(truth: TrackArray, how_many: int) -> dict[str, tuple[float, float]]:
+    """(x, y) pixels by id: for each of the largest objects in view the middle of its thickest part."""
+    largest = sorted((track for track in truth.tracks if track.area), key=lambda track: -track.area)[:how_many]
+    clicks = {}
+    for track in sorted(largest, key=lambda track: track.label):
+        inside = np.pad(Seen(track).mask, 1).view(np.uint8)  # the border of the image is one of the object's too
+        depth = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]  # (H, W)
+        y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+        clicks[track.object_id] = float(x) + 0.5, float(y) + 0.5
+    return clicks
+
+
+def _draw(args: argparse.Namespace, audience: Audience, results: list, run, prompted: tuple[dict, int]) -> None:
+    """demo.mp4 and demo.png."""
+    with Film.open(args.out / "demo.mp4", args.rate) as film:
+        for picture in demo_picture.film(results, audience.image, args.width):
+            _check_signals()
+            film.write_picture(picture)
+    sheet = demo_picture.sheet(results, run, audience.image, *prompted)  # (H, W, 3)
+    cv2.imwrite(str(args.out / "demo.png"), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

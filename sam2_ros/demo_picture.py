@@ -1,0 +1,201 @@
+"""The pictures of a demo: each image with its tracks above a timeline of who was in view, and one sheet of six moments.
+
+Knows pixels, results and scores. Does not know where they come from. Pictures are (H, W, 3) uint8 RGB.
+"""
+
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+
+import sam2
+from sam2_ros.demo_score import Absence, Result, Score
+from sam2_ros.overlay import STATE_WORDS, Overlay, colour_of
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+PAPER, INK, FAINT, DARK = (24, 26, 30), (235, 235, 235), (150, 155, 165), (52, 55, 62)
+ROW, NAME_WIDTH, MARGIN = 20, 92, 10  # pixels, of the timeline
+PANEL_WH, CAPTION = (520, 390), 34  # pixels, of the sheet
+_OPACITY = 0.5
+
+
+def write(picture: np.ndarray, text: str, xy: tuple[int, int], size: float = 0.5, colour=INK) -> None:
+    """xy: left end of the base line."""
+    cv2.putText(picture, text, xy, FONT, size, colour, 2 if size > 0.7 else 1, cv2.LINE_AA)
+
+
+class Timeline:
+    """One row per object over the whole run: its colour where the tracker saw it, dark where it said it is away; the
+    white line above says when it truly was in view."""
+
+    def __init__(self, results: Sequence[Result], width: int) -> None:
+        labels = {name: seen.label for result in results for name, seen in result.tracks.items()}
+        self._x0, self._x1 = MARGIN + NAME_WIDTH, width - MARGIN
+        self._last = max(results[-1].frame, 1)
+        self.picture = np.full((ROW * len(labels) + 2 * MARGIN, width, 3), PAPER, np.uint8)
+        ends = [result.frame for result in results[1:]] + [results[-1].frame + 1]
+        for row, (name, label) in enumerate(sorted(labels.items(), key=lambda item: item[1])):
+            y = MARGIN + row * ROW
+            write(self.picture, name, (MARGIN, y + 14), 0.42, colour_of(label))
+            for result, end in zip(results, ends, strict=True):
+                self._bar(result, name, (self.x(result.frame), self.x(end)), y)
+
+    def x(self, frame: int) -> int:
+        """Where a frame is, in pixels."""
+        return self._x0 + round((self._x1 - self._x0) * min(frame / self._last, 1.0))
+
+    def at(self, frame: int) -> np.ndarray:
+        """A copy with a cursor; what is still to come is faint."""
+        picture, x = self.picture.copy(), self.x(frame)
+        picture[:, x:] = picture[:, x:] // 3 + np.array(PAPER, np.uint8) // 3 * 2
+        cv2.line(picture, (x, 2), (x, picture.shape[0] - 3), INK, 1)
+        return picture
+
+    def _bar(self, result: Result, name: str, span: tuple[int, int], y: int) -> None:
+        track = result.tracks.get(name)
+        if track is None:
+            return
+        visible = track.state is sam2.State.VISIBLE
+        cv2.rectangle(
+            self.picture, (span[0], y + 5), (span[1], y + 16), colour_of(track.label) if visible else DARK, -1
+        )
+        if result.is_in_view(name):
+            cv2.line(self.picture, (span[0], y + 2), (span[1], y + 2), INK, 1)
+
+
+def film(results: Sequence[Result], image_of: Callable[[int], np.ndarray], timeline_width: int):
+    """Yields a picture for each result. image_of: of a stamp."""
+    overlay, timeline = Overlay(), Timeline(results, timeline_width)
+    for result in results:
+        tracks = list(result.tracks.values())
+        picture = overlay.draw(image_of(result.stamp_ns), tracks, _OPACITY)
+        line = np.full((26, timeline_width, 3), PAPER, np.uint8)
+        write(line, f"image {result.frame}   {_in_words(tracks)}", (MARGIN, 18), 0.45)
+        stacked = np.vstack([picture, line, timeline.at(result.frame)])  # (H + strip, W, 3)
+        yield np.pad(stacked, ((0, stacked.shape[0] % 2), (0, stacked.shape[1] % 2), (0, 0)))  # codecs want even sides
+
+
+def _in_words(tracks) -> str:
+    hidden = [f"{track.object_id} {STATE_WORDS[track.state]}" for track in tracks if STATE_WORDS[track.state]]
+    seen = len(tracks) - len(hidden)
+    return f"{seen} of {len(tracks)} visible" + (f": {', '.join(hidden)}" if hidden else "")
+
+
+def best_absence(results: Sequence[Result], absences: Sequence[Absence]) -> Absence | None:
+    """The one to show: found again, known as away in between, and large on both sides of it."""
+
+    def size(absence: Absence) -> float:
+        before, after = max(absence.gone - 6, 0), min(absence.back + 6, len(results) - 1)
+        known = np.mean([results[i].is_right(absence.name) for i in range(absence.gone, absence.back)])
+        areas = [np.count_nonzero(results[i].truth[absence.name].mask) for i in (before, after)]
+        others_right = np.mean([results[after].is_right(name) for name in results[after].tracks])
+        return absence.found * known * min(areas) * others_right
+
+    return max(absences, key=size, default=None)
+
+
+def story(results: Sequence[Result], absences: Sequence[Absence]) -> list[tuple[int, str]]:
+    """Five moments as indices of results, each with its caption."""
+    last, absence = len(results) - 1, best_absence(results, absences)
+    first = next(i for i, result in enumerate(results) if result.tracks)
+    if absence is None:
+        steps = np.linspace(first, last, 5).astype(int).tolist()
+        return [(i, f"image {results[i].frame}") for i in steps]
+    name, middle = absence.name, (absence.gone + absence.back) // 2
+    before, after = max(absence.gone - 5, first), min(absence.back + 5, last)
+    known = results[middle].is_right(name)
+    moments = [
+        (first, "masks, ids and states from now on"),
+        (before, f"{name} is about to be hidden"),
+        (middle, f"{name} is out of sight, {'and the tracker says so' if known else 'which the tracker missed'}"),
+        (after, f"{name} is back, {'under the same id' if absence.found else 'and was not found again'}"),
+        (last, "the end"),
+    ]
+    return [(i, f"image {results[i].frame}: {words}") for i, words in moments]
+
+
+def sheet(
+    results: Sequence[Result],
+    run: Score,
+    image_of: Callable[[int], np.ndarray],
+    clicks: dict[str, tuple[float, float]],
+    clicked_ns: int,
+) -> np.ndarray:
+    """Six panels, the timeline with their places, the figures. clicks: by id, in pixels of the image `clicked_ns`."""
+    moments = story(results, run.absences)
+    labels = {name: seen.label for result in results for name, seen in result.tracks.items()}
+    panels = [
+        _panel(_clicked(image_of(clicked_ns), clicks, labels), "the camera's first image: one click on each thing")
+    ]
+    drawn = _drawn(results, image_of, {index for index, _ in moments})
+    panels += [_panel(drawn[index], caption) for index, caption in moments]
+    rows = [np.hstack(panels[i : i + 3]) for i in (0, 3)]
+    width = rows[0].shape[1]
+    title = np.full((52, width, 3), PAPER, np.uint8)
+    write(
+        title, "sam2_ros: point at a thing once, know from then on where it is and whether it is visible", (16, 34), 0.8
+    )
+    return np.vstack([title, *rows, _marked(Timeline(results, width), results, moments), _figures(run, width)])
+
+
+def _drawn(results: Sequence[Result], image_of, wanted: set[int]) -> dict[int, np.ndarray]:
+    """Pictures by index. An object that is away leaves its box, so what came before must be drawn too."""
+    overlay, pictures = Overlay(), {}
+    for index in range(max(wanted) + 1):
+        if index in wanted or any(near - 60 < index < near for near in wanted):
+            tracks = list(results[index].tracks.values())
+            picture = overlay.draw(image_of(results[index].stamp_ns), tracks, _OPACITY)
+            pictures |= {index: picture} if index in wanted else {}
+    return pictures
+
+
+def _clicked(image: np.ndarray, clicks: dict[str, tuple[float, float]], labels: dict[str, int]) -> np.ndarray:
+    picture = np.array(image)
+    for name, (x, y) in clicks.items():
+        at = round(x), round(y)
+        for colour, thickness in (((16, 16, 16), 6), (INK, 4), (colour_of(labels.get(name, 1)), 2)):
+            cv2.drawMarker(picture, at, colour, cv2.MARKER_CROSS, 22, thickness, cv2.LINE_AA)
+    return picture
+
+
+def _panel(picture: np.ndarray, caption: str) -> np.ndarray:
+    """Scaled to the panel's size, on paper, with its caption below."""
+    width, height = PANEL_WH
+    panel = np.full((height + CAPTION, width + 2 * MARGIN, 3), PAPER, np.uint8)
+    scale = min(width / picture.shape[1], height / picture.shape[0])
+    size = round(picture.shape[1] * scale), round(picture.shape[0] * scale)
+    panel[: size[1], MARGIN : MARGIN + size[0]] = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    write(panel, caption, (MARGIN, height + 22), 0.52)
+    return panel
+
+
+def _marked(timeline: Timeline, results: Sequence[Result], moments: list[tuple[int, str]]) -> np.ndarray:
+    """The timeline with a numbered mark where each moment is."""
+    marks = np.full((24, timeline.picture.shape[1], 3), PAPER, np.uint8)
+    picture = timeline.picture.copy()
+    for index, _ in moments:
+        frame = results[index].frame
+        x = timeline.x(frame)
+        cv2.line(picture, (x, 0), (x, picture.shape[0]), INK, 1)
+        write(marks, str(frame), (min(x + 3, marks.shape[1] - 40), 18), 0.42, FAINT)
+    write(marks, "image", (MARGIN, 18), 0.42, FAINT)
+    return np.vstack([marks, picture])
+
+
+def _figures(run: Score, width: int) -> np.ndarray:
+    strip = np.full((74, width, 3), PAPER, np.uint8)
+    write(
+        strip,
+        "colour: the tracker sees it   dark: it says the object is away   white line: the truth",
+        (16, 20),
+        0.45,
+        FAINT,
+    )
+    found = sum(absence.found for absence in run.absences)
+    text = (
+        f"{run.results} results of {run.images} images, {run.fps:.1f} per second, age {run.age_p50_s * 1e3:.0f} ms"
+        f"   mean IoU {run.mean_iou:.2f}   visibility {run.visibility:.0%}"
+        f"   found again {found} of {len(run.absences)} times"
+    )
+    write(strip, text, (16, 54), 0.65)
+    return strip

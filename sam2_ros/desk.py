@@ -1,0 +1,165 @@
+"""Requests while they wait: their order, the image each belongs to, and the one answer each gets.
+
+Requests are served in order of arrival; what names an object that an earlier request still waits to prompt waits too.
+Used by the worker's thread only. Knows `sam2`'s public names. Does not know threads, topics or services.
+"""
+
+import time
+from dataclasses import replace
+
+import sam2
+from sam2_ros import image_in, prompt_in
+from sam2_ros.mailbox import Add, Code, Remove, Request
+from sam2_ros.params import Settings
+
+
+class Desk:
+    """Every request put in is answered: by the tracker, by a refusal, by its deadline, or by `close`.
+
+    failed: called with ("request", error) when something other than a refusal ends a request.
+    """
+
+    def __init__(self, settings: Settings, failed) -> None:
+        self.settings = settings
+        self.waiting: list[Request] = []
+        self._failed = failed
+        self._headers: dict[int, object] = {}  # header of each kept image by its stamp, oldest first
+        self._newest_header = None
+        self._named = 0
+
+    def patience_s(self, longest_s: float) -> float:
+        """Until the next deadline."""
+        deadlines = [request.deadline_ns for request in self.waiting if isinstance(request, Add)]
+        return max(min(deadlines) - time.monotonic_ns(), 0) / 1e9 if deadlines else longest_s
+
+    def sort_out(self, tracker: "sam2.Tracker", frame: sam2.Frame | None) -> list[Add]:
+        """Serves what can be served now and returns the Adds to run on `frame`; the rest goes on waiting."""
+        adds, waiting = [], []
+        blocked: set[str] = set()  # ids that an earlier request has still to deal with
+        all_blocked = False  # an earlier reset waits
+        for request in self.waiting:
+            if request.answered:  # somebody lost patience; it must not be carried out behind their back
+                continue
+            if isinstance(request, Add):
+                self._name_new(tracker, request)
+            everybody = request.object_ids is None
+            if all_blocked or (blocked if everybody else request.object_ids & blocked):
+                waiting.append(request)
+                all_blocked |= everybody
+            elif not isinstance(request, Add):
+                self._serve(tracker, request)
+                continue
+            elif frame is None or not _is_due(request, frame):
+                waiting.append(request)
+            elif self._accept(tracker, request, frame):
+                adds.append(request)
+            else:
+                continue
+            blocked |= request.object_ids or set()
+        self.waiting = waiting
+        return adds
+
+    def confirm(self, add: Add, tracks: "list[sam2.Track]") -> None:
+        """Answers a request that ran, with the header of the image it ran on: the one nearest to its stamp."""
+        labels = {track.object_id: track.label for track in tracks}
+        ids = tuple(prompt.object_id for prompt in add.prompts)
+        asked_ns = add.prompts[0].stamp_ns if add.prompts else 0
+        header = self._newest_header
+        if asked_ns and self._headers:
+            # The newest of two equally near ones, as the tracker has it.
+            header = self._headers[min(reversed(self._headers), key=lambda stamp_ns: abs(stamp_ns - asked_ns))]
+        add.answer(Code.OK, object_ids=ids, labels=tuple(labels.get(name, 0) for name in ids), header=header)
+
+    def refuse(self, request: Request, error: Exception) -> None:
+        code = code_of(error)
+        request.answer(code, str(error) or type(error).__name__)
+        if code is Code.INTERNAL:
+            self._failed("request", error)
+
+    def remember(self, stamp_ns: int, header) -> None:
+        """An image was processed; prompts may name it until it leaves the history."""
+        self._newest_header = header
+        if stamp_ns:
+            self._headers[stamp_ns] = header
+        while len(self._headers) > self.settings.history_frames:
+            del self._headers[next(iter(self._headers))]
+
+    def forget_images(self) -> None:
+        self._headers.clear()
+
+    def expire(self, any_image: bool) -> None:
+        """Answers what waited too long. any_image: whether there has been an image at all."""
+        now_ns = time.monotonic_ns()
+        for request in [r for r in self.waiting if isinstance(r, Add) and r.deadline_ns <= now_ns]:
+            self.waiting.remove(request)
+            if any_image and any(prompt.stamp_ns for prompt in request.prompts):
+                request.answer(Code.STALE, "the image the prompt was made on did not come")
+            else:
+                request.answer(Code.NO_IMAGE, "no image came; is the camera running?")
+
+    def close(self, later: list[Request]) -> None:
+        """Answers everything, also what arrived `later`."""
+        for request in [*self.waiting, *later]:
+            request.answer(Code.STOPPING, "the node is stopping")
+        self.waiting = []
+
+    def _name_new(self, tracker, add: Add) -> None:
+        """Gives every prompt for a new object ("") an id that nothing has."""
+        for index, prompt in enumerate(add.prompts):
+            while not prompt.object_id:
+                self._named += 1
+                name = f"object_{self._named}"
+                if name not in tracker.object_ids and not any(name in (r.object_ids or ()) for r in self.waiting):
+                    prompt = add.prompts[index] = replace(prompt, object_id=name)
+
+    def _accept(self, tracker, add: Add, frame: sam2.Frame) -> bool:
+        """Asks everybody who can refuse before anything is changed; a refusal is answered here."""
+        try:
+            for prompt in add.prompts:
+                prompt_in.check_inside(prompt, frame.size_hw)
+                tracker.check(prompt, frame)
+        except sam2.DeviceLost:
+            raise
+        except Exception as error:  # whatever it is, the request is answered and the others go on
+            self.refuse(add, error)
+            return False
+        return True
+
+    def _serve(self, tracker, request: Request) -> None:
+        """Remove or Reset."""
+        unknown = []
+        try:
+            if isinstance(request, Remove):
+                unknown = sorted(request.object_ids - set(tracker.object_ids))
+                for name in sorted(request.object_ids - set(unknown)):
+                    tracker.remove(name)
+            else:
+                tracker.reset()
+                self.forget_images()
+        except sam2.DeviceLost:
+            raise
+        except Exception as error:
+            self.refuse(request, error)
+            return
+        if unknown:
+            request.answer(Code.UNKNOWN_OBJECT, f"not tracked: {', '.join(unknown)}", object_ids=tuple(unknown))
+        request.answer(Code.OK)
+
+
+def _is_due(add: Add, frame: sam2.Frame) -> bool:
+    """Whether the image of every prompt is this one or one before it."""
+    return all(prompt.stamp_ns <= frame.stamp_ns for prompt in add.prompts)
+
+
+def code_of(error: Exception) -> Code:
+    """Which code answers a request that ended in `error`."""
+    for kind, code in (
+        (sam2.Stale, Code.STALE),
+        (sam2.UnknownObject, Code.UNKNOWN_OBJECT),
+        (sam2.LimitReached, Code.LIMIT_REACHED),
+        (sam2.BadInput, Code.BAD_INPUT),
+        (image_in.Refused, Code.BAD_INPUT),
+    ):
+        if isinstance(error, kind):
+            return code
+    return Code.INTERNAL

@@ -1,0 +1,199 @@
+"""Every way in for requests: topics and services. Each request is answered exactly once, in every state of the node.
+
+The services wait for the worker in coroutines, so that the executor goes on. Knows messages and codes. Does not know
+how a request is carried out.
+"""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from geometry_msgs.msg import Point, PointStamped
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.qos import QoSProfile
+from rclpy.task import Future
+from std_msgs.msg import Header
+from std_srvs.srv import SetBool, Trigger
+
+import sam2
+from sam2_ros import prompt_in
+from sam2_ros.image_in import Refused
+from sam2_ros.mailbox import Add, Answer, Code, Remove, Request, Reset
+from sam2_ros.msg import Prompt, PromptResult
+from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects
+from sam2_ros.track_out import track_message
+
+if TYPE_CHECKING:
+    from sam2_ros.node import TrackNode
+
+
+class Doors:
+    """The subscriptions and services, from the node's first moment to its last.
+
+    Of the node they use: mailbox, counters, settings, `closed`, `camera_frame`, `newest` and `enable`.
+    """
+
+    def __init__(self, node: "TrackNode") -> None:
+        self.waiting_clients = 0  # of services
+        self._posted: set[Request] = set()  # not answered yet
+        self._node = node
+        # Answers wait in coroutines; in a mutually exclusive group one of them would hold up all others.
+        group = ReentrantCallbackGroup()
+        self._results = node.create_publisher(PromptResult, "~/prompt_result", QoSProfile(depth=64))
+        for kind, topic, callback in (
+            (Prompt, "~/prompts", self._on_prompt),
+            (PointStamped, "~/click", self._on_click),
+            (Point, "~/click_point", self._on_click_point),
+        ):
+            node.create_subscription(kind, topic, callback, QoSProfile(depth=10), callback_group=group)
+        for kind, name, callback in (
+            (AddObjects, "~/add_objects", self._add_objects),
+            (RemoveObjects, "~/remove_objects", self._remove_objects),
+            (ListObjects, "~/list_objects", self._list_objects),
+            (Trigger, "~/reset", self._reset),
+            (SetBool, "~/enable", self._enable),
+        ):
+            node.create_service(kind, name, self._always_answered(callback), callback_group=group)
+
+    def tick(self) -> None:
+        """Answers for a worker that hangs: nobody waits much longer than it takes to call it that."""
+        patience_ns = int((self._node.settings.prompt_wait_s + self._node.settings.hang_after_s) * 1e9)
+        for request in list(self._posted):
+            if time.monotonic_ns() - request.asked_ns > patience_ns:
+                request.answer(Code.INTERNAL, "the network hangs; whether this will still be done is not known")
+            if request.answered:
+                self._posted.discard(request)
+
+    def _post_request(self, request: Request) -> None:
+        self._posted.add(request)
+        self._node.mailbox.post_request(request)
+
+    def _on_prompt(self, msg: Prompt) -> None:
+        self._add([(msg.header, msg.object_id, lambda: self._read(msg))], lambda answer: None)
+
+    def _on_click(self, msg: PointStamped) -> None:
+        def read() -> sam2.Prompt:
+            prompt_in.check_frame(msg.header.frame_id, self._node.camera_frame)
+            return prompt_in.from_click(msg.point.x, msg.point.y, prompt_in.stamp_ns(msg.header.stamp))
+
+        self._add([(msg.header, "", read)], lambda answer: None)
+
+    def _on_click_point(self, msg: Point) -> None:
+        self._add([(Header(), "", lambda: prompt_in.from_click(msg.x, msg.y))], lambda answer: None)
+
+    def _read(self, msg: Prompt) -> sam2.Prompt:
+        prompt_in.check_frame(msg.header.frame_id, self._node.camera_frame)
+        return prompt_in.from_message(msg)
+
+    def _add(self, asked: list[tuple[Header, str, Callable[[], sam2.Prompt]]], reply: Callable) -> None:
+        """Posts one request of several prompts: header, object id and how to read each. `reply` gets the answer."""
+
+        def answered(answer: Answer) -> None:
+            self._node.counters.count_answer(answer.code.name)
+            self._publish_results(asked, answer)
+            reply(answer)
+
+        request = Add([], time.monotonic_ns() + int(self._node.settings.prompt_wait_s * 1e9), answered)
+        closed = self._node.closed(adding=True)
+        if closed:
+            request.answer(*closed)
+            return
+        names = [name for _, name, _ in asked if name]
+        try:
+            if len(names) != len(set(names)):
+                raise Refused("ids", f"one id is prompted twice in one request: {', '.join(sorted(names))}")
+            request.prompts = [_numbered(index, read) for index, (_, _, read) in enumerate(asked)]
+        except Refused as error:
+            request.answer(Code.BAD_INPUT, str(error))
+            return
+        self._post_request(request)
+
+    def _publish_results(self, asked: list, answer: Answer) -> None:
+        for index, (header, name, _) in enumerate(asked):
+            done = answer.code is Code.OK
+            result = PromptResult(
+                header=answer.header if done else header,
+                object_id=answer.object_ids[index] if done else name,
+                code=int(answer.code), sentence=answer.sentence, label=answer.labels[index] if done else 0,
+            )  # fmt: skip
+            if self._node.context.ok():
+                self._results.publish(result)
+
+    def _always_answered(self, callback: Callable) -> Callable:
+        """A service whose client gets a response whatever happens inside."""
+
+        async def answer(request, response):
+            self.waiting_clients += 1
+            try:
+                await callback(request, response)
+            except Exception as error:
+                self._node.get_logger().error(f"inside a service: {error!r}")
+                if hasattr(response, "code"):
+                    response.code, response.sentence = int(Code.INTERNAL), repr(error)
+                else:
+                    response.success, response.message = False, repr(error)
+            finally:
+                self.waiting_clients -= 1
+            return response
+
+        return answer
+
+    async def _add_objects(self, request, response) -> None:
+        asked = [(m.header, m.object_id, lambda m=m: self._read(m)) for m in request.prompts]
+        answer = await self._answer_of(lambda reply: self._add(asked, reply))
+        response.code, response.sentence = int(answer.code), answer.sentence
+        response.object_ids = list(answer.object_ids)
+
+    async def _remove_objects(self, request, response) -> None:
+        answer = await self._post(lambda reply: Remove(list(request.object_ids), reply))
+        response.code, response.sentence = int(answer.code), answer.sentence
+        response.unknown_ids = list(answer.object_ids)
+
+    async def _list_objects(self, request, response) -> None:
+        closed = self._node.closed(adding=False)
+        if closed:
+            response.code, response.sentence = int(closed[0]), closed[1]
+            return
+        header, tracks = self._node.newest
+        response.header = header or Header()
+        response.objects = [track_message(track, with_mask=False) for track in tracks]
+
+    async def _reset(self, request, response) -> None:
+        answer = await self._post(Reset)
+        response.success = answer.code is Code.OK
+        response.message = "" if response.success else f"{answer.code.name}: {answer.sentence}"
+
+    async def _enable(self, request, response) -> None:
+        self._node.enable(request.data)
+        response.success = True
+        response.message = "images are processed" if request.data else "images are ignored; objects are kept"
+
+    async def _post(self, make: Callable) -> Answer:
+        """Posts a Remove or Reset and waits for its answer."""
+
+        def post(reply: Callable) -> None:
+            def counted(answer: Answer) -> None:
+                self._node.counters.count_answer(answer.code.name)
+                reply(answer)
+
+            request, closed = make(counted), self._node.closed(adding=False)
+            if closed:
+                request.answer(*closed)
+            else:
+                self._post_request(request)
+
+        return await self._answer_of(post)
+
+    async def _answer_of(self, post: Callable[[Callable[[Answer], None]], None]) -> Answer:
+        """Calls `post` with a reply function that any thread may call, and waits without holding the executor."""
+        future = Future()
+        future.add_done_callback(lambda _: self._node.executor and self._node.executor.wake())
+        post(future.set_result)
+        return await future
+
+
+def _numbered(index: int, read: Callable[[], sam2.Prompt]) -> sam2.Prompt:
+    try:
+        return read()
+    except Refused as error:
+        raise Refused(error.reason, f"prompt {index}: {error}") from error

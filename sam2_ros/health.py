@@ -1,0 +1,264 @@
+"""Counters, and what they mean: a pure function from numbers to sentences, so that silence is always explained.
+
+`Counters` is written by the executor and the worker, `report` reads it. Knows no ROS. Times are nanoseconds of the
+steady clock, so a stopped /clock hides nothing.
+"""
+
+import threading
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from sam2_ros.params import Settings
+
+WINDOW = 100  # images that rates and percentiles are taken over
+PERSISTENT = 30  # late results in a row that make a warning an error
+DEFAULT_SEGMENT_BYTES = 512 * 1024  # of Fast DDS's shared memory; larger best-effort images are mostly lost
+SEGMENT_CURE = (
+    "start the camera with FASTDDS_DEFAULT_PROFILES_FILE=<share>/sam2_ros/config/fastdds_shm.xml, or let it publish "
+    "reliably"
+)
+
+
+class Level(IntEnum):
+    """Values are those of diagnostic_msgs/DiagnosticStatus."""
+
+    OK = 0
+    WARN = 1
+    ERROR = 2
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the diagnostics."""
+
+    name: str  # "images", "tracking", "requests"
+    level: Level
+    sentence: str
+    values: dict[str, str]
+
+
+def _recent() -> deque:
+    return deque(maxlen=WINDOW)
+
+
+@dataclass
+class Counters:
+    """Everything that is counted since the node started. Methods may be called from any thread."""
+
+    received: int = 0  # images
+    dropped: int = 0  # replaced by a newer one before they were processed
+    processed: int = 0
+    published: int = 0
+    ignored: int = 0  # while disabled
+    unstamped: int = 0
+    lost_on_the_way: int = 0  # the middleware says so
+    failures_in_a_row: int = 0
+    late_in_a_row: int = 0
+    refused_in_a_row: int = 0
+    objects: int = 0
+    largest_image_bytes: int = 0
+    last_image_ns: int = 0
+    busy_since_ns: int = 0  # 0 = idle
+    last_refusal: str = ""
+    last_failure: str = ""
+    incompatible_qos: str = ""  # the policy that a publisher does not offer
+    topic: str = ""  # subscribed; "" = none
+    reliability: str = ""  # asked for
+    publishers: int = 0
+    refused: Counter = field(default_factory=Counter)  # images, by reason
+    answers: Counter = field(default_factory=Counter)  # requests, by code
+    resets: Counter = field(default_factory=Counter)  # by cause
+    failures: Counter = field(default_factory=Counter)  # by kind
+    arrivals_ns: deque = field(default_factory=_recent)
+    outputs_ns: deque = field(default_factory=_recent)
+    ages_ns: deque = field(default_factory=_recent)  # from an image's arrival to its result
+    steps_ns: deque = field(default_factory=_recent)
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def receive_image(self, now_ns: int, size_bytes: int) -> None:
+        with self.lock:
+            self.received += 1
+            self.last_image_ns = now_ns
+            self.incompatible_qos = ""
+            self.arrivals_ns.append(now_ns)
+            self.largest_image_bytes = max(self.largest_image_bytes, size_bytes)
+
+    def refuse_image(self, reason: str, sentence: str) -> int:
+        """How many were refused for this reason so far."""
+        with self.lock:
+            self.refused[reason] += 1
+            self.refused_in_a_row += 1
+            self.last_refusal = sentence
+            return self.refused[reason]
+
+    def count_step(self, took_ns: int, objects: int) -> None:
+        with self.lock:
+            self.processed += 1
+            self.failures_in_a_row = self.refused_in_a_row = 0
+            self.steps_ns.append(took_ns)
+            self.objects = objects
+
+    def count_failed_step(self) -> int:
+        """How many failed in a row."""
+        with self.lock:
+            self.failures_in_a_row += 1
+            return self.failures_in_a_row
+
+    def count_failure(self, kind: str, sentence: str) -> int:
+        """How many of this kind so far."""
+        with self.lock:
+            self.failures[kind] += 1
+            self.last_failure = f"{kind}: {sentence}"
+            return self.failures[kind]
+
+    def count_output(self, arrived_ns: int, now_ns: int, max_age_s: float) -> None:
+        with self.lock:
+            self.published += 1
+            self.outputs_ns.append(now_ns)
+            self.ages_ns.append(now_ns - arrived_ns)
+            self.late_in_a_row = self.late_in_a_row + 1 if now_ns - arrived_ns > max_age_s * 1e9 else 0
+
+    def count_reset(self, cause: str) -> None:
+        with self.lock:
+            self.resets[cause] += 1
+            self.objects = 0
+
+    def count_answer(self, code: str) -> None:
+        with self.lock:
+            self.answers[code] += 1
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What the node is, as opposed to what it counted."""
+
+    state: str  # of its lifecycle: "unconfigured", "inactive", "active", "finalized"
+    phase: str  # of its worker; "" = there is none
+    sentence: str = ""  # of the worker
+    since_ns: int = 0  # when this state began
+    enabled: bool = True
+
+
+def report(counters: Counters, situation: Situation, settings: Settings, now_ns: int | None = None) -> list[Finding]:
+    """Why something, or nothing, comes out. Pure: the same numbers give the same sentences."""
+    now_ns = time.monotonic_ns() if now_ns is None else now_ns
+    with counters.lock:
+        return [
+            Finding("images", *_images(counters, situation, settings, now_ns), _image_values(counters, now_ns)),
+            Finding("tracking", *_tracking(counters, situation, settings, now_ns), _tracking_values(counters)),
+            Finding("requests", *_requests(counters), {code: str(n) for code, n in sorted(counters.answers.items())}),
+        ]
+
+
+def _images(c: Counters, situation: Situation, settings: Settings, now_ns: int) -> tuple[Level, str]:
+    if situation.state != "active":
+        return Level.OK, f"the node is {situation.state}; activate it to receive images"
+    last_ns = max(c.last_image_ns, situation.since_ns)
+    silent_s = (now_ns - last_ns) / 1e9
+    if silent_s > settings.image_timeout_s:
+        return Level.ERROR, f"no image for {silent_s:.1f} s: {_why_silent(c)}"
+    if c.refused_in_a_row:
+        level = Level.ERROR if c.refused_in_a_row > 5 else Level.WARN
+        return level, f"the last {c.refused_in_a_row} images were refused: {c.last_refusal}"
+    if not situation.enabled:
+        return Level.WARN, "disabled: images are ignored until ~/enable is called with true"
+    if c.lost_on_the_way > 0.1 * c.received:
+        return Level.WARN, f"{c.lost_on_the_way} images were lost on the way{_segment_hint(c, '; ')}"
+    if c.unstamped:
+        return Level.WARN, "images carry no stamp: prompts can only mean the next image"
+    rate = _rate(c.arrivals_ns)
+    return Level.OK, f"{rate:.1f} images/s" if rate else "waiting for images"
+
+
+def _why_silent(c: Counters) -> str:
+    if c.publishers == 0:
+        return f"nobody publishes {c.topic}; remap it, for example -r image:=/camera/image_raw"
+    if c.incompatible_qos:
+        return (
+            f"a publisher of {c.topic} does not offer our {c.incompatible_qos}; set image_reliability to auto or "
+            "best_effort"
+        )
+    hint = _segment_hint(c, "; ")
+    return f"{c.publishers} publisher(s) of {c.topic}, but nothing arrives{hint}"
+
+
+def _segment_hint(c: Counters, joint: str) -> str:
+    """The cure for images above the shared-memory segment, if that can be the cause."""
+    if c.reliability == "reliable" or 0 < c.largest_image_bytes <= DEFAULT_SEGMENT_BYTES:
+        return ""
+    return f"{joint}best-effort images above 512 KB are lost in Fast DDS's default shared memory: {SEGMENT_CURE}"
+
+
+def _tracking(c: Counters, situation: Situation, settings: Settings, now_ns: int) -> tuple[Level, str]:
+    if situation.phase in ("failed", "device lost"):
+        return Level.ERROR, situation.sentence
+    if situation.state != "active":
+        return Level.OK, f"the node is {situation.state}"
+    if situation.phase == "loading":
+        return Level.WARN, f"loading the model for {(now_ns - situation.since_ns) / 1e9:.0f} s"
+    busy_s = (now_ns - c.busy_since_ns) / 1e9 if c.busy_since_ns else 0.0
+    if busy_s > settings.hang_after_s:
+        return Level.ERROR, f"the network has been busy with one image for {busy_s:.1f} s"
+    if c.failures_in_a_row:
+        level = Level.ERROR if c.failures_in_a_row >= settings.max_failures else Level.WARN
+        return level, f"the last {c.failures_in_a_row} images failed: {c.last_failure}"
+    age_s = _percentile(c.ages_ns, 50) / 1e9
+    if c.late_in_a_row:
+        level = Level.ERROR if c.late_in_a_row >= PERSISTENT else Level.WARN
+        return level, f"results are late: {age_s:.2f} s old, max_age_s is {settings.max_age_s:g}; use a smaller model"
+    if c.objects == 0:
+        return Level.OK, "no object: prompt one on ~/prompts, ~/click or ~/add_objects"
+    return Level.OK, f"{c.objects} object(s), {_rate(c.outputs_ns):.1f} results/s, {age_s:.3f} s old"
+
+
+def _requests(c: Counters) -> tuple[Level, str]:
+    total = sum(c.answers.values())
+    if c.answers["INTERNAL"]:
+        return Level.WARN, f"{c.answers['INTERNAL']} of {total} requests failed inside the node: {c.last_failure}"
+    refused = total - c.answers["OK"]
+    return Level.OK, f"{total} answered, {refused} of them refused"
+
+
+def _image_values(c: Counters, now_ns: int) -> dict[str, str]:
+    values = {
+        "topic": c.topic,
+        "reliability": c.reliability,
+        "publishers": str(c.publishers),
+        "received": str(c.received),
+        "received per second": f"{_rate(c.arrivals_ns):.2f}",
+        "dropped for a newer one": str(c.dropped),
+        "ignored while disabled": str(c.ignored),
+        "lost on the way": str(c.lost_on_the_way),
+        "without stamp": str(c.unstamped),
+    }
+    return values | {f"refused: {reason}": str(n) for reason, n in sorted(c.refused.items())}
+
+
+def _tracking_values(c: Counters) -> dict[str, str]:
+    values = {
+        "objects": str(c.objects),
+        "processed": str(c.processed),
+        "published": str(c.published),
+        "published per second": f"{_rate(c.outputs_ns):.2f}",
+        "age p50 s": f"{_percentile(c.ages_ns, 50) / 1e9:.4f}",
+        "age p95 s": f"{_percentile(c.ages_ns, 95) / 1e9:.4f}",
+        "network p50 s": f"{_percentile(c.steps_ns, 50) / 1e9:.4f}",
+        "network p95 s": f"{_percentile(c.steps_ns, 95) / 1e9:.4f}",
+    }
+    values |= {f"reset: {cause}": str(n) for cause, n in sorted(c.resets.items())}
+    return values | {f"failed: {kind}": str(n) for kind, n in sorted(c.failures.items())}
+
+
+def _rate(times_ns: deque) -> float:
+    """Events per second between the first and the last."""
+    if len(times_ns) < 2 or times_ns[-1] == times_ns[0]:
+        return 0.0
+    return (len(times_ns) - 1) * 1e9 / (times_ns[-1] - times_ns[0])
+
+
+def _percentile(values: deque, percent: int) -> float:
+    """The nearest-rank percentile; 0 of nothing."""
+    ranked = sorted(values)
+    return ranked[min(len(ranked) * percent // 100, len(ranked) - 1)] if ranked else 0.0

@@ -1,0 +1,203 @@
+"""sensor_msgs/Image and CompressedImage -> (H, W, 3) uint8 RGB, or a named reason why not.
+
+`check` is cheap and runs where the message arrives; `to_rgb` does the work and runs where the pixels are needed.
+Knows encodings, strides and file headers. Does not know topics, stamps, or what the pixels are for.
+
+Encodings are those of `sensor_msgs/image_encodings.hpp`. Refused by name: those that do not say which channel is
+which (8UC3 and the like) and those that are not pictures (16UC1, 32FC1: depth by REP 118).
+"""
+
+import re
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+MIN_SIDE = 16  # pixels; one cell of the network's stride-16 grid at least
+SUPPORTED_FILES = ("jpeg", "jpg", "png")
+
+
+class Refused(Exception):
+    """An input that was dropped: `reason` is a short name to count, the message is a sentence for people."""
+
+    def __init__(self, reason: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How one encoding lies in memory, and what OpenCV calls its way to RGB (None: none needed)."""
+
+    dtype: type
+    channels: int
+    to_rgb: int | None
+    even: str = ""  # which of "w", "h" must be even
+    planes: float = 1.0  # rows in `data` per row of the image
+
+
+_LAYOUTS: dict[str, _Layout] = {  # by encoding
+    "rgb8": _Layout(np.uint8, 3, None),
+    "bgr8": _Layout(np.uint8, 3, cv2.COLOR_BGR2RGB),
+    "rgba8": _Layout(np.uint8, 4, cv2.COLOR_RGBA2RGB),
+    "bgra8": _Layout(np.uint8, 4, cv2.COLOR_BGRA2RGB),
+    "mono8": _Layout(np.uint8, 1, cv2.COLOR_GRAY2RGB),
+    "8UC1": _Layout(np.uint8, 1, cv2.COLOR_GRAY2RGB),
+    "rgb16": _Layout(np.uint16, 3, None),
+    "bgr16": _Layout(np.uint16, 3, cv2.COLOR_BGR2RGB),
+    "rgba16": _Layout(np.uint16, 4, cv2.COLOR_RGBA2RGB),
+    "bgra16": _Layout(np.uint16, 4, cv2.COLOR_BGRA2RGB),
+    "mono16": _Layout(np.uint16, 1, cv2.COLOR_GRAY2RGB),
+    "bayer_rggb8": _Layout(np.uint8, 1, cv2.COLOR_BayerRGGB2RGB),
+    "bayer_bggr8": _Layout(np.uint8, 1, cv2.COLOR_BayerBGGR2RGB),
+    "bayer_gbrg8": _Layout(np.uint8, 1, cv2.COLOR_BayerGBRG2RGB),
+    "bayer_grbg8": _Layout(np.uint8, 1, cv2.COLOR_BayerGRBG2RGB),
+    "bayer_rggb16": _Layout(np.uint16, 1, cv2.COLOR_BayerRGGB2RGB),
+    "bayer_bggr16": _Layout(np.uint16, 1, cv2.COLOR_BayerBGGR2RGB),
+    "bayer_gbrg16": _Layout(np.uint16, 1, cv2.COLOR_BayerGBRG2RGB),
+    "bayer_grbg16": _Layout(np.uint16, 1, cv2.COLOR_BayerGRBG2RGB),
+    "uyvy": _Layout(np.uint8, 2, cv2.COLOR_YUV2RGB_UYVY, even="w"),
+    "yuv422": _Layout(np.uint8, 2, cv2.COLOR_YUV2RGB_UYVY, even="w"),
+    "yuyv": _Layout(np.uint8, 2, cv2.COLOR_YUV2RGB_YUYV, even="w"),
+    "yuv422_yuy2": _Layout(np.uint8, 2, cv2.COLOR_YUV2RGB_YUYV, even="w"),
+    "nv12": _Layout(np.uint8, 1, cv2.COLOR_YUV2RGB_NV12, even="wh", planes=1.5),
+    "nv21": _Layout(np.uint8, 1, cv2.COLOR_YUV2RGB_NV21, even="wh", planes=1.5),
+    "nv24": _Layout(np.uint8, 1, cv2.COLOR_YUV2RGB_UYVY, planes=3.0),
+}
+SUPPORTED_ENCODINGS = tuple(_LAYOUTS)
+
+
+def check(msg, max_pixels: int) -> None:
+    """Raises Refused unless `to_rgb(msg)` can work: every reason but a broken file is found here, without a copy.
+
+    msg: Image or CompressedImage. Reasons: empty_image, too_small, too_large, encoding, bad_size, bad_step,
+    short_data, size_mismatch, bigendian; for compressed images format, decode.
+    """
+    if hasattr(msg, "format"):
+        _check_file(msg, max_pixels)
+    else:
+        _check_image(msg, max_pixels)
+
+
+def to_rgb(msg) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a message that passed `check`.
+
+    rgb8 is not copied: the array shares the memory of `msg.data`, rows `msg.step` bytes apart. 16-bit channels are
+    scaled by 255/65535 and rounded; YUV is BT.601 with limited range; alpha is dropped. Raises Refused("decode") if
+    the bytes of a compressed image turn out to be broken.
+    """
+    return _decode_file(msg) if hasattr(msg, "format") else _convert(msg)
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width == 0 or height == 0:
+        raise Refused("empty_image", f"image of {width}x{height} pixels: expected at least {MIN_SIDE}x{MIN_SIDE}")
+    if min(width, height) < MIN_SIDE:
+        raise Refused("too_small", f"image of {width}x{height} pixels: expected at least {MIN_SIDE}x{MIN_SIDE}")
+    if width * height > max_pixels:
+        raise Refused(
+            "too_large", f"image of {width}x{height} pixels: expected at most max_pixels = {max_pixels}; raise it or "
+            "publish a smaller image"
+        )  # fmt: skip
+
+
+def _check_image(msg, max_pixels: int) -> None:
+    _check_size(msg.width, msg.height, max_pixels)
+    layout = _LAYOUTS.get(msg.encoding)
+    if layout is None:
+        raise Refused(
+            "encoding", f"encoding {msg.encoding!r} is not a picture or does not say which channel is which: expected "
+            f"one of {', '.join(SUPPORTED_ENCODINGS)}"
+        )  # fmt: skip
+    if ("w" in layout.even and msg.width % 2) or ("h" in layout.even and msg.height % 2):
+        raise Refused("bad_size", f"{msg.encoding} image of {msg.width}x{msg.height}: its chroma needs even sides")
+    if msg.is_bigendian and layout.dtype is not np.uint8:
+        raise Refused("bigendian", f"{msg.encoding} image is big-endian: expected is_bigendian = 0")
+    row_bytes = msg.width * layout.channels * np.dtype(layout.dtype).itemsize
+    if msg.step < row_bytes:
+        raise Refused("bad_step", f"step {msg.step}: a row of {msg.width} {msg.encoding} pixels has {row_bytes} bytes")
+    expected, got = int(msg.step * msg.height * layout.planes), len(msg.data)
+    if got != expected:
+        raise Refused(
+            "short_data" if got < expected else "size_mismatch",
+            f"{got} bytes of data: step {msg.step} x height {msg.height} of {msg.encoding} are {expected}",
+        )
+
+
+def _convert(msg) -> np.ndarray:
+    """Each layout as a strided view of `msg.data`, then one OpenCV call."""
+    layout = _LAYOUTS[msg.encoding]
+    data = np.frombuffer(msg.data, np.uint8)
+    if msg.encoding == "nv24":
+        return _nv24_to_rgb(data, msg)
+    item = np.dtype(layout.dtype).itemsize
+    rows = int(msg.height * layout.planes)
+    pixels = _rows(data, rows, msg.width * layout.channels * item, msg.step)
+    if msg.step % item:  # OpenCV takes no rows that start in the middle of a number
+        pixels = np.ascontiguousarray(pixels)
+    pixels = pixels.view(layout.dtype).reshape(rows, msg.width, layout.channels)  # (H, W, C), still a view
+    rgb = pixels if layout.to_rgb is None else cv2.cvtColor(pixels, layout.to_rgb)  # (H, W, 3)
+    return rgb if rgb.dtype == np.uint8 else cv2.convertScaleAbs(rgb, alpha=255 / 65535)
+
+
+def _rows(data: np.ndarray, rows: int, row_bytes: int, step: int) -> np.ndarray:
+    """(rows, row_bytes) uint8 view of rows that start `step` bytes apart, whatever the padding."""
+    return data.reshape(rows, step)[:, :row_bytes]
+
+
+def _nv24_to_rgb(data: np.ndarray, msg) -> np.ndarray:
+    """OpenCV has no 4:4:4: each pixel becomes two equal ones of 4:2:2, and every second result is kept."""
+    luma_bytes = msg.step * msg.height
+    luma = _rows(data[:luma_bytes], msg.height, msg.width, msg.step)  # (H, W)
+    chroma = _rows(data[luma_bytes:], msg.height, 2 * msg.width, 2 * msg.step)  # (H, 2W), Cb and Cr by turns
+    packed = np.stack([chroma[:, 0::2], luma, chroma[:, 1::2], luma], axis=-1)  # (H, W, 4)
+    rgb = cv2.cvtColor(packed.reshape(msg.height, 2 * msg.width, 2), cv2.COLOR_YUV2RGB_UYVY)  # (H, 2W, 3)
+    return np.ascontiguousarray(rgb[:, ::2])
+
+
+def _check_file(msg, max_pixels: int) -> None:
+    """The format string, the size in the file's own header and the end mark: a cut file never reaches the decoder."""
+    words = re.findall(r"\w+", msg.format.lower())
+    if not any(word in SUPPORTED_FILES for word in words) or "compresseddepth" in words:
+        raise Refused("format", f"compressed image of format {msg.format!r}: expected jpeg or png")
+    data = memoryview(msg.data)
+    if len(data) == 0:
+        raise Refused("empty_image", f"compressed image ({msg.format}) without data")
+    size = _png_size(data) or _jpeg_size(data)
+    if size is None:
+        raise Refused("decode", f"compressed image ({msg.format}) of {len(data)} bytes: no complete jpeg or png")
+    _check_size(*size, max_pixels)
+
+
+def _png_size(data: memoryview) -> tuple[int, int] | None:
+    """(width, height) of a complete PNG file (PNG specification, 5.2 and 11.2.2), or None."""
+    if bytes(data[:8]) != b"\x89PNG\r\n\x1a\n" or bytes(data[-8:-4]) != b"IEND" or len(data) < 33:
+        return None
+    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+
+
+def _jpeg_size(data: memoryview) -> tuple[int, int] | None:
+    """(width, height) of a complete JPEG file (ITU-T T.81, B.1.1 and B.2.2), or None."""
+    if bytes(data[:2]) != b"\xff\xd8" or b"\xff\xd9" not in bytes(data[-64:]):  # some cameras pad after the end mark
+        return None
+    at = 2
+    while at + 9 < len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
+            return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
+        at += 2 + length
+    return None
+
+
+def _decode_file(msg) -> np.ndarray:
+    try:
+        image = cv2.imdecode(np.frombuffer(msg.data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise Refused("decode", f"compressed image ({msg.format}) of {len(msg.data)} bytes cannot be decoded")
+    # image_transport: "<source>; jpeg compressed <what the encoder was given>". An encoder that was handed RGB as if
+    # it were BGR has swapped the channels in the file.
+    if re.search(r"compressed\s+rgb", msg.format.lower()):
+        return image
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -1,0 +1,31 @@
+"""Pixels and times -> messages. Knows how rclpy wants its bytes; knows nothing of tracks, and not `sam2`."""
+
+import array
+
+import cv2
+import numpy as np
+from builtin_interfaces.msg import Time
+from sensor_msgs.msg import CompressedImage, Image
+
+
+def image_message(header, pixels: np.ndarray, encoding: str) -> Image:
+    """pixels: (H, W) or (H, W, C) uint8. No row padding."""
+    pixels = np.ascontiguousarray(pixels)
+    data = array.array("B")  # the one type that rclpy takes without looking at every byte
+    data.frombytes(memoryview(pixels).cast("B"))
+    height, width = pixels.shape[:2]
+    return Image(
+        header=header, height=height, width=width, encoding=encoding, step=pixels.strides[0], is_bigendian=0, data=data
+    )
+
+
+def jpeg_message(header, rgb: np.ndarray, quality: int) -> CompressedImage:
+    """rgb: (H, W, 3) uint8."""
+    ok, encoded = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    data = array.array("B")
+    data.frombytes(memoryview(encoded).cast("B"))
+    return CompressedImage(header=header, format="rgb8; jpeg compressed bgr8", data=data)
+
+
+def time_message(nanoseconds: int) -> Time:
+    return Time(sec=nanoseconds // 1_000_000_000, nanosec=nanoseconds % 1_000_000_000)

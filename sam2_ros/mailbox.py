@@ -1,0 +1,177 @@
+"""What waits for the worker: the newest image, and requests in order of arrival, each answered exactly once.
+
+Knows threads. Does not know ROS topics or services, nor what an image or a prompt contains. Times are nanoseconds of
+the steady clock unless they are stamps.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import sam2
+
+
+class Code(IntEnum):
+    """How a request ended; names and values are those of `sam2_ros/msg/PromptResult`."""
+
+    OK = 0
+    BAD_INPUT = 1
+    STALE = 2
+    UNKNOWN_OBJECT = 3
+    LIMIT_REACHED = 4
+    NOT_ACTIVE = 5
+    LOADING = 6
+    BUSY = 7
+    STOPPING = 8
+    NO_IMAGE = 9
+    INTERNAL = 10
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: Code
+    sentence: str = ""  # for people; "" when OK
+    object_ids: tuple[str, ...] = ()  # Add: the objects prompted, in the order asked; Remove: those not known
+    labels: tuple[int, ...] = ()  # Add: their values in the label mask
+    header: Any = None  # Add: that of the image the prompts were applied to, or None
+
+
+class Request:
+    """Something asked of the worker. `reply` may be called from any thread; only the first answer counts.
+
+    reply: called with the Answer. It must return at once.
+    """
+
+    object_ids: set[str] | None = None  # whom it is about; None = all objects
+
+    def __init__(self, reply: Callable[[Answer], None]) -> None:
+        self.asked_ns = time.monotonic_ns()
+        self.answered = False
+        self._reply = reply
+        self._lock = threading.Lock()
+
+    def answer(self, code: Code, sentence: str = "", **more) -> None:
+        with self._lock:
+            if self.answered:
+                return
+            self.answered = True
+        self._reply(Answer(code, sentence, **more))
+
+
+class Add(Request):
+    """Prompt objects, all or nothing.
+
+    deadline_ns: when it is answered, whether an image came or not.
+    """
+
+    def __init__(self, prompts: "list[sam2.Prompt]", deadline_ns: int, reply: Callable[[Answer], None]) -> None:
+        super().__init__(reply)
+        self.prompts = prompts
+        self.deadline_ns = deadline_ns
+
+    @property
+    def object_ids(self) -> set[str]:
+        return {prompt.object_id for prompt in self.prompts}
+
+
+class Remove(Request):
+    """Forget objects."""
+
+    def __init__(self, object_ids: list[str], reply: Callable[[Answer], None]) -> None:
+        super().__init__(reply)
+        self.object_ids = set(object_ids)
+
+
+class Reset(Request):
+    """Forget all objects."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """An image message that passed `image_in.check`."""
+
+    message: Any  # sensor_msgs/Image or CompressedImage
+    stamp_ns: int
+    arrived_ns: int
+    new_stream: bool = False  # the clock jumped: nothing before this image belongs to it
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the worker takes at once."""
+
+    arrival: Arrival | None = None
+    requests: list[Request] = field(default_factory=list)
+
+
+class Mailbox:
+    """At most one image, always the newest, and at most `max_requests` requests."""
+
+    def __init__(self, max_requests: int) -> None:
+        self.max_requests = max_requests
+        self._changed = threading.Condition()
+        self._arrival: Arrival | None = None
+        self._requests: list[Request] = []
+        self._in_hand = 0  # requests the worker took and has not finished with
+        self._woken = False
+        self._closed = False
+
+    def post_image(self, arrival: Arrival) -> bool:
+        """Puts the newest image in; True if it took the place of one that will never be processed."""
+        with self._changed:
+            dropped = self._arrival is not None
+            if dropped and self._arrival.new_stream:  # the event must not be dropped with its image
+                arrival = replace(arrival, new_stream=True)
+            self._arrival = arrival
+            self._changed.notify()
+        return dropped
+
+    def post_request(self, request: Request) -> None:
+        """Queues a request, or answers it BUSY if `max_requests` wait already, or STOPPING after `close`."""
+        with self._changed:
+            code = Code.STOPPING if self._closed else None
+            if code is None and len(self._requests) + self._in_hand >= self.max_requests:
+                code = Code.BUSY
+            if code is None:
+                self._requests.append(request)
+                self._changed.notify()
+        if code is Code.STOPPING:
+            request.answer(code, "the node is stopping")
+        elif code is Code.BUSY:
+            request.answer(code, f"{self.max_requests} requests are waiting already; ask again")
+
+    def take(self, timeout_s: float, in_hand: int = 0) -> Work:
+        """Waits for an image, a request or `wake`, and takes all there is; empty after `timeout_s`.
+
+        in_hand: requests the caller still holds from before; they count against `max_requests`.
+        """
+        with self._changed:
+            self._in_hand = in_hand
+            self._changed.wait_for(lambda: self._arrival or self._requests or self._woken, timeout_s)
+            work = Work(self._arrival, self._requests)
+            self._arrival, self._requests, self._woken = None, [], False
+            self._in_hand = in_hand + len(work.requests)
+        return work
+
+    def wake(self) -> None:
+        """Makes the present or next `take` return."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify()
+
+    def close(self) -> list[Request]:
+        """Nothing is taken in any more; returns the requests that nobody took."""
+        with self._changed:
+            self._closed = True
+            left, self._requests, self._arrival = self._requests, [], None
+        return left
+
+    def discard_image(self) -> bool:
+        """Throws the waiting image away; True if there was one."""
+        with self._changed:
+            there, self._arrival = self._arrival is not None, None
+        return there

@@ -1,0 +1,96 @@
+"""The process: signals, executor, exit code. Knows no topic.
+
+SIGINT and SIGTERM end it with 0 in every state, without a traceback; a second one ends it at once. A lost device ends
+it with 70, for a supervisor to start it again.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from typing import NoReturn
+
+FAREWELL_S = 0.5  # to send the last answers
+EXIT_AT_ONCE = 130
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # glibc, malloc.h
+KEEP_BYTES = 1 << 30
+
+
+class _Signals:
+    """Notes the first signal; ends the process at the second, and at the first while there is nothing to put in order.
+
+    Own handlers: those of rclpy raise KeyboardInterrupt wherever the interpreter happens to be, or end the context
+    before the last answers are sent.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+        self.is_starting = True
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number, frame) -> None:
+        if self.came:
+            os._exit(EXIT_AT_ONCE)
+        if self.is_starting:
+            os._exit(0)
+        self.came = True
+
+
+def _keep_freed_memory() -> None:
+    """Tells glibc to reuse image-sized buffers.
+
+    By default it gives them back to the kernel and gets them again, page by page, for every image: at 1280x720 that
+    takes longer than everything the node does with them. What is kept is bounded by the busiest moment.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+    if mallopt is not None:
+        mallopt(M_ARENA_MAX, 1)
+        mallopt(M_MMAP_THRESHOLD, KEEP_BYTES)
+        mallopt(M_TRIM_THRESHOLD, KEEP_BYTES)
+
+
+def main(argv: list[str] | None = None, make_tracker=None) -> NoReturn:
+    """Runs the node until it is told to stop, and ends the process. argv: ROS arguments, default those given.
+
+    make_tracker: what `TrackNode` takes instead of a network.
+    """
+    signals = _Signals()  # before the imports, which take seconds
+    _keep_freed_memory()
+    # Threads that wait for each other by spinning take the processor from those they wait for, as soon as anything else
+    # runs on the machine; then the network takes ten times as long. Read when the library is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    sys.setswitchinterval(0.0005)  # the worker must not wait 5 ms for the executor's bookkeeping
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
+
+    from sam2_ros.node import TrackNode, load_tracker
+
+    signals.is_starting = False
+    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    node = TrackNode(make_tracker or load_tracker)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    if node.settings.autostart:
+        node.autostart()
+    # The node's own timer makes spin_once return often enough for a signal to be seen.
+    while not signals.came and not node.done.done():
+        executor.spin_once(timeout_sec=0.2)
+    code = node.done.result() if node.done.done() else 0
+    node.stop()
+    farewell = time.monotonic() + FAREWELL_S
+    while node.has_waiting_clients and time.monotonic() < farewell:
+        executor.spin_once(timeout_sec=0.05)
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The interpreter would take torch apart first, for up to a second, and trip over a network that is still busy.
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

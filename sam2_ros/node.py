@@ -1,0 +1,261 @@
+"""The lifecycle node: its states, and who is wired to whom in each.
+
+Unconfigured: services answer that they cannot. Inactive: a worker loads the model and waits. Active: images come in,
+results go out. Deactivating keeps the objects, cleaning up lets the model go. Callbacks never wait for the network.
+"""
+
+import functools
+import time
+import traceback
+from collections.abc import Callable
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.qos import QoSProfile
+from rclpy.task import Future
+
+import sam2
+from sam2_ros import health, params
+from sam2_ros.camera import Camera
+from sam2_ros.doors import Doors
+from sam2_ros.health import Counters, Situation
+from sam2_ros.mailbox import Code, Mailbox
+from sam2_ros.params import Settings
+from sam2_ros.track_out import Outputs
+from sam2_ros.worker import Phase, Worker
+
+TICK_S = 0.2  # how often the publishers of the image are looked at
+TICKS_PER_REPORT = 5
+STOP_TIMEOUT_S = 2.0  # for the image in hand
+EXIT_DEVICE_LOST = 70
+WARM_UP_SHAPE = (480, 640, 3)
+
+
+def load_tracker(settings: Settings) -> "sam2.Tracker":
+    """The tracker that the parameters ask for. Raises Sam2Error with the reason why not."""
+    model = sam2.load_model(
+        settings.model,
+        checkpoint=settings.checkpoint or None,
+        device=settings.device,
+        precision=settings.precision,
+    )
+    limits = sam2.Limits(
+        max_objects=settings.max_objects,
+        prompted_memories=settings.prompted_memories,
+        history_frames=settings.history_frames,
+        history_s=settings.history_s,
+        occluded_after=settings.occluded_after,
+        lost_after_s=settings.lost_after_s,
+    )
+    warm_up(sam2.Tracker(model, limits=limits, sticky_corrections=True))
+    return sam2.Tracker(model, limits=limits, sticky_corrections=True)
+
+
+def warm_up(tracker: "sam2.Tracker") -> None:
+    """Takes a tracker through all it will ever do, a prompt and a memory, so that the first image is not the slow one.
+
+    The tracker is to be thrown away: it has given out a label.
+    """
+    frame = sam2.Frame(np.zeros(WARM_UP_SHAPE, np.uint8))
+    tracker.step(frame, [sam2.Prompt("warm-up", points_xy=[(320, 240)], labels=[1])])
+    tracker.step(frame)
+
+
+def _transition(callback: Callable) -> Callable:
+    """A transition whose exceptions are logged (rclpy swallows them) and leave the node in the state before."""
+
+    @functools.wraps(callback)
+    def guarded(self, state):
+        try:
+            return callback(self, state)
+        except Exception:
+            self.get_logger().error(f"{callback.__name__} failed:\n{traceback.format_exc()}")
+            return TransitionCallbackReturn.FAILURE
+
+    return guarded
+
+
+class TrackNode(LifecycleNode):
+    """Images in, tracks out. `done` is finished with an exit code when only a new process can go on.
+
+    make_tracker: called with the settings in the worker's thread.
+    """
+
+    def __init__(self, make_tracker: Callable[[Settings], "sam2.Tracker"] = load_tracker, **kwargs) -> None:
+        super().__init__("sam2", **kwargs)
+        self.done = Future()
+        self.counters = Counters()
+        self.settings = params.declare(self, self._on_settings)
+        self.mailbox: Mailbox | None = None
+        self._make_tracker = make_tracker
+        self._worker: Worker | None = None
+        self._outputs: Outputs | None = None
+        self._state, self._since_ns, self._enabled = "unconfigured", time.monotonic_ns(), True
+        self._trouble: tuple[str, str] = ("", "")  # phase and sentence of a worker that had to be let go
+        self._camera = Camera(self, self.settings, self.counters, lambda: self._enabled)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=1))
+        self._doors = Doors(self)
+        self._worker_changed = self.create_guard_condition(self._on_worker_changed)
+        # A steady clock: a simulation that stands still must not silence the diagnostics.
+        self._ticks = 0
+        self._timer = self.create_timer(TICK_S, self._on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def autostart(self) -> None:
+        """Configures and activates; what fails has been logged and shows in the diagnostics."""
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    @_transition
+    def on_configure(self, state) -> TransitionCallbackReturn:
+        self._trouble = ("", "")
+        sam2.find_config(self.settings.model)  # the one mistake that can be told without loading anything
+        self._outputs = Outputs(self._create_output, self.settings)
+        self.mailbox = Mailbox(self.settings.prompt_queue)
+        self._worker = Worker(
+            lambda settings=self.settings: self._make_tracker(settings), self.mailbox, self.settings, self.counters,
+            self._outputs.publish, self._worker_changed.trigger, self.get_logger(),
+        )  # fmt: skip
+        self._worker.start()
+        return self._enter("inactive")
+
+    @_transition
+    def on_activate(self, state) -> TransitionCallbackReturn:
+        super().on_activate(state)
+        self._outputs.open()
+        self._camera.open(self.mailbox)
+        return self._enter("active")
+
+    @_transition
+    def on_deactivate(self, state) -> TransitionCallbackReturn:
+        self._camera.close()
+        self._outputs.close()
+        super().on_deactivate(state)
+        return self._enter("inactive")
+
+    @_transition
+    def on_cleanup(self, state) -> TransitionCallbackReturn:
+        if not self._let_go():
+            self.get_logger().error(f"the network is still busy after {STOP_TIMEOUT_S} s; try again")
+            return TransitionCallbackReturn.FAILURE
+        return self._enter("unconfigured")
+
+    @_transition
+    def on_shutdown(self, state) -> TransitionCallbackReturn:
+        self._camera.close()
+        self._let_go()
+        return self._enter("finalized")
+
+    def on_error(self, state) -> TransitionCallbackReturn:
+        return TransitionCallbackReturn.SUCCESS
+
+    def stop(self) -> None:
+        """Ends the worker, in whatever state, if it ends in time."""
+        self._camera.close()
+        self._enter("finalized")
+        self._let_go()
+
+    @property
+    def has_waiting_clients(self) -> bool:
+        """Whether a service has not sent its response yet."""
+        return self._doors.waiting_clients > 0
+
+    def _let_go(self) -> bool:
+        """Ends worker and outputs; False, and both are kept, if the worker does not end in time."""
+        if self._worker is not None and not self._worker.stop(STOP_TIMEOUT_S):
+            return False
+        self._worker = self.mailbox = None
+        if self._outputs is not None:
+            self._outputs.close()
+            for publisher in self._outputs.publishers.values():
+                self.destroy_lifecycle_publisher(publisher)
+        self._outputs = None
+        return True
+
+    def _enter(self, state: str) -> TransitionCallbackReturn:
+        self._state, self._since_ns = state, time.monotonic_ns()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _create_output(self, kind, topic: str, depth: int):
+        # A group remembers every entity it ever had, so what comes and goes has one of its own.
+        group = MutuallyExclusiveCallbackGroup()
+        return self.create_lifecycle_publisher(kind, topic, QoSProfile(depth=depth), callback_group=group)
+
+    def _on_settings(self, settings: Settings) -> None:
+        self.settings = settings
+        if self._worker is not None:
+            self._worker.settings = settings
+            self._outputs.settings = settings
+
+    def _on_worker_changed(self) -> None:
+        """On the executor, some time after the worker's phase changed."""
+        worker = self._worker
+        if worker is None:
+            return
+        if worker.phase is Phase.READY:
+            self.get_logger().info(worker.sentence)
+        elif worker.phase in (Phase.FAILED, Phase.DEVICE_LOST):
+            self.get_logger().error(worker.sentence)
+            self._trouble = (worker.phase.value, worker.sentence)
+            if self._state == "active":
+                self.trigger_deactivate()
+            if self._state == "inactive":
+                self.trigger_cleanup()
+            if worker.phase is Phase.DEVICE_LOST and not self.done.done():
+                self.done.set_result(EXIT_DEVICE_LOST)
+
+    def _on_tick(self) -> None:
+        self._camera.tick()
+        self._doors.tick()
+        self._ticks += 1
+        if self._ticks % TICKS_PER_REPORT == 0:
+            self._report()
+
+    def _report(self) -> None:
+        phase, sentence = self._trouble
+        if self._worker is not None:
+            phase, sentence = self._worker.phase.value, self._worker.sentence
+        situation = Situation(self._state, phase, sentence, self._since_ns, self._enabled)
+        message = DiagnosticArray()
+        message.header.stamp = self.get_clock().now().to_msg()
+        for finding in health.report(self.counters, situation, self.settings):
+            message.status.append(
+                DiagnosticStatus(
+                    level=bytes([finding.level]), name=f"{self.get_fully_qualified_name()}: {finding.name}",
+                    message=finding.sentence, hardware_id=self._camera.frame_id,
+                    values=[KeyValue(key=key, value=value) for key, value in finding.values.items()],
+                )
+            )  # fmt: skip
+        self._diagnostics.publish(message)
+
+    # What the doors ask.
+
+    def closed(self, adding: bool) -> tuple[Code, str] | None:
+        if self._state == "finalized":
+            return Code.STOPPING, "the node is shutting down"
+        if self._state != "active":
+            return Code.NOT_ACTIVE, f"the node is {self._state}; activate it (ros2 lifecycle set)"
+        if self._worker.phase is Phase.LOADING:
+            return Code.LOADING, "the model is being loaded; ask again"
+        if self._worker.phase is not Phase.READY:
+            return Code.INTERNAL, self._worker.sentence
+        if adding and not self._enabled:
+            return Code.NOT_ACTIVE, "disabled: call ~/enable with true"
+        if adding and not self.counters.received and not self.count_publishers(self.counters.topic):
+            return Code.NO_IMAGE, f"nobody publishes {self.counters.topic}"
+        return None
+
+    @property
+    def camera_frame(self) -> str:
+        """frame_id of the newest image; "" before the first."""
+        return self._camera.frame_id
+
+    @property
+    def newest(self) -> tuple:
+        """Header and tracks of the newest result; (None, []) if there is none."""
+        return self._outputs.newest if self._outputs else (None, [])
+
+    def enable(self, on: bool) -> None:
+        self._enabled = on

@@ -1,0 +1,101 @@
+"""Tracks drawn on their image, for people: colour, outline, name and state of each object.
+
+Knows pictures. Does not know messages. An object that is out of sight leaves a dashed box where it was last seen.
+"""
+
+import colorsys
+
+import cv2
+import numpy as np
+
+import sam2
+
+GOLDEN_RATIO = 0.618034  # steps of it around the colour circle keep neighbours apart, however many there are
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+STATE_WORDS = {
+    sam2.State.VISIBLE: "",
+    sam2.State.OCCLUDED: "occluded",
+    sam2.State.LOST: "lost",
+    sam2.State.INVALID: "no answer",
+}
+
+
+def colour_of(label: int) -> tuple[int, int, int]:
+    """(R, G, B) of an object for as long as it lives; label 1..254."""
+    hue = (0.54 + label * GOLDEN_RATIO) % 1.0
+    lightness = (0.58, 0.68, 0.50)[label % 3]
+    return tuple(round(255 * channel) for channel in colorsys.hls_to_rgb(hue, lightness, 0.85))
+
+
+class Overlay:
+    """Remembers, for objects that are out of sight only, where they were."""
+
+    def __init__(self) -> None:
+        self._box_by_id: dict[str, tuple[int, int, int, int]] = {}  # x, y, width, height in pixels
+
+    def draw(self, rgb: np.ndarray, tracks: list[sam2.Track], opacity: float) -> np.ndarray:
+        """A new (H, W, 3) uint8 RGB picture of one image. opacity: of the masks, 0..1."""
+        picture = np.array(rgb)  # (H, W, 3); a copy, the image belongs to its message
+        scale = max(min(rgb.shape[:2]) / 480, 0.5)  # of lines and letters
+        self._box_by_id = {track.object_id: self._box(track) for track in tracks if self._box(track)}
+        for track in tracks:
+            if track.state is sam2.State.VISIBLE:
+                _paint(picture, track, opacity, scale)
+        for track in tracks:
+            box = self._box_by_id.get(track.object_id)
+            if box and track.state is not sam2.State.VISIBLE:
+                _dashed_box(picture, box, colour_of(track.label), scale)
+        for track in tracks:
+            box = self._box_by_id.get(track.object_id)
+            if box:
+                _chip(picture, track, box, scale)
+        return picture
+
+    def _box(self, track: sam2.Track) -> tuple[int, int, int, int] | None:
+        box = sam2.bounding_box(track.mask) if track.state is sam2.State.VISIBLE else None
+        return box or self._box_by_id.get(track.object_id)
+
+
+def _paint(picture: np.ndarray, track: sam2.Track, opacity: float, scale: float) -> None:
+    """The mask in its colour, with a light rim around a dark one so that it stands out on anything."""
+    box = sam2.bounding_box(track.mask)
+    if box is None:
+        return
+    x, y, width, height = box
+    inside = np.ascontiguousarray(track.mask[y : y + height, x : x + width])  # (height, width) bool
+    region = picture[y : y + height, x : x + width]  # (height, width, 3) view
+    colour = np.array(colour_of(track.label), np.float32)
+    mixed = cv2.addWeighted(region, 1 - opacity, np.broadcast_to(colour, region.shape).astype(np.uint8), opacity, 0)
+    cv2.copyTo(mixed, inside.view(np.uint8), region)
+    outlines, _ = cv2.findContours(inside.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x, y))
+    cv2.drawContours(picture, outlines, -1, (16, 16, 16), max(round(3 * scale), 2), cv2.LINE_AA)
+    cv2.drawContours(picture, outlines, -1, colour.tolist(), max(round(1.6 * scale), 1), cv2.LINE_AA)
+
+
+def _dashed_box(picture: np.ndarray, box: tuple[int, int, int, int], colour: tuple, scale: float) -> None:
+    x, y, width, height = box
+    corners = np.array([(x, y), (x + width, y), (x + width, y + height), (x, y + height)], np.float32)
+    dash, thickness = 8 * scale, max(round(2 * scale), 1)
+    for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        length = float(np.linalg.norm(end - start))
+        for at in np.arange(0, length, 2 * dash):
+            first, last = (start + (end - start) * min(t, length) / max(length, 1e-6) for t in (at, at + dash))
+            cv2.line(picture, tuple(map(round, first.tolist())), tuple(map(round, last.tolist())), colour, thickness)
+
+
+def _chip(picture: np.ndarray, track: sam2.Track, box: tuple[int, int, int, int], scale: float) -> None:
+    """Name, and state or confidence, on a plate above the object; kept inside the image."""
+    word = STATE_WORDS[track.state] or f"{track.presence:.0%}"
+    text = f"{track.object_id}  {word}" if track.object_id else word
+    size, thickness, pad = 0.45 * scale, max(round(scale), 1), round(4 * scale)
+    (text_width, text_height), base = cv2.getTextSize(text, FONT, size, thickness)
+    plate_width, plate_height = text_width + 2 * pad, text_height + base + 2 * pad
+    height, width = picture.shape[:2]
+    x = int(np.clip(box[0], 0, max(width - plate_width, 0)))
+    y = int(np.clip(box[1] - plate_height - pad, 0, max(height - plate_height, 0)))
+    plate = picture[y : y + plate_height, x : x + plate_width]
+    visible = track.state is sam2.State.VISIBLE
+    ground = colour_of(track.label) if visible else (40, 40, 40)
+    plate[:] = cv2.addWeighted(plate, 0.1, np.full_like(plate, ground), 0.9, 0)
+    ink = (16, 16, 16) if visible else colour_of(track.label)
+    cv2.putText(picture, text, (x + pad, y + pad + text_height), FONT, size, ink, thickness, cv2.LINE_AA)

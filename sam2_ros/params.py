@@ -1,0 +1,185 @@
+"""The node's parameters: one frozen dataclass whose fields are the table (default, range, unit, one sentence).
+
+`declare` makes them ROS parameters and validates changes; `to_yaml` writes `config/track.yaml`. Knows rclpy's
+parameter API. Does not know what the numbers are used for.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+
+def _parameter(default, sentence: str, *, span: tuple = (), choices: tuple = (), unit: str = "", live: bool = False):
+    """One row: span is (lowest, highest), both allowed; what is not `live` is fixed when the node starts."""
+    return field(default=default, metadata=dict(sentence=sentence, span=span, choices=choices, unit=unit, live=live))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every parameter by its ROS name."""
+
+    model: str = _parameter("nano", "Which network: nano, tiny, small, base_plus, large, or an official name.")
+    checkpoint: str = _parameter("", "Weights file (.safetensors or .pt); empty = the cached official one, or nano's.")
+    device: str = _parameter("auto", "Where the network runs: auto, cpu, cuda or cuda:N; auto = a GPU if there is one.")
+    precision: str = _parameter(
+        "auto", "Number format of the network; auto = the fastest that the device does well.",
+        choices=("auto", "fp32", "bf16", "fp16"),
+    )  # fmt: skip
+    autostart: bool = _parameter(True, "Configure and activate at once, without waiting for a lifecycle manager.")
+    image_transport: str = _parameter(
+        "raw", "What to subscribe to: raw = image, compressed = image/compressed.", choices=("raw", "compressed")
+    )
+    image_reliability: str = _parameter(
+        "auto", "Reliability of the image subscription; auto = reliable if every publisher is.",
+        choices=("auto", "reliable", "best_effort"),
+    )  # fmt: skip
+    max_pixels: int = _parameter(
+        33_177_600, "Larger images are refused before memory is spent on them.", span=(256, 268_435_456), unit="pixels"
+    )
+    max_objects: int = _parameter(16, "Prompts for more objects than this are refused.", span=(1, 254))
+    prompted_memories: int = _parameter(
+        4, "Prompted images each object remembers: the first and the newest of the others.", span=(1, 16)
+    )
+    history_frames: int = _parameter(
+        30,
+        "Processed images kept, so that a late prompt goes to the one it was made on, or the nearest to it.",
+        span=(1, 300),
+    )
+    history_s: float = _parameter(
+        2.0, "How far back in time images are kept for late prompts.", span=(0.0, 60.0), unit="s"
+    )
+    occluded_after: int = _parameter(
+        1, "Images in a row without the object before it counts as occluded.", span=(1, 300)
+    )
+    lost_after_s: float = _parameter(
+        5.0, "Time unseen after which an object counts as lost.", span=(0.0, 3600.0), unit="s"
+    )
+    prompt_queue: int = _parameter(
+        64, "Requests that may wait for the network; more are answered BUSY.", span=(1, 4096)
+    )
+    prompt_wait_s: float = _parameter(
+        2.0, "How long a request waits for its image before it is answered NO_IMAGE or STALE.",
+        span=(0.0, 60.0), unit="s", live=True,
+    )  # fmt: skip
+    clock_jump_s: float = _parameter(
+        5.0, "Stamps that go back, or ahead of the wall clock, by more start a new stream: objects are reset.",
+        span=(0.1, 3600.0), unit="s",
+    )  # fmt: skip
+    image_timeout_s: float = _parameter(
+        1.0, "No image for this long is an error in the diagnostics.", span=(0.1, 3600.0), unit="s", live=True
+    )
+    max_age_s: float = _parameter(
+        1.0, "Results published later than this after their image arrived are a warning in the diagnostics.",
+        span=(0.001, 60.0), unit="s", live=True,
+    )  # fmt: skip
+    hang_after_s: float = _parameter(
+        10.0,
+        "One image taking longer than this is an error in the diagnostics.",
+        span=(0.1, 3600.0),
+        unit="s",
+        live=True,
+    )
+    max_failures: int = _parameter(
+        5, "Images in a row that the network fails on before all objects are dropped.", span=(1, 1000), live=True
+    )
+    target: str = _parameter("", "Object shown on ~/target_mask; empty = the one with the lowest label.", live=True)
+    overlay_opacity: float = _parameter(
+        0.45, "How strongly masks are painted over the image on ~/overlay.", span=(0.0, 1.0), live=True
+    )
+    jpeg_quality: int = _parameter(80, "Quality of ~/overlay/compressed.", span=(1, 100), live=True)
+
+
+FIELDS = {row.name: row for row in dataclasses.fields(Settings)}  # by parameter name
+
+
+def refusal(name: str, value) -> str:
+    """Why `value` cannot be parameter `name`; "" if it can. The value has the parameter's type."""
+    rules = FIELDS[name].metadata
+    if rules["choices"] and value not in rules["choices"]:
+        return f"{name}: expected one of {', '.join(rules['choices'])}, got {value!r}"
+    if rules["span"]:
+        low, high = rules["span"]
+        if not math.isfinite(value) or not low <= value <= high:
+            return f"{name}: expected {low} to {high}{' ' + rules['unit'] if rules['unit'] else ''}, got {value}"
+    return ""
+
+
+def declare(node: Node, on_change: Callable[[Settings], None]) -> Settings:
+    """Declares every parameter on `node` and returns their values.
+
+    A change is refused with a sentence if `refusal` has one (rclpy itself refuses read-only parameters and other
+    types); an accepted one calls `on_change` with the new settings. Raises rclpy's InvalidParameterValueException or
+    InvalidParameterTypeException if a value given at start is refused.
+    """
+
+    def check(parameters: list[Parameter]) -> SetParametersResult:
+        sentences = [refusal(p.name, p.value) for p in parameters if p.name in FIELDS and p.value is not None]
+        sentence = "; ".join(filter(None, sentences))
+        return SetParametersResult(successful=not sentence, reason=sentence)
+
+    def changed(parameters: list[Parameter]) -> None:
+        if any(p.name in FIELDS for p in parameters):
+            on_change(read(node))
+
+    node.add_on_set_parameters_callback(check)
+    node.declare_parameters("", [(row.name, row.default, _descriptor(row)) for row in FIELDS.values()])
+    node.add_post_set_parameters_callback(changed)
+    return read(node)
+
+
+def read(node: Node) -> Settings:
+    return Settings(**{name: node.get_parameter(name).value for name in FIELDS})
+
+
+def describe(row: dataclasses.Field) -> str:
+    """The row's sentence with unit, range and whether it can change while the node runs."""
+    rules = row.metadata
+    notes = []
+    if rules["span"]:
+        notes.append(f"{rules['span'][0]} to {rules['span'][1]}{' ' + rules['unit'] if rules['unit'] else ''}")
+    if rules["choices"]:
+        notes.append(" | ".join(rules["choices"]))
+    notes.append("live" if rules["live"] else "read-only")
+    return f"{rules['sentence']} [{'; '.join(notes)}]"
+
+
+def to_yaml() -> str:
+    """The text of `config/track.yaml`: the whole table with its defaults."""
+    lines = [
+        "# Every parameter of the node with its default. Written by `python -m sam2_ros.params`; the table itself is",
+        "# in sam2_ros/params.py. read-only = fixed when the node starts, live = `ros2 param set` works at any time.",
+        "/**:",
+        "  ros__parameters:",
+    ]
+    for row in FIELDS.values():
+        value = {True: "true", False: "false"}.get(row.default, row.default) if row.type is bool else row.default
+        lines += [
+            f"    # {describe(row)}",
+            f'    {row.name}: "{value}"' if row.type is str else f"    {row.name}: {value}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _descriptor(row: dataclasses.Field) -> ParameterDescriptor:
+    rules = row.metadata
+    descriptor = ParameterDescriptor(
+        description=rules["sentence"],
+        additional_constraints=" | ".join(rules["choices"]),
+        read_only=not rules["live"],
+    )
+    if rules["span"] and row.type is float:
+        low, high = rules["span"]
+        descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+    elif rules["span"]:
+        low, high = rules["span"]
+        descriptor.integer_range = [IntegerRange(from_value=low, to_value=high)]
+    return descriptor
+
+
+if __name__ == "__main__":
+    print(to_yaml(), end="")

@@ -1,0 +1,91 @@
+"""`sam2_ros prompt`: sends one click, box or mask to a running node and prints its answer.
+
+Knows the node's service and nothing of what is behind it.
+"""
+
+import argparse
+import sys
+import time
+
+import cv2
+import numpy as np
+import rclpy
+from std_msgs.msg import Header
+
+from sam2_ros.image_out import image_message, time_message
+from sam2_ros.mailbox import Code
+from sam2_ros.msg import Prompt
+from sam2_ros.srv import AddObjects
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Raises SystemExit, as argparse does, for a line that says nothing to track."""
+    parser = argparse.ArgumentParser(
+        prog="sam2_ros prompt",
+        description="Tell a running node what to track. Coordinates are pixels of the camera image, from the top left.",
+        epilog="examples: sam2_ros prompt --click 320 240 --id cup;  sam2_ros prompt --box 100 80 220 300;  "
+        "sam2_ros prompt --id cup --click 320 240 --not 400 250",
+    )
+    pair, box = dict(nargs=2, type=float, metavar=("X", "Y"), default=[]), ("X0", "Y0", "X1", "Y1")
+    parser.add_argument("--click", action="append", help="a pixel on the object; may be given more than once", **pair)
+    parser.add_argument("--not", action="append", dest="not_on", help="a pixel that is not on it", **pair)
+    parser.add_argument("--box", nargs=4, type=float, metavar=box, default=[], help="a box around it")
+    parser.add_argument("--mask", help="image file of the camera image's size; not black = the object")
+    parser.add_argument("--id", default="", help="the object; without it, or unknown = a new one")
+    parser.add_argument("--class", default="", dest="class_name", help="what kind of thing it is")
+    parser.add_argument("--replace", action="store_true", help="forget what the object has and start from this")
+    parser.add_argument(
+        "--stamp", type=int, default=0, help="nanoseconds: stamp of the image it was made on; 0 = the next"
+    )
+    parser.add_argument("--node", default="/sam2", help="name of the node (default: %(default)s)")
+    parser.add_argument("--timeout", type=float, default=10.0, help="seconds to wait (default: %(default)s)")
+    args = parser.parse_args(argv)
+    if not (args.click or args.box or args.mask):
+        parser.error("nothing to track: give --click, --box or --mask")
+    return args
+
+
+def message(args: argparse.Namespace) -> Prompt:
+    """Raises SystemExit if the mask's file cannot be read."""
+    prompt = Prompt(
+        object_id=args.id, class_name=args.class_name, box_xyxy=args.box,
+        points_xy=[value for xy in [*args.click, *args.not_on] for value in xy],
+        point_labels=[1] * len(args.click) + [0] * len(args.not_on),
+        mode=Prompt.REPLACE if args.replace else Prompt.ADD,
+    )  # fmt: skip
+    prompt.header.stamp = time_message(args.stamp)
+    if args.mask:
+        pixels = cv2.imread(args.mask, cv2.IMREAD_GRAYSCALE)  # (H, W) uint8
+        if pixels is None:
+            sys.exit(f"sam2_ros prompt: {args.mask}: expected an image file")
+        prompt.mask = image_message(Header(), np.where(pixels > 0, 255, 0).astype(np.uint8), "mono8")
+    return prompt
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 if the object is tracked now, 1 if the node refused, 2 if it did not answer."""
+    args = parse(argv)
+    request = AddObjects.Request(prompts=[message(args)])
+    with rclpy.init(args=[]):
+        node = rclpy.create_node("sam2_prompt")
+        client = node.create_client(AddObjects, f"{args.node}/add_objects")
+        deadline = time.monotonic() + args.timeout
+        if not client.wait_for_service(args.timeout):
+            print(f"{client.srv_name} is not there: is the node running, and is its name {args.node}?", file=sys.stderr)
+            return 2
+        future = client.call_async(request)
+        rclpy.spin_until_future_complete(node, future, timeout_sec=deadline - time.monotonic())
+        node.destroy_node()
+    if not future.done():
+        print(f"no answer from {args.node} within {args.timeout:g} s", file=sys.stderr)
+        return 2
+    answer = future.result()
+    if answer.code != Code.OK:
+        print(f"{Code(answer.code).name}: {answer.sentence}", file=sys.stderr)
+        return 1
+    print(f"tracking {', '.join(answer.object_ids)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

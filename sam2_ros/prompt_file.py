@@ -1,0 +1,147 @@
+"""The prompts of a replay: a YAML file becomes prompts that wait for their frame. `FORMAT` is its documentation.
+
+Knows the file and what each entry must hold. Whether a prompt fits its image is the tracker's to say. Every error names
+the file, the entry and the field.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+
+import cv2
+import numpy as np
+import yaml
+
+import sam2
+
+FORMAT = """\
+the prompts file is a YAML list, one entry for each thing to point at:
+
+  - object_id: cup               # a new id makes an object; a known one refines it
+    frame: 0                     # number of the image in the source, from 0
+    points: [[320, 240]]         # pixels of the image, from the top left
+  - object_id: spoon
+    class_name: cutlery          # what kind of thing it is; may be left out
+    stamp: 12.345000000          # instead of frame: seconds, as in header.stamp; the first image at or after it
+    points: [[100, 80], [160, 90]]
+    labels: [1, 0]               # 1 = on the object, 0 = not on it; left out: all 1
+    box: [80, 60, 220, 140]      # x_min, y_min, x_max, y_max; with or without points
+  - object_id: plate
+    mask: masks/plate.png        # an image file beside this one, not black = the object; without points or box
+    mode: replace                # forget what the object has; left out: add
+
+without frame and stamp an entry means the first image.
+"""
+
+FIELDS = ("object_id", "class_name", "frame", "stamp", "points", "labels", "box", "mask", "mode")
+_MODES = {mode.value: mode for mode in sam2.PromptMode}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of the file; either `frame` or `stamp_ns` is given."""
+
+    name: str  # for people: where in the file it is, and its object
+    prompt: sam2.Prompt
+    frame: int | None
+    stamp_ns: int | None
+
+    def is_due(self, index: int, stamp_ns: int) -> bool:
+        """Whether it means image number `index`, or an earlier one that there was none of."""
+        return index >= self.frame if self.frame is not None else stamp_ns >= self.stamp_ns
+
+    @property
+    def place(self) -> str:
+        """The image it waits for, in words."""
+        return f"frame {self.frame}" if self.frame is not None else f"stamp {Decimal(self.stamp_ns) / 10**9}"
+
+
+class Schedule:
+    """Entries that wait for their image."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self.waiting = list(entries)
+
+    @property
+    def object_ids(self) -> set[str]:
+        """Of those that wait."""
+        return {entry.prompt.object_id for entry in self.waiting}
+
+    def take(self, index: int, stamp_ns: int) -> list[Entry]:
+        """The entries that are for this image, in the order of the file; they wait no longer."""
+        due = [entry for entry in self.waiting if entry.is_due(index, stamp_ns)]
+        self.waiting = [entry for entry in self.waiting if entry not in due]
+        return due
+
+
+def read(path: Path) -> list[Entry]:
+    """Raises sam2.BadInput."""
+    try:
+        # Every number stays as written: a stamp of 19 digits does not fit a float, and "007" is a good id.
+        content = yaml.load(path.read_text(), yaml.BaseLoader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise sam2.BadInput(f"prompts {path}: expected a YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(content, list) or not content:
+        raise sam2.BadInput(f"prompts {path}: expected a list with at least one entry; see sam2_ros replay --help")
+    return [_entry(fields, f"{path}, entry {number}", path.parent) for number, fields in enumerate(content, start=1)]
+
+
+def _entry(fields, where: str, folder: Path) -> Entry:
+    if not isinstance(fields, dict) or not fields.get("object_id"):
+        raise sam2.BadInput(f"{where}: expected fields with an object_id, got {fields!r}")
+    name = f"{where} ({fields['object_id']!r})"
+    unknown = [field for field in fields if field not in FIELDS]
+    if unknown:
+        raise sam2.BadInput(f"{name}: {unknown[0]!r} is no field; expected some of {', '.join(FIELDS)}")
+    if "frame" in fields and "stamp" in fields:
+        raise sam2.BadInput(f"{name}: frame and stamp: expected one of them")
+    if fields.get("mode", "add") not in _MODES:
+        raise sam2.BadInput(f"{name}: mode: expected one of {', '.join(_MODES)}, got {fields['mode']!r}")
+    points = _numbers(fields, "points", name)
+    stamp = _stamp_ns(fields["stamp"], name) if "stamp" in fields else None
+    prompt = sam2.Prompt(
+        object_id=fields["object_id"],
+        points_xy=points,
+        labels=_numbers(fields, "labels", name) if "labels" in fields else [1] * len(points),
+        box_xyxy=_numbers(fields, "box", name) or None,
+        mask=_mask(folder / fields["mask"], name) if "mask" in fields else None,
+        mode=_MODES[fields.get("mode", "add")],
+        class_name=fields.get("class_name", ""),
+    )
+    return Entry(name, prompt, _frame(fields.get("frame", "0"), name) if stamp is None else None, stamp)
+
+
+def _numbers(fields: dict, field: str, name: str) -> list:
+    """A list, or a list of lists, of numbers; [] if the field is not there."""
+    try:
+        given = fields.get(field, [])
+        if not isinstance(given, list):
+            raise ValueError
+        return [[float(n) for n in item] if isinstance(item, list) else float(item) for item in given]
+    except (TypeError, ValueError):
+        raise sam2.BadInput(f"{name}: {field}: expected a list of numbers, got {fields[field]!r}") from None
+
+
+def _frame(text, name: str) -> int:
+    if not isinstance(text, str) or not text.isdecimal():
+        raise sam2.BadInput(f"{name}: frame: expected the number of an image, from 0, got {text!r}")
+    return int(text)
+
+
+def _stamp_ns(text, name: str) -> int:
+    try:
+        stamp = Decimal(text) * 10**9
+        if not (stamp.is_finite() and stamp > 0):
+            raise ValueError
+        return int(stamp)
+    except (InvalidOperation, TypeError, ValueError):
+        raise sam2.BadInput(f"{name}: stamp: expected seconds above 0, got {text!r}") from None
+
+
+def _mask(path: Path, name: str) -> np.ndarray:
+    """(H, W) bool."""
+    pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if path.is_file() else None
+    if pixels is None:
+        raise sam2.BadInput(f"{name}: mask: expected an image file, found none at {path}")
+    return pixels > 0

@@ -1,0 +1,122 @@
+"""Prompt messages and clicks -> sam2.Prompt, or a named reason why not. Nothing is ever half-accepted.
+
+Knows the fields of `sam2_ros/msg/Prompt` and what makes them impossible. Does not know which objects are tracked: what
+depends on that, or on the kept images, is the tracker's to say. Coordinates are pixels of the source image.
+"""
+
+import numpy as np
+
+import sam2
+from sam2_ros.image_in import Refused
+
+MASK_ENCODINGS = ("mono8", "8UC1")
+_MODES = {0: sam2.PromptMode.ADD, 1: sam2.PromptMode.REPLACE}
+
+
+def stamp_ns(stamp) -> int:
+    """Nanoseconds of a builtin_interfaces/Time."""
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def from_message(msg) -> sam2.Prompt:
+    """The prompt in a `sam2_ros/msg/Prompt`.
+
+    Raises Refused, naming field, index and value: mode, points, labels, box, mask, nothing. Whether it lies in the
+    image is left to `check_inside`.
+    """
+    if msg.mode not in _MODES:
+        raise Refused("mode", f"mode {msg.mode}: expected 0 (ADD) or 1 (REPLACE)")
+    points_xy, labels = _points(msg), np.array(msg.point_labels, np.int32)  # (K, 2), (K,)
+    box_xyxy, mask = _box(msg), _mask(msg.mask)
+    if mask is not None and (len(points_xy) or box_xyxy is not None):
+        raise Refused("mask", "a mask together with points or a box: expected one or the other")
+    if mask is None and box_xyxy is None and not len(points_xy):
+        raise Refused("nothing", "the prompt has no point, no box and no mask: give one of them")
+    if msg.object_id == "" and len(points_xy) and box_xyxy is None and not (labels == 1).any():
+        raise Refused("labels", "a new object needs a point that is on it: all labels are 0")
+    return sam2.Prompt(
+        object_id=msg.object_id, points_xy=points_xy, labels=labels, box_xyxy=box_xyxy, mask=mask,
+        stamp_ns=stamp_ns(msg.header.stamp), mode=_MODES[msg.mode], class_name=msg.class_name,
+    )  # fmt: skip
+
+
+def from_click(x: float, y: float, stamp: int = 0) -> sam2.Prompt:
+    """A new object at one pixel; stamp in nanoseconds, 0 = the next image. Raises Refused("points")."""
+    _require_finite("points", "click", [x, y])
+    return sam2.Prompt(object_id="", points_xy=np.array([[x, y]], np.float32), labels=np.array([1]), stamp_ns=stamp)
+
+
+def check_frame(frame_id: str, camera_frame: str) -> None:
+    """Raises Refused("frame_id") if the prompt was made in another frame; empty names are not compared."""
+    if frame_id and camera_frame and frame_id != camera_frame:
+        raise Refused(
+            "frame_id", f"frame_id {frame_id!r}: the images are in {camera_frame!r}, and prompts are pixels of them; "
+            "use that frame or leave it empty"
+        )  # fmt: skip
+
+
+def check_inside(prompt: sam2.Prompt, size_hw: tuple[int, int]) -> None:
+    """Raises Refused if the prompt does not fit an image of this size: points, box, mask."""
+    height, width = size_hw
+    for index, (x, y) in enumerate(prompt.points_xy):
+        if not (0 <= x < width and 0 <= y < height):
+            raise Refused("points", f"point {index} at ({x:g}, {y:g}) is outside the image of {width}x{height} pixels")
+    if prompt.box_xyxy is not None:
+        x0, y0, x1, y1 = prompt.box_xyxy
+        if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
+            raise Refused("box", f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) leaves the image of {width}x{height} pixels")
+    if prompt.mask is not None and prompt.mask.shape != tuple(size_hw):
+        got_height, got_width = prompt.mask.shape
+        raise Refused("mask", f"mask of {got_width}x{got_height} pixels: the image has {width}x{height}")
+
+
+def _require_finite(reason: str, what: str, values) -> None:
+    for index, value in enumerate(values):
+        if not np.isfinite(value):
+            raise Refused(reason, f"{what}[{index}] is {value}: expected a number of pixels")
+
+
+def _points(msg) -> np.ndarray:
+    """(K, 2) float32."""
+    flat, labels = msg.points_xy, msg.point_labels
+    if len(flat) != 2 * len(labels):
+        raise Refused(
+            "points", f"{len(flat)} numbers in points_xy for {len(labels)} labels: expected two for each label"
+        )
+    _require_finite("points", "points_xy", flat)
+    for index, label in enumerate(labels):
+        if label not in (0, 1):
+            raise Refused("labels", f"point_labels[{index}] is {label}: expected 1 (on the object) or 0 (not on it)")
+    return np.array(flat, np.float32).reshape(-1, 2)
+
+
+def _box(msg) -> np.ndarray | None:
+    """(4,) float32, or None if there is no box."""
+    if len(msg.box_xyxy) == 0:
+        return None
+    if len(msg.box_xyxy) != 4:
+        raise Refused("box", f"{len(msg.box_xyxy)} numbers in box_xyxy: expected x_min, y_min, x_max, y_max or none")
+    _require_finite("box", "box_xyxy", msg.box_xyxy)
+    x0, y0, x1, y1 = msg.box_xyxy
+    if x1 <= x0 or y1 <= y0:
+        raise Refused("box", f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) has no area: expected x_min < x_max, y_min < y_max")
+    return np.array([x0, y0, x1, y1], np.float32)
+
+
+def _mask(msg) -> np.ndarray | None:
+    """(H, W) bool, or None if there is no mask."""
+    if len(msg.data) == 0:
+        if msg.width or msg.height:
+            raise Refused("mask", f"mask of {msg.width}x{msg.height} pixels without data")
+        return None
+    if msg.encoding not in MASK_ENCODINGS:
+        raise Refused("mask", f"mask encoding {msg.encoding!r}: expected {' or '.join(MASK_ENCODINGS)}")
+    if msg.width == 0 or msg.height == 0 or msg.step < msg.width or len(msg.data) != msg.step * msg.height:
+        raise Refused(
+            "mask", f"mask of {msg.width}x{msg.height} pixels, step {msg.step}, with {len(msg.data)} bytes: expected "
+            "step >= width and step * height bytes"
+        )  # fmt: skip
+    mask = np.frombuffer(msg.data, np.uint8).reshape(msg.height, msg.step)[:, : msg.width] != 0  # (H, W)
+    if not mask.any():
+        raise Refused("mask", "mask without a single pixel on the object")
+    return mask

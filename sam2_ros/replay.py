@@ -1,0 +1,168 @@
+"""`sam2_ros replay`: runs a recording through the tracker, every image, and writes what it saw into a new bag.
+
+Reads bags (rosbag2 mcap and sqlite3, ROS 1), videos and folders of images; takes prompts from a file (`prompt_file`
+documents it). No DDS, no clock: the same recording with the same prompts, weights and threads gives the same bytes.
+Knows how source, tracker and sink go together; each of them is elsewhere.
+"""
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
+
+import sam2
+from sam2_ros import prompt_file
+
+DESCRIPTION = """\
+Run a recording through the tracker, every image of it, and write tracks, visibility and label masks into a new bag.
+
+SOURCE is a bag (a folder with metadata.yaml, *.mcap, *.db3, or ROS 1 *.bag), a video file, or a folder of images.
+Nothing is published; ROS need not be running. On a CPU the same call gives the same bytes again.
+"""
+
+EPILOG = (
+    prompt_file.FORMAT
+    + """
+examples:
+  sam2_ros replay kitchen_bag --prompts prompts.yaml --out tracks.mcap
+  sam2_ros replay kitchen.mp4 --prompts prompts.yaml --out tracks --overlay kitchen_tracks.mp4 --report kitchen.json
+  ros2 bag play tracks.mcap      or open it in Foxglove or PlotJuggler
+"""
+)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Raises SystemExit, as argparse does."""
+    parser = argparse.ArgumentParser(
+        prog="sam2_ros replay", description=DESCRIPTION, epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="bag, video file or folder of images")
+    parser.add_argument("--prompts", type=Path, required=True, help="YAML file that says what to track, see below")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="the new bag: one file if it ends in .mcap, a folder otherwise"
+    )
+    parser.add_argument("--overlay", type=Path, help="also write the images with the masks on them, as *.mp4")
+    parser.add_argument("--report", type=Path, help="also write what became of each object, as JSON")
+    parser.add_argument("--topic", default="", help="of the images in the bag; needed if there are several")
+    parser.add_argument(
+        "--fps", type=float, default=0.0, help="images per second of a folder, or of a video that does not say (30)"
+    )
+    parser.add_argument("--model", default="nano", help="nano, tiny, small, base_plus, large (default: %(default)s)")
+    parser.add_argument("--checkpoint", help="weights file; without it the model's own")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    args = parser.parse_args(argv)
+    if args.fps < 0:
+        parser.error("--fps: expected images per second")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0, or 130 if interrupted. Raises sam2.Sam2Error with one sentence for everything that can be wrong."""
+    args = parse(argv)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # unwinds, so that no part file stays
+    try:
+        return _main(args)
+    except ModuleNotFoundError as error:
+        raise sam2.BadInput(f"{error.name} is not installed; run: pip install rosbags (and source your ROS)") from error
+    except KeyboardInterrupt:
+        print("sam2_ros replay: interrupted, nothing was written", file=sys.stderr)
+        return 130
+
+
+def _main(args: argparse.Namespace) -> int:
+    from sam2_ros.replay_sink import Film, Report, TrackBag, check_free
+    from sam2_ros.replay_source import open_source
+
+    entries = prompt_file.read(args.prompts)
+    check_free(args.out)
+    with ExitStack() as stack:
+        source = stack.enter_context(open_source(args.source, args.topic, args.fps))
+        _check_frames(entries, source.total)
+        tracker = load_tracker(args, entries)
+        report = Report(source, sam2.find_config(args.model).name)
+        sinks = [stack.enter_context(TrackBag.open(args.out))]
+        if args.overlay:
+            sinks.append(stack.enter_context(Film.open(args.overlay, source.fps)))
+        began = time.monotonic()
+        replay(source, entries, tracker, sinks, report)
+        took_s = time.monotonic() - began
+    if args.report:
+        report.write(args.report)
+    _print_summary(report.as_dict(), took_s, source.last_refusal)
+    return 0
+
+
+def load_tracker(args: argparse.Namespace, entries: list[prompt_file.Entry]) -> sam2.Tracker:
+    """As the node makes it, with room for the objects of the file; prompts come in time, so no history is kept."""
+    model = sam2.load_model(args.model, checkpoint=args.checkpoint, device=args.device)
+    limits = sam2.Limits(max_objects=len(prompt_file.Schedule(entries).object_ids), history_frames=1)
+    return sam2.Tracker(model, limits=limits, sticky_corrections=True)
+
+
+def replay(source, entries: list[prompt_file.Entry], tracker: sam2.Tracker, sinks: Iterable, report) -> None:
+    """Steps through the source. sinks: have `write(shot, tracks)`.
+
+    Raises sam2.BadInput naming the entry for a prompt that is refused or whose image never came.
+    """
+    schedule = prompt_file.Schedule(entries)
+    for entry in entries:
+        with _blaming([entry]):
+            tracker.check(entry.prompt)
+    seen = 0
+    # Nothing is drawn where nobody looks: in a log file a bar is noise.
+    for shot in tqdm(source.shots, total=source.total or None, unit=" images", disable=None):
+        frame = sam2.Frame(shot.rgb, shot.stamp_ns)
+        due = schedule.take(shot.index, shot.stamp_ns)
+        for entry in due:
+            with _blaming([entry]):
+                tracker.check(entry.prompt, frame)
+        with _blaming(due):
+            tracks = tracker.step(frame, [entry.prompt for entry in due])
+        for sink in sinks:
+            sink.write(shot, tracks)
+        report.note(shot, tracks, {entry.prompt.object_id for entry in due})
+        seen += 1
+    if not seen:
+        raise sam2.BadInput(f"{source.name}: not one usable image. {source.last_refusal}")
+    for entry in schedule.waiting:
+        raise sam2.BadInput(f"{entry.name}: {entry.place} never came; the source ended after {seen} images")
+
+
+def _check_frames(entries: list[prompt_file.Entry], total: int) -> None:
+    """Raises sam2.BadInput for an entry that waits for an image beyond the last one; total 0 = not known."""
+    for entry in entries:
+        if total and entry.frame is not None and entry.frame >= total:
+            raise sam2.BadInput(f"{entry.name}: {entry.place}: the source has {total} images, the last is {total - 1}")
+
+
+@contextmanager
+def _blaming(entries: list[prompt_file.Entry]):
+    """Puts the names of the entries before what the tracker says about them."""
+    try:
+        yield
+    except sam2.BadInput as error:
+        if not entries:
+            raise
+        names = " and ".join(entry.name for entry in entries)
+        raise sam2.BadInput(f"{names}, {entries[0].place}: {error}") from error
+
+
+def _print_summary(report: dict, took_s: float, last_refusal: str) -> None:
+    frames, refused = report["source"]["frames"], sum(report["source"]["refused"].values())
+    print(f"{frames} images in {took_s:.1f} s, {frames / max(took_s, 1e-9):.1f} images/s")
+    if refused:
+        print(f"{refused} images could not be used; the last: {last_refusal}")
+    for name, summary in report["objects"].items():
+        share, absences = summary["visible_share"], summary["absences"]
+        returned = sum(absence["back_frame"] is not None for absence in absences)
+        print(f"  {name}: visible in {share:.0%} of the images, away {len(absences)} times, back {returned} times")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

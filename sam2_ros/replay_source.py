@@ -1,0 +1,164 @@
+"""Where a replay gets its images from: a bag, a video file or a folder of images, every one in order.
+
+Knows containers. Does not know what is done with the images. A bag's stamps are those of the image headers; the k-th
+image of a video or folder, from 0, is stamped (k + 1) / fps seconds, because a stamp of 0 means unknown.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from rosbags.highlevel import AnyReader
+from rosbags.interfaces import Connection
+from rosbags.typesys import Stores, get_typestore
+
+import sam2
+from sam2_ros import image_in
+from sam2_ros.prompt_in import stamp_ns
+
+IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+BAG_SUFFIXES = (".mcap", ".db3", ".bag")
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+FRAME_ID = "camera"  # of images that come without one
+DEFAULT_FPS = 30.0
+MAX_PIXELS = 1 << 28  # a damaged header must not ask for all memory
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One image of the source."""
+
+    index: int  # from 0, refused images counted
+    rgb: np.ndarray  # (H, W, 3) uint8
+    stamp_ns: int  # of its header
+    logged_ns: int  # when it was recorded
+    frame_id: str
+
+
+@dataclass
+class Source:
+    """`shots` can be gone through once. refused: images that are none, by reason; complete after the last shot."""
+
+    name: str
+    topic: str  # "" = not from a bag
+    total: int  # images, refused ones counted; 0 = unknown
+    fps: float
+    shots: Iterator[Shot]
+    refused: Counter = field(default_factory=Counter)
+    last_refusal: str = ""
+
+
+@contextmanager
+def open_source(path: Path, topic: str = "", fps: float = 0.0) -> Iterator[Source]:
+    """Opens whatever is at `path`. topic: of a bag, "" = the only one with images. fps: of a folder, or of a video that
+    does not say; 0 = 30. Raises sam2.BadInput.
+    """
+    if not path.exists():
+        raise sam2.BadInput(f"{path}: expected a bag, a video or a folder of images, found nothing")
+    is_bag = path.suffix in BAG_SUFFIXES or (path / "metadata.yaml").is_file()
+    if topic and not is_bag:
+        raise sam2.BadInput(f"{path}: topic {topic!r} was asked for, and this is no bag")
+    opened = _bag(path, topic) if is_bag else _folder(path, fps) if path.is_dir() else _video(path, fps)
+    with opened as source:
+        yield source
+
+
+@contextmanager
+def _bag(path: Path, topic: str) -> Iterator[Source]:
+    try:
+        reader = AnyReader([path], default_typestore=get_typestore(Stores.LATEST))
+        reader.open()
+    except Exception as error:  # whatever a parser meets in a damaged file
+        raise sam2.BadInput(f"bag {path}: cannot be read: {error}") from error
+    try:
+        connections = _image_connections(reader, path, topic)
+        total = sum(connection.msgcount for connection in connections)
+        fps = (total - 1) * 1e9 / reader.duration if total > 1 and reader.duration else DEFAULT_FPS
+        source = Source(path.name, connections[0].topic, total, float(np.clip(fps, 1, 120)), iter(()))
+        source.shots = _bag_shots(reader, connections, source)
+        yield source
+    finally:
+        reader.close()
+
+
+def _image_connections(reader: AnyReader, path: Path, topic: str) -> list[Connection]:
+    """Those of one topic."""
+    found = [c for c in reader.connections if c.msgtype in IMAGE_TYPES and c.msgcount]
+    topics = sorted({connection.topic for connection in found})
+    if topic and topic not in topics:
+        raise sam2.BadInput(f"bag {path}: expected a topic with images, one of {topics}, got {topic!r}")
+    if not topics:
+        raise sam2.BadInput(f"bag {path}: expected a topic of sensor_msgs/Image or CompressedImage, found none")
+    if not topic and len(topics) > 1:
+        raise sam2.BadInput(f"bag {path}: several topics with images, choose one with --topic: {', '.join(topics)}")
+    return [connection for connection in found if connection.topic == (topic or topics[0])]
+
+
+def _bag_shots(reader: AnyReader, connections: list[Connection], source: Source) -> Iterator[Shot]:
+    for index, (connection, logged_ns, raw) in enumerate(reader.messages(connections)):
+        msg = reader.deserialize(raw, connection.msgtype)
+        try:
+            image_in.check(msg, MAX_PIXELS)
+            rgb = image_in.to_rgb(msg)
+        except image_in.Refused as error:
+            source.refused[error.reason] += 1
+            source.last_refusal = f"image {index} of {connection.topic}: {error}"
+            continue
+        yield Shot(index, rgb, stamp_ns(msg.header.stamp), logged_ns, msg.header.frame_id)
+
+
+@contextmanager
+def _video(path: Path, fps: float) -> Iterator[Source]:
+    video = cv2.VideoCapture(str(path))
+    try:
+        if not video.isOpened():
+            raise sam2.BadInput(f"{path}: expected a bag ({', '.join(BAG_SUFFIXES)}), a video or a folder of images")
+        fps = video.get(cv2.CAP_PROP_FPS) or fps or DEFAULT_FPS
+        total = max(int(video.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+        yield Source(path.name, "", total, fps, _timed(_read_all(video), fps))
+    finally:
+        video.release()
+
+
+def _read_all(video: cv2.VideoCapture) -> Iterator[np.ndarray]:
+    """(H, W, 3) uint8 BGR pictures."""
+    good, bgr = video.read()
+    while good:
+        yield bgr
+        good, bgr = video.read()
+
+
+@contextmanager
+def _folder(path: Path, fps: float) -> Iterator[Source]:
+    """In the order of their names, numbers in them by value: 9.png comes before 10.png."""
+    files = [file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES]
+    files.sort(key=lambda file: [(int(part), "") if part.isdecimal() else (-1, part) for part in _parts(file.name)])
+    if not files:
+        raise sam2.BadInput(
+            f"folder {path}: expected metadata.yaml of a bag, or images ({', '.join(PICTURE_SUFFIXES)})"
+        )
+    fps = fps or DEFAULT_FPS
+    yield Source(path.name, "", len(files), fps, _timed(map(_picture, files), fps))
+
+
+def _parts(name: str) -> list[str]:
+    return re.findall(r"\d+|\D+", name)
+
+
+def _picture(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8 BGR."""
+    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise sam2.BadInput(f"{path}: expected an image file; remove it from the folder or repair it")
+    return bgr
+
+
+def _timed(pictures: Iterator[np.ndarray], fps: float) -> Iterator[Shot]:
+    for index, bgr in enumerate(pictures):
+        stamp = round((index + 1) * 1e9 / fps)
+        yield Shot(index, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), stamp, stamp, FRAME_ID)

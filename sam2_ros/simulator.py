@@ -1,0 +1,144 @@
+"""`sam2_ros simulate`: a camera node that looks at the synthetic world and also says what is true.
+
+Publishes image, depth/image and camera_info like a camera driver, and the truth on ~/ground_truth. Knows `sam2.World`
+and messages. Does not know the tracker.
+"""
+
+import argparse
+import signal
+import sys
+
+import numpy as np
+import rclpy
+from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
+from std_msgs.msg import Header
+
+import sam2
+from sam2_ros.image_out import image_message
+from sam2_ros.msg import Track, TrackArray
+from sam2_ros.track_out import mask_message
+
+FRAME_ID = "camera_optical_frame"
+
+
+class Simulator(Node):
+    """One frame of `world` per period; frame t is a function of t, whatever the rate.
+
+    world: has `frame(t)` and `size_hw`. frames: how many to publish, 0 = for ever. wait: begin when so many
+    subscribe to the image, so that nobody misses frame 0. Topics: image (rgb8), depth/image (32FC1, metres),
+    camera_info, ~/ground_truth (TrackArray, objects "object_1" ... by label), ~/ground_truth/label_mask (mono8).
+    """
+
+    def __init__(self, world: "sam2.World", rate: float, frames: int = 0, wait: int = 0, **kwargs) -> None:
+        super().__init__("camera", **kwargs)
+        self.done = False
+        self._world, self._frames, self._wait, self._t = world, frames, wait, 0
+        self._last_seen: dict[int, tuple[int, Header]] = {}  # frame and header in which a label was last visible
+        qos = QoSProfile(depth=2)  # reliable: best effort loses large images on default transports
+        self._image = self.create_publisher(Image, "image", qos)
+        self._depth = self.create_publisher(Image, "depth/image", qos)
+        self._info = self.create_publisher(CameraInfo, "camera_info", qos)
+        self._truth = self.create_publisher(TrackArray, "~/ground_truth", QoSProfile(depth=100))
+        self._labels = self.create_publisher(Image, "~/ground_truth/label_mask", QoSProfile(depth=100))
+        self.create_timer(1 / rate, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _on_timer(self) -> None:
+        if self.done or (self._image.get_subscription_count() < self._wait):
+            return
+        self._wait = 0
+        self._publish(self._world.frame(self._t))
+        self._t += 1
+        self.done = self._t == self._frames
+
+    def flush(self, timeout_s: float) -> None:
+        """Waits until the subscribers have the last messages."""
+        for publisher in (self._image, self._truth, self._labels):
+            publisher.wait_for_all_acked(Duration(seconds=timeout_s))
+
+    def _publish(self, frame) -> None:
+        header = Header(stamp=self.get_clock().now().to_msg(), frame_id=FRAME_ID)
+        height, width = frame.rgb.shape[:2]
+        self._image.publish(image_message(header, frame.rgb, "rgb8"))
+        self._info.publish(camera_info(header, frame.intrinsics, (height, width)))
+        if self._depth.get_subscription_count():
+            depth = image_message(header, frame.depth_m.view(np.uint8).reshape(height, 4 * width), "32FC1")
+            depth.width = width
+            self._depth.publish(depth)
+        if self._labels.get_subscription_count():
+            numbers = np.arange(1, len(frame.masks) + 1, dtype=np.uint8)[:, None, None]
+            labels = (frame.masks * numbers).sum(axis=0, dtype=np.uint8)  # (H, W); the masks are disjoint
+            self._labels.publish(image_message(header, labels, "mono8"))
+        self._truth.publish(TrackArray(header=header, tracks=self._tracks(header, frame)))
+
+    def _tracks(self, header: Header, frame) -> list[Track]:
+        tracks = []
+        for label, (mask, visible) in enumerate(zip(frame.masks, frame.visible, strict=True), start=1):
+            if visible:
+                self._last_seen[label] = self._t, header
+            seen_at, seen = self._last_seen.get(label, (self._t, Header()))
+            track = Track(
+                object_id=f"object_{label}", label=label, state=Track.VISIBLE if visible else Track.OCCLUDED,
+                object_score=10.0 if visible else -10.0, presence=float(visible), predicted_iou=1.0,
+                last_seen=seen.stamp, frames_since_seen=self._t - seen_at,
+            )  # fmt: skip
+            track.mask.image_height, track.mask.image_width = mask.shape
+            box = sam2.bounding_box(mask)
+            if box:
+                x, y, width, height = box
+                crop = mask[y : y + height, x : x + width]
+                rows, columns = np.nonzero(crop)
+                track.box = RegionOfInterest(x_offset=x, y_offset=y, width=width, height=height)
+                track.area, track.mask = len(rows), mask_message(crop, (x, y), mask.shape)
+                track.centroid_x, track.centroid_y = x + columns.mean() + 0.5, y + rows.mean() + 0.5
+            tracks.append(track)
+        return tracks
+
+
+def camera_info(header: Header, intrinsics: np.ndarray, size_hw: tuple[int, int]) -> CameraInfo:
+    """An ideal pinhole. intrinsics: (3, 3) pixels."""
+    projection = np.hstack([intrinsics, np.zeros((3, 1))])  # (3, 4)
+    return CameraInfo(
+        header=header, height=size_hw[0], width=size_hw[1], distortion_model="plumb_bob", d=[0.0] * 5,
+        k=intrinsics.ravel(), r=np.eye(3).ravel(), p=projection.ravel(),
+    )  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Publishes until the frames are used up or a signal comes; returns 0."""
+    parser = argparse.ArgumentParser(
+        prog="sam2_ros simulate", description="A camera that publishes a synthetic world with ground truth.",
+        epilog="ROS arguments go last: --ros-args -r image:=/front/image",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=7, help="which world (default: %(default)s)")
+    parser.add_argument("--width", type=int, default=640, help="pixels (default: %(default)s)")
+    parser.add_argument("--height", type=int, default=480, help="pixels (default: %(default)s)")
+    parser.add_argument("--rate", type=float, default=10.0, help="images per second (default: %(default)s)")
+    parser.add_argument("--frames", type=int, default=0, help="stop after so many; 0 = never (default: %(default)s)")
+    parser.add_argument(
+        "--wait", type=int, nargs="?", const=1, default=0, metavar="N", help="begin when N (1) subscribe to the image"
+    )
+    args, ros_args = parser.parse_known_args(argv)
+    signals = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: signals.append(number))
+    rclpy.init(args=ros_args, signal_handler_options=SignalHandlerOptions.NO)
+    node = Simulator(sam2.World(args.seed, (args.height, args.width)), args.rate, args.frames, args.wait)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    while not (signals or node.done):
+        executor.spin_once(timeout_sec=0.2)
+    node.flush(timeout_s=2.0 if node.done else 0.0)
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

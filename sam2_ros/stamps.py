@@ -1,0 +1,70 @@
+"""What the stamp of an image says: next in the stream, seen before, late, or the clock was changed.
+
+Knows two clocks, that of the stamps and a steady one. Does not know images or ROS time types. Times are nanoseconds.
+"""
+
+from enum import Enum
+
+OLDER_IN_A_ROW = 3  # so many late images, each newer than the one before, are a stream that started again
+
+
+class Stamp(Enum):
+    NEXT = "next"  # newer than all before
+    UNKNOWN = "unknown"  # 0: the camera does not say; taken in order of arrival
+    DUPLICATE = "duplicate"  # the same as the newest
+    STALE = "stale"  # older than the newest: late on its way
+    JUMP_BACK = "jump_back"  # the clock went back (a bag that loops, a simulation that restarts): a new stream
+    JUMP_AHEAD = "jump_ahead"  # the clock was set ahead: a new stream
+
+    @property
+    def usable(self) -> bool:
+        return self not in (Stamp.DUPLICATE, Stamp.STALE)
+
+    @property
+    def is_jump(self) -> bool:
+        return self in (Stamp.JUMP_BACK, Stamp.JUMP_AHEAD)
+
+
+class StampWatch:
+    """Remembers the newest stamp and when it arrived; a jump is reported once, on the first image after it.
+
+    A camera that pauses is no jump: its stamps advance no more than the steady clock does. A step back that is too
+    small to be a jump is one all the same if the images go on from there, so that a short bag that loops is not
+    refused for ever.
+    """
+
+    def __init__(self, jump_ns: int) -> None:
+        self.jump_ns = jump_ns
+        self.forget()
+
+    def forget(self) -> None:
+        """Take the next stamp as the first of a stream."""
+        self._newest_ns: int | None = None
+        self._arrived_ns = 0
+        self._late_ns = 0  # the newest of the late stamps seen in a row
+        self._late_in_a_row = 0
+
+    def judge(self, stamp_ns: int, now_ns: int) -> Stamp:
+        """Says what the stamp of an image that arrived at `now_ns` (steady clock) means, and remembers it if usable."""
+        if stamp_ns == 0:
+            return Stamp.UNKNOWN
+        verdict = self._verdict(stamp_ns, now_ns)
+        if verdict.usable:
+            self._newest_ns, self._arrived_ns = stamp_ns, now_ns
+            self._late_ns, self._late_in_a_row = 0, 0
+        return verdict
+
+    def _verdict(self, stamp_ns: int, now_ns: int) -> Stamp:
+        if self._newest_ns is None:
+            return Stamp.NEXT
+        step_ns = stamp_ns - self._newest_ns
+        if step_ns == 0:
+            return Stamp.DUPLICATE
+        if step_ns > 0:
+            ahead_ns = step_ns - (now_ns - self._arrived_ns)
+            return Stamp.JUMP_AHEAD if ahead_ns > self.jump_ns else Stamp.NEXT
+        if -step_ns > self.jump_ns:
+            return Stamp.JUMP_BACK
+        self._late_in_a_row = self._late_in_a_row + 1 if stamp_ns > self._late_ns else 1
+        self._late_ns = stamp_ns
+        return Stamp.JUMP_BACK if self._late_in_a_row >= OLDER_IN_A_ROW else Stamp.STALE

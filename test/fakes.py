@@ -1,0 +1,182 @@
+"""What the tests feed the node: a tracker without a network, images in every encoding, and bad streams.
+
+`FakeTracker` keeps the contract of `sam2.Tracker` and can be told to be slow, to raise, or to answer NaN.
+`faulty` turns any clean stream into a bad one; the same seed gives the same faults. Knows no ROS node.
+"""
+
+import array
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+
+import numpy as np
+
+import sam2
+
+LOW_RES = 64  # side of the fake logits
+
+
+class FakeTracker:
+    """Every object is a square around its first point that stays where it was put.
+
+    delay: seconds each step takes. raise_on: {method name: error to raise, or a list of errors to raise one per call
+    with None for "not this time"}. nan_on: index of the step whose objects are INVALID. gate: a threading.Event that
+    each step waits for. absent_on: step indices in which no object is visible.
+    """
+
+    def __init__(self, delay=0.0, raise_on=None, nan_on=None, gate=None, absent_on=(), max_objects=16, history=30):
+        self.delay, self.raise_on, self.nan_on, self.gate = delay, dict(raise_on or {}), nan_on, gate
+        self.absent_on, self.max_objects, self.history = set(absent_on), max_objects, history
+        self.steps = 0
+        self.stepping = threading.Event()  # set from the moment the first step begins
+        self.calls: list[str] = []  # method names, in order
+        self.prompted: list[sam2.Prompt] = []
+        self._objects: dict[str, _FakeObject] = {}
+        self._stamps: list[int] = []
+
+    @property
+    def object_ids(self) -> list[str]:
+        return list(self._objects)
+
+    def reset(self):
+        self._enter("reset")
+        self._objects.clear()
+        self._stamps.clear()
+
+    def remove(self, object_id):
+        self._enter("remove")
+        if object_id not in self._objects:
+            raise sam2.UnknownObject(f"object {object_id!r} is not tracked")
+        del self._objects[object_id]
+
+    def check(self, prompt, frame=None):
+        self._enter("check")
+        if prompt.stamp_ns and prompt.stamp_ns < min([*self._stamps, frame.stamp_ns if frame else 0]):
+            raise sam2.Stale(f"prompt for {prompt.object_id!r}: stamp {prompt.stamp_ns} is older than the kept history")
+        self._check_limit([prompt])
+
+    def step(self, frame, prompts=()):
+        """All or nothing, as the real one: an error leaves objects and history as they were."""
+        self._enter("step")
+        self.stepping.set()
+        if self.gate is not None:
+            self.gate.wait()
+        time.sleep(self.delay)
+        self._check_limit(prompts)
+        for prompt in prompts:
+            self._apply(prompt, frame)
+        self._stamps = [*self._stamps, frame.stamp_ns][-self.history :]
+        tracks = [self._track(name, frame) for name in sorted(self._objects, key=lambda n: self._objects[n].label)]
+        self.steps += 1
+        return tracks
+
+    def _enter(self, method):
+        self.calls.append(method)
+        error = self.raise_on.get(method)
+        if isinstance(error, list):
+            error = error.pop(0) if error else None
+        if error is not None:
+            raise error
+
+    def _check_limit(self, prompts):
+        ids = {*self._objects, *(prompt.object_id for prompt in prompts)}
+        if len(ids) > self.max_objects:
+            raise sam2.LimitReached(f"{len(ids)} objects: at most {self.max_objects} are tracked")
+
+    def _apply(self, prompt, frame):
+        self.prompted.append(prompt)
+        used = {thing.label for thing in self._objects.values()}
+        label = next(n for n in range(1, 255) if n not in used)
+        thing = self._objects.setdefault(prompt.object_id, _FakeObject(label, prompt.class_name))
+        thing.xy = _centre(prompt, frame.size_hw)
+        thing.last_seen_ns = frame.stamp_ns
+
+    def _track(self, name, frame):
+        thing = self._objects[name]
+        state, score = sam2.State.VISIBLE, 6.0
+        if self.steps in self.absent_on:
+            state, score = sam2.State.OCCLUDED, -6.0
+        if self.steps == self.nan_on:
+            state, score = sam2.State.INVALID, 0.0
+        visible = state is sam2.State.VISIBLE
+        thing.last_seen_ns = frame.stamp_ns if visible else thing.last_seen_ns
+        thing.frames_since_seen = 0 if visible else thing.frames_since_seen + 1
+        return sam2.Track(
+            object_id=name, class_name=thing.class_name, label=thing.label, state=state, object_score=score,
+            presence=float(1 / (1 + np.exp(-score))) if state is not sam2.State.INVALID else 0.0, predicted_iou=0.9,
+            last_seen_ns=thing.last_seen_ns, frames_since_seen=thing.frames_since_seen, size_hw=frame.size_hw,
+            low_res_logits=_square(thing.xy, frame.size_hw),
+        )  # fmt: skip
+
+
+@dataclass
+class _FakeObject:
+    label: int
+    class_name: str
+    xy: tuple = (0.5, 0.5)  # as a fraction of the image
+    last_seen_ns: int = 0
+    frames_since_seen: int = 0
+
+
+def _centre(prompt, size_hw):
+    height, width = size_hw
+    if prompt.mask is not None:
+        rows, columns = np.nonzero(prompt.mask)
+        return columns.mean() / width, rows.mean() / height
+    if prompt.box_xyxy is not None:
+        x0, y0, x1, y1 = prompt.box_xyxy
+        return (x0 + x1) / 2 / width, (y0 + y1) / 2 / height
+    x, y = prompt.points_xy[0]
+    return x / width, y / height
+
+
+def _square(xy, size_hw):
+    """(h, w) float32 logits: +8 in a square of a fifth of the image, -8 outside."""
+    logits = np.full((LOW_RES, LOW_RES), -8.0, np.float32)
+    column, row = int(xy[0] * LOW_RES), int(xy[1] * LOW_RES)
+    half = LOW_RES // 10
+    logits[max(row - half, 0) : row + half + 1, max(column - half, 0) : column + half + 1] = 8.0
+    return logits
+
+
+def image_like(pixels: np.ndarray, encoding: str, step_padding: int = 0, planes: float = 1.0) -> SimpleNamespace:
+    """An object with the fields of sensor_msgs/Image, for tests that need no ROS.
+
+    pixels: (rows, ...) of any dtype, rows as they lie in memory; `planes` rows make one row of the image.
+    """
+    rows = pixels.reshape(pixels.shape[0], -1).view(np.uint8)  # (rows, row_bytes)
+    padded = np.full((rows.shape[0], rows.shape[1] + step_padding), 0xA5, np.uint8)
+    padded[:, : rows.shape[1]] = rows
+    return SimpleNamespace(
+        height=int(rows.shape[0] / planes), width=pixels.shape[1], encoding=encoding, is_bigendian=0,
+        step=padded.shape[1], data=array.array("B", padded.tobytes()),
+    )  # fmt: skip
+
+
+def faulty(stream: Iterable, seed: int, schedule: Iterable[tuple[int, int, str]]) -> Iterator:
+    """A clean stream of `sam2.Frame`s, made bad: PX4's failure types, `off stuck garbage slow delayed intermittent`.
+
+    schedule: (first, last, type) in indices of the clean stream, last not included. The same seed gives the same
+    stream. `slow` keeps every tenth frame; `delayed` holds frames back and lets them out together, still in order.
+    """
+    random = np.random.default_rng(seed)
+    schedule = list(schedule)
+    held, previous = [], None
+    for index, frame in enumerate(stream):
+        kind = next((kind for first, last, kind in schedule if first <= index < last), "")
+        if kind == "delayed":
+            held.append(frame)
+            continue
+        yield from held
+        held = []
+        if kind == "off" or (kind == "slow" and index % 10) or (kind == "intermittent" and random.random() < 0.3):
+            continue
+        if kind == "stuck" and previous is not None:
+            frame = replace(frame, rgb=previous.rgb)
+        if kind == "garbage":
+            frame = replace(frame, rgb=random.integers(0, 256, frame.rgb.shape, dtype=np.uint8))
+        previous = frame
+        yield frame
+    yield from held

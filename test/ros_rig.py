@@ -1,0 +1,201 @@
+"""The ROS side of a test: starts the node in its own process, talks to it over DDS, and waits for what must happen.
+
+Nothing here sleeps until something is ready: `until` spins until a condition holds, and fails the test if it does not.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.event_handler import PublisherEventCallbacks
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from sam2_ros.image_out import image_message, time_message
+from sam2_ros.mailbox import Code
+from sam2_ros.msg import Prompt
+from sam2_ros.srv import AddObjects, ListObjects
+
+HERE = Path(__file__).parent
+PATIENCE_S = 60.0  # whoever waits this long has failed
+STOP_S = 5.0  # within which a signal must end the node
+
+
+class NodeProcess:
+    """`fake_node.py` as a child process, killed at the latest when the test ends.
+
+    tracker: the JSON that it takes. parameters: of the node. real: with the real network instead.
+    """
+
+    def __init__(self, tracker: dict | None = None, parameters: dict | None = None, real: bool = False) -> None:
+        ros = [word for name, value in (parameters or {}).items() for word in ("-p", f"{name}:={_yaml(value)}")]
+        fake = [str(HERE / "fake_node.py"), json.dumps(tracker or {})]
+        command = [sys.executable, *(["-m", "sam2_ros.main"] if real else fake)]
+        self.process = subprocess.Popen(
+            [*command, "--ros-args", *ros] if ros else command,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=HERE.parent,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])},
+        )  # fmt: skip
+        self.output = ""
+
+    def __enter__(self) -> "NodeProcess":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def exit_code(self, within_s: float = STOP_S) -> int:
+        """Waits for the end; `output` then holds what it wrote."""
+        out, err = self.process.communicate(timeout=within_s)
+        self.output = out + err
+        return self.process.returncode
+
+    def end(self) -> None:
+        """SIGINT, and everything that a good end is."""
+        self.signal(signal.SIGINT)
+        assert self.exit_code() == 0, self.output
+        assert "Traceback" not in self.output, self.output
+
+
+class Rig:
+    """A node of the test with its own context, spun only inside `until` and `call`."""
+
+    def __init__(self) -> None:
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self.node = rclpy.create_node("test", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.clients = {}
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+    def until(self, condition, within_s: float = PATIENCE_S):
+        """Spins until `condition()` is true and returns what it gave."""
+        end = time.monotonic() + within_s
+        while not (got := condition()):
+            assert time.monotonic() < end, "waited in vain"
+            self.executor.spin_once(timeout_sec=0.05)
+        return got
+
+    def spin_some(self) -> None:
+        self.executor.spin_once(timeout_sec=0)
+
+    def start_call(self, kind, name: str, request=None):
+        """The future of a call, posted as soon as the service is there."""
+        if name not in self.clients:
+            self.clients[name] = self.node.create_client(kind, name)
+        self.until(self.clients[name].service_is_ready)
+        return self.clients[name].call_async(request or kind.Request())
+
+    def call(self, kind, name: str, request=None):
+        future = self.start_call(kind, name, request)
+        self.until(future.done)
+        return future.result()
+
+    def state(self) -> str:
+        return self.call(GetState, "/sam2/get_state").current_state.label
+
+    def wait_for_state(self, label: str) -> None:
+        self.until(lambda: self.state() == label)
+
+    def change_state(self, transition: str) -> bool:
+        request = ChangeState.Request(transition=Transition(label=transition))
+        return self.call(ChangeState, "/sam2/change_state", request).success
+
+    def collect(self, kind, topic: str, depth: int = 100) -> list:
+        """A list that grows with each message of a topic; returns once a publisher is there."""
+        got = []
+        subscription = self.node.create_subscription(kind, topic, got.append, QoSProfile(depth=depth))
+        self.until(lambda: subscription.get_publisher_count() > 0)
+        return got
+
+    def camera(self, reliable: bool = True, topic: str = "image") -> "FakeCamera":
+        return FakeCamera(self, reliable, topic)
+
+    def diagnostics(self) -> list:
+        return self.collect(DiagnosticArray, "/diagnostics")
+
+
+class FakeCamera:
+    """Publishes images whose pixels all equal their number, modulo 256."""
+
+    def __init__(self, rig: Rig, reliable: bool, topic: str) -> None:
+        policy = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+        self._rig = rig
+        # rclpy's default callback for a mismatch calls a method that rclpy has deprecated.
+        events = PublisherEventCallbacks(use_default_callbacks=False)
+        qos = QoSProfile(depth=10, reliability=policy)
+        self._publisher = rig.node.create_publisher(Image, topic, qos, event_callbacks=events)
+
+    def wait_for_subscriber(self) -> None:
+        self._rig.until(lambda: self._publisher.get_subscription_count() > 0)
+
+    def message(self, number: int, size_hw=(48, 64), stamp_ns: int | None = None) -> Image:
+        msg = image_message(Header(), np.full((*size_hw, 3), number % 256, np.uint8), "rgb8")
+        msg.header.stamp = time_message(1_000_000_000_000 + number * 10_000_000 if stamp_ns is None else stamp_ns)
+        msg.header.frame_id = "camera_optical"
+        return msg
+
+    def publish(self, number: int, **kwargs) -> Image:
+        msg = self.message(number, **kwargs)
+        self.publish_message(msg)
+        return msg
+
+    def publish_message(self, msg: Image) -> None:
+        self._publisher.publish(msg)
+
+    def publish_until(self, condition, first: int = 0, period_s: float = 0.03, **kwargs) -> int:
+        """Publishes on, one image per period, until `condition()`; returns the next number."""
+        number, due, end = first, 0.0, time.monotonic() + PATIENCE_S
+        while not condition():
+            assert time.monotonic() < end, "waited in vain"
+            if time.monotonic() >= due:
+                self.publish(number, **kwargs)
+                number, due = number + 1, time.monotonic() + period_s
+            self._rig.executor.spin_once(timeout_sec=0.005)
+        return number
+
+    def close(self) -> None:
+        self._rig.node.destroy_publisher(self._publisher)
+
+
+def click(name="", x=30.0, y=20.0, stamp=None, frame_id=""):
+    prompt = Prompt(object_id=name, points_xy=[x, y], point_labels=[1])
+    prompt.header.frame_id = frame_id
+    if stamp is not None:
+        prompt.header.stamp = stamp
+    return prompt
+
+
+def start_tracking(rig, camera, *names):
+    """Waits until the node takes requests and adds objects while images flow; returns the next image number."""
+    camera.wait_for_subscriber()
+    rig.until(lambda: rig.call(ListObjects, "/sam2/list_objects").code == Code.OK)
+    future = rig.start_call(AddObjects, "/sam2/add_objects", AddObjects.Request(prompts=[click(n) for n in names]))
+    number = camera.publish_until(future.done, first=100)
+    assert future.result().code == Code.OK, future.result().sentence
+    return number
+
+
+def _yaml(value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,67 @@
+"""Small runs for tests of training: two moving squares, a tiny recipe, a nano network of a few pixels."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from sam2.config import find_config
+from sam2.model import SAM2
+from sam2.training.config import Phase, TrainConfig
+
+SIDE = 32
+CPU = torch.device("cpu")
+TINY_RUN = TrainConfig(
+    model="nano",
+    clip_frames=4,
+    pool=6,
+    steps=6,
+    size=SIDE,
+    loss_stride=4,
+    warmup=2,
+    phases=(
+        Phase("pretext", 0.34, batch=2, objects=2, encoder=1.0),
+        Phase("stills", 0.67, batch=2, objects=2, kinds=(0.0, 0.5, 0.5)),
+        Phase("clips", 1.0, batch=1, objects=2, frames=3),
+    ),
+)
+
+
+class TwoSquares:
+    """A maker of clips: a red and a green square that drift; the red one is hidden in the third frame of each four."""
+
+    shape = (4, SIDE, SIDE, 4)
+
+    def __call__(self, seed: int) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        clip = np.zeros(self.shape, np.uint8)
+        clip[..., :3] = rng.integers(0, 60, self.shape[:3])[..., None]
+        top = rng.integers(2, 18, 2)
+        for time in range(4):
+            for label, colour in ((1, (220, 30, 30)), (2, (30, 220, 30))):
+                if (time, label) == (2, 1):
+                    continue
+                row, left = top[label - 1] + time, 2 + 15 * (label - 1)
+                clip[time, row : row + 9, left : left + 10] = (*colour, label)
+        return clip
+
+
+class Broken(TwoSquares):
+    def __call__(self, seed: int) -> np.ndarray:
+        raise OSError("the disk is gone")
+
+
+def small_model(name: str = "nano") -> SAM2:
+    return SAM2(replace(find_config(name), image_size=SIDE))
+
+
+def squares(count: int = 2) -> torch.Tensor:
+    return torch.from_numpy(np.stack([TwoSquares()(seed) for seed in range(count)]))
+
+
+def masks_of(*boxes: tuple[int, int, int, int]) -> torch.Tensor:
+    """(N, SIDE, SIDE) bool from x0 y0 x1 y1, ends excluded."""
+    masks = torch.zeros(len(boxes), SIDE, SIDE, dtype=torch.bool)
+    for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True):
+        mask[y0:y1, x0:x1] = True
+    return masks

@@ -1,0 +1,178 @@
+"""What the official-style predictors refuse: the argument is named and nothing has changed, by fingerprint."""
+
+import numpy as np
+import pytest
+import torch
+from nano_video import HEIGHT, WIDTH, fingerprint, frames, masks_by_frame, nano_predictor, write_jpegs
+from PIL import Image
+
+from sam2.errors import BadInput, UnknownObject
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+NAN = float("nan")
+ONE = {"points": [[10, 10]], "labels": [1]}
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    """A predictor and a state with two objects, one of them tracked, and a prompt not yet propagated."""
+    predictor = nano_predictor()
+    state = predictor.init_state(str(write_jpegs(tmp_path_factory.mktemp("clip"))))
+    predictor.add_new_points_or_box(state, 0, 1, **ONE)
+    masks_by_frame(predictor, state, max_frame_num_to_track=2)
+    predictor.add_new_points_or_box(state, 3, 2, **ONE)
+    return predictor, state
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"points": [[10, 10]]}, r"points and labels: expected both or neither, got one"),
+        ({"labels": [1]}, r"points and labels: expected both or neither, got one"),
+        ({}, r"prompt: expected points, a box, or both, got neither"),
+        ({"points": [[10, NAN]], "labels": [1]}, r"points: expected finite .*got NaN"),
+        ({"points": [[10, -1]], "labels": [1]}, r"points: expected inside .*0..96 x 0..60, got \(10, -1\)"),
+        ({"points": [[97, 10]], "labels": [1]}, r"points: expected inside .*got \(97, 10\)"),
+        ({"points": [[1.5, 0.5]], "labels": [1], "normalize_coords": False}, r"points: expected inside .*0..1 x 0..1"),
+        ({"points": [10, 10], "labels": [1]}, r"points: expected shape \(K, 2\), got \(2,\)"),
+        ({"points": [["a", "b"]], "labels": [1]}, r"points: expected numbers"),
+        ({"points": [[10, 10]], "labels": [1, 0]}, r"labels: expected one per point, shape \(1,\), got \(2,\)"),
+        ({"points": [[10, 10]], "labels": [4]}, r"labels: expected 1, 0 .*got 4"),
+        ({"points": [[10, 10]], "labels": [0.5]}, r"labels: expected 1, 0 .*got 0.5"),
+        ({"box": [20, 10, 10, 20]}, r"box: expected x0 < x1 and y0 < y1, got \(20, 10, 10, 20\)"),
+        ({"box": [10, 10, 10, 20]}, r"box: expected x0 < x1"),
+        ({"box": [10, 10, 20]}, r"box: expected 4 numbers .*got 3"),
+        ({"box": [10, NAN, 20, 20]}, r"box: expected finite .*got NaN"),
+        ({"box": [100, 10, 120, 20]}, r"box: expected to meet the image"),
+        ({"box": [10, 10, 20, 20], "clear_old_points": False}, r"box: .*clear_old_points=True"),
+        (ONE | {"frame_idx": 6}, r"frame_idx: expected an integer in 0..5, got 6"),
+        (ONE | {"frame_idx": -1}, r"frame_idx: .*got -1"),
+        (ONE | {"frame_idx": 1.0}, r"frame_idx: expected an integer .*got 1.0"),
+    ],
+)
+@pytest.mark.parametrize("obj_id", [1, "new"])
+def test_video_points(session, arguments, says, obj_id):
+    predictor, state = session
+    before = fingerprint(state)
+    with pytest.raises(BadInput, match=says):
+        predictor.add_new_points_or_box(state, **{"frame_idx": 1, "obj_id": obj_id} | arguments)
+    assert fingerprint(state) == before
+
+
+@pytest.mark.parametrize(
+    ("mask", "frame", "says"),
+    [
+        (np.zeros((HEIGHT, WIDTH - 1), bool), 0, r"mask: expected the video's size \(60, 96\) .*got shape \(60, 95\)"),
+        (np.zeros((1, HEIGHT, WIDTH), bool), 0, r"mask: .*got shape \(1, 60, 96\)"),
+        (np.zeros((0, 0), bool), 0, r"mask: .*got shape \(0, 0\)"),
+        (np.full((HEIGHT, WIDTH), NAN), 0, r"mask: expected finite"),
+        (np.zeros((HEIGHT, WIDTH), bool), 6, r"frame_idx: .*got 6"),
+    ],
+)
+def test_video_mask(session, mask, frame, says):
+    predictor, state = session
+    before = fingerprint(state)
+    with pytest.raises(BadInput, match=says):
+        predictor.add_new_mask(state, frame, "new", mask)
+    assert fingerprint(state) == before
+
+
+def test_video_objects_and_frames(session):
+    predictor, state = session
+    before = fingerprint(state)
+    with pytest.raises(UnknownObject, match=r"obj_id: expected one of \[1, 2\], got 'cup'"):
+        predictor.remove_object(state, "cup", strict=True)
+    with pytest.raises(UnknownObject, match="got 3"):
+        predictor.clear_all_prompts_in_frame(state, 0, 3)
+    with pytest.raises(BadInput, match="frame_idx: .*got 9"):
+        predictor.clear_all_prompts_in_frame(state, 9, 1)
+    with pytest.raises(BadInput, match="start_frame_idx: .*got 6"):
+        next(predictor.propagate_in_video(state, start_frame_idx=6))
+    with pytest.raises(BadInput, match="max_frame_num_to_track: .*got -1"):
+        next(predictor.propagate_in_video(state, max_frame_num_to_track=-1))
+    assert fingerprint(state) == before
+
+
+def test_the_fingerprint_sees_a_change(session):
+    predictor, state = session
+    before = fingerprint(state)
+    assert fingerprint(state) == before
+    result = state.objects[2].new_prompted[3]
+    with torch.inference_mode():
+        result.logits[0, 0, 0, 0] += 1
+    assert fingerprint(state) != before
+    with torch.inference_mode():
+        result.logits[0, 0, 0, 0] -= 1
+
+
+@pytest.fixture(scope="module")
+def image_predictor(session):
+    predictor = SAM2ImagePredictor(session[0])
+    predictor.set_image(frames()[0])
+    return predictor
+
+
+@pytest.mark.parametrize(
+    ("image", "got"),
+    [
+        (frames()[0].astype(np.float32), r"\(60, 96, 3\) float32"),
+        (frames()[0][..., 0], r"\(60, 96\) uint8"),
+        (np.zeros((60, 96, 4), np.uint8), r"\(60, 96, 4\) uint8"),
+        (np.zeros((0, 96, 3), np.uint8), r"\(0, 96, 3\) uint8"),
+        (torch.zeros(60, 96, 3, dtype=torch.uint8), "Tensor"),
+        ("cat.jpg", "str"),
+    ],
+)
+def test_images(image_predictor, image, got):
+    before = fingerprint(vars(image_predictor)["_features"])
+    says = r"image: expected a non-empty \(H, W, 3\) uint8 array in RGB order, got " + got
+    with pytest.raises(BadInput, match=says):
+        image_predictor.set_image(image)
+    with pytest.raises(BadInput, match=says):
+        image_predictor.set_image_batch([frames()[1], image])
+    assert fingerprint(vars(image_predictor)["_features"]) == before
+
+
+def test_image_batches(image_predictor):
+    with pytest.raises(BadInput, match="image_list: expected a non-empty list"):
+        image_predictor.set_image_batch([])
+    with pytest.raises(BadInput, match="image_list: expected a non-empty list of images, got ndarray"):
+        image_predictor.set_image_batch(frames())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"point_coords": [[10, 10]]}, r"point_labels: expected one label per point, got none"),
+        ({"point_labels": [1]}, r"point_coords: expected one point per label, got none"),
+        ({"point_coords": [[10, NAN]], "point_labels": [1]}, r"point_coords: expected finite"),
+        ({"point_coords": [[97, 10]], "point_labels": [1]}, r"point_coords: expected inside .*got \(97, 10\)"),
+        ({"point_coords": [10, 10], "point_labels": [1]}, r"point_coords: expected shape \(K, 2\) or \(N, K, 2\)"),
+        ({"point_coords": [[10, 10]], "point_labels": [1, 1]}, r"labels: expected one per point"),
+        ({"point_coords": [[10, 10]], "point_labels": [7]}, r"labels: expected 1, 0 .*got 7"),
+        ({"box": [20, 10, 10, 20]}, r"box: expected x0 < x1"),
+        ({"box": [[1, 1, 9, 9], [20, 10, 10, 20]]}, r"box: expected x0 < x1 .*got \(20, 10, 10, 20\)"),
+        ({"box": [1, 1, 9]}, r"box: expected shape \(4,\) or \(N, 4\), got \(3,\)"),
+        (
+            {"box": [[1, 1, 9, 9]] * 2, "point_coords": [[10, 10]], "point_labels": [1]},
+            r"box and point_coords: expected as many prompts in both, got \[2, 1\]",
+        ),
+        ({"mask_input": np.zeros((1, 60, 96))}, r"mask_input: expected shape \(1, 64, 64\), got \(1, 60, 96\)"),
+        ({"mask_input": np.full((1, 64, 64), NAN)}, r"mask_input: expected finite"),
+    ],
+)
+def test_image_prompts(image_predictor, arguments, says):
+    before = fingerprint(vars(image_predictor)["_features"])
+    with pytest.raises(BadInput, match=says):
+        image_predictor.predict(**arguments)
+    assert fingerprint(vars(image_predictor)["_features"]) == before
+
+
+def test_prompts_before_an_image(session):
+    predictor = SAM2ImagePredictor(session[0])
+    for ask in (predictor.predict, predictor.predict_batch, predictor.get_image_embedding):
+        with pytest.raises(RuntimeError, match="must be set"):
+            ask()
+    predictor.set_image(Image.fromarray(frames()[0]))
+    with pytest.raises(RuntimeError, match="set_image_batch"):
+        predictor.predict_batch()

@@ -1,0 +1,126 @@
+"""The official builders: every official name and path, overrides, weights from files."""
+
+import inspect
+
+import pytest
+import torch
+from nano_video import nano_predictor
+
+from sam2 import build_sam
+from sam2.build_sam import build_sam2, build_sam2_hf, build_sam2_video_predictor, build_sam2_video_predictor_hf
+from sam2.errors import BadInput
+from sam2.model import SAM2
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+from sam2.sam2_video_predictor import SAM2VideoPredictor
+
+OFFICIAL = {  # argument names and defaults that scripts rely on, in order
+    build_sam2: ["config_file", "ckpt_path", "device", "mode", "hydra_overrides_extra", "apply_postprocessing"],
+    build_sam2_video_predictor: [
+        *("config_file", "ckpt_path", "device", "mode", "hydra_overrides_extra", "apply_postprocessing"),
+        "vos_optimized",
+    ],
+    SAM2VideoPredictor.init_state: [
+        *("self", "video_path", "offload_video_to_cpu", "offload_state_to_cpu", "async_loading_frames")
+    ],
+    SAM2VideoPredictor.add_new_points_or_box: [
+        *("self", "inference_state", "frame_idx", "obj_id", "points", "labels"),
+        *("clear_old_points", "normalize_coords", "box"),
+    ],
+    SAM2VideoPredictor.add_new_mask: ["self", "inference_state", "frame_idx", "obj_id", "mask"],
+    SAM2VideoPredictor.propagate_in_video: [
+        *("self", "inference_state", "start_frame_idx", "max_frame_num_to_track", "reverse")
+    ],
+    SAM2VideoPredictor.clear_all_prompts_in_frame: ["self", "inference_state", "frame_idx", "obj_id", "need_output"],
+    SAM2VideoPredictor.remove_object: ["self", "inference_state", "obj_id", "strict", "need_output"],
+    SAM2VideoPredictor.reset_state: ["self", "inference_state"],
+    SAM2ImagePredictor.__init__: ["self", "sam_model", "mask_threshold", "max_hole_area", "max_sprinkle_area"],
+    SAM2ImagePredictor.set_image: ["self", "image"],
+    SAM2ImagePredictor.set_image_batch: ["self", "image_list"],
+    SAM2ImagePredictor.predict: [
+        *("self", "point_coords", "point_labels", "box", "mask_input"),
+        *("multimask_output", "return_logits", "normalize_coords"),
+    ],
+    SAM2ImagePredictor.predict_batch: [
+        *("self", "point_coords_batch", "point_labels_batch", "box_batch", "mask_input_batch"),
+        *("multimask_output", "return_logits", "normalize_coords"),
+    ],
+}
+
+
+@pytest.mark.parametrize("function", OFFICIAL, ids=lambda f: f.__qualname__)
+def test_arguments_have_the_official_names_and_order(function):
+    got = [p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    assert got == OFFICIAL[function]
+
+
+@pytest.mark.parametrize(
+    ("config_file", "name"),
+    [
+        ("configs/sam2.1/sam2.1_hiera_b+.yaml", "sam2.1_hiera_base_plus"),
+        ("configs/sam2/sam2_hiera_t.yaml", "sam2_hiera_tiny"),
+        ("sam2_hiera_s.yaml", "sam2_hiera_small"),
+        ("facebook/sam2.1-hiera-large", "sam2.1_hiera_large"),
+    ],
+)
+def test_official_config_names(config_file, name):
+    with torch.device("meta"):
+        assert build_sam2(config_file, device="meta").config.name == name
+
+
+def test_unknown_config_names_the_variants():
+    with pytest.raises(BadInput, match="sam2.1_hiera_tiny"):
+        build_sam2("configs/sam2.1/sam2.1_hiera_xl.yaml", device="cpu")
+
+
+def test_postprocessing_switches():
+    plain, processed = (build_sam2_video_predictor("nano", device="cpu", apply_postprocessing=p) for p in (False, True))
+    for predictor, is_on in ((plain, False), (processed, True)):
+        assert predictor.fill_hole_area == (8 if is_on else 0)
+        assert predictor.binarize_mask_from_pts_for_mem_enc is is_on
+        assert predictor.sam_mask_decoder.dynamic_multimask_via_stability is is_on
+    assert build_sam2("nano", device="cpu").sam_mask_decoder.dynamic_multimask_via_stability
+
+
+def test_overrides():
+    predictor = build_sam2_video_predictor(
+        "nano",
+        device="cpu",
+        hydra_overrides_extra=[
+            "++model.fill_hole_area=3",
+            "++model.non_overlap_masks=true",
+            "++model.sam_mask_decoder_extra_args.dynamic_multimask_stability_delta=0.01",
+        ],
+    )
+    assert (predictor.fill_hole_area, predictor.non_overlap_masks) == (3, True)
+    assert predictor.sam_mask_decoder.dynamic_multimask_stability_delta == 0.01
+
+
+@pytest.mark.parametrize("override", ["++model.memory_stride=2", "++model.fill_hole_area=many", "fill_hole_area", ""])
+def test_an_override_that_would_do_nothing_is_refused(override):
+    with pytest.raises(BadInput, match="hydra_overrides_extra: expected an option"):
+        build_sam2_video_predictor("nano", device="cpu", hydra_overrides_extra=[override])
+
+
+def test_mode():
+    assert not build_sam2("nano", device="cpu").training
+    assert build_sam2("nano", device="cpu", mode="train").training
+
+
+def test_a_checkpoint_in_the_official_layout_loads_strictly(tmp_path):
+    saved = nano_predictor()
+    torch.save({"model": saved.state_dict()}, tmp_path / "nano.pt")
+    loaded = build_sam2_video_predictor("nano", str(tmp_path / "nano.pt"), device="cpu")
+    assert all(
+        torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), saved.state_dict().values(), strict=True)
+    )
+
+
+def test_hugging_face_builders_ask_for_the_named_weights(tmp_path, monkeypatch):
+    torch.save({"model": nano_predictor().state_dict()}, tmp_path / "nano.pt")
+    asked = []
+    monkeypatch.setattr(build_sam, "_download", lambda model_id: asked.append(model_id) or str(tmp_path / "nano.pt"))
+    name = "facebook/sam2.1-hiera-nano"
+    assert type(build_sam2_hf(name, device="cpu")) is SAM2
+    assert isinstance(build_sam2_video_predictor_hf(name, device="cpu"), SAM2VideoPredictor)
+    assert isinstance(SAM2ImagePredictor.from_pretrained(name, device="cpu"), SAM2ImagePredictor)
+    assert asked == [name] * 3

@@ -1,0 +1,108 @@
+"""The command line: every command is found, help is help, mistakes are one sentence, and a prompt reaches a node."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from ros_rig import NodeProcess
+
+import sam2
+from sam2_ros import cli, prompt
+
+pytestmark = pytest.mark.ros
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["help"]])
+def test_help_names_every_command(argv, capsys):
+    assert cli.main(argv) == 0
+    said = capsys.readouterr().out
+    assert all(f"\n  {command} " in said for command in [*cli.MODULES, "weights"])
+
+
+def test_an_unknown_command_is_one_sentence(capsys):
+    assert cli.main(["trakc"]) == 2
+    said = capsys.readouterr().err
+    assert "'trakc'" in said and "track" in said and said.count("\n") == 1
+
+
+def test_the_rest_of_the_line_goes_to_the_command(monkeypatch):
+    got = []
+    module = SimpleNamespace(main=lambda argv: got.append(argv) or 3)
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: module)
+    assert cli.main(["replay", "bag", "--out", "x"]) == 3 and got == [["bag", "--out", "x"]]
+
+
+def test_an_error_of_the_library_is_one_sentence(monkeypatch, capsys):
+    def fail(argv):
+        raise sam2.BadCheckpoint("weights.pt: not there")
+
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: SimpleNamespace(main=fail))
+    assert cli.main(["replay", "bag"]) == 1
+    assert capsys.readouterr().err == "sam2_ros replay: weights.pt: not there\n"
+
+
+def test_a_prompt_line_becomes_the_message():
+    line = "--click 1 2 --click 3 4 --not 5 6 --box 0 1 8 9 --id cup --class mug --replace --stamp 12000000345"
+    message = prompt.message(prompt.parse(line.split()))
+    assert list(message.points_xy) == [1, 2, 3, 4, 5, 6] and list(message.point_labels) == [1, 1, 0]
+    assert list(message.box_xyxy) == [0, 1, 8, 9] and (message.object_id, message.class_name) == ("cup", "mug")
+    assert message.mode == message.REPLACE
+    assert (message.header.stamp.sec, message.header.stamp.nanosec) == (12, 345)
+
+
+def test_a_mask_file_becomes_a_mask(tmp_path):
+    mask = np.zeros((20, 30), np.uint8)
+    mask[3:5, 7:9] = 9
+    cv2.imwrite(str(tmp_path / "mask.png"), mask)
+    message = prompt.message(prompt.parse(["--mask", str(tmp_path / "mask.png")])).mask
+    assert np.array_equal(np.frombuffer(message.data, np.uint8).reshape(20, 30), np.where(mask, 255, 0))
+
+
+@pytest.mark.parametrize("argv", [[], ["--id", "cup"], ["--click", "1"], ["--not", "1", "2"]])
+def test_a_prompt_without_a_place_is_refused(argv, capsys):
+    with pytest.raises(SystemExit) as caught:
+        prompt.parse(argv)
+    assert caught.value.code == 2 and "usage" in capsys.readouterr().err
+
+
+def test_a_mask_file_that_is_not_there(tmp_path):
+    with pytest.raises(SystemExit, match="expected an image file"):
+        prompt.message(prompt.parse(["--mask", str(tmp_path / "none.png")]))
+
+
+def run_prompt(*argv):
+    """Starts `sam2_ros prompt` as a process."""
+    command = [sys.executable, "-m", "sam2_ros.cli", "prompt", *argv]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_prompt_from_the_command_line_starts_tracking_and_a_wrong_one_is_refused(rig):
+    with NodeProcess() as node:
+        camera = rig.camera()
+        camera.wait_for_subscriber()
+        good = run_prompt("--click", "30", "20", "--id", "cup")
+        number = camera.publish_until(lambda: good.poll() is not None)
+        assert (good.returncode, good.communicate()) == (0, ("tracking cup\n", ""))
+        bad = run_prompt("--click", "300", "20")
+        camera.publish_until(lambda: bad.poll() is not None, first=number)
+        said = bad.communicate()[1]
+        assert bad.returncode == 1 and "BAD_INPUT" in said and "64x48" in said and "Traceback" not in said
+        node.end()
+
+
+def test_a_prompt_without_a_node_says_so():
+    lonely = run_prompt("--click", "1", "2", "--node", "/nobody", "--timeout", "0.5")
+    said = lonely.communicate()[1]
+    assert lonely.returncode == 2 and "/nobody/add_objects is not there" in said
+
+
+@pytest.mark.parametrize("module", ["sam2_ros.cli", "sam2_ros.prompt", "sam2_ros.main"])
+def test_what_must_start_quickly_does_not_load_the_network(module):
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

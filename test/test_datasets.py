@@ -1,0 +1,153 @@
+"""Dataset loaders on tiny folders of each layout, written here."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from sam2.errors import BadInput
+from sam2.masks import coco_encode
+from sam2.training.data import DatasetClips
+from sam2.training.datasets import LAYOUTS, open_dataset
+from sam2.training.synthetic import HELD_OUT_SEED
+
+SIZE_HW = (24, 32)
+
+
+def write_frame(path, level: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full((*SIZE_HW, 3), (0, 0, level), np.uint8))  # BGR: red
+
+
+def write_palette(path, boxes: dict[int, tuple[int, int, int, int]]) -> None:
+    """boxes: object id -> x0 y0 x1 y1; the palette's colours are not its indices."""
+    labels = np.zeros(SIZE_HW, np.uint8)
+    for object_id, (x0, y0, x1, y1) in boxes.items():
+        labels[y0:y1, x0:x1] = object_id
+    image = Image.frombytes("P", SIZE_HW[::-1], labels.tobytes())
+    image.putpalette([(17 * i) % 256 for i in range(768)])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+def write_video(frames, masks, name: str, num_frames: int = 3, start: int = 0, every: int = 1) -> None:
+    for index in range(start, start + num_frames * every, every):
+        write_frame(frames / name / f"{index:05d}.jpg", level=200 - index)
+        write_palette(masks / name / f"{index:05d}.png", {1: (2, 3, 8, 9), 7: (20, 10, 30, 20), 255: (0, 0, 2, 2)})
+
+
+@pytest.fixture
+def davis(tmp_path):
+    for name in ("bear", "cat", "dog"):
+        write_video(tmp_path / "JPEGImages/480p", tmp_path / "Annotations/480p", name)
+    (tmp_path / "ImageSets/2017").mkdir(parents=True)
+    (tmp_path / "ImageSets/2017/train.txt").write_text("dog\nbear\n")
+    return tmp_path
+
+
+def test_davis_reads_the_listed_videos(davis):
+    videos = open_dataset("davis", davis, "train")
+    assert [video.name for video in videos] == ["bear", "dog"]
+    frames = list(videos[0].frames())
+    assert len(frames) == 3 and frames[0].shape == (*SIZE_HW, 3)
+    assert frames[0][0, 0, 0] > 190 and frames[0][0, 0, 2] < 20, "RGB, not BGR"
+    masks = videos[0].masks[1]
+    assert set(masks) == {1, 7}, "palette indices, without background and void"
+    assert np.argwhere(masks[7]).min(0).tolist() == [10, 20] and masks[7].sum() == 100
+
+
+@pytest.mark.parametrize("name", ["youtube_vos", "mose", "lvos"])
+def test_folders_by_split(tmp_path, name):
+    write_video(tmp_path / "valid/JPEGImages", tmp_path / "valid/Annotations", "a1", start=5, every=5)
+    (video,) = open_dataset(name, tmp_path, "valid")
+    assert list(video.masks) == [0, 1, 2], "by place in the video, not by the number in the name"
+    assert video.masks[2][1].sum() == 36
+
+
+def test_frames_without_masks_are_frames_all_the_same(tmp_path):
+    write_video(tmp_path / "valid/JPEGImages", tmp_path / "valid/Annotations", "a1", num_frames=4)
+    (tmp_path / "valid/Annotations/a1/00001.png").unlink()
+    (video,) = open_dataset("mose", tmp_path, "valid")
+    assert list(video.masks) == [0, 2, 3] and len(list(video.frames())) == 4
+
+
+def test_sav_validation_has_one_folder_per_object(tmp_path):
+    frames, masks = tmp_path / "sav_val/JPEGImages_24fps/v", tmp_path / "sav_val/Annotations_6fps/v"
+    for index in range(6):
+        write_frame(frames / f"{index:05d}.jpg", 100)
+    for index in (0, 4):
+        write_palette(masks / f"000/{index:05d}.png", {1: (0, 0, 4, 4)})
+        write_palette(masks / f"003/{index:05d}.png", {1: (4, 4, 9, 9)})
+    (video,) = open_dataset("sav", tmp_path, "val")
+    assert list(video.masks) == [0, 4]
+    assert {key: int(mask.sum()) for key, mask in video.masks[4].items()} == {0: 16, 3: 25}
+
+
+@pytest.fixture
+def sav(tmp_path):
+    film = cv2.VideoWriter(str(tmp_path / "sav_000009.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 24, SIZE_HW[::-1])
+    for index in range(12):
+        film.write(np.full((*SIZE_HW, 3), 20 * index, np.uint8))
+    film.release()
+    rows = []
+    for row in range(3):
+        mask = np.zeros(SIZE_HW, bool)
+        mask[2:6, 3 + row : 9 + row] = True
+        rows.append([coco_encode(mask), coco_encode(np.zeros(SIZE_HW, bool))])
+    (tmp_path / "sav_000009_manual.json").write_text(json.dumps({"masklet": rows, "masklet_id": [0, 4]}))
+    return tmp_path
+
+
+def test_sav_training_is_a_film_with_masklets(sav):
+    (video,) = open_dataset("sav", sav, "train")
+    assert list(video.masks) == [0, 4, 8] and len(list(video.frames())) == 12
+    assert set(video.masks[8]) == {0}, "an object without pixels is not there"
+    assert np.argwhere(video.masks[8][0]).min(0).tolist() == [2, 5]
+    with pytest.raises(KeyError):
+        video.masks[3]
+
+
+def test_a_film_gives_the_frames_asked_for_in_that_order(sav):
+    (video,) = open_dataset("sav", sav, "train")
+    late, early = video.frames_at([8, 4])
+    assert abs(int(late[0, 0, 0]) - 160) < 8 and abs(int(early[0, 0, 0]) - 80) < 8
+    with pytest.raises(BadInput, match="ends before"):
+        video.frames_at([40])
+
+
+@pytest.mark.parametrize("name", sorted(LAYOUTS))
+def test_a_missing_dataset_says_where_to_get_it(tmp_path, name):
+    with pytest.raises(BadInput) as caught:
+        open_dataset(name, tmp_path, "train")
+    assert LAYOUTS[name].source in str(caught.value) and str(tmp_path) in str(caught.value)
+
+
+def test_an_unknown_dataset_names_the_known():
+    with pytest.raises(BadInput, match="youtube_vos"):
+        open_dataset("imagenet", ".")
+
+
+def test_clips_from_videos_are_squashed_squares_with_labels(davis):
+    videos = tuple(open_dataset("davis", davis, "train"))
+    clip = DatasetClips((videos,), (1.0,), num_frames=5, size=16)(3)
+    assert clip.shape == (5, 16, 16, 4) and clip.dtype == np.uint8
+    assert set(np.unique(clip[..., 3])) == {0, 1, 7}
+    column = np.argwhere(clip[0, ..., 3] == 7)[:, 1]
+    assert column.min() == 10 and column.max() == 14, "20..29 of 32 pixels become 10..14 of 16"
+
+
+def test_a_mixture_draws_by_weight(davis):
+    bear, dog = open_dataset("davis", davis, "train")
+    write_palette(davis / "Annotations/480p/dog/00000.png", {3: (0, 0, 9, 9)})
+    clips = DatasetClips(((bear,), (dog,)), (0.0, 1.0), num_frames=3, size=16)
+    assert all(3 in clips(seed)[..., 3] for seed in range(8)), "weight 0 is never drawn"
+
+
+def test_held_out_seeds_draw_from_other_videos(davis):
+    bear, dog = open_dataset("davis", davis, "train")
+    write_palette(davis / "Annotations/480p/dog/00000.png", {3: (0, 0, 9, 9)})
+    clips = DatasetClips((tuple([bear] * 9 + [dog]),), (1.0,), num_frames=3, size=16)
+    assert all(3 in clips(HELD_OUT_SEED + seed)[..., 3] for seed in range(4))
+    assert not any(3 in clips(seed)[..., 3] for seed in range(30))

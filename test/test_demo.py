@@ -1,0 +1,218 @@
+"""The demo: what its figures mean, what its pictures show, and that a whole run leaves files and no process behind."""
+
+import contextlib
+import glob
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+import sam2
+from sam2_ros import demo, demo_picture, demo_score
+from sam2_ros.children import Children
+from sam2_ros.msg import Track, TrackArray
+from sam2_ros.track_out import mask_message, time_message
+
+pytestmark = pytest.mark.ros
+SIZE_HW = (60, 80)
+PERIOD_NS = 100_000_000
+
+
+def square(x, side=20):
+    mask = np.zeros(SIZE_HW, bool)
+    mask[20 : 20 + side, max(x, 0) : x + side] = True
+    return mask
+
+
+def array_of(number, masks):
+    """A TrackArray of image `number`: {id: (H, W) bool, or None where it is away}."""
+    tracks = []
+    for label, (name, mask) in enumerate(masks.items(), start=1):
+        track = Track(object_id=name, label=label, state=Track.OCCLUDED if mask is None else Track.VISIBLE)
+        track.mask.image_height, track.mask.image_width = SIZE_HW
+        if mask is not None:
+            x, y, width, height = sam2.bounding_box(mask)
+            track.mask, track.area = mask_message(mask[y : y + height, x : x + width], (x, y), SIZE_HW), int(mask.sum())
+        tracks.append(track)
+    message = TrackArray(tracks=tracks)
+    message.header.stamp = time_message((number + 1) * PERIOD_NS)
+    return message
+
+
+def results_of(said, true, age_ns=40_000_000):
+    """said, true: per image {id: mask or None}; images without `said` (None) have no result."""
+    answers = [
+        (array_of(number, masks), (number + 1) * PERIOD_NS + age_ns)
+        for number, masks in enumerate(said)
+        if masks is not None
+    ]
+    return demo_score.pair_up(answers, [array_of(number, masks) for number, masks in enumerate(true)])
+
+
+@pytest.fixture
+def story():
+    """Thirty images: `a` stays, `b` is away in 10..15 and known to be; a result is missing for image 20."""
+    true = [{"a": square(2), "b": None if 10 <= n < 16 else square(40)} for n in range(30)]
+    said = [None if n == 20 else dict(masks) for n, masks in enumerate(true)]
+    return said, true
+
+
+def test_a_perfect_run(story):
+    run = demo_score.score(results_of(*story), images=30, answers=29, prompted_ns=PERIOD_NS)
+    assert (run.mean_iou, run.visibility, run.results, run.dropped) == (1.0, 1.0, 29, 1)
+    assert run.fps == pytest.approx(27 / 2.8) and run.age_p50_s == pytest.approx(0.04)
+    assert [(a.name, a.gone, a.back, a.found) for a in run.absences] == [("b", 10, 16, True)]
+    assert "1 of 1" in demo_score.table(run) and "1.000" in demo_score.table(run)
+
+
+def test_each_mistake_costs_what_it_should(story):
+    said, true = story
+    said[5]["a"] = square(12)  # half of it: 200 of 600 pixels in common
+    said[11]["b"] = square(40)  # seen where it is not
+    said[25]["b"] = None  # not seen where it is
+    run = demo_score.score(results_of(said, true), images=30, answers=29, prompted_ns=PERIOD_NS)
+    assert run.iou_by_id["a"] == pytest.approx((27 + 1 / 3) / 28)
+    assert run.iou_by_id["b"] == pytest.approx(21 / 23)  # two of the 23 pairs with a pixel are 0
+    assert run.visibility == pytest.approx(54 / 56) and run.visibility_by_id["a"] == 1.0
+    pairs = 28 + 23
+    assert run.mean_iou == pytest.approx((27 + 1 / 3 + 21) / pairs)
+
+
+def test_the_prompted_image_does_not_count(story):
+    said, true = story
+    said[0]["a"] = square(60)
+    assert demo_score.score(results_of(said, true), 30, 29, prompted_ns=PERIOD_NS).mean_iou == 1.0
+    assert demo_score.score(results_of(said, true), 30, 29, prompted_ns=PERIOD_NS - 1).mean_iou < 1.0
+
+
+def test_an_object_that_is_mistaken_for_another_is_not_found_again(story):
+    said, true = story
+    for masks in said[16:]:
+        if masks is not None:
+            masks["b"] = square(2)
+    run = demo_score.score(results_of(said, true), 30, 29, PERIOD_NS)
+    assert [absence.found for absence in run.absences] == [False]
+    assert "not found again" in demo_picture.story(results_of(said, true), run.absences)[3][1]
+
+
+def test_nothing_to_judge_is_an_error():
+    with pytest.raises(sam2.BadInput, match="0 results"):
+        demo_score.score([], 10, 0, 0)
+
+
+def test_clicks_are_well_inside_the_largest():
+    truth = array_of(0, {"small": square(0, 6), "large": square(30, 25), "away": None, "middle": square(60, 15)})
+    clicks = demo.choose_clicks(truth, 2)
+    assert list(clicks) == ["large", "middle"]
+    assert abs(clicks["large"][0] - 42.5) <= 1 and abs(clicks["large"][1] - 32.5) <= 1
+
+
+def test_the_sheet_tells_of_the_absence(story):
+    results = results_of(*story)
+    run = demo_score.score(results, 30, 29, PERIOD_NS)
+    moments = demo_picture.story(results, run.absences)
+    frames = [results[index].frame for index, _ in moments]
+    assert frames == [0, 5, 13, 22, 29] and "says so" in moments[2][1] and "same id" in moments[3][1]
+
+    def image_of(stamp):
+        return np.full((*SIZE_HW, 3), 90, np.uint8)
+
+    sheet = demo_picture.sheet(results, run, image_of, {"a": (12.0, 30.0)}, PERIOD_NS)
+    assert sheet.dtype == np.uint8 and sheet.shape[1] == 3 * (demo_picture.PANEL_WH[0] + 2 * demo_picture.MARGIN)
+    pictures = list(demo_picture.film(results, image_of, SIZE_HW[1]))
+    assert len(pictures) == 29 and len({picture.shape for picture in pictures}) == 1
+    assert not np.array_equal(pictures[9][:60], pictures[12][:60])  # b is there, and b is away
+
+
+def test_the_timeline_is_dark_where_an_object_is_away(story):
+    timeline = demo_picture.Timeline(results_of(*story), 400)
+    row = timeline.picture[demo_picture.MARGIN + demo_picture.ROW + 10]  # b's bar
+    assert tuple(row[timeline.x(12)]) == demo_picture.DARK
+    assert tuple(row[timeline.x(5)]) == tuple(row[timeline.x(25)]) != demo_picture.DARK
+
+
+def test_children_end_with_their_block_and_a_failed_one_is_told(tmp_path):
+    with pytest.raises(sam2.Sam2Error, match="the bad ended with exit code 2: .*no command 'nonsense'"):
+        with Children(tmp_path) as children:
+            good = children.start("good", "simulate", "--wait")
+            bad = children.start("bad", "nonsense")
+            bad.wait()
+            children.check()
+    assert good.poll() is not None
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """nano as it starts, so sure of itself that there is always something to draw."""
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file
+
+    from sam2.config import find_config
+    from sam2.model import SAM2
+
+    torch.manual_seed(0)
+    state = SAM2(find_config("nano")).state_dict()
+    state["sam_mask_decoder.pred_obj_score_head.layers.2.bias"] += 3.0
+    path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+    return path
+
+
+def start_demo(out, *words):
+    command = [sys.executable, "-m", "sam2_ros.cli", "demo", "--out", str(out), "--width", "160", "--height", "120"]
+    return subprocess.Popen([*command, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def processes_of(out):
+    """Ids of living processes with a file in this folder open: each child has its log."""
+    found = set()
+    for link in glob.iglob("/proc/[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            if os.readlink(link).startswith(str(out)):
+                found.add(int(link.split("/")[2]))
+    return found
+
+
+def test_a_whole_run_with_untrained_weights_fails_honestly(tmp_path, weights):
+    process = start_demo(tmp_path, "--frames", "20", "--rate", "4", "--checkpoint", str(weights))
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 1 and "expected a mean IoU of 0.75" in said and "Traceback" not in said
+    assert int(re.search(r"images from the camera +(\d+)", said)[1]) == 20
+    assert cv2.imread(str(tmp_path / "demo.png")) is not None
+    video = cv2.VideoCapture(str(tmp_path / "demo.mp4"))
+    assert 1 < video.get(cv2.CAP_PROP_FRAME_COUNT) <= int(re.search(r"results +(\d+)", said)[1])
+    video.release()
+    assert not processes_of(tmp_path)
+
+
+def test_weights_that_are_not_there_are_one_sentence(tmp_path):
+    process = start_demo(tmp_path, "--checkpoint", str(tmp_path / "none.safetensors"))
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 1 and "none.safetensors" in said.splitlines()[-1] and "Traceback" not in said
+    assert not processes_of(tmp_path)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_signal_ends_every_process(tmp_path, weights, number, code):
+    process = start_demo(tmp_path, "--frames", "1000", "--checkpoint", str(weights))
+    for line in process.stdout:
+        if line.startswith("1/4"):
+            break
+    while not processes_of(tmp_path):  # the tracker has its log open
+        assert process.poll() is None
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == code
+    end = time.monotonic() + 30
+    while processes_of(tmp_path):
+        assert time.monotonic() < end, "a process was left behind"

@@ -1,0 +1,160 @@
+"""Requests in front of a fake tracker: order, naming, deadlines, refusals, and one answer each. No ROS, no torch."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from bench import PATIENCE_S, Bench, names, point
+from fakes import FakeTracker
+
+from sam2_ros.mailbox import Add, Code, Remove, Reset
+from sam2_ros.params import Settings
+
+
+def test_a_prompt_waits_for_the_next_image_and_gets_an_id_and_a_label():
+    with Bench() as bench:
+        bench.add(point(), point())
+        assert names(bench.step(1)) == ["object_1", "object_2"]
+        answer = bench.answer()
+        assert (answer.code, answer.object_ids, answer.labels) == (Code.OK, ("object_1", "object_2"), (1, 2))
+        assert answer.header == "header 1"
+
+
+def test_a_given_id_is_never_taken_by_a_new_object():
+    with Bench() as bench:
+        bench.add(point("object_1"))
+        bench.add(point(""))
+        assert names(bench.step(1)) == ["object_1", "object_2"]
+
+
+def test_a_prompt_is_answered_with_the_image_it_ran_on():
+    with Bench() as bench:
+        bench.step(10)
+        bench.step(20)
+        for name, stamp in (("now", 30), ("late", 10), ("skipped", 18), ("next", 0), ("too late", 9)):
+            bench.add(point(name, stamp=stamp))
+        bench.step(30)
+        answers = {a.object_ids[0] if a.object_ids else a.code: a.header for a in (bench.answer() for _ in range(5))}
+        assert answers == {
+            "now": "header 30", "late": "header 10", "skipped": "header 20", "next": "header 30", Code.STALE: None,
+        }  # fmt: skip
+
+
+def test_a_prompt_on_a_later_image_waits_for_it():
+    with Bench() as bench:
+        bench.add(point("cup", stamp=3))
+        assert names(bench.step(1)) == [] and names(bench.step(2)) == []
+        assert names(bench.step(3)) == ["cup"]
+        assert bench.answer().code is Code.OK
+
+
+@pytest.mark.parametrize("stamp, images, code", [(0, 0, Code.NO_IMAGE), (9, 0, Code.NO_IMAGE), (9, 1, Code.STALE)])
+def test_a_prompt_whose_image_never_comes_is_answered_all_the_same(stamp, images, code):
+    with Bench() as bench:
+        for n in range(images):
+            bench.step(n + 1)
+        bench.add(point("cup", stamp=stamp), wait_s=0.05)
+        assert bench.answer().code is code
+        assert "cup" not in bench.tracker.object_ids
+
+
+def test_an_add_is_all_or_nothing():
+    with Bench() as bench:
+        bench.add(point("in"), point("out", xy=(64, 5)))
+        assert names(bench.step(1)) == []
+        answer = bench.answer()
+        assert answer.code is Code.BAD_INPUT and "64x48" in answer.sentence and answer.object_ids == ()
+
+
+def test_a_refusal_by_the_step_itself_hits_the_newest_request():
+    with Bench(FakeTracker(max_objects=2)) as bench:
+        for name in ("a", "b", "c"):
+            bench.add(point(name))
+        assert names(bench.step(1)) == ["a", "b"]
+        answers = [bench.answer() for _ in range(3)]
+        assert [a.code for a in answers] == [Code.LIMIT_REACHED, Code.OK, Code.OK]
+
+
+def test_requests_about_one_object_keep_their_order():
+    with Bench() as bench:
+        bench.add(point("a"))
+        bench.ask(Remove, ["a"])
+        bench.add(point("a"))
+        bench.step(1)
+        assert [bench.answer().code for _ in range(2)] == [Code.OK, Code.OK]  # put in, taken out
+        assert names(bench.step(2)) == ["a"]  # and put in again
+        assert bench.answer().code is Code.OK
+        bench.ask(Remove, ["a"])
+        bench.add(point("a", xy=(5, 5)))
+        assert names(bench.step(3)) == ["a"]
+        assert bench.tracker.prompted[-1].points_xy == [(5, 5)]
+
+
+def test_a_reset_waits_for_the_prompts_before_it_and_no_others():
+    with Bench() as bench:
+        bench.add(point("a"))
+        bench.ask(Reset)
+        bench.add(point("b"))
+        bench.step(1)
+        assert names(bench.step(2)) == ["b"]
+
+
+def test_remove_needs_no_image_and_names_the_unknown():
+    with Bench() as bench:
+        bench.add(point("a"), point("b"))
+        bench.step(1)
+        bench.answer()
+        bench.ask(Remove, ["a", "x", "y"])
+        answer = bench.answer()
+        assert (answer.code, answer.object_ids) == (Code.UNKNOWN_OBJECT, ("x", "y"))
+        assert names(bench.step(2)) == ["b"]
+
+
+def test_a_prompt_on_an_image_of_the_old_stream_is_stale():
+    with Bench() as bench:
+        bench.step(10)
+        bench.step(20)
+        bench.add(point("a", stamp=21))
+        bench.step(50, new_stream=True)
+        assert bench.answer().code is Code.STALE
+
+
+def test_a_flood_of_requests_is_bounded_and_answered():
+    with Bench(settings=Settings(prompt_queue=8)) as bench:
+        for n in range(1000):
+            bench.add(point(f"{n}", stamp=99), wait_s=1)
+        codes = [bench.answer().code for _ in range(1000)]
+        assert (codes.count(Code.BUSY), codes.count(Code.NO_IMAGE)) == (992, 8)
+        bench.add(point("after"))
+        assert names(bench.step(1)) == ["after"]
+
+
+def test_the_same_requests_in_the_same_order_give_the_same_objects():
+    def run(seed):
+        random = np.random.default_rng(seed)
+        with Bench() as bench:
+            for n in range(20):
+                for _ in range(random.integers(0, 4)):
+                    name = f"o{random.integers(0, 3)}"
+                    if random.random() < 0.6:
+                        bench.add(point(name, xy=(int(random.integers(0, 64)), 5)))
+                    else:
+                        bench.ask(Remove, [name])
+                yield names(bench.step(n + 1)), [track.label for track in bench.step(1000 + n, size_hw=(48, 64))[2]]
+
+    for seed in range(3):
+        assert list(run(seed)) == list(run(seed))
+
+
+def test_a_request_that_was_answered_by_somebody_else_is_not_carried_out():
+    gate = threading.Event()
+    with Bench(FakeTracker(gate=gate)) as bench:
+        bench.image(1)
+        assert bench.tracker.stepping.wait(PATIENCE_S)
+        request = Add([point("a")], time.monotonic_ns() + 10**10, bench.answers.put)
+        bench.mailbox.post_request(request)
+        request.answer(Code.INTERNAL, "the network hangs")
+        gate.set()
+        assert names(bench.step(2)) == [] and names(bench.step(3)) == []
+        assert bench.answer().code is Code.INTERNAL and bench.answers.empty()

@@ -1,0 +1,185 @@
+"""The figures of the evaluation, with trackers that know the truth and spoil it, so that every figure is known."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from oracle import AWAY, SIZE_HW, Oracle, TwoSquares, late, lost, nothing, perfect, shifted, square, swapped, track
+from small_stream import small_model
+
+from sam2.errors import BadInput
+from sam2.evaluation_report import curves, plot, summarise, table
+from sam2.evaluation_video import RecordedVideo, SyntheticVideo, evaluate_video, prompt_for
+from sam2.memoryless import MemorylessTracker
+from sam2.tracker import Tracker
+from sam2.training.synthetic import HELD_OUT_SEED, World
+from sam2.types import Frame
+
+
+def figures(masks) -> dict:
+    return summarise([evaluate_video(TwoSquares(), Oracle(masks), "click")])
+
+
+def test_the_truth_scores_100():
+    summary = figures(perfect)
+    for key in ("j_and_f", "j", "f", "visibility_accuracy", "reacquisition"):
+        assert summary[key] == 100.0
+    assert (summary["objects"], summary["returns"], summary["videos"]) == (2, 1, 1)
+
+
+def test_an_empty_prediction_is_right_where_the_object_is_away():
+    """Seven frames count: object 1 is away in three of them. Of the eight frames after the prompt likewise."""
+    summary = figures(nothing)
+    assert summary["j_and_f"] == pytest.approx(100 * (3 / 7 + 0) / 2, abs=0.01)
+    assert summary["visibility_accuracy"] == pytest.approx(100 * 3 / 16, abs=0.01)
+    assert summary["reacquisition"] == 0.0
+
+
+def test_a_shifted_prediction_is_scored_by_its_overlap():
+    summary = figures(shifted)
+    assert summary["j"] == pytest.approx(100 * ((4 * 15 / 25 + 3) / 7 + 15 / 25) / 2, abs=0.01)
+    assert 0 < summary["f"] < 100
+    assert summary["reacquisition"] == 100.0
+    assert summary["visibility_accuracy"] == 100.0
+
+
+def test_swapped_identities_score_nothing():
+    summary = figures(swapped)
+    assert summary["j_and_f"] == 0.0
+    assert summary["reacquisition"] == 0.0
+
+
+def test_an_object_must_be_found_again_within_three_frames():
+    assert figures(lost)["reacquisition"] == 0.0
+    assert figures(late)["reacquisition"] == 100.0
+
+    def too_late(t, object_id):
+        return nothing() if object_id == 1 and AWAY[0] <= t < AWAY[-1] + 4 else perfect(t, object_id)
+
+    assert figures(too_late)["reacquisition"] == 0.0
+
+
+def test_where_masks_overlap_the_larger_logit_counts():
+    class Greedy(Oracle):
+        def step(self, frame, prompts):
+            one, two = super().step(frame, prompts)
+            everything = np.ones(SIZE_HW, dtype=bool)
+            return [track("1", everything, 1, logit=self.logit), track("2", two.mask, 2, logit=5.0)]
+
+    for logit, expected in ((4.0, 1.0), (6.0, 0.0)):
+        greedy = Greedy(perfect)
+        greedy.logit = logit
+        stayed = evaluate_video(TwoSquares(), greedy, "click").objects[1]
+        assert set(stayed.j) == {expected}
+
+
+def test_every_object_is_prompted_once_and_the_tracker_reset():
+    oracle = Oracle(perfect)
+    for times in (1, 2):
+        evaluate_video(TwoSquares(), oracle, "box")
+        assert oracle.resets == times
+    assert [(t, p.object_id) for t, p in oracle.prompts] == [(0, "1"), (0, "2")] * 2
+    assert oracle.prompts[0][1].box_xyxy == [5, 5, 24, 24]
+
+
+def test_an_object_that_appears_later_is_prompted_and_counts_from_there():
+    video = SimpleNamespace(
+        name="late",
+        frames=lambda: iter([np.zeros((*SIZE_HW, 3), np.uint8)] * 5),
+        masks={t: {7: square(5, 5)} if t >= 2 else {} for t in range(5)},
+    )
+    oracle = Oracle(lambda t, object_id: square(5, 5))
+    result = evaluate_video(RecordedVideo(video), oracle, "mask")
+    assert [t for t, _ in oracle.prompts] == [2]
+    assert result.objects[0].frames == [2, 3, 4]
+    assert result.scored == (1, 4)
+    np.testing.assert_array_equal(curves([result])["all"], [np.nan, np.nan, 100, 100, np.nan])
+
+
+def test_only_annotated_frames_count():
+    result = evaluate_video(TwoSquares(every=2), Oracle(perfect), "click")
+    assert result.objects[0].frames == [0, 2, 4, 6, 8]
+    assert result.scored == (2, 7)
+
+
+@pytest.mark.parametrize(("annotated", "expected"), [(range(8), {4: True}), ([0, 2, 3, 4, 6], {})])
+def test_absences_are_counted_only_where_every_frame_is_annotated(annotated, expected):
+    """Away in frames 1 to 3, or in frames 2 to 4 of those annotated, whose true length nobody knows."""
+    there = {0, *list(annotated)[4:]}
+    video = SimpleNamespace(
+        name="gaps",
+        frames=lambda: iter([np.zeros((*SIZE_HW, 3), np.uint8)] * 8),
+        masks={t: {1: square(5, 5)} if t in there else {} for t in annotated},
+    )
+    result = evaluate_video(RecordedVideo(video), Oracle(lambda t, object_id: square(5, 5)), "box")
+    assert result.objects[0].there == [t in there for t in annotated]
+    assert result.objects[0].returns == expected
+
+
+def test_click_is_the_most_inner_pixel():
+    mask = np.zeros(SIZE_HW, dtype=bool)
+    mask[10:21, 40:51] = True
+    mask[15, 5:40] = True
+    prompt = prompt_for(3, mask, "click")
+    assert (prompt.object_id, prompt.points_xy, prompt.labels) == ("3", [(45.0, 15.0)], [1])
+    ring = np.hypot(*np.mgrid[-30:30, -40:40]) < 25
+    ring[20:40, 30:50] = False
+    (x, y), *_ = prompt_for(1, ring, "click").points_xy
+    assert ring[int(y), int(x)]
+    whole = prompt_for(1, np.ones((9, 9), bool), "click")
+    assert whole.points_xy == [(4.0, 4.0)], "the border of the image is an edge"
+    np.testing.assert_array_equal(prompt_for(1, ring, "mask").mask, ring)
+    with pytest.raises(BadInput, match="click, box, mask"):
+        prompt_for(1, ring, "scribble")
+
+
+def test_synthetic_video_tells_the_world_s_truth():
+    seed = HELD_OUT_SEED + 3
+    video, world = SyntheticVideo(seed, 6, 96), World(seed, (96, 96))
+    frames = [world.frame(t) for t in range(6)]
+    result = evaluate_video(video, Oracle(lambda t, k: frames[t].masks[k - 1]), "click")
+    assert summarise([result])["j_and_f"] == 100.0
+    assert result.objects, "something is in sight in frame 0"
+    for entry in result.objects:
+        assert entry.there == [bool(frame.visible[entry.object_id - 1]) for frame in frames]
+        assert entry.tags == sorted(world.tags[entry.object_id - 1])
+
+
+def test_table_and_plot(tmp_path):
+    results = [evaluate_video(TwoSquares(), Oracle(shifted), "click")]
+    lines = table(summarise(results)).splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["all", "look-alike", "small", "fast", "none of these"]
+    assert [cell.strip() for cell in lines[3].split("|")[2:9]][0::5] == ["1", "0"]  # objects, returns
+    assert "60.0" in lines[3], "J of the object that stays"
+    plot(results, "two squares", tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_memory_objects_are_not_told_apart():
+    """The prompted frame is the tracker's; afterwards every object gets the same mask, with memory they differ."""
+    rng = np.random.default_rng(0)
+    frames = [Frame(rng.integers(0, 256, (*SIZE_HW, 3), dtype=np.uint8)) for _ in range(2)]
+    prompts = [prompt_for(1, square(5, 5), "mask"), prompt_for(2, square(30, 50), "mask")]
+    model = small_model()
+    trackers = [Tracker(model), MemorylessTracker(model, Tracker(model))]
+    for tracker in trackers:
+        tracker.reset()
+    with_memory, without = ([tracker.step(frames[0], prompts), tracker.step(frames[1], [])] for tracker in trackers)
+    for left, right in zip(with_memory[0], without[0], strict=True):
+        np.testing.assert_array_equal(left.low_res_logits, right.low_res_logits)
+    one, two = (entry.low_res_logits for entry in without[1])
+    np.testing.assert_array_equal(one, two)
+    assert [entry.label for entry in without[1]] == [1, 2]
+    assert not np.array_equal(*(entry.low_res_logits for entry in with_memory[1]))
+    trackers[1].reset()
+    assert trackers[1].step(frames[0], []) == []
+
+
+def test_masks_that_may_overlap_keep_every_pixel():
+    def everything(t, object_id):
+        return np.ones(SIZE_HW, dtype=bool)
+
+    shares = [square(5, 5).mean(), square(30, 50).mean()]
+    for may_overlap, expected in ((True, shares), (False, [shares[0], 0.0])):
+        results = evaluate_video(TwoSquares(may_overlap=may_overlap), Oracle(everything), "mask").objects
+        assert [entry.j[0] for entry in results] == pytest.approx(expected)

@@ -1,0 +1,118 @@
+"""The evaluation's files, processes and command line."""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from oracle import Oracle, TwoSquares, perfect
+from safetensors.torch import save_file
+
+from sam2 import evaluate
+from sam2.config import CONFIGS
+from sam2.errors import BadInput
+from sam2.evaluation_files import Results, Settings
+from sam2.evaluation_video import SyntheticVideo, evaluate_video
+from sam2.model import SAM2
+from sam2.training.synthetic import HELD_OUT_SEED
+
+
+class Counting:
+    """A tracker factory that counts the videos played to its tracker."""
+
+    def __init__(self):
+        self.oracle = Oracle(perfect)
+
+    def __call__(self):
+        return self.oracle
+
+
+def settings(**changes) -> Settings:
+    plain = {
+        "dataset": "synthetic", "split": "val", "model": "nano", "weights_sha256": "0", "prompt": "click",
+        "memory": True, "precision": "fp32", "side": 64,
+    }  # fmt: skip
+    return Settings(**plain | changes)
+
+
+def test_a_stopped_run_goes_on_where_it_was(tmp_path):
+    videos = [TwoSquares(f"video_{i}") for i in range(3)]
+    first = Counting()
+    done = evaluate.evaluate_all(videos[:2], "click", first, Results(tmp_path, settings()), workers=1)
+    second = Counting()
+    again = evaluate.evaluate_all(videos, "click", second, Results(tmp_path, settings()), workers=1)
+    assert (first.oracle.resets, second.oracle.resets) == (2, 1)
+    assert again[:2] == done
+    assert [video.name for video in again] == ["video_0", "video_1", "video_2"]
+
+
+def test_results_of_other_settings_are_refused(tmp_path):
+    Results(tmp_path, settings())
+    Results(tmp_path, settings())
+    with pytest.raises(BadInput, match="name another --out"):
+        Results(tmp_path, settings(prompt="box"))
+
+
+def test_a_kept_clip_of_another_length_is_not_used(tmp_path):
+    results = Results(tmp_path, settings())
+    video = SyntheticVideo(HELD_OUT_SEED, 4, 64)
+    results.keep(evaluate_video(video, Oracle(lambda t, k: np.zeros((64, 64), bool)), "click"))
+    assert results.find(video) is not None
+    assert results.find(SyntheticVideo(HELD_OUT_SEED, 5, 64)) is None
+
+
+@dataclass(frozen=True)
+class PerfectFactory:
+    def __call__(self):
+        return Oracle(perfect)
+
+
+@pytest.mark.slow
+def test_several_processes_give_what_one_gives(tmp_path):
+    videos = [TwoSquares(f"video_{i}") for i in range(3)]
+    runs = [
+        evaluate.evaluate_all(videos, "click", PerfectFactory(), Results(tmp_path / str(n), settings()), n)
+        for n in (1, 2)
+    ]
+    for run in runs:
+        for result in run:
+            result.seconds = 0.0
+    assert runs[0] == runs[1]
+
+
+@pytest.fixture(scope="module")
+def nano_weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
+    save_file(SAM2(CONFIGS["sam2.1_hiera_nano"]).state_dict(), path)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore")  # whatever loading unknown weights says
+def test_command_writes_figures_and_plot(tmp_path, nano_weights, capsys):
+    arguments = ["--checkpoint", str(nano_weights), "--clips", "1", "--frames", "3", "--size", "64", "--workers", "1"]
+    arguments += ["--device", "cpu", "--out", str(tmp_path / "runs")]
+    files = [tmp_path / "figures" / "out.json", tmp_path / "figures" / "out.png"]
+    assert evaluate.main([*arguments, "--json", str(files[0]), "--plot", str(files[1])]) == 0
+    content = json.loads(files[0].read_text())
+    assert {"j_and_f", "visibility_accuracy", "reacquisition", "by_group"} <= content.keys()
+    assert content["settings"]["model"] == "sam2.1_hiera_nano"
+    assert files[1].is_file()
+    assert "| all" in capsys.readouterr().out
+    assert evaluate.main([*arguments, "--memory", "off"]) == 1, "the folder holds results with memory"
+    assert "another --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seed", "5"], "trained on"),
+        (["--frames", "2"], "at least 3"),
+        (["--dataset", "davis"], "davischallenge.org"),
+        (["--model", "enormous"], "expected one of"),
+        (["--checkpoint", "missing.pt"], "missing.pt"),
+    ],
+)
+def test_command_says_what_is_wrong(arguments, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert evaluate.main(arguments) == 1
+    assert message in capsys.readouterr().err

@@ -1,0 +1,175 @@
+"""From numbers to sentences: each way to be silent or slow has its own, with the remedy in it; the worst wins."""
+
+import threading
+
+import pytest
+
+from sam2_ros.health import PERSISTENT, Counters, Level, Situation, report
+from sam2_ros.params import Settings
+
+S = 1_000_000_000
+NOW = 1000 * S
+ACTIVE = Situation("active", "ready", since_ns=NOW - 100 * S)
+VGA_BYTES = 640 * 480 * 3
+
+
+def healthy(**change):
+    counters = Counters(
+        received=50, processed=50, published=50, publishers=1, topic="/image", reliability="reliable", objects=2,
+        last_image_ns=NOW - S // 10, largest_image_bytes=VGA_BYTES,
+    )  # fmt: skip
+    counters.arrivals_ns.extend(NOW - (50 - n) * S // 10 for n in range(50))
+    counters.outputs_ns.extend(NOW - (50 - n) * S // 10 for n in range(50))
+    counters.ages_ns.extend([S // 20] * 50)
+    for name, value in change.items():
+        setattr(counters, name, value)
+    return counters
+
+
+def find(name, counters, situation=ACTIVE, settings=None, now_ns=NOW):
+    return next(f for f in report(counters, situation, settings or Settings(), now_ns) if f.name == name)
+
+
+def test_all_is_well():
+    images, tracking, requests = report(healthy(), ACTIVE, Settings(), NOW)
+    assert {f.level for f in (images, tracking, requests)} == {Level.OK}
+    assert images.sentence == "10.0 images/s"
+    assert tracking.sentence == "2 object(s), 10.0 results/s, 0.050 s old"
+    assert tracking.values["age p95 s"] == "0.0500" and images.values["received"] == "50"
+
+
+def test_the_same_numbers_give_the_same_sentences_and_are_not_changed():
+    counters = healthy()
+    before = repr(counters)
+    assert report(counters, ACTIVE, Settings(), NOW) == report(counters, ACTIVE, Settings(), NOW)
+    assert repr(counters) == before
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(publishers=0), ["no image for 5.0 s", "nobody publishes /image", "remap"]),
+        (dict(incompatible_qos="RELIABILITY"), ["RELIABILITY", "image_reliability", "best_effort"]),
+        (dict(), ["1 publisher(s) of /image, but nothing arrives"]),
+        (dict(reliability="best_effort"), ["nothing arrives", "512 KB", "fastdds_shm.xml"]),
+    ],
+)
+def test_silence_is_an_error_with_its_cause(change, words):
+    found = find("images", healthy(last_image_ns=NOW - 5 * S, **change))
+    assert found.level is Level.ERROR and all(word in found.sentence for word in words)
+
+
+def test_the_segment_is_not_blamed_for_small_or_reliable_images():
+    for change in (dict(reliability="reliable"), dict(reliability="best_effort", largest_image_bytes=1000)):
+        assert "512" not in find("images", healthy(last_image_ns=NOW - 5 * S, **change)).sentence
+
+
+def test_silence_is_counted_from_the_activation_and_on_the_steady_clock():
+    fresh = Situation("active", "ready", since_ns=NOW - S // 2)
+    assert find("images", Counters(publishers=1), fresh).level is Level.OK
+    assert find("images", Counters(publishers=1), fresh, now_ns=NOW + S).level is Level.ERROR
+
+
+@pytest.mark.parametrize("state", ["unconfigured", "inactive", "finalized"])
+def test_an_inactive_node_is_not_ill(state):
+    found = report(Counters(), Situation(state, ""), Settings(), NOW)
+    assert {f.level for f in found} == {Level.OK} and state in found[0].sentence and state in found[1].sentence
+
+
+@pytest.mark.parametrize("in_a_row, level", [(1, Level.WARN), (50, Level.ERROR)])
+def test_refused_images_are_named(in_a_row, level):
+    found = find("images", healthy(refused_in_a_row=in_a_row, last_refusal="encoding '16UC1' is not a picture"))
+    assert found.level is level and "'16UC1'" in found.sentence
+
+
+def test_disabled_lost_and_unstamped_images_are_warnings():
+    off = Situation("active", "ready", since_ns=0, enabled=False)
+    assert "~/enable" in find("images", healthy(), off).sentence
+    lost = find("images", healthy(lost_on_the_way=20, reliability="best_effort"))
+    assert lost.level is Level.WARN and "20 images were lost" in lost.sentence and "fastdds_shm" in lost.sentence
+    assert find("images", healthy(lost_on_the_way=5)).level is Level.OK
+    assert "no stamp" in find("images", healthy(unstamped=1)).sentence
+
+
+@pytest.mark.parametrize("phase", ["failed", "device lost"])
+@pytest.mark.parametrize("state", ["active", "unconfigured"])
+def test_a_worker_that_is_gone_is_an_error_in_every_state(phase, state):
+    found = find("tracking", Counters(), Situation(state, phase, "no weights; run sam2_ros weights tiny"))
+    assert found.level is Level.ERROR and "sam2_ros weights" in found.sentence
+
+
+def test_loading_says_for_how_long():
+    found = find("tracking", Counters(), Situation("active", "loading", since_ns=NOW - 12 * S))
+    assert found.level is Level.WARN and "12 s" in found.sentence
+
+
+def test_a_hang_is_an_error_after_its_time():
+    assert find("tracking", healthy(busy_since_ns=NOW - 9 * S)).level is Level.OK
+    found = find("tracking", healthy(busy_since_ns=NOW - 11 * S))
+    assert found.level is Level.ERROR and "11.0 s" in found.sentence
+
+
+@pytest.mark.parametrize("in_a_row, level", [(1, Level.WARN), (4, Level.WARN), (5, Level.ERROR)])
+def test_failures_in_a_row(in_a_row, level):
+    found = find("tracking", healthy(failures_in_a_row=in_a_row, last_failure="step: OutOfMemory: 3 GB short"))
+    assert found.level is level and "3 GB short" in found.sentence
+
+
+def test_late_results_warn_then_err_then_are_forgiven():
+    counters = healthy()
+    for n in range(PERSISTENT):
+        counters.count_output(NOW - 2 * S, NOW, max_age_s=1.0)
+        assert find("tracking", counters).level is (Level.ERROR if n + 1 == PERSISTENT else Level.WARN)
+    counters.count_output(NOW - S // 2, NOW, max_age_s=1.0)
+    assert find("tracking", counters).level is Level.OK
+
+
+def test_no_object_says_how_to_get_one():
+    found = find("tracking", healthy(objects=0))
+    assert found.level is Level.OK and "~/prompts" in found.sentence
+
+
+def test_requests_that_failed_inside_are_a_warning():
+    counters = healthy()
+    for code in ("OK", "OK", "BAD_INPUT"):
+        counters.count_answer(code)
+    assert find("requests", counters).sentence == "3 answered, 1 of them refused"
+    counters.count_answer("INTERNAL")
+    assert find("requests", counters).level is Level.WARN
+    assert find("requests", counters).values == {"BAD_INPUT": "1", "INTERNAL": "1", "OK": "2"}
+
+
+def test_counting_a_refusal_and_a_success():
+    counters = Counters()
+    assert [counters.refuse_image("stale", "late") for _ in range(2)] == [1, 2]
+    assert counters.refused_in_a_row == 2
+    counters.count_failed_step()
+    counters.count_step(5, 3)
+    assert (counters.refused_in_a_row, counters.failures_in_a_row, counters.objects) == (0, 0, 3)
+    counters.count_reset("clock jump")
+    assert counters.objects == 0 and counters.resets == {"clock jump": 1}
+
+
+def test_counts_from_two_threads_all_count():
+    counters = Counters()
+
+    def count():
+        for _ in range(5000):
+            counters.refuse_image("stale", "")
+            counters.count_answer("OK")
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counters.refused["stale"] == 20_000 and counters.answers["OK"] == 20_000
+
+
+def test_windows_are_bounded():
+    counters = Counters()
+    for n in range(1000):
+        counters.receive_image(n, 1)
+        counters.count_output(n, n + 1, 1.0)
+        counters.count_step(1, 0)
+    assert {len(w) for w in (counters.arrivals_ns, counters.outputs_ns, counters.ages_ns, counters.steps_ns)} == {100}

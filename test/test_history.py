@@ -1,0 +1,152 @@
+"""The ring of recent frames: what is kept, for how long, and which frame a stamp means."""
+
+import pytest
+import torch
+
+import sam2
+from sam2.history import History
+from sam2.model import Features
+
+SECOND = 1_000_000_000
+NUM_BYTES = (4 + 2 + 1) * 4
+
+
+def features(value: float) -> Features:
+    return Features(*(torch.full((1, count), float(value)) for count in (4, 2, 1)))
+
+
+def history(stamps: list[float], **limits) -> History:
+    """Frames 0, 1, ... with these stamps in seconds; features hold the frame's index."""
+    ring = History(sam2.Limits(**{"history_s": 1e9} | limits))
+    for index, seconds in enumerate(stamps):
+        ring.add(index, round(seconds * SECOND), (10 + index, 20), features(index))
+    return ring
+
+
+def found(ring: History, seconds: float, now: float) -> int | None:
+    """Index of the frame that a stamp means."""
+    moment = ring.find(round(seconds * SECOND), round(now * SECOND))
+    return None if moment is None else moment.index
+
+
+def kept(ring: History) -> list[int]:
+    moments = ring.since(0)
+    for moment in moments:
+        assert moment.size_hw == (10 + moment.index, 20)
+        assert all((part == moment.index).all() for part in moment.features)
+    return [moment.index for moment in moments]
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({"history_frames": 4}, [6, 7, 8, 9]),
+        ({"history_frames": 1}, [9]),
+        ({"history_s": 2.0}, [7, 8, 9]),
+        ({"history_s": 0.0}, [9]),
+        ({"history_bytes": 3 * NUM_BYTES}, [7, 8, 9]),
+        ({"history_bytes": 3 * NUM_BYTES - 1}, [8, 9]),
+        ({"history_bytes": 1}, [9]),
+        ({"history_frames": 5, "history_s": 2.0, "history_bytes": 4 * NUM_BYTES}, [7, 8, 9]),
+        ({"history_s": float("inf")}, list(range(10))),
+    ],
+)
+def test_bounded_by_frames_seconds_and_bytes(limits, expected):
+    ring = history([*range(1, 11)], **limits)
+    assert kept(ring) == expected
+    assert ring.newest.index == 9
+    assert len(ring._buffers) <= min(limits.get("history_frames", 30), max(limits.get("history_bytes", 1e9) // 28, 1))
+
+
+def test_buffers_are_used_again():
+    ring = history([*range(1, 5)], history_frames=4)
+    before = [part.data_ptr() for buffer in ring._buffers for part in buffer]
+    for index in range(4, 50):
+        ring.add(index, index * SECOND, (10 + index, 20), features(index))
+        assert kept(ring) == list(range(index - 3, index + 1))
+    assert [part.data_ptr() for buffer in ring._buffers for part in buffer] == before
+
+
+def test_the_callers_tensors_are_copied():
+    ring, mine = history([]), features(0)
+    ring.add(0, 0, (10, 20), mine)
+    mine.stride4.fill_(7)
+    assert kept(ring) == [0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "frame"),
+    [(1.0, 0), (1.4, 0), (1.5, 1), (1.6, 1), (2.0, 1), (3.0, 2), (3.4, 2), (3.5, None), (3.6, None), (4.0, None)],
+)
+def test_a_stamp_means_the_nearest_frame_the_newer_of_two(seconds, frame):
+    assert found(history([1, 2, 3]), seconds, now=4) == frame
+
+
+def test_frames_with_the_same_stamp():
+    assert found(history([1, 2, 2]), 2.0, now=3) == 2
+
+
+def test_too_old_is_stale_with_the_bounds():
+    ring = history([*range(1, 9)], history_frames=4)
+    with pytest.raises(sam2.Stale, match="6000000000 to 9000000000 ns, got 5250000000, 0.750 s too old"):
+        found(ring, 5.25, now=9)
+    assert found(ring, 6, now=9) == 5
+
+
+def test_the_frame_about_to_come_pushes_the_oldest_out():
+    ring = history([1, 2, 3], history_frames=3)
+    assert kept(ring) == [0, 1, 2]
+    assert found(ring, 2, now=4) == 1
+    with pytest.raises(sam2.Stale):
+        found(ring, 1, now=4)
+    with pytest.raises(sam2.Stale):
+        found(history([1, 2, 3], history_s=2), 1, now=3.5)
+
+
+def test_future_is_no_stale_prompt():
+    with pytest.raises(sam2.BadInput, match="at most the newest frame's 4000000000, got 5000000000") as refusal:
+        found(history([1, 2, 3]), 5, now=4)
+    assert not isinstance(refusal.value, sam2.Stale)
+
+
+def test_empty():
+    ring = history([])
+    assert ring.newest is None and ring.since(0) == []
+    assert found(ring, 4, now=4) is None
+    with pytest.raises(sam2.Stale):
+        found(ring, 3, now=4)
+
+
+def test_clock_set_back():
+    """Images from before the jump are kept, so that what follows can be tracked again, but no stamp means them."""
+    ring = history([100, 101, 1, 2], history_s=50)
+    assert kept(ring) == [0, 1, 2, 3]
+    assert [found(ring, seconds, now=3) for seconds in (1, 2, 3)] == [2, 3, None]
+    with pytest.raises(sam2.Stale, match="1000000000 to 3000000000"):
+        found(ring, 0.5, now=3)
+
+
+def test_no_gaps():
+    """When the middle one of three is too old, so is what lies before it."""
+    assert kept(history([100, 1, 101], history_s=50)) == [2]
+
+
+def test_a_frame_taken_back():
+    ring = history([1, 2, 3], history_frames=3, history_s=2)
+    ring.add(3, 100 * SECOND, (13, 20), features(3))
+    assert kept(ring) == [3]
+    ring.withdraw(2)
+    assert kept(ring) == [3]
+    ring.withdraw(3)
+    assert [moment.index for moment in ring.since(0)] == [0, 1, 2]
+    assert found(ring, 2, now=4) == 1
+    ring.add(3, 4 * SECOND, (13, 20), features(3))
+    assert kept(ring) == [1, 2, 3]
+
+
+def test_cleared():
+    ring = history([1, 2, 3])
+    ring.clear()
+    assert ring.newest is None and ring.since(0) == []
+    ring.add(3, 4 * SECOND, (13, 20), features(3))
+    assert kept(ring) == [3]

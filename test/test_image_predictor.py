@@ -1,0 +1,154 @@
+"""The official image predictor's interface, on a nano network with pseudo-random weights (numbers: test_golden.py)."""
+
+import numpy as np
+import pytest
+import torch
+from nano_video import HEIGHT, WIDTH, frames, nano_predictor
+from PIL import Image
+
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+POINT = {"point_coords": np.array([[18, 30]]), "point_labels": np.array([1])}
+BOXES = np.array([[10, 20, 30, 40], [50, 5, 90, 50], [-5, 10, 40, 61]])  # a detector's may stand out of the image
+
+
+@pytest.fixture(scope="module")
+def model():
+    return nano_predictor()
+
+
+@pytest.fixture
+def predictor(model):
+    predictor = SAM2ImagePredictor(model)
+    predictor.set_image(frames()[0])
+    return predictor
+
+
+def close(got, expected) -> bool:
+    return all(np.allclose(a, b, atol=1e-4) for a, b in zip(got, expected, strict=True))
+
+
+def test_existing_script_runs_unchanged(model):
+    """The steps of upstream's image example: three masks, the best of them refined by two clicks."""
+    from sam2.build_sam import build_sam2
+
+    torch.manual_seed(0)
+    sam2_model = build_sam2("configs/sam2.1/sam2.1_hiera_nano.yaml", None, device="cpu")
+    predictor = SAM2ImagePredictor(sam2_model)
+    predictor.set_image(np.array(Image.fromarray(frames()[0]).convert("RGB")))
+    masks, scores, logits = predictor.predict(**POINT, multimask_output=True)
+    order = np.argsort(scores)[::-1]
+    masks, scores, logits = masks[order], scores[order], logits[order]
+    assert masks.shape == (3, HEIGHT, WIDTH) and scores.shape == (3,) and logits.shape == (3, 64, 64)
+    masks, scores, _ = predictor.predict(
+        point_coords=np.array([[18, 30], [60, 30]]),
+        point_labels=np.array([1, 0]),
+        mask_input=logits[np.argmax(scores), :, :][None, :, :],
+        multimask_output=False,
+    )
+    assert masks.shape == (1, HEIGHT, WIDTH) and scores.shape == (1,)
+
+
+def test_masks_are_the_thresholded_logits(predictor):
+    masks, iou, low_res = predictor.predict(**POINT)
+    logits, same_iou, same_low_res = predictor.predict(**POINT, return_logits=True)
+    assert masks.dtype == logits.dtype == iou.dtype == low_res.dtype == np.float32
+    assert (masks == (logits > 0)).all() and 0 < masks.mean() < 1
+    assert (iou == same_iou).all() and (low_res == same_low_res).all()
+    assert abs(low_res).max() <= 32
+
+
+def test_threshold(model):
+    predictor = SAM2ImagePredictor(model, mask_threshold=0.5)
+    predictor.set_image(frames()[0])
+    assert (predictor.predict(**POINT)[0] == (predictor.predict(**POINT, return_logits=True)[0] > 0.5)).all()
+
+
+def test_pil_image_is_the_same_image(model, predictor):
+    other = SAM2ImagePredictor(model)
+    other.set_image(Image.fromarray(frames()[0]))
+    assert torch.equal(other.get_image_embedding(), predictor.get_image_embedding())
+    assert other.get_image_embedding().shape == (1, 128, 16, 16)
+
+
+def test_boxes_together_equal_boxes_alone(predictor):
+    masks, iou, low_res = predictor.predict(box=BOXES, multimask_output=False)
+    assert masks.shape == (3, 1, HEIGHT, WIDTH) and iou.shape == (3, 1) and low_res.shape == (3, 1, 64, 64)
+    together = predictor.predict(box=BOXES, multimask_output=False, return_logits=True)
+    for i, box in enumerate(BOXES):
+        alone = predictor.predict(box=box, multimask_output=False, return_logits=True)
+        assert close(alone, [part[i] for part in together])
+    assert not close([together[0][0]], [together[0][1]])
+
+
+def test_points_of_several_prompts(predictor):
+    coords = np.array([[[18, 30], [60, 10]], [[70, 30], [20, 10]]])  # (N, K, 2)
+    labels = np.array([[1, 0], [1, 0]])
+    together = predictor.predict(coords, labels, return_logits=True)
+    assert together[0].shape == (2, 3, HEIGHT, WIDTH)
+    alone = predictor.predict(coords[1], labels[1], return_logits=True)
+    assert close(alone, [part[1] for part in together])
+
+
+def test_a_box_comes_with_its_points(predictor):
+    both = predictor.predict(**POINT, box=BOXES[0], multimask_output=False, return_logits=True)
+    as_points = predictor.predict(
+        point_coords=np.concatenate((BOXES[0].reshape(2, 2), POINT["point_coords"])),
+        point_labels=np.array([2, 3, 1]),
+        multimask_output=False,
+        return_logits=True,
+    )
+    assert close(both, as_points)
+
+
+def test_previous_mask_matters(predictor):
+    low_res = predictor.predict(**POINT)[2]
+    without = predictor.predict(**POINT, return_logits=True)
+    given = predictor.predict(**POINT, mask_input=low_res[:1], return_logits=True)
+    alone = predictor.predict(mask_input=low_res[:1], return_logits=True)
+    assert not close(given[:1], without[:1]) and not close(given[:1], alone[:1])
+
+
+def test_points_in_fractions_of_the_image(predictor):
+    in_pixels = predictor.predict(np.array([[24, 30]]), np.array([1]), return_logits=True)
+    in_fractions = predictor.predict(np.array([[0.25, 0.5]]), np.array([1]), return_logits=True, normalize_coords=False)
+    assert close(in_pixels, in_fractions)
+
+
+def test_batch_equals_one_by_one(model):
+    images = [frames()[0], np.ascontiguousarray(frames()[3][:, :64])]
+    predictor = SAM2ImagePredictor(model)
+    predictor.set_image_batch(images)
+    masks, ious, low_res = predictor.predict_batch(
+        [POINT["point_coords"]] * 2, [POINT["point_labels"]] * 2, return_logits=True
+    )
+    assert [m.shape for m in masks] == [(3, HEIGHT, WIDTH), (3, HEIGHT, 64)]
+    boxed = predictor.predict_batch(box_batch=[BOXES, BOXES[:1]], multimask_output=False)[0]
+    assert [m.shape for m in boxed] == [(3, 1, HEIGHT, WIDTH), (1, HEIGHT, 64)]
+    for i, image in enumerate(images):
+        predictor.set_image(image)
+        assert close(predictor.predict(**POINT, return_logits=True), (masks[i], ious[i], low_res[i]))
+
+
+def test_a_new_image_replaces_the_old(predictor):
+    before = predictor.predict(**POINT, return_logits=True)
+    predictor.set_image(frames()[4])
+    assert not close(predictor.predict(**POINT, return_logits=True)[:1], before[:1])
+    predictor.set_image(frames()[0])
+    assert close(predictor.predict(**POINT, return_logits=True), before)
+    predictor.reset_predictor()
+    with pytest.raises(RuntimeError, match="must be set"):
+        predictor.predict(**POINT)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "turned"), [("max_hole_area", -1.0, 10.0), ("max_sprinkle_area", 1.0, -10.0)]
+)
+def test_specks_are_turned_over(model, option, value, turned):
+    """A patch of 2 x 2 low-res pixels: turned over up to its area, left alone below."""
+    logits = torch.full((1, 1, 64, 64), -value)
+    logits[..., 5:7, 5:7] = value
+    at_limit = SAM2ImagePredictor(model, **{option: 4})._without_specks(logits)
+    below = SAM2ImagePredictor(model, **{option: 3})._without_specks(logits)
+    assert (at_limit[..., 5:7, 5:7] == turned).all() and (at_limit == -value).sum() == 64 * 64 - 4
+    assert torch.equal(below, logits)

@@ -1,0 +1,188 @@
+"""A prompt on an image that has passed ends in the same stream, bit for bit, as the same prompt given on time."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+from small_stream import assert_same, click, disc, frame, largest_difference, made_on, run, small_model, stamp
+
+import sam2
+from sam2.memory_bank import MemoryBank
+from sam2.tracked_object import TrackedObject
+
+BOTH = {0: [click("live"), disc("other", 50, 30)]}  # given on time in either stream
+BOX = sam2.Prompt("live", box_xyxy=[10, 8, 40, 30], points_xy=[(12, 12)], labels=[0])
+AGAIN = click("live", 60, 40, mode=sam2.PromptMode.REPLACE, class_name="cup")
+
+
+@dataclass(frozen=True)
+class Late:
+    prompts: dict[int, list[sam2.Prompt]]  # by the frame they are for
+    given_with: dict[int, list[int]]  # those for which frames come with which frame
+    frames: int = 11
+    on_time: dict[int, list[sam2.Prompt]] = field(default_factory=dict)
+    is_sticky: bool = False
+    limits: sam2.Limits = sam2.Limits()
+
+    def streams(self) -> tuple[list, list]:
+        """(on time, late): tracks from the frame on by which everything has been given."""
+        known = {index: [*BOTH.get(index, ()), *self.on_time.get(index, ())] for index in {*BOTH, *self.on_time}}
+        timely = {i: [*known.get(i, ()), *self.prompts.get(i, ())] for i in {*known, *self.prompts}}
+        late = dict(known)
+        for index, made in self.given_with.items():
+            prompts = [made_on(i, prompt) for i in made for prompt in self.prompts[i]]
+            late[index] = [*known.get(index, ()), *prompts]
+        both = [
+            run(sam2.Tracker(small_model(), self.limits, self.is_sticky), range(self.frames), prompts)
+            for prompts in (timely, late)
+        ]
+        return both[0][max(self.given_with) :], both[1][max(self.given_with) :]
+
+
+REFINED = Late({4: [click("live", 40, 30, 0)]}, {7: [4]})
+OUT_OF_ORDER = Late({3: [click("new", 30, 20)], 5: [click("new", 35, 25, 0)]}, {6: [5], 8: [3]})
+REPEATED = Late({3: [click("live", 30, 20)]}, {8: [3]}, on_time={5: [click("live", 9, 9, 0), click("live", 60, 9)]})
+REPLACED = Late({3: [click("live", 30, 20)]}, {8: [3]}, on_time={5: [AGAIN, click("live", 9, 9, 0)]})
+CASES = {
+    "new object": Late({4: [click("new", 30, 20)]}, {7: [4]}),
+    "new object on the newest image but one": Late({6: [click("new", 30, 20)]}, {7: [6]}),
+    "new object from a mask": Late({4: [disc("new")]}, {7: [4]}),
+    "several objects": Late({4: [click("new", 30, 20), click("live", 9, 9)], 5: [disc("newer")]}, {7: [4, 5]}),
+    "refinement": REFINED,
+    "refinement by two clicks": Late({4: [click("live", 40, 30, 0), click("live", 9, 9)]}, {7: [4]}),
+    "refinement by a box": Late({4: [BOX]}, {7: [4]}),
+    "refinement by a mask": Late({4: [disc("live")]}, {7: [4]}),
+    "a click on a mask": Late({4: [disc("live"), click("live", 40, 30, 0)]}, {7: [4]}),
+    "start over": Late({4: [AGAIN]}, {7: [4]}),
+    "a click on an image from before it started over": REPLACED,
+    "out of order": OUT_OF_ORDER,
+    "out of order in one step": replace(OUT_OF_ORDER, given_with={8: [5, 3]}),
+    "out of order on a live object": Late({3: [BOX], 5: [click("live", 40, 30, 0)]}, {6: [5], 8: [3]}),
+    "before its first prompt": Late({3: [click("new", 20, 20)]}, {8: [3]}, on_time={6: [click("new", 22, 20)]}),
+    "before two clicks on one frame": REPEATED,
+    "before a mask": replace(REPEATED, on_time={5: [disc("live"), click("live", 40, 30, 0)]}),
+    "the oldest image that is kept": Late({10: [BOX]}, {19: [10]}, frames=22, limits=sam2.Limits(history_frames=10)),
+}
+
+
+@pytest.mark.parametrize("is_sticky", [False, True], ids=["fading", "sticky"])
+@pytest.mark.parametrize("name", CASES)
+def test_late_equals_on_time(name, is_sticky):
+    on_time, late = replace(CASES[name], is_sticky=is_sticky).streams()
+    assert len(on_time) >= 3
+    assert_same(on_time, late)
+
+
+@pytest.mark.parametrize("is_sticky", [False, True], ids=["fading", "sticky"])
+def test_late_prompt_matters(is_sticky):
+    """Of what the streams above have in common, so that equal means something."""
+    on_time, _ = replace(REFINED, is_sticky=is_sticky).streams()
+    without, _ = replace(REFINED, prompts={4: []}, is_sticky=is_sticky).streams()
+    assert largest_difference(on_time, without) > 1e-3
+
+
+def forgets_nothing(monkeypatch):
+    monkeypatch.setattr(MemoryBank, "rewind", lambda self, index: None)
+
+
+def tracks_nothing_again(monkeypatch):
+    monkeypatch.setattr(sam2.Tracker, "_repeat", lambda self, obj, moment: None)
+
+
+def repeats_only_the_last_prompt(monkeypatch):
+    original = sam2.tracker.Told.then
+    monkeypatch.setattr(
+        sam2.tracker.Told,
+        "then",
+        lambda self, *args: replace(original(self, *args), given=original(self, *args).given[-1:]),
+    )
+
+
+def never_starts_over(monkeypatch):
+    monkeypatch.setattr(TrackedObject, "start_over", lambda self, index, stamp_ns: None)
+
+
+def ring_too_short(monkeypatch):
+    original = MemoryBank.num_slots
+    monkeypatch.setattr(
+        MemoryBank, "num_slots", staticmethod(lambda limits: tuple(count - 2 for count in original(limits)))
+    )
+
+
+@pytest.mark.parametrize(
+    ("mistake", "case"),
+    [
+        (tracks_nothing_again, CASES["refinement"]),
+        (forgets_nothing, OUT_OF_ORDER),
+        (forgets_nothing, replace(REPEATED, is_sticky=True)),
+        (repeats_only_the_last_prompt, REPEATED),
+        (never_starts_over, REPLACED),
+        (ring_too_short, CASES["the oldest image that is kept"]),
+    ],
+)
+def test_mistake_is_caught(mistake, case, monkeypatch):
+    mistake(monkeypatch)
+    with pytest.raises(AssertionError):
+        assert_same(*case.streams())
+
+
+def test_image_that_was_skipped_means_its_neighbour():
+    def stream(offset_ns: int) -> list:
+        prompt = replace(click("new", 30, 20), stamp_ns=stamp(4) + offset_ns)
+        return run(sam2.Tracker(small_model()), range(9), BOTH | {7: [prompt]})[7:]
+
+    assert_same(stream(0), stream(20_000_000))
+    assert_same(stream(0), stream(-20_000_000))
+    assert largest_difference(stream(0), stream(30_000_000)) > 1e-3
+
+
+def test_older_than_the_history_is_stale():
+    tracker = sam2.Tracker(small_model(), sam2.Limits(history_frames=5))
+    run(tracker, range(9), BOTH)
+    bounds = rf"{stamp(5)} to {stamp(9)} ns, got {stamp(4)}, 0\.050 s too old"
+    with pytest.raises(sam2.Stale, match=bounds):
+        tracker.step(frame(9), [made_on(4, click("new"))])
+    with pytest.raises(sam2.Stale, match=bounds):
+        tracker.check(made_on(4, click("new")), frame(9))
+    assert tracker.object_ids == ["live", "other"]
+    tracker.step(frame(9), [made_on(5, click("new"))])
+    assert tracker.object_ids == ["live", "other", "new"]
+
+
+def test_image_of_the_future_is_refused():
+    tracker = sam2.Tracker(small_model())
+    run(tracker, range(3), BOTH)
+    with pytest.raises(sam2.BadInput, match=f"at most the newest frame's {stamp(3)}, got {stamp(4)}") as refusal:
+        tracker.step(frame(3), [made_on(4, click("new"))])
+    assert not isinstance(refusal.value, sam2.Stale)
+    tracker.check(made_on(4, click("new")))  # without a frame it may be for the next one
+
+
+def test_history_is_bounded_in_seconds():
+    tracker = sam2.Tracker(small_model(), sam2.Limits(history_s=0.2))
+    run(tracker, range(9), BOTH)
+    tracker.check(made_on(5, click("new")), frame(9))
+    with pytest.raises(sam2.Stale):
+        tracker.check(made_on(4, click("new")), frame(9))
+
+
+def test_clock_set_back_leaves_prompts_on_the_newest_image():
+    """A bag that starts over: images from before the jump are in the future and cannot be meant."""
+    tracker = sam2.Tracker(small_model())
+    run(tracker, range(40, 45), {40: [click("live")]})
+    tracker.step(frame(0), [made_on(0, click("new", 30, 20))])
+    tracker.step(frame(1), [made_on(0, click("new", 9, 9))])
+    assert tracker.object_ids == ["live", "new"]
+    with pytest.raises(sam2.Stale):
+        tracker.check(replace(click("new"), stamp_ns=1), frame(2))
+
+
+def test_places_are_checked_on_the_image_they_are_for():
+    tracker = sam2.Tracker(small_model())
+    small = np.zeros((20, 30, 3), np.uint8)
+    run(tracker, range(2), BOTH)
+    tracker.step(sam2.Frame(small, stamp(2)))
+    far = click("new", 60, 40)
+    tracker.check(made_on(1, far), frame(3))
+    with pytest.raises(sam2.BadInput, match=r"0\.\.30 x 0\.\.20, got \(60, 40\)"):
+        tracker.check(made_on(2, far), frame(3))

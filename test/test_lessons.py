@@ -1,0 +1,227 @@
+"""Lessons: prompts, augmentation, the choice of objects, and a forward pass that remembers as the tracker does."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from small_training import SIDE, masks_of, small_model, squares
+
+from sam2.config import find_config
+from sam2.model import PROMPTED_SLOT, SAM2
+from sam2.tracker import Tracker
+from sam2.training import augment, prompts
+from sam2.training.clips import (
+    Bank,
+    ClipPlan,
+    choose_objects,
+    draw_plan,
+    encode_clip,
+    normalise,
+    object_masks,
+    track_clip,
+)
+from sam2.training.data import draw_windows
+from sam2.types import Frame, Prompt
+
+
+@pytest.fixture(autouse=True)
+def one_seed():
+    torch.manual_seed(0)
+
+
+# prompts
+
+
+def test_clicks_fall_on_every_part_of_the_object_and_nowhere_else():
+    masks = masks_of((3, 5, 6, 7)).expand(200, -1, -1)
+    points, labels = prompts.click(masks)
+    hit = {tuple(p) for p in points[:, 0].int().tolist()}
+    assert hit == {(x, y) for x in (3, 4, 5) for y in (5, 6)}
+    assert labels.unique().tolist() == [1]
+
+
+def test_interior_clicks_keep_off_the_edge():
+    points = prompts.sample_pixel(masks_of((4, 4, 20, 20)).expand(100, -1, -1), torch.ones(100))
+    assert points.min() > 4 and points.max() < 19
+
+
+def test_tight_boxes_end_at_the_outer_pixels():
+    assert prompts.tight_box(masks_of((3, 5, 10, 7), (0, 0, SIDE, SIDE))).tolist() == [[3, 5, 9, 6], [0, 0, 31, 31]]
+    assert prompts.tight_box(masks_of((0, 0, 0, 0))).tolist() == [[0, 0, 31, 31]], "nothing there: the whole image"
+
+
+def test_boxes_are_off_by_a_little_and_labelled_as_corners():
+    masks = masks_of((8, 8, 24, 24)).expand(100, -1, -1)
+    corners, labels = prompts.box(masks, noise=0.1)
+    error = (corners - torch.tensor([[8.0, 8.0], [23.0, 23.0]])).abs()
+    assert 0.1 < error.mean() and error.max() <= 20 * SIDE / 1024 + 1e-4
+    assert labels[0].tolist() == [2, 3]
+
+
+def test_corrective_clicks_fix_what_is_wrong():
+    truth = masks_of((4, 4, 12, 12), (4, 4, 12, 12), (4, 4, 12, 12))
+    predicted = masks_of((4, 4, 12, 8), (4, 4, 20, 12), (4, 4, 12, 12))
+    points, labels = prompts.corrective_click(predicted, truth)
+    assert labels[:, 0].tolist() == [1, 0, -1], "missed, too much, nothing wrong"
+    assert points[0, 0, 1] >= 8 and points[1, 0, 0] >= 12
+
+
+# augmentation
+
+
+def test_strength_zero_changes_nothing():
+    clips = squares()
+    rgb, labels = augment.augment(clips, 0.0)
+    assert torch.equal((rgb * 255).round().byte(), clips[..., :3].permute(0, 1, 4, 2, 3))
+    assert torch.equal(labels, clips[..., 3])
+
+
+def test_affine_moves_pixels_and_labels_together():
+    rgb, labels = augment.split(squares(16))
+    moved, moved_labels = augment.affine(rgb, labels, 1.0)
+    assert not torch.equal(moved_labels, labels)
+    red = (moved[:, :, 0] > 0.6) & (moved[:, :, 1] < 0.3)
+    agreement = (red & (moved_labels == 1)).sum() / (red | (moved_labels == 1)).sum()
+    assert agreement > 0.85, "up to interpolated edges"
+
+
+def test_mosaic_leaves_one_quarter_labelled():
+    rgb, labels = augment.split(squares(4))
+    tiled, tiled_labels = augment.mosaic(rgb, labels, 1.0)
+    half = SIDE // 2
+    quarters = [tiled_labels[..., y : y + half, x : x + half] for y in (0, half) for x in (0, half)]
+    labelled = torch.stack([quarter.flatten(1).any(1) for quarter in quarters], 1)
+    assert (labelled.sum(1) == 1).all()
+    assert ((tiled[:, 0, 0] > 0.6).sum((1, 2)) > (rgb[:, 0, 0] > 0.6).sum((1, 2)) * 0.8).all(), (
+        "four quarter-size twins"
+    )
+
+
+def test_an_interruption_shows_another_clip_without_labels_but_never_first():
+    clips = squares(32)
+    cut = augment.interrupt(clips, 1.0)
+    assert torch.equal(cut[:, 0], clips[:, 0])
+    changed = (cut != clips).flatten(2).any(2)
+    assert changed.any(1).all() and not cut[..., 3][changed].any()
+
+
+def test_jitter_changes_colours_per_clip():
+    rgb, _ = augment.split(squares(4))
+    changed = augment.jitter(rgb, 1.0)
+    assert changed.min() >= 0 and changed.max() <= 1
+    assert (changed - rgb).abs().mean((1, 2, 3, 4)).min() > 0.005
+
+
+# choosing
+
+
+def test_objects_are_chosen_among_those_in_the_first_frame():
+    clips = squares(1)
+    chosen = choose_objects(clips[..., 3], 3, min_area=10)
+    assert set(chosen[0, :2].tolist()) == {1, 2} and chosen[0, 2] == chosen[0, 0], "repeated when there are fewer"
+    assert choose_objects(clips[:, 2:, :, :, 3], 2, min_area=10).tolist() == [[2, 2]], "the red one is hidden there"
+    assert choose_objects(clips[..., 3], 1, min_area=1000).tolist() == [[255]]
+
+
+def test_objects_that_vanish_come_first_more_often():
+    chosen = choose_objects(squares(1)[..., 3].expand(400, -1, -1, -1), 1, min_area=10)
+    assert (chosen == 1).float().mean() > 0.75
+
+
+def test_windows_stay_inside_and_use_every_stride_and_direction():
+    windows = draw_windows(np.random.default_rng(0), 300, length=16, frames=4, max_stride=4)
+    assert windows.min() >= 0 and windows.max() <= 15
+    assert set(np.unique(np.diff(windows, axis=1))) == {-4, -3, -2, -1, 1, 2, 3, 4}
+
+
+def test_plans_follow_the_chances():
+    rng = np.random.default_rng(0)
+    plans = [draw_plan(rng, 8, (0.0, 0.25, 0.75)) for _ in range(300)]
+    firsts = [plan.first for plan in plans]
+    assert "mask" not in firsts and 180 < firsts.count("click") < 270
+    assert {plan.second for plan in plans} == {None, *range(1, 8)}
+    assert all(plan.clicks.get(plan.second, 0) > 0 for plan in plans if plan.second is not None)
+
+
+# the forward pass
+
+
+def test_the_bank_reads_prompted_then_recent_then_pointers(monkeypatch):
+    model = small_model()
+    slots, ages = [], []
+    spatial, pointer = model.spatial_memory, model.pointer_memory
+    monkeypatch.setattr(model, "spatial_memory", lambda m, slot: slots.append(slot) or spatial(m, slot))
+    monkeypatch.setattr(model, "pointer_memory", lambda p, t: ages.extend((t * 15).round().tolist()) or pointer(p, t))
+    bank = Bank(model)
+    entry = torch.zeros(1, 32, 2, 2), torch.zeros(1, 128)
+    bank.prompted = [(0, *entry), (4, *entry)]
+    bank.tracked = [(time, *entry) for time in range(20) if time not in (0, 4)]
+    memory, position, num_pointer_tokens = bank.read(20)
+    assert slots == [PROMPTED_SLOT, PROMPTED_SLOT, 5, 4, 3, 2, 1, 0]
+    assert ages == [20, 16, *range(1, 16)]
+    assert num_pointer_tokens == 17 * 4 and memory.shape == position.shape == (1, 8 * 4 + 17 * 4, 32)
+
+
+def test_gradients_flow_from_a_late_frame_into_early_features():
+    model = small_model().train()
+    clips = squares(1)
+    rgb, labels = augment.split(clips)
+    targets = object_masks(labels, torch.tensor([[1, 2]]))
+    features = encode_clip(model, rgb, repeat=2)
+    early = features[1].stride16
+    early.retain_grad()
+    answers, final = track_clip(model, features, targets, ClipPlan("click"))
+    answers[-1].decoded.masks.sum().backward()
+    assert [a.time for a in answers] == [0, 1, 2, 3] and len(final) == 4
+    assert early.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("first", ["mask", "box", "click"])
+def test_every_plan_runs_and_marks_what_was_prompted(first):
+    model = small_model().train()
+    rgb, labels = augment.split(squares(2))
+    targets = object_masks(labels, torch.tensor([[1, 2], [2, 2]]))
+    clicks = {} if first == "mask" else {0: 2, 2: 1}
+    answers, final = track_clip(model, encode_clip(model, rgb, 2), targets, ClipPlan(first, clicks, second=2))
+    expected = {"mask": [(1, False), (3, False)]}.get(
+        first, [(0, True), (0, True), (0, True), (1, False), (2, False), (2, True), (3, False)]
+    )
+    assert [(a.time, a.prompted) for a in answers] == expected
+    assert all(f.low_res_logits.shape == (4, 1, SIDE // 4, SIDE // 4) for f in final)
+
+
+def test_a_mask_prompt_is_its_own_answer():
+    model = small_model().eval()
+    rgb, labels = augment.split(squares(1))
+    targets = object_masks(labels, torch.tensor([[1]]))
+    _, final = track_clip(model, encode_clip(model, rgb, 1), targets, ClipPlan("mask"))
+    low = torch.nn.functional.avg_pool2d(targets[:, :1].float(), 4)
+    assert ((final[0].low_res_logits > 0) == (low > 0.5))[(low == 0) | (low == 1)].all()
+
+
+@pytest.mark.parametrize("first, length", [("click", 20), ("mask", 10)])
+def test_training_remembers_as_the_tracker_does(monkeypatch, first, length):
+    """Frame by frame the same answers, past the sixth memory and the fifteenth pointer."""
+    model = SAM2(replace(find_config("nano"), image_size=64)).eval()
+    torch.nn.init.normal_(model.maskmem_tpos_enc)  # so that a memory in the wrong slot shows,
+    torch.nn.init.normal_(model.obj_ptr_tpos_proj.weight)  # and a pointer's wrong age
+    model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.data.fill_(1.0)
+    encode = model.encode_memory
+    monkeypatch.setattr(
+        model, "encode_memory", lambda *args: encode(*args).bfloat16().float()
+    )  # as the tracker keeps it
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 255, (length, 64, 64, 3), dtype=np.uint8)
+    target = torch.zeros(1, length, 64, 64, dtype=torch.bool)
+    target[:, :, 20:40, 10:50] = True
+    monkeypatch.setattr(prompts, "click", lambda mask: (torch.tensor([[[30.0, 25.0]]]), torch.tensor([[1]])))
+    images = normalise(torch.from_numpy(frames)[None].permute(0, 1, 4, 2, 3).float() / 255)
+    with torch.no_grad():
+        _, final = track_clip(model, encode_clip(model, images, 1), target, ClipPlan(first))
+    tracker = Tracker(model, fill_hole_area=0)
+    asked = {"points_xy": [(30, 25)], "labels": [1]} if first == "click" else {"mask": target[0, 0].numpy()}
+    for time, frame in enumerate(frames):
+        (track,) = tracker.step(Frame(frame, time + 1), [Prompt("a", **asked)] if time == 0 else [])
+        expected = final[time].low_res_logits[0, 0].numpy()
+        assert np.abs(track.low_res_logits - expected).max() < 1e-5, time

@@ -1,0 +1,98 @@
+"""Losses against hand-computed values, and what they must and must not teach."""
+
+import math
+
+import pytest
+import torch
+
+from sam2.training.losses import LossWeights, dice_loss, focal_loss, mask_iou, resize_target, segmentation_loss
+
+
+def answer(num_objects: int = 1, side: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Random masks (N, 4, side, side), IoU estimates (N, 4) and presence scores (N, 1), all with gradients."""
+    generator = torch.Generator().manual_seed(1)
+    masks = torch.randn(num_objects, 4, side, side, generator=generator).requires_grad_()
+    iou = torch.rand(num_objects, 4, generator=generator).requires_grad_()
+    return masks, iou, torch.zeros(num_objects, 1, requires_grad=True)
+
+
+def test_focal_of_two_pixels_is_the_papers_formula():
+    logits, target = torch.tensor([[0.5, -1.0]]), torch.tensor([[1.0, 0.0]])
+    p, q = 1 / (1 + math.exp(-0.5)), 1 / (1 + math.exp(1.0))
+    expected = (0.25 * (1 - p) ** 2 * -math.log(p) + 0.75 * q**2 * -math.log(1 - q)) / 2
+    assert focal_loss(logits, target, alpha=0.25).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_dice_counts_overlap_twice_and_is_smoothed_by_one_pixel():
+    logits = torch.tensor([[30.0, 30.0, -30.0, -30.0]])[None]
+    target = torch.tensor([[1.0, 0.0, 1.0, 0.0]])[None]
+    assert dice_loss(logits, target).item() == pytest.approx(1 - (2 * 1 + 1) / (2 + 2 + 1), abs=1e-6)
+
+
+def test_iou_of_partial_and_empty_masks():
+    logits = torch.tensor([[[1.0, 1.0, -1.0]], [[-1.0, -1.0, -1.0]], [[-1.0, -1.0, -1.0]]])
+    target = torch.tensor([[[1.0, 0.5, 1.0]], [[0.0, 0.0, 0.0]], [[1.0, 0.0, 0.0]]])
+    assert mask_iou(logits, target).tolist() == pytest.approx([1.5 / (2 + 2.5 - 1.5), 1.0, 0.0])
+
+
+def test_resized_target_keeps_the_area():
+    target = torch.zeros(1, 8, 8, dtype=torch.bool)
+    target[0, 1:4, 2:7] = True
+    assert resize_target(target, 4).sum().item() * 4 == pytest.approx(15)
+
+
+def test_only_the_best_of_three_and_the_single_mask_are_taught():
+    masks, iou, score = answer()
+    target = masks.detach()[:, 2] > 0  # hypothesis 2 is right
+    segmentation_loss(masks, iou, score, target, LossWeights(), side=4).total.backward()
+    taught = masks.grad.abs().sum((0, 2, 3)) > 0
+    assert taught.tolist() == [True, False, True, False]
+    assert (iou.grad != 0).all(), "every hypothesis learns how good it is"
+
+
+def test_without_weight_the_single_mask_is_left_alone():
+    masks, iou, score = answer()
+    segmentation_loss(masks, iou, score, masks.detach()[:, 2] > 0, LossWeights(single=0.0), side=4).total.backward()
+    assert masks.grad[:, 0].abs().sum() == 0
+
+
+def test_with_weight_on_the_others_no_hypothesis_is_left_out():
+    masks, iou, score = answer()
+    segmentation_loss(masks, iou, score, masks.detach()[:, 2] > 0, LossWeights(others=0.1), side=4).total.backward()
+    assert (masks.grad.abs().sum((0, 2, 3)) > 0).all()
+
+
+def test_an_absent_object_teaches_presence_only():
+    masks, iou, score = answer(num_objects=2)
+    target = torch.zeros(2, 4, 4, dtype=torch.bool)
+    target[0, :2] = True
+    segmentation_loss(masks, iou, score, target, LossWeights(), side=4).total.backward()
+    assert masks.grad[1].abs().sum() == 0 and iou.grad[1].abs().sum() == 0
+    assert masks.grad[0].abs().sum() > 0
+    assert score.grad[0] < 0 < score.grad[1], "present pulls the score up, absent pulls it down"
+
+
+def test_iou_loss_is_the_mean_distance_to_what_was_achieved():
+    masks, iou, score = answer()
+    target = masks.detach()[:, 1] > 0
+    achieved = mask_iou(masks.detach(), target[:, None].float().expand(1, 4, 4, 4))
+    loss = segmentation_loss(masks, iou, score, target, LossWeights(), side=4)
+    assert loss.iou.item() == pytest.approx((iou.detach() - achieved).abs().mean().item(), rel=1e-5)
+
+
+def test_total_is_the_weighted_sum():
+    masks, iou, score = answer()
+    target = masks.detach()[:, 1] > 0
+    weights = LossWeights(focal=2.0, dice=3.0, iou=5.0, presence=7.0)
+    loss = segmentation_loss(masks, iou, score, target, weights, side=4)
+    expected = 2 * loss.focal + 3 * loss.dice + 5 * loss.iou + 7 * loss.presence
+    assert loss.total.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert loss.presence.item() == pytest.approx(math.log(2), rel=1e-6)
+
+
+def test_masks_are_compared_at_the_side_asked_for():
+    masks, iou, score = answer(side=4)
+    target = torch.zeros(1, 16, 16, dtype=torch.bool)
+    target[0, 5, 5] = True  # a single pixel: a share of 1/16 at side 4
+    coarse, fine = (segmentation_loss(masks, iou, score, target, LossWeights(), side=side).dice for side in (4, 16))
+    assert abs(coarse.item() - fine.item()) > 1e-3

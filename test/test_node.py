@@ -1,0 +1,203 @@
+"""The node as a process, over real DDS: lifecycle states, signals and exit codes."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from fakes import FakeTracker
+from rclpy.lifecycle import TransitionCallbackReturn
+from ros_rig import NodeProcess, click, start_tracking
+from std_srvs.srv import SetBool, Trigger
+
+from sam2_ros.mailbox import Code
+from sam2_ros.msg import TrackArray
+from sam2_ros.node import TrackNode
+from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects
+
+pytestmark = pytest.mark.ros
+
+
+def every_service(rig):
+    """The code each service answers with, by name."""
+    add = rig.call(AddObjects, "/sam2/add_objects", AddObjects.Request(prompts=[click()]))
+    remove = rig.call(RemoveObjects, "/sam2/remove_objects", RemoveObjects.Request(object_ids=["x"]))
+    listed = rig.call(ListObjects, "/sam2/list_objects")
+    reset = rig.call(Trigger, "/sam2/reset")
+    enabled = rig.call(SetBool, "/sam2/enable", SetBool.Request(data=True))
+    assert enabled.success and all(a.sentence for a in (add, remove)) and bool(reset.message) != reset.success
+    return {
+        "add": Code(add.code).name, "remove": Code(remove.code).name, "list": Code(listed.code).name,
+        "reset": reset.message.split(":")[0] or "OK",
+    }  # fmt: skip
+
+
+def test_every_service_is_answered_in_every_state(rig):
+    with NodeProcess(parameters={"autostart": False}) as node:
+        closed = dict.fromkeys(("add", "remove", "list", "reset"), "NOT_ACTIVE")
+        open_ = {"add": "NO_IMAGE", "remove": "UNKNOWN_OBJECT", "list": "OK", "reset": "OK"}
+        assert rig.state() == "unconfigured" and every_service(rig) == closed
+        assert rig.change_state("configure") and rig.state() == "inactive"
+        assert every_service(rig) == closed
+        assert rig.change_state("activate") and rig.state() == "active"
+        rig.until(lambda: every_service(rig) == open_)
+        assert rig.change_state("deactivate") and every_service(rig) == closed
+        assert rig.change_state("cleanup") and rig.state() == "unconfigured" and every_service(rig) == closed
+        assert rig.change_state("shutdown") and rig.state() == "finalized"
+        assert set(every_service(rig).values()) == {"STOPPING"}
+        node.end()
+
+
+def test_states_and_services_are_answered_while_the_model_loads(rig):
+    with NodeProcess(tracker={"load": 3600}) as node:
+        rig.wait_for_state("active")
+        assert set(every_service(rig).values()) == {"LOADING"}
+        assert rig.change_state("deactivate")
+        node.end()
+
+
+def test_a_model_that_does_not_load_takes_the_node_back_and_the_reason_stays_visible(rig):
+    with NodeProcess(tracker={"load_error": "weights.pt is not there; run sam2_ros weights"}) as node:
+        rig.wait_for_state("unconfigured")
+        said = rig.diagnostics()
+        rig.until(lambda: any("run sam2_ros weights" in s.message for m in said for s in m.status))
+        assert rig.change_state("configure")
+        node.end()
+
+
+def test_a_wrong_model_name_fails_to_configure(rig):
+    with NodeProcess(parameters={"model": "giant", "autostart": False}) as node:
+        assert not rig.change_state("configure")
+        assert rig.state() == "unconfigured"
+        node.signal(signal.SIGINT)
+        assert node.exit_code() == 0 and "giant" in node.output
+
+
+def test_a_wrong_transition_is_refused_and_survived(rig):
+    with NodeProcess() as node:
+        rig.wait_for_state("active")
+        assert not rig.change_state("configure") and not rig.change_state("nonsense")
+        assert rig.state() == "active"
+        node.end()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("situation", ["unconfigured", "inactive", "active", "loading", "inference", "service"])
+def test_a_signal_ends_it_well_in_every_state(rig, situation, number):
+    tracker = {"loading": {"load": 3600}, "inference": {"delay": 3600}}.get(situation, {})
+    parameters = {"autostart": situation not in ("unconfigured", "inactive"), "prompt_wait_s": 60.0}
+    with NodeProcess(tracker, parameters) as node:
+        answer = None
+        if situation == "inactive":
+            assert rig.change_state("configure")
+        if situation not in ("unconfigured", "inactive"):
+            rig.wait_for_state("active")
+        if situation in ("inference", "service"):
+            camera = rig.camera()
+            camera.wait_for_subscriber()
+            rig.until(lambda: rig.call(Trigger, "/sam2/reset").success)
+            if situation == "inference":
+                camera.publish(1)
+            answer = rig.start_call(AddObjects, "/sam2/add_objects", AddObjects.Request(prompts=[click()]))
+            rig.call(ListObjects, "/sam2/list_objects")  # so that the other call has arrived
+        rig.state()
+        node.signal(number)
+        assert node.exit_code() == 0, node.output
+        assert "Traceback" not in node.output, node.output
+        if situation == "service":
+            rig.until(answer.done)
+            assert answer.result().code == Code.STOPPING
+
+
+@pytest.mark.parametrize("started, signals, code", [(False, 1, 0), (True, 2, 130), (True, 1, 3)])
+def test_a_signal_while_starting_ends_it_and_a_second_one_ends_it_at_once(started, signals, code):
+    script = (
+        "import os, signal, sys; from sam2_ros.main import _Signals; noted = _Signals();"
+        f"noted.is_starting = {not started};"
+        f"[os.kill(os.getpid(), signal.SIGTERM) for _ in range({signals})]; sys.exit(3 if noted.came else 4)"
+    )
+    assert subprocess.run([sys.executable, "-c", script]).returncode == code
+
+
+def test_a_lost_device_ends_the_process_with_its_own_code(rig):
+    with NodeProcess(tracker={"raise_on": {"step": "DeviceLost"}}) as node:
+        camera = rig.camera()
+        camera.wait_for_subscriber()
+        camera.publish_until(lambda: node.process.poll() is not None)
+        assert node.exit_code() == 70
+        assert "told to step" in node.output and "Traceback" not in node.output
+
+
+def test_objects_survive_deactivation_and_nothing_comes_out_meanwhile(rig):
+    with NodeProcess(tracker={"delay": 0.2}) as node:
+        camera = rig.camera()
+        number = start_tracking(rig, camera, "a")
+        got = rig.collect(TrackArray, "/sam2/tracks")
+        number = camera.publish_until(lambda: got, first=number)
+        camera.publish(number)  # is being processed while the node is deactivated
+        assert rig.change_state("deactivate")
+        after_answer = len(got)
+        for _ in range(3):  # each a round trip, longer together than the image in hand takes
+            assert rig.call(ListObjects, "/sam2/list_objects").code == Code.NOT_ACTIVE
+        assert rig.change_state("activate")
+        camera.wait_for_subscriber()
+        newest = got[-1].header.stamp
+        camera.publish_until(lambda: got[-1].header.stamp != newest, first=number + 1)
+        stamps = [m.header.stamp.sec * 10**9 + m.header.stamp.nanosec for m in got]
+        assert camera.message(number).header.stamp not in [m.header.stamp for m in got[after_answer:]]
+        assert stamps == sorted(stamps) and [t.object_id for t in got[-1].tracks] == ["a"]
+        node.end()
+
+
+def test_ten_rounds_of_the_whole_lifecycle(rig):
+    with NodeProcess(parameters={"autostart": False}) as node:
+        for _ in range(10):
+            assert all(rig.change_state(t) for t in ("configure", "activate", "deactivate", "cleanup"))
+        assert rig.change_state("configure") and rig.change_state("activate")
+        start_tracking(rig, rig.camera(), "a")
+        node.end()
+
+
+def test_a_network_that_hangs_is_said_everybody_is_answered_and_the_node_can_be_stopped(rig):
+    parameters = {"hang_after_s": 0.5, "prompt_wait_s": 0.5}
+    with NodeProcess(tracker={"delay": 3600}, parameters=parameters) as node:
+        camera, said = rig.camera(), rig.diagnostics()
+        camera.wait_for_subscriber()
+        camera.publish_until(lambda: any("busy with one image" in s.message for m in said for s in m.status))
+        add = rig.call(AddObjects, "/sam2/add_objects", AddObjects.Request(prompts=[click()]))
+        reset = rig.call(Trigger, "/sam2/reset")
+        assert add.code == Code.INTERNAL and "hangs" in add.sentence and "hangs" in reset.message
+        assert rig.change_state("deactivate") and not rig.change_state("cleanup") and rig.state() == "inactive"
+        node.end()
+
+
+def test_hundreds_of_lifecycles_leave_nothing_behind(rig):
+    node = TrackNode(lambda settings: FakeTracker(), context=rig.context)
+    rig.executor.add_node(node)
+
+    def cycle(times):
+        for _ in range(times):
+            for trigger in (
+                node.trigger_configure,
+                node.trigger_activate,
+                node.trigger_deactivate,
+                node.trigger_cleanup,
+            ):
+                assert trigger() == TransitionCallbackReturn.SUCCESS
+                rig.spin_some()
+        gc.collect()
+        return threading.active_count(), len(os.listdir("/proc/self/fd")), len(gc.get_objects())
+
+    threads, files, objects = cycle(20)
+    cycles = 200
+    assert cycle(cycles)[:2] == (threads, files)
+    # One object more per cycle would be a leak; the interpreter's own caches move by a few.
+    assert cycle(0)[2] - objects < cycles // 2
+    rig.executor.remove_node(node)
+    node.destroy_node()

@@ -1,0 +1,56 @@
+"""The node with the real network, its weights drawn at random: everything between parameters and messages fits."""
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+import torch
+from ros_rig import NodeProcess, start_tracking
+from safetensors.torch import save_file
+
+import sam2
+from sam2.model import SAM2
+from sam2_ros.mailbox import Code
+from sam2_ros.msg import TrackArray
+from sam2_ros.srv import RemoveObjects
+
+pytestmark = pytest.mark.ros
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A nano checkpoint that knows nothing."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
+    save_file({name: value.contiguous() for name, value in SAM2(sam2.find_config("nano")).state_dict().items()}, path)
+    return path
+
+
+def test_a_prompt_gives_tracks_with_the_real_network(rig, weights):
+    with NodeProcess(real=True, parameters={"checkpoint": weights, "device": "cpu", "prompt_wait_s": 30.0}) as node:
+        camera = rig.camera()
+        number = start_tracking(rig, camera, "a", "b")
+        got = rig.collect(TrackArray, "/sam2/tracks")
+        number = camera.publish_until(lambda: len(got) >= 3, first=number, period_s=0.2)
+        for message in got:
+            assert [(t.object_id, t.label) for t in message.tracks] == [("a", 1), ("b", 2)]
+            assert all(t.mask.image_width == 64 and 0 <= t.presence <= 1 for t in message.tracks)
+        gone = rig.call(RemoveObjects, "/sam2/remove_objects", RemoveObjects.Request(object_ids=["a"]))
+        assert gone.code == Code.OK
+        camera.publish_until(lambda: [t.object_id for t in got[-1].tracks] == ["b"], first=number, period_s=0.2)
+        node.end()
+
+
+@pytest.mark.parametrize(
+    "parameters, words",
+    [
+        ({"checkpoint": "/nowhere.safetensors"}, ["/nowhere.safetensors", "sam2_ros weights"]),
+        ({"device": "cuda:77"}, ["cuda:77"]),
+    ],
+)
+def test_what_cannot_be_loaded_is_said_in_the_diagnostics(rig, parameters, words):
+    with NodeProcess(real=True, parameters=parameters) as node:
+        rig.wait_for_state("unconfigured")
+        said = rig.diagnostics()
+        rig.until(lambda: any(all(w in s.message for w in words) for m in said for s in m.status))
+        node.end()

@@ -1,0 +1,91 @@
+"""The picture for people: colours, outlines, names and places are right, and the image itself is not touched."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from fakes import FakeTracker
+
+import sam2
+from sam2_ros.overlay import Overlay, colour_of
+
+SIZE_HW = (240, 320)
+CENTRE = (160, 120)
+
+
+def grey():
+    return np.full((*SIZE_HW, 3), 90, np.uint8)
+
+
+def tracks(*names, state=sam2.State.VISIBLE):
+    prompts = [sam2.Prompt(name, points_xy=[CENTRE], labels=[1]) for name in names]
+    made = FakeTracker().step(sam2.Frame(grey(), 1), prompts)
+    return [dataclasses.replace(track, state=state) for track in made]
+
+
+def changed(picture):
+    """(H, W) bool: where the picture differs from the plain image."""
+    return (picture != 90).any(axis=-1)
+
+
+def test_without_objects_it_is_the_image():
+    image = grey()
+    picture = Overlay().draw(image, [], 0.5)
+    assert np.array_equal(picture, image) and not np.shares_memory(picture, image)
+
+
+def test_the_image_itself_is_left_alone():
+    image = grey()
+    Overlay().draw(image, tracks("cup"), 0.5)
+    assert (image == 90).all()
+
+
+def test_a_mask_is_mixed_with_its_colour_by_the_opacity():
+    track = tracks("cup")[0]
+    for opacity in (0.0, 0.3, 1.0):
+        picture = Overlay().draw(grey(), [track], opacity)
+        expected = 90 * (1 - opacity) + np.array(colour_of(track.label)) * opacity
+        assert np.abs(picture[CENTRE[::-1]] - expected).max() <= 1
+    assert not changed(Overlay().draw(grey(), [track], 0.5))[-20:].any()  # nothing far from the object
+
+
+@pytest.mark.parametrize("state", [sam2.State.OCCLUDED, sam2.State.LOST, sam2.State.INVALID])
+def test_an_object_out_of_sight_leaves_a_box_where_it_was(state):
+    overlay = Overlay()
+    overlay.draw(grey(), tracks("cup"), 0.5)
+    picture = overlay.draw(grey(), tracks("cup", state=state), 0.5)
+    x, y, width, height = sam2.bounding_box(tracks("cup")[0].mask)
+    assert changed(picture)[y : y + height, x - 1 : x + 2].any()  # the left side of the box
+    assert not changed(picture)[CENTRE[::-1]]  # no mask
+
+
+def test_an_object_never_seen_is_not_drawn_and_one_removed_is_forgotten():
+    overlay = Overlay()
+    assert not changed(overlay.draw(grey(), tracks("cup", state=sam2.State.OCCLUDED), 0.5)).any()
+    overlay.draw(grey(), tracks("cup"), 0.5)
+    overlay.draw(grey(), [], 0.5)
+    assert not changed(overlay.draw(grey(), tracks("cup", state=sam2.State.OCCLUDED), 0.5)).any()
+
+
+def test_the_state_is_written_differently_from_the_name():
+    overlay = Overlay()
+    overlay.draw(grey(), tracks("cup"), 0.5)
+    occluded = overlay.draw(grey(), tracks("cup", state=sam2.State.OCCLUDED), 0.5)
+    lost = overlay.draw(grey(), tracks("cup", state=sam2.State.LOST), 0.5)
+    assert not np.array_equal(occluded, lost)
+
+
+@pytest.mark.parametrize("size_hw", [(16, 16), (17, 400), (400, 17), (1080, 1920)])
+@pytest.mark.parametrize("name", ["", "a", "ä" * 300])
+def test_any_size_and_any_name(size_hw, name):
+    prompt = sam2.Prompt(name, points_xy=[(size_hw[1] - 1, size_hw[0] - 1)], labels=[1])
+    made = FakeTracker().step(sam2.Frame(np.zeros((*size_hw, 3), np.uint8), 1), [prompt])
+    assert Overlay().draw(np.zeros((*size_hw, 3), np.uint8), made, 0.5).shape == (*size_hw, 3)
+
+
+def test_neighbouring_labels_have_colours_that_differ():
+    colours = np.array([colour_of(label) for label in range(1, 255)], int)
+    assert np.abs(np.diff(colours, axis=0)).max(axis=1).min() > 60
+    first = colours[:8]
+    apart = np.abs(first[:, None] - first[None]).max(axis=-1)
+    assert apart[~np.eye(8, dtype=bool)].min() > 25

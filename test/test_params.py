@@ -1,0 +1,126 @@
+"""The table is the truth: the file, the descriptors and the refusals all say what it says."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip("rclpy")
+
+import rclpy
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from sam2_ros import params
+from sam2_ros.params import FIELDS, Settings
+
+pytestmark = pytest.mark.ros
+YAML = Path(__file__).parent.parent / "config" / "track.yaml"
+
+
+@pytest.fixture
+def declared():
+    """A function that makes a node with overrides; gives the node, its settings and the list of changes."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    nodes = []
+
+    def declare(**overrides):
+        given = [Parameter(name, value=value) for name, value in overrides.items()]
+        nodes.append(Node("params", context=context, parameter_overrides=given))
+        changes = []
+        return nodes[-1], params.declare(nodes[-1], changes.append), changes
+
+    yield declare
+    for node in nodes:
+        node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+def test_the_file_is_what_the_table_writes():
+    assert YAML.read_text() == params.to_yaml(), "run: python -m sam2_ros.params > config/track.yaml"
+
+
+def test_the_file_read_back_is_the_defaults():
+    values = yaml.safe_load(YAML.read_text())["/**"]["ros__parameters"]
+    assert Settings(**values) == Settings()
+    assert {name: type(value) for name, value in values.items()} == {name: row.type for name, row in FIELDS.items()}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_row_is_complete(name):
+    row = FIELDS[name]
+    assert type(row.default) is row.type and params.refusal(name, row.default) == ""
+    sentence = row.metadata["sentence"]
+    assert sentence[0].isupper() and sentence.endswith(".")
+    if row.type in (int, float):
+        low, high = row.metadata["span"]
+        assert low <= row.default <= high and type(low) is row.type and type(high) is row.type
+
+
+def test_ros_gets_the_defaults_descriptions_ranges_and_read_only_flags(declared):
+    node, settings, _ = declared()
+    assert settings == Settings()
+    for name, row in FIELDS.items():
+        descriptor = node.describe_parameter(name)
+        assert descriptor.description == row.metadata["sentence"]
+        assert descriptor.read_only is not row.metadata["live"]
+        ranges = [*descriptor.integer_range, *descriptor.floating_point_range]
+        assert [(r.from_value, r.to_value) for r in ranges] == ([row.metadata["span"]] if row.metadata["span"] else [])
+
+
+def test_values_given_at_start_are_taken(declared):
+    _, settings, _ = declared(model="tiny", max_objects=3, lost_after_s=9.5, autostart=False)
+    assert settings == dataclasses.replace(Settings(), model="tiny", max_objects=3, lost_after_s=9.5, autostart=False)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("max_objects", 0),
+        ("max_objects", 255),
+        ("lost_after_s", -1.0),
+        ("image_transport", "theora"),
+        ("precision", "int8"),
+    ],
+)
+def test_a_wrong_value_at_start_is_refused(declared, name, value):
+    with pytest.raises(InvalidParameterValueException):
+        declared(**{name: value})
+
+
+def test_a_wrong_type_at_start_is_refused(declared):
+    with pytest.raises(InvalidParameterTypeException):
+        declared(lost_after_s=5)
+
+
+def test_a_live_change_is_reported_with_all_settings(declared):
+    node, _, changes = declared()
+    result = node.set_parameters([Parameter("target", value="cup")])[0]
+    assert result.successful and changes == [dataclasses.replace(Settings(), target="cup")]
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("overlay_opacity", 1.01), ("overlay_opacity", math.nan), ("jpeg_quality", 101), ("model", "tiny"), ("target", 3)],
+)
+def test_a_wrong_live_change_is_refused_with_a_reason(declared, name, value):
+    node, settings, changes = declared()
+    result = node.set_parameters([Parameter(name, value=value)])[0]
+    assert not result.successful and result.reason and changes == []
+    assert params.read(node) == settings
+
+
+def test_a_refusal_names_parameter_bounds_unit_and_value():
+    assert params.refusal("prompt_wait_s", 61.0) == "prompt_wait_s: expected 0.0 to 60.0 s, got 61.0"
+    assert params.refusal("image_transport", "x") == "image_transport: expected one of raw, compressed, got 'x'"
+    assert params.refusal("overlay_opacity", math.inf) and params.refusal("overlay_opacity", math.nan)
+    assert params.refusal("prompt_wait_s", 60.0) == ""
+
+
+def test_parameters_of_others_are_left_alone(declared):
+    node, _, changes = declared()
+    assert node.set_parameters([Parameter("use_sim_time", value=True)])[0].successful and changes == []

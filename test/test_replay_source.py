@@ -1,0 +1,74 @@
+"""Every image of a bag, a video or a folder, in order, with its stamp; what is none of these is one sentence."""
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rosbags")
+pytest.importorskip("sam2_ros.msg", reason="needs the built interfaces")
+
+from bags import SIZE_HW, image_message, jpeg_message, picture, shots_of, stamp, write_bag
+from rosbags.rosbag2 import StoragePlugin
+
+import sam2
+
+pytestmark = pytest.mark.ros
+
+
+@pytest.mark.parametrize("storage", list(StoragePlugin))
+@pytest.mark.parametrize("make", [image_message, jpeg_message])
+def test_every_image_of_a_bag_with_its_stamp(tmp_path, storage, make):
+    path = write_bag(tmp_path / "bag", {"/image": [make(number) for number in range(5)]}, storage)
+    single = next(file for file in path.iterdir() if file.suffix in (".mcap", ".db3"))
+    for where in (path, single):
+        source, shots = shots_of(where)
+        assert source.total == 5 and source.fps == pytest.approx(10, rel=0.01) and source.topic == "/image"
+        assert [(shot.index, shot.stamp_ns, shot.logged_ns) for shot in shots] == [
+            (number, stamp(number), stamp(number) + 7) for number in range(5)
+        ]
+        assert all(np.array_equal(shot.rgb, picture(shot.index)) for shot in shots)
+
+
+def test_several_image_topics_need_a_choice(tmp_path):
+    images = {"/left": [image_message(0)], "/right": [image_message(9), image_message(8)]}
+    path = write_bag(tmp_path / "bag", images)
+    with pytest.raises(sam2.BadInput, match="--topic: /left, /right"):
+        shots_of(path)
+    assert [int(shot.rgb[0, 0, 0]) for shot in shots_of(path, topic="/right")[1]] == [9, 8]
+    with pytest.raises(sam2.BadInput, match="'/up'"):
+        shots_of(path, topic="/up")
+
+
+def test_a_folder_goes_by_the_numbers_in_its_names(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in (10, 9, 1):
+        cv2.imwrite(str(folder / f"img{number}.png"), cv2.cvtColor(picture(number), cv2.COLOR_RGB2BGR))
+    (folder / "notes.txt").write_text("no image")
+    source, shots = shots_of(folder, fps=4)
+    assert [int(shot.rgb[0, 0, 0]) for shot in shots] == [1, 9, 10] and source.total == 3
+    assert [shot.stamp_ns for shot in shots] == [250_000_000, 500_000_000, 750_000_000]
+    (folder / "img11.png").write_bytes(b"broken")
+    with pytest.raises(sam2.BadInput, match=r"img11\.png"):
+        shots_of(folder)
+
+
+def test_a_video_by_its_own_clock(tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / "v.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 20, SIZE_HW[::-1])
+    for number in range(8):
+        writer.write(np.full((*SIZE_HW, 3), 30 * number, np.uint8))
+    writer.release()
+    source, shots = shots_of(tmp_path / "v.mp4", fps=3)
+    assert (source.total, source.fps, len(shots)) == (8, 20, 8)
+    assert [shot.stamp_ns for shot in shots] == [50_000_000 * (number + 1) for number in range(8)]
+    assert np.allclose([shot.rgb.mean() for shot in shots], [30 * number for number in range(8)], atol=4)
+
+
+@pytest.mark.parametrize("name", ["missing", "broken.mcap", "broken.db3", "broken.mp4", "empty"])
+def test_what_is_no_source_is_one_sentence(tmp_path, name):
+    if name == "empty":
+        (tmp_path / name).mkdir()
+    elif name != "missing":
+        (tmp_path / name).write_bytes(b"no bag, no video" * 20)
+    with pytest.raises(sam2.BadInput, match=name):
+        shots_of(tmp_path / name)

@@ -1,0 +1,84 @@
+"""The simulated camera: one header per frame on every topic, true labels, and frames counted from zero."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from sensor_msgs.msg import CameraInfo, Image
+
+import sam2
+from sam2_ros.msg import Track, TrackArray
+from sam2_ros.simulator import Simulator, camera_info
+
+pytestmark = pytest.mark.ros
+SIZE_HW = (24, 32)
+
+
+class TwoSquares:
+    """The second object is not visible in odd frames."""
+
+    size_hw = SIZE_HW
+
+    def frame(self, t):
+        masks = np.zeros((2, *SIZE_HW), bool)
+        masks[0, 2:6, 3:9] = True
+        masks[1, 10:20, 20:22] = t % 2 == 0
+        return SimpleNamespace(
+            rgb=np.full((*SIZE_HW, 3), t, np.uint8), masks=masks, visible=masks.any(axis=(1, 2)),
+            depth_m=np.linspace(1, 9, 24 * 32, dtype=np.float32).reshape(SIZE_HW),
+            intrinsics=np.array([[32.0, 0, 15.5], [0, 32.0, 11.5], [0, 0, 1]]),
+        )  # fmt: skip
+
+
+@pytest.fixture
+def recorded(rig):
+    """Everything that four frames publish, by topic."""
+    topics = {
+        "image": Image, "depth/image": Image, "camera_info": CameraInfo, "camera/ground_truth": TrackArray,
+        "camera/ground_truth/label_mask": Image,
+    }  # fmt: skip
+    node = Simulator(TwoSquares(), rate=100.0, frames=4, wait=True, context=rig.context)
+    # The image last: the simulator begins when it has a subscriber.
+    got = {topic: rig.collect(kind, f"/{topic}") for topic, kind in reversed(topics.items())}
+    rig.executor.add_node(node)
+    rig.until(lambda: node.done and all(len(messages) == 4 for messages in got.values()))
+    rig.executor.remove_node(node)
+    node.destroy_node()
+    return got
+
+
+def test_four_frames_on_every_topic(recorded):
+    headers = [[m.header for m in messages] for messages in recorded.values()]
+    assert all(h == headers[0] for h in headers) and headers[0][0].frame_id == "camera_optical_frame"
+    assert len({(h.stamp.sec, h.stamp.nanosec) for h in headers[0]}) == 4
+    assert [m.data[0] for m in recorded["image"]] == [0, 1, 2, 3]
+    depth = recorded["depth/image"][0]
+    assert (depth.encoding, depth.width, depth.step) == ("32FC1", 32, 128)
+    metres = np.frombuffer(depth.data, np.float32).reshape(SIZE_HW)
+    assert np.array_equal(metres, TwoSquares().frame(0).depth_m)
+    for t, (truth, labels) in enumerate(
+        zip(recorded["camera/ground_truth"], recorded["camera/ground_truth/label_mask"], strict=True)
+    ):
+        true_masks = TwoSquares().frame(t).masks
+        assert np.array_equal(
+            np.frombuffer(labels.data, np.uint8).reshape(SIZE_HW), true_masks[0] + 2 * true_masks[1].astype(np.uint8)
+        )
+        first, second = truth.tracks
+        assert (first.object_id, first.label, first.state, first.area) == ("object_1", 1, Track.VISIBLE, 24)
+        assert (first.centroid_x, first.centroid_y) == (6.0, 4.0)
+        assert second.state == (Track.OCCLUDED if t % 2 else Track.VISIBLE)
+        assert second.frames_since_seen == t % 2
+        assert second.last_seen == recorded["camera/ground_truth"][t - t % 2].header.stamp
+        crop = sam2.rle_decode(np.array(first.mask.counts), (first.mask.height, first.mask.width))
+        assert crop.all() and (first.mask.x, first.mask.y, first.mask.width, first.mask.height) == (3, 2, 6, 4)
+
+
+def test_camera_info_is_an_ideal_pinhole():
+    from std_msgs.msg import Header
+
+    info = camera_info(Header(frame_id="x"), TwoSquares().frame(0).intrinsics, SIZE_HW)
+    assert list(info.k) == [32, 0, 15.5, 0, 32, 11.5, 0, 0, 1] and (info.height, info.width) == SIZE_HW
+    assert list(info.p) == [32, 0, 15.5, 0, 0, 32, 11.5, 0, 0, 0, 1, 0] and list(info.d) == [0] * 5

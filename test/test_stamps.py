@@ -1,0 +1,86 @@
+"""Stamps: order, duplicates, and clocks that jump. One jump is one event, and no stamp can freeze the stream."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sam2_ros.stamps import Stamp, StampWatch
+
+S = 1_000_000_000
+T0 = 1_700_000_000 * S
+
+
+def verdicts(stamps, arrivals=None, jump_ns=5 * S):
+    watch = StampWatch(jump_ns)
+    arrivals = arrivals or [i * S // 10 for i in range(len(stamps))]
+    return [watch.judge(stamp, now) for stamp, now in zip(stamps, arrivals, strict=True)]
+
+
+def test_a_steady_camera():
+    assert verdicts([T0 + i * S // 10 for i in range(20)]) == [Stamp.NEXT] * 20
+
+
+def test_zero_is_taken_in_order_of_arrival_and_changes_nothing():
+    assert verdicts([0, 0, T0, 0, T0]) == [Stamp.UNKNOWN, Stamp.UNKNOWN, Stamp.NEXT, Stamp.UNKNOWN, Stamp.DUPLICATE]
+
+
+def test_the_same_stamp_again_is_a_duplicate_each_time():
+    assert verdicts([T0, T0, T0, T0, T0 + 1])[1:] == [Stamp.DUPLICATE] * 3 + [Stamp.NEXT]
+
+
+def test_one_late_image_is_stale_and_the_stream_goes_on():
+    assert verdicts([T0, T0 + 3, T0 + 1, T0 + 4])[2:] == [Stamp.STALE, Stamp.NEXT]
+
+
+def test_two_streams_interleaved_late_ones_never_become_a_jump():
+    stamps = [T0, T0 + 10, T0 + 5, T0 + 20, T0 + 15, T0 + 30, T0 + 25, T0 + 40]
+    assert [v for v in verdicts(stamps) if v.is_jump] == []
+
+
+@pytest.mark.parametrize("back_s, jump", [(10, True), (4.9, False)])
+def test_a_step_back_is_a_jump_beyond_the_limit(back_s, jump):
+    assert verdicts([T0, T0 - int(back_s * S)])[1] is (Stamp.JUMP_BACK if jump else Stamp.STALE)
+
+
+def test_a_looping_bag_jumps_once_per_loop():
+    loop = [T0 + i * S // 10 for i in range(100)]
+    got = verdicts(loop * 3)
+    assert [i for i, v in enumerate(got) if v is Stamp.JUMP_BACK] == [100, 200]
+    assert set(got) == {Stamp.NEXT, Stamp.JUMP_BACK}
+
+
+def test_a_short_looping_bag_loses_two_images_per_loop_and_is_not_refused_for_ever():
+    loop = [T0 + i * S // 10 for i in range(20)]
+    got = verdicts(loop * 3)
+    assert [i for i, v in enumerate(got) if v is Stamp.JUMP_BACK] == [22, 42]
+    assert got.count(Stamp.STALE) == 4
+
+
+def test_a_clock_set_ahead_is_a_jump_but_a_camera_that_paused_is_not():
+    hour = 3600 * S
+    assert verdicts([T0, T0 + hour], [0, S // 10])[1] is Stamp.JUMP_AHEAD
+    assert verdicts([T0, T0 + hour], [0, hour])[1] is Stamp.NEXT
+    assert verdicts([T0, T0 + hour, T0 + hour + 1], [0, 1, 2])[2] is Stamp.NEXT
+
+
+def test_stamps_in_the_future_are_an_ordinary_stream():
+    assert verdicts([T0 * 2, T0 * 2 + 1]) == [Stamp.NEXT] * 2
+
+
+def test_forget_starts_a_stream():
+    watch = StampWatch(S)
+    watch.judge(T0, 0)
+    watch.forget()
+    assert watch.judge(T0 - 100 * S, 1) is Stamp.NEXT
+
+
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=60))
+def test_whatever_came_before_an_increasing_stream_is_soon_taken(before):
+    watch = StampWatch(50)
+    for now, stamp in enumerate(before):
+        watch.judge(stamp, now)
+    got = [watch.judge(stamp, 100 + stamp) for stamp in range(300, 310)]
+    assert got[0].usable and all(v is Stamp.NEXT for v in got[1:])
+    # ... and so is one that starts below everything before
+    again = [watch.judge(stamp, 500 + stamp) for stamp in range(1, 6)]
+    assert sum(v.is_jump for v in again) == 1 and again[2:].count(Stamp.NEXT) >= 2

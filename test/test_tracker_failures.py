@@ -1,0 +1,237 @@
+"""What goes wrong in a step leaves no trace: errors undo it, and what is not finite is neither told nor remembered."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from golden_mutations import around
+from small_stream import assert_same, click, disc, fork, frame, made_on, run, small_model, stamp
+
+import sam2
+from sam2 import State, frame_step, tracker
+from sam2.history import History
+from sam2.memory_bank import MemoryBank
+from sam2.memory_store import MemoryStore
+from sam2.model import SAM2
+from sam2.tracked_object import TrackedObject
+
+STAGES = [
+    (frame_step, "to_model_input"),
+    (SAM2, "encode_image"),
+    (History, "add"),
+    (SAM2, "attend"),
+    (SAM2, "decode"),
+    (SAM2, "select"),
+    (SAM2, "segment_mask"),
+    (SAM2, "encode_memory"),
+    (frame_step, "fill_small_holes"),
+    (MemoryStore, "take_row"),
+    (MemoryStore, "copy_row"),
+    (MemoryStore, "gather"),
+    (MemoryStore, "write"),
+    (MemoryBank, "remember"),
+    (MemoryBank, "remember_prompted"),
+    (TrackedObject, "note"),
+    (tracker, "track_of"),
+]
+LIMITS = sam2.Limits(prompted_memories=2, max_objects=5)
+BUSY = [  # frame 8: with late and timely prompts, a memory that has to go, an object started over, new ones
+    made_on(5, click("a", 40, 30, 0)),
+    click("a", 60, 9),
+    disc("b", 20, 20, mode=sam2.PromptMode.REPLACE),
+    click("new", 9, 9),
+    made_on(6, click("newer", 70, 40)),
+]
+
+
+@cache
+def started() -> sam2.Tracker:
+    """After frame 7; only forks of it go on."""
+    stream = sam2.Tracker(small_model(), LIMITS, sticky_corrections=True)
+    prompts = {0: [click("a"), disc("b", 50, 30)], 2: [click("a", 22, 16)], 4: [click("a", 9, 9, 0)]}
+    run(stream, range(8), prompts)
+    return stream
+
+
+def continued(stream: sam2.Tracker) -> list[list[sam2.Track]]:
+    """Frames that show whatever may have been left behind: memories, labels, rows, the history."""
+    return run(stream, range(8, 11), {8: [click("next", 30, 30), made_on(2, click("b", 70, 40, 0))]})
+
+
+@cache
+def undisturbed() -> list[list[sam2.Track]]:
+    return continued(fork(started()))
+
+
+def fail(monkeypatch, stage: tuple, at_call: int, error: BaseException) -> list[int]:
+    """Lets a stage raise when it has done its work for the `at_call`th time; returns how often it was called."""
+    calls = [0]
+
+    def raising(original, *args, **kwargs):
+        result = original(*args, **kwargs)
+        calls[0] += 1
+        if calls[0] == at_call:
+            raise error
+        return result
+
+    around(monkeypatch, *stage, raising)
+    return calls
+
+
+def disturbed(monkeypatch, stage: tuple, at_call: int, error: BaseException, expected=None) -> list[list[sam2.Track]]:
+    stream = fork(started())
+    with monkeypatch.context() as patch:
+        fail(patch, stage, at_call, error)
+        with pytest.raises(expected or type(error)):
+            stream.step(frame(8), BUSY)
+    assert stream.object_ids == ["a", "b"]
+    return continued(stream)
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage[1])
+def test_failed_step_changes_nothing(stage, monkeypatch):
+    stream = fork(started())
+    with monkeypatch.context() as patch:
+        calls = fail(patch, stage, 0, None)
+        stream.step(frame(8), BUSY)
+    assert calls[0] > 0
+    for at_call in {1, calls[0]}:
+        assert_same(disturbed(monkeypatch, stage, at_call, RuntimeError("broken")), undisturbed())
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), sam2.OutOfMemory),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), sam2.OutOfMemory),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), sam2.DeviceLost),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+    ids=["gpu memory", "cpu memory", "device", "interrupt"],
+)
+def test_whatever_the_error(error, expected, monkeypatch):
+    assert_same(disturbed(monkeypatch, (MemoryStore, "write"), 4, error, expected), undisturbed())
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "mistake"),
+    [
+        (MemoryStore, "restore_row", lambda self, row, copy: None),
+        (TrackedObject, "copy", lambda self: self),
+        (MemoryBank, "copy", lambda self: self),
+    ],
+    ids=["memories", "objects", "banks"],
+)
+def test_trace_is_caught(owner, name, mistake, monkeypatch):
+    monkeypatch.setattr(owner, name, mistake)
+    with pytest.raises(AssertionError):
+        assert_same(disturbed(monkeypatch, (tracker, "track_of"), 1, RuntimeError("broken")), undisturbed())
+
+
+def test_failed_step_gives_its_labels_back(monkeypatch):
+    monkeypatch.setattr(sam2.Tracker, "_roll_back", lambda self, saved: labels.append(saved.next_label))
+    labels = []
+    with pytest.raises(AssertionError):
+        disturbed(monkeypatch, (tracker, "track_of"), 1, RuntimeError("broken"))
+    assert labels == [started()._next_label] == [3]
+
+
+def after_a_failed_frame_from_the_future(monkeypatch) -> list[list[sam2.Track]]:
+    """Its stamp would have made every kept image too old."""
+    stream = fork(started())
+    with monkeypatch.context() as patch:
+        fail(patch, (SAM2, "attend"), 1, RuntimeError("broken"))
+        with pytest.raises(RuntimeError):
+            stream.step(sam2.Frame(frame(8).rgb, stamp(1000)))
+    return continued(stream)
+
+
+def test_failed_frame_costs_no_history(monkeypatch):
+    assert_same(after_a_failed_frame_from_the_future(monkeypatch), undisturbed())
+
+
+def test_lost_history_is_caught(monkeypatch):
+    monkeypatch.setattr(History, "withdraw", lambda self, index: self._moments.pop())
+    with pytest.raises(sam2.Stale):
+        after_a_failed_frame_from_the_future(monkeypatch)
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+def poison(monkeypatch, name: str, field: str | None, value: float) -> None:
+    """A few of the numbers that a stage of the network gives."""
+
+    def poisoned(tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.clone()
+        tensor[..., -1] = value
+        return tensor
+
+    def stage(original, *args, **kwargs):
+        result = original(*args, **kwargs)
+        return result._replace(**{field: poisoned(getattr(result, field))}) if field else poisoned(result)
+
+    around(monkeypatch, SAM2, name, stage)
+
+
+POISONS = [
+    ("encode_image", "stride16", NAN),
+    ("attend", None, NAN),
+    ("decode", "masks", NAN),
+    ("decode", "masks", INF),
+    ("decode", "iou", NAN),
+    ("decode", "object_score", NAN),
+    ("decode", "object_score", -INF),
+    ("decode", "mask_tokens", NAN),
+    ("encode_memory", None, NAN),
+    ("encode_memory", None, INF),
+]
+
+
+@pytest.mark.parametrize("is_batched", [False, True], ids=["one by one", "batched"])
+@pytest.mark.parametrize(("name", "field", "value"), POISONS)
+def test_invalid_for_one_frame(name, field, value, is_batched, monkeypatch):
+    stream = sam2.Tracker(small_model(), batched=is_batched)
+    run(stream, range(5), {0: [click("a")]})
+    with monkeypatch.context() as patch:
+        poison(patch, name, field, value)
+        (track,) = stream.step(frame(5))
+    assert track.state is State.INVALID
+    assert not track.mask.any() and np.isfinite(track.low_res_logits).all()
+    assert (track.object_score, track.presence, track.predicted_iou) == (0, 0, 0)
+    assert (track.last_seen_ns, track.frames_since_seen, track.label) == (stamp(4), 1, 1)
+    assert stream._objects["a"].bank.recall(6).codes == (6, 4, 3, 2, 1)
+    assert [tracks[0].state for tracks in run(stream, range(6, 16))] == [State.VISIBLE] * 10
+
+
+def test_poisoned_memory_would_last(monkeypatch):
+    """What the test above relies on: memory with one number that is not finite makes the next frames INVALID."""
+    monkeypatch.setattr(MemoryBank, "forget", MemoryBank.remember)
+    stream = sam2.Tracker(small_model())
+    run(stream, range(5), {0: [click("a")]})
+    with monkeypatch.context() as patch:
+        poison(patch, "encode_memory", None, NAN)
+        stream.step(frame(5))
+    assert stream.step(frame(6))[0].state is State.INVALID
+
+
+@pytest.mark.parametrize(("name", "field"), [("encode_memory", None), ("decode", "mask_tokens"), ("decode", "iou")])
+@pytest.mark.parametrize("is_late", [False, True], ids=["on time", "late"])
+def test_unusable_answer_to_a_prompt_replaces_no_memory(name, field, is_late, monkeypatch):
+    """All places for prompted memories are taken, and one would have to go."""
+    stream = fork(started())
+    with monkeypatch.context() as patch:
+        poison(patch, name, field, NAN)
+        stream.step(frame(8), [made_on(7 if is_late else 8, click("a", 60, 9))])
+    tracks = run(stream, range(9, 12), {11: [made_on(8, click("a", 9, 40))]})
+    assert [track.state for group in tracks for track in group] == [State.VISIBLE] * 6
+
+
+def test_object_that_never_got_an_answer_waits_for_another_prompt(monkeypatch):
+    stream = sam2.Tracker(small_model())
+    with monkeypatch.context() as patch:
+        poison(patch, "decode", "masks", NAN)
+        (track,) = stream.step(frame(0), [click("a")])
+    states = [track.state, *(tracks[0].state for tracks in run(stream, range(1, 6), {3: [made_on(0, click("a", 30))]}))]
+    assert "".join(state.name[0] for state in states) == "IIIVVV"

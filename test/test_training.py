@@ -1,0 +1,236 @@
+"""Training runs: schedule, optimiser, stopping and going on, sources of clips."""
+
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from small_training import CPU, TINY_RUN, TwoSquares, small_model
+
+from sam2.checkpoint import read_weights
+from sam2.config import find_config
+from sam2.errors import BadCheckpoint, BadInput
+from sam2.model import SAM2
+from sam2.training import report, state
+from sam2.training.config import CONFIGS, Phase, TrainConfig, find_train_config
+from sam2.training.data import DirectSource
+from sam2.training.optim import Average, layer_scale, make_optimizer, parameter_groups, prepare_from_scratch, set_rates
+from sam2.training.train import Trainer
+
+
+@pytest.fixture(autouse=True)
+def one_seed():
+    torch.manual_seed(0)
+
+
+# schedule and optimiser
+
+
+def test_a_fresh_memory_finds_its_like():
+    model = SAM2(replace(find_config("nano"), image_size=128)).eval()
+    features = 1.3 * torch.randn(1, 128, 8, 8)
+
+    def found() -> float:
+        """The share of places that attend most to themselves, without the help of rotation."""
+        attention = model.memory_attention.layers[0].cross_attn_image
+        memory = model.memory_encoder(features, torch.full((1, 1, 128, 128), -10.0)).flatten(2).transpose(1, 2)
+        query = torch.nn.functional.layer_norm(features.flatten(2).transpose(1, 2), (128,))
+        match = attention.q_proj(query) @ attention.k_proj(memory).transpose(1, 2)  # (1, 64, 64)
+        return (match[0].argmax(1) == torch.arange(64)).float().mean().item()
+
+    with torch.no_grad():
+        before = found()
+        prepare_from_scratch(model)
+        assert before < 0.2 and found() > 0.8
+
+
+def test_layer_decay_lowers_early_blocks():
+    assert layer_scale("model.image_encoder.trunk.blocks.3.mlp.layers.0.weight", 4, 0.5) == 1.0
+    assert layer_scale("model.image_encoder.trunk.blocks.0.norm1.bias", 4, 0.5) == 0.125
+    assert layer_scale("model.image_encoder.trunk.patch_embed.proj.weight", 4, 0.5) == 0.0625
+    assert layer_scale("model.sam_mask_decoder.conv_s0.weight", 4, 0.5) == 1.0
+
+
+def test_rates_follow_cosine_warm_up_encoder_share_and_layer_decay():
+    optimizer = make_optimizer(small_model(), weight_decay=0.1, layer_decay=0.5)
+    phase = Phase("clips", 1.0, batch=1, objects=1, rate=(1e-3, 1e-4), encoder=0.2)
+    assert set_rates(optimizer, phase, 0.5, 1.0) == pytest.approx(5.5e-4)
+    assert set_rates(optimizer, phase, 0.0, 0.25) == pytest.approx(2.5e-4)
+    rates = {group["lr"] for group in optimizer.param_groups if group["is_encoder"]}
+    assert max(rates) == pytest.approx(0.2 * 2.5e-4) and min(rates) == pytest.approx(0.2 * 2.5e-4 * 0.5**8)
+
+
+def test_every_parameter_is_in_one_group_and_vectors_do_not_decay():
+    model = small_model()
+    groups = parameter_groups(model, 0.1, 1.0)
+    grouped = [p for group in groups for p in group["params"]]
+    assert len(grouped) == len({id(p) for p in grouped}) == len(list(model.parameters()))
+    assert all(p.ndim >= 2 for group in groups if group["weight_decay"] for p in group["params"])
+
+
+def test_the_average_starts_quickly_and_then_is_slow():
+    layer = torch.nn.Linear(1, 1, bias=False)
+    layer.weight.data.fill_(0.0)
+    average = Average(layer, decay=0.9)
+    layer.weight.data.fill_(1.0)
+    average.update(layer, step=0)
+    assert average.values[0].item() == pytest.approx(0.9)
+    layer.weight.data.fill_(0.0)
+    average.update(layer, step=1000)
+    assert average.values[0].item() == pytest.approx(0.81)
+    average.swap(layer)
+    assert layer.weight.item() == pytest.approx(0.81) and average.values[0].item() == 0.0
+
+
+def test_recipes_cover_the_whole_run_in_order():
+    assert len(CONFIGS) <= 8
+    for config in CONFIGS.values():
+        ends = [phase.until for phase in config.phases]
+        assert ends == sorted(ends) and ends[-1] == 1.0
+        assert all((p.frames - 1) < config.clip_frames for p in config.phases)
+    with pytest.raises(BadInput, match="smoke"):
+        find_train_config("huge")
+
+
+# runs
+
+
+def run(tmp_path, config: TrainConfig, name: str = "run") -> Trainer:
+    trainer = Trainer(config, TwoSquares(), tmp_path / name, CPU)
+    trainer.resume()
+    trainer.run()
+    return trainer
+
+
+def test_a_run_stopped_in_the_middle_ends_with_the_same_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr("sam2.training.train.LOG_EVERY", 2)
+    whole = run(tmp_path, TINY_RUN, "whole")
+    first = Trainer(TINY_RUN, TwoSquares(), tmp_path / "parts", CPU)
+    monkeypatch.setattr(
+        Trainer, "share", property(lambda self: 1.0 if self.progress.step == 4 else self.progress.step / 6)
+    )
+    first.run()
+    monkeypatch.undo()
+    monkeypatch.setattr("sam2.training.train.LOG_EVERY", 2)
+    assert first.progress.step == 4
+    second = run(tmp_path, TINY_RUN, "parts")
+    assert second.progress.step == 6
+    for a, b in zip(whole.lessons.parameters(), second.lessons.parameters(), strict=True):
+        assert torch.equal(a, b)
+    rows = [report.read_rows(tmp_path / name / "log.csv")[-1] for name in ("whole", "parts")]
+    assert rows[0]["loss"] == rows[1]["loss"]
+    assert {"log.csv", "validation.csv", "curves.png", "contact_sheet.png", "state.pt"} <= {
+        p.name for p in (tmp_path / "whole").iterdir()
+    }
+
+
+def test_phases_follow_the_share_of_the_run(tmp_path):
+    trainer = Trainer(TINY_RUN, TwoSquares(), tmp_path, CPU)
+    kinds = []
+    for step in range(6):
+        trainer.progress.step = step
+        phase, done = trainer._phase()
+        kinds.append(phase.kind)
+        assert 0 <= done < 1
+    assert kinds == ["pretext"] * 3 + ["stills"] * 2 + ["clips"]
+    clocked = Trainer(replace(TINY_RUN, steps=0, budget_minutes=2.0), TwoSquares(), tmp_path, CPU)
+    clocked.progress.elapsed_s = 90.0
+    assert clocked.share == 0.75 and clocked._phase()[0].kind == "clips"
+
+
+def test_a_loss_that_is_no_number_throws_the_run_back(tmp_path):
+    trainer = Trainer(TINY_RUN, TwoSquares(), tmp_path, CPU)
+    trainer.save()
+    before = trainer.model.no_mem_embed.clone()
+    trainer.model.no_mem_embed.data.fill_(math.nan)
+    trainer.progress.step = 3
+    bad = {"loss": torch.tensor(math.nan), "grad_norm": torch.tensor(1.0)}
+    assert not trainer._log(bad, bar=None)
+    assert trainer.progress.step == 0 and trainer.progress.retries == 1
+    assert torch.equal(trainer.model.no_mem_embed, before)
+    (tmp_path / state.STATE).unlink()
+    with pytest.raises(FloatingPointError, match="Lower the rate"):
+        trainer._log(bad, bar=None)
+
+
+def test_a_batch_too_large_for_the_device_is_halved_until_it_fits(tmp_path, monkeypatch):
+    trainer = Trainer(
+        replace(TINY_RUN, phases=(Phase("pretext", 1.0, batch=8, objects=2),)), TwoSquares(), tmp_path, CPU
+    )
+    forward, seen = trainer.wrapped.forward, []
+
+    def small_memory(clips, phase, rng):
+        seen.append(len(clips))
+        if len(clips) > 2:
+            raise torch.OutOfMemoryError("no room")
+        return forward(clips, phase, rng)
+
+    monkeypatch.setattr(trainer.wrapped, "forward", small_memory)
+    trainer._step_that_fits(DirectSource(TwoSquares(), CPU, 6))
+    trainer._step_that_fits(DirectSource(TwoSquares(), CPU, 6))
+    assert seen == [8, 4, 2, 2] and trainer.progress.step == 2
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path):
+    """Different clips in each process, one model: the leader's run is complete and both end without complaint."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29611"]
+    command += ["-m", "sam2.training.train", "--config", "smoke", "--steps", "4", "--device", "cpu"]
+    command += ["--batch-scale", "0.25", "--size", "32", "--out", str(tmp_path), "--export", str(tmp_path / "n.pt")]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert int(report.read_rows(tmp_path / "log.csv")[-1]["step"]) == 4
+    assert (tmp_path / "n.pt").exists()
+
+
+def test_state_is_replaced_whole(tmp_path, monkeypatch):
+    state.write_atomically(tmp_path / "file", b"old")
+    monkeypatch.setattr(state.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError("killed here")))
+    with pytest.raises(OSError):
+        state.write_atomically(tmp_path / "file", b"new, but half")
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_another_runs_state_is_refused(tmp_path):
+    trainer = Trainer(TINY_RUN, TwoSquares(), tmp_path, CPU)
+    trainer.save()
+    other = Trainer(replace(TINY_RUN, model="tiny"), TwoSquares(), tmp_path, CPU)
+    with pytest.raises(BadCheckpoint, match="another run"):
+        other.resume()
+
+
+def test_packed_state_comes_back_nearly_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(state, "PART_BYTES", 2**20)
+    trainer = run(tmp_path, replace(TINY_RUN, steps=2))
+    state.pack(tmp_path / "run", tmp_path / "parts")
+    parts = list((tmp_path / "parts").iterdir())
+    assert len(parts) > 1 and all(part.stat().st_size <= 2**20 for part in parts)
+    state.unpack(tmp_path / "parts", tmp_path / "again")
+    back = Trainer(TINY_RUN, TwoSquares(), tmp_path / "again", CPU)
+    assert back.resume() and back.progress.step == 2
+    assert torch.equal(back.model.no_mem_embed, trainer.model.no_mem_embed)
+    with pytest.raises(BadCheckpoint, match="state.000"):
+        state.unpack(tmp_path / "run", tmp_path / "x")
+
+
+def test_exported_weights_are_the_average_in_the_official_layout(tmp_path):
+    trainer = run(tmp_path, replace(TINY_RUN, steps=2))
+    trainer.export(tmp_path / "nano.pt")
+    weights = torch.load(tmp_path / "nano.pt", weights_only=True)["model"]
+    fresh = small_model()
+    fresh.load_state_dict(weights, strict=True)
+    named = dict(zip(trainer.average.names, trainer.average.values, strict=True))
+    assert torch.equal(fresh.mask_downsample.weight, named["model.mask_downsample.weight"])
+    trainer.export(tmp_path / "nano.safetensors")
+    from safetensors.torch import load_file
+
+    assert read_weights(tmp_path / "nano.safetensors").keys() == weights.keys()
+    half = load_file(tmp_path / "nano.safetensors")
+    assert half.keys() == weights.keys() and half["no_mem_embed"].dtype == torch.float16
+    with pytest.raises(BadCheckpoint, match="safetensors"):
+        trainer.export(tmp_path / "nano.bin")

@@ -1,0 +1,105 @@
+"""What runs leave and where clips come from: exports, fine-tuning, pools, pictures."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from small_training import CPU, SIDE, TINY_RUN, Broken, TwoSquares, squares
+
+from sam2.checkpoint import read_weights
+from sam2.config import find_config
+from sam2.model import SAM2
+from sam2.training import report, state
+from sam2.training.config import Phase, TrainConfig, find_train_config
+from sam2.training.data import DirectSource, PooledSource
+from sam2.training.train import Trainer
+
+
+@pytest.fixture(autouse=True)
+def one_seed():
+    torch.manual_seed(0)
+
+
+def run(tmp_path, config: TrainConfig, name: str = "run") -> Trainer:
+    trainer = Trainer(config, TwoSquares(), tmp_path / name, CPU)
+    trainer.resume()
+    trainer.run()
+    return trainer
+
+
+def test_fine_tuning_goes_on_from_its_own_checkpoint_with_the_same_loss(tmp_path):
+    config = replace(find_train_config("finetune"), size=SIDE, steps=3, workers=0, pool=4, clip_frames=4)
+    config = replace(config, phases=(replace(config.phases[0], frames=2, objects=1, rate=(1e-4, 1e-4)),))
+    torch.manual_seed(5)
+    official = SAM2(find_config("tiny")).state_dict()
+    trainer = Trainer(config, TwoSquares(), tmp_path / "a", CPU)
+    trainer.start_from(official)
+    source = DirectSource(TwoSquares(), CPU, 4)
+    for _ in range(3):
+        trainer._step(source)
+    moved = (trainer.model.no_mem_embed - official["no_mem_embed"]).abs().max()
+    assert 0 < moved < 1e-2
+    weights = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    state.export(weights, tmp_path / "tiny.pt")
+    again = Trainer(config, TwoSquares(), tmp_path / "b", CPU)
+    again.start_from(read_weights(tmp_path / "tiny.pt"))
+    clips = squares(1)[:, :2]
+    losses = []
+    for each in (trainer, again):
+        torch.manual_seed(1)
+        with torch.no_grad():
+            losses.append(each.lessons(clips, config.phases[0], np.random.default_rng(1))["loss"].item())
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_pretext_learns_on_every_seed(tmp_path, seed):
+    phases = (Phase("pretext", 1.0, batch=6, objects=2, rate=(3e-3, 1e-3), encoder=1.0, strength=0.0),)
+    trainer = Trainer(replace(TINY_RUN, phases=phases, steps=30, seed=seed), TwoSquares(), tmp_path, CPU)
+    source = DirectSource(TwoSquares(), CPU, 6)
+    losses = [trainer._step(source)["loss"].item() for _ in range(30)]
+    assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:5])
+
+
+# sources
+
+
+def test_what_a_step_sees_depends_on_the_step_alone():
+    draws = []
+    for _ in range(2):
+        source = DirectSource(TwoSquares(), CPU, capacity=4)
+        draws.append(source.sample(np.random.default_rng(7), 40, 3, 2, 1))
+    assert torch.equal(*draws) and draws[0].shape == (3, 2, SIDE, SIDE, 4)
+    assert not torch.equal(draws[0], source.sample(np.random.default_rng(8), 41, 3, 2, 1))
+
+
+def test_workers_fill_the_pool_with_the_makers_clips():
+    source = PooledSource(TwoSquares(), CPU, capacity=4, workers=1, first_seed=10)
+    try:
+        batch = source.sample(np.random.default_rng(0), 0, 4, 4, 1)
+    finally:
+        source.close()
+    expected = {TwoSquares()(seed).tobytes() for seed in range(10, 40)}
+    forward = [clip if clip[0].any() else clip for clip in batch.numpy()]
+    assert all(clip.tobytes() in expected or clip[::-1].tobytes() in expected for clip in forward)
+
+
+def test_a_failing_maker_stops_the_run_with_its_own_words():
+    source = PooledSource(Broken(), CPU, capacity=4, workers=1)
+    try:
+        with pytest.raises(RuntimeError, match="the disk is gone"):
+            source.sample(np.random.default_rng(0), 0, 4, 4, 1)
+    finally:
+        source.close()
+
+
+def test_the_contact_sheet_colours_predictions_and_outlines_truth():
+    frames = np.zeros((1, 3, 16, 16, 3), np.uint8)
+    masks, targets = np.zeros((2, 1, 1, 3, 16, 16), bool)
+    masks[..., 2:6, 2:6] = True
+    targets[..., 8:14, 8:14] = True
+    sheet = report.draw_contact_sheet(frames, masks, targets)
+    assert sheet.shape == (16, 48, 3)
+    assert tuple(sheet[3, 3]) == tuple(c // 2 for c in report.PALETTE[0])
+    assert tuple(sheet[8, 10]) == (255, 255, 255) and not sheet[10, 10].any()

@@ -1,0 +1,131 @@
+"""Downloads against a real HTTP server on this machine: whole, resumed, broken, wrong, absent."""
+
+import hashlib
+import http.server
+import threading
+
+import pytest
+
+from sam2 import weights_cache
+from sam2.config import find_config
+from sam2.errors import BadCheckpoint
+
+CONTENT = bytes(range(256)) * 4096  # 1 MiB
+NAME = "sam2.1_hiera_tiny.pt"
+
+
+class Server(http.server.ThreadingHTTPServer):
+    content: bytes | None = CONTENT
+    break_after: int | None = None  # bytes of the next answer before the connection drops
+    knows_ranges = True
+    ranges: list[str | None] = []
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        server = self.server
+        asked = self.headers.get("Range")
+        server.ranges.append(asked)
+        if server.content is None:
+            return self.send_error(404)
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and server.knows_ranges else 0
+        if start >= len(server.content):
+            return self.send_error(416)
+        body = server.content[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: server.break_after])
+        server.break_after = None
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.ranges = []
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        monkeypatch.setattr(weights_cache, "_SERVER", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setitem(weights_cache.OFFICIAL_SHA256, NAME, hashlib.sha256(CONTENT).hexdigest())
+        monkeypatch.setenv("SAM2_ROS_CACHE", str(tmp_path / "cache"))
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def download():
+    return weights_cache.download(find_config("tiny"))
+
+
+def test_download_then_found(server):
+    path = download()
+    assert path.read_bytes() == CONTENT
+    assert weights_cache.find_weights(find_config("tiny")) == path
+    download()
+    assert len(server.ranges) == 1  # the second time nothing is fetched
+
+
+def test_broken_download_goes_on_where_it_was(server, tmp_path):
+    server.break_after = 1000
+    with pytest.raises(BadCheckpoint, match="run the command again"):
+        download()
+    assert not (tmp_path / "cache" / NAME).exists()
+    assert download().read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=1000-"]
+
+
+def test_server_without_ranges_starts_over(server):
+    server.knows_ranges = False
+    server.break_after = 1000
+    with pytest.raises(BadCheckpoint):
+        download()
+    assert download().read_bytes() == CONTENT
+
+
+def test_wrong_content_is_discarded(server, tmp_path):
+    server.content = CONTENT[:-1] + b"!"
+    with pytest.raises(BadCheckpoint, match="SHA-256"):
+        download()
+    assert list((tmp_path / "cache").iterdir()) == []
+    server.content = CONTENT
+    assert download().read_bytes() == CONTENT
+
+
+def test_a_damaged_file_in_the_cache_is_fetched_again(server, tmp_path):
+    """What `read_weights` refuses with "fetch it again", fetching again must cure."""
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / NAME).write_bytes(CONTENT[:-1] + b"!")
+    assert download().read_bytes() == CONTENT
+
+
+def test_nonsense_instead_of_http_is_said(server, monkeypatch):
+    monkeypatch.setattr(Handler, "do_GET", lambda self: self.wfile.write(b"what?\r\n\r\n"))
+    with pytest.raises(BadCheckpoint, match="could not download .*put it at"):
+        download()
+
+
+def test_absent_or_offline_says_where_to_put_the_file(server, tmp_path, monkeypatch):
+    server.content = None
+    with pytest.raises(BadCheckpoint, match=f"put it at {tmp_path / 'cache' / NAME}"):
+        download()
+    monkeypatch.setattr(weights_cache, "_SERVER", "http://127.0.0.1:9")
+    with pytest.raises(BadCheckpoint, match="put it at"):
+        download()
+
+
+def test_nano_is_not_published(server):
+    with pytest.raises(BadCheckpoint, match="not published"):
+        weights_cache.download(find_config("nano"))
+
+
+def test_the_command_downloads_by_name_and_says_where(server, capsys):
+    from sam2_ros import cli
+
+    assert cli.main(["weights", "tiny"]) == 0
+    path = weights_cache.cache_folder() / NAME
+    assert capsys.readouterr().out == f"{path}\n" and path.read_bytes() == CONTENT
+    assert cli.main(["weights", "nano"]) == 1 and "not published" in capsys.readouterr().err
+    assert cli.main(["weights", "huge"]) == 1 and "sam2.1_hiera_tiny" in capsys.readouterr().err

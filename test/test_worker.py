@@ -1,0 +1,166 @@
+"""The worker with a fake tracker: errors, overload, new streams and stop. No ROS, no torch, no sleeping for luck."""
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+from bench import PATIENCE_S, Bench, names, point
+from fakes import FakeTracker
+
+import sam2
+from sam2_ros.mailbox import Arrival, Code, Remove, Reset
+from sam2_ros.params import Settings
+from sam2_ros.worker import Phase
+
+
+def test_an_image_comes_out_as_it_went_in_with_no_object_too():
+    with Bench() as bench:
+        arrival, frame, tracks = bench.step(7)
+        assert (arrival.message.header, frame.stamp_ns, frame.rgb[0, 0, 0], tracks) == ("header 7", 7, 7, [])
+
+
+@pytest.mark.parametrize("change", [dict(new_stream=True), dict(size_hw=(64, 64))])
+def test_a_new_stream_or_size_resets_once_and_the_image_is_processed(change):
+    with Bench() as bench:
+        bench.add(point("a"))
+        bench.step(1)
+        assert names(bench.step(2, **change)) == []
+        bench.step(3, size_hw=change.get("size_hw", (48, 64)))
+        assert sum(bench.counters.resets.values()) == 1
+        assert bench.tracker.calls.count("reset") == 1
+
+
+def test_a_broken_file_costs_its_image_only():
+    with Bench() as bench:
+        cut = SimpleNamespace(format="jpeg", data=b"\xff\xd8garbage\xff\xd9", header="cut")
+        bench.mailbox.post_image(Arrival(cut, 1, 0))
+        bench.add(point("a"), wait_s=0.05)
+        assert bench.answer().code is Code.NO_IMAGE
+        assert names(bench.step(2)) == []
+        assert bench.counters.refused == {"decode": 1}
+
+
+def test_out_of_memory_costs_the_image_and_keeps_the_objects():
+    tracker = FakeTracker(raise_on={"step": [None, sam2.OutOfMemory("3 GB short")]})
+    with Bench(tracker) as bench:
+        bench.add(point("a"))
+        bench.step(1)
+        bench.answer()
+        bench.add(point("b"))
+        bench.image(2)
+        answer = bench.answer()
+        assert answer.code is Code.INTERNAL and "3 GB short" in answer.sentence
+        assert names(bench.step(3)) == ["a"]
+        assert bench.counters.failures == {"step: OutOfMemory": 1} and bench.counters.resets == {}
+
+
+def test_out_of_memory_for_ever_drops_the_objects_and_the_thread_lives():
+    tracker = FakeTracker()
+    with Bench(tracker, settings=Settings(max_failures=3)) as bench:
+        bench.add(point("a"))
+        bench.step(1)
+        assert bench.answer().code is Code.OK
+        tracker.raise_on["step"] = [sam2.OutOfMemory("full")] * 3
+        for n in range(3):
+            bench.add(point(f"x{n}"))
+            bench.image(2 + n)
+            assert bench.answer().code is Code.INTERNAL
+        assert names(bench.step(9)) == []
+        assert bench.counters.resets == {"failure": 1}
+
+
+@pytest.mark.parametrize("method", ["step", "reset", "check", "remove"])
+@pytest.mark.parametrize("error", [RuntimeError("boom"), KeyError("boom"), AssertionError(), ZeroDivisionError()])
+def test_an_unknown_error_in_any_method_is_answered_counted_logged_once_and_survived(method, error):
+    tracker = FakeTracker()
+    with Bench(tracker) as bench:
+        bench.add(point("a"))
+        bench.step(1)
+        bench.answer()
+        tracker.raise_on[method] = [error, error]
+        for n in range(2):
+            if method in ("step", "check"):
+                bench.add(point("b"))
+                bench.image(2 + n)
+            else:
+                bench.ask(*{"reset": (Reset,), "remove": (Remove, ["a"])}[method])
+            assert bench.answer().code is Code.INTERNAL
+        bench.add(point("c"))
+        assert "c" in names(bench.step(9))  # after what `check` let through without its prompt
+        assert sum(bench.counters.failures.values()) == 2
+        assert sum("Traceback" in line for line in bench.logged) == 1
+
+
+def test_an_error_while_publishing_is_counted_and_the_next_image_goes_out():
+    calls = []
+
+    def publish(arrival, frame, tracks):
+        calls.append(arrival.message.header)
+        if len(calls) == 1:
+            raise RuntimeError("publisher")
+        bench.outputs.put((arrival, frame, tracks))
+
+    with Bench(publish=publish) as bench:
+        bench.add(point("a"))
+        bench.image(1)
+        bench.answer()
+        bench.step(2)
+        assert bench.counters.failures == {"publish: RuntimeError": 1}
+
+
+def test_a_lost_device_ends_the_worker_and_answers_everybody():
+    tracker = FakeTracker(raise_on={"step": sam2.DeviceLost("the GPU is gone")})
+    with Bench(tracker) as bench:
+        assert bench.phases.get(timeout=PATIENCE_S) is Phase.READY
+        bench.add(point("a"))
+        bench.add(point("later", stamp=99))
+        bench.image(1)
+        assert {bench.answer().code for _ in range(2)} == {Code.INTERNAL, Code.STOPPING}
+        assert bench.phases.get(timeout=PATIENCE_S) is Phase.DEVICE_LOST
+        assert "the GPU is gone" in bench.worker.sentence
+
+
+@pytest.mark.parametrize("error", [sam2.BadCheckpoint("no such file"), RuntimeError("what?"), MemoryError()])
+def test_a_model_that_does_not_load_is_said_and_nobody_waits(error):
+    def load():
+        raise error
+
+    with Bench(load=load) as bench:
+        bench.add(point("a"))
+        assert bench.phases.get(timeout=PATIENCE_S) is Phase.FAILED
+        assert str(error) in bench.worker.sentence
+        assert bench.answer().code is Code.STOPPING
+
+
+def test_an_object_the_network_has_no_answer_for_is_invalid_for_that_image_only():
+    with Bench(FakeTracker(nan_on=1)) as bench:
+        bench.add(point("a"))
+        states = [bench.step(n + 1)[2][0].state for n in range(3)]
+        assert states == [sam2.State.VISIBLE, sam2.State.INVALID, sam2.State.VISIBLE]
+
+
+def test_under_overload_the_newest_image_wins():
+    gate = threading.Event()
+    with Bench(FakeTracker(gate=gate)) as bench:
+        bench.image(1)
+        assert bench.tracker.stepping.wait(PATIENCE_S)
+        for n in range(2, 50):
+            bench.image(n)
+        gate.set()
+        assert [bench.outputs.get(timeout=PATIENCE_S)[1].stamp_ns for _ in range(2)] == [1, 49]
+
+
+def test_stopping_answers_everybody_and_does_not_wait_for_images():
+    with Bench() as bench:
+        bench.add(point("a"))
+        bench.add(point("b", stamp=99))
+    assert [bench.answer().code for _ in range(2)] == [Code.STOPPING] * 2
+
+
+def test_a_worker_that_hangs_is_given_up_in_time():
+    gate = threading.Event()
+    with Bench(FakeTracker(gate=gate)) as bench:
+        bench.image(1)
+        assert bench.tracker.stepping.wait(PATIENCE_S)
+        assert not bench.worker.stop(0.05)
+        gate.set()
