@@ -27,6 +27,7 @@ import sam2
 from sam2_ros import demo_picture, demo_score, image_in
 from sam2_ros.children import Children
 from sam2_ros.demo_score import Seen
+from sam2_ros.handshake import Handshake
 from sam2_ros.health import Level
 from sam2_ros.mailbox import Code
 from sam2_ros.msg import Prompt, TrackArray
@@ -81,7 +82,9 @@ class Audience:
     def call(self, kind, name: str, request):
         """The response of a service."""
         client = self._node.create_client(kind, name)
-        self.until(client.service_is_ready, READY_S, f"the service {name}")
+        handshake = Handshake(self._node, client)
+        self.until(lambda: client.service_is_ready() and handshake.done(), READY_S, f"the service {name}")
+        handshake.close()
         future = client.call_async(request)
         self.until(future.done, ANSWER_S, f"an answer of {name}")
         self._node.destroy_client(client)

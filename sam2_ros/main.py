@@ -12,6 +12,7 @@ import time
 from typing import NoReturn
 
 FAREWELL_S = 0.5  # to send the last answers
+LINGER_S = 0.1  # for them to be read: what lies unread in Fast DDS's shared memory goes with the participant
 EXIT_AT_ONCE = 130
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # glibc, malloc.h
 KEEP_BYTES = 1 << 30
@@ -81,8 +82,10 @@ def main(argv: list[str] | None = None, make_tracker=None) -> NoReturn:
     code = node.done.result() if node.done.done() else 0
     node.stop()
     farewell = time.monotonic() + FAREWELL_S
+    linger_s = LINGER_S if node.has_waiting_clients else 0.0
     while node.has_waiting_clients and time.monotonic() < farewell:
         executor.spin_once(timeout_sec=0.05)
+    time.sleep(linger_s)
     executor.shutdown()
     node.destroy_node()
     rclpy.shutdown()

@@ -12,6 +12,7 @@ import numpy as np
 import rclpy
 from std_msgs.msg import Header
 
+from sam2_ros.handshake import Handshake
 from sam2_ros.image_out import image_message, time_message
 from sam2_ros.mailbox import Code
 from sam2_ros.msg import Prompt
@@ -73,6 +74,9 @@ def main(argv: list[str] | None = None) -> int:
         if not client.wait_for_service(args.timeout):
             print(f"{client.srv_name} is not there: is the node running, and is its name {args.node}?", file=sys.stderr)
             return 2
+        handshake = Handshake(node, client)  # without it the answer may be lost
+        while not handshake.done() and time.monotonic() < deadline:
+            rclpy.spin_once(node, timeout_sec=0.1)
         future = client.call_async(request)
         rclpy.spin_until_future_complete(node, future, timeout_sec=deadline - time.monotonic())
         node.destroy_node()

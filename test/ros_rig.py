@@ -22,6 +22,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from sam2_ros.handshake import Handshake
 from sam2_ros.image_out import image_message, time_message
 from sam2_ros.mailbox import Code
 from sam2_ros.msg import Prompt
@@ -104,6 +105,9 @@ class Rig:
         """The future of a call, posted as soon as the service is there."""
         if name not in self.clients:
             self.clients[name] = self.node.create_client(kind, name)
+            handshake = Handshake(self.node, self.clients[name])
+            self.until(handshake.done)
+            handshake.close()
         self.until(self.clients[name].service_is_ready)
         return self.clients[name].call_async(request or kind.Request())
 

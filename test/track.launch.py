@@ -17,6 +17,8 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from lifecycle_msgs.srv import GetState
 from rcl_interfaces.srv import GetParameters
 
+from sam2_ros.handshake import Handshake
+
 ARGUMENTS = {"namespace": "robot", "image": "/camera/color", "device": "cpu", "model": "nano", "log_level": "warn"}
 PATIENCE_S = 60.0
 
@@ -46,7 +48,9 @@ class WhileItRuns(unittest.TestCase):
 
     def call(self, kind, name, **fields):
         client = self.node.create_client(kind, name)
-        self.until(client.service_is_ready)
+        handshake = Handshake(self.node, client)
+        self.until(lambda: client.service_is_ready() and handshake.done())
+        handshake.close()
         future = client.call_async(kind.Request(**fields))
         self.until(future.done)
         return future.result()

@@ -1,0 +1,42 @@
+"""Before the first call of a service: makes sure that the answer will find its way back.
+
+`Client.service_is_ready` tells what this side has discovered. A server on Fast DDS that has not yet discovered the
+client's side waits 100 ms and drops the answer (rmw_fastrtps, `check_for_subscription`), and the caller waits for ever.
+A participant announces its endpoints in order, so once a client created later has been answered, every earlier one
+will be.
+"""
+
+import time
+
+from rcl_interfaces.srv import GetParameters
+from rclpy.client import Client
+from rclpy.node import Node
+
+ASK_AGAIN_S = 0.5
+
+
+class Handshake:
+    """Asks the server's node for no parameters, again and again, until it answers. Made after the client in question.
+
+    node: whose executor somebody else spins. client: of a service `<server's node>/<name>`.
+    """
+
+    def __init__(self, node: Node, client: Client) -> None:
+        server = client.srv_name.rpartition("/")[0]
+        self._node = node
+        self._probe = node.create_client(GetParameters, f"{server}/get_parameters")
+        self._asked_s = -ASK_AGAIN_S
+        self._answers = []
+
+    def done(self) -> bool:
+        """True once the server has answered; to be polled while the node spins."""
+        if any(answer.done() for answer in self._answers):
+            return True
+        now = time.monotonic()
+        if self._probe.service_is_ready() and now - self._asked_s >= ASK_AGAIN_S:
+            self._asked_s = now
+            self._answers.append(self._probe.call_async(GetParameters.Request()))
+        return False
+
+    def close(self) -> None:
+        self._node.destroy_client(self._probe)

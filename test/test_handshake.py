@@ -1,0 +1,48 @@
+"""A call waits until its answer can find its way back. On real DDS, and with an answer that is lost."""
+
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("rclpy")
+import rclpy  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from std_srvs.srv import Trigger  # noqa: E402
+
+from sam2_ros import handshake  # noqa: E402
+
+pytestmark = pytest.mark.ros
+
+
+def test_it_is_done_when_the_server_answers_and_not_before(rig):
+    server = rclpy.create_node("server", namespace="somewhere", context=rig.context)
+    executor = SingleThreadedExecutor(context=rig.context)
+    executor.add_node(server)
+    client = rig.node.create_client(Trigger, "/somewhere/server/anything")
+    made = handshake.Handshake(rig.node, client)
+    for _ in range(20):
+        rig.spin_some()
+        assert not made.done(), "nobody has spun the server"
+
+    def answered():
+        executor.spin_once(timeout_sec=0)
+        return made.done()
+
+    rig.until(answered)
+    made.close()
+    executor.shutdown()
+    server.destroy_node()
+
+
+def test_a_lost_answer_is_asked_for_again(monkeypatch):
+    monkeypatch.setattr(handshake, "ASK_AGAIN_S", 0.0)
+    asked, lost = [], lambda: False
+    node = SimpleNamespace(create_client=lambda kind, name: probe)
+    probe = SimpleNamespace(
+        service_is_ready=lambda: True,
+        call_async=lambda request: asked.append(request) or SimpleNamespace(done=lost if len(asked) == 1 else is_back),
+    )
+    is_back = lambda: True  # noqa: E731
+    made = handshake.Handshake(node, SimpleNamespace(srv_name="/sam2/reset"))
+    assert [made.done() for _ in range(3)] == [False, False, True]
+    assert len(asked) == 2
