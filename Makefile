@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+SOAK_MINUTES ?= 60
 TORCH := 2.13.0
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 GPU := $(shell nvidia-smi -L 2>/dev/null)
@@ -17,7 +18,7 @@ STAMP := $(VENV)/.ready-$(TORCH)-$(shell cat $(INPUTS) | cksum | cut -d ' ' -f 1
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all bench lint
+.PHONY: help venv demo test test-all soak bench lint
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -33,6 +34,10 @@ test: venv  ## the tests that take seconds
 
 test-all: test  ## those, then the slow ones and, where there is a GPU, the GPU's
 	$(RUN) -m pytest -m '$(if $(GPU),(slow or gpu),slow and not gpu) and not soak'
+
+
+soak: venv  ## the node under faults for SOAK_MINUTES (60); gates, plot and figures into out/soak and docs/reliability.md
+	$(RUN) test/soak.py --minutes $(SOAK_MINUTES) --docs
 
 bench: venv  ## speed and memory of the network, the stream and the node
 	$(RUN) -m benchmarks.model

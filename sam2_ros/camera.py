@@ -19,7 +19,7 @@ from sam2_ros.params import Settings
 from sam2_ros.prompt_in import stamp_ns
 from sam2_ros.stamps import Stamp, StampWatch
 
-LOG_EVERY_S = 5.0  # refusals of one kind
+LOG_EVERY_S = 5.0  # warnings of one kind
 
 
 class Camera:
@@ -105,20 +105,24 @@ class Camera:
             self._refuse(error, now_ns)
             return
         counters.unstamped += verdict is Stamp.UNKNOWN
-        self._note_frame(msg.header.frame_id)
+        self._note_frame(msg.header.frame_id, now_ns)
         if self._mailbox.post_image(Arrival(msg, stamp, now_ns, verdict.is_jump)):
             counters.dropped += 1
 
     def _refuse(self, error: image_in.Refused, now_ns: int) -> None:
         self._counters.refuse_image(error.reason, str(error))
-        if now_ns >= self._log_due_ns.get(error.reason, 0):
-            self._log_due_ns[error.reason] = now_ns + int(LOG_EVERY_S * 1e9)
-            self._node.get_logger().warning(f"refused: {error}")
+        self._warn(error.reason, f"refused: {error}", now_ns)
 
-    def _note_frame(self, frame_id: str) -> None:
-        if self.frame_id and frame_id != self.frame_id:
-            self._node.get_logger().warning(f"frame_id changed from {self.frame_id!r} to {frame_id!r}")
+    def _note_frame(self, frame_id: str, now_ns: int) -> None:
+        if self.frame_id and frame_id != self.frame_id:  # with every image, if two cameras share the topic
+            self._warn("frame_id", f"frame_id changed from {self.frame_id!r} to {frame_id!r}", now_ns)
         self.frame_id = frame_id
+
+    def _warn(self, reason: str, sentence: str, now_ns: int) -> None:
+        """Logs the first of a kind in LOG_EVERY_S."""
+        if now_ns >= self._log_due_ns.get(reason, 0):
+            self._log_due_ns[reason] = now_ns + int(LOG_EVERY_S * 1e9)
+            self._node.get_logger().warning(sentence)
 
     def _on_incompatible(self, event) -> None:
         self._counters.incompatible_qos = qos_policy_name_from_kind(event.last_policy_kind)

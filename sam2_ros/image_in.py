@@ -15,6 +15,7 @@ import numpy as np
 
 MIN_SIDE = 16  # pixels; one cell of the network's stride-16 grid at least
 SUPPORTED_FILES = ("jpeg", "jpg", "png")
+MAX_JPEG_SEGMENTS = 1000  # before the start of frame; cameras write a dozen, and a callback must not walk megabytes
 
 
 class Refused(Exception):
@@ -181,7 +182,9 @@ def _jpeg_size(data: memoryview) -> tuple[int, int] | None:
     if bytes(data[:2]) != b"\xff\xd8" or b"\xff\xd9" not in bytes(data[-64:]):  # some cameras pad after the end mark
         return None
     at = 2
-    while at + 9 < len(data) and data[at] == 0xFF:
+    for _ in range(MAX_JPEG_SEGMENTS):
+        if at + 9 >= len(data) or data[at] != 0xFF:
+            break
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
             return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")

@@ -73,6 +73,7 @@ def _transition(callback: Callable) -> Callable:
             return callback(self, state)
         except Exception:
             self.get_logger().error(f"{callback.__name__} failed:\n{traceback.format_exc()}")
+            self._undo()
             return TransitionCallbackReturn.FAILURE
 
     return guarded
@@ -161,6 +162,15 @@ class TrackNode(LifecycleNode):
     def has_waiting_clients(self) -> bool:
         """Whether a service has not sent its response yet."""
         return self._doors.waiting_clients > 0
+
+    def _undo(self) -> None:
+        """Takes back what a transition that failed had begun."""
+        if self._state != "active":
+            self._camera.close()
+            if self._outputs is not None:
+                self._outputs.close()
+        if self._state == "unconfigured":
+            self._let_go()
 
     def _let_go(self) -> bool:
         """Ends worker and outputs; False, and both are kept, if the worker does not end in time."""

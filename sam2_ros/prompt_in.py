@@ -71,9 +71,9 @@ def check_inside(prompt: sam2.Prompt, size_hw: tuple[int, int]) -> None:
 
 
 def _require_finite(reason: str, what: str, values) -> None:
-    for index, value in enumerate(values):
-        if not np.isfinite(value):
-            raise Refused(reason, f"{what}[{index}] is {value}: expected a number of pixels")
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if len(wrong):
+        raise Refused(reason, f"{what}[{wrong[0]}] is {values[wrong[0]]}: expected a number of pixels")
 
 
 def _points(msg) -> np.ndarray:
@@ -84,9 +84,12 @@ def _points(msg) -> np.ndarray:
             "points", f"{len(flat)} numbers in points_xy for {len(labels)} labels: expected two for each label"
         )
     _require_finite("points", "points_xy", flat)
-    for index, label in enumerate(labels):
-        if label not in (0, 1):
-            raise Refused("labels", f"point_labels[{index}] is {label}: expected 1 (on the object) or 0 (not on it)")
+    wrong = np.flatnonzero(~np.isin(labels, (0, 1)))
+    if len(wrong):
+        index = wrong[0]
+        raise Refused(
+            "labels", f"point_labels[{index}] is {labels[index]}: expected 1 (on the object) or 0 (not on it)"
+        )
     return np.array(flat, np.float32).reshape(-1, 2)
 
 

@@ -13,12 +13,13 @@ class Stamp(Enum):
     UNKNOWN = "unknown"  # 0: the camera does not say; taken in order of arrival
     DUPLICATE = "duplicate"  # the same as the newest
     STALE = "stale"  # older than the newest: late on its way
+    NEGATIVE = "negative_stamp"  # before 1970: no clock says that
     JUMP_BACK = "jump_back"  # the clock went back (a bag that loops, a simulation that restarts): a new stream
     JUMP_AHEAD = "jump_ahead"  # the clock was set ahead: a new stream
 
     @property
     def usable(self) -> bool:
-        return self not in (Stamp.DUPLICATE, Stamp.STALE)
+        return self not in (Stamp.DUPLICATE, Stamp.STALE, Stamp.NEGATIVE)
 
     @property
     def is_jump(self) -> bool:
@@ -48,6 +49,8 @@ class StampWatch:
         """Says what the stamp of an image that arrived at `now_ns` (steady clock) means, and remembers it if usable."""
         if stamp_ns == 0:
             return Stamp.UNKNOWN
+        if stamp_ns < 0:
+            return Stamp.NEGATIVE
         verdict = self._verdict(stamp_ns, now_ns)
         if verdict.usable:
             self._newest_ns, self._arrived_ns = stamp_ns, now_ns

@@ -71,7 +71,8 @@ class Worker:
         """Ends the thread after the image in hand; False if it still runs after `timeout_s`."""
         self._stopping.set()
         self._mailbox.wake()
-        self._thread.join(timeout_s)
+        if self._thread.ident is not None:  # it may never have started
+            self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -107,7 +108,7 @@ class Worker:
                 work = self._mailbox.take(self._desk.patience_s(IDLE_S), len(self._desk.waiting))
                 self._desk.waiting += work.requests
                 if not self._stopping.is_set():
-                    self._turn(tracker, work.arrival)
+                    self._guarded("turn", lambda arrival=work.arrival: self._turn(tracker, arrival))
         except sam2.DeviceLost as error:
             self._enter(Phase.DEVICE_LOST, f"{error}; the process must be started again")
             return
@@ -134,6 +135,9 @@ class Worker:
             rgb = image_in.to_rgb(arrival.message)  # (H, W, 3) uint8
         except image_in.Refused as error:
             self._counters.refuse_image(error.reason, str(error))
+            return None
+        except Exception as error:  # whatever it is, it costs this image and not the thread
+            self._report_failure("image", error)
             return None
         size_hw = rgb.shape[:2]
         if arrival.new_stream:

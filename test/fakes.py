@@ -1,7 +1,7 @@
 """What the tests feed the node: a tracker without a network, images in every encoding, and bad streams.
 
 `FakeTracker` keeps the contract of `sam2.Tracker` and can be told to be slow, to raise, or to answer NaN.
-`faulty` turns any clean stream into a bad one; the same seed gives the same faults. Knows no ROS node.
+`FaultSchedule` turns any clean stream into a bad one; the same seed gives the same faults. Knows no ROS node.
 """
 
 import array
@@ -155,28 +155,66 @@ def image_like(pixels: np.ndarray, encoding: str, step_padding: int = 0, planes:
     )  # fmt: skip
 
 
-def faulty(stream: Iterable, seed: int, schedule: Iterable[tuple[int, int, str]]) -> Iterator:
-    """A clean stream of `sam2.Frame`s, made bad: PX4's failure types, `off stuck garbage slow delayed intermittent`.
+FAULT_KINDS = ("off", "stuck", "garbage", "wrong", "slow", "delayed", "intermittent")  # PX4's, docs "failure injection"
 
-    schedule: (first, last, type) in indices of the clean stream, last not included. The same seed gives the same
-    stream. `slow` keeps every tenth frame; `delayed` holds frames back and lets them out together, still in order.
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to the images `first` to `last`, the last not included."""
+
+    first: int
+    last: int
+    kind: str
+
+
+class FaultSchedule:
+    """Makes a clean stream of `sam2.Frame`s bad. The same seed and faults give the same stream, whoever asks.
+
+    off: nothing comes. stuck: the picture before the fault again, with new stamps. garbage: noise. wrong: a plausible
+    picture of something else, upside down and with channels swapped. slow: every tenth image. delayed: images are held
+    back and come together afterwards, in order. intermittent: three in ten are lost.
     """
-    random = np.random.default_rng(seed)
-    schedule = list(schedule)
-    held, previous = [], None
-    for index, frame in enumerate(stream):
-        kind = next((kind for first, last, kind in schedule if first <= index < last), "")
+
+    def __init__(self, seed: int, faults: Iterable[Fault]) -> None:
+        self.faults = list(faults)
+        self._seed, self._held, self._before = seed, [], None
+
+    @classmethod
+    def drawn(cls, seed: int, images: int, every: int, longest: int) -> "FaultSchedule":
+        """One fault of a random kind, at most `longest` images long, within each `every` images."""
+        random, faults = np.random.default_rng(seed), []
+        for start in range(0, images, every):
+            length = int(random.integers(1, longest + 1))
+            first = start + int(random.integers(0, max(every - length, 1)))
+            faults.append(Fault(first, first + length, str(random.choice(FAULT_KINDS))))
+        return cls(seed, faults)
+
+    def kind(self, index: int) -> str:
+        """Of the fault that image `index` falls into; "" = none."""
+        return next((fault.kind for fault in self.faults if fault.first <= index < fault.last), "")
+
+    def apply(self, index: int, frame: sam2.Frame) -> list[sam2.Frame]:
+        """What comes instead of image `index` of the clean stream. To be called for each image, in order."""
+        kind, random = self.kind(index), np.random.default_rng((self._seed, index))
         if kind == "delayed":
-            held.append(frame)
-            continue
-        yield from held
-        held = []
+            self._held.append(frame)
+            return []
+        held, self._held = self._held, []
+        if kind == "":
+            self._before = frame.rgb
         if kind == "off" or (kind == "slow" and index % 10) or (kind == "intermittent" and random.random() < 0.3):
-            continue
-        if kind == "stuck" and previous is not None:
-            frame = replace(frame, rgb=previous.rgb)
+            return held
+        if kind == "stuck" and self._before is not None:
+            frame = replace(frame, rgb=self._before)
         if kind == "garbage":
             frame = replace(frame, rgb=random.integers(0, 256, frame.rgb.shape, dtype=np.uint8))
-        previous = frame
-        yield frame
-    yield from held
+        if kind == "wrong":
+            frame = replace(frame, rgb=np.ascontiguousarray(frame.rgb[::-1, ::-1, ::-1]))
+        return [*held, frame]
+
+
+def faulty(stream: Iterable[sam2.Frame], schedule: FaultSchedule) -> Iterator[sam2.Frame]:
+    """The whole stream as the schedule makes it."""
+    for index, frame in enumerate(stream):
+        yield from schedule.apply(index, frame)
+    yield from schedule._held

@@ -1,0 +1,103 @@
+"""What a long run must keep to, as numbers that can be too large. Each gate is shown to fail in test_gates.py.
+
+A slope is a least-squares fit over the medians of blocks, with the 95 % interval of the fit: single samples hang
+together (a network that was just loaded stays loaded), the medians of blocks hardly do. A gate on a slope looks at the upper end
+of the interval, so that too little evidence is a failure and not a pass.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+BLOCKS = 20
+T_975 = 2.101  # Student's t for BLOCKS - 2 degrees of freedom
+
+
+@dataclass(frozen=True)
+class Gate:
+    """`value` must not exceed `bound`."""
+
+    name: str
+    value: float
+    bound: float
+    unit: str = ""
+
+    @property
+    def is_kept(self) -> bool:
+        return bool(self.value <= self.bound)  # NaN is not kept
+
+    def __str__(self) -> str:
+        verdict = "kept" if self.is_kept else "BROKEN"
+        return f"{self.name}: {self.value:.4g} {self.unit}, at most {self.bound:g}: {verdict}"
+
+
+@dataclass(frozen=True)
+class Slope:
+    """Units per minute, with half the width of its 95 % interval."""
+
+    per_minute: float
+    half_width: float
+
+    @property
+    def upper(self) -> float:
+        return self.per_minute + self.half_width
+
+    @property
+    def holds_zero(self) -> bool:
+        return abs(self.per_minute) <= self.half_width
+
+    def __str__(self) -> str:
+        return f"{self.per_minute:+.3g} ± {self.half_width:.2g} per minute"
+
+
+def slope(times_s: Sequence[float], values: Sequence[float]) -> Slope:
+    """Of a series; NaN if there are fewer than two samples in a block."""
+    times, values = np.asarray(times_s, float) / 60, np.asarray(values, float)  # minutes
+    known = np.isfinite(values)
+    times, values = times[known], values[known]
+    if len(times) < 2 * BLOCKS:
+        return Slope(np.nan, np.nan)
+    t = np.array([block.mean() for block in np.array_split(times, BLOCKS)])
+    y = np.array([np.median(block) for block in np.array_split(values, BLOCKS)])
+    spread = ((t - t.mean()) ** 2).sum()
+    rate = ((t - t.mean()) * (y - y.mean())).sum() / spread
+    rest = y - y.mean() - rate * (t - t.mean())
+    error = np.sqrt((rest**2).sum() / (BLOCKS - 2) / spread)
+    return Slope(float(rate), float(T_975 * error))
+
+
+def second_half(times_s: Sequence[float], values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """After warm-up: what came in the second half of the time."""
+    times, values = np.asarray(times_s, float), np.asarray(values, float)
+    late = times >= (times[0] + times[-1]) / 2
+    return times[late], values[late]
+
+
+def grows(name: str, times_s: Sequence[float], values: Sequence[float], bound: float, unit: str) -> Gate:
+    """The upper end of the slope per minute in the second half."""
+    return Gate(f"growth of {name}", slope(*second_half(times_s, values)).upper, bound, f"{unit}/min")
+
+
+def drifts(name: str, times_s: Sequence[float], values: Sequence[float], bound: float) -> Gate:
+    """The same in percent of the mean of the first half."""
+    times, values = np.asarray(times_s, float), np.asarray(values, float)
+    early = np.nanmean(values[: max(len(values) // 2, 1)])
+    return Gate(f"drift of {name}", 100 * slope(*second_half(times, values)).upper / early, bound, "%/min")
+
+
+def unaccounted(counts: dict[str, str]) -> Gate:
+    """Images that came and of which nothing is known. counts: the values of the node's diagnostics, by key."""
+    fates = ("processed", "dropped for a newer one", "ignored while disabled")
+    known = sum(int(counts[key]) for key in fates)
+    known += sum(
+        int(n) for key, n in counts.items() if key.startswith(("refused: ", "failed: step: ", "failed: image: "))
+    )
+    return Gate("images without a fate", abs(int(counts["received"]) - known), 0)
+
+
+def wrong_pixels(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Gate:
+    """pairs: (mask, truth) of one image each, (H, W) bool: the most pixels by which one of them is off."""
+    return Gate(
+        "wrong pixels in one image", max((int((mask != truth).sum()) for mask, truth in pairs), default=np.nan), 0
+    )

@@ -1,0 +1,142 @@
+"""Each gate of the soak is shown to fail: a fault is planted, and the gate must see it and must be quiet without it."""
+
+import time
+import types
+
+import numpy as np
+import pytest
+from bench import Bench, point
+from fakes import FakeTracker, image_like
+from gates import Gate, drifts, grows, slope, unaccounted, wrong_pixels
+from proc_watch import Watch
+from soak_report import DRIFT_PERCENT_PER_MIN, RSS_MB_PER_MIN, unexpected_traces
+
+from sam2_ros import health
+from sam2_ros.health import Situation
+from sam2_ros.mailbox import Arrival, Mailbox, Remove
+from sam2_ros.params import Settings
+from sam2_ros.worker import Worker
+
+IMAGES_PER_S = 10.0  # what a leak per image is converted to minutes with
+
+
+class Leaky(FakeTracker):
+    """Keeps 100 kB of every image."""
+
+    def __init__(self, leak_bytes: int) -> None:
+        super().__init__()
+        self.leak_bytes, self.kept = leak_bytes, []
+
+    def step(self, frame, prompts=()):
+        self.kept.append(np.ones(self.leak_bytes, np.uint8))
+        return super().step(frame, prompts)
+
+
+@pytest.mark.parametrize("leak_bytes, is_kept", [(0, True), (100_000, False)])
+def test_a_leak_of_100_kb_per_image(leak_bytes, is_kept):
+    rss, watch = [], Watch("self")
+    with Bench(Leaky(leak_bytes)) as bench:
+        bench.add(point("a"))
+        for n in range(1, 801):
+            bench.step(n)
+            rss.append(watch.read()["rss_mb"])
+    assert grows("memory", np.arange(800) / IMAGES_PER_S, rss, RSS_MB_PER_MIN, "MB").is_kept is is_kept
+
+
+@pytest.mark.parametrize("percent, is_kept", [(0, True), (2, False)])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_latency_that_drifts_by_two_percent_a_minute(percent, is_kept, seed):
+    """Ages of an hour, with the scatter of a machine that does other things, too."""
+    t = np.arange(0, 3600, 5.0)
+    ages = 0.2 * np.random.default_rng(seed).lognormal(0, 0.3, len(t)) * (1 + percent / 100 * t / 60)
+    assert drifts("age", t, ages, DRIFT_PERCENT_PER_MIN).is_kept is is_kept
+
+
+def test_too_little_evidence_keeps_no_gate():
+    assert not grows("memory", range(30), [100.0] * 30, 1.0, "MB").is_kept
+    assert not Gate("nothing", float("nan"), 1.0).is_kept
+
+
+def test_a_slope_is_in_units_per_minute_with_an_interval_that_holds_it():
+    t = np.arange(0, 600, 1.0)
+    fit = slope(t, 5 + 3 * t / 60 + np.random.default_rng(0).normal(0, 1, len(t)))
+    assert abs(fit.per_minute - 3) < fit.half_width < 0.2 and not fit.holds_zero
+
+
+def flooded(mailbox: Mailbox) -> Gate:
+    """The most requests that waited, against the bound the node was given."""
+    waiting = 0
+    for n in range(200):
+        mailbox.post_request(types.SimpleNamespace(answer=lambda *a: None, n=n))
+        waiting = max(waiting, len(mailbox._requests))
+    return Gate("waiting requests", waiting, mailbox.max_requests)
+
+
+def test_a_prompt_list_without_a_bound(monkeypatch):
+    assert flooded(Mailbox(8)).is_kept
+    monkeypatch.setattr(Mailbox, "post_request", lambda self, request: self._requests.append(request))
+    assert not flooded(Mailbox(8)).is_kept
+
+
+def fates_after_a_failure() -> Gate:
+    tracker = FakeTracker(raise_on={"step": [None, RuntimeError("boom"), None]})
+    with Bench(tracker) as bench:
+        for n in range(1, 4):
+            bench.counters.receive_image(0, 1)
+            bench.image(n)
+            bench.ask(Remove, ["nobody"])
+            bench.answer()  # so the worker has taken the image, too
+    assert tracker.calls.count("step") == 3
+    values = {}
+    for finding in health.report(bench.counters, Situation("active", "ready"), Settings(), 0):
+        values |= finding.values
+    return unaccounted(values)
+
+
+def test_a_swallowed_exception(monkeypatch):
+    assert fates_after_a_failure().is_kept
+    monkeypatch.setattr(Worker, "_report_failure", lambda self, what, error: None)
+    assert not fates_after_a_failure().is_kept
+
+
+def test_a_traceback_that_nobody_planted():
+    ours = "[ERROR] [1.0] [sam2]: step: RuntimeError: injected by the soak\nTraceback (most recent call last):\n  x\n"
+    assert unexpected_traces("[INFO] [1.0] [sam2]: fine\n" + ours) == []
+    assert len(unexpected_traces(ours + "[ERROR] [2.0] [sam2]: KeyError\nTraceback (most recent call last):\n")) == 1
+
+
+class Seer(FakeTracker):
+    """Finds the white square that `truth` says is there; `shift` pixels or `late` images off."""
+
+    def __init__(self, shift: int = 0, late: int = 0) -> None:
+        super().__init__()
+        self.shift, self.late, self.seen = shift, late, []
+
+    def step(self, frame, prompts=()):
+        self.seen.append(frame.rgb[:, :, 0] == 255)
+        mask = np.roll(self.seen[-1 - min(self.late, len(self.seen) - 1)], self.shift, axis=1)
+        return [types.SimpleNamespace(object_id="a", mask=mask)]
+
+
+def truth(n: int) -> np.ndarray:
+    mask = np.zeros((48, 64), bool)
+    mask[10:20, n : n + 10] = True
+    return mask
+
+
+def seen_by(seer: Seer) -> Gate:
+    """Results paired with the truth of the image whose header they carry."""
+    with Bench(seer) as bench:
+        bench.image = lambda n, **_: post(bench, n)
+        return wrong_pixels([(bench.step(n)[2][0].mask, truth(n)) for n in range(1, 20)])
+
+
+def post(bench: Bench, n: int) -> None:
+    message = image_like(np.repeat(truth(n)[:, :, None], 3, axis=2).astype(np.uint8) * 255, "rgb8")
+    message.header = n
+    bench.mailbox.post_image(Arrival(message, n, time.monotonic_ns()))
+
+
+@pytest.mark.parametrize("change, is_kept", [({}, True), ({"shift": 1}, False), ({"late": 1}, False)])
+def test_a_shifted_mask_and_a_mask_of_the_image_before(change, is_kept):
+    assert seen_by(Seer(**change)).is_kept is is_kept
