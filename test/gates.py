@@ -1,8 +1,8 @@
 """What a long run must keep to, as numbers that can be too large. Each gate is shown to fail in test_gates.py.
 
 A slope is a least-squares fit over the medians of blocks, with the 95 % interval of the fit: single samples hang
-together (a network that was just loaded stays loaded), the medians of blocks hardly do. A gate on a slope looks at the upper end
-of the interval, so that too little evidence is a failure and not a pass.
+together (a network that was just loaded stays loaded), the medians of blocks hardly do. A gate on a slope looks at
+the upper end of the interval, so that too little evidence is a failure and not a pass.
 """
 
 from collections.abc import Iterable, Sequence
