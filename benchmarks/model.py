@@ -101,7 +101,9 @@ def measure(name: str, weights: str, device_name: str, precision: str) -> dict:
         bank = full_bank(model)
 
         def track() -> None:
-            answer = model.select(model.decode(features, model.attend(features.stride16, *bank)), multimask=True)
+            answer = model.select(
+                model.decode(features, model.attend(model.look(features.stride16), *bank)), multimask=True
+            )
             model.encode_memory(features.stride16, answer.low_res_logits, answer.object_score, from_prompt=False)
 
         figures["track_ms"] = 1e3 * seconds(track, device)

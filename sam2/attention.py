@@ -1,12 +1,15 @@
 """Attention with separate query, key and value projections: plain, and with rotated queries and keys."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam2.linear import Linear, linear, prefers_onednn
 from sam2.position import rotary_table, rotate
 
-_TILE_QUERIES, _TILE_KEYS = 256, 2048  # a tile of scores stays in the cache of one core (2 MB)
+_TILE_QUERIES, _TILE_KEYS = 256, 1024  # a tile of scores stays in the cache of one core (1 MB)
 
 
 class Attention(nn.Module):
@@ -17,15 +20,15 @@ class Attention(nn.Module):
         dim_inside = dim_inside or dim
         dim_memory = dim_memory or dim
         self.num_heads = num_heads
-        self.q_proj = nn.Linear(dim, dim_inside)
-        self.k_proj = nn.Linear(dim_memory, dim_inside)
-        self.v_proj = nn.Linear(dim_memory, dim_inside)
-        self.out_proj = nn.Linear(dim_inside, dim)
+        self.q_proj = Linear(dim, dim_inside)
+        self.k_proj = Linear(dim_memory, dim_inside)
+        self.v_proj = Linear(dim_memory, dim_inside)
+        self.out_proj = Linear(dim_inside, dim)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q (B, T, C), k and v (B, M, C or dim_memory) -> (B, T, C)."""
         q, k, v = (self._split(x) for x in (self.q_proj(q), self.k_proj(k), self.v_proj(v)))
-        return self.out_proj(self._join(F.scaled_dot_product_attention(q, k, v)))
+        return self.out_proj(self._join(average(q, k, v)))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, T, C / heads)
@@ -52,7 +55,7 @@ class RotaryAttention(Attention):
         k = self._rotate_grids(self.k_proj(k), table, num_unrotated)
         # Weights over the keys sum to one, so the values can be projected after they are averaged: dim_memory wide
         # instead of C, a quarter of that product's work.
-        return self.out_proj(self.v_proj(average(q, k, v)))
+        return self.out_proj(self.v_proj(average(q[:, None], k[:, None], v[:, None])[:, 0]))
 
     @staticmethod
     def _rotate_grids(k: Tensor, table: Tensor, num_unrotated: int) -> Tensor:
@@ -62,25 +65,36 @@ class RotaryAttention(Attention):
 
 
 def average(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q kᵀ / √C) v for q (N, T, C), k (N, M, C), v (N, M, D) -> (N, T, D)."""
-    if q.device.type != "cpu" or torch.is_grad_enabled() or v.shape[-1] == k.shape[-1]:
-        return F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
-    # The CPU's fused kernel wants D = C. This does without and is faster the narrower the values are.
+    """softmax(q kᵀ / √C) v for q (N, heads, T, C), k (N, heads, M, C), v (N, heads, M, D) -> (N, heads, T, D)."""
+    if not _goes_in_tiles(q, k, v):
+        return F.scaled_dot_product_attention(q, k, v)
     q = q * q.shape[-1] ** -0.5
-    rows = [
-        torch.cat([_average_tile(tile, *kv) for tile in q_i.split(_TILE_QUERIES)])
-        for q_i, *kv in zip(q, k, v, strict=True)
-    ]
-    return torch.stack(rows)
+    # oneDNN falls back to its slowest code for rows that do not follow each other.
+    flat = zip(*(x.flatten(0, 1).contiguous() for x in (q, k, v)), strict=True)
+    return torch.stack([_average_rows(*parts) for parts in flat]).unflatten(0, q.shape[:2])
 
 
-def _average_tile(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """(T, C), (M, C), (M, D) -> (T, D): keys tile by tile, each normalised by itself, then weighed by its share."""
+def _goes_in_tiles(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """On a CPU PyTorch's fused kernel multiplies with MKL and wants D = C. Tiles use the fast products, and are the
+    faster the narrower the values; they pay for many keys only."""
+    if q.device.type != "cpu" or torch.is_grad_enabled() or k.shape[-2] < _TILE_KEYS or q.shape[-2] < _TILE_QUERIES:
+        return False
+    return prefers_onednn(q) or v.shape[-1] < k.shape[-1]
+
+
+def _average_rows(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """(T, C), (M, C), (M, D) -> (T, D)"""
+    keys, values = k.split(_TILE_KEYS), [part.t().contiguous() for part in v.split(_TILE_KEYS)]
+    return torch.cat([_average_tile(rows, keys, values) for rows in q.split(_TILE_QUERIES)])
+
+
+def _average_tile(q: Tensor, tiles_k: Sequence[Tensor], tiles_v: Sequence[Tensor]) -> Tensor:
+    """q (T, C), per tile of keys (m, C) and (D, m) -> (T, D): normalised tile by tile, then weighed by its share."""
     outputs, log_sums = [], []
-    for keys, values in zip(k.split(_TILE_KEYS), v.split(_TILE_KEYS), strict=True):
-        scores = q @ keys.t()  # (T, tile)
+    for keys, values in zip(tiles_k, tiles_v, strict=True):
+        scores = linear(q, keys)  # (T, m)
         weights = scores.softmax(dim=-1)
-        outputs.append(weights @ values)
+        outputs.append(linear(weights, values))
         # log Σ exp(s) = max s - log(max softmax(s)): no second pass of exponentials
         log_sums.append(scores.amax(dim=-1) - weights.amax(dim=-1).log())
     if len(outputs) == 1:

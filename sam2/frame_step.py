@@ -49,12 +49,16 @@ class FrameStep:
         pixels = as_pixels(rgb).pin_memory().to(device, non_blocking=True)  # bytes, a quarter of the floats
         return self._model.encode_image(to_model_input_on_device(pixels, side))
 
-    def track(self, objects: Sequence[TrackedObject], moment: Moment) -> Answer:
-        """Objects whose recalls for this frame have one shape: attend, decode, remember."""
+    def look(self, moment: Moment) -> Tensor:
+        """(1, hw, C): the work on an image that all objects tracked in it share."""
+        return self._model.look(moment.features.stride16)
+
+    def track(self, objects: Sequence[TrackedObject], moment: Moment, looked: Tensor) -> Answer:
+        """Objects whose recalls for this frame have one shape: attend, decode, remember. `looked`: from `look`."""
         rows = [obj.row for obj in objects]
         reading = self.store.reading(rows, [obj.bank.recall(moment.index) for obj in objects])
         writing = self.store.writing(rows, [obj.bank.slots(moment.index, is_prompted=False) for obj in objects])
-        pixels = self._model.attend(moment.features.stride16, *self.store.gather(reading))
+        pixels = self._model.attend(looked, *self.store.gather(reading))
         answer = self._model.select(self._model.decode(moment.features, pixels), multimask=True)
         is_finite = self._remember(moment.features, writing, answer, from_prompt=False)
         return Answer(self._fill_holes(answer.low_res_logits), answer.iou, answer.object_score, is_finite)
@@ -83,7 +87,7 @@ class FrameStep:
             pixels = self._model.no_memory(moment.features.stride16)
         else:
             reading = self.store.reading([obj.row], [obj.bank.recall(moment.index)])
-            pixels = self._model.attend(moment.features.stride16, *self.store.gather(reading))
+            pixels = self._model.attend(self.look(moment), *self.store.gather(reading))
         if previous is not None:
             previous = previous.clamp(-PREVIOUS_LOGIT_LIMIT, PREVIOUS_LOGIT_LIMIT)
         points, labels = given.points(self._model.device)

@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from sam2.attention import average
 from sam2.config import ModelConfig
-from sam2.layers import MLP
+from sam2.layers import MLP, in_slices
+from sam2.linear import Linear
 
 
 class Hiera(nn.Module):
@@ -51,7 +53,7 @@ class Hiera(nn.Module):
         background = F.interpolate(self.pos_embed, size=(height, width), mode="bicubic")
         window = self.pos_embed_window
         window = window.tile(1, 1, height // window.shape[2], width // window.shape[3])
-        return (background + window).permute(0, 2, 3, 1)
+        return (background + window).permute(0, 2, 3, 1).contiguous()
 
 
 class PatchEmbed(nn.Module):
@@ -60,7 +62,8 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3, channels, kernel_size=7, stride=4, padding=3)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.proj(image).permute(0, 2, 3, 1)
+        # Computed in the order of memory that the tokens have, so that nothing is moved afterwards.
+        return self.proj(image.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
 
 
 class Block(nn.Module):
@@ -72,9 +75,9 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(channels, eps=1e-6)
         self.attn = WindowAttention(channels, channels_out, num_heads, pools)
         self.norm2 = nn.LayerNorm(channels_out, eps=1e-6)
-        self.mlp = MLP(channels_out, 4 * channels_out, channels_out, num_layers=2, activation=F.gelu)
+        self.mlp = MLP(channels_out, 4 * channels_out, channels_out, num_layers=2, activation="gelu")
         if pools:
-            self.proj = nn.Linear(channels, channels_out)
+            self.proj = Linear(channels, channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut, x = x, self.norm1(x)
@@ -84,7 +87,7 @@ class Block(nn.Module):
             # Zero padding comes after the norm and is attended to: its keys are the projection's bias.
             windows = split_windows(x, self.window)
             side = self.window // 2 if self.pools else self.window
-            x = join_windows(self.attn(windows), side, shortcut.shape[1], shortcut.shape[2])
+            x = join_windows(in_slices(self.attn, windows, items=3), side, shortcut.shape[1], shortcut.shape[2])
         else:
             x = self.attn(x)
         x = shortcut + x
@@ -97,8 +100,8 @@ class WindowAttention(nn.Module):
     def __init__(self, channels: int, channels_out: int, num_heads: int, pools: bool):
         super().__init__()
         self.num_heads, self.pools = num_heads, pools
-        self.qkv = nn.Linear(channels, 3 * channels_out)
-        self.proj = nn.Linear(channels_out, channels_out)
+        self.qkv = Linear(channels, 3 * channels_out)
+        self.proj = Linear(channels_out, channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C_out), H and W halved if it pools."""
@@ -107,13 +110,14 @@ class WindowAttention(nn.Module):
             q = max_pool(q)
         height, width = q.shape[1:3]
         q, k, v = (t.flatten(1, 2).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (q, k, v))
-        x = F.scaled_dot_product_attention(q, k, v)  # (B, heads, H * W, C / heads)
+        x = average(q, k, v)  # (B, heads, H * W, C / heads)
         return self.proj(x.transpose(1, 2).flatten(2).unflatten(1, (height, width)))
 
 
 def max_pool(x: Tensor) -> Tensor:
     """2 x 2 max over the grid of (B, H, W, C)."""
-    return F.max_pool2d(x.permute(0, 3, 1, 2), kernel_size=2).permute(0, 2, 3, 1)
+    x = torch.maximum(x[:, :, 0::2], x[:, :, 1::2])
+    return torch.maximum(x[:, 0::2], x[:, 1::2])
 
 
 def split_windows(x: Tensor, side: int) -> Tensor:

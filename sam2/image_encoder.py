@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from sam2.config import ModelConfig
 from sam2.hiera import Hiera
+from sam2.linear import Conv1x1
 
 
 class ImageEncoder(nn.Module):
@@ -28,7 +29,7 @@ class FeaturePyramid(nn.Module):
         super().__init__()
         self.convs = nn.ModuleList(nn.Sequential() for _ in channels)
         for level, width in zip(self.convs, reversed(channels), strict=True):
-            level.add_module("conv", nn.Conv2d(width, d_model, kernel_size=1))
+            level.add_module("conv", Conv1x1(width, d_model))
 
     def forward(self, stages: list[Tensor]) -> list[Tensor]:
         """Four maps, finest first -> four maps of d_model channels, finest first."""

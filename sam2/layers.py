@@ -3,19 +3,25 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from sam2.linear import Linear
 
 _ROWS = 2048  # tokens that go through an MLP at a time on a CPU
 
 
-def in_slices(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """function(x) for a function of each token alone, x (..., C); on a CPU in slices whose wide intermediate values
-    stay in the cache, instead of passing through memory freshly got from the system."""
-    tokens = x.flatten(0, -2)
-    if x.device.type != "cpu" or torch.is_grad_enabled() or tokens.shape[0] <= _ROWS:
+def in_slices(function: Callable[[Tensor], Tensor], x: Tensor, items: int = 1) -> Tensor:
+    """function(x) for a function of each item alone: a token, or a window of them; the last `items` dimensions of x are
+    an item's, the last one of all its channels.
+
+    On a CPU in slices whose wide intermediate values stay in the cache, instead of passing through memory freshly got
+    from the system.
+    """
+    flat = x.flatten(0, -items - 1)
+    rows = max(1, _ROWS // flat[0, ..., 0].numel())
+    if x.device.type != "cpu" or torch.is_grad_enabled() or flat.shape[0] <= rows:
         return function(x)
-    return torch.cat([function(part) for part in tokens.split(_ROWS)]).unflatten(0, x.shape[:-1])
+    return torch.cat([function(part) for part in flat.split(rows)]).unflatten(0, x.shape[:-items])
 
 
 class MLP(nn.Module):
@@ -27,11 +33,11 @@ class MLP(nn.Module):
         dim_hidden: int,
         dim_out: int,
         num_layers: int,
-        activation: Callable[[Tensor], Tensor] = F.relu,
+        activation: str = "relu",
     ):
         super().__init__()
         dims = [dim_in] + [dim_hidden] * (num_layers - 1) + [dim_out]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(dims, dims[1:], strict=False))
+        self.layers = nn.ModuleList(Linear(a, b) for a, b in zip(dims, dims[1:], strict=False))
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,7 +45,7 @@ class MLP(nn.Module):
 
     def _forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
-            x = self.activation(layer(x))
+            x = layer(x, self.activation)
         return self.layers[-1](x)
 
 

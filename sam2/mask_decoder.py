@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sam2.attention import Attention
 from sam2.config import ModelConfig
 from sam2.layers import MLP, LayerNorm2d
+from sam2.linear import Conv1x1
 
 NUM_MASK_TOKENS = 4
 
@@ -55,8 +56,8 @@ class MaskDecoder(nn.Module):
             nn.ConvTranspose2d(dim // 4, dim // 8, kernel_size=2, stride=2),
             nn.GELU(),
         )
-        self.conv_s0 = nn.Conv2d(dim, dim // 8, kernel_size=1)
-        self.conv_s1 = nn.Conv2d(dim, dim // 4, kernel_size=1)
+        self.conv_s0 = Conv1x1(dim, dim // 8)
+        self.conv_s1 = Conv1x1(dim, dim // 4)
         self.output_hypernetworks_mlps = nn.ModuleList(MLP(dim, dim, dim // 8, 3) for _ in range(NUM_MASK_TOKENS))
         self.iou_prediction_head = MLP(dim, dim, NUM_MASK_TOKENS, 3)
         self.pred_obj_score_head = MLP(dim, dim, 1, 3)

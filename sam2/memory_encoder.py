@@ -1,12 +1,12 @@
 """The memory encoder: an image's features and an object's mask in it become one small spatial memory."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import Parameter
 
 from sam2.config import ModelConfig
 from sam2.layers import LayerNorm2d
+from sam2.linear import Conv1x1, Linear
 
 
 class MemoryEncoder(nn.Module):
@@ -14,9 +14,9 @@ class MemoryEncoder(nn.Module):
         super().__init__()
         dim = config.d_model
         self.mask_downsampler = MaskDownsampler(dim)
-        self.pix_feat_proj = nn.Conv2d(dim, dim, kernel_size=1)
+        self.pix_feat_proj = Conv1x1(dim, dim)
         self.fuser = Fuser(dim)
-        self.out_proj = nn.Conv2d(dim, config.memory_dim, kernel_size=1)
+        self.out_proj = Conv1x1(dim, config.memory_dim)
 
     def forward(self, stride16: Tensor, mask: Tensor) -> Tensor:
         """Raw features (B, C, h, w), B in {1, N}, mask (N, 1, 16h, 16w) in -10..10 -> (N, D, h, w)."""
@@ -35,7 +35,7 @@ class MaskDownsampler(nn.Module):
             channels *= 4
             self.encoder.append(LayerNorm2d(channels))
             self.encoder.append(nn.GELU())
-        self.encoder.append(nn.Conv2d(channels, dim, kernel_size=1))
+        self.encoder.append(Conv1x1(channels, dim))
 
     def forward(self, mask: Tensor) -> Tensor:
         return self.encoder(mask)
@@ -59,11 +59,11 @@ class ConvNeXtBlock(nn.Module):
         super().__init__()
         self.dwconv = nn.Conv2d(dim, dim, kernel_size=7, padding=3, groups=dim)
         self.norm = LayerNorm2d(dim)
-        self.pwconv1 = nn.Linear(dim, 4 * dim)
-        self.pwconv2 = nn.Linear(4 * dim, dim)
+        self.pwconv1 = Linear(dim, 4 * dim)
+        self.pwconv2 = Linear(4 * dim, dim)
         self.gamma = Parameter(torch.full((dim,), 1e-6))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(self.dwconv(x)).permute(0, 2, 3, 1)
-        y = self.gamma * self.pwconv2(F.gelu(self.pwconv1(y)))
+        y = self.gamma * self.pwconv2(self.pwconv1(y, "gelu"))
         return x + y.permute(0, 3, 1, 2)

@@ -13,6 +13,7 @@ from torch.nn import Parameter
 from sam2.config import ModelConfig
 from sam2.image_encoder import ImageEncoder
 from sam2.layers import MLP
+from sam2.linear import Linear
 from sam2.mask_decoder import Decoded, MaskDecoder
 from sam2.memory_attention import MemoryAttention
 from sam2.memory_encoder import MemoryEncoder
@@ -66,7 +67,7 @@ class SAM2(nn.Module):
         if config.stores_occlusion:
             self.no_obj_embed_spatial = Parameter(torch.zeros(1, memory_dim))
         if config.pointers_carry_time:
-            self.obj_ptr_tpos_proj = nn.Linear(dim, memory_dim)
+            self.obj_ptr_tpos_proj = Linear(dim, memory_dim)
 
     @property
     def device(self) -> torch.device:
@@ -85,9 +86,13 @@ class SAM2(nn.Module):
         """(B, C, h, w) for an object of which nothing is remembered."""
         return stride16 + self.no_mem_embed[..., None].transpose(1, 2)
 
-    def attend(self, stride16: Tensor, memory: Tensor, memory_pos: Tensor, num_pointer_tokens: int) -> Tensor:
-        """(B, C, h, w), memory (N, M, D), pointer tokens last -> (N, C, h, w); B in {1, N}."""
-        return self.memory_attention(stride16, memory, memory_pos, num_pointer_tokens)
+    def look(self, stride16: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, hw, C): the part of `attend` that is the same for all objects of an image."""
+        return self.memory_attention.look(stride16)
+
+    def attend(self, looked: Tensor, memory: Tensor, memory_pos: Tensor, num_pointer_tokens: int) -> Tensor:
+        """(B, hw, C) from `look`, memory (N, M, D), pointer tokens last -> (N, C, h, w); B in {1, N}."""
+        return self.memory_attention(looked, memory, memory_pos, num_pointer_tokens)
 
     def spatial_memory(self, maskmem: Tensor, slot: int) -> tuple[Tensor, Tensor]:
         """(N, D, h, w) -> tokens and positions, each (N, hw, D).

@@ -254,7 +254,8 @@ class SAM2VideoPredictor(SAM2):
             parts.append(self.pointer_memory(tokens, time / longest_pointer_memory(state.num_frames)))
         num_pointer_tokens = parts[-1][0].shape[1] if pointers else 0
         memory, position = concatenate(parts)
-        return self.attend(self._features(state, frame_index).stride16, memory, position, num_pointer_tokens)
+        looked = self.look(self._features(state, frame_index).stride16)
+        return self.attend(looked, memory, position, num_pointer_tokens)
 
     def _memory(self, state: VideoState, frame_index: int, result: FrameResult, from_prompt: bool) -> Tensor:
         stride16 = self._features(state, frame_index).stride16

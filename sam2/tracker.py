@@ -246,8 +246,9 @@ class Tracker:
                 key = obj.bank.recall(moment.index).shape if self._batched else obj.object_id
                 groups.setdefault(key, []).append(obj)
         answers = {}
+        looked = self._network.look(moment) if groups else None
         for group in groups.values():
-            parts = self._network.track(group, moment).split()
+            parts = self._network.track(group, moment, looked).split()
             answers |= {obj.object_id: part for obj, part in zip(group, parts, strict=True)}
         return answers
 

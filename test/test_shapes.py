@@ -41,7 +41,7 @@ def test_every_stage(name):
     assert tokens.shape == tokens_pos.shape == (num_objects, num_pointers * dim // memory_dim, memory_dim)
 
     memory, position = torch.cat((spatial, tokens), dim=1), torch.cat((spatial_pos, tokens_pos), dim=1)
-    pixels = model.attend(features.stride16, memory, position, tokens.shape[1])
+    pixels = model.attend(model.look(features.stride16), memory, position, tokens.shape[1])
     assert pixels.shape == (num_objects, dim, grid, grid)
     assert model.no_memory(features.stride16).shape == (1, dim, grid, grid)
 

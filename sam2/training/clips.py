@@ -157,7 +157,7 @@ def track_clip(
         elif is_prompted and plan.first == "mask":
             result, decoded = model.segment_mask(frame, target[:, None].float()), None
         else:
-            pixels = model.attend(frame.stride16, *bank.read(time))
+            pixels = model.attend(model.look(frame.stride16), *bank.read(time))
             decoded = model.decode(frame, pixels)
             result = model.select(decoded, multimask=True)
         if decoded is not None:

@@ -1,0 +1,74 @@
+"""The fast products against PyTorch's own, for every way the network uses them."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sam2 import linear
+from sam2.attention import average
+from sam2.hiera import max_pool
+from sam2.layers import in_slices
+
+ACTIVATIONS = {"none": lambda x: x, "relu": F.relu, "gelu": F.gelu}
+NOISE = 1e-5  # measured 2.4e-6; the tanh approximation of GELU differs by 4e-4
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("shape", [(3, 24), (2, 5, 24), (2, 3, 4, 24)])
+@torch.inference_mode()
+def test_a_layer_equals_pytorchs(activation, shape):
+    layer, x = linear.Linear(24, 40), torch.randn(shape)
+    expected = ACTIVATIONS[activation](F.linear(x, layer.weight, layer.bias))
+    assert (layer(x, activation) - expected).abs().max() < NOISE
+    strided = x.transpose(0, -2).contiguous().transpose(0, -2)
+    assert (layer(strided, activation) - expected).abs().max() < NOISE
+
+
+@torch.inference_mode()
+def test_a_pixels_convolution_equals_pytorchs():
+    layer, x = linear.Conv1x1(8, 24), torch.randn(2, 8, 5, 7)
+    expected = F.conv2d(x, layer.weight, layer.bias)
+    assert (layer(x) - expected).abs().max() < NOISE
+    assert (layer(x.contiguous(memory_format=torch.channels_last)) - expected).abs().max() < NOISE
+
+
+def test_gradients_flow_where_they_are_wanted():
+    layer = linear.Linear(8, 8)
+    layer(torch.randn(2, 8), "gelu").sum().backward()
+    assert layer.weight.grad.abs().sum() > 0
+
+
+@torch.no_grad()
+def test_reduced_precision_stays_reduced():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert linear.Linear(8, 8)(torch.randn(2, 8)).dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize("onednn", [True, False])
+@pytest.mark.parametrize("width", [16, 32])
+@pytest.mark.parametrize("num_keys", [1023, 1024, 2500])
+@torch.inference_mode()
+def test_attention_in_tiles_equals_pytorchs(monkeypatch, onednn, width, num_keys):
+    monkeypatch.setattr(linear, "_HAS_ONEDNN", onednn and linear._HAS_ONEDNN)
+    q, k, v = torch.randn(2, 3, 300, 32), torch.randn(2, 3, num_keys, 32), torch.randn(2, 3, num_keys, width)
+    expected = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
+    assert (average(q, k, v) - expected).abs().max() < 1e-6  # measured 2.1e-7; a lost tile changes 1e-1
+
+
+@torch.inference_mode()
+def test_slices_change_nothing():
+    tokens = torch.randn(3, 1000, 8)
+    assert torch.equal(in_slices(lambda x: x * 2, tokens), tokens * 2)
+    windows = torch.randn(100, 8, 8, 4)
+    swapped = in_slices(lambda x: x.transpose(1, 2).contiguous(), windows, items=3)
+    assert torch.equal(swapped, windows.transpose(1, 2)), "a window was cut"
+
+
+def test_the_pooling_equals_pytorchs():
+    x = torch.randn(2, 6, 10, 3)
+    assert torch.equal(max_pool(x), F.max_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1))
