@@ -41,13 +41,17 @@ class FrameStep:
         self._fill_hole_area = fill_hole_area
         self.store = MemoryStore(model, limits)
 
-    def encode(self, rgb: np.ndarray) -> Features:
-        """A checked image (H, W, 3) uint8 -> features of a batch of one."""
+    def encode(self, images: Sequence[np.ndarray]) -> Features:
+        """Checked images (H, W, 3) uint8, each of its own size -> features of them as a batch."""
+        return self._model.encode_image(torch.cat([self._to_input(rgb) for rgb in images]))
+
+    def _to_input(self, rgb: np.ndarray) -> Tensor:
+        """(1, 3, S, S) on the model's device."""
         device, side = self._model.device, self._model.image_size
         if device.type == "cpu":
-            return self._model.encode_image(to_model_input(rgb, side)[None])
+            return to_model_input(rgb, side)[None]
         pixels = as_pixels(rgb).pin_memory().to(device, non_blocking=True)  # bytes, a quarter of the floats
-        return self._model.encode_image(to_model_input_on_device(pixels, side))
+        return to_model_input_on_device(pixels, side)
 
     def look(self, moment: Moment) -> Tensor:
         """(1, hw, C): the work on an image that all objects tracked in it share."""

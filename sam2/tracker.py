@@ -5,33 +5,24 @@ over the same frames; where a stream must differ, `Tracker` says so.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sam2.checks import check_frame, check_places, check_prompts
+from sam2.checks import check_frame, check_prompts
 from sam2.device import device_errors
-from sam2.errors import LimitReached, UnknownObject
+from sam2.errors import UnknownObject
 from sam2.frame_step import Answer, FrameStep
-from sam2.given_prompt import GivenPrompt, give
+from sam2.given_prompt import GivenPrompt
 from sam2.history import History, Moment
 from sam2.limits import MAX_LABEL, Limits
 from sam2.memory_bank import MemoryBank
-from sam2.model import SAM2
+from sam2.model import SAM2, Features
+from sam2.plan import Planned, locate, plan_prompts
 from sam2.report import track_of
 from sam2.tracked_object import Told, TrackedObject
 from sam2.types import Frame, Prompt, PromptMode, Track
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A prompt found good, the frame it is for, and all that its object will have been told there with it."""
-
-    prompt: Prompt
-    frame: int
-    given: GivenPrompt
 
 
 class Saved(NamedTuple):
@@ -66,14 +57,32 @@ class Tracker:
     ):
         self._model = model
         self._limits = limits or Limits()
-        self._sticky_corrections = sticky_corrections
-        self._batched = model.device.type != "cpu" if batched is None else batched
+        self._sticky_corrections, self._fill_hole_area = sticky_corrections, fill_hole_area
+        self.batched = model.device.type != "cpu" if batched is None else batched
         with torch.inference_mode():
             self._network = FrameStep(model, self._limits, fill_hole_area)
         self._history = History(self._limits)
         self._objects: dict[str, TrackedObject] = {}
         self._next_frame = 0
         self._next_label = 1
+        self._ahead: tuple[Frame, Features] | None = None  # a frame encoded before its step
+
+    def sibling(self) -> "Tracker":
+        """A tracker without objects on the same model, set up alike: for another camera."""
+        return Tracker(self._model, self._limits, self._sticky_corrections, self._fill_hole_area, self.batched)
+
+    def encode_together(self, pairs: "Sequence[tuple[Tracker, Frame]]") -> None:
+        """Encodes as one batch the frames that trackers of this model will be given next; their `step` then skips it.
+
+        Raises BadInput, OutOfMemory or DeviceLost; then each `step` encodes its own.
+        """
+        for _, frame in pairs:
+            check_frame(frame)
+        device = self._model.device
+        with device_errors(device), torch.inference_mode(), self._model.precision.context(device):
+            batch = self._network.encode([frame.rgb for _, frame in pairs])
+        for index, (tracker, frame) in enumerate(pairs):
+            tracker._ahead = frame, Features(*(part[index : index + 1].clone() for part in batch))
 
     @property
     def object_ids(self) -> list[str]:
@@ -105,6 +114,7 @@ class Tracker:
             self._roll_back(saved)
             raise
         self._next_frame += 1
+        self._ahead = None
         return tracks
 
     def check(self, prompt: Prompt, frame: Frame | None = None) -> None:
@@ -127,7 +137,7 @@ class Tracker:
         self._history.clear()
 
     def _step(self, frame: Frame, planned: list[Planned]) -> list[Track]:
-        moment = self._history.add(self._next_frame, frame.stamp_ns, frame.size_hw, self._network.encode(frame.rgb))
+        moment = self._history.add(self._next_frame, frame.stamp_ns, frame.size_hw, self._encode(frame))
         for plan in planned:
             if plan.frame < moment.index:
                 self._prompt_past(plan, moment)
@@ -138,46 +148,15 @@ class Tracker:
                 answers[plan.prompt.object_id] = self._prompt(plan, moment, tracked)
         return self._report(moment, answers)
 
-    def _plan(self, prompts: Sequence[Prompt], frame: Frame | None) -> list[Planned]:
-        """Checks all prompts and works out what each one comes to, in the order of frames, changing nothing."""
-        check_prompts(prompts, self._limits)
-        told = {(key, index): t.given[-1] for key, obj in self._objects.items() for index, t in obj.told.items()}
-        ids = set(self._objects)
-        planned = []
-        for prompt, index, size_hw in self._locate(prompts, frame):
-            ids.add(prompt.object_id)
-            if len(ids) > self._limits.max_objects:
-                raise LimitReached(
-                    f"prompt for {prompt.object_id!r}: expected at most {self._limits.max_objects} objects, "
-                    "all places are taken; remove an object first"
-                )
-            if size_hw is None:  # checked before the first image, so no place to give it
-                continue
-            check_places(prompt, size_hw)
-            if prompt.mode is PromptMode.REPLACE:
-                told = {key: given for key, given in told.items() if key[0] != prompt.object_id}
-            given, key = give(prompt, size_hw, self._model.image_size), (prompt.object_id, index)
-            if key in told:
-                given = told[key].add(given, self._limits)
-            told[key] = given
-            planned.append(Planned(prompt, index, given))
-        return planned
+    def _encode(self, frame: Frame) -> Features:
+        if self._ahead is not None and self._ahead[0] is frame:
+            return self._ahead[1]
+        return self._network.encode([frame.rgb])
 
-    def _locate(
-        self, prompts: Sequence[Prompt], frame: Frame | None
-    ) -> list[tuple[Prompt, int, tuple[int, int] | None]]:
-        """(prompt, index, image size) of the frame each prompt is for; the size is None before the first image."""
-        newest = self._history.newest
-        located = []
-        for prompt in prompts:
-            if frame is not None:
-                now_ns, size_hw = frame.stamp_ns, frame.size_hw
-            else:
-                now_ns = max(prompt.stamp_ns, newest.stamp_ns if newest else 0)
-                size_hw = newest.size_hw if newest else None
-            past = self._history.find(prompt.stamp_ns, now_ns) if prompt.stamp_ns else None
-            located.append((prompt, *((self._next_frame, size_hw) if past is None else (past.index, past.size_hw))))
-        return sorted(located, key=lambda place: place[1])
+    def _plan(self, prompts: Sequence[Prompt], frame: Frame | None) -> list[Planned]:
+        check_prompts(prompts, self._limits)
+        located = locate(prompts, frame, self._history, self._next_frame)
+        return plan_prompts(located, self._objects, self._limits, self._model.image_size)
 
     def _prompt_past(self, plan: Planned, now: Moment) -> None:
         """Prompts a frame that has passed and repeats, for that object alone, what came between it and `now`."""
@@ -243,7 +222,7 @@ class Tracker:
         groups: dict[object, list[TrackedObject]] = {}
         for obj in objects:
             if obj.bank.can_recall(moment.index):
-                key = obj.bank.recall(moment.index).shape if self._batched else obj.object_id
+                key = obj.bank.recall(moment.index).shape if self.batched else obj.object_id
                 groups.setdefault(key, []).append(obj)
         answers = {}
         looked = self._network.look(moment) if groups else None

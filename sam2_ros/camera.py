@@ -25,13 +25,15 @@ LOG_EVERY_S = 5.0  # warnings of one kind
 class Camera:
     """Subscribed between `open` and `close`; every image is put in the mailbox, or refused and counted.
 
-    enabled: whether images are wanted just now.
+    image: base name of the topic. enabled: whether images are wanted just now.
     """
 
     def __init__(
-        self, node: LifecycleNode, settings: Settings, counters: Counters, enabled: Callable[[], bool]
+        self, node: LifecycleNode, image: str, settings: Settings, counters: Counters, enabled: Callable[[], bool]
     ) -> None:
         self.frame_id = ""  # of the newest image
+        self._is_compressed = settings.image_transport == "compressed"
+        self._topic = f"{image}/compressed" if self._is_compressed else image
         self._node, self._settings, self._counters, self._enabled = node, settings, counters, enabled
         self._watch = StampWatch(int(settings.clock_jump_s * 1e9))
         self._mailbox: Mailbox | None = None
@@ -59,10 +61,9 @@ class Camera:
             self._subscribe(wanted)
 
     def _subscribe(self, reliability: ReliabilityPolicy) -> None:
-        compressed = self._settings.image_transport == "compressed"
         self._subscription = self._node.create_subscription(
-            CompressedImage if compressed else Image,
-            "image/compressed" if compressed else "image",
+            CompressedImage if self._is_compressed else Image,
+            self._topic,
             self._on_image,
             QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=reliability),
             # A group remembers every entity it ever had, so what comes and goes has one of its own.
@@ -77,17 +78,13 @@ class Camera:
 
     def _wanted_reliability(self) -> ReliabilityPolicy:
         """Best effort hears everybody but loses large images; reliable hears reliable publishers only."""
-        topic = self._subscription.topic_name if self._subscription else self._resolved_topic()
+        topic = self._subscription.topic_name if self._subscription else self._node.resolve_topic_name(self._topic)
         offered = [info.qos_profile.reliability for info in self._node.get_publishers_info_by_topic(topic)]
         self._counters.publishers = len(offered)
         if self._settings.image_reliability != "auto":
             return ReliabilityPolicy[self._settings.image_reliability.upper()]
         reliable = offered and all(policy == ReliabilityPolicy.RELIABLE for policy in offered)
         return ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
-
-    def _resolved_topic(self) -> str:
-        compressed = self._settings.image_transport == "compressed"
-        return self._node.resolve_topic_name("image/compressed" if compressed else "image")
 
     def _on_image(self, msg) -> None:
         now_ns = time.monotonic_ns()

@@ -24,36 +24,34 @@ from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects
 from sam2_ros.track_out import track_message
 
 if TYPE_CHECKING:
-    from sam2_ros.node import TrackNode
+    from sam2_ros.channel import Channel
 
 
 class Doors:
-    """The subscriptions and services, from the node's first moment to its last.
+    """One camera's subscriptions and services, from the node's first moment to its last."""
 
-    Of the node they use: mailbox, counters, settings, `closed`, `camera_frame`, `newest` and `enable`.
-    """
-
-    def __init__(self, node: "TrackNode") -> None:
+    def __init__(self, channel: "Channel") -> None:
         self.waiting_clients = 0  # of services
         self._posted: set[Request] = set()  # not answered yet
-        self._node = node
+        self._channel = channel
+        self._node = node = channel.node
         # Answers wait in coroutines; in a mutually exclusive group one of them would hold up all others.
         group = ReentrantCallbackGroup()
-        self._results = node.create_publisher(PromptResult, "~/prompt_result", QoSProfile(depth=64))
+        self._results = node.create_publisher(PromptResult, channel.output("prompt_result"), QoSProfile(depth=64))
         for kind, topic, callback in (
-            (Prompt, "~/prompts", self._on_prompt),
-            (PointStamped, "~/click", self._on_click),
-            (Point, "~/click_point", self._on_click_point),
+            (Prompt, "prompts", self._on_prompt),
+            (PointStamped, "click", self._on_click),
+            (Point, "click_point", self._on_click_point),
         ):
-            node.create_subscription(kind, topic, callback, QoSProfile(depth=10), callback_group=group)
+            node.create_subscription(kind, channel.output(topic), callback, QoSProfile(depth=10), callback_group=group)
         for kind, name, callback in (
-            (AddObjects, "~/add_objects", self._add_objects),
-            (RemoveObjects, "~/remove_objects", self._remove_objects),
-            (ListObjects, "~/list_objects", self._list_objects),
-            (Trigger, "~/reset", self._reset),
-            (SetBool, "~/enable", self._enable),
+            (AddObjects, "add_objects", self._add_objects),
+            (RemoveObjects, "remove_objects", self._remove_objects),
+            (ListObjects, "list_objects", self._list_objects),
+            (Trigger, "reset", self._reset),
+            (SetBool, "enable", self._enable),
         ):
-            node.create_service(kind, name, self._always_answered(callback), callback_group=group)
+            node.create_service(kind, channel.output(name), self._always_answered(callback), callback_group=group)
 
     def tick(self) -> None:
         """Answers for a worker that hangs: nobody waits much longer than it takes to call it that."""
@@ -66,14 +64,14 @@ class Doors:
 
     def _post_request(self, request: Request) -> None:
         self._posted.add(request)
-        self._node.mailbox.post_request(request)
+        self._channel.mailbox.post_request(request)
 
     def _on_prompt(self, msg: Prompt) -> None:
         self._add([(msg.header, msg.object_id, lambda: self._read(msg))], lambda answer: None)
 
     def _on_click(self, msg: PointStamped) -> None:
         def read() -> sam2.Prompt:
-            prompt_in.check_frame(msg.header.frame_id, self._node.camera_frame)
+            prompt_in.check_frame(msg.header.frame_id, self._channel.camera.frame_id)
             return prompt_in.from_click(msg.point.x, msg.point.y, prompt_in.stamp_ns(msg.header.stamp))
 
         self._add([(msg.header, "", read)], lambda answer: None)
@@ -82,19 +80,19 @@ class Doors:
         self._add([(Header(), "", lambda: prompt_in.from_click(msg.x, msg.y))], lambda answer: None)
 
     def _read(self, msg: Prompt) -> sam2.Prompt:
-        prompt_in.check_frame(msg.header.frame_id, self._node.camera_frame)
+        prompt_in.check_frame(msg.header.frame_id, self._channel.camera.frame_id)
         return prompt_in.from_message(msg)
 
     def _add(self, asked: list[tuple[Header, str, Callable[[], sam2.Prompt]]], reply: Callable) -> None:
         """Posts one request of several prompts: header, object id and how to read each. `reply` gets the answer."""
 
         def answered(answer: Answer) -> None:
-            self._node.counters.count_answer(answer.code.name)
+            self._channel.counters.count_answer(answer.code.name)
             self._publish_results(asked, answer)
             reply(answer)
 
         request = Add([], time.monotonic_ns() + int(self._node.settings.prompt_wait_s * 1e9), answered)
-        closed = self._node.closed(adding=True)
+        closed = self._channel.closed(adding=True)
         if closed:
             request.answer(*closed)
             return
@@ -150,11 +148,11 @@ class Doors:
         response.unknown_ids = list(answer.object_ids)
 
     async def _list_objects(self, request, response) -> None:
-        closed = self._node.closed(adding=False)
+        closed = self._channel.closed(adding=False)
         if closed:
             response.code, response.sentence = int(closed[0]), closed[1]
             return
-        header, tracks = self._node.newest
+        header, tracks = self._channel.newest
         response.header = header or Header()
         response.objects = [track_message(track, with_mask=False) for track in tracks]
 
@@ -164,7 +162,7 @@ class Doors:
         response.message = "" if response.success else f"{answer.code.name}: {answer.sentence}"
 
     async def _enable(self, request, response) -> None:
-        self._node.enable(request.data)
+        self._channel.enabled = request.data
         response.success = True
         response.message = "images are processed" if request.data else "images are ignored; objects are kept"
 
@@ -173,10 +171,10 @@ class Doors:
 
         def post(reply: Callable) -> None:
             def counted(answer: Answer) -> None:
-                self._node.counters.count_answer(answer.code.name)
+                self._channel.counters.count_answer(answer.code.name)
                 reply(answer)
 
-            request, closed = make(counted), self._node.closed(adding=False)
+            request, closed = make(counted), self._channel.closed(adding=False)
             if closed:
                 request.answer(*closed)
             else:

@@ -18,13 +18,13 @@ ASK_AGAIN_S = 0.5
 class Handshake:
     """Asks the server's node for no parameters, again and again, until it answers. Made after the client in question.
 
-    node: whose executor somebody else spins. client: of a service `<server's node>/<name>`.
+    node: whose executor somebody else spins. client: of a service `<server's node>/<name>` or, where cameras have
+    names, `<server's node>/<camera>/<name>`.
     """
 
     def __init__(self, node: Node, client: Client) -> None:
-        server = client.srv_name.rpartition("/")[0]
-        self._node = node
-        self._probe = node.create_client(GetParameters, f"{server}/get_parameters")
+        self._node, self._service = node, client.srv_name
+        self._probe: Client | None = None
         self._asked_s = -ASK_AGAIN_S
         self._answers = []
 
@@ -32,6 +32,13 @@ class Handshake:
         """True once the server has answered; to be polled while the node spins."""
         if any(answer.done() for answer in self._answers):
             return True
+        if self._probe is None:
+            known = {name for name, _ in self._node.get_service_names_and_types()}
+            above = self._service.rpartition("/")[0]
+            for server in (above, above.rpartition("/")[0]):
+                if self._probe is None and f"{server}/get_parameters" in known:
+                    self._probe = self._node.create_client(GetParameters, f"{server}/get_parameters")
+            return False
         now = time.monotonic()
         if self._probe.service_is_ready() and now - self._asked_s >= ASK_AGAIN_S:
             self._asked_s = now
@@ -39,4 +46,5 @@ class Handshake:
         return False
 
     def close(self) -> None:
-        self._node.destroy_client(self._probe)
+        if self._probe is not None:
+            self._node.destroy_client(self._probe)

@@ -109,11 +109,14 @@ class Work:
 
 
 class Mailbox:
-    """At most one image, always the newest, and at most `max_requests` requests."""
+    """At most one image, always the newest, and at most `max_requests` requests.
 
-    def __init__(self, max_requests: int) -> None:
+    bell: rung by whatever arrives; mailboxes of one worker share one.
+    """
+
+    def __init__(self, max_requests: int, bell: threading.Condition | None = None) -> None:
         self.max_requests = max_requests
-        self._changed = threading.Condition()
+        self._changed = bell or threading.Condition()
         self._arrival: Arrival | None = None
         self._requests: list[Request] = []
         self._in_hand = 0  # requests the worker took and has not finished with
@@ -151,11 +154,21 @@ class Mailbox:
         """
         with self._changed:
             self._in_hand = in_hand
-            self._changed.wait_for(lambda: self._arrival or self._requests or self._woken, timeout_s)
+            self._changed.wait_for(lambda: self.has_work, timeout_s)
             work = Work(self._arrival, self._requests)
             self._arrival, self._requests, self._woken = None, [], False
             self._in_hand = in_hand + len(work.requests)
         return work
+
+    def count_in_hand(self, requests: int) -> None:
+        """So many does the worker still hold: they count against `max_requests`."""
+        with self._changed:
+            self._in_hand = requests
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `take` would return at once."""
+        return bool(self._arrival or self._requests or self._woken)
 
     def wake(self) -> None:
         """Makes the present or next `take` return."""
@@ -175,3 +188,10 @@ class Mailbox:
         with self._changed:
             there, self._arrival = self._arrival is not None, None
         return there
+
+
+def wait_for_any(mailboxes: list[Mailbox], timeout_s: float) -> None:
+    """Until one of `mailboxes`, which share a bell, has work, at most `timeout_s`."""
+    bell = mailboxes[0]._changed
+    with bell:
+        bell.wait_for(lambda: any(mailbox.has_work for mailbox in mailboxes), timeout_s)

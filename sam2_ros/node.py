@@ -1,30 +1,28 @@
-"""The lifecycle node: its states, and who is wired to whom in each.
+"""The lifecycle node: its states, and what each means for the cameras and the one worker.
 
 Unconfigured: services answer that they cannot. Inactive: a worker loads the model and waits. Active: images come in,
 results go out. Deactivating keeps the objects, cleaning up lets the model go. Callbacks never wait for the network.
 """
 
 import functools
+import threading
 import time
 import traceback
 from collections.abc import Callable
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
 
 import sam2
-from sam2_ros import health, params
-from sam2_ros.camera import Camera
-from sam2_ros.doors import Doors
-from sam2_ros.health import Counters, Situation
-from sam2_ros.mailbox import Code, Mailbox
+from sam2_ros import params
+from sam2_ros.channel import Channel
+from sam2_ros.health import Situation
+from sam2_ros.mailbox import Code
 from sam2_ros.params import Settings
-from sam2_ros.track_out import Outputs
 from sam2_ros.worker import Phase, Worker
 
 TICK_S = 0.2  # how often the publishers of the image are looked at
@@ -80,7 +78,8 @@ def _transition(callback: Callable) -> Callable:
 
 
 class TrackNode(LifecycleNode):
-    """Images in, tracks out. `done` is finished with an exit code when only a new process can go on.
+    """Images in, tracks out, for each of its cameras. `done` is finished with an exit code when only a new process can
+    go on.
 
     make_tracker: called with the settings in the worker's thread.
     """
@@ -88,17 +87,13 @@ class TrackNode(LifecycleNode):
     def __init__(self, make_tracker: Callable[[Settings], "sam2.Tracker"] = load_tracker, **kwargs) -> None:
         super().__init__("sam2", **kwargs)
         self.done = Future()
-        self.counters = Counters()
         self.settings = params.declare(self, self._on_settings)
-        self.mailbox: Mailbox | None = None
         self._make_tracker = make_tracker
         self._worker: Worker | None = None
-        self._outputs: Outputs | None = None
-        self._state, self._since_ns, self._enabled = "unconfigured", time.monotonic_ns(), True
+        self._state, self._since_ns = "unconfigured", time.monotonic_ns()
         self._trouble: tuple[str, str] = ("", "")  # phase and sentence of a worker that had to be let go
-        self._camera = Camera(self, self.settings, self.counters, lambda: self._enabled)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=1))
-        self._doors = Doors(self)
+        self._channels = [Channel(self, name) for name in self.settings.cameras]
         self._worker_changed = self.create_guard_condition(self._on_worker_changed)
         # A steady clock: a simulation that stands still must not silence the diagnostics.
         self._ticks = 0
@@ -113,11 +108,11 @@ class TrackNode(LifecycleNode):
     def on_configure(self, state) -> TransitionCallbackReturn:
         self._trouble = ("", "")
         sam2.find_config(self.settings.model)  # the one mistake that can be told without loading anything
-        self._outputs = Outputs(self._create_output, self.settings)
-        self.mailbox = Mailbox(self.settings.prompt_queue)
+        bell = threading.Condition()
+        lanes = [channel.configure(bell) for channel in self._channels]
         self._worker = Worker(
-            lambda settings=self.settings: self._make_tracker(settings), self.mailbox, self.settings, self.counters,
-            self._outputs.publish, self._worker_changed.trigger, self.get_logger(),
+            lambda settings=self.settings: self._make_tracker(settings), lanes, self._worker_changed.trigger,
+            self.get_logger(),
         )  # fmt: skip
         self._worker.start()
         return self._enter("inactive")
@@ -125,14 +120,14 @@ class TrackNode(LifecycleNode):
     @_transition
     def on_activate(self, state) -> TransitionCallbackReturn:
         super().on_activate(state)
-        self._outputs.open()
-        self._camera.open(self.mailbox)
+        for channel in self._channels:
+            channel.open()
         return self._enter("active")
 
     @_transition
     def on_deactivate(self, state) -> TransitionCallbackReturn:
-        self._camera.close()
-        self._outputs.close()
+        for channel in self._channels:
+            channel.close()
         super().on_deactivate(state)
         return self._enter("inactive")
 
@@ -145,7 +140,7 @@ class TrackNode(LifecycleNode):
 
     @_transition
     def on_shutdown(self, state) -> TransitionCallbackReturn:
-        self._camera.close()
+        self._close_cameras()
         self._let_go()
         return self._enter("finalized")
 
@@ -154,21 +149,36 @@ class TrackNode(LifecycleNode):
 
     def stop(self) -> None:
         """Ends the worker, in whatever state, if it ends in time."""
-        self._camera.close()
+        self._close_cameras()
         self._enter("finalized")
         self._let_go()
 
     @property
     def has_waiting_clients(self) -> bool:
         """Whether a service has not sent its response yet."""
-        return self._doors.waiting_clients > 0
+        return any(channel.doors.waiting_clients for channel in self._channels)
+
+    def closed(self) -> tuple[Code, str] | None:
+        """Why no request can be served just now, whichever camera it is about; None if it can."""
+        if self._state == "finalized":
+            return Code.STOPPING, "the node is shutting down"
+        if self._state != "active":
+            return Code.NOT_ACTIVE, f"the node is {self._state}; activate it (ros2 lifecycle set)"
+        if self._worker.phase is Phase.LOADING:
+            return Code.LOADING, "the model is being loaded; ask again"
+        if self._worker.phase is not Phase.READY:
+            return Code.INTERNAL, self._worker.sentence
+        return None
+
+    def _close_cameras(self) -> None:
+        for channel in self._channels:
+            channel.camera.close()
 
     def _undo(self) -> None:
         """Takes back what a transition that failed had begun."""
         if self._state != "active":
-            self._camera.close()
-            if self._outputs is not None:
-                self._outputs.close()
+            for channel in self._channels:
+                channel.close()
         if self._state == "unconfigured":
             self._let_go()
 
@@ -176,28 +186,21 @@ class TrackNode(LifecycleNode):
         """Ends worker and outputs; False, and both are kept, if the worker does not end in time."""
         if self._worker is not None and not self._worker.stop(STOP_TIMEOUT_S):
             return False
-        self._worker = self.mailbox = None
-        if self._outputs is not None:
-            self._outputs.close()
-            for publisher in self._outputs.publishers.values():
-                self.destroy_lifecycle_publisher(publisher)
-        self._outputs = None
+        self._worker = None
+        for channel in self._channels:
+            channel.let_go()
         return True
 
     def _enter(self, state: str) -> TransitionCallbackReturn:
         self._state, self._since_ns = state, time.monotonic_ns()
         return TransitionCallbackReturn.SUCCESS
 
-    def _create_output(self, kind, topic: str, depth: int):
-        # A group remembers every entity it ever had, so what comes and goes has one of its own.
-        group = MutuallyExclusiveCallbackGroup()
-        return self.create_lifecycle_publisher(kind, topic, QoSProfile(depth=depth), callback_group=group)
-
     def _on_settings(self, settings: Settings) -> None:
         self.settings = settings
         if self._worker is not None:
-            self._worker.settings = settings
-            self._outputs.settings = settings
+            self._worker.set_settings(settings)
+            for channel in self._channels:
+                channel.outputs.settings = settings
 
     def _on_worker_changed(self) -> None:
         """On the executor, some time after the worker's phase changed."""
@@ -217,8 +220,8 @@ class TrackNode(LifecycleNode):
                 self.done.set_result(EXIT_DEVICE_LOST)
 
     def _on_tick(self) -> None:
-        self._camera.tick()
-        self._doors.tick()
+        for channel in self._channels:
+            channel.tick()
         self._ticks += 1
         if self._ticks % TICKS_PER_REPORT == 0:
             self._report()
@@ -227,45 +230,8 @@ class TrackNode(LifecycleNode):
         phase, sentence = self._trouble
         if self._worker is not None:
             phase, sentence = self._worker.phase.value, self._worker.sentence
-        situation = Situation(self._state, phase, sentence, self._since_ns, self._enabled)
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
-        for finding in health.report(self.counters, situation, self.settings):
-            message.status.append(
-                DiagnosticStatus(
-                    level=bytes([finding.level]), name=f"{self.get_fully_qualified_name()}: {finding.name}",
-                    message=finding.sentence, hardware_id=self._camera.frame_id,
-                    values=[KeyValue(key=key, value=value) for key, value in finding.values.items()],
-                )
-            )  # fmt: skip
+        for channel in self._channels:
+            message.status += channel.statuses(Situation(self._state, phase, sentence, self._since_ns, channel.enabled))
         self._diagnostics.publish(message)
-
-    # What the doors ask.
-
-    def closed(self, adding: bool) -> tuple[Code, str] | None:
-        if self._state == "finalized":
-            return Code.STOPPING, "the node is shutting down"
-        if self._state != "active":
-            return Code.NOT_ACTIVE, f"the node is {self._state}; activate it (ros2 lifecycle set)"
-        if self._worker.phase is Phase.LOADING:
-            return Code.LOADING, "the model is being loaded; ask again"
-        if self._worker.phase is not Phase.READY:
-            return Code.INTERNAL, self._worker.sentence
-        if adding and not self._enabled:
-            return Code.NOT_ACTIVE, "disabled: call ~/enable with true"
-        if adding and not self.counters.received and not self.count_publishers(self.counters.topic):
-            return Code.NO_IMAGE, f"nobody publishes {self.counters.topic}"
-        return None
-
-    @property
-    def camera_frame(self) -> str:
-        """frame_id of the newest image; "" before the first."""
-        return self._camera.frame_id
-
-    @property
-    def newest(self) -> tuple:
-        """Header and tracks of the newest result; (None, []) if there is none."""
-        return self._outputs.newest if self._outputs else (None, [])
-
-    def enable(self, on: bool) -> None:
-        self._enabled = on

@@ -5,7 +5,9 @@ parameter API. Does not know what the numbers are used for.
 """
 
 import dataclasses
+import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -14,9 +16,11 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 
-def _parameter(default, sentence: str, *, span: tuple = (), choices: tuple = (), unit: str = "", live: bool = False):
-    """One row: span is (lowest, highest), both allowed; what is not `live` is fixed when the node starts."""
-    return field(default=default, metadata=dict(sentence=sentence, span=span, choices=choices, unit=unit, live=live))
+def _parameter(default, sentence: str, *, span=(), choices=(), unit: str = "", pattern: str = "", live: bool = False):
+    """One row: span is (lowest, highest), both allowed; pattern is what each string of a list must match; what is not
+    `live` is fixed when the node starts."""
+    rules = dict(sentence=sentence, span=span, choices=choices, unit=unit, pattern=pattern, live=live)
+    return field(default=default, metadata=rules)
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,10 @@ class Settings:
     precision: str = _parameter(
         "auto", "Number format of the network; auto = the fastest that the device does well.",
         choices=("auto", "fp32", "bf16", "fp16"),
+    )  # fmt: skip
+    cameras: list = _parameter(
+        ("",), "Names of the cameras, each with topics of its own (front/image, ~/front/tracks); none = the one image.",
+        pattern=r"|[A-Za-z][A-Za-z0-9_]*",
     )  # fmt: skip
     autostart: bool = _parameter(True, "Configure and activate at once, without waiting for a lifecycle manager.")
     image_transport: str = _parameter(
@@ -94,7 +102,22 @@ class Settings:
     jpeg_quality: int = _parameter(80, "Quality of ~/overlay/compressed.", span=(1, 100), live=True)
 
 
-FIELDS = {row.name: row for row in dataclasses.fields(Settings)}  # by parameter name
+GROUPS = ("depth", "detector")  # parameters of one group share a prefix: depth.enabled
+
+
+def ros_name(row: dataclasses.Field) -> str:
+    """The field depth_enabled is the parameter depth.enabled."""
+    group, _, rest = row.name.partition("_")
+    return f"{group}.{rest}" if group in GROUPS else row.name
+
+
+FIELDS = {ros_name(row): row for row in dataclasses.fields(Settings)}  # by parameter name
+
+
+def settings_of(values: dict) -> Settings:
+    """values: by parameter name. An empty list is a list of one empty string: rclpy cannot tell what is in it."""
+    frozen = {name: tuple(value) or ("",) if isinstance(value, list) else value for name, value in values.items()}
+    return Settings(**{FIELDS[name].name: value for name, value in frozen.items()})
 
 
 def refusal(name: str, value) -> str:
@@ -102,6 +125,10 @@ def refusal(name: str, value) -> str:
     rules = FIELDS[name].metadata
     if rules["choices"] and value not in rules["choices"]:
         return f"{name}: expected one of {', '.join(rules['choices'])}, got {value!r}"
+    if rules["pattern"]:
+        wrong = [text for text in value if not re.fullmatch(rules["pattern"], text)]
+        if wrong or len(set(value)) != len(value) or ("" in value and len(value) > 1):
+            return f"{name}: expected different names like 'front', got {', '.join(map(repr, value))}"
     if rules["span"]:
         low, high = rules["span"]
         if not math.isfinite(value) or not low <= value <= high:
@@ -127,13 +154,17 @@ def declare(node: Node, on_change: Callable[[Settings], None]) -> Settings:
             on_change(read(node))
 
     node.add_on_set_parameters_callback(check)
-    node.declare_parameters("", [(row.name, row.default, _descriptor(row)) for row in FIELDS.values()])
+    node.declare_parameters("", [(name, _to_ros(row.default), _descriptor(row)) for name, row in FIELDS.items()])
     node.add_post_set_parameters_callback(changed)
     return read(node)
 
 
 def read(node: Node) -> Settings:
-    return Settings(**{name: node.get_parameter(name).value for name in FIELDS})
+    return settings_of({name: node.get_parameter(name).value for name in FIELDS})
+
+
+def _to_ros(default):
+    return list(default) if isinstance(default, tuple) else default
 
 
 def describe(row: dataclasses.Field) -> str:
@@ -156,12 +187,8 @@ def to_yaml() -> str:
         "/**:",
         "  ros__parameters:",
     ]
-    for row in FIELDS.values():
-        value = {True: "true", False: "false"}.get(row.default, row.default) if row.type is bool else row.default
-        lines += [
-            f"    # {describe(row)}",
-            f'    {row.name}: "{value}"' if row.type is str else f"    {row.name}: {value}",
-        ]
+    for name, row in FIELDS.items():
+        lines += [f"    # {describe(row)}", f"    {name}: {json.dumps(_to_ros(row.default))}"]
     return "\n".join(lines) + "\n"
 
 

@@ -87,7 +87,7 @@ def target_mask(header, tracks: list[sam2.Track], size_hw: tuple[int, int], targ
 class Outputs:
     """Publishes what came of one image, from the worker's thread. After `close` returns nothing is published.
 
-    create: makes a publisher for (message type, topic, depth).
+    create: makes a publisher for (message type, topic after the node's name, depth).
     """
 
     def __init__(self, create: Callable, settings: Settings) -> None:
@@ -97,12 +97,12 @@ class Outputs:
         self._gate = threading.Lock()
         self._open = False
         self.publishers = {
-            "tracks": create(TrackArray, "~/tracks", 10),
-            "visibility": create(VisibilityArray, "~/visibility", 10),
-            "label_mask": create(Image, "~/label_mask", 2),
-            "target_mask": create(Image, "~/target_mask", 2),
-            "overlay": create(Image, "~/overlay", 1),
-            "overlay_jpeg": create(CompressedImage, "~/overlay/compressed", 1),
+            "tracks": create(TrackArray, "tracks", 10),
+            "visibility": create(VisibilityArray, "visibility", 10),
+            "label_mask": create(Image, "label_mask", 2),
+            "target_mask": create(Image, "target_mask", 2),
+            "overlay": create(Image, "overlay", 1),
+            "overlay_jpeg": create(CompressedImage, "overlay/compressed", 1),
         }
 
     def open(self) -> None:

@@ -9,6 +9,7 @@ from fakes import FakeTracker, image_like
 
 import sam2
 from sam2_ros.health import Counters
+from sam2_ros.lane import Lane
 from sam2_ros.mailbox import Add, Arrival, Mailbox
 from sam2_ros.params import Settings
 from sam2_ros.worker import Worker
@@ -27,11 +28,9 @@ class Bench:
         self.logged = []
         note = lambda sentence: self.logged.append(sentence)  # noqa: E731
         log = SimpleNamespace(info=note, warning=note, error=note)
-        self.worker = Worker(
-            load or (lambda: self.tracker), self.mailbox, self.settings, self.counters,
-            publish or (lambda arrival, frame, tracks: self.outputs.put((arrival, frame, tracks))),
-            lambda: self.phases.put(self.worker.phase), log,
-        )  # fmt: skip
+        publish = publish or (lambda arrival, frame, tracks: self.outputs.put((arrival, frame, tracks)))
+        lane = Lane(self.mailbox, self.settings, self.counters, publish, lambda: None, log)
+        self.worker = Worker(load or (lambda: self.tracker), [lane], lambda: self.phases.put(self.worker.phase), log)
 
     def __enter__(self):
         self.worker.start()

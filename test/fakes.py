@@ -26,6 +26,8 @@ class FakeTracker:
     each step waits for. absent_on: step indices in which no object is visible.
     """
 
+    batched = False
+
     def __init__(self, delay=0.0, raise_on=None, nan_on=None, gate=None, absent_on=(), max_objects=16, history=30):
         self.delay, self.raise_on, self.nan_on, self.gate = delay, dict(raise_on or {}), nan_on, gate
         self.absent_on, self.max_objects, self.history = set(absent_on), max_objects, history
@@ -39,6 +41,11 @@ class FakeTracker:
     @property
     def object_ids(self) -> list[str]:
         return list(self._objects)
+
+    def sibling(self):
+        return FakeTracker(
+            self.delay, self.raise_on, self.nan_on, self.gate, self.absent_on, self.max_objects, self.history
+        )
 
     def reset(self):
         self._enter("reset")

@@ -37,12 +37,13 @@ def test_it_is_done_when_the_server_answers_and_not_before(rig):
 def test_a_lost_answer_is_asked_for_again(monkeypatch):
     monkeypatch.setattr(handshake, "ASK_AGAIN_S", 0.0)
     asked, lost = [], lambda: False
-    node = SimpleNamespace(create_client=lambda kind, name: probe)
+    services = [("/sam2/get_parameters", [])]
+    node = SimpleNamespace(create_client=lambda *_: probe, get_service_names_and_types=lambda: services)
     probe = SimpleNamespace(
         service_is_ready=lambda: True,
         call_async=lambda request: asked.append(request) or SimpleNamespace(done=lost if len(asked) == 1 else is_back),
     )
     is_back = lambda: True  # noqa: E731
-    made = handshake.Handshake(node, SimpleNamespace(srv_name="/sam2/reset"))
-    assert [made.done() for _ in range(3)] == [False, False, True]
+    made = handshake.Handshake(node, SimpleNamespace(srv_name="/sam2/front/reset"))
+    assert [made.done() for _ in range(4)] == [False, False, False, True]
     assert len(asked) == 2

@@ -176,12 +176,12 @@ def test_only_what_somebody_hears_is_made(outputs, monkeypatch):
 @pytest.mark.parametrize(
     "name, topic, kind",
     [
-        ("tracks", "~/tracks", track_out.TrackArray),
-        ("visibility", "~/visibility", track_out.VisibilityArray),
-        ("label_mask", "~/label_mask", Image),
-        ("target_mask", "~/target_mask", Image),
-        ("overlay", "~/overlay", Image),
-        ("overlay_jpeg", "~/overlay/compressed", CompressedImage),
+        ("tracks", "tracks", track_out.TrackArray),
+        ("visibility", "visibility", track_out.VisibilityArray),
+        ("label_mask", "label_mask", Image),
+        ("target_mask", "target_mask", Image),
+        ("overlay", "overlay", Image),
+        ("overlay_jpeg", "overlay/compressed", CompressedImage),
     ],
 )
 def test_each_output_goes_to_its_topic_with_the_source_header(outputs, name, topic, kind):

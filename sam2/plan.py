@@ -1,0 +1,80 @@
+"""What a step's prompts come to, before anything is changed: for which frame each is, and all its object is told there.
+
+Refuses what cannot be done. Knows objects and history by sight; changes neither.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sam2.checks import check_places
+from sam2.errors import LimitReached
+from sam2.given_prompt import GivenPrompt, give
+from sam2.history import History
+from sam2.limits import Limits
+from sam2.tracked_object import TrackedObject
+from sam2.types import Frame, Prompt, PromptMode
+
+
+class Located(NamedTuple):
+    """A prompt and the frame it is for."""
+
+    prompt: Prompt
+    frame: int
+    size_hw: tuple[int, int] | None  # None before the first image
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A prompt found good, the frame it is for, and all that its object will have been told there with it."""
+
+    prompt: Prompt
+    frame: int
+    given: GivenPrompt
+
+
+def locate(prompts: Sequence[Prompt], frame: Frame | None, history: History, next_frame: int) -> list[Located]:
+    """In the order of frames, those for one frame in the order given. `frame`: that of the step, index `next_frame`.
+
+    Raises Stale for a prompt on an image that is not kept.
+    """
+    newest = history.newest
+    located = []
+    for prompt in prompts:
+        if frame is not None:
+            now_ns, size_hw = frame.stamp_ns, frame.size_hw
+        else:
+            now_ns = max(prompt.stamp_ns, newest.stamp_ns if newest else 0)
+            size_hw = newest.size_hw if newest else None
+        past = history.find(prompt.stamp_ns, now_ns) if prompt.stamp_ns else None
+        located.append(
+            Located(prompt, next_frame, size_hw) if past is None else Located(prompt, past.index, past.size_hw)
+        )
+    return sorted(located, key=lambda place: place.frame)
+
+
+def plan_prompts(
+    located: Sequence[Located], objects: Mapping[str, TrackedObject], limits: Limits, image_size: int
+) -> list[Planned]:
+    """One after another, each with what the ones before it will have told. Raises BadInput or LimitReached."""
+    told = {(key, index): t.given[-1] for key, obj in objects.items() for index, t in obj.told.items()}
+    ids = set(objects)
+    planned = []
+    for prompt, index, size_hw in located:
+        ids.add(prompt.object_id)
+        if len(ids) > limits.max_objects:
+            raise LimitReached(
+                f"prompt for {prompt.object_id!r}: expected at most {limits.max_objects} objects, "
+                "all places are taken; remove an object first"
+            )
+        if size_hw is None:  # checked before the first image, so no place to give it
+            continue
+        check_places(prompt, size_hw)
+        if prompt.mode is PromptMode.REPLACE:
+            told = {key: given for key, given in told.items() if key[0] != prompt.object_id}
+        given, key = give(prompt, size_hw, image_size), (prompt.object_id, index)
+        if key in told:
+            given = told[key].add(given, limits)
+        told[key] = given
+        planned.append(Planned(prompt, index, given))
+    return planned

@@ -1,0 +1,110 @@
+"""One camera's way through the node: its images and requests in, its results out, its counters.
+
+Topics of a camera called front are front/image, ~/front/tracks and so on; a camera without a name is the only one, and
+its topics have no name in them either. Knows which parts belong together. Does not know lifecycle states.
+"""
+
+import threading
+from typing import TYPE_CHECKING
+
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.qos import QoSProfile
+
+from sam2_ros import health
+from sam2_ros.camera import Camera
+from sam2_ros.doors import Doors
+from sam2_ros.health import Counters, Situation
+from sam2_ros.lane import Lane
+from sam2_ros.mailbox import Code, Mailbox
+from sam2_ros.track_out import Outputs
+
+if TYPE_CHECKING:
+    from sam2_ros.node import TrackNode
+
+
+class Channel:
+    """From the node's first moment to its last; `configure` to `let_go` it has a mailbox and publishers.
+
+    name: of the camera, "" = the only one.
+    """
+
+    def __init__(self, node: "TrackNode", name: str) -> None:
+        self.name, self.node = name, node
+        self.counters = Counters()
+        self.enabled = True
+        self.mailbox: Mailbox | None = None
+        self.outputs: Outputs | None = None
+        self.camera = Camera(node, self.input("image"), node.settings, self.counters, lambda: self.enabled)
+        self.doors = Doors(self)
+
+    def input(self, topic: str) -> str:
+        return f"{self.name}/{topic}" if self.name else topic
+
+    def output(self, topic: str) -> str:
+        return f"~/{self.name}/{topic}" if self.name else f"~/{topic}"
+
+    def configure(self, bell: threading.Condition) -> Lane:
+        """What the worker needs of this camera. bell: that of all mailboxes."""
+        settings = self.node.settings
+        self.outputs = Outputs(self._create_output, settings)
+        self.mailbox = Mailbox(settings.prompt_queue, bell)
+        return Lane(self.mailbox, settings, self.counters, self.outputs.publish, lambda: None, self.node.get_logger())
+
+    def open(self) -> None:
+        self.outputs.open()
+        self.camera.open(self.mailbox)
+
+    def close(self) -> None:
+        self.camera.close()
+        if self.outputs is not None:
+            self.outputs.close()
+
+    def let_go(self) -> None:
+        """Of what `configure` made; the worker has ended."""
+        self.mailbox = None
+        if self.outputs is not None:
+            self.outputs.close()
+            for publisher in self.outputs.publishers.values():
+                self.node.destroy_lifecycle_publisher(publisher)
+        self.outputs = None
+
+    def tick(self) -> None:
+        self.camera.tick()
+        self.doors.tick()
+
+    def statuses(self, situation: Situation) -> list[DiagnosticStatus]:
+        prefix = f"{self.node.get_fully_qualified_name()}: " + (f"{self.name}: " if self.name else "")
+        return [
+            DiagnosticStatus(
+                level=bytes([finding.level]), name=prefix + finding.name, message=finding.sentence,
+                hardware_id=self.camera.frame_id,
+                values=[KeyValue(key=key, value=value) for key, value in finding.values.items()],
+            )
+            for finding in health.report(self.counters, situation, self.node.settings)
+        ]  # fmt: skip
+
+    def _create_output(self, kind, topic: str, depth: int):
+        # A group remembers every entity it ever had, so what comes and goes has one of its own.
+        group = MutuallyExclusiveCallbackGroup()
+        return self.node.create_lifecycle_publisher(
+            kind, self.output(topic), QoSProfile(depth=depth), callback_group=group
+        )
+
+    # What the doors ask.
+
+    def closed(self, adding: bool) -> tuple[Code, str] | None:
+        """Why no request can be served just now, or None; `adding`: one that needs an image."""
+        why = self.node.closed()
+        if why or not adding:
+            return why
+        if not self.enabled:
+            return Code.NOT_ACTIVE, f"disabled: call {self.output('enable')} with true"
+        if not self.counters.received and not self.node.count_publishers(self.counters.topic):
+            return Code.NO_IMAGE, f"nobody publishes {self.counters.topic}"
+        return None
+
+    @property
+    def newest(self) -> tuple:
+        """Header and tracks of the newest result; (None, []) if there is none."""
+        return self.outputs.newest if self.outputs else (None, [])

@@ -1,0 +1,163 @@
+"""One camera's images through its tracker, with the requests that are due. Runs in the worker's thread.
+
+Every error has a defined end: a refusal is answered, a failed image is lost and counted, objects are dropped after an
+error that is nobody's input, a lost device is raised. Knows `sam2`'s public names. Does not know topics or threads.
+"""
+
+import time
+import traceback
+from collections.abc import Callable
+
+import sam2
+from sam2_ros import image_in
+from sam2_ros.desk import Desk
+from sam2_ros.health import Counters
+from sam2_ros.mailbox import Add, Arrival, Code, Mailbox
+from sam2_ros.params import Settings
+
+
+class Lane:
+    """What one camera has to itself in the worker. `tracker` is given by the worker before anything else happens.
+
+    publish(arrival, frame, tracks): hands on the result for one image. idle(): called after every turn, for what waits
+    for something else than an image. log: has info, warning and error.
+    """
+
+    def __init__(
+        self, mailbox: Mailbox, settings: Settings, counters: Counters, publish: Callable, idle: Callable, log
+    ) -> None:
+        self.tracker: sam2.Tracker | None = None
+        self.mailbox = mailbox
+        self.stopping = False
+        self._publish, self._idle = publish, idle
+        self._counters, self._log = counters, log
+        self._desk = Desk(settings, self._report_failure)
+        self._size_hw: tuple[int, int] | None = None  # of the images so far; None = there was none
+
+    @property
+    def settings(self) -> Settings:
+        """May be replaced at any time."""
+        return self._desk.settings
+
+    @settings.setter
+    def settings(self, settings: Settings) -> None:
+        self._desk.settings = settings
+
+    def patience_s(self, longest_s: float) -> float:
+        """Until something that waits here must be answered."""
+        return self._desk.patience_s(longest_s)
+
+    def close(self) -> None:
+        """Answers everything, and whatever is still to come."""
+        self._desk.close(self.mailbox.close())
+
+    def take(self) -> tuple[Arrival | None, sam2.Frame | None]:
+        """What has come, without waiting: requests are kept, the image and its pixels are returned."""
+        work = self.mailbox.take(0, len(self._desk.waiting))
+        self._desk.waiting += work.requests
+        if work.arrival is None or self.stopping:
+            return None, None
+        self._counters.busy_since_ns = time.monotonic_ns()
+        return work.arrival, self._receive(work.arrival)
+
+    def turn(self, arrival: Arrival | None, frame: sam2.Frame | None) -> None:
+        """One image, if there is one, with everything that is due. Raises DeviceLost only."""
+        self._guarded("turn", lambda: self._turn(arrival, frame))
+        self._guarded("publish", self._idle)
+
+    def _turn(self, arrival: Arrival | None, frame: sam2.Frame | None) -> None:
+        try:
+            adds = self._desk.sort_out(self.tracker, frame)
+            if frame is not None:
+                tracks = self._step(frame, adds, arrival.message.header)
+                if tracks is not None:
+                    self._hand_on(arrival, frame, tracks)
+                self._desk.sort_out(self.tracker, None)  # what waited for a prompt that has just run
+        finally:
+            self._counters.busy_since_ns = 0
+        self._desk.expire(self._size_hw is not None)
+        self.mailbox.count_in_hand(len(self._desk.waiting))
+
+    def _receive(self, arrival: Arrival) -> sam2.Frame | None:
+        """The image as the tracker wants it, or None if it turns out to be broken. Sees where a new stream starts."""
+        try:
+            rgb = image_in.to_rgb(arrival.message)  # (H, W, 3) uint8
+        except image_in.Refused as error:
+            self._counters.refuse_image(error.reason, str(error))
+            return None
+        except Exception as error:  # whatever it is, it costs this image and not the thread
+            self._report_failure("image", error)
+            return None
+        size_hw = rgb.shape[:2]
+        if arrival.new_stream:
+            self._forget("clock jump", "the clock jumped")
+        elif self._size_hw not in (None, size_hw):
+            self._forget("image size", f"the image size changed from {self._size_hw} to {size_hw}")
+        self._size_hw = size_hw
+        return sam2.Frame(rgb, arrival.stamp_ns)
+
+    def _forget(self, cause: str, sentence: str) -> None:
+        """All objects are dropped, and people are told."""
+        self._counters.count_reset(cause)
+        self._log.warning(f"{sentence}: all objects are reset")
+        self._desk.forget_images()
+        self._guarded("reset", self.tracker.reset)
+
+    def _step(self, frame: sam2.Frame, adds: list[Add], header) -> "list[sam2.Track] | None":
+        """The tracker's answer for one image; None if the image is lost to an error. All `adds` are answered.
+
+        A refusal concerns the newest request first: those before it had passed `check` without it.
+        """
+        while True:
+            began_ns = time.monotonic_ns()
+            try:
+                tracks = self.tracker.step(frame, [prompt for add in adds for prompt in add.prompts])
+                break
+            except Exception as error:
+                again, keep_objects = self._after_failure(error, adds)
+            if again:
+                continue
+            if not keep_objects:  # outside `except`: its traceback would keep the failed step's memory alive
+                self._forget("failure", "the tracker failed")
+            return None
+        self._counters.count_step(time.monotonic_ns() - began_ns, len(tracks))
+        self._desk.remember(frame.stamp_ns, header)
+        for add in adds:
+            self._desk.confirm(add, tracks)
+        return tracks
+
+    def _after_failure(self, error: Exception, adds: list[Add]) -> tuple[bool, bool]:
+        """(whether to try again with the `adds` that are left, whether the objects can be kept). Raises DeviceLost."""
+        if isinstance(error, sam2.BadInput) and adds:
+            self._desk.refuse(adds.pop(), error)
+            return True, True
+        for add in adds:
+            add.answer(Code.INTERNAL, f"the image was lost: {error or type(error).__name__}")
+        if isinstance(error, sam2.DeviceLost):
+            raise error
+        in_a_row = self._counters.count_failed_step()
+        self._report_failure("step", error)
+        return False, isinstance(error, sam2.OutOfMemory) and in_a_row < self.settings.max_failures
+
+    def _hand_on(self, arrival: Arrival, frame: sam2.Frame, tracks: "list[sam2.Track]") -> None:
+        if self._guarded("publish", lambda: self._publish(arrival, frame, tracks)):
+            self._counters.count_output(arrival.arrived_ns, time.monotonic_ns(), self.settings.max_age_s)
+
+    def _guarded(self, what: str, call: Callable[[], None]) -> bool:
+        """Runs `call`; an error is counted and logged, not raised. DeviceLost goes on."""
+        try:
+            call()
+        except sam2.DeviceLost:
+            raise
+        except Exception as error:
+            if not self.stopping:  # while stopping, the publishers may be gone already
+                self._report_failure(what, error)
+            return False
+        return True
+
+    def _report_failure(self, what: str, error: Exception) -> None:
+        """Counts it; the first of its kind is logged with its trace."""
+        kind = f"{what}: {type(error).__name__}"
+        if self._counters.count_failure(kind, str(error)) == 1:
+            trace = "".join(traceback.format_exception(error))
+            self._log.error(f"{kind}: {error}; more of this kind are only counted\n{trace}")
