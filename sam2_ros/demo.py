@@ -134,6 +134,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seed", type=int, default=1000031, help="which world; 1000000 and above were never trained on"
     )
+    parser.add_argument("--full", action="store_true", help="the world of training and evaluation, not a gentle one")
     parser.add_argument(
         "--objects", type=int, default=3, help="how many of the largest to track (default: %(default)s)"
     )
@@ -217,10 +218,13 @@ def _perform(args: argparse.Namespace, audience: Audience, children: Children) -
     ready = (Code.OK, Code.NO_IMAGE)
     while (answer := audience.call(ListObjects, "/sam2/list_objects", ListObjects.Request())).code not in ready:
         audience.until(_in(0.2), READY_S, f"the tracker ({answer.sentence})")
+    world = "the full world" if args.full else "a gentle world: nothing small, fast, alike or camouflaged"
     print(f"2/4 starting the camera: {args.frames} images of {args.width}x{args.height}, {args.rate:g} per second")
+    print(f"    it shows {world}")
     audience.watch()
     options = {"seed": args.seed, "width": args.width, "height": args.height, "rate": args.rate, "frames": args.frames}
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    words += [] if args.full else ["--gentle"]
     camera = children.start("camera", "simulate", "--wait", "2", *words)  # for the tracker and for us
     audience.until(lambda: audience.first_image is not None, READY_S, "the first image")
     truth = audience.first_image

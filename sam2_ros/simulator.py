@@ -123,12 +123,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--wait", type=int, nargs="?", const=1, default=0, metavar="N", help="begin when N (1) subscribe to the image"
     )
+    parser.add_argument(
+        "--gentle", action="store_true", help="a friendlier world: nothing small, fast, alike or camouflaged"
+    )
     args, ros_args = parser.parse_known_args(argv)
     signals = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: signals.append(number))
     rclpy.init(args=ros_args, signal_handler_options=SignalHandlerOptions.NO)
-    node = Simulator(sam2.World(args.seed, (args.height, args.width)), args.rate, args.frames, args.wait)
+    world = (sam2.World.gentle if args.gentle else sam2.World)(args.seed, (args.height, args.width))
+    node = Simulator(world, args.rate, args.frames, args.wait)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     while not (signals or node.done):

@@ -21,7 +21,9 @@ from sam2.training.clips import (
     object_masks,
     track_clip,
 )
+from sam2.training.config import Phase
 from sam2.training.data import draw_windows
+from sam2.training.lessons import Lessons
 from sam2.types import Frame, Prompt
 
 
@@ -114,6 +116,31 @@ def test_jitter_changes_colours_per_clip():
 
 
 # choosing
+
+
+def test_a_window_stays_on_its_place_and_shows_an_object():
+    clips = squares(40)
+    torch.manual_seed(0)
+    windows = augment.window(clips, 16)
+    assert windows.shape == (40, 4, 16, 16, 4)
+    assert (windows[:, 0, ..., 3] > 0).flatten(1).any(1).float().mean() > 0.9
+    places = clips.unfold(2, 16, 1).unfold(3, 16, 1).permute(0, 2, 3, 1, 5, 6, 4)  # (B, rows, columns, T, 16, 16, 4)
+    for window, candidates in zip(windows[:3], places[:3], strict=True):
+        assert (candidates.flatten(0, 1) == window).flatten(1).all(1).sum() == 1
+
+
+def test_frames_of_clips_also_teach_as_stills():
+    lessons = Lessons(small_model(), min_area=10, loss_side=8).train()
+    phase = Phase("clips", 1.0, batch=2, objects=2, frames=4, kinds=(0.2, 0.4, 0.4), stills=1.0, alike=0.3)
+    seen = []
+    lessons.model.image_encoder.register_forward_hook(lambda module, given, made: seen.append(len(given[0])))
+    losses = lessons(squares(2), phase, np.random.default_rng(0))
+    assert seen == [8] and {"iou", "alike_iou"} <= losses.keys()
+    losses["loss"].backward()
+    assert lessons.pretext.scale.grad is not None, "the pretext goes on beside the lesson"
+    assert lessons.model.memory_encoder.out_proj.weight.grad is None, "a still has no memory"
+    lessons(squares(2), replace(phase, stills=0.0), np.random.default_rng(0))["loss"].backward()
+    assert lessons.model.memory_encoder.out_proj.weight.grad is not None
 
 
 def test_objects_are_chosen_among_those_in_the_first_frame():

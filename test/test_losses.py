@@ -72,6 +72,16 @@ def test_an_absent_object_teaches_presence_only():
     assert score.grad[0] < 0 < score.grad[1], "present pulls the score up, absent pulls it down"
 
 
+def test_a_prompt_for_nothing_is_no_lesson():
+    masks, iou, score = answer(num_objects=2)
+    target = torch.zeros(2, 4, 4, dtype=torch.bool)
+    target[0, :2] = True
+    loss = segmentation_loss(masks, iou, score, target, LossWeights(), side=4, may_be_absent=False)
+    loss.total.backward()
+    assert score.grad[0] < 0 == score.grad[1]
+    assert loss.presence.item() == pytest.approx(math.log(2)), "the mean over those that are there"
+
+
 def test_iou_loss_is_the_mean_distance_to_what_was_achieved():
     masks, iou, score = answer()
     target = masks.detach()[:, 1] > 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_training import CPU, TINY_RUN, TwoSquares, small_model
+from small_training import CPU, SIDE, TINY_RUN, TwoSquares, small_model
 
 from sam2.checkpoint import read_weights
 from sam2.config import find_config
@@ -70,6 +70,46 @@ def test_every_parameter_is_in_one_group_and_vectors_do_not_decay():
     grouped = [p for group in groups for p in group["params"]]
     assert len(grouped) == len({id(p) for p in grouped}) == len(list(model.parameters()))
     assert all(p.ndim >= 2 for group in groups if group["weight_decay"] for p in group["params"])
+
+
+def test_muon_takes_the_matrices_at_its_own_rate_and_adamw_the_rest():
+    model = small_model()
+    optimizer = make_optimizer(model, weight_decay=0.1, layer_decay=1.0, muon=2.0)
+    set_rates(optimizer, Phase("clips", 1.0, batch=1, objects=1, rate=(1e-3, 1e-3), encoder=0.5), 0.0, 1.0)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(rates) == len(list(model.parameters()))
+    attention = model.memory_attention.layers[0].cross_attn_image
+    assert rates[id(attention.q_proj.weight)] == pytest.approx(2e-3)
+    assert rates[id(attention.q_proj.bias)] == pytest.approx(1e-3)
+    assert rates[id(model.sam_mask_decoder.mask_tokens.weight)] == pytest.approx(1e-3), "a table, not a map"
+    crossing = model.sam_mask_decoder.transformer.layers[0].cross_attn_token_to_image
+    assert rates[id(crossing.q_proj.weight)] == pytest.approx(2e-3)
+    assert rates[id(model.image_encoder.trunk.blocks[0].attn.qkv.weight)] == pytest.approx(1e-3)
+
+
+def test_muon_goes_on_as_if_never_stopped():
+    def steps(model, optimizer, seeds):
+        for seed in seeds:
+            generator = torch.Generator().manual_seed(seed)
+            for parameter in model.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            set_rates(optimizer, TINY_RUN.phases[0], 0.0, 1.0)
+            optimizer.step()
+        return model, optimizer
+
+    def fresh():
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.LayerNorm(4))
+        return model, make_optimizer(model, 0.1, 1.0, muon=2.0)
+
+    whole, _ = steps(*fresh(), seeds=(1, 2))
+    first, optimizer = steps(*fresh(), seeds=(1,))
+    second, again = fresh()
+    second.load_state_dict(first.state_dict())
+    again.load_state_dict(optimizer.state_dict())
+    steps(second, again, seeds=(2,))
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters(), strict=True))
+    assert not torch.equal(whole[0].weight, first[0].weight)
 
 
 def test_the_average_starts_quickly_and_then_is_slow():
@@ -140,6 +180,19 @@ def test_phases_follow_the_share_of_the_run(tmp_path):
     clocked = Trainer(replace(TINY_RUN, steps=0, budget_minutes=2.0), TwoSquares(), tmp_path, CPU)
     clocked.progress.elapsed_s = 90.0
     assert clocked.share == 0.75 and clocked._phase()[0].kind == "clips"
+
+
+def test_a_run_in_windows_has_a_network_of_their_size(tmp_path):
+    class LargeSquares:
+        shape = (4, 2 * SIDE, 2 * SIDE, 4)
+
+        def __call__(self, seed):
+            return TwoSquares()(seed).repeat(2, axis=1).repeat(2, axis=2)
+
+    config = replace(TINY_RUN, size=2 * SIDE, window=SIDE)
+    trainer = Trainer(config, LargeSquares(), tmp_path, CPU)
+    assert trainer.model.image_size == SIDE and trainer.held_out.shape[2:4] == (SIDE, SIDE)
+    assert trainer._step(DirectSource(LargeSquares(), CPU, 6))["loss"] > 0
 
 
 def test_a_loss_that_is_no_number_throws_the_run_back(tmp_path):

@@ -41,6 +41,23 @@ def interrupt(clips: Tensor, probability: float) -> Tensor:
     return torch.where(gone[:, :, None, None, None], other, clips)
 
 
+def window(clips: Tensor, side: int) -> Tensor:
+    """The same square cut out of every frame of a clip, around a random pixel of a random object of its first frame.
+
+    (B, T, S, S, 4) uint8 -> (B, T, side, side, 4): small images that show things at the size of large ones.
+    """
+    count, length, full = clips.shape[:3]
+    first, device = clips[:, 0, ..., 3].flatten(1), clips.device  # (B, S * S)
+    wanted = first.gather(1, (torch.rand(first.shape, device=device) * (first > 0)).argmax(1, keepdim=True))
+    pixel = (torch.rand(first.shape, device=device) * (1 + (first == wanted))).argmax(1)
+    shift = (torch.rand(count, 2, device=device) - 0.5) * side / 2
+    corner = torch.stack([pixel // full, pixel % full], 1) + shift - side / 2  # (B, 2) row, column
+    corner = corner.long().clamp(0, full - side)
+    rows, columns = (corner[:, i, None] + torch.arange(side, device=device) for i in (0, 1))  # (B, side)
+    clip, time = torch.arange(count, device=device), torch.arange(length, device=device)
+    return clips[clip[:, None, None, None], time[:, None, None], rows[:, None, :, None], columns[:, None, None]]
+
+
 def _focus(labels: Tensor) -> tuple[Tensor, Tensor]:
     """Where to crop: the centre (B, 2) in -1..1 and the relative side (B,) of one random object of each first frame."""
     count, side = labels.shape[0], labels.shape[-1]

@@ -131,11 +131,15 @@ def _correct(
     return model.select(decoded, is_ambiguous(points.shape[1])), decoded, points, labels
 
 
+def encode_frames(model: SAM2, images: Tensor) -> list[Features]:
+    """images (B, T, 3, S, S) normalised -> per frame the features of B images."""
+    maps = [x.unflatten(0, images.shape[:2]) for x in model.encode_image(images.flatten(0, 1))]  # (B, T, ...)
+    return [Features(*(x[:, t] for x in maps)) for t in range(images.shape[1])]
+
+
 def encode_clip(model: SAM2, images: Tensor, repeat: int) -> list[Features]:
     """images (B, T, 3, S, S) normalised -> per frame the features of B * repeat objects."""
-    features = model.encode_image(images.flatten(0, 1))
-    maps = [x.unflatten(0, images.shape[:2]) for x in features]  # (B, T, ...)
-    return [Features(*(x[:, t].repeat_interleave(repeat, 0) for x in maps)) for t in range(images.shape[1])]
+    return [Features(*(x.repeat_interleave(repeat, 0) for x in frame)) for frame in encode_frames(model, images)]
 
 
 def track_clip(

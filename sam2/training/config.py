@@ -28,6 +28,8 @@ class Phase:
     encoder: float = 0.05  # the image encoder's rate as a share of `rate`; 0 freezes it
     kinds: tuple[float, float, float] = (0.5, 0.25, 0.25)  # chances of mask, box, click as first prompt
     losses: LossWeights = LossWeights()
+    stills: float = 0.0  # share of the steps of "clips" that take the frames as so many stills
+    alike: float = 0.0  # weight of the pretext beside the lesson: pixels of one object look alike, in all its frames
     strength: float = 1.0  # of the augmentations, 0..1
 
 
@@ -40,8 +42,10 @@ class TrainConfig:
     steps: int = 0  # length of the run; 0: by the clock
     budget_minutes: float = 0.0
     size: int = 0  # of the images, pixels; 0: the model's own
+    window: int = 0  # pixels; learn from windows of this size around objects, not from whole images; 0: whole images
     workers: int = 0  # processes making clips; 0: none, and the run can be repeated exactly
     loss_stride: int = 1  # masks are compared at this fraction of the input's side
+    muon: float = 0.0  # rate of matrices relative to the rest, by Muon, which needs fewer steps; 0: AdamW for all
     weight_decay: float = 0.01
     layer_decay: float = 1.0  # the rate of each block of the trunk relative to the next
     warmup: int = 50  # steps at the start of each phase
@@ -82,20 +86,35 @@ _POLISH = replace(  # goes on from weights that already track: begin with --chec
     ),
 )
 
-_NANO_CPU = replace(  # an hour on one core: a first landing, at half the model's image size
+_NANO_CPU = replace(  # two hours on one core, in windows of half the model's size; go on with polish_cpu
     _NANO,
-    size=128,
-    workers=0,
-    pool=400,
-    clip_frames=16,
-    min_area=40,
-    budget_minutes=48,
+    window=128,
+    workers=1,
+    pool=1000,
+    clip_frames=24,
+    loss_stride=4,
+    muon=2.0,
+    ema=0.99,
+    min_area=80,
+    warmup=30,
+    budget_minutes=80,
     phases=(
-        Phase("pretext", 0.10, batch=10, objects=10, rate=(1.5e-3, 1e-3), encoder=1.0, strength=0.3),
-        replace(_STILLS, until=0.30, batch=8, strength=0.5),
-        replace(_STILLS, until=0.62, batch=8, rate=(1e-3, 7e-4), encoder=0.4, strength=0.5),
-        replace(_CLIPS, until=1.0, batch=4, frames=4, rate=(8e-4, 3e-4), encoder=0.2, kinds=(0.3, 0.35, 0.35),
-                strength=0.5),
+        Phase("pretext", 0.05, batch=16, objects=6, rate=(1.5e-3, 1e-3), encoder=1.0, strength=0.3),
+        replace(_STILLS, until=0.4, batch=16, objects=6, rate=(1.3e-3, 1e-3), encoder=0.6, alike=0.3,
+                strength=0.4),
+        replace(_CLIPS, until=1.0, batch=6, objects=3, frames=4, max_stride=3, rate=(1.4e-3, 5e-4), encoder=0.5,
+                kinds=(0.4, 0.3, 0.3), losses=LossWeights(others=0.05), alike=0.3, strength=0.3),
+    ),
+)  # fmt: skip
+
+_POLISH_CPU = replace(  # whole images: begin with --checkpoint and what nano_cpu left
+    _NANO_CPU,
+    window=0,
+    seed=1,
+    budget_minutes=40,
+    phases=(
+        replace(_CLIPS, until=1.0, batch=3, objects=3, frames=5, max_stride=4, rate=(8e-4, 1e-6), encoder=0.5,
+                kinds=(0.1, 0.4, 0.5), losses=LossWeights(others=0.02), alike=0.1, strength=0.3),
     ),
 )  # fmt: skip
 
@@ -134,6 +153,7 @@ CONFIGS: dict[str, TrainConfig] = {
     "nano": _NANO,
     "nano_cpu": _NANO_CPU,
     "polish": _POLISH,
+    "polish_cpu": _POLISH_CPU,
     "smoke": _SMOKE,
     "finetune": _FINETUNE,
 }

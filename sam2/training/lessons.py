@@ -4,11 +4,14 @@ A lesson draws its own augmentation, objects and prompts; the caller seeds. Each
 among them; nothing here waits for the device.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sam2.model import SAM2
+from sam2.model import SAM2, Features
 from sam2.training import prompts
 from sam2.training.augment import augment
 from sam2.training.clips import (
@@ -16,7 +19,7 @@ from sam2.training.clips import (
     ask_stills,
     choose_objects,
     draw_plan,
-    encode_clip,
+    encode_frames,
     normalise,
     object_masks,
     track_clip,
@@ -25,7 +28,20 @@ from sam2.training.config import Phase
 from sam2.training.losses import mean_loss, segmentation_loss
 from sam2.training.pretext import Pretext, pretext_loss
 
+_CORRECTIONS = (0.6, 0.25, 0.15)  # chances of no, one and two corrective clicks in a still
+
 Losses = dict[str, Tensor]
+Asked = tuple[Features, Tensor]  # of one frame of B clips, and the masks (N, S, S) of its objects
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether products in bfloat16 are faster there; a CPU without the instructions would be many times slower."""
+    return device == "cuda" or torch.cpu._is_avx512_bf16_supported()  # it has no public name
+
+
+def fast_attention(device: str) -> AbstractContextManager:
+    """On a CPU plain products: the fused kernel's backward is several times slower where sequences are short."""
+    return sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()
 
 
 class Lessons(nn.Module):
@@ -39,14 +55,16 @@ class Lessons(nn.Module):
 
     def forward(self, clips: Tensor, phase: Phase, rng: np.random.Generator) -> Losses:
         """clips (B, T, S, S, 4) uint8 as `data` gives them."""
-        device = clips.device.type
+        device, kind = clips.device.type, phase.kind
+        if phase.stills and rng.random() < phase.stills:
+            clips, kind = clips.flatten(0, 1)[:, None], "stills"
         with torch.no_grad():
             rgb, labels = augment(clips, phase.strength)
             images = normalise(rgb)
             chosen = choose_objects(labels, phase.objects, self.min_area)
             targets = object_masks(labels, chosen)  # (B * M, T, S, S)
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            return getattr(self, f"_{phase.kind}")(images, targets, phase, rng)
+        with torch.autocast(device, torch.bfloat16, enabled=has_bfloat16(device)), fast_attention(device):
+            return getattr(self, f"_{kind}")(images, targets, phase, rng)
 
     def _pretext(self, images: Tensor, targets: Tensor, phase: Phase, rng: np.random.Generator) -> Losses:
         features = self.model.encode_image(images[:, 0])
@@ -57,19 +75,32 @@ class Lessons(nn.Module):
         return {"loss": loss, "iou": iou}
 
     def _stills(self, images: Tensor, targets: Tensor, phase: Phase, rng: np.random.Generator) -> Losses:
-        kind = str(rng.choice(["mask", "box", "click"], p=phase.kinds))
-        features = encode_clip(self.model, images[:, :1], phase.objects)[0]
-        answers, _ = ask_stills(self.model, features, targets[:, 0], kind, int(rng.integers(0, 3)))
+        kind = "box" if rng.random() * sum(phase.kinds[1:]) < phase.kinds[1] else "click"
+        single = self.model.encode_image(images[:, 0])
+        features = Features(*(x.repeat_interleave(phase.objects, 0) for x in single))
+        answers, _ = ask_stills(self.model, features, targets[:, 0], kind, int(rng.choice(3, p=_CORRECTIONS)))
         losses, shown = self._score(answers, targets, phase)
-        return losses | {"iou": shown}
+        return self._add_alike(losses, phase, (single, targets[:, 0]), (single, targets[:, 0])) | {"iou": shown}
 
     def _clips(self, images: Tensor, targets: Tensor, phase: Phase, rng: np.random.Generator) -> Losses:
         plan = draw_plan(rng, images.shape[1], phase.kinds)
         with torch.set_grad_enabled(torch.is_grad_enabled() and phase.encoder > 0):
-            features = encode_clip(self.model, images, phase.objects)
+            singles = encode_frames(self.model, images)
+        features = [Features(*(x.repeat_interleave(phase.objects, 0) for x in frame)) for frame in singles]
         answers, _ = track_clip(self.model, features, targets, plan)
         losses, _ = self._score(answers, targets, phase)
-        return losses
+        other = int(rng.integers(1, images.shape[1]))
+        return self._add_alike(losses, phase, (singles[0], targets[:, 0]), (singles[other], targets[:, other]))
+
+    def _add_alike(self, losses: Losses, phase: Phase, asked: Asked, shown: Asked) -> Losses:
+        """Adds the pretext: clicks in one frame of each clip answered in the same frame or another."""
+        if not phase.alike:
+            return losses
+        points, _ = prompts.click(asked[1])
+        logits = self.pretext(asked[0], points.view(len(asked[0].stride16), -1, 2), shown[0])
+        with torch.autocast(logits.device.type, enabled=False):
+            loss, iou = pretext_loss(logits.float(), shown[1])
+        return losses | {"loss": losses["loss"] + phase.alike * loss, "alike_iou": iou}
 
     def _score(self, answers: list[Answer], targets: Tensor, phase: Phase) -> tuple[Losses, Tensor]:
         """Mean losses of all answers, with the IoU of the unprompted ones; and the IoU of the first answer."""
@@ -78,7 +109,7 @@ class Lessons(nn.Module):
             scored = [
                 segmentation_loss(
                     a.decoded.masks, a.decoded.iou, a.decoded.object_score, targets[:, a.time], phase.losses,
-                    self.loss_side,
+                    self.loss_side, may_be_absent=not a.prompted,
                 )
                 for a in answers
             ]  # fmt: skip

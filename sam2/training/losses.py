@@ -74,13 +74,20 @@ def resize_target(target: Tensor, side: int) -> Tensor:
 
 
 def segmentation_loss(
-    masks: Tensor, iou: Tensor, object_score: Tensor, target: Tensor, weights: LossWeights, side: int
+    masks: Tensor,
+    iou: Tensor,
+    object_score: Tensor,
+    target: Tensor,
+    weights: LossWeights,
+    side: int,
+    may_be_absent: bool = True,
 ) -> MaskLoss:
     """Scores one decoding of N objects.
 
     masks (N, 4, h, w) logits, 0 the single hypothesis and 1..3 the multiple ones; iou (N, 4) in 0..1;
     object_score (N, 1) logit; target (N, S, S) bool, all False where the object is absent; side: the masks are compared
-    at (side, side), h <= side <= S. An absent object teaches presence only.
+    at (side, side), h <= side <= S. An absent object teaches presence only,
+    and nothing unless `may_be_absent`: a prompt for nothing is no lesson.
     """
     masks, iou, object_score = masks.float(), iou.float(), object_score.float()
     present = target.flatten(1).any(1).float()  # (N,)
@@ -92,14 +99,18 @@ def segmentation_loss(
     achieved = mask_iou(masks.detach(), coarse)  # (N, 4)
     rows = torch.arange(len(masks), device=masks.device)
     taught = torch.stack([masks[rows, best], masks[:, 0]], 1)  # (N, 2, h, w)
-    taught = F.interpolate(taught, size=(side, side), mode="bilinear", align_corners=False)
-    fine = resize_target(target, side)[:, None].expand_as(taught)
+    fine = coarse[:, :2]
+    if side != masks.shape[-1]:
+        taught = F.interpolate(taught, size=(side, side), mode="bilinear", align_corners=False)
+        fine = resize_target(target, side)[:, None].expand_as(taught)
     share = constant((1.0, weights.single), masks.device)
     per_object = present[:, None] * share / (count * (1 + weights.single))  # (N, 2) sums to 1
     focal = (focal_loss(taught, fine, weights.focal_alpha) * per_object).sum()
     dice = (dice_loss(taught, fine) * per_object).sum()
     iou_error = ((iou - achieved).abs().mean(1) * present).sum() / count
-    presence = F.binary_cross_entropy_with_logits(object_score[:, 0], present)
+    judged = torch.ones_like(present) if may_be_absent else present
+    presence = F.binary_cross_entropy_with_logits(object_score[:, 0], present, judged, reduction="sum")
+    presence = presence / judged.sum().clamp(min=1)
     total = weights.focal * focal + weights.dice * dice + weights.iou * iou_error + weights.presence * presence
     total = total + weights.others * (cost.mean(1) * present).sum() / count
     chosen = achieved[rows, iou[:, 1:].argmax(1) + 1]

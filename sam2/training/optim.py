@@ -23,6 +23,9 @@ def layer_scale(name: str, num_blocks: int, decay: float) -> float:
     return decay ** (num_blocks - depth)
 
 
+_EMBEDDING = re.compile(r"embed|tpos_enc|_tokens?\.weight$|no_mem|no_obj")  # tables of vectors, not maps between them
+
+
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> list[dict]:
     """Groups by rate and decay, each with `scale` (layer decay) and `is_encoder`.
 
@@ -34,18 +37,61 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) 
         if not parameter.requires_grad:
             continue
         scale = layer_scale(name, max(blocks, default=-1) + 1, layer_decay)
-        decays = parameter.ndim >= 2 and "embed" not in name and "tpos_enc" not in name and "_token" not in name
-        is_encoder = "image_encoder." in name
+        decays = parameter.ndim >= 2 and not _EMBEDDING.search(name)
+        is_encoder, is_matrix = "image_encoder." in name, decays and parameter.ndim == 2
         group = groups.setdefault(
-            (is_encoder, scale, decays),
-            {"params": [], "weight_decay": weight_decay * decays, "scale": scale, "is_encoder": is_encoder},
+            (is_encoder, is_matrix, scale, decays),
+            {
+                "params": [],
+                "weight_decay": weight_decay * decays,
+                "scale": scale,
+                "is_encoder": is_encoder,
+                "is_matrix": is_matrix,
+            },
         )
         group["params"].append(parameter)
     return list(groups.values())
 
 
-def make_optimizer(model: nn.Module, weight_decay: float, layer_decay: float) -> torch.optim.AdamW:
+class MuonAdamW:
+    """Muon for the matrices between layers, AdamW for all else; one `torch.optim.Optimizer` to those who use it.
+
+    muon: Muon's rate relative to AdamW's; at 1 their steps have the same size. Sources: Jordan et al. 2024; the
+    scale of a step from Liu et al. 2025 (arXiv 2502.16982).
+    """
+
+    def __init__(self, groups: list[dict], muon: float):
+        matrices = [group | {"scale": muon * group["scale"]} for group in groups if group["is_matrix"]]
+        others = [group for group in groups if not group["is_matrix"]]
+        self.parts = {
+            "muon": torch.optim.Muon(matrices, lr=0.0, ns_steps=3, adjust_lr_fn="match_rms_adamw"),
+            "adamw": torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.999), fused=True),
+        }
+
+    @property
+    def param_groups(self) -> list[dict]:
+        return [group for part in self.parts.values() for group in part.param_groups]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for part in self.parts.values():
+            part.zero_grad(set_to_none)
+
+    def step(self) -> None:
+        for part in self.parts.values():
+            part.step()
+
+    def state_dict(self) -> dict[str, dict]:
+        return {name: part.state_dict() for name, part in self.parts.items()}
+
+    def load_state_dict(self, state: dict[str, dict]) -> None:
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+
+
+def make_optimizer(model: nn.Module, weight_decay: float, layer_decay: float, muon: float = 0.0):
     groups = parameter_groups(model, weight_decay, layer_decay)
+    if muon:
+        return MuonAdamW(groups, muon)
     fused = next(model.parameters()).is_cuda
     return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), fused=fused)
 

@@ -21,19 +21,28 @@ class Pretext(nn.Module):
         self.scale = nn.Parameter(torch.tensor(2.3))  # log
         self.bias = nn.Parameter(torch.tensor(-3.0))
 
-    def forward(self, features: Features, points: Tensor) -> Tensor:
-        """features of B images, points (B, P, 2) network-input pixels -> mask logits (B, P, 4h, 4w)."""
+    def forward(self, features: Features, points: Tensor, shown: Features | None = None) -> Tensor:
+        """features of B images, points (B, P, 2) network-input pixels -> mask logits (B, P, 4h, 4w).
+
+        The answer is for the same images, or for `shown`, others with the same objects.
+        """
+        asked = self._embed(features)
+        answered = asked if shown is None else self._embed(shown)
+        width = asked.shape[-1]
+        cell = (points / 4).long().clamp(0, width - 1)  # (B, P, 2)
+        index = (cell[..., 1] * width + cell[..., 0])[:, None].expand(-1, asked.shape[1], -1)
+        clicked = asked.flatten(2).gather(2, index)  # (B, dim, P)
+        similarity = torch.einsum("bcp,bchw->bphw", clicked, answered)
+        return similarity * self.scale.exp() + self.bias
+
+    def _embed(self, features: Features) -> Tensor:
+        """(B, dim, 4h, 4w), each vector of length 1."""
         maps = [project(x) for project, x in zip(self.project, features, strict=True)]
         size = maps[0].shape[-2:]
         summed = maps[0]
         for coarse in maps[1:]:
             summed = summed + F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
-        embedding = F.normalize(summed.float(), dim=1)  # (B, dim, 4h, 4w)
-        cell = (points / 4).long().clamp(0, size[0] - 1)  # (B, P, 2)
-        index = (cell[..., 1] * size[1] + cell[..., 0])[:, None].expand(-1, embedding.shape[1], -1)
-        clicked = embedding.flatten(2).gather(2, index)  # (B, dim, P)
-        similarity = torch.einsum("bcp,bchw->bphw", clicked, embedding)
-        return similarity * self.scale.exp() + self.bias
+        return F.normalize(summed.float(), dim=1)
 
 
 def pretext_loss(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -32,6 +32,9 @@ class Difficulty:
     faults: float = 1.0  # scale of noise, blur, uneven light, drift; 0 = a perfect camera
 
 
+GENTLE = Difficulty(objects=(3, 4), look_alike=0.0, small=0.0, fast=0.0, camouflage=0.0, faults=0.4)
+
+
 @dataclass(frozen=True)
 class Camera:
     """Pan and translation of a pinhole camera that keeps looking ahead, and its roll."""

@@ -14,7 +14,7 @@ import numpy as np
 from sam2.training import optics
 from sam2.training.motion import affine
 from sam2.training.painting import cast_shadow, paint
-from sam2.training.scene import BACKGROUND_M, Body, Difficulty, random_scene
+from sam2.training.scene import BACKGROUND_M, GENTLE, Body, Difficulty, random_scene
 
 HELD_OUT_SEED = 1_000_000  # seeds from here on are for evaluation and are never trained on
 _SLIVER = 1.5e-4  # share of the image below which an object counts as not visible, and its mask is left empty
@@ -54,6 +54,11 @@ class World:
         self._scene = random_scene(rng, size_hw, difficulty)
         self._optics = optics.random_optics(rng, size_hw, difficulty.faults)
         self._start = self._busiest_start()
+
+    @classmethod
+    def gentle(cls, seed: int, size_hw: tuple[int, int] = (480, 640)) -> "World":
+        """A friendlier world: three or four objects of a fair size and pace, nothing small, alike or camouflaged."""
+        return cls(seed, size_hw, GENTLE)
 
     @property
     def tags(self) -> tuple[frozenset[str], ...]:

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from sam2.config import find_config
 from sam2.model import SAM2
 from sam2.training import report, state
+from sam2.training.augment import window
 from sam2.training.config import Phase, TrainConfig
 from sam2.training.data import DirectSource, Maker, PooledSource
 from sam2.training.lessons import Lessons
@@ -69,7 +70,7 @@ class Trainer:
         out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
         model_config = find_config(config.model)
-        model_config = replace(model_config, image_size=config.size or model_config.image_size)
+        model_config = replace(model_config, image_size=config.window or config.size or model_config.image_size)
         self.model = SAM2(model_config)
         prepare_from_scratch(self.model)
         side = self.model.image_size // config.loss_stride
@@ -77,11 +78,11 @@ class Trainer:
         self.wrapped: nn.Module = self.lessons
         if team.size > 1:
             self.wrapped = DistributedDataParallel(self.lessons, broadcast_buffers=False, find_unused_parameters=True)
-        self.optimizer = make_optimizer(self.lessons, config.weight_decay, config.layer_decay)
+        self.optimizer = make_optimizer(self.lessons, config.weight_decay, config.layer_decay, config.muon)
         self.average = Average(self.lessons, config.ema)
         self.progress = Progress()
         held_out = np.stack([maker(HELD_OUT_SEED + i)[:CHECKED_FRAMES] for i in range(CHECKED_CLIPS)])
-        self.held_out = torch.from_numpy(held_out).to(device)
+        self.held_out = self._windows(torch.from_numpy(held_out).to(device))
         self.maker = maker
         self.steps_per_s = 0.0
         self.batch_scale = 1.0  # halved where a batch does not fit
@@ -183,7 +184,7 @@ class Trainer:
         torch.manual_seed(int(own.integers(2**62)))
         rate = set_rates(self.optimizer, phase, done, (at.phase_step + 1) / self.config.warmup)
         batch = max(1, round(phase.batch * self.batch_scale))
-        clips = source.sample(own, at.step, batch, phase.frames, phase.max_stride)
+        clips = self._windows(source.sample(own, at.step, batch, phase.frames, phase.max_stride))
         losses = self.wrapped(clips, phase, rng)
         self.optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
@@ -195,6 +196,9 @@ class Trainer:
         losses |= {"grad_norm": norm, "rate": torch.tensor(rate)}
         return {name: value.detach() for name, value in losses.items()}
 
+    def _windows(self, clips: Tensor) -> Tensor:
+        return window(clips, self.config.window) if self.config.window else clips
+
     def _log(self, losses: dict[str, Tensor], bar: tqdm) -> bool:
         """Writes a line; False if the run had to be thrown back because the loss is no number."""
         values = {name: float(value) for name, value in losses.items()}
@@ -204,7 +208,7 @@ class Trainer:
         at, phase = self.progress, self.config.phases[self.progress.phase]
         if self.team.leads:
             row = {"step": at.step, "elapsed_s": round(at.elapsed_s, 1), "phase": at.phase, "kind": phase.kind}
-            names = ("loss", "iou", "focal", "dice", "iou_error", "presence", "grad_norm", "rate")
+            names = ("loss", "iou", "focal", "dice", "iou_error", "presence", "alike_iou", "grad_norm", "rate")
             row |= {name: f"{values.get(name, math.nan):.6g}" for name in names}
             row |= {"steps_per_s": f"{self.steps_per_s:.2f}", "clips_made": at.clips_made}
             report.append_row(self.out / "log.csv", row)
