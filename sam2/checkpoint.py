@@ -5,6 +5,7 @@ Files are untrusted: nothing but tensors is ever unpickled.
 
 import logging
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from zipfile import is_zipfile
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from sam2.config import CONFIGS, ModelConfig, find_config
 from sam2.device import choose_device
-from sam2.errors import BadCheckpoint
+from sam2.errors import BadCheckpoint, BadInput
 from sam2.hugging_face import from_hugging_face, is_hugging_face
 from sam2.model import SAM2
 from sam2.precision import choose_precision
@@ -27,15 +28,24 @@ _PATCH_EMBED = "image_encoder.trunk.patch_embed.proj.weight"
 
 
 def load_model(
-    name: str = "nano", checkpoint: str | Path | None = None, device: str = "auto", precision: str = "auto"
+    name: str = "nano",
+    checkpoint: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    image_size: int | None = None,
+    memory_pooling: int = 1,
 ) -> SAM2:
     """The network with its weights, ready to run on `device` ("auto", "cpu", "cuda", "cuda:1") in `precision` ("auto",
     "fp32", "bf16", "fp16").
 
     `name`: "nano", "tiny", "small", "base_plus", "large" (2.1) or any name `find_config` takes; `checkpoint` None means
-    the packaged or downloaded file. Raises BadInput for a bad name, device or precision, BadCheckpoint for the weights.
+    the packaged or downloaded file. `image_size` (pixels, a multiple of 32; None: the model's own) and `memory_pooling`
+    (2: every 2 x 2 of a memory's tokens count as one) buy speed with accuracy: the network is then no longer the
+    official one. Raises BadInput for a bad name, device, precision, size or pooling, BadCheckpoint for the weights.
     """
-    config = find_config(name)
+    config = _resized(find_config(name), image_size)
+    if memory_pooling not in (1, 2):
+        raise BadInput(f"memory_pooling: expected 1 or 2, got {memory_pooling}")
     place = choose_device(device)
     policy = choose_precision(precision, place)
     state = read_weights(checkpoint or find_weights(config))
@@ -43,9 +53,18 @@ def load_model(
         model = SAM2(config)
     fill(model, state, source=str(checkpoint or config.name), assign=True)
     model.precision = policy
+    for layer in model.memory_attention.layers:
+        layer.cross_attn_image.pooling = memory_pooling
     if config.name == "sam2.1_hiera_nano":
         log.warning("nano is a demonstration model trained on a synthetic world; for real scenes load official weights")
     return model.eval().requires_grad_(False).to(place)
+
+
+def _resized(config: ModelConfig, image_size: int | None) -> ModelConfig:
+    size = config.image_size if image_size is None else image_size
+    if size % 32 or not 64 <= size <= 2048:
+        raise BadInput(f"image_size: expected a multiple of 32 from 64 to 2048, got {image_size}")
+    return replace(config, image_size=size)
 
 
 def load_weights(model: SAM2, path: str | Path) -> None:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from sam2 import linear
-from sam2.attention import average
+from sam2.attention import RotaryAttention, average
 from sam2.hiera import max_pool
 from sam2.layers import in_slices
 
@@ -58,6 +58,34 @@ def test_attention_in_tiles_equals_pytorchs(monkeypatch, onednn, width, num_keys
     q, k, v = torch.randn(2, 3, 300, 32), torch.randn(2, 3, num_keys, 32), torch.randn(2, 3, num_keys, width)
     expected = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
     assert (average(q, k, v) - expected).abs().max() < 1e-6  # measured 2.1e-7; a lost tile changes 1e-1
+
+
+@pytest.mark.parametrize("num_keys", [10, 2500])
+@torch.inference_mode()
+def test_a_key_can_count_as_several(num_keys):
+    q, k, v = torch.randn(1, 1, 300, 32), torch.randn(1, 1, num_keys, 32), torch.randn(1, 1, num_keys, 16)
+    counts = torch.ones(num_keys)
+    counts[:5] = 4
+    four_times = [torch.cat((x[:, :, :5].repeat(1, 1, 3, 1), x), dim=2) for x in (k, v)]
+    expected = F.scaled_dot_product_attention(q, *four_times)
+    assert (average(q, k, v, counts) - expected).abs().max() < 1e-6
+    assert (average(q, k, v) - expected).abs().max() > 1e-3
+
+
+@torch.inference_mode()
+def test_pooling_equals_attention_to_the_means_and_nothing_changes_where_neighbours_are_equal():
+    plain, pooled = RotaryAttention(32, 16), RotaryAttention(32, 16)
+    pooled.pooling = 2
+    pooled.load_state_dict(plain.state_dict())
+    q, pointers = torch.randn(1, 64, 32), torch.randn(1, 4, 16)
+    cells = torch.randn(1, 2, 4, 1, 4, 1, 16).expand(-1, -1, -1, 2, -1, 2, -1)  # each 2 x 2 of two 8 x 8 grids alike
+    memory = torch.cat((cells.flatten(1, 5), pointers), dim=1)
+    for attention in (plain, pooled):  # without turning, which makes even equal neighbours differ
+        attention._rotate_grids = lambda k, table, num_unrotated: k
+    expected = plain(q, memory, memory, num_unrotated=4)
+    assert (pooled(q, memory, memory, num_unrotated=4) - expected).abs().max() < 1e-5
+    pooled.pooling = 4  # means of unlike neighbours
+    assert (pooled(q, memory, memory, num_unrotated=4) - expected).abs().max() > 1e-3
 
 
 @torch.inference_mode()
