@@ -13,7 +13,7 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_n
 from sensor_msgs.msg import CompressedImage, Image
 
 from sam2_ros import image_in
-from sam2_ros.health import Counters
+from sam2_ros.counters import Counters
 from sam2_ros.mailbox import Arrival, Mailbox
 from sam2_ros.params import Settings
 from sam2_ros.prompt_in import stamp_ns
@@ -77,14 +77,9 @@ class Camera:
         self._counters.incompatible_qos = ""
 
     def _wanted_reliability(self) -> ReliabilityPolicy:
-        """Best effort hears everybody but loses large images; reliable hears reliable publishers only."""
         topic = self._subscription.topic_name if self._subscription else self._node.resolve_topic_name(self._topic)
-        offered = [info.qos_profile.reliability for info in self._node.get_publishers_info_by_topic(topic)]
-        self._counters.publishers = len(offered)
-        if self._settings.image_reliability != "auto":
-            return ReliabilityPolicy[self._settings.image_reliability.upper()]
-        reliable = offered and all(policy == ReliabilityPolicy.RELIABLE for policy in offered)
-        return ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+        self._counters.publishers = self._node.count_publishers(topic)
+        return matching_reliability(self._node, topic, self._settings.image_reliability)
 
     def _on_image(self, msg) -> None:
         now_ns = time.monotonic_ns()
@@ -126,3 +121,15 @@ class Camera:
 
     def _on_lost(self, event) -> None:
         self._counters.lost_on_the_way += event.total_count_change
+
+
+def matching_reliability(node: LifecycleNode, topic: str, asked: str) -> ReliabilityPolicy:
+    """Best effort hears everybody but loses large images; reliable hears reliable publishers only.
+
+    asked: "reliable", "best_effort", or "auto" = reliable if every publisher is.
+    """
+    if asked != "auto":
+        return ReliabilityPolicy[asked.upper()]
+    offered = [info.qos_profile.reliability for info in node.get_publishers_info_by_topic(topic)]
+    reliable = offered and all(policy == ReliabilityPolicy.RELIABLE for policy in offered)
+    return ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT

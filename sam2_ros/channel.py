@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from sam2_ros import health
 from sam2_ros.camera import Camera
+from sam2_ros.counters import Counters
+from sam2_ros.depth_camera import DepthCamera
+from sam2_ros.depth_out import DepthOut
 from sam2_ros.doors import Doors
-from sam2_ros.health import Counters, Situation
+from sam2_ros.health import Situation
 from sam2_ros.lane import Lane
 from sam2_ros.mailbox import Code, Mailbox
-from sam2_ros.track_out import Outputs
+from sam2_ros.outputs import Outputs
 
 if TYPE_CHECKING:
     from sam2_ros.node import TrackNode
@@ -36,6 +39,10 @@ class Channel:
         self.mailbox: Mailbox | None = None
         self.outputs: Outputs | None = None
         self.camera = Camera(node, self.input("image"), node.settings, self.counters, lambda: self.enabled)
+        self.depth: DepthCamera | None = None
+        if node.settings.depth_enabled:
+            topics = self.input("depth/image"), self.input("camera_info")
+            self.depth = DepthCamera(node, topics, node.settings, self.counters, self._on_depth)
         self.doors = Doors(self)
 
     def input(self, topic: str) -> str:
@@ -47,16 +54,23 @@ class Channel:
     def configure(self, bell: threading.Condition) -> Lane:
         """What the worker needs of this camera. bell: that of all mailboxes."""
         settings = self.node.settings
-        self.outputs = Outputs(self._create_output, settings)
+        depth = None
+        if self.depth is not None:
+            depth = DepthOut(self._create_output, self.depth, self.counters, self.node.frames.to_target)
+        self.outputs = Outputs(self._create_output, settings, depth)
         self.mailbox = Mailbox(settings.prompt_queue, bell)
-        return Lane(self.mailbox, settings, self.counters, self.outputs.publish, lambda: None, self.node.get_logger())
+        return Lane(self.mailbox, settings, self.counters, self.outputs, self.node.get_logger())
 
     def open(self) -> None:
         self.outputs.open()
+        if self.depth is not None:
+            self.depth.open()
         self.camera.open(self.mailbox)
 
     def close(self) -> None:
         self.camera.close()
+        if self.depth is not None:
+            self.depth.close()
         if self.outputs is not None:
             self.outputs.close()
 
@@ -71,6 +85,8 @@ class Channel:
 
     def tick(self) -> None:
         self.camera.tick()
+        if self.depth is not None:
+            self.depth.tick()
         self.doors.tick()
 
     def statuses(self, situation: Situation) -> list[DiagnosticStatus]:
@@ -84,12 +100,18 @@ class Channel:
             for finding in health.report(self.counters, situation, self.node.settings)
         ]  # fmt: skip
 
-    def _create_output(self, kind, topic: str, depth: int):
+    def _on_depth(self) -> None:
+        """On the executor: a result may have waited for this depth image."""
+        if self.outputs is not None and self.outputs.waits_for_depth:
+            self.mailbox.wake()
+
+    def _create_output(self, kind, topic: str, depth: int, latched: bool = False):
         # A group remembers every entity it ever had, so what comes and goes has one of its own.
         group = MutuallyExclusiveCallbackGroup()
-        return self.node.create_lifecycle_publisher(
-            kind, self.output(topic), QoSProfile(depth=depth), callback_group=group
-        )
+        qos = QoSProfile(depth=depth)
+        if latched:
+            qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
+        return self.node.create_lifecycle_publisher(kind, self.output(topic), qos, callback_group=group)
 
     # What the doors ask.
 

@@ -1,18 +1,16 @@
-"""Counters, and what they mean: a pure function from numbers to sentences, so that silence is always explained.
+"""What the counters mean: a pure function from numbers to sentences, so that silence is always explained.
 
-`Counters` is written by the executor and the worker, `report` reads it. Knows no ROS. Times are nanoseconds of the
-steady clock, so a stopped /clock hides nothing.
+Knows no ROS. Times are nanoseconds of the steady clock, so a stopped /clock hides nothing.
 """
 
-import threading
 import time
-from collections import Counter, deque
-from dataclasses import dataclass, field
+from collections import deque
+from dataclasses import dataclass
 from enum import IntEnum
 
+from sam2_ros.counters import Counters
 from sam2_ros.params import Settings
 
-WINDOW = 100  # images that rates and percentiles are taken over
 PERSISTENT = 30  # late results in a row that make a warning an error
 DEFAULT_SEGMENT_BYTES = 512 * 1024  # of Fast DDS's shared memory; larger best-effort images are mostly lost
 SEGMENT_CURE = (
@@ -39,97 +37,6 @@ class Finding:
     values: dict[str, str]
 
 
-def _recent() -> deque:
-    return deque(maxlen=WINDOW)
-
-
-@dataclass
-class Counters:
-    """Everything that is counted since the node started. Methods may be called from any thread."""
-
-    received: int = 0  # images
-    dropped: int = 0  # replaced by a newer one before they were processed
-    processed: int = 0
-    published: int = 0
-    ignored: int = 0  # while disabled
-    unstamped: int = 0
-    lost_on_the_way: int = 0  # the middleware says so
-    failures_in_a_row: int = 0
-    late_in_a_row: int = 0
-    refused_in_a_row: int = 0
-    objects: int = 0
-    largest_image_bytes: int = 0
-    last_image_ns: int = 0
-    busy_since_ns: int = 0  # 0 = idle
-    last_refusal: str = ""
-    last_failure: str = ""
-    incompatible_qos: str = ""  # the policy that a publisher does not offer
-    topic: str = ""  # subscribed; "" = none
-    reliability: str = ""  # asked for
-    publishers: int = 0
-    refused: Counter = field(default_factory=Counter)  # images, by reason
-    answers: Counter = field(default_factory=Counter)  # requests, by code
-    resets: Counter = field(default_factory=Counter)  # by cause
-    failures: Counter = field(default_factory=Counter)  # by kind
-    arrivals_ns: deque = field(default_factory=_recent)
-    outputs_ns: deque = field(default_factory=_recent)
-    ages_ns: deque = field(default_factory=_recent)  # from an image's arrival to its result
-    steps_ns: deque = field(default_factory=_recent)
-    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def receive_image(self, now_ns: int, size_bytes: int) -> None:
-        with self.lock:
-            self.received += 1
-            self.last_image_ns = now_ns
-            self.incompatible_qos = ""
-            self.arrivals_ns.append(now_ns)
-            self.largest_image_bytes = max(self.largest_image_bytes, size_bytes)
-
-    def refuse_image(self, reason: str, sentence: str) -> int:
-        """How many were refused for this reason so far."""
-        with self.lock:
-            self.refused[reason] += 1
-            self.refused_in_a_row += 1
-            self.last_refusal = sentence
-            return self.refused[reason]
-
-    def count_step(self, took_ns: int, objects: int) -> None:
-        with self.lock:
-            self.processed += 1
-            self.failures_in_a_row = self.refused_in_a_row = 0
-            self.steps_ns.append(took_ns)
-            self.objects = objects
-
-    def count_failed_step(self) -> int:
-        """How many failed in a row."""
-        with self.lock:
-            self.failures_in_a_row += 1
-            return self.failures_in_a_row
-
-    def count_failure(self, kind: str, sentence: str) -> int:
-        """How many of this kind so far."""
-        with self.lock:
-            self.failures[kind] += 1
-            self.last_failure = f"{kind}: {sentence}"
-            return self.failures[kind]
-
-    def count_output(self, arrived_ns: int, now_ns: int, max_age_s: float) -> None:
-        with self.lock:
-            self.published += 1
-            self.outputs_ns.append(now_ns)
-            self.ages_ns.append(now_ns - arrived_ns)
-            self.late_in_a_row = self.late_in_a_row + 1 if now_ns - arrived_ns > max_age_s * 1e9 else 0
-
-    def count_reset(self, cause: str) -> None:
-        with self.lock:
-            self.resets[cause] += 1
-            self.objects = 0
-
-    def count_answer(self, code: str) -> None:
-        with self.lock:
-            self.answers[code] += 1
-
-
 @dataclass(frozen=True)
 class Situation:
     """What the node is, as opposed to what it counted."""
@@ -145,11 +52,14 @@ def report(counters: Counters, situation: Situation, settings: Settings, now_ns:
     """Why something, or nothing, comes out. Pure: the same numbers give the same sentences."""
     now_ns = time.monotonic_ns() if now_ns is None else now_ns
     with counters.lock:
-        return [
+        findings = [
             Finding("images", *_images(counters, situation, settings, now_ns), _image_values(counters, now_ns)),
             Finding("tracking", *_tracking(counters, situation, settings, now_ns), _tracking_values(counters)),
             Finding("requests", *_requests(counters), {code: str(n) for code, n in sorted(counters.answers.items())}),
         ]
+        if settings.depth_enabled:
+            findings.append(Finding("depth", *_depth(counters, situation), _depth_values(counters)))
+        return findings
 
 
 def _images(c: Counters, situation: Situation, settings: Settings, now_ns: int) -> tuple[Level, str]:
@@ -219,6 +129,22 @@ def _requests(c: Counters) -> tuple[Level, str]:
         return Level.WARN, f"{c.answers['INTERNAL']} of {total} requests failed inside the node: {c.last_failure}"
     refused = total - c.answers["OK"]
     return Level.OK, f"{total} answered, {refused} of them refused"
+
+
+def _depth(c: Counters, situation: Situation) -> tuple[Level, str]:
+    if situation.state != "active":
+        return Level.OK, f"the node is {situation.state}"
+    if c.depth_trouble:
+        return Level.WARN, f"{c.depth_trouble}; 2-D results are not touched"
+    if not c.depth_matched:
+        return Level.OK, "nobody wants 3-D results yet"
+    return Level.OK, f"{c.depth_matched} images with depth"
+
+
+def _depth_values(c: Counters) -> dict[str, str]:
+    values = {"received": str(c.depth_received), "images with": str(c.depth_matched)}
+    values["images without"] = str(c.depth_missed)
+    return values | {f"refused: {reason}": str(n) for reason, n in sorted(c.depth_refused.items())}
 
 
 def _image_values(c: Counters, now_ns: int) -> dict[str, str]:

@@ -7,29 +7,30 @@ error that is nobody's input, a lost device is raised. Knows `sam2`'s public nam
 import time
 import traceback
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import sam2
 from sam2_ros import image_in
+from sam2_ros.counters import Counters
 from sam2_ros.desk import Desk
-from sam2_ros.health import Counters
 from sam2_ros.mailbox import Add, Arrival, Code, Mailbox
 from sam2_ros.params import Settings
+
+if TYPE_CHECKING:
+    from sam2_ros.outputs import Outputs
 
 
 class Lane:
     """What one camera has to itself in the worker. `tracker` is given by the worker before anything else happens.
 
-    publish(arrival, frame, tracks): hands on the result for one image. idle(): called after every turn, for what waits
-    for something else than an image. log: has info, warning and error.
+    outputs: what takes the results; see `sam2_ros.outputs.Outputs`. log: has info, warning and error.
     """
 
-    def __init__(
-        self, mailbox: Mailbox, settings: Settings, counters: Counters, publish: Callable, idle: Callable, log
-    ) -> None:
+    def __init__(self, mailbox: Mailbox, settings: Settings, counters: Counters, outputs: "Outputs", log) -> None:
         self.tracker: sam2.Tracker | None = None
         self.mailbox = mailbox
         self.stopping = False
-        self._publish, self._idle = publish, idle
+        self._outputs = outputs
         self._counters, self._log = counters, log
         self._desk = Desk(settings, self._report_failure)
         self._size_hw: tuple[int, int] | None = None  # of the images so far; None = there was none
@@ -63,7 +64,7 @@ class Lane:
     def turn(self, arrival: Arrival | None, frame: sam2.Frame | None) -> None:
         """One image, if there is one, with everything that is due. Raises DeviceLost only."""
         self._guarded("turn", lambda: self._turn(arrival, frame))
-        self._guarded("publish", self._idle)
+        self._guarded("publish", self._outputs.idle)
 
     def _turn(self, arrival: Arrival | None, frame: sam2.Frame | None) -> None:
         try:
@@ -94,6 +95,7 @@ class Lane:
         elif self._size_hw not in (None, size_hw):
             self._forget("image size", f"the image size changed from {self._size_hw} to {size_hw}")
         self._size_hw = size_hw
+        self._outputs.begin(arrival.stamp_ns)
         return sam2.Frame(rgb, arrival.stamp_ns)
 
     def _forget(self, cause: str, sentence: str) -> None:
@@ -140,7 +142,7 @@ class Lane:
         return False, isinstance(error, sam2.OutOfMemory) and in_a_row < self.settings.max_failures
 
     def _hand_on(self, arrival: Arrival, frame: sam2.Frame, tracks: "list[sam2.Track]") -> None:
-        if self._guarded("publish", lambda: self._publish(arrival, frame, tracks)):
+        if self._guarded("publish", lambda: self._outputs.publish(arrival, frame, tracks)):
             self._counters.count_output(arrival.arrived_ns, time.monotonic_ns(), self.settings.max_age_s)
 
     def _guarded(self, what: str, call: Callable[[], None]) -> bool:

@@ -20,7 +20,9 @@ from rclpy.task import Future
 import sam2
 from sam2_ros import params
 from sam2_ros.channel import Channel
+from sam2_ros.frames import Frames
 from sam2_ros.health import Situation
+from sam2_ros.image_in import Refused
 from sam2_ros.mailbox import Code
 from sam2_ros.params import Settings
 from sam2_ros.worker import Phase, Worker
@@ -90,6 +92,7 @@ class TrackNode(LifecycleNode):
         self.settings = params.declare(self, self._on_settings)
         self._make_tracker = make_tracker
         self._worker: Worker | None = None
+        self.frames: Frames | None = None
         self._state, self._since_ns = "unconfigured", time.monotonic_ns()
         self._trouble: tuple[str, str] = ("", "")  # phase and sentence of a worker that had to be let go
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=1))
@@ -108,6 +111,12 @@ class TrackNode(LifecycleNode):
     def on_configure(self, state) -> TransitionCallbackReturn:
         self._trouble = ("", "")
         sam2.find_config(self.settings.model)  # the one mistake that can be told without loading anything
+        try:
+            self.frames = Frames(self, self.settings.depth_target_frame)
+        except Refused as error:
+            self._trouble = ("failed", str(error))
+            self.get_logger().error(str(error))
+            return TransitionCallbackReturn.FAILURE
         bell = threading.Condition()
         lanes = [channel.configure(bell) for channel in self._channels]
         self._worker = Worker(
@@ -189,6 +198,9 @@ class TrackNode(LifecycleNode):
         self._worker = None
         for channel in self._channels:
             channel.let_go()
+        if self.frames is not None:
+            self.frames.close()
+        self.frames = None
         return True
 
     def _enter(self, state: str) -> TransitionCallbackReturn:
@@ -200,7 +212,7 @@ class TrackNode(LifecycleNode):
         if self._worker is not None:
             self._worker.set_settings(settings)
             for channel in self._channels:
-                channel.outputs.settings = settings
+                channel.outputs.take_settings(settings)
 
     def _on_worker_changed(self) -> None:
         """On the executor, some time after the worker's phase changed."""

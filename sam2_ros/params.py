@@ -96,6 +96,22 @@ class Settings:
         5, "Images in a row that the network fails on before all objects are dropped.", span=(1, 1000), live=True
     )
     target: str = _parameter("", "Object shown on ~/target_mask; empty = the one with the lowest label.", live=True)
+    classes: list = _parameter(
+        ("",), "Class names with a fixed value in ~/class_mask, the first 1; other names get the next free values."
+    )
+    depth_enabled: bool = _parameter(False, "Subscribe to depth/image and camera_info and publish what is 3-D.")
+    depth_nearest_m: float = _parameter(
+        0.1, "Depth nearer than this is not used.", span=(0.0, 100.0), unit="m", live=True
+    )
+    depth_farthest_m: float = _parameter(
+        10.0, "Depth farther than this is not used.", span=(0.1, 1000.0), unit="m", live=True
+    )
+    depth_target_frame: str = _parameter(
+        "", "Frame of clouds, poses and markers, by tf2 at the image's stamp; empty = the camera's own."
+    )
+    depth_scene_stride: int = _parameter(
+        2, "Every so many-th row and column goes into ~/scene_cloud.", span=(1, 16), live=True
+    )
     overlay_opacity: float = _parameter(
         0.45, "How strongly masks are painted over the image on ~/overlay.", span=(0.0, 1.0), live=True
     )

@@ -1,37 +1,45 @@
-"""sam2.Track -> messages. Every header is that of the source image, unchanged.
+"""sam2.Track -> messages: pure functions. Every header is that of the source image, unchanged.
 
-Pure functions from tracks to messages; `Outputs` publishes them, each only while somebody subscribes. Knows message
-fields and mask layouts. Does not know where tracks come from.
+Knows message fields and mask layouts. Does not know where tracks come from, nor topics.
 """
 
 import array
-import threading
-from collections.abc import Callable
 
 import cv2
 import numpy as np
-from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
+from sensor_msgs.msg import Image, RegionOfInterest
 
 import sam2
-from sam2_ros.image_out import image_message, jpeg_message, time_message
-from sam2_ros.mailbox import Arrival
+from sam2_ros.cloud_out import point_message, pose_message, size_message
+from sam2_ros.geometry import Surface
+from sam2_ros.image_out import image_message, time_message
 from sam2_ros.msg import Mask, Track, TrackArray, Visibility, VisibilityArray
-from sam2_ros.overlay import Overlay
-from sam2_ros.params import Settings
+
+UNNAMED = "object"  # the class of objects that were prompted without one
 
 
-def track_array(header, tracks: list[sam2.Track]) -> TrackArray:
-    return TrackArray(header=header, tracks=[track_message(track) for track in tracks])
+def track_array(header, tracks: list[sam2.Track], surfaces: dict[str, Surface] | None = None) -> TrackArray:
+    """surfaces: what depth shows, by object id."""
+    seen = surfaces or {}
+    return TrackArray(
+        header=header, tracks=[track_message(track, surface=seen.get(track.object_id)) for track in tracks]
+    )
 
 
-def track_message(track: sam2.Track, with_mask: bool = True) -> Track:
-    """The message; box, centroid and area are zero and the mask is empty unless the object is visible."""
+def track_message(track: sam2.Track, with_mask: bool = True, surface: Surface | None = None) -> Track:
+    """The message; box, centroid and area are zero and the mask is empty unless the object is visible, and what is 3-D
+    is zero unless there is a surface."""
     message = Track(
         object_id=track.object_id, class_name=track.class_name, label=track.label, state=int(track.state),
         object_score=track.object_score, presence=track.presence, predicted_iou=track.predicted_iou,
         last_seen=time_message(track.last_seen_ns), frames_since_seen=track.frames_since_seen,
     )  # fmt: skip
     message.mask.image_height, message.mask.image_width = track.size_hw
+    if surface is not None:
+        message.depth_share = surface.share
+        message.position = point_message(surface.centroid)
+        message.box_pose = pose_message(surface.box.centre, surface.box.rotation)
+        message.box_size = size_message(surface.box.size)
     box = sam2.bounding_box(track.mask) if track.state is sam2.State.VISIBLE else None
     if box is None:
         return message
@@ -84,55 +92,16 @@ def target_mask(header, tracks: list[sam2.Track], size_hw: tuple[int, int], targ
     return image_message(header, pixels, "mono8")
 
 
-class Outputs:
-    """Publishes what came of one image, from the worker's thread. After `close` returns nothing is published.
+def class_mask(header, tracks: list[sam2.Track], size_hw: tuple[int, int], ids: dict[str, int]) -> Image:
+    """mono8: each pixel the id of the class of its object, whichever instance, 0 where there is none.
 
-    create: makes a publisher for (message type, topic after the node's name, depth).
+    ids: by class name; every track's is in it.
     """
+    id_of_label = np.zeros(256, np.uint8)
+    for track in tracks:
+        id_of_label[track.label] = ids[class_of(track)]
+    return image_message(header, id_of_label[sam2.label_mask(tracks, size_hw)], "mono8")
 
-    def __init__(self, create: Callable, settings: Settings) -> None:
-        self.settings = settings  # may be replaced at any time
-        self.newest: tuple = (None, [])  # header and tracks of the newest processed image
-        self._overlay = Overlay()
-        self._gate = threading.Lock()
-        self._open = False
-        self.publishers = {
-            "tracks": create(TrackArray, "tracks", 10),
-            "visibility": create(VisibilityArray, "visibility", 10),
-            "label_mask": create(Image, "label_mask", 2),
-            "target_mask": create(Image, "target_mask", 2),
-            "overlay": create(Image, "overlay", 1),
-            "overlay_jpeg": create(CompressedImage, "overlay/compressed", 1),
-        }
 
-    def open(self) -> None:
-        with self._gate:
-            self._open = True
-
-    def close(self) -> None:
-        with self._gate:
-            self._open = False
-
-    def publish(self, arrival: Arrival, frame: sam2.Frame, tracks: list[sam2.Track]) -> bool:
-        """Everything that has a subscriber; False if closed."""
-        header = arrival.message.header
-        with self._gate:
-            if not self._open:
-                return False
-            self.newest = (header, tracks)
-            self._send("visibility", lambda: visibility_array(header, tracks))
-            self._send("tracks", lambda: track_array(header, tracks))
-            self._send("label_mask", lambda: label_mask(header, tracks, frame.size_hw))
-            self._send("target_mask", lambda: target_mask(header, tracks, frame.size_hw, self.settings.target))
-            if self._wanted("overlay") or self._wanted("overlay_jpeg"):
-                picture = self._overlay.draw(frame.rgb, tracks, self.settings.overlay_opacity)  # (H, W, 3)
-                self._send("overlay", lambda: image_message(header, picture, "rgb8"))
-                self._send("overlay_jpeg", lambda: jpeg_message(header, picture, self.settings.jpeg_quality))
-        return True
-
-    def _wanted(self, name: str) -> bool:
-        return self.publishers[name].get_subscription_count() > 0
-
-    def _send(self, name: str, make: Callable) -> None:
-        if self._wanted(name):
-            self.publishers[name].publish(make())
+def class_of(track: sam2.Track) -> str:
+    return track.class_name or UNNAMED

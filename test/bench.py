@@ -8,7 +8,7 @@ import numpy as np
 from fakes import FakeTracker, image_like
 
 import sam2
-from sam2_ros.health import Counters
+from sam2_ros.counters import Counters
 from sam2_ros.lane import Lane
 from sam2_ros.mailbox import Add, Arrival, Mailbox
 from sam2_ros.params import Settings
@@ -29,7 +29,8 @@ class Bench:
         note = lambda sentence: self.logged.append(sentence)  # noqa: E731
         log = SimpleNamespace(info=note, warning=note, error=note)
         publish = publish or (lambda arrival, frame, tracks: self.outputs.put((arrival, frame, tracks)))
-        lane = Lane(self.mailbox, self.settings, self.counters, publish, lambda: None, log)
+        outputs = SimpleNamespace(publish=publish, begin=lambda stamp_ns: None, idle=lambda: None)
+        lane = Lane(self.mailbox, self.settings, self.counters, outputs, log)
         self.worker = Worker(load or (lambda: self.tracker), [lane], lambda: self.phases.put(self.worker.phase), log)
 
     def __enter__(self):

@@ -14,7 +14,7 @@ from ros_rig import FakeCamera, NodeProcess, click
 from small_stream import small_model
 
 import sam2
-from sam2_ros.health import Counters
+from sam2_ros.counters import Counters
 from sam2_ros.lane import Lane
 from sam2_ros.mailbox import Arrival, Code, Mailbox
 from sam2_ros.msg import TrackArray
@@ -32,10 +32,16 @@ class Cameras:
         self.mailboxes = [Mailbox(4, bell) for _ in range(count)]
         log = SimpleNamespace(info=print, warning=print, error=print)
         self.lanes = [
-            Lane(mailbox, Settings(), Counters(), lambda a, f, t, i=i: self._note(i, f), lambda: None, log)
-            for i, mailbox in enumerate(self.mailboxes)
+            Lane(mailbox, Settings(), Counters(), self._outputs(index), log)
+            for index, mailbox in enumerate(self.mailboxes)
         ]
         self.worker = Worker(lambda: tracker, self.lanes, lambda: None, log)
+
+    def _outputs(self, index):
+        return SimpleNamespace(
+            publish=lambda arrival, frame, tracks: self._note(index, frame), begin=lambda stamp_ns: None,
+            idle=lambda: None,
+        )  # fmt: skip
 
     def _note(self, index, frame):
         with self.done:

@@ -14,10 +14,11 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 import sam2
-from sam2_ros import track_out
+from sam2_ros import image_out, track_out
+from sam2_ros.classes import Classes
 from sam2_ros.mailbox import Arrival
+from sam2_ros.outputs import Outputs
 from sam2_ros.params import Settings
-from sam2_ros.track_out import Outputs
 
 pytestmark = pytest.mark.ros
 SIZE_HW = (48, 64)
@@ -136,7 +137,7 @@ def test_images_of_any_layout_are_copied_row_by_row():
 
 def test_jpeg_has_its_channels_in_place():
     rgb = np.full((32, 32, 3), (200, 30, 90), np.uint8)
-    message = track_out.jpeg_message(header(), rgb, 90)
+    message = image_out.jpeg_message(header(), rgb, 90)
     got = cv2.cvtColor(cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     assert "jpeg" in message.format and np.abs(got.astype(int) - rgb).max() <= 4
 
@@ -154,7 +155,7 @@ class FakePublisher:
 
 @pytest.fixture
 def outputs():
-    made = Outputs(lambda kind, topic, depth: FakePublisher(topic), Settings())
+    made = Outputs(lambda kind, topic, depth, latched=False: FakePublisher(topic), Settings())
     made.open()
     return made
 
@@ -167,8 +168,9 @@ def hand_over(outputs):
 
 
 def test_only_what_somebody_hears_is_made(outputs, monkeypatch):
-    for name in ("track_array", "label_mask", "target_mask", "image_message", "jpeg_message"):
-        monkeypatch.setattr(track_out, name, lambda *_, name=name: pytest.fail(f"{name} was made for nobody"))
+    makers = {track_out: ("track_array", "label_mask", "class_mask", "target_mask"), image_out: ("jpeg_message",)}
+    for module, name in [(module, name) for module, names in makers.items() for name in names]:
+        monkeypatch.setattr(module, name, lambda *_, name=name: pytest.fail(f"{name} was made for nobody"))
     assert hand_over(outputs)
     assert all(publisher.sent.empty() for publisher in outputs.publishers.values())
 
@@ -179,6 +181,7 @@ def test_only_what_somebody_hears_is_made(outputs, monkeypatch):
         ("tracks", "tracks", track_out.TrackArray),
         ("visibility", "visibility", track_out.VisibilityArray),
         ("label_mask", "label_mask", Image),
+        ("class_mask", "class_mask", Image),
         ("target_mask", "target_mask", Image),
         ("overlay", "overlay", Image),
         ("overlay_jpeg", "overlay/compressed", CompressedImage),
@@ -204,6 +207,26 @@ def test_nothing_is_published_after_close(outputs):
 
 def test_the_target_follows_the_settings(outputs):
     outputs.publishers["target_mask"].subscribers = 1
-    outputs.settings = dataclasses.replace(Settings(), target="nobody")
+    outputs.take_settings(dataclasses.replace(Settings(), target="nobody"))
     hand_over(outputs)
     assert not any(outputs.publishers["target_mask"].sent.get_nowait().data)
+
+
+def test_the_class_mask_merges_instances_and_its_values_are_stable():
+    left, right = blob(left=5), blob(left=40)
+    tracks = [track("a", 1, left), track("b", 2, right), track("c", 3, blob(top=30), class_name="")]
+    classes = Classes(["floor", "mug"])
+    assert classes.learn(map(track_out.class_of, tracks)) and not classes.learn(["mug"])
+    assert classes.ids == {"floor": 1, "mug": 2, "object": 3}
+    message = track_out.class_mask(header(), tracks, SIZE_HW, classes.ids)
+    expected = 2 * (left | right) + 3 * blob(top=30)
+    # As the Nav2 semantic layer reads it: uint8 at v * width + u, the step is not looked at.
+    flat = np.frombuffer(message.data, np.uint8)
+    assert all(flat[v * message.width + u] == expected[v, u] for v in range(48) for u in range(64))
+    assert (message.encoding, message.step, message.header) == ("mono8", message.width, header())
+
+
+def test_there_are_254_classes_and_the_rest_shares_the_last():
+    classes = Classes([""])
+    classes.learn(map(str, range(300)))
+    assert classes.ids["0"] == 1 and classes.ids["253"] == classes.ids["299"] == 254

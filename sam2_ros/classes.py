@@ -1,0 +1,25 @@
+"""Class names and their values in the class mask. Knows no messages.
+
+0 is the background and 255 is vision_msgs' "unlabelled", so there is room for 254.
+"""
+
+from collections.abc import Iterable
+
+MAX_CLASSES = 254
+
+
+class Classes:
+    """names: those with a fixed value, the first 1, the next 2; names that turn up later get the next free one."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.ids = {name: number for number, name in enumerate(filter(None, names), start=1)}
+        self._is_new = True
+
+    def learn(self, names: Iterable[str]) -> bool:
+        """Gives every name a value; True if there is something that was not told before. Beyond 254 they share 254."""
+        for name in names:
+            if name not in self.ids:
+                self.ids[name] = min(len(self.ids) + 1, MAX_CLASSES)
+                self._is_new = True
+        is_new, self._is_new = self._is_new, False
+        return is_new

@@ -1,0 +1,122 @@
+"""Everything that one camera's channel counts. Written by the executor and the worker, read by `health.report`.
+
+Knows no ROS. Times are nanoseconds of the steady clock.
+"""
+
+import threading
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+WINDOW = 100  # images that rates and percentiles are taken over
+
+
+def _recent() -> deque:
+    return deque(maxlen=WINDOW)
+
+
+@dataclass
+class Counters:
+    """Everything that is counted since the node started. Methods may be called from any thread."""
+
+    received: int = 0  # images
+    dropped: int = 0  # replaced by a newer one before they were processed
+    processed: int = 0
+    published: int = 0
+    ignored: int = 0  # while disabled
+    unstamped: int = 0
+    lost_on_the_way: int = 0  # the middleware says so
+    failures_in_a_row: int = 0
+    late_in_a_row: int = 0
+    refused_in_a_row: int = 0
+    objects: int = 0
+    largest_image_bytes: int = 0
+    last_image_ns: int = 0
+    busy_since_ns: int = 0  # 0 = idle
+    last_refusal: str = ""
+    last_failure: str = ""
+    incompatible_qos: str = ""  # the policy that a publisher does not offer
+    topic: str = ""  # subscribed; "" = none
+    reliability: str = ""  # asked for
+    publishers: int = 0
+    depth_received: int = 0
+    depth_matched: int = 0  # images with depth
+    depth_missed: int = 0  # images that wanted depth and had none
+    depth_trouble: str = ""  # why the newest had none, or not for all objects; "" = all is well
+    depth_refused: Counter = field(default_factory=Counter)  # depth images and calibrations, by reason
+    refused: Counter = field(default_factory=Counter)  # images, by reason
+    answers: Counter = field(default_factory=Counter)  # requests, by code
+    resets: Counter = field(default_factory=Counter)  # by cause
+    failures: Counter = field(default_factory=Counter)  # by kind
+    arrivals_ns: deque = field(default_factory=_recent)
+    outputs_ns: deque = field(default_factory=_recent)
+    ages_ns: deque = field(default_factory=_recent)  # from an image's arrival to its result
+    steps_ns: deque = field(default_factory=_recent)
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def receive_image(self, now_ns: int, size_bytes: int) -> None:
+        with self.lock:
+            self.received += 1
+            self.last_image_ns = now_ns
+            self.incompatible_qos = ""
+            self.arrivals_ns.append(now_ns)
+            self.largest_image_bytes = max(self.largest_image_bytes, size_bytes)
+
+    def refuse_image(self, reason: str, sentence: str) -> int:
+        """How many were refused for this reason so far."""
+        with self.lock:
+            self.refused[reason] += 1
+            self.refused_in_a_row += 1
+            self.last_refusal = sentence
+            return self.refused[reason]
+
+    def refuse_depth(self, reason: str, sentence: str) -> None:
+        with self.lock:
+            self.depth_refused[reason] += 1
+            self.depth_trouble = sentence
+
+    def match_depth(self, trouble: str) -> None:
+        """An image had its depth. trouble: what it did not suffice for."""
+        with self.lock:
+            self.depth_matched += 1
+            self.depth_trouble = trouble
+
+    def miss_depth(self, sentence: str) -> None:
+        with self.lock:
+            self.depth_missed += 1
+            self.depth_trouble = sentence
+
+    def count_step(self, took_ns: int, objects: int) -> None:
+        with self.lock:
+            self.processed += 1
+            self.failures_in_a_row = self.refused_in_a_row = 0
+            self.steps_ns.append(took_ns)
+            self.objects = objects
+
+    def count_failed_step(self) -> int:
+        """How many failed in a row."""
+        with self.lock:
+            self.failures_in_a_row += 1
+            return self.failures_in_a_row
+
+    def count_failure(self, kind: str, sentence: str) -> int:
+        """How many of this kind so far."""
+        with self.lock:
+            self.failures[kind] += 1
+            self.last_failure = f"{kind}: {sentence}"
+            return self.failures[kind]
+
+    def count_output(self, arrived_ns: int, now_ns: int, max_age_s: float) -> None:
+        with self.lock:
+            self.published += 1
+            self.outputs_ns.append(now_ns)
+            self.ages_ns.append(now_ns - arrived_ns)
+            self.late_in_a_row = self.late_in_a_row + 1 if now_ns - arrived_ns > max_age_s * 1e9 else 0
+
+    def count_reset(self, cause: str) -> None:
+        with self.lock:
+            self.resets[cause] += 1
+            self.objects = 0
+
+    def count_answer(self, code: str) -> None:
+        with self.lock:
+            self.answers[code] += 1

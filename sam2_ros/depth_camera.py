@@ -1,0 +1,95 @@
+"""The subscriptions to depth and calibration. Callbacks run on the executor and cost the same for any image.
+
+Knows topics and QoS. What is wrong is counted by reason and said in the diagnostics; it does not stop the 2-D outputs.
+"""
+
+import time
+from collections.abc import Callable
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image
+
+from sam2_ros import depth_in
+from sam2_ros.camera import matching_reliability
+from sam2_ros.counters import Counters
+from sam2_ros.depth_buffer import DepthBuffer
+from sam2_ros.geometry import Pinhole
+from sam2_ros.image_in import Refused
+from sam2_ros.params import Settings
+from sam2_ros.prompt_in import stamp_ns
+
+
+class DepthCamera:
+    """Subscribed between `open` and `close`.
+
+    topics: of the depth image and of the calibration. arrived: called after each depth image that was kept.
+    """
+
+    def __init__(
+        self, node: LifecycleNode, topics: tuple[str, str], settings: Settings, counters: Counters,
+        arrived: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self.buffer = DepthBuffer(int(settings.clock_jump_s * 1e9))
+        self.pinhole: Pinhole | None = None  # None = no valid calibration yet
+        self._node, self._settings, self._counters, self._arrived = node, settings, counters, arrived
+        self._depth_topic, self._info_topic = topics
+        self._depth = self._info = None
+        self._reliability: ReliabilityPolicy | None = None
+
+    def open(self) -> None:
+        group = MutuallyExclusiveCallbackGroup()  # one of its own: a group remembers every entity it ever had
+        qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self._info = self._node.create_subscription(
+            CameraInfo, self._info_topic, self._on_info, qos, callback_group=group
+        )
+        self._subscribe(self._offered())
+
+    def close(self) -> None:
+        for subscription in filter(None, (self._depth, self._info)):
+            self._node.destroy_subscription(subscription)
+        self._depth = self._info = None
+
+    def tick(self) -> None:
+        """Subscribes anew if the publishers now offer something else."""
+        if self._depth is not None and self._offered() is not self._reliability:
+            self._node.destroy_subscription(self._depth)
+            self._subscribe(self._offered())
+
+    def missing(self) -> str:
+        """What has never come, for people; "" if everything has."""
+        if not self.buffer.newest_ns:
+            return f"no depth image on {self._node.resolve_topic_name(self._depth_topic)}"
+        if self.pinhole is None:
+            return f"no valid calibration on {self._node.resolve_topic_name(self._info_topic)}"
+        return ""
+
+    def _offered(self) -> ReliabilityPolicy:
+        return matching_reliability(self._node, self._node.resolve_topic_name(self._depth_topic), "auto")
+
+    def _subscribe(self, reliability: ReliabilityPolicy) -> None:
+        self._reliability = reliability
+        self._depth = self._node.create_subscription(
+            Image, self._depth_topic, self._on_depth, QoSProfile(depth=5, reliability=reliability),
+            callback_group=MutuallyExclusiveCallbackGroup(),
+        )  # fmt: skip
+
+    def _on_depth(self, msg: Image) -> None:
+        try:
+            depth_in.check_depth(msg, self._settings.max_pixels)
+            verdict = self.buffer.add(stamp_ns(msg.header.stamp), msg, time.monotonic_ns())
+            if not verdict.usable:
+                raise Refused(verdict.value, f"depth image: {verdict.value} stamp")
+        except Refused as error:
+            self._counters.refuse_depth(error.reason, str(error))
+            return
+        self._counters.depth_received += 1
+        self._arrived()
+
+    def _on_info(self, msg: CameraInfo) -> None:
+        try:
+            self.pinhole = depth_in.to_pinhole(msg)
+        except Refused as error:
+            self.pinhole = None
+            self._counters.refuse_depth(error.reason, str(error))

@@ -1,0 +1,151 @@
+"""Tracks and depth -> clouds, poses and the 3-D part of a track. Runs in the worker's thread.
+
+What cannot be made is not made, and the reason is in the diagnostics. Headers are those of the source image; with a
+target frame the clouds, poses and markers are in that one, at the image's stamp.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from geometry_msgs.msg import PoseArray
+from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import Header
+from visualization_msgs.msg import MarkerArray
+
+import sam2
+from sam2_ros import cloud_out, depth_in
+from sam2_ros.counters import Counters
+from sam2_ros.depth_camera import DepthCamera
+from sam2_ros.geometry import OrientedBox, Pinhole, Surface, find_surface, organised_points
+from sam2_ros.image_in import Refused
+from sam2_ros.overlay import colour_of
+from sam2_ros.params import Settings
+from sam2_ros.prompt_in import stamp_ns
+
+RIM_PIXELS = 4  # taken out of the scene around each object: masks are not exact, and depth there is mixed
+
+
+@dataclass(frozen=True)
+class View:
+    """One image with its depth."""
+
+    header: Header
+    rgb: np.ndarray  # (H, W, 3) uint8
+    tracks: list[sam2.Track]
+    depth_m: np.ndarray  # (H, W) float32, NaN where there is none
+    pinhole: Pinhole
+    surfaces: dict[str, Surface]  # by object id, of the visible ones that depth shows
+
+
+class DepthOut:
+    """create: makes a publisher for (message type, topic after the node's name, depth). to_target: gives (rotation,
+    translation, frame id) from the frame of a header at its stamp; raises Refused."""
+
+    def __init__(
+        self, create: Callable, camera: DepthCamera, counters: Counters, to_target: Callable[[Header], tuple]
+    ) -> None:
+        self._camera, self._counters, self._to_target = camera, counters, to_target
+        self.publishers = {
+            "objects_cloud": create(PointCloud2, "objects/cloud", 2),
+            "objects_poses": create(PoseArray, "objects/poses", 10),
+            "objects_markers": create(MarkerArray, "objects/markers", 2),
+            "scene_cloud": create(PointCloud2, "scene_cloud", 2),
+        }
+
+    @property
+    def is_wanted(self) -> bool:
+        return any(publisher.get_subscription_count() > 0 for publisher in self.publishers.values())
+
+    def begin(self, stamp: int) -> None:
+        """The worker has begun with the image of this stamp: its depth must be kept."""
+        self._camera.buffer.want(stamp)
+
+    def may_come(self, header: Header) -> bool:
+        return self._camera.pinhole is not None and self._camera.buffer.may_come(stamp_ns(header.stamp))
+
+    def look(self, header: Header, frame: sam2.Frame, tracks: list[sam2.Track], settings: Settings) -> View | None:
+        """The image with its depth; None, and the reason is noted, if there is none."""
+        try:
+            view = self._view(header, frame, tracks, settings)
+        except Refused as error:
+            self._counters.miss_depth(str(error))
+            return None
+        self._counters.match_depth(self._unseen(view))
+        return view
+
+    def publish(self, view: View, settings: Settings) -> None:
+        """Whatever has a subscriber."""
+        if not self.is_wanted:
+            return
+        try:
+            rotation, translation, frame_id = self._to_target(view.header)
+        except Refused as error:
+            self._counters.miss_depth(str(error))
+            return
+        header = Header(stamp=view.header.stamp, frame_id=frame_id)
+        shown = [(t, view.surfaces[t.object_id]) for t in view.tracks if t.object_id in view.surfaces]
+        boxes = [_moved(surface.box, rotation, translation) for _, surface in shown]
+        named = [(t.object_id, t.label, colour_of(t.label), box) for (t, _), box in zip(shown, boxes, strict=True)]
+        self._send("objects_poses", lambda: cloud_out.pose_array(header, boxes))
+        self._send("objects_markers", lambda: cloud_out.marker_array(header, named))
+        self._send("objects_cloud", lambda: self._objects_cloud(header, view, shown, rotation, translation))
+        self._send("scene_cloud", lambda: self._scene_cloud(header, view, rotation, translation, settings))
+
+    def _view(self, header: Header, frame: sam2.Frame, tracks: list[sam2.Track], settings: Settings) -> View:
+        missing = self._camera.missing()
+        if missing:
+            raise Refused("missing", missing)
+        message, why = self._camera.buffer.find(stamp_ns(header.stamp))
+        pinhole = self._camera.pinhole
+        if message is None:
+            raise Refused("stamp", why)
+        for what, size_hw in (("depth image", (message.height, message.width)), ("camera_info", pinhole.size_hw)):
+            if size_hw != frame.size_hw:
+                raise Refused(
+                    "size", f"the {what} is of {size_hw[1]}x{size_hw[0]} pixels and the image of "
+                    f"{frame.size_hw[1]}x{frame.size_hw[0]}; register depth to the image"
+                )  # fmt: skip
+        depth_m = depth_in.to_metres(message, settings.depth_nearest_m, settings.depth_farthest_m)
+        found = {t.object_id: find_surface(depth_m, t.mask, pinhole) for t in tracks if t.state is sam2.State.VISIBLE}
+        surfaces = {name: surface for name, surface in found.items() if surface is not None}
+        return View(header, frame.rgb, tracks, depth_m, pinhole, surfaces)
+
+    @staticmethod
+    def _unseen(view: View) -> str:
+        visible = [t.object_id for t in view.tracks if t.state is sam2.State.VISIBLE]
+        unseen = [name for name in visible if name not in view.surfaces]
+        return f"too little depth on {', '.join(unseen)}" if unseen else ""
+
+    def _objects_cloud(self, header: Header, view: View, shown: list, rotation, translation) -> PointCloud2:
+        total = sum(len(surface.points) for _, surface in shown)
+        points, at = np.empty(total, cloud_out.OBJECT_POINT), 0
+        for track, surface in shown:
+            part = points[at : at + len(surface.points)]
+            part["x"], part["y"], part["z"] = (surface.points @ rotation.T + translation).T
+            part["rgb"] = cloud_out.pack_rgb(view.rgb[surface.rows, surface.columns])
+            part["label"] = track.label
+            at += len(part)
+        return cloud_out.cloud_message(header, points, is_dense=True)
+
+    def _scene_cloud(self, header: Header, view: View, rotation, translation, settings: Settings) -> PointCloud2:
+        """Organised; NaN where an object is or nothing is measured."""
+        objects = np.zeros(view.depth_m.shape, np.uint8)
+        for track in view.tracks:
+            objects |= track.mask.view(np.uint8)
+        objects = cv2.dilate(objects, np.ones((2 * RIM_PIXELS + 1,) * 2, np.uint8))
+        stride = settings.depth_scene_stride
+        xyz = organised_points(np.where(objects, np.float32(np.nan), view.depth_m), view.pinhole, stride)  # (h, w, 3)
+        points = np.empty(xyz.shape[:2], cloud_out.SCENE_POINT)
+        points["x"], points["y"], points["z"] = np.moveaxis(xyz @ rotation.T + translation, -1, 0)
+        points["rgb"] = cloud_out.pack_rgb(view.rgb[::stride, ::stride])
+        return cloud_out.cloud_message(header, points, is_dense=False)
+
+    def _send(self, name: str, make: Callable) -> None:
+        if self.publishers[name].get_subscription_count() > 0:
+            self.publishers[name].publish(make())
+
+
+def _moved(box: OrientedBox, rotation: np.ndarray, translation: np.ndarray) -> OrientedBox:
+    return replace(box, centre=rotation @ box.centre + translation, rotation=rotation @ box.rotation)

@@ -1,0 +1,131 @@
+"""What is published for each image, each thing only while somebody subscribes, and nothing once the node is inactive.
+
+Knows topics and who makes which message. Does not know where tracks come from.
+"""
+
+import threading
+from collections.abc import Callable
+
+from sensor_msgs.msg import CompressedImage, Image
+
+import sam2
+from sam2_ros import image_out, track_out, vision
+from sam2_ros.classes import Classes
+from sam2_ros.depth_out import DepthOut, View
+from sam2_ros.mailbox import Arrival
+from sam2_ros.msg import TrackArray, VisibilityArray
+from sam2_ros.overlay import Overlay
+from sam2_ros.params import Settings
+
+
+class Outputs:
+    """Publishes what came of one image, from the worker's thread. After `close` returns nothing is published.
+
+    create: makes a publisher for (message type, topic after the node's name, depth, and latched=True for one that
+    hands its last message to late subscribers). depth: makes the 3-D outputs, if there is a depth camera.
+    """
+
+    def __init__(self, create: Callable, settings: Settings, depth: DepthOut | None = None) -> None:
+        self.settings = settings
+        self.target = settings.target  # object id
+        self.newest: tuple = (None, [])  # header and tracks of the newest processed image
+        self._depth = depth
+        self._late: tuple | None = None  # header, frame and tracks whose depth is still on its way
+        self._classes = Classes(settings.classes)
+        self._overlay = Overlay()
+        self._gate = threading.Lock()
+        self._open = False
+        self.publishers = {
+            "tracks": create(TrackArray, "tracks", 10),
+            "visibility": create(VisibilityArray, "visibility", 10),
+            "label_mask": create(Image, "label_mask", 2),
+            "class_mask": create(Image, "class_mask", 2),
+            "target_mask": create(Image, "target_mask", 2),
+            "overlay": create(Image, "overlay", 1),
+            "overlay_jpeg": create(CompressedImage, "overlay/compressed", 1),
+        }
+        if vision.INSTALLED:
+            self.publishers["detections"] = create(vision.Detection2DArray, "detections", 10)
+            self.publishers["label_info"] = create(vision.LabelInfo, "label_info", 1, latched=True)
+        self.publishers |= depth.publishers if depth else {}
+
+    def take_settings(self, settings: Settings) -> None:
+        """At any time. A target chosen by service holds until the parameter is changed."""
+        if settings.target != self.settings.target:
+            self.target = settings.target
+        self.settings = settings
+
+    def open(self) -> None:
+        with self._gate:
+            self._open = True
+
+    def close(self) -> None:
+        with self._gate:
+            self._open = False
+
+    def publish(self, arrival: Arrival, frame: sam2.Frame, tracks: list[sam2.Track]) -> bool:
+        """Everything that has a subscriber; False if closed."""
+        header = arrival.message.header
+        with self._gate:
+            if not self._open:
+                return False
+            self.newest = (header, tracks)
+            self._send("visibility", lambda: track_out.visibility_array(header, tracks))
+            self._send("label_mask", lambda: track_out.label_mask(header, tracks, frame.size_hw))
+            self._send("target_mask", lambda: track_out.target_mask(header, tracks, frame.size_hw, self.target))
+            self._send_classes(header, tracks, frame.size_hw)
+            self._send("detections", lambda: vision.detections(header, tracks))
+            view = self._look(header, frame, tracks)
+            self._send("tracks", lambda: track_out.track_array(header, tracks, view.surfaces if view else None))
+            if view:
+                self._depth.publish(view, self.settings)
+            if self._wanted("overlay") or self._wanted("overlay_jpeg"):
+                picture = self._overlay.draw(frame.rgb, tracks, self.settings.overlay_opacity)  # (H, W, 3)
+                self._send("overlay", lambda: image_out.image_message(header, picture, "rgb8"))
+                self._send("overlay_jpeg", lambda: image_out.jpeg_message(header, picture, self.settings.jpeg_quality))
+        return True
+
+    def begin(self, stamp_ns: int) -> None:
+        """The worker has begun with the image of this stamp."""
+        if self._depth:
+            self._depth.begin(stamp_ns)
+
+    @property
+    def waits_for_depth(self) -> bool:
+        return self._late is not None
+
+    def idle(self) -> None:
+        """Between images: publishes what waited for its depth, if that has come."""
+        late = self._late
+        if late is None or self._depth.may_come(late[0]):
+            return
+        self._late = None
+        with self._gate:
+            view = self._depth.look(*late, self.settings) if self._open else None
+            if view:
+                self._depth.publish(view, self.settings)
+
+    def _look(self, header, frame: sam2.Frame, tracks: list[sam2.Track]) -> View | None:
+        """The image's depth if it has come and is wanted; the 2-D outputs do not wait for it."""
+        late, self._late = self._late, None
+        if self._depth is None or not (self._depth.is_wanted or self._wanted("tracks")):
+            return None
+        if late is not None:  # it did not come; say why
+            self._depth.look(*late, self.settings)
+        if self._depth.may_come(header):
+            self._late = header, frame, tracks
+            return None
+        return self._depth.look(header, frame, tracks, self.settings)
+
+    def _send_classes(self, header, tracks: list[sam2.Track], size_hw: tuple[int, int]) -> None:
+        """The mask and, whenever it has changed, what its values mean, which goes first."""
+        if self._classes.learn(map(track_out.class_of, tracks)) and "label_info" in self.publishers:
+            self.publishers["label_info"].publish(vision.label_info(header, self._classes.ids))
+        self._send("class_mask", lambda: track_out.class_mask(header, tracks, size_hw, self._classes.ids))
+
+    def _wanted(self, name: str) -> bool:
+        return name in self.publishers and self.publishers[name].get_subscription_count() > 0
+
+    def _send(self, name: str, make: Callable) -> None:
+        if self._wanted(name):
+            self.publishers[name].publish(make())

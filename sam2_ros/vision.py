@@ -1,0 +1,67 @@
+"""vision_msgs, where it is installed: detections and class names for tools that speak it. ROS 2's wheels have none.
+
+Knows the fields of vision_msgs 4. Without it nothing here but INSTALLED may be used.
+"""
+
+import numpy as np
+
+import sam2
+from sam2_ros.track_out import class_of
+
+try:
+    from vision_msgs.msg import (
+        BoundingBox2D,
+        Detection2D,
+        Detection2DArray,
+        LabelInfo,
+        ObjectHypothesis,
+        ObjectHypothesisWithPose,
+        Point2D,
+        Pose2D,
+        VisionClass,
+    )
+
+    INSTALLED = True
+except ImportError:
+    INSTALLED = False
+
+
+def detections(header, tracks: list[sam2.Track]) -> "Detection2DArray":
+    """A detection for each visible object: id, class, presence, and the box around its mask."""
+    made = Detection2DArray(header=header)
+    for track in tracks:
+        box = sam2.bounding_box(track.mask) if track.state is sam2.State.VISIBLE else None
+        if box is None:
+            continue
+        x, y, width, height = map(float, box)
+        made.detections.append(
+            Detection2D(
+                header=header, id=track.object_id,
+                bbox=BoundingBox2D(
+                    center=Pose2D(position=Point2D(x=x + width / 2, y=y + height / 2)), size_x=width, size_y=height
+                ),
+                results=[
+                    ObjectHypothesisWithPose(
+                        hypothesis=ObjectHypothesis(class_id=class_of(track), score=track.presence)
+                    )
+                ],
+            )
+        )  # fmt: skip
+    return made
+
+
+def label_info(header, ids: dict[str, int]) -> "LabelInfo":
+    """What the values of the class mask mean."""
+    classes = [VisionClass(class_id=number, class_name=name) for name, number in ids.items()]
+    return LabelInfo(header=header, class_map=classes, threshold=0.5)
+
+
+def read_detections(msg) -> list[tuple[np.ndarray, str, float]]:
+    """(box x0, y0, x1, y1 in pixels, class, score) of every detection; the best hypothesis counts, "" without one."""
+    read = []
+    for detection in msg.detections:
+        best = max((r.hypothesis for r in detection.results), key=lambda h: h.score, default=None)
+        centre, half = detection.bbox.center.position, (detection.bbox.size_x / 2, detection.bbox.size_y / 2)
+        box = np.array([centre.x - half[0], centre.y - half[1], centre.x + half[0], centre.y + half[1]], np.float32)
+        read.append((box, best.class_id if best else "", best.score if best else 1.0))
+    return read

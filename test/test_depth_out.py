@@ -1,0 +1,219 @@
+"""Clouds, poses and tracks with depth: what consumers assume of them, and what happens when depth is late or bad."""
+
+import queue
+import struct
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from ros_rig import NodeProcess, start_tracking
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_msgs.msg import Header
+from test_depth import NOW_NS, SIZE_HW, STEP_NS, depth_message, scene
+from test_track_out import FakePublisher
+
+import sam2
+from sam2_ros import depth_in, frames
+from sam2_ros.counters import Counters
+from sam2_ros.depth_buffer import DepthBuffer
+from sam2_ros.depth_out import DepthOut
+from sam2_ros.frames import Frames, rotation_of
+from sam2_ros.geometry import Pinhole
+from sam2_ros.image_in import Refused
+from sam2_ros.image_out import time_message
+from sam2_ros.mailbox import Arrival
+from sam2_ros.msg import TrackArray
+from sam2_ros.outputs import Outputs
+from sam2_ros.params import Settings
+
+pytestmark = pytest.mark.ros
+SETTINGS = Settings(depth_enabled=True, depth_scene_stride=1)
+
+
+def track_of(mask, name="cup"):
+    return sam2.Track(
+        object_id=name, class_name="", label=7, state=sam2.State.VISIBLE, object_score=5.0, presence=0.99,
+        predicted_iou=0.9, last_seen_ns=NOW_NS, frames_since_seen=0, size_hw=SIZE_HW,
+        low_res_logits=np.where(mask, 4.0, -4.0).astype(np.float32),
+    )  # fmt: skip
+
+
+class Camera:
+    """Where the node would have its subscriptions."""
+
+    def __init__(self):
+        self.buffer, self.pinhole = DepthBuffer(5 * 10**9), Pinhole(50.0, 50.0, 31.5, 23.5, SIZE_HW)
+
+    def missing(self):
+        return "" if self.buffer.newest_ns else "no depth image on depth/image"
+
+
+class Rigged:
+    """Outputs with depth, publishers that note, and one object."""
+
+    def __init__(self, to_target=None):
+        self.camera, self.counters = Camera(), Counters()
+        still = lambda header: (np.eye(3, dtype=np.float32), np.zeros(3, np.float32), header.frame_id)  # noqa: E731
+        create = lambda kind, topic, depth, latched=False: FakePublisher(topic)  # noqa: E731
+        depth = DepthOut(create, self.camera, self.counters, to_target or still)
+        self.outputs = Outputs(create, SETTINGS, depth)
+        self.outputs.open()
+        self.rgb = np.random.default_rng(0).integers(0, 256, (*SIZE_HW, 3), dtype=np.uint8)
+
+    def hear(self, *names):
+        for name in names:
+            self.outputs.publishers[name].subscribers = 1
+
+    def depth(self, metres, stamp_ns=NOW_NS):
+        self.camera.buffer.add(stamp_ns, depth_message(metres, stamp_ns), stamp_ns)
+
+    def image(self, mask, stamp_ns=NOW_NS):
+        header = Header(frame_id="camera_optical", stamp=time_message(stamp_ns))
+        frame = sam2.Frame(self.rgb, stamp_ns)
+        self.outputs.publish(Arrival(Image(header=header), stamp_ns, 0), frame, [track_of(mask)])
+
+    def got(self, name):
+        try:
+            return self.outputs.publishers[name].sent.get_nowait()
+        except queue.Empty:
+            return None
+
+
+def points_of(cloud):
+    """Rows of (x, y, z, rgb, ...) read by the fields' own offsets, as a foreign reader does."""
+    assert not cloud.is_bigendian and len(cloud.data) == cloud.row_step * cloud.height
+    names = {f.name: f for f in cloud.fields}
+    assert [names[n].datatype for n in ("x", "y", "z", "rgb")] == [7, 7, 7, 7]
+    data = bytes(cloud.data)
+    return np.array(
+        [
+            struct.unpack_from("<fff", data, at + names["x"].offset)
+            + struct.unpack_from("<I", data, at + names["rgb"].offset)
+            for at in range(0, len(data), cloud.point_step)
+        ]
+    )
+
+
+def test_the_object_in_3d():
+    rig, (metres, mask) = Rigged(), scene()
+    rig.hear("tracks", "objects_cloud", "objects_poses", "objects_markers", "scene_cloud")
+    rig.depth(metres)
+    rig.image(mask)
+    (track,) = rig.got("tracks").tracks
+    expected = [(29.5 - 31.5) / 50, (19.5 - 23.5) / 50, 1.0]
+    assert track.depth_share == 1.0
+    for point in (track.position, track.box_pose.position, rig.got("objects_poses").poses[0].position):
+        assert [point.x, point.y, point.z] == pytest.approx(expected, abs=1e-5)
+    assert [track.box_size.x, track.box_size.y] == pytest.approx([0.38, 0.38], abs=0.001)
+    cloud = rig.got("objects_cloud")
+    points = points_of(cloud)
+    assert cloud.is_dense and cloud.height == 1 and np.all(points[:, 2] == 1.0)
+    assert cloud.header.frame_id == "camera_optical" and cloud.header.stamp == time_message(NOW_NS)
+    u, v = np.rint(points[:, 0] * 50 + 31.5).astype(int), np.rint(points[:, 1] * 50 + 23.5).astype(int)
+    r, g, b = rig.rgb[v, u].astype(np.int64).T
+    assert mask[v, u].all() and np.array_equal(points[:, 3], (r << 16) + (g << 8) + b)
+    assert {marker.text for marker in rig.got("objects_markers").markers} >= {"cup"}
+
+
+def test_the_scene_without_the_object_is_organised_like_the_image():
+    rig, (metres, mask) = Rigged(), scene()
+    rig.hear("scene_cloud")
+    rig.depth(metres)
+    rig.image(mask)
+    cloud = rig.got("scene_cloud")
+    # As octomap and the Nav2 layer read it: index v * width + u, NaN = nothing.
+    assert (cloud.width, cloud.height, cloud.is_dense) == (64, 48, False) and cloud.row_step == 64 * cloud.point_step
+    z = points_of(cloud)[:, 2].reshape(SIZE_HW)
+    assert np.isnan(z[mask]).all() and np.isnan(z[8, 18]) and z[40, 5] == 2.0 and np.isnan(z[0, :3]).all()
+    assert np.isfinite(z[:5, 3:]).all()
+
+
+def test_without_depth_2d_is_untouched_and_the_reason_is_told():
+    rig, (_, mask) = Rigged(), scene()
+    rig.hear("tracks", "label_mask", "objects_cloud")
+    rig.image(mask)
+    assert rig.got("label_mask") and rig.got("objects_cloud") is None
+    rig.image(mask, NOW_NS + STEP_NS)  # the first one waited in vain
+    assert rig.got("tracks").tracks[0].depth_share == 0.0 and "no depth image" in rig.counters.depth_trouble
+    rig.depth(np.full((24, 32), 1.0), NOW_NS + 2 * STEP_NS)
+    rig.image(mask, NOW_NS + 2 * STEP_NS)
+    assert "32x24" in rig.counters.depth_trouble and "register" in rig.counters.depth_trouble
+    rig.depth(np.full(SIZE_HW, np.nan), NOW_NS + 3 * STEP_NS)
+    rig.image(mask, NOW_NS + 3 * STEP_NS)
+    assert rig.counters.depth_trouble == "too little depth on cup"
+    assert rig.got("objects_cloud").width == 0  # depth there is, points there are none: not silence
+
+
+def test_depth_that_comes_after_the_result_completes_it():
+    rig, (metres, mask) = Rigged(), scene()
+    rig.hear("objects_poses", "tracks")
+    rig.depth(metres, NOW_NS - STEP_NS)
+    rig.image(mask)
+    assert rig.got("tracks") and rig.got("objects_poses") is None and rig.outputs.waits_for_depth
+    rig.outputs.idle()
+    assert rig.got("objects_poses") is None
+    rig.depth(metres)
+    rig.outputs.idle()
+    poses = rig.got("objects_poses")
+    assert poses.header.stamp == time_message(NOW_NS) and len(poses.poses) == 1
+    rig.outputs.idle()
+    assert rig.got("objects_poses") is None and not rig.outputs.waits_for_depth
+
+
+def test_nobody_listening_costs_nothing(monkeypatch):
+    rig, (metres, mask) = Rigged(), scene()
+    monkeypatch.setattr(depth_in, "to_metres", lambda *_: pytest.fail("depth was looked at for nobody"))
+    rig.depth(metres)
+    rig.image(mask)
+
+
+def test_a_target_frame_moves_what_is_3d_and_names_itself():
+    turn = rotation_of((-0.5, 0.5, -0.5, 0.5))  # optical to body: z forward becomes x forward (REP 103)
+    rig, (metres, mask) = Rigged(lambda header: (turn, np.array([0, 0, 1.5], np.float32), "base_link")), scene()
+    rig.hear("objects_cloud", "objects_poses", "tracks")
+    rig.depth(metres)
+    rig.image(mask)
+    pose = rig.got("objects_poses")
+    at = pose.poses[0].position
+    assert pose.header.frame_id == "base_link" and pose.header.stamp == time_message(NOW_NS)
+    assert [at.x, at.y, at.z] == pytest.approx([1.0, 0.04, 1.58], abs=1e-5)
+    assert np.all(points_of(rig.got("objects_cloud"))[:, 0] == 1.0)
+    assert rig.got("tracks").tracks[0].position.z == 1.0  # a track stays in the frame of its header
+
+
+def test_a_target_frame_without_tf2_is_refused_by_name(monkeypatch):
+    monkeypatch.setattr(frames, "tf2_ros", None)
+    with pytest.raises(Refused, match="depth.target_frame is 'base_link'.*tf2_ros is not installed"):
+        Frames(None, "base_link")
+    rotation, translation, frame_id = Frames(None, "").to_target(Header(frame_id="camera_optical"))
+    assert np.array_equal(rotation, np.eye(3)) and not translation.any() and frame_id == "camera_optical"
+
+
+def test_the_node_with_depth(rig):
+    """Best-effort depth and reliable images through real DDS; what is heard is of the exact stamp."""
+    with NodeProcess(parameters={"depth.enabled": True}) as node:
+        camera, said = rig.camera(), rig.diagnostics()
+        number = start_tracking(rig, camera, "cup")
+        depth = rig.node.create_publisher(Image, "depth/image", 5)
+        info = rig.node.create_publisher(CameraInfo, "camera_info", 5)
+        tracks, clouds = rig.collect(TrackArray, "/sam2/tracks"), rig.collect(PointCloud2, "/sam2/objects/cloud")
+        number = camera.publish_until(lambda: tracks, first=number)
+        assert tracks[-1].tracks[0].depth_share == 0.0
+        said.clear()
+        rig.until(lambda: any("no depth image on /depth/image" in s.message for m in said for s in m.status))
+        publish = camera.publish
+
+        def publish_all(n, **kwargs):
+            msg = publish(n, **kwargs)
+            metres = depth_message(np.full(SIZE_HW, 1.5))
+            metres.header = msg.header
+            info.publish(CameraInfo(header=msg.header, width=64, height=48, k=[50.0, 0, 31.5, 0, 50, 23.5, 0, 0, 1]))
+            depth.publish(metres)
+
+        camera.publish = publish_all
+        camera.publish_until(lambda: clouds and tracks[-1].tracks[0].depth_share == 1.0, first=number)
+        assert tracks[-1].tracks[0].position.z == pytest.approx(1.5)
+        assert clouds[-1].header.frame_id == "camera_optical" and clouds[-1].width > 20
+        node.end()
