@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from sam2.given_prompt import GivenPrompt
+from sam2.graphs import CudaGraph, Replayed
 from sam2.history import Moment
 from sam2.limits import Limits
 from sam2.masks import fill_small_holes
-from sam2.memory_store import MemoryStore, Writing
+from sam2.memory_store import MemoryStore, Reading, Writing
 from sam2.model import SAM2, Features, Segmentation, is_ambiguous
 from sam2.preprocess import as_pixels, to_model_input, to_model_input_on_device
 from sam2.tracked_object import TrackedObject
@@ -40,10 +41,15 @@ class FrameStep:
         self._model = model
         self._fill_hole_area = fill_hole_area
         self.store = MemoryStore(model, limits)
+        capture = CudaGraph if model.device.type == "cuda" else None
+        self._encode = Replayed(model.encode_image, capture)
+        self._look = Replayed(lambda stride16: (model.look(stride16),), capture)
+        self._advance = Replayed(self._track_and_remember, capture)
+        self._capacity = self.store.capacity
 
     def encode(self, images: Sequence[np.ndarray]) -> Features:
         """Checked images (H, W, 3) uint8, each of its own size -> features of them as a batch."""
-        return self._model.encode_image(torch.cat([self._to_input(rgb) for rgb in images]))
+        return Features(*self._encode(torch.cat([self._to_input(rgb) for rgb in images])))
 
     def _to_input(self, rgb: np.ndarray) -> Tensor:
         """(1, 3, S, S) on the model's device."""
@@ -55,17 +61,27 @@ class FrameStep:
 
     def look(self, moment: Moment) -> Tensor:
         """(1, hw, C): the work on an image that all objects tracked in it share."""
-        return self._model.look(moment.features.stride16)
+        return self._look(moment.features.stride16)[0]
 
     def track(self, objects: Sequence[TrackedObject], moment: Moment, looked: Tensor) -> Answer:
         """Objects whose recalls for this frame have one shape: attend, decode, remember. `looked`: from `look`."""
         rows = [obj.row for obj in objects]
         reading = self.store.reading(rows, [obj.bank.recall(moment.index) for obj in objects])
         writing = self.store.writing(rows, [obj.bank.slots(moment.index, is_prompted=False) for obj in objects])
+        if self._capacity != self.store.capacity:
+            self._capacity = self.store.capacity
+            self._advance.forget()
+        logits, *rest = self._advance(*moment.features, looked, *reading, *writing)
+        return Answer(self._fill_holes(logits), *rest)
+
+    def _track_and_remember(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """`track` on the device: features, looked, reading and writing -> an answer whose holes are not filled."""
+        features, looked = Features(*tensors[:3]), tensors[3]
+        reading, writing = Reading(*tensors[4:9]), Writing(*tensors[9:])
         pixels = self._model.attend(looked, *self.store.gather(reading))
-        answer = self._model.select(self._model.decode(moment.features, pixels), multimask=True)
-        is_finite = self._remember(moment.features, writing, answer, from_prompt=False)
-        return Answer(self._fill_holes(answer.low_res_logits), answer.iou, answer.object_score, is_finite)
+        answer = self._model.select(self._model.decode(features, pixels), multimask=True)
+        is_finite = self._remember(features, writing, answer, from_prompt=False)
+        return answer.low_res_logits, answer.iou, answer.object_score, is_finite
 
     def tell(
         self, obj: TrackedObject, given: GivenPrompt, moment: Moment, previous: Tensor | None, is_prompted: bool

@@ -45,6 +45,11 @@ class MemoryStore:
         self._free_rows: list[int] = []
         self._allocate(0)
 
+    @property
+    def capacity(self) -> int:
+        """Rows there are. When it changes, the tensors are others."""
+        return self._spatial.shape[0]
+
     def take_row(self) -> int:
         if not self._free_rows:
             self._allocate(min(max(1, 2 * self._spatial.shape[0]), self._limits.max_objects))

@@ -1,0 +1,100 @@
+"""Functions of tensors whose runs are captured and replayed: on a GPU, launching a small kernel costs more than running
+it. Knows nothing about what they compute.
+
+Not yet measured on a GPU. So a graph proves itself before it is used; whatever goes wrong leaves the plain function.
+"""
+
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger("sam2")
+
+# Capturing costs as much as some ten runs. While an object's memory fills, its shapes come once and not again.
+TIMES_SEEN, AMONG = 8, 32
+GRAPHS_KEPT = 8  # each holds its intermediate tensors
+
+Function = Callable[..., tuple[Tensor, ...]]
+Shapes = tuple[torch.Size, ...]
+
+
+class CudaGraph:
+    """One captured run, on its own copies of the inputs.
+
+    The function may write to tensors of its own if it does the same when repeated. Raises RuntimeError if it cannot be
+    captured or if its replay gives another result.
+    """
+
+    def __init__(self, function: Function, inputs: tuple[Tensor, ...]):
+        self._inputs = [x.clone() for x in inputs]
+        # A graph must not hold on to weights that autocast converted for somebody else and will free.
+        dtype, enabled = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
+        with torch.cuda.device(inputs[0].device), torch.autocast("cuda", dtype, enabled, cache_enabled=False):
+            expected = self._warm_up(function)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+                self._outputs = function(*self._inputs)
+        replayed = self(inputs)
+        if not all(
+            torch.allclose(a.float(), b.float(), equal_nan=True) for a, b in zip(expected, replayed, strict=True)
+        ):
+            raise RuntimeError("a replayed CUDA graph gave another result")
+
+    def __call__(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The outputs for inputs of the captured shapes, in tensors of their own."""
+        for mine, given in zip(self._inputs, inputs, strict=True):
+            mine.copy_(given)
+        self._graph.replay()
+        return tuple(x.clone() for x in self._outputs)
+
+    def _warm_up(self, function: Function) -> tuple[Tensor, ...]:
+        """Libraries allocate and choose kernels in their first runs, which a capture does not allow."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(2):
+                outputs = function(*self._inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        return outputs
+
+
+class Replayed:
+    """`function`, replayed for shapes that were `TIMES_SEEN` among the last `AMONG`; `GRAPHS_KEPT` shapes are kept.
+
+    capture: makes a graph of (function, inputs); None runs the function itself, always.
+    """
+
+    def __init__(self, function: Function, capture: Callable[[Function, tuple[Tensor, ...]], Callable] | None):
+        self._function, self._capture = function, capture
+        self._graphs: OrderedDict[Shapes, Callable] = OrderedDict()
+        self._recent: deque[Shapes] = deque(maxlen=AMONG)
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        shapes = tuple(x.shape for x in inputs)
+        if shapes not in self._graphs:
+            self._recent.append(shapes)
+            is_usual = self._recent.count(shapes) >= TIMES_SEEN
+            if self._capture is None or not is_usual or not self._add(shapes, inputs):
+                return self._function(*inputs)
+        self._graphs.move_to_end(shapes)
+        return self._graphs[shapes](inputs)
+
+    def forget(self) -> None:
+        """Drops all graphs: tensors that the function uses have been replaced."""
+        self._graphs.clear()
+        self._recent.clear()
+
+    def _add(self, shapes: Shapes, inputs: tuple[Tensor, ...]) -> bool:
+        try:
+            self._graphs[shapes] = self._capture(self._function, inputs)
+        except RuntimeError as error:
+            log.warning("CUDA graphs are not used: %s", str(error).splitlines()[0])
+            self._capture = None
+            self._graphs.clear()
+            return False
+        if len(self._graphs) > GRAPHS_KEPT:
+            self._graphs.popitem(last=False)
+        return True

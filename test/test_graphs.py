@@ -1,0 +1,125 @@
+"""Captured steps: what is replayed, when, and that nothing leaks between runs.
+
+The bookkeeping runs anywhere, with a graph made of plain calls on tensors that are kept, as a CUDA graph keeps them;
+the CUDA graph itself needs a GPU.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from sam2 import Frame, Limits, Prompt, Tracker, frame_step, graphs, load_model
+from sam2.graphs import AMONG, GRAPHS_KEPT, TIMES_SEEN, CudaGraph, Replayed
+
+
+class PlainGraph:
+    """Like a CUDA graph: own inputs, and outputs that the next replay overwrites."""
+
+    made = 0
+
+    def __init__(self, function, inputs):
+        type(self).made += 1
+        self._function, self._inputs = function, [x.clone() for x in inputs]
+        self._outputs = [x.clone() for x in function(*self._inputs)]
+
+    def __call__(self, inputs):
+        for mine, given in zip(self._inputs, inputs, strict=True):
+            mine.copy_(given)
+        for mine, given in zip(self._outputs, self._function(*self._inputs), strict=True):
+            mine.copy_(given)
+        return tuple(x.clone() for x in self._outputs)
+
+
+@pytest.fixture(autouse=True)
+def count_anew():
+    PlainGraph.made = 0
+
+
+def double(x):
+    return (x * 2,)
+
+
+def test_a_shape_is_captured_when_it_has_come_often_enough_of_late():
+    step = Replayed(double, PlainGraph)
+    for _ in range(TIMES_SEEN):
+        for size in range(10, 10 + AMONG // (TIMES_SEEN - 1) + 1):
+            assert torch.equal(step(torch.ones(size))[0], torch.full((size,), 2.0))
+    assert PlainGraph.made == 0, "shapes that come so seldom are not worth a graph"
+    for number in range(TIMES_SEEN + 2):
+        assert step(torch.full((2,), float(number)))[0].tolist() == [2.0 * number] * 2
+        assert PlainGraph.made == (number + 1 >= TIMES_SEEN)
+
+
+def test_an_answer_is_not_overwritten_by_the_next():
+    step = Replayed(double, PlainGraph)
+    answers = [step(torch.full((2,), float(number)))[0] for number in range(2 * TIMES_SEEN)]
+    assert [a[0].item() for a in answers] == [2.0 * number for number in range(2 * TIMES_SEEN)]
+
+
+def test_graphs_are_bounded_and_the_longest_unused_goes():
+    step = Replayed(double, PlainGraph)
+
+    def come(size):
+        for _ in range(TIMES_SEEN):
+            step(torch.ones(size))
+
+    for size in range(1, GRAPHS_KEPT + 1):
+        come(size)
+    come(1)  # used again
+    come(GRAPHS_KEPT + 1)
+    made = PlainGraph.made
+    come(1)
+    assert PlainGraph.made == made and len(step._graphs) == GRAPHS_KEPT
+    come(2)
+    assert PlainGraph.made == made + 1
+
+
+def test_what_cannot_be_captured_runs_plainly_ever_after_and_says_so_once(caplog):
+    def refuse(function, inputs):
+        PlainGraph.made += 1
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    step = Replayed(double, refuse)
+    for number in range(2 * TIMES_SEEN):
+        assert step(torch.full((1,), float(number)))[0].item() == 2.0 * number
+    assert PlainGraph.made == 1
+    assert [r.message for r in caplog.records] == [
+        "CUDA graphs are not used: operation not permitted when stream is capturing"
+    ]
+
+
+def play(frames: int) -> list:
+    """A stream in which objects come, so that the memory's buffers grow and are replaced, and go."""
+    limits = Limits(history_frames=2, recent_memories=2, pointers=3)  # soon full: then shapes stay
+    tracker = Tracker(load_model("nano", device="cpu"), limits, batched=True)
+    rng, got = np.random.default_rng(0), []
+    for index in range(frames):
+        prompts = [Prompt(f"{index}", box_xyxy=np.array([10, 10, 40, 30], np.float32))] if index in (0, 14, 16) else []
+        if index == 32:
+            tracker.remove("14")
+        rgb = rng.integers(0, 255, (48, 64, 3), np.uint8)
+        got += [(t.object_id, t.object_score, t.low_res_logits) for t in tracker.step(Frame(rgb, index + 1), prompts)]
+    return got
+
+
+def test_a_stream_through_graphs_is_bit_for_bit_the_stream(monkeypatch):
+    expected = play(44)
+    original = frame_step.Replayed
+    monkeypatch.setattr(frame_step, "Replayed", lambda function, capture: original(function, PlainGraph))
+    got = play(44)
+    assert PlainGraph.made == 5, "encoding, looking, and tracking one, three and then two objects"
+    for one, other in zip(expected, got, strict=True):
+        assert one[:2] == other[:2] and np.array_equal(one[2], other[2])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_cuda_graph_replays_what_it_captured(monkeypatch):
+    monkeypatch.setattr(graphs, "TIMES_SEEN", 1)
+    with torch.inference_mode():
+        weight = torch.randn(64, 64, device="cuda")
+        step = Replayed(lambda x: (x @ weight,), CudaGraph)
+        for _ in range(3):
+            x = torch.randn(8, 64, device="cuda")
+            assert torch.allclose(step(x)[0], x @ weight, atol=1e-5)
+        assert step._graphs
