@@ -12,6 +12,7 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from sam2_ros import health
+from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.camera import Camera
 from sam2_ros.counters import Counters
 from sam2_ros.depth_camera import DepthCamera
@@ -37,6 +38,7 @@ class Channel:
         self.counters = Counters()
         self.enabled = True
         self.mailbox: Mailbox | None = None
+        self.auto: AutoPrompt | None = None
         self.outputs: Outputs | None = None
         self.camera = Camera(node, self.input("image"), node.settings, self.counters, lambda: self.enabled)
         self.depth: DepthCamera | None = None
@@ -59,7 +61,8 @@ class Channel:
             depth = DepthOut(self._create_output, self.depth, self.counters, self.node.frames.to_target)
         self.outputs = Outputs(self._create_output, settings, depth)
         self.mailbox = Mailbox(settings.prompt_queue, bell)
-        return Lane(self.mailbox, settings, self.counters, self.outputs, self.node.get_logger())
+        self.auto = AutoPrompt(settings, self.counters, self.doors.answer_detector)
+        return Lane(self.mailbox, settings, self.counters, self.outputs, self.auto, self.node.get_logger())
 
     def open(self) -> None:
         self.outputs.open()
@@ -76,7 +79,7 @@ class Channel:
 
     def let_go(self) -> None:
         """Of what `configure` made; the worker has ended."""
-        self.mailbox = None
+        self.mailbox = self.auto = None
         if self.outputs is not None:
             self.outputs.close()
             for publisher in self.outputs.publishers.values():

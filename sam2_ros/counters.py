@@ -44,6 +44,7 @@ class Counters:
     depth_trouble: str = ""  # why the newest had none, or not for all objects; "" = all is well
     depth_refused: Counter = field(default_factory=Counter)  # depth images and calibrations, by reason
     refused: Counter = field(default_factory=Counter)  # images, by reason
+    detections: Counter = field(default_factory=Counter)  # of a detector, by what became of them
     answers: Counter = field(default_factory=Counter)  # requests, by code
     resets: Counter = field(default_factory=Counter)  # by cause
     failures: Counter = field(default_factory=Counter)  # by kind
@@ -111,6 +112,11 @@ class Counters:
             self.outputs_ns.append(now_ns)
             self.ages_ns.append(now_ns - arrived_ns)
             self.late_in_a_row = self.late_in_a_row + 1 if now_ns - arrived_ns > max_age_s * 1e9 else 0
+
+    def count_detections(self, what: str, number: int) -> None:
+        if number:
+            with self.lock:
+                self.detections[what] += int(number)
 
     def count_reset(self, cause: str) -> None:
         with self.lock:

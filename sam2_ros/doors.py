@@ -16,11 +16,12 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 
 import sam2
-from sam2_ros import prompt_in
+from sam2_ros import prompt_in, vision
+from sam2_ros.hand_off import Detection
 from sam2_ros.image_in import Refused
 from sam2_ros.mailbox import Add, Answer, Code, Remove, Request, Reset
 from sam2_ros.msg import Prompt, PromptResult
-from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects
+from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects, SetTarget
 from sam2_ros.track_out import track_message
 
 if TYPE_CHECKING:
@@ -44,10 +45,14 @@ class Doors:
             (Point, "click_point", self._on_click_point),
         ):
             node.create_subscription(kind, channel.output(topic), callback, QoSProfile(depth=10), callback_group=group)
+        if vision.INSTALLED:
+            topic, qos = channel.output("prompt_detections"), QoSProfile(depth=10)
+            node.create_subscription(vision.Detection2DArray, topic, self._on_detections, qos, callback_group=group)
         for kind, name, callback in (
             (AddObjects, "add_objects", self._add_objects),
             (RemoveObjects, "remove_objects", self._remove_objects),
             (ListObjects, "list_objects", self._list_objects),
+            (SetTarget, "set_target", self._set_target),
             (Trigger, "reset", self._reset),
             (SetBool, "enable", self._enable),
         ):
@@ -78,6 +83,20 @@ class Doors:
 
     def _on_click_point(self, msg: Point) -> None:
         self._add([(Header(), "", lambda: prompt_in.from_click(msg.x, msg.y))], lambda answer: None)
+
+    def _on_detections(self, msg) -> None:
+        if self._channel.closed(adding=True):
+            self._channel.counters.count_detections("while closed", len(msg.detections))
+            return
+        detections = [Detection(*values) for values in vision.read_detections(msg)]
+        self._channel.auto.post(prompt_in.stamp_ns(msg.header.stamp), detections)
+        self._channel.mailbox.wake()
+
+    def answer_detector(self, object_id: str | None, answer: Answer) -> None:
+        """Called by the worker. object_id: prompted, "" = a new object, None = objects were removed."""
+        self._channel.counters.count_answer(answer.code.name)
+        if object_id is not None:
+            self._publish_results([(Header(), object_id, None)], answer)
 
     def _read(self, msg: Prompt) -> sam2.Prompt:
         prompt_in.check_frame(msg.header.frame_id, self._channel.camera.frame_id)
@@ -155,6 +174,17 @@ class Doors:
         header, tracks = self._channel.newest
         response.header = header or Header()
         response.objects = [track_message(track, with_mask=False) for track in tracks]
+
+    async def _set_target(self, request, response) -> None:
+        closed = self._channel.closed(adding=False)
+        known = [track.object_id for track in self._channel.newest[1]]
+        if closed:
+            response.code, response.sentence = int(closed[0]), closed[1]
+        elif request.object_id and request.object_id not in known:
+            response.code = int(Code.UNKNOWN_OBJECT)
+            response.sentence = f"not tracked: {request.object_id!r}; tracked: {', '.join(known) or 'nothing'}"
+        else:
+            self._channel.outputs.target = request.object_id
 
     async def _reset(self, request, response) -> None:
         answer = await self._post(Reset)

@@ -55,7 +55,7 @@ def report(counters: Counters, situation: Situation, settings: Settings, now_ns:
         findings = [
             Finding("images", *_images(counters, situation, settings, now_ns), _image_values(counters, now_ns)),
             Finding("tracking", *_tracking(counters, situation, settings, now_ns), _tracking_values(counters)),
-            Finding("requests", *_requests(counters), {code: str(n) for code, n in sorted(counters.answers.items())}),
+            Finding("requests", *_requests(counters), _request_values(counters)),
         ]
         if settings.depth_enabled:
             findings.append(Finding("depth", *_depth(counters, situation), _depth_values(counters)))
@@ -160,6 +160,11 @@ def _image_values(c: Counters, now_ns: int) -> dict[str, str]:
         "without stamp": str(c.unstamped),
     }
     return values | {f"refused: {reason}": str(n) for reason, n in sorted(c.refused.items())}
+
+
+def _request_values(c: Counters) -> dict[str, str]:
+    values = {code: str(n) for code, n in sorted(c.answers.items())}
+    return values | {f"detections: {what}": str(n) for what, n in sorted(c.detections.items())}
 
 
 def _tracking_values(c: Counters) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import sam2
 from sam2_ros import image_in
+from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.counters import Counters
 from sam2_ros.desk import Desk
 from sam2_ros.mailbox import Add, Arrival, Code, Mailbox
@@ -23,14 +24,17 @@ if TYPE_CHECKING:
 class Lane:
     """What one camera has to itself in the worker. `tracker` is given by the worker before anything else happens.
 
-    outputs: what takes the results; see `sam2_ros.outputs.Outputs`. log: has info, warning and error.
+    outputs: what takes the results; see `sam2_ros.outputs.Outputs`. auto: a detector's messages. log: has info, warning
+    and error.
     """
 
-    def __init__(self, mailbox: Mailbox, settings: Settings, counters: Counters, outputs: "Outputs", log) -> None:
+    def __init__(
+        self, mailbox: Mailbox, settings: Settings, counters: Counters, outputs: "Outputs", auto: AutoPrompt, log
+    ) -> None:
         self.tracker: sam2.Tracker | None = None
         self.mailbox = mailbox
         self.stopping = False
-        self._outputs = outputs
+        self._outputs, self._auto = outputs, auto
         self._counters, self._log = counters, log
         self._desk = Desk(settings, self._report_failure)
         self._size_hw: tuple[int, int] | None = None  # of the images so far; None = there was none
@@ -68,6 +72,7 @@ class Lane:
 
     def _turn(self, arrival: Arrival | None, frame: sam2.Frame | None) -> None:
         try:
+            self._desk.waiting += self._auto.requests(self._size_hw)
             adds = self._desk.sort_out(self.tracker, frame)
             if frame is not None:
                 tracks = self._step(frame, adds, arrival.message.header)
@@ -103,6 +108,7 @@ class Lane:
         self._counters.count_reset(cause)
         self._log.warning(f"{sentence}: all objects are reset")
         self._desk.forget_images()
+        self._auto.forget()
         self._guarded("reset", self.tracker.reset)
 
     def _step(self, frame: sam2.Frame, adds: list[Add], header) -> "list[sam2.Track] | None":
@@ -123,7 +129,11 @@ class Lane:
                 self._forget("failure", "the tracker failed")
             return None
         self._counters.count_step(time.monotonic_ns() - began_ns, len(tracks))
+        for name in self._auto.twins(adds, tracks):
+            self.tracker.remove(name)
+            tracks = [track for track in tracks if track.object_id != name]
         self._desk.remember(frame.stamp_ns, header)
+        self._auto.remember(frame.stamp_ns, tracks, changed=bool(adds))
         for add in adds:
             self._desk.confirm(add, tracks)
         return tracks

@@ -112,6 +112,26 @@ class Settings:
     depth_scene_stride: int = _parameter(
         2, "Every so many-th row and column goes into ~/scene_cloud.", span=(1, 16), live=True
     )
+    detector_classes: list = _parameter(("",), "Classes taken from ~/prompt_detections; none = all.")
+    detector_least_score: float = _parameter(0.5, "Detections with a lower score are ignored.", span=(0.0, 1.0))
+    detector_overlap: float = _parameter(
+        0.3, "A box is a tracked object's if its overlap (IoU) with the box around the mask is at least this.",
+        span=(0.01, 1.0),
+    )  # fmt: skip
+    detector_refresh_below: float = _parameter(
+        0.0, "An object starts over from a detection that is its own but overlaps less than this, 0 = never.",
+        span=(0.0, 1.0),
+    )  # fmt: skip
+    detector_confirm: int = _parameter(
+        2, "Messages in a row that must show a box before it becomes an object.", span=(1, 100)
+    )
+    detector_unattended: bool = _parameter(
+        False, "Remove objects that are unseen for long, and those that have become another one."
+    )
+    detector_forget_s: float = _parameter(
+        30.0, "With detector.unattended, objects unseen for longer are removed, 0 = never.", span=(0.0, 86400.0),
+        unit="s",
+    )  # fmt: skip
     overlay_opacity: float = _parameter(
         0.45, "How strongly masks are painted over the image on ~/overlay.", span=(0.0, 1.0), live=True
     )

@@ -8,6 +8,7 @@ import numpy as np
 from fakes import FakeTracker, image_like
 
 import sam2
+from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.counters import Counters
 from sam2_ros.lane import Lane
 from sam2_ros.mailbox import Add, Arrival, Mailbox
@@ -29,8 +30,9 @@ class Bench:
         note = lambda sentence: self.logged.append(sentence)  # noqa: E731
         log = SimpleNamespace(info=note, warning=note, error=note)
         publish = publish or (lambda arrival, frame, tracks: self.outputs.put((arrival, frame, tracks)))
+        self.auto = AutoPrompt(self.settings, self.counters, lambda object_id, answer: self.answers.put(answer))
         outputs = SimpleNamespace(publish=publish, begin=lambda stamp_ns: None, idle=lambda: None)
-        lane = Lane(self.mailbox, self.settings, self.counters, outputs, log)
+        lane = Lane(self.mailbox, self.settings, self.counters, outputs, self.auto, log)
         self.worker = Worker(load or (lambda: self.tracker), [lane], lambda: self.phases.put(self.worker.phase), log)
 
     def __enter__(self):

@@ -14,6 +14,7 @@ from ros_rig import FakeCamera, NodeProcess, click
 from small_stream import small_model
 
 import sam2
+from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.counters import Counters
 from sam2_ros.lane import Lane
 from sam2_ros.mailbox import Arrival, Code, Mailbox
@@ -32,7 +33,7 @@ class Cameras:
         self.mailboxes = [Mailbox(4, bell) for _ in range(count)]
         log = SimpleNamespace(info=print, warning=print, error=print)
         self.lanes = [
-            Lane(mailbox, Settings(), Counters(), self._outputs(index), log)
+            Lane(mailbox, Settings(), Counters(), self._outputs(index), AutoPrompt(Settings(), Counters(), print), log)
             for index, mailbox in enumerate(self.mailboxes)
         ]
         self.worker = Worker(lambda: tracker, self.lanes, lambda: None, log)

@@ -1,0 +1,127 @@
+"""A detector's messages wait here for the image they are about, and become requests to the tracker.
+
+The executor posts, the worker does the rest. What the tracks were at an image is remembered for a moment, because a
+detector answers later than the tracker. Knows stamps and requests; who is whom is `hand_off`'s to say.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import sam2
+from sam2_ros.counters import Counters
+from sam2_ros.hand_off import Association, Decisions, Detection, Rules, as_prompt, twin_of
+from sam2_ros.mailbox import Add, Answer, Code, Remove, Request
+from sam2_ros.params import Settings
+
+WAITING = 8  # messages; a detector that is faster than the tracker loses its oldest
+REMEMBERED = 12  # results
+
+
+class AutoPrompt:
+    """answered(object id, answer): told what became of each request, in the worker's thread; "" = a new object, None =
+    objects were removed."""
+
+    def __init__(self, settings: Settings, counters: Counters, answered: Callable[[str | None, Answer], None]) -> None:
+        self._counters, self._answered = counters, answered
+        self._is_unattended = settings.detector_unattended
+        self._wait_ns = int(settings.prompt_wait_s * 1e9)
+        self._association = Association(rules_of(settings))
+        self._waiting: deque[tuple[int, list[Detection]]] = deque(maxlen=WAITING)
+        self._results: deque[tuple[int, list[sam2.Track]]] = deque(maxlen=REMEMBERED)  # (stamp, tracks), oldest first
+        self._has_changed = False  # since the newest result
+        self._changed_ns = 0  # stamp of the newest image that a request was carried out on
+        self._under_way = 0  # requests
+        self._adds: set[Request] = set()  # the newest of them that prompt
+        self._lock = threading.Lock()
+
+    def post(self, stamp_ns: int, detections: list[Detection]) -> None:
+        """On the executor."""
+        with self._lock:
+            self._counters.count_detections("dropped for a newer message", len(self._waiting) == WAITING)
+            self._waiting.append((stamp_ns, detections))
+
+    def remember(self, stamp_ns: int, tracks: list[sam2.Track], changed: bool) -> None:
+        """The result for an image. changed: requests were carried out on it, so earlier results are out of date."""
+        if changed or self._has_changed:
+            self._results.clear()
+            self._changed_ns, self._has_changed = stamp_ns, False
+        self._results.append((stamp_ns, tracks))
+
+    def twins(self, adds: list[Add], tracks: list[sam2.Track]) -> list[str]:
+        """Objects that turn out to be one that is tracked already, and must go before anybody hears of them: those of
+        requests made here that have just run, which are refused, and, unattended, the younger of any two."""
+        twins = []
+        for add in [add for add in adds if add in self._adds]:
+            name = add.prompts[0].object_id
+            other = next((twin_of(t, tracks) for t in tracks if t.object_id == name), "")
+            if other:
+                self._counters.count_detections("turned out to be tracked", 1)
+                add.answer(Code.BAD_INPUT, f"the box shows {other!r}, which is tracked already")
+                twins.append(name)
+        if self._is_unattended:
+            for index, track in enumerate(tracks):
+                others = [t for t in tracks[: index + 1] if t.object_id not in twins]
+                if track.object_id not in twins and twin_of(track, others):
+                    self._counters.count_detections("objects that became another", 1)
+                    twins.append(track.object_id)
+        return twins
+
+    def forget(self) -> None:
+        """A new stream: nothing before belongs to it."""
+        with self._lock:
+            self._waiting.clear()
+        self._results.clear()
+        self._changed_ns = 0
+
+    def requests(self, size_hw: tuple[int, int] | None) -> list[Request]:
+        """What the messages whose images have been processed come to. One at a time: each sees what the last did."""
+        made: list[Request] = []
+        while not made and not self._under_way and self._results and (due := self._take()):
+            stamp_ns, detections = due
+            if stamp_ns and stamp_ns < self._changed_ns:
+                self._counters.count_detections("older than the last change", len(detections))
+                continue
+            at_ns, tracks = min(self._results, key=lambda r: abs(r[0] - (stamp_ns or self._results[-1][0])))
+            made = self._requests(self._association.step(detections, tracks, at_ns), at_ns, size_hw)
+        self._under_way += len(made)
+        return made
+
+    def _take(self) -> tuple[int, list[Detection]] | None:
+        """The oldest message, once its image has been processed."""
+        with self._lock:
+            if self._waiting and self._waiting[0][0] <= self._results[-1][0]:
+                return self._waiting.popleft()
+        return None
+
+    def _requests(self, decisions: Decisions, stamp_ns: int, size_hw: tuple[int, int]) -> list[Request]:
+        for reason, count in decisions.ignored.items():
+            self._counters.count_detections(reason, count)
+        wanted = [("", detection) for detection in decisions.new] + decisions.refresh
+        prompts = [as_prompt(detection, name, stamp_ns, size_hw) for name, detection in wanted]
+        made: list[Request] = []
+        if decisions.remove:
+            self._counters.count_detections("objects removed", len(decisions.remove))
+            made.append(Remove(decisions.remove, lambda answer: self._done(None, answer)))
+        for prompt in filter(None, prompts):
+            self._counters.count_detections("objects refreshed" if prompt.object_id else "objects new", 1)
+            deadline_ns = time.monotonic_ns() + self._wait_ns
+            made.append(Add([prompt], deadline_ns, lambda answer, name=prompt.object_id: self._done(name, answer)))
+        self._adds = {request for request in made if isinstance(request, Add)}
+        return made
+
+    def _done(self, object_id: str | None, answer: Answer) -> None:
+        self._under_way -= 1
+        self._has_changed = True
+        self._results.clear()
+        self._answered(object_id, answer)
+
+
+def rules_of(settings: Settings) -> Rules:
+    return Rules(
+        classes=settings.detector_classes, least_score=settings.detector_least_score,
+        overlap=settings.detector_overlap, refresh_below=settings.detector_refresh_below,
+        confirm=settings.detector_confirm, max_objects=settings.max_objects,
+        forget_s=settings.detector_forget_s if settings.detector_unattended else 0.0,
+    )  # fmt: skip

@@ -1,0 +1,218 @@
+"""A detector's boxes meet the tracked objects: which box is whom, which is new, which is nobody's business.
+
+Pure: the same detections and tracks give the same decisions. Knows no messages, and changes nothing; the requests are
+made of what `Association.step` returns. Boxes are x0, y0, x1, y1 in pixels of the source image.
+
+A box is a live object's if it overlaps its mask; then it is ignored, or refreshes the object when the two have drifted
+apart. Of several boxes on one object one counts. A box on nobody must be seen `confirm` times in a row, near where it
+was, before it is new: detectors blink. If an object of its class went out of sight nearby, it is that object again.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+import sam2
+
+NEARBY = 1.5  # box sizes between a box and where the hidden object that it may be was seen last
+STEADY = 0.75  # box sizes between a box and itself in the message before
+INSIDE = 0.7  # share of a mask in a box from which it is part of what the box shows
+TWIN = 0.7  # intersection over union of two masks from which they are one thing
+
+
+@dataclass(frozen=True)
+class Detection:
+    box_xyxy: np.ndarray  # (4,) pixels
+    class_name: str = ""
+    score: float = 1.0
+
+
+@dataclass(frozen=True)
+class Rules:
+    classes: tuple[str, ...] = ("",)  # those that are taken; ("",) = all
+    least_score: float = 0.5
+    overlap: float = 0.3  # intersection over union with a mask's box from which a box is that object's
+    refresh_below: float = 0.0  # an object is prompted again if its box overlaps less than this; 0 = never
+    confirm: int = 2  # detections in a row before a box is new
+    forget_s: float = 0.0  # an object unseen for so long is removed; 0 = never
+    max_objects: int = 16
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What is to be done about one message of detections."""
+
+    new: list[Detection] = field(default_factory=list)
+    refresh: list[tuple[str, Detection]] = field(default_factory=list)  # by object id; replaces what it remembers
+    remove: list[str] = field(default_factory=list)  # object ids
+    ignored: dict[str, int] = field(default_factory=dict)  # boxes, by reason
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    detection: Detection
+    seen: int  # times in a row
+
+
+class Association:
+    """Remembers boxes that are not confirmed yet, and where objects were last seen."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self._candidates: list[_Candidate] = []
+        self._last_box: dict[str, np.ndarray] = {}  # by object id
+        self._apart: dict[str, int] = {}  # detections in a row that an object's own box overlapped too little
+
+    def step(self, detections: Sequence[Detection], tracks: Sequence[sam2.Track], now_ns: int) -> Decisions:
+        """tracks: of the image the detections were made on, or the nearest; now_ns: its stamp."""
+        made = Decisions()
+        boxes = {track.object_id: _box_of(track) for track in tracks if track.state is sam2.State.VISIBLE}
+        boxes = {name: box for name, box in boxes.items() if box is not None}
+        self._last_box = {t.object_id: self._last_box.get(t.object_id) for t in tracks} | boxes
+        self._apart = {t.object_id: self._apart.get(t.object_id, 0) for t in tracks}
+        forgotten = [t.object_id for t in tracks if self._is_forgotten(t, now_ns)]
+        made.remove.extend(forgotten)
+        live = [track for track in tracks if track.object_id in boxes and track.object_id not in made.remove]
+        free = self._assign(self._accepted(detections, made), live, boxes, made)
+        hidden = [t for t in tracks if t.object_id not in boxes and t.object_id not in made.remove]
+        self._settle(free, hidden, len(tracks) - len(made.remove), made)
+        return made
+
+    def _accepted(self, detections: Sequence[Detection], made: Decisions) -> list[Detection]:
+        """By falling score, without those that the rules exclude and without doubles."""
+        taken: list[Detection] = []
+        for detection in sorted(detections, key=lambda d: -d.score):
+            x0, y0, x1, y1 = detection.box_xyxy
+            if not np.isfinite(detection.box_xyxy).all() or x1 <= x0 or y1 <= y0:
+                _ignore(made, "box")
+            elif self.rules.classes != ("",) and detection.class_name not in self.rules.classes:
+                _ignore(made, "class")
+            elif detection.score < self.rules.least_score:
+                _ignore(made, "score")
+            elif any(iou(detection.box_xyxy, other.box_xyxy) >= self.rules.overlap for other in taken):
+                _ignore(made, "double")
+            else:
+                taken.append(detection)
+        return taken
+
+    def _assign(
+        self, accepted: list[Detection], live: list[sam2.Track], boxes: dict[str, np.ndarray], made: Decisions
+    ) -> list[Detection]:
+        """Those on nobody. The best pairs first, each object and each box once."""
+        overlaps = [(iou(d.box_xyxy, boxes[t.object_id]), i, t) for i, d in enumerate(accepted) for t in live]
+        matched, taken = {}, set()
+        for overlap, index, track in sorted(overlaps, key=lambda pair: -pair[0]):
+            if overlap > 0 and index not in matched and track.object_id not in taken:
+                if overlap >= self.rules.overlap or _share_inside(track, accepted[index].box_xyxy) >= INSIDE:
+                    matched[index] = (overlap, track)
+                    taken.add(track.object_id)
+        for index, (overlap, track) in matched.items():
+            drifted = overlap < self.rules.refresh_below
+            self._apart[track.object_id] = self._apart.get(track.object_id, 0) + 1 if drifted else 0
+            if drifted and self._apart[track.object_id] >= self.rules.confirm:
+                self._apart[track.object_id] = 0
+                made.refresh.append((track.object_id, accepted[index]))
+            else:
+                _ignore(made, "tracked")
+        free = []
+        for index, detection in enumerate(accepted):
+            if index in matched:
+                continue
+            box = detection.box_xyxy
+            if any(iou(box, boxes[t.object_id]) >= self.rules.overlap or _share_inside(t, box) >= INSIDE for t in live):
+                _ignore(made, "part of a tracked object")
+            else:
+                free.append(detection)
+        return free
+
+    def _settle(self, free: list[Detection], hidden: list[sam2.Track], count: int, made: Decisions) -> None:
+        """Confirmed ones become objects: hidden ones again, or new."""
+        candidates, hidden = [], list(hidden)
+        for detection in free:
+            before = next((c for c in self._candidates if _is_near(c.detection, detection)), None)
+            candidate = _Candidate(detection, before.seen + 1 if before else 1)
+            if candidate.seen < self.rules.confirm:
+                candidates.append(candidate)
+                _ignore(made, "not confirmed yet")
+                continue
+            again = self._same_as_hidden(detection, hidden)
+            if again is not None:
+                hidden.remove(again)
+                made.refresh.append((again.object_id, detection))
+            elif count + len(made.new) >= self.rules.max_objects:
+                _ignore(made, "no place left")
+            else:
+                made.new.append(detection)
+        self._candidates = candidates
+
+    def _same_as_hidden(self, detection: Detection, hidden: list[sam2.Track]) -> sam2.Track | None:
+        """The object that went out of sight nearest to the box, if near enough."""
+        best, least = None, math.inf
+        for track in hidden:
+            last = self._last_box.get(track.object_id)
+            if last is None or track.class_name != detection.class_name:
+                continue
+            far = _distance(last, detection.box_xyxy)
+            if far < min(least, NEARBY):
+                best, least = track, far
+        return best
+
+    def _is_forgotten(self, track: sam2.Track, now_ns: int) -> bool:
+        unseen_s = (now_ns - track.last_seen_ns) / 1e9
+        return track.state is not sam2.State.VISIBLE and 0 < self.rules.forget_s < unseen_s
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two boxes."""
+    inter = np.prod(np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None))
+    union = np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - inter
+    return float(inter / union) if union > 0 else 0.0
+
+
+def twin_of(track: sam2.Track, tracks: Sequence[sam2.Track]) -> str:
+    """Id of another visible object that is the same thing in truth: their masks agree. "" if there is none."""
+    box = _box_of(track)
+    for other in tracks:
+        if box is None or other is track or (theirs := _box_of(other)) is None or iou(box, theirs) < TWIN / 2:
+            continue
+        if np.count_nonzero(track.mask & other.mask) >= TWIN * np.count_nonzero(track.mask | other.mask):
+            return other.object_id
+    return ""
+
+
+def as_prompt(detection: Detection, object_id: str, stamp_ns: int, size_hw: tuple[int, int]) -> sam2.Prompt | None:
+    """The box, cut to the image; None if nothing is left of it. An id that lives starts over from it; "" = new."""
+    height, width = size_hw
+    box = np.clip(detection.box_xyxy, 0, [width, height, width, height]).astype(np.float32)
+    if (box[2:] - box[:2] < 1).any():
+        return None
+    mode = sam2.PromptMode.REPLACE if object_id else sam2.PromptMode.ADD
+    return sam2.Prompt(object_id, box_xyxy=box, stamp_ns=stamp_ns, mode=mode, class_name=detection.class_name)
+
+
+def _box_of(track: sam2.Track) -> np.ndarray | None:
+    box = sam2.bounding_box(track.mask)
+    return None if box is None else np.array([box[0], box[1], box[0] + box[2], box[1] + box[3]], np.float32)
+
+
+def _share_inside(track: sam2.Track, box: np.ndarray) -> float:
+    """Of the object's pixels, those in the box."""
+    x0, y0, x1, y1 = np.clip(np.rint(box), 0, None).astype(int)
+    total = np.count_nonzero(track.mask)
+    return np.count_nonzero(track.mask[y0:y1, x0:x1]) / total if total else 0.0
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Between centres, in sizes of the larger box."""
+    size = max(np.sqrt(np.prod(box[2:] - box[:2])) for box in (a, b))
+    return float(np.linalg.norm((a[:2] + a[2:] - b[:2] - b[2:]) / 2) / size)
+
+
+def _is_near(before: Detection, now: Detection) -> bool:
+    return before.class_name == now.class_name and _distance(before.box_xyxy, now.box_xyxy) < STEADY
+
+
+def _ignore(made: Decisions, reason: str) -> None:
+    made.ignored[reason] = made.ignored.get(reason, 0) + 1

@@ -1,0 +1,154 @@
+"""A detector hands over: which box is whom, and two thousand frames of a bad one."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from bench import Bench, names, point
+
+import sam2
+from benchmarks.hand_off import Badness, run
+from sam2_ros.hand_off import Association, Detection, Rules, as_prompt, twin_of
+from sam2_ros.mailbox import Code
+from sam2_ros.params import Settings
+
+SIZE_HW = (48, 64)
+
+
+def track(name, box, label=1, visible=True, class_name="cup", last_seen_ns=0):
+    """A visible track whose mask is the box x0, y0, x1, y1; hidden ones have none."""
+    mask = np.zeros(SIZE_HW, bool)
+    x0, y0, x1, y1 = box
+    mask[y0:y1, x0:x1] = True
+    return sam2.Track(
+        object_id=name, class_name=class_name, label=label,
+        state=sam2.State.VISIBLE if visible else sam2.State.OCCLUDED, object_score=4.0, presence=0.98,
+        predicted_iou=0.9, last_seen_ns=last_seen_ns, frames_since_seen=0, size_hw=SIZE_HW,
+        low_res_logits=np.where(mask, 4.0, -4.0).astype(np.float32),
+    )  # fmt: skip
+
+
+def seen(*box, class_name="cup", score=0.9):
+    return Detection(np.array(box, np.float32), class_name, score)
+
+
+def test_a_box_on_nobody_is_an_object_once_it_is_confirmed():
+    association = Association(Rules(confirm=3))
+    decided = [association.step([seen(10 + n, 10, 20 + n, 20)], [], n) for n in range(3)]
+    assert [len(d.new) for d in decided] == [0, 0, 1] and decided[0].ignored == {"not confirmed yet": 1}
+    blinking = Association(Rules(confirm=2))
+    for n in range(6):
+        assert not blinking.step([seen(10, 10, 20, 20)] if n % 2 else [], [], n).new
+
+
+def test_a_box_on_a_live_object_is_never_another_one():
+    association, tracks = Association(Rules(confirm=1)), [track("a", (10, 10, 30, 30))]
+    for box in ((11, 9, 31, 29), (5, 5, 40, 40), (10, 10, 30, 19)):
+        decided = association.step([seen(*box)], tracks, 0)
+        assert not decided.new and not decided.refresh, box
+    assert len(association.step([seen(40, 10, 50, 20)], tracks, 0).new) == 1  # beside it
+
+
+def test_several_boxes_on_one_thing_are_one():
+    decided = Association(Rules(confirm=1)).step([seen(10, 10, 20, 20), seen(11, 10, 21, 20, score=0.95)], [], 0)
+    assert [d.score for d in decided.new] == [0.95] and decided.ignored == {"double": 1}
+
+
+def test_class_score_shape_and_room_are_asked_first():
+    rules = Rules(classes=("cup",), least_score=0.5, confirm=1, max_objects=2)
+    boxes = [
+        seen(0, 0, 9, 9, class_name="dog"), seen(0, 0, 9, 9, score=0.4), seen(9, 9, 9, 20), seen(np.nan, 0, 9, 9),
+        seen(20, 20, 30, 30), seen(40, 20, 50, 30),
+    ]  # fmt: skip
+    decided = Association(rules).step(boxes, [track("a", (0, 30, 9, 40))], 0)
+    assert len(decided.new) == 1
+    assert decided.ignored == {"class": 1, "score": 1, "box": 2, "no place left": 1}
+
+
+def test_an_object_out_of_sight_gets_its_id_back_if_the_box_is_near_and_of_its_class():
+    for class_name, box, expected in (
+        ("cup", (12, 12, 22, 22), (["a"], 0)), ("dog", (12, 12, 22, 22), ([], 1)), ("cup", (50, 30, 60, 40), ([], 1)),
+    ):  # fmt: skip
+        association = Association(Rules(confirm=1))
+        association.step([], [track("a", (10, 10, 20, 20))], 0)
+        decided = association.step([seen(*box, class_name=class_name)], [track("a", (0, 0, 1, 1), visible=False)], 1)
+        assert ([name for name, _ in decided.refresh], len(decided.new)) == expected
+
+
+def test_a_drifted_object_starts_over_when_asked_for():
+    for below, expected in ((0.0, []), (0.6, ["a"])):
+        association = Association(Rules(confirm=2, refresh_below=below))
+        for n in range(2):
+            decided = association.step([seen(10, 10, 30, 30)], [track("a", (10, 10, 30, 20))], n)
+        assert [name for name, _ in decided.refresh] == expected and not decided.new
+
+
+def test_what_is_unseen_for_long_is_forgotten_when_unattended():
+    hidden = track("a", (0, 0, 1, 1), visible=False, last_seen_ns=10**9)
+    for forget_s, expected in ((0.0, []), (5.0, ["a"]), (7.0, [])):
+        assert Association(Rules(forget_s=forget_s)).step([], [hidden], 7 * 10**9).remove == expected
+
+
+def test_twins_are_told_by_their_masks():
+    a, b, c = track("a", (10, 10, 30, 30)), track("b", (11, 10, 30, 30), 2), track("c", (10, 10, 30, 20), 3)
+    assert twin_of(b, [a, b, c]) == "a" and twin_of(c, [a, b, c]) == "" and twin_of(a, [a]) == ""
+
+
+def test_a_prompt_is_cut_to_the_image_and_replaces_only_what_lives():
+    prompt = as_prompt(seen(-5, 10, 20, 100), "", 7, SIZE_HW)
+    assert prompt.box_xyxy.tolist() == [0, 10, 20, 48] and prompt.mode is sam2.PromptMode.ADD and prompt.stamp_ns == 7
+    assert as_prompt(seen(0, 0, 9, 9), "a", 0, SIZE_HW).mode is sam2.PromptMode.REPLACE
+    assert as_prompt(seen(70, 0, 90, 9), "", 0, SIZE_HW) is None
+
+
+@pytest.mark.parametrize("slip", [0.0, 0.002])
+def test_two_thousand_frames_with_misses_doubles_and_ghosts(slip):
+    tally = run(2000, 2, Badness(slip=slip))
+    assert tally.duplicates == tally.slipped == 0
+    assert tally.most_live <= 8 and tally.uncovered < 0.1 * tally.seen and tally.switches <= 10
+    assert tally.counters.detections["double"] > 100 and tally.objects > 10  # it did have something to do
+
+
+def test_without_the_rules_there_are_duplicates(monkeypatch):
+    """The mutation: a simulation that cannot count them would pass whatever the hand-off does."""
+    monkeypatch.setattr("sam2_ros.auto_prompt.twin_of", lambda *_: "")
+    monkeypatch.setattr("sam2_ros.hand_off._share_inside", lambda *_: 0.0)
+    monkeypatch.setattr("sam2_ros.hand_off.iou", lambda *_: 0.0)
+    assert run(100, 2, Badness(slip=0.0)).duplicates > 10
+
+
+def box_around(x, y):
+    return Detection(np.array([x - 6, y - 4, x + 6, y + 4], np.float32), "cup", 0.9)
+
+
+def test_through_the_worker():
+    """Late detections become one object, of the image they were made on; a box on a thing that a person has prompted in
+    between is refused, and nobody ever hears of a second one."""
+    with Bench(settings=Settings(detector_confirm=1)) as bench:
+        bench.step(1)
+        bench.auto.post(1, [box_around(20, 20)])
+        result = bench.step(2)
+        assert bench.answer().code is Code.OK and len(names(result)) == 1
+        assert bench.tracker.prompted[-1].stamp_ns == 1 and result[2][0].class_name == "cup"
+        for n in range(3, 6):
+            bench.auto.post(n - 1, [box_around(20, 20)])
+            assert len(names(bench.step(n))) == 1
+        bench.auto.post(5, [box_around(50, 30)])
+        bench.add(point("mine", xy=(50, 30)))
+        assert names(bench.step(6)) == ["object_1", "mine"]
+        answers = {bench.answer().code for _ in range(2)}
+        assert answers == {Code.OK, Code.BAD_INPUT}
+        assert bench.counters.detections["turned out to be tracked"] == 1
+
+
+def test_messages_are_bounded_and_a_new_stream_forgets_them():
+    with Bench(settings=dataclasses.replace(Settings(), detector_confirm=1)) as bench:
+        bench.step(1)
+        for n in range(100):
+            bench.auto.post(1000 + n, [box_around(20, 20)])
+        assert bench.counters.detections["dropped for a newer message"] == 92
+        assert names(bench.step(2, new_stream=True)) == names(bench.step(3)) == []
+        assert names(bench.step(2000)) == names(bench.step(2001)) == []
