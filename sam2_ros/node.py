@@ -41,10 +41,13 @@ def load_tracker(settings: Settings) -> "sam2.Tracker":
         checkpoint=settings.checkpoint or None,
         device=settings.device,
         precision=settings.precision,
+        image_size=settings.image_size or None,
+        memory_pooling=settings.memory_pooling,
     )
     limits = sam2.Limits(
         max_objects=settings.max_objects,
         prompted_memories=settings.prompted_memories,
+        recent_memories=settings.recent_memories,
         history_frames=settings.history_frames,
         history_s=settings.history_s,
         occluded_after=settings.occluded_after,

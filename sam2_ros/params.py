@@ -53,6 +53,18 @@ class Settings:
     prompted_memories: int = _parameter(
         4, "Prompted images each object remembers: the first and the newest of the others.", span=(1, 16)
     )
+    recent_memories: int = _parameter(
+        6, "Images just past that each object remembers; fewer than 6 is faster and less exact.", span=(1, 6)
+    )
+    memory_pooling: int = _parameter(
+        1, "Tokens of a memory side by side that count as one; 2 is faster and less exact.", span=(1, 2)
+    )
+    image_size: int = _parameter(
+        0,
+        "Side of the network's input, a multiple of 32; smaller is faster and less exact; 0 = the model's own.",
+        span=(0, 2048),
+        unit="pixels",
+    )
     history_frames: int = _parameter(
         30,
         "Processed images kept, so that a late prompt goes to the one it was made on, or the nearest to it.",
