@@ -37,6 +37,10 @@ class History:
     def newest(self) -> Moment | None:
         return self._moments[-1] if self._moments else None
 
+    @property
+    def oldest(self) -> Moment | None:
+        return self._moments[0] if self._moments else None
+
     def add(self, index: int, stamp_ns: int, size_hw: tuple[int, int], features: Features) -> Moment:
         """Copies the features into the ring, over the oldest if it is full."""
         self._capacity = max(1, min(self._limits.history_frames, self._limits.history_bytes // _num_bytes(features)))

@@ -34,3 +34,9 @@ class Limits:
                 raise BadInput(
                     f"limits.{field.name}: expected {lower} <= value{f' <= {limit}' * bool(limit)}, got {value}"
                 )
+
+
+def free_label(first: int, taken: set[int]) -> int:
+    """The first free one from `first` on, in turn: a label just given up is not given to another object at once."""
+    labels = ((first + i - 1) % MAX_LABEL + 1 for i in range(MAX_LABEL))
+    return next(label for label in labels if label not in taken)

@@ -46,6 +46,18 @@ class MemoryBank:
         other._prompted, other._recent = dict(self._prompted), set(self._recent)
         return other
 
+    @property
+    def prompted_slots(self) -> list[int]:
+        """Slots of the prompted frames, oldest first; a slot of theirs is the pointer's too."""
+        return list(self._prompted.values())
+
+    @staticmethod
+    def of_prompted(limits: Limits, count: int, before: int) -> "MemoryBank":
+        """One that remembers `count` prompted frames, in slots 0 to count - 1, all older than frame `before`."""
+        bank = MemoryBank(limits)
+        bank._prompted = {before - count + slot: slot for slot in range(count)}
+        return bank
+
     def can_recall(self, frame: int) -> bool:
         """Whether there is anything that `frame` may attend to: a prompted frame before it."""
         return any(index < frame for index in self._prompted)

@@ -66,6 +66,15 @@ class MemoryStore:
     def restore_row(self, row: int, copy: tuple[Tensor, Tensor]) -> None:
         self._spatial[row], self._pointers[row] = copy
 
+    def read_slots(self, row: int, slots: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Of one object: spatial memories (P, hw, D) and pointers (P, C), copied."""
+        return self._spatial[row, list(slots)], self._pointers[row, list(slots)]
+
+    def write_slots(self, row: int, slots: Sequence[int], spatial: Tensor, pointers: Tensor) -> None:
+        """What `read_slots` gave, on any device."""
+        self._spatial[row, list(slots)] = spatial.to(self._spatial)
+        self._pointers[row, list(slots)] = pointers.to(self._pointers)
+
     def reading(self, rows: Sequence[int], recalls: Sequence[Recall]) -> Reading:
         """For objects whose recalls have one shape."""
         time = [[ago / self._limits.pointers for ago in recall.frames_ago] for recall in recalls]

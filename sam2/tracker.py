@@ -5,6 +5,7 @@ over the same frames; where a stream must differ, `Tracker` says so.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -16,11 +17,12 @@ from sam2.errors import UnknownObject
 from sam2.frame_step import Answer, FrameStep
 from sam2.given_prompt import GivenPrompt
 from sam2.history import History, Moment
-from sam2.limits import MAX_LABEL, Limits
+from sam2.limits import MAX_LABEL, Limits, free_label
 from sam2.memory_bank import MemoryBank
 from sam2.model import SAM2, Features
 from sam2.plan import Planned, locate, plan_prompts
 from sam2.report import track_of
+from sam2.saved_objects import check_room, put_back, read_objects, save_objects
 from sam2.tracked_object import Told, TrackedObject
 from sam2.types import Frame, Prompt, PromptMode, Track
 
@@ -135,6 +137,30 @@ class Tracker:
         for object_id in self.object_ids:
             self.remove(object_id)
         self._history.clear()
+
+    def save(self, path: str | Path, object_ids: Sequence[str] = ()) -> list[str]:
+        """Writes what objects, all if none is named, remember of their prompted frames; returns their ids.
+
+        Raises UnknownObject, or BadInput if there is nothing to save or the file cannot be written.
+        """
+        return save_objects(Path(path), self._model, self._network.store, self._objects, object_ids)
+
+    def restore(self, path: str | Path, object_ids: Sequence[str] = (), max_age_s: float = 0.0) -> list[str]:
+        """Tracks again what `save` wrote, all or nothing; returns the ids. The objects are OCCLUDED until seen.
+
+        Raises what `read_objects` raises, BadInput for an id that lives, LimitReached.
+        """
+        kept = read_objects(Path(path), self._model, object_ids, max_age_s)
+        check_room(kept, self._objects, self._limits)
+        oldest, newest = self._history.oldest, self._history.newest
+        before = oldest.index if oldest else self._next_frame  # a late prompt must not come before what is restored
+        for one in kept:
+            row, label = self._network.store.take_row(), self._take_label()
+            with device_errors(self._model.device), torch.inference_mode():
+                bank = put_back(one, self._network.store, row, self._limits, before)
+            born = self._next_frame, newest.stamp_ns if newest else 0
+            self._objects[one.object_id] = TrackedObject(one.object_id, one.class_name, label, row, *born, bank)
+        return [one.object_id for one in kept]
 
     def _step(self, frame: Frame, planned: list[Planned]) -> list[Track]:
         moment = self._history.add(self._next_frame, frame.stamp_ns, frame.size_hw, self._encode(frame))
@@ -255,10 +281,7 @@ class Tracker:
         return [track_of(obj, moment, answers.get(obj.object_id), self._limits) for obj in objects]
 
     def _take_label(self) -> int:
-        """The next label in turn that is free: a label just given up is not given to another object at once."""
-        taken = {obj.label for obj in self._objects.values()}
-        labels = [(self._next_label + i - 1) % MAX_LABEL + 1 for i in range(MAX_LABEL)]
-        label = next(label for label in labels if label not in taken)
+        label = free_label(self._next_label, {obj.label for obj in self._objects.values()})
         self._next_label = label % MAX_LABEL + 1
         return label
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import sam2
 from sam2_ros import image_in, prompt_in
-from sam2_ros.mailbox import Add, Code, Remove, Request
+from sam2_ros.mailbox import Add, Code, Remove, Request, Restore, Save
 from sam2_ros.params import Settings
 
 
@@ -126,10 +126,14 @@ class Desk:
         return True
 
     def _serve(self, tracker, request: Request) -> None:
-        """Remove or Reset."""
-        unknown = []
+        """Whatever needs no image."""
+        unknown, done = [], ()
         try:
-            if isinstance(request, Remove):
+            if isinstance(request, Restore):
+                done = tuple(tracker.restore(request.path, request.chosen, request.max_age_s))
+            elif isinstance(request, Save):
+                done = tuple(tracker.save(request.path, request.chosen))
+            elif isinstance(request, Remove):
                 unknown = sorted(request.object_ids - set(tracker.object_ids))
                 for name in sorted(request.object_ids - set(unknown)):
                     tracker.remove(name)
@@ -143,7 +147,7 @@ class Desk:
             return
         if unknown:
             request.answer(Code.UNKNOWN_OBJECT, f"not tracked: {', '.join(unknown)}", object_ids=tuple(unknown))
-        request.answer(Code.OK)
+        request.answer(Code.OK, object_ids=done)
 
 
 def _is_due(add: Add, frame: sam2.Frame) -> bool:

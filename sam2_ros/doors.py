@@ -4,8 +4,10 @@ The services wait for the worker in coroutines, so that the executor goes on. Kn
 how a request is carried out.
 """
 
+import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geometry_msgs.msg import Point, PointStamped
@@ -19,9 +21,9 @@ import sam2
 from sam2_ros import prompt_in, vision
 from sam2_ros.hand_off import Detection
 from sam2_ros.image_in import Refused
-from sam2_ros.mailbox import Add, Answer, Code, Remove, Request, Reset
+from sam2_ros.mailbox import Add, Answer, Code, Remove, Request, Reset, Restore, Save
 from sam2_ros.msg import Prompt, PromptResult
-from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects, SetTarget
+from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects, RestoreObjects, SaveObjects, SetTarget
 from sam2_ros.track_out import track_message
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ class Doors:
             (RemoveObjects, "remove_objects", self._remove_objects),
             (ListObjects, "list_objects", self._list_objects),
             (SetTarget, "set_target", self._set_target),
+            (SaveObjects, "save", self._save),
+            (RestoreObjects, "restore", self._restore),
             (Trigger, "reset", self._reset),
             (SetBool, "enable", self._enable),
         ):
@@ -186,6 +190,25 @@ class Doors:
         else:
             self._channel.outputs.target = request.object_id
 
+    async def _save(self, request, response) -> None:
+        path = self._saved_path(request.name)
+        answer = await self._post(lambda reply: Save(path, list(request.object_ids), reply), path)
+        response.code, response.sentence = int(answer.code), answer.sentence
+        if answer.code is Code.OK:
+            response.object_ids, response.path = list(answer.object_ids), str(path)
+
+    async def _restore(self, request, response) -> None:
+        path, max_age_s = self._saved_path(request.name), request.max_age_s
+        answer = await self._post(lambda reply: Restore(path, list(request.object_ids), max_age_s, reply), path)
+        response.code, response.sentence = int(answer.code), answer.sentence
+        response.object_ids = list(answer.object_ids) if answer.code is Code.OK else []
+
+    def _saved_path(self, name: str) -> Path | None:
+        """None for a name that could lead out of the folder."""
+        folder = self._node.settings.save_folder
+        folder = Path(folder).expanduser() if folder else Path.home() / ".ros" / "sam2_objects"
+        return folder / f"{name}.safetensors" if re.fullmatch(r"[A-Za-z0-9_-]{1,100}", name) else None
+
     async def _reset(self, request, response) -> None:
         answer = await self._post(Reset)
         response.success = answer.code is Code.OK
@@ -196,8 +219,8 @@ class Doors:
         response.success = True
         response.message = "images are processed" if request.data else "images are ignored; objects are kept"
 
-    async def _post(self, make: Callable) -> Answer:
-        """Posts a Remove or Reset and waits for its answer."""
+    async def _post(self, make: Callable, path: Path | None = Path()) -> Answer:
+        """Posts a request that needs no image and waits for its answer. path: None = it had a bad name."""
 
         def post(reply: Callable) -> None:
             def counted(answer: Answer) -> None:
@@ -207,6 +230,8 @@ class Doors:
             request, closed = make(counted), self._channel.closed(adding=False)
             if closed:
                 request.answer(*closed)
+            elif path is None:
+                request.answer(Code.BAD_INPUT, "name: expected 1 to 100 letters, digits, '_' or '-'")
             else:
                 self._post_request(request)
 

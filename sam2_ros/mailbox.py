@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Code(IntEnum):
 class Answer:
     code: Code
     sentence: str = ""  # for people; "" when OK
-    object_ids: tuple[str, ...] = ()  # Add: the objects prompted, in the order asked; Remove: those not known
+    object_ids: tuple[str, ...] = ()  # those prompted, in the order asked, saved or restored; Remove: not known
     labels: tuple[int, ...] = ()  # Add: their values in the label mask
     header: Any = None  # Add: that of the image the prompts were applied to, or None
 
@@ -88,6 +89,23 @@ class Remove(Request):
 
 class Reset(Request):
     """Forget all objects."""
+
+
+class Save(Request):
+    """Write what objects remember to disk; none named = all."""
+
+    def __init__(self, path: Path, object_ids: list[str], reply: Callable[[Answer], None]) -> None:
+        super().__init__(reply)
+        self.path, self.chosen = path, object_ids
+        self.object_ids = set(object_ids) or None
+
+
+class Restore(Save):
+    """Track again what was saved. max_age_s: older files are refused; 0 = any age."""
+
+    def __init__(self, path: Path, object_ids: list[str], max_age_s: float, reply: Callable[[Answer], None]) -> None:
+        super().__init__(path, object_ids, reply)
+        self.max_age_s = max_age_s
 
 
 @dataclass(frozen=True)

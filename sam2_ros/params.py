@@ -108,6 +108,7 @@ class Settings:
         5, "Images in a row that the network fails on before all objects are dropped.", span=(1, 1000), live=True
     )
     target: str = _parameter("", "Object shown on ~/target_mask; empty = the one with the lowest label.", live=True)
+    save_folder: str = _parameter("", "Where ~/save puts files; empty = ~/.ros/sam2_objects.")
     classes: list = _parameter(
         ("",), "Class names with a fixed value in ~/class_mask, the first 1; other names get the next free values."
     )

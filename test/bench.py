@@ -40,7 +40,7 @@ class Bench:
         return self
 
     def __exit__(self, *_):
-        if self.tracker.gate is not None:
+        if getattr(self.tracker, "gate", None) is not None:
             self.tracker.gate.set()
         assert self.worker.stop(PATIENCE_S)
 

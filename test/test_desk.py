@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from bench import PATIENCE_S, Bench, names, point
 from fakes import FakeTracker
+from small_stream import small_model
 
-from sam2_ros.mailbox import Add, Code, Remove, Reset
+import sam2
+from sam2_ros.mailbox import Add, Code, Remove, Reset, Restore, Save
 from sam2_ros.params import Settings
 
 
@@ -158,3 +160,21 @@ def test_a_request_that_was_answered_by_somebody_else_is_not_carried_out():
         gate.set()
         assert names(bench.step(2)) == [] and names(bench.step(3)) == []
         assert bench.answer().code is Code.INTERNAL and bench.answers.empty()
+
+
+def test_save_and_restore_are_served_without_an_image_and_refused_by_name(tmp_path):
+    path = tmp_path / "kept" / "x.safetensors"
+    with Bench(sam2.Tracker(small_model())) as bench:
+        bench.add(point("a"))
+        bench.step(1)
+        assert bench.answer().code is Code.OK
+        for kind, args, code in (
+            (Save, (path, []), Code.OK), (Save, (path, ["b"]), Code.UNKNOWN_OBJECT),
+            (Restore, (path, [], 0.0), Code.BAD_INPUT), (Remove, (["a"],), Code.OK),
+            (Restore, (path, ["b"], 0.0), Code.UNKNOWN_OBJECT), (Restore, (path, ["a"], 60.0), Code.OK),
+            (Restore, (path.parent / "none", [], 0.0), Code.BAD_INPUT),
+        ):  # fmt: skip
+            bench.ask(kind, *args)
+            answer = bench.answer()
+            assert answer.code is code, answer.sentence
+        assert names(bench.step(2)) == ["a"]

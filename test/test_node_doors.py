@@ -13,7 +13,7 @@ from std_srvs.srv import SetBool, Trigger
 import sam2
 from sam2_ros.mailbox import Code
 from sam2_ros.msg import Prompt, PromptResult, Track, TrackArray
-from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects
+from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects, RestoreObjects, SaveObjects
 
 pytestmark = pytest.mark.ros
 
@@ -181,4 +181,15 @@ def test_large_images_that_get_lost_are_noticed_and_the_cure_is_named(rig):
             ),
             size_hw=(720, 1280),
         )
+        node.end()
+
+
+def test_a_name_that_leads_out_of_the_folder_saves_and_restores_nothing(rig):
+    with NodeProcess() as node:
+        camera = rig.camera()
+        start_tracking(rig, camera, "a")
+        for name in ("../x", "", "a/b", "x.y"):
+            for kind, service in ((SaveObjects, "save"), (RestoreObjects, "restore")):
+                answer = rig.call(kind, f"/sam2/{service}", kind.Request(name=name))
+                assert answer.code == Code.BAD_INPUT and "letters" in answer.sentence
         node.end()

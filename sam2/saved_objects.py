@@ -1,0 +1,163 @@
+"""Objects on disk: what each remembers of the frames it was prompted on, so that it can be found again after a restart.
+
+One safetensors file: per object its spatial memories and pointers, and JSON in the header. Files are untrusted; one
+that is damaged, made with other weights or too old is refused in a sentence.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sam2.errors import BadInput, LimitReached, Stale, UnknownObject
+from sam2.limits import Limits
+from sam2.memory_bank import MemoryBank
+from sam2.memory_store import MemoryStore
+from sam2.model import SAM2
+from sam2.tracked_object import TrackedObject
+
+FORMAT = "sam2_ros objects 1"
+
+
+@dataclass(frozen=True)
+class Keepsake:
+    """What one object remembers of P prompted frames, oldest first."""
+
+    object_id: str
+    class_name: str
+    spatial: Tensor  # (P, hw, D) bfloat16
+    pointers: Tensor  # (P, C) float32
+
+
+def save_objects(
+    path: Path, model: SAM2, store: MemoryStore, objects: Mapping[str, TrackedObject], object_ids: Sequence[str]
+) -> list[str]:
+    """Writes those named, or all, and returns their ids. Raises UnknownObject, or BadInput if there is nothing to write
+    or it cannot be written."""
+    for object_id in object_ids:
+        if object_id not in objects:
+            raise UnknownObject(f"object_id: expected one of {list(objects)}, got {object_id!r}")
+    chosen = [objects[key] for key in dict.fromkeys(object_ids or objects)]
+    kept = [
+        Keepsake(obj.object_id, obj.class_name, *store.read_slots(obj.row, obj.bank.prompted_slots))
+        for obj in chosen
+        if obj.bank.prompted_slots
+    ]
+    if not kept:
+        raise BadInput(f"save {path}: expected an object that was prompted, there is none")
+    write_objects(path, model, kept)
+    return [one.object_id for one in kept]
+
+
+def check_room(kept: Sequence[Keepsake], objects: Mapping[str, TrackedObject], limits: Limits) -> None:
+    """Raises BadInput for an id that lives, LimitReached for too many."""
+    living = [one.object_id for one in kept if one.object_id in objects]
+    if living:
+        raise BadInput(f"restore: {', '.join(living)} is tracked already; remove it first")
+    if len(objects) + len(kept) > limits.max_objects:
+        raise LimitReached(f"restore: expected at most {limits.max_objects} objects in all; remove some first")
+
+
+def put_back(one: Keepsake, store: MemoryStore, row: int, limits: Limits, before: int) -> MemoryBank:
+    """Into the store; as memories of frames before `before`. With fewer places than there were the first and the newest
+    are kept, as ever."""
+    count, places = len(one.pointers), limits.prompted_memories
+    keep = list(range(count))
+    if count > places:
+        keep = [*keep[: min(1, places - 1)], *keep[count - max(places - 1, 1) :]]
+    bank = MemoryBank.of_prompted(limits, len(keep), before)
+    store.write_slots(row, bank.prompted_slots, one.spatial[keep], one.pointers[keep])
+    return bank
+
+
+def write_objects(path: Path, model: SAM2, kept: Sequence[Keepsake]) -> None:
+    """Replaces the file at once or not at all. Raises BadInput if it cannot be written."""
+    tensors = {}
+    for index, one in enumerate(kept):
+        tensors[f"{index}.spatial"], tensors[f"{index}.pointers"] = one.spatial.cpu(), one.pointers.cpu()
+    about = {
+        "format": FORMAT,
+        **_identity(model),
+        "saved_at": time.time(),
+        "objects": [{"object_id": one.object_id, "class_name": one.class_name} for one in kept],
+    }
+    beside = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, beside, metadata={"about": json.dumps(about)})
+        os.replace(beside, path)
+    except OSError as error:
+        raise BadInput(f"saved objects {path}: cannot be written: {error}") from error
+
+
+def read_objects(path: Path, model: SAM2, object_ids: Sequence[str] = (), max_age_s: float = 0.0) -> list[Keepsake]:
+    """The objects named, or all. max_age_s: of the file, in seconds; 0 = any age.
+
+    Raises BadInput for a file that is missing, damaged or made with another model, Stale for one that is too old,
+    UnknownObject for an id that is not in it.
+    """
+    if not path.is_file():
+        raise BadInput(f"saved objects {path}: there is no such file")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            about = json.loads((file.metadata() or {})["about"])
+            found = [
+                Keepsake(
+                    str(entry["object_id"]), str(entry["class_name"]), file.get_tensor(f"{index}.spatial"),
+                    file.get_tensor(f"{index}.pointers"),
+                )
+                for index, entry in enumerate(about["objects"])
+            ]  # fmt: skip
+            age_s = time.time() - float(about["saved_at"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"saved objects {path}: expected a file written by save, got a damaged or other one") from error
+    _check(path, about, model, found)
+    if max_age_s and age_s > max_age_s:
+        raise Stale(f"saved objects {path}: saved {age_s:.0f} s ago, expected at most {max_age_s:g} s")
+    unknown = set(object_ids) - {one.object_id for one in found}
+    if unknown:
+        raise UnknownObject(
+            f"saved objects {path}: no {', '.join(sorted(unknown))} in it; it has "
+            f"{', '.join(one.object_id for one in found)}"
+        )
+    return [one for one in found if not object_ids or one.object_id in object_ids]
+
+
+def _identity(model: SAM2) -> dict:
+    """What must be the same for a memory to mean the same."""
+    digest = hashlib.sha256()
+    for tensor in (model.maskmem_tpos_enc, model.no_obj_ptr, *model.obj_ptr_proj.parameters()):
+        digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    config = model.config
+    return {"model": config.name, "image_size": config.image_size, "weights": digest.hexdigest()}
+
+
+def _check(path: Path, about: dict, model: SAM2, found: list[Keepsake]) -> None:
+    """Raises BadInput unless these are memories of this model."""
+    if about.get("format") != FORMAT:
+        raise BadInput(f"saved objects {path}: expected format {FORMAT!r}, got {about.get('format')!r}")
+    for what, expected in _identity(model).items():
+        if about.get(what) != expected:
+            raise BadInput(
+                f"saved objects {path}: made with {what} {about.get(what)}, this model has {expected}; prompt the "
+                "objects again, or load that model"
+            )
+    config = model.config
+    shapes = (config.grid_size**2, config.memory_dim), (config.d_model,)
+    for one in found:
+        same = len(one.spatial) == len(one.pointers) > 0
+        same = same and (tuple(one.spatial.shape[1:]), tuple(one.pointers.shape[1:])) == shapes
+        same = same and one.spatial.dtype is torch.bfloat16 and one.pointers.dtype is torch.float32
+        if not (same and one.spatial.isfinite().all() and one.pointers.isfinite().all()):
+            raise BadInput(f"saved objects {path}: the memory of {one.object_id!r} is damaged")
+    names = [one.object_id for one in found]
+    if "" in names or len(set(names)) != len(names):
+        raise BadInput(f"saved objects {path}: expected different ids, got {names}")

@@ -1,0 +1,139 @@
+"""Tracks that survive: a new tracker goes on with what was saved, and a file that does not fit is refused by name."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from small_stream import CONFIG, PERIOD_NS, images, small_model
+
+import sam2
+from sam2 import saved_objects
+
+
+def frame(n):
+    return sam2.Frame(images()[n], (n + 1) * PERIOD_NS)
+
+
+def prompt(name, xy=(20, 20), **more):
+    return sam2.Prompt(name, points_xy=[xy], labels=[1], **more)
+
+
+def used(limits=None):
+    """A tracker with two prompted objects."""
+    tracker = sam2.Tracker(small_model(), limits=limits, sticky_corrections=True)
+    tracker.step(frame(0), [prompt("a", class_name="cup"), prompt("b", (60, 30))])
+    tracker.step(frame(1), [prompt("a", (24, 20))])
+    return tracker
+
+
+def test_a_restored_object_is_tracked_as_one_that_remembers_its_prompts_alone(tmp_path):
+    before = used()
+    assert before.save(tmp_path / "x.safetensors") == ["a", "b"]
+    after = sam2.Tracker(small_model())
+    assert after.restore(tmp_path / "x.safetensors") == after.object_ids == ["a", "b"]
+    got = after.step(frame(2))
+    # The same two memories in a tracker that never stopped, its recent ones taken away.
+    for obj in before._objects.values():
+        obj.bank._recent.clear()
+    expected = before.step(frame(2))
+    assert [(t.object_id, t.class_name) for t in got] == [(t.object_id, t.class_name) for t in expected]
+    # "b" was prompted a frame earlier than it is restored to; "a" is the same to the last pointer's age.
+    assert np.allclose(got[0].low_res_logits, expected[0].low_res_logits, atol=1e-4)
+    fresh = sam2.Tracker(small_model()).step(frame(2), [prompt("a")])[0]
+    assert not np.allclose(got[0].low_res_logits, fresh.low_res_logits, atol=1e-2)  # it is the memory that says it
+
+
+def test_a_restored_object_takes_late_prompts_and_forgets_nothing_by_them(tmp_path):
+    used().save(tmp_path / "x", ["a"])
+    after = sam2.Tracker(small_model())
+    for n in range(3):
+        after.step(frame(n))
+    after.restore(tmp_path / "x")
+    after.step(frame(3))
+    late = prompt("a", stamp_ns=frame(1).stamp_ns)
+    (track,) = after.step(frame(4), [late])
+    assert track.state is sam2.State.VISIBLE and len(after._objects["a"].bank.prompted_slots) == 2
+    after.remove("a")
+    assert after.restore(tmp_path / "x") == ["a"]
+
+
+def test_an_object_that_is_not_there_is_occluded(tmp_path):
+    used().save(tmp_path / "x", ["a"])
+    after = sam2.Tracker(small_model(presence=-100.0))
+    after.restore(tmp_path / "x")
+    (track,) = after.step(frame(0))
+    assert track.state is sam2.State.OCCLUDED and track.frames_since_seen == 1
+
+
+def test_fewer_places_keep_the_first_and_the_newest(tmp_path):
+    used().save(tmp_path / "x", ["a"])
+    whole = saved_objects.read_objects(tmp_path / "x", small_model())[0]
+    assert len(whole.pointers) == 2
+    for places in (1, 2, 3):
+        tracker = sam2.Tracker(small_model(), limits=sam2.Limits(prompted_memories=places))
+        tracker.restore(tmp_path / "x")
+        obj = tracker._objects["a"]
+        kept = tracker._network.store.read_slots(obj.row, obj.bank.prompted_slots)[1]
+        assert torch.equal(kept, whole.pointers[-places:])
+
+
+def rewritten(path, about=None, tensors=None):
+    """The file again with other JSON or tensors."""
+    with safe_open(path, framework="pt") as file:
+        old = json.loads(file.metadata()["about"])
+    made = load_file(path) | (tensors or {})
+    save_file(made, path, metadata={"about": json.dumps(old | (about or {}))})
+
+
+@pytest.mark.parametrize(
+    ("about", "tensors", "error", "match"),
+    [
+        ({"model": "sam2.1_hiera_tiny"}, None, sam2.BadInput, "made with model sam2.1_hiera_tiny"),
+        ({"weights": "0" * 64}, None, sam2.BadInput, "made with weights 000"),
+        ({"image_size": 1024}, None, sam2.BadInput, "image_size 1024"),
+        ({"format": "something else"}, None, sam2.BadInput, "expected format"),
+        ({"saved_at": 0}, None, sam2.Stale, "expected at most 60 s"),
+        ({"objects": [{"object_id": "a", "class_name": ""}] * 2}, None, sam2.BadInput, "different ids"),
+        ({"objects": 7}, None, sam2.BadInput, "damaged"),
+        (None, {"0.pointers": torch.full((2, CONFIG.d_model), torch.nan)}, sam2.BadInput, "damaged"),
+        (None, {"0.pointers": torch.zeros(2, 3)}, sam2.BadInput, "damaged"),
+        (None, {"0.spatial": torch.zeros(0, 16, 16, dtype=torch.bfloat16)}, sam2.BadInput, "damaged"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused_by_name_and_changes_nothing(tmp_path, about, tensors, error, match):
+    path = tmp_path / "x.safetensors"
+    used().save(path)
+    rewritten(path, about, tensors)
+    after = sam2.Tracker(small_model())
+    with pytest.raises(error, match=match):
+        after.restore(path, max_age_s=60.0)
+    assert after.object_ids == []
+
+
+def test_damaged_and_missing_files_ids_and_limits(tmp_path):
+    path = tmp_path / "x.safetensors"
+    tracker = used(sam2.Limits(max_objects=3))
+    tracker.save(path)
+    with pytest.raises(sam2.BadInput, match="a, b is tracked already"):
+        tracker.restore(path)
+    with pytest.raises(sam2.UnknownObject, match="no c in it; it has a, b"):
+        tracker.restore(path, ["c"])
+    full = sam2.Tracker(small_model(), limits=sam2.Limits(max_objects=2))
+    full.step(frame(0), [prompt("c")])
+    with pytest.raises(sam2.LimitReached):
+        full.restore(path)
+    assert full.object_ids == ["c"] and full.restore(path, ["b"]) == ["b"]
+    path.write_bytes(path.read_bytes()[:-100])
+    for broken in (path, tmp_path / "none"):
+        with pytest.raises(sam2.BadInput, match="saved objects"):
+            sam2.Tracker(small_model()).restore(broken)
+    with pytest.raises(sam2.UnknownObject):
+        tracker.save(path, ["nobody"])
+    with pytest.raises(sam2.BadInput, match="there is none"):
+        sam2.Tracker(small_model()).save(path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(sam2.BadInput, match="cannot be written"):
+        tracker.save(tmp_path / "file" / "x")
