@@ -1,0 +1,58 @@
+"""The pages of docs/ are true: parameters, topics, services and files they name are there."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip("rclpy")
+
+from sam2_ros.params import FIELDS, refusal  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+FOREIGN = {"overlay_mouse_left", "get_state"}  # rqt's own, rclpy's own
+
+
+def known_names() -> set[str]:
+    """Topics and services of the node's tables in the README."""
+    return set(re.findall(r"`~/([a-z_/]+)`", README))
+
+
+def wrong_names(text: str) -> set[str]:
+    """Of /sam2/<name> and ~/<name>, those that the node does not have; a camera's name may come first."""
+    named = {name.rstrip("/") for name in re.findall(r"(?:/sam2|~)/((?:[a-z_]+/?)+)", text)}
+    named = {re.sub(r"^(front|wrist)(/|$)", "", name) for name in named} - {""}
+    return named - known_names() - FOREIGN
+
+
+def settings_in(text: str) -> dict:
+    """What the page's YAML gives the node."""
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    return {name: v for b in blocks for name, v in b.get("/sam2", {}).get("ros__parameters", {}).items()}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_a_page_names_only_what_there_is(path):
+    text = path.read_text()
+    assert wrong_names(text) == set()
+    for name, value in settings_in(text).items():
+        assert name in FIELDS and refusal(name, value) == "", name
+        assert type(value) is FIELDS[name].type, name
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert (path.parent / link).exists(), link
+    for named in re.findall(r"`(test/\w+\.py)`", text):
+        assert (ROOT / named).exists(), named
+    for kind, name in re.findall(r"sam2_ros/(msg|srv)/(\w+)", text):
+        assert (ROOT / kind / f"{name}.{kind}").exists(), name
+    assert max(map(len, text.splitlines())) <= 130
+
+
+def test_wrong_names_are_found():
+    assert wrong_names("`/sam2/tracks` /sam2/front/prompts ~/nothing /sam2/other") == {"nothing", "other"}
+
+
+def test_the_readme_names_every_page():
+    assert {path.name for path in PAGES} <= set(re.findall(r"docs/(\w+\.md)", README))
