@@ -12,7 +12,8 @@ from sam2.config import find_config
 from sam2.model import SAM2
 from sam2.training import report, state
 from sam2.training.config import Phase, TrainConfig, find_train_config
-from sam2.training.data import DirectSource, PooledSource
+from sam2.training.data import DirectSource, PooledSource, SyntheticClips
+from sam2.training.synthetic import HELD_OUT_SEED
 from sam2.training.train import Trainer
 
 
@@ -63,6 +64,13 @@ def test_the_pretext_learns_on_every_seed(tmp_path, seed):
 
 
 # sources
+
+
+def test_gentle_clips_are_a_share_of_those_for_training_and_none_of_the_held_out():
+    plain, mixed = SyntheticClips(1, 32), SyntheticClips(1, 32, gentle=0.5)
+    held_out = (HELD_OUT_SEED, HELD_OUT_SEED + 60)
+    same = {seed: np.array_equal(plain(seed), mixed(seed)) for seed in (0, 40, 50, 99, *held_out)}
+    assert same == {0: False, 40: False, 50: True, 99: True, held_out[0]: True, held_out[1]: True}
 
 
 def test_what_a_step_sees_depends_on_the_step_alone():

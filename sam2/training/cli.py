@@ -55,7 +55,7 @@ def _config(args: argparse.Namespace) -> TrainConfig:
 def _maker(args: argparse.Namespace, config: TrainConfig) -> Maker:
     size = config.size or find_config(config.model).image_size
     if not args.dataset:
-        return SyntheticClips(config.clip_frames, size)
+        return SyntheticClips(config.clip_frames, size, config.gentle)
     roots = args.root or []
     if len(roots) != len(args.dataset):
         raise SystemExit(f"{len(args.dataset)} --dataset but {len(roots)} --root: name one folder for each")

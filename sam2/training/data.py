@@ -22,6 +22,7 @@ from torch import Tensor
 
 from sam2.training.clips import MAX_LABEL
 from sam2.training.datasets import Video
+from sam2.training.scene import GENTLE
 from sam2.training.synthetic import HELD_OUT_SEED, make_clip
 from sam2.training.tensors import send
 
@@ -32,13 +33,15 @@ Maker = Callable[[int], np.ndarray]
 class SyntheticClips:
     num_frames: int
     size: int  # S, pixels
+    gentle: float = 0.0  # share of the clips that are from the gentle world; of held-out seeds none is
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         return self.num_frames, self.size, self.size, 4
 
     def __call__(self, seed: int) -> np.ndarray:
-        clip = make_clip(seed, self.num_frames, self.size)
+        is_gentle = seed < HELD_OUT_SEED and seed % 100 < 100 * self.gentle
+        clip = make_clip(seed, self.num_frames, self.size, GENTLE if is_gentle else None)
         labels = np.zeros(clip.frames.shape[:3], np.uint8)  # (T, S, S)
         for index in range(clip.masks.shape[1]):
             labels[clip.masks[:, index]] = index + 1
