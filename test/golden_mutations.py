@@ -122,10 +122,10 @@ def presence_shifted(monkeypatch, run):
 
 
 def no_position_under_the_image(monkeypatch, run):
-    def without(f, self, stride16, *args):
-        return f(self, stride16 - 0.1 * sine_grid(*stride16.shape[1:], stride16.device), *args)
+    def without(f, self, stride16):
+        return f(self, stride16 - 0.1 * sine_grid(*stride16.shape[1:], stride16.device))
 
-    around(monkeypatch, SAM2, "attend", without)
+    around(monkeypatch, SAM2, "look", without)
 
 
 def no_padding_point(monkeypatch, run):
