@@ -33,7 +33,9 @@ class Spoiling:
 
 
 CLEAN = Spoiling()
+MASKS = Spoiling(mask_pixels=2)
 CAMERA = Spoiling(noise=0.002, flying=2, mask_pixels=2)  # the noise of a good stereo camera
+HOLES = Spoiling(mask_pixels=2, missing=0.3, holes=3)
 BAD = Spoiling(noise=0.002, flying=2, mask_pixels=2, missing=0.3, holes=3)
 
 
@@ -141,8 +143,10 @@ def main() -> None:
     chosen = list(samples(range(1_000_000, 1_000_000 + args.worlds), args.frames))
     kinds = {
         "true depth, true masks": CLEAN,
+        "true depth, mask edges ± 2 pixels": MASKS,
+        "the same, 30 % of the depth missing and three holes": HOLES,
         "noise 2 mm at 1 m, flying pixels, mask edges ± 2 pixels": CAMERA,
-        "the same, 30 % of the depth missing and three holes": BAD,
+        "all of it": BAD,
     }
     text = [
         "# 3-D against ground truth",

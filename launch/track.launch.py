@@ -21,6 +21,11 @@ FAST_DDS_PROFILES = "FASTDDS_DEFAULT_PROFILES_FILE"
 # name: (default, description)
 ARGUMENTS = {
     "image": ("image", "image topic to track on; with image_transport compressed, the topic without /compressed"),
+    "depth": (
+        "depth/image",
+        "depth image topic, registered to the image; read with depth.enabled in the parameter file",
+    ),
+    "camera_info": ("camera_info", "calibration topic of the image; read with depth.enabled"),
     "model": ("", "nano, tiny, small, base_plus or large"),
     "checkpoint": ("", "weights file; empty and no such parameter = the model's own, shipped or downloaded"),
     "device": ("", "auto, cpu, cuda or cuda:N"),
@@ -43,7 +48,12 @@ def track_node(context) -> list[Node]:
             executable="track_node",
             namespace=values["namespace"],
             parameters=[values["params_file"], given],
-            remappings=[("image", values["image"]), ("image/compressed", f"{values['image']}/compressed")],
+            remappings=[
+                ("image", values["image"]),
+                ("image/compressed", f"{values['image']}/compressed"),
+                ("depth/image", values["depth"]),
+                ("camera_info", values["camera_info"]),
+            ],
             ros_arguments=["--log-level", values["log_level"]],
             output="screen",
             emulate_tty=True,

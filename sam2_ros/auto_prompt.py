@@ -8,10 +8,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 import sam2
 from sam2_ros.counters import Counters
-from sam2_ros.hand_off import Association, Decisions, Detection, Rules, as_prompt, twin_of
+from sam2_ros.hand_off import Association, Decisions, Detection, Rules, as_prompt, boxes_of, twin_of
 from sam2_ros.mailbox import Add, Answer, Code, Remove, Request
 from sam2_ros.params import Settings
 
@@ -30,8 +31,7 @@ class AutoPrompt:
         self._association = Association(rules_of(settings))
         self._waiting: deque[tuple[int, list[Detection]]] = deque(maxlen=WAITING)
         self._results: deque[tuple[int, list[sam2.Track]]] = deque(maxlen=REMEMBERED)  # (stamp, tracks), oldest first
-        self._has_changed = False  # since the newest result
-        self._changed_ns = 0  # stamp of the newest image that a request was carried out on
+        self._is_used = False  # whether there has been a message at all
         self._under_way = 0  # requests
         self._adds: set[Request] = set()  # the newest of them that prompt
         self._lock = threading.Lock()
@@ -41,21 +41,26 @@ class AutoPrompt:
         with self._lock:
             self._counters.count_detections("dropped for a newer message", len(self._waiting) == WAITING)
             self._waiting.append((stamp_ns, detections))
+            self._is_used = True
 
     def remember(self, stamp_ns: int, tracks: list[sam2.Track], changed: bool) -> None:
         """The result for an image. changed: requests were carried out on it, so earlier results are out of date."""
-        if changed or self._has_changed:
+        if changed:
             self._results.clear()
-            self._changed_ns, self._has_changed = stamp_ns, False
-        self._results.append((stamp_ns, tracks))
+        if self._is_used:  # without the masks, which are made of the logits again if they are needed
+            self._results.append((stamp_ns, [replace(track) for track in tracks]))
 
     def twins(self, adds: list[Add], tracks: list[sam2.Track]) -> list[str]:
         """Objects that turn out to be one that is tracked already, and must go before anybody hears of them: those of
         requests made here that have just run, which are refused, and, unattended, the younger of any two."""
-        twins = []
-        for add in [add for add in adds if add in self._adds]:
+        twins: list[str] = []
+        mine = [add for add in adds if add in self._adds]
+        if not (mine or self._is_unattended):
+            return twins
+        boxes = boxes_of(tracks)
+        for add in mine:
             name = add.prompts[0].object_id
-            other = next((twin_of(t, tracks) for t in tracks if t.object_id == name), "")
+            other = next((twin_of(t, tracks, boxes) for t in tracks if t.object_id == name), "")
             if other:
                 self._counters.count_detections("turned out to be tracked", 1)
                 add.answer(Code.BAD_INPUT, f"the box shows {other!r}, which is tracked already")
@@ -63,7 +68,7 @@ class AutoPrompt:
         if self._is_unattended:
             for index, track in enumerate(tracks):
                 others = [t for t in tracks[: index + 1] if t.object_id not in twins]
-                if track.object_id not in twins and twin_of(track, others):
+                if track.object_id not in twins and twin_of(track, others, boxes):
                     self._counters.count_detections("objects that became another", 1)
                     twins.append(track.object_id)
         return twins
@@ -73,15 +78,16 @@ class AutoPrompt:
         with self._lock:
             self._waiting.clear()
         self._results.clear()
-        self._changed_ns = 0
 
     def requests(self, size_hw: tuple[int, int] | None) -> list[Request]:
         """What the messages whose images have been processed come to. One at a time: each sees what the last did."""
         made: list[Request] = []
         while not made and not self._under_way and self._results and (due := self._take()):
             stamp_ns, detections = due
-            if stamp_ns and stamp_ns < self._changed_ns:
-                self._counters.count_detections("older than the last change", len(detections))
+            if (
+                stamp_ns and stamp_ns < self._results[0][0]
+            ):  # nothing is known about that image, or objects changed since
+                self._counters.count_detections("too late", len(detections))
                 continue
             at_ns, tracks = min(self._results, key=lambda r: abs(r[0] - (stamp_ns or self._results[-1][0])))
             made = self._requests(self._association.step(detections, tracks, at_ns), at_ns, size_hw)
@@ -113,7 +119,6 @@ class AutoPrompt:
 
     def _done(self, object_id: str | None, answer: Answer) -> None:
         self._under_way -= 1
-        self._has_changed = True
         self._results.clear()
         self._answered(object_id, answer)
 

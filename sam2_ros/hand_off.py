@@ -68,8 +68,7 @@ class Association:
     def step(self, detections: Sequence[Detection], tracks: Sequence[sam2.Track], now_ns: int) -> Decisions:
         """tracks: of the image the detections were made on, or the nearest; now_ns: its stamp."""
         made = Decisions()
-        boxes = {track.object_id: _box_of(track) for track in tracks if track.state is sam2.State.VISIBLE}
-        boxes = {name: box for name, box in boxes.items() if box is not None}
+        boxes = boxes_of(tracks)
         self._last_box = {t.object_id: self._last_box.get(t.object_id) for t in tracks} | boxes
         self._apart = {t.object_id: self._apart.get(t.object_id, 0) for t in tracks}
         forgotten = [t.object_id for t in tracks if self._is_forgotten(t, now_ns)]
@@ -171,11 +170,21 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
     return float(inter / union) if union > 0 else 0.0
 
 
-def twin_of(track: sam2.Track, tracks: Sequence[sam2.Track]) -> str:
-    """Id of another visible object that is the same thing in truth: their masks agree. "" if there is none."""
-    box = _box_of(track)
-    for other in tracks:
-        if box is None or other is track or (theirs := _box_of(other)) is None or iou(box, theirs) < TWIN / 2:
+def boxes_of(tracks: Sequence[sam2.Track]) -> dict[str, np.ndarray]:
+    """(4,) x0, y0, x1, y1 around the mask of each visible object, by id."""
+    found = {track.object_id: sam2.bounding_box(track.mask) for track in tracks if track.state is sam2.State.VISIBLE}
+    return {name: np.array([b[0], b[1], b[0] + b[2], b[1] + b[3]], np.float32) for name, b in found.items() if b}
+
+
+def twin_of(track: sam2.Track, others: Sequence[sam2.Track], boxes: dict[str, np.ndarray]) -> str:
+    """Id of the visible object among `others` that is the same thing in truth: their masks agree. "" if there is none.
+
+    boxes: of them all, from `boxes_of`.
+    """
+    mine = boxes.get(track.object_id)
+    for other in others:
+        theirs = boxes.get(other.object_id)
+        if other is track or mine is None or theirs is None or iou(mine, theirs) < TWIN / 2:
             continue
         if np.count_nonzero(track.mask & other.mask) >= TWIN * np.count_nonzero(track.mask | other.mask):
             return other.object_id
@@ -190,11 +199,6 @@ def as_prompt(detection: Detection, object_id: str, stamp_ns: int, size_hw: tupl
         return None
     mode = sam2.PromptMode.REPLACE if object_id else sam2.PromptMode.ADD
     return sam2.Prompt(object_id, box_xyxy=box, stamp_ns=stamp_ns, mode=mode, class_name=detection.class_name)
-
-
-def _box_of(track: sam2.Track) -> np.ndarray | None:
-    box = sam2.bounding_box(track.mask)
-    return None if box is None else np.array([box[0], box[1], box[0] + box[2], box[1] + box[3]], np.float32)
 
 
 def _share_inside(track: sam2.Track, box: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 import queue
 import struct
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -217,3 +218,33 @@ def test_the_node_with_depth(rig):
         assert tracks[-1].tracks[0].position.z == pytest.approx(1.5)
         assert clouds[-1].header.frame_id == "camera_optical" and clouds[-1].width > 20
         node.end()
+
+
+def test_the_transform_is_asked_for_at_the_images_stamp(monkeypatch):
+    asked = []
+
+    class TransformException(Exception):
+        pass
+
+    def lookup(target, source, time):
+        asked.append((target, source, time.nanoseconds))
+        if len(asked) > 1:
+            raise TransformException("extrapolation into the future")
+        rotation, translation = SimpleNamespace(x=-0.5, y=0.5, z=-0.5, w=0.5), SimpleNamespace(x=0.0, y=0.0, z=1.5)
+        return SimpleNamespace(transform=SimpleNamespace(rotation=rotation, translation=translation))
+
+    buffer = SimpleNamespace(lookup_transform=lookup)
+    tf2 = SimpleNamespace(
+        Buffer=lambda node: buffer, TransformListener=lambda buffer, node: SimpleNamespace(unregister=lambda: None),
+        TransformException=TransformException,
+    )  # fmt: skip
+    monkeypatch.setattr(frames, "tf2_ros", tf2)
+    made = Frames(None, "base_link")
+    header = Header(frame_id="camera_optical", stamp=time_message(NOW_NS))
+    rotation, translation, frame_id = made.to_target(header)
+    assert asked == [("base_link", "camera_optical", NOW_NS)] and frame_id == "base_link"
+    assert (rotation @ [0, 0, 1]).tolist() == [1, 0, 0] and translation.tolist() == [0, 0, 1.5]
+    with pytest.raises(Refused, match="no transform to base_link at the image's stamp: extrapolation"):
+        made.to_target(header)
+    assert made.to_target(Header(frame_id="base_link"))[2] == "base_link" and len(asked) == 2
+    made.close()

@@ -11,7 +11,9 @@ from bench import Bench, names, point
 
 import sam2
 from benchmarks.hand_off import Badness, run
-from sam2_ros.hand_off import Association, Detection, Rules, as_prompt, twin_of
+from sam2_ros.auto_prompt import REMEMBERED, AutoPrompt
+from sam2_ros.counters import Counters
+from sam2_ros.hand_off import Association, Detection, Rules, as_prompt, boxes_of, twin_of
 from sam2_ros.mailbox import Code
 from sam2_ros.params import Settings
 
@@ -94,7 +96,9 @@ def test_what_is_unseen_for_long_is_forgotten_when_unattended():
 
 def test_twins_are_told_by_their_masks():
     a, b, c = track("a", (10, 10, 30, 30)), track("b", (11, 10, 30, 30), 2), track("c", (10, 10, 30, 20), 3)
-    assert twin_of(b, [a, b, c]) == "a" and twin_of(c, [a, b, c]) == "" and twin_of(a, [a]) == ""
+    boxes = boxes_of([a, b, c, track("d", (0, 0, 9, 9), 4, visible=False)])
+    assert boxes["b"].tolist() == [11, 10, 30, 30] and "d" not in boxes
+    assert twin_of(b, [a, b, c], boxes) == "a" and twin_of(c, [a, b, c], boxes) == twin_of(a, [a], boxes) == ""
 
 
 def test_a_prompt_is_cut_to_the_image_and_replaces_only_what_lives():
@@ -128,6 +132,7 @@ def test_through_the_worker():
     """Late detections become one object, of the image they were made on; a box on a thing that a person has prompted in
     between is refused, and nobody ever hears of a second one."""
     with Bench(settings=Settings(detector_confirm=1)) as bench:
+        bench.auto.post(0, [])  # a detector that sees nothing
         bench.step(1)
         bench.auto.post(1, [box_around(20, 20)])
         result = bench.step(2)
@@ -152,3 +157,25 @@ def test_messages_are_bounded_and_a_new_stream_forgets_them():
         assert bench.counters.detections["dropped for a newer message"] == 92
         assert names(bench.step(2, new_stream=True)) == names(bench.step(3)) == []
         assert names(bench.step(2000)) == names(bench.step(2001)) == []
+
+
+def test_without_a_detector_nothing_is_kept_and_with_one_no_masks():
+    tracks = [track("a", (10, 10, 30, 30))]
+    assert tracks[0].mask.any()
+    auto = AutoPrompt(Settings(), Counters(), lambda *_: None)
+    auto.remember(1, tracks, changed=False)
+    assert not auto._results
+    auto.post(0, [])
+    for n in range(100):
+        auto.remember(n, tracks, changed=False)
+    assert len(auto._results) == REMEMBERED and "mask" not in vars(auto._results[-1][1][0])
+
+
+def test_boxes_of_an_image_before_the_last_change_are_not_believed():
+    counters = Counters()
+    auto = AutoPrompt(Settings(detector_confirm=1), counters, lambda *_: None)
+    auto.post(5, [])
+    auto.remember(10, [], changed=False)
+    auto.remember(20, [track("a", (10, 10, 30, 30))], changed=True)
+    auto.post(10, [seen(10, 10, 30, 30)])
+    assert auto.requests(SIZE_HW) == [] and counters.detections == {"too late": 1}
