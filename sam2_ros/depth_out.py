@@ -72,6 +72,10 @@ class DepthOut:
         except Refused as error:
             self._counters.miss_depth(str(error))
             return None
+        except Exception as error:  # whatever it is, it does not cost the 2-D results
+            self._counters.count_failure(f"depth: {type(error).__name__}", str(error))
+            self._counters.miss_depth(f"depth failed: {error}")
+            return None
         self._counters.match_depth(self._unseen(view))
         return view
 

@@ -61,7 +61,7 @@ class Outputs:
 
     def close(self) -> None:
         with self._gate:
-            self._open = False
+            self._open, self._late = False, None
 
     def publish(self, arrival: Arrival, frame: sam2.Frame, tracks: list[sam2.Track]) -> bool:
         """Everything that has a subscriber; False if closed."""

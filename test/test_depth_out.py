@@ -147,6 +147,16 @@ def test_without_depth_2d_is_untouched_and_the_reason_is_told():
     assert rig.got("objects_cloud").width == 0  # depth there is, points there are none: not silence
 
 
+def test_an_error_in_3d_does_not_cost_the_2d_results(monkeypatch):
+    rig, (metres, mask) = Rigged(), scene()
+    rig.hear("tracks", "objects_cloud")
+    monkeypatch.setattr("sam2_ros.depth_out.find_surface", lambda *_: 1 / 0)
+    rig.depth(metres)
+    rig.image(mask)
+    assert rig.got("tracks").tracks[0].area == mask.sum() and rig.got("objects_cloud") is None
+    assert rig.counters.failures == {"depth: ZeroDivisionError": 1} and "division" in rig.counters.depth_trouble
+
+
 def test_depth_that_comes_after_the_result_completes_it():
     rig, (metres, mask) = Rigged(), scene()
     rig.hear("objects_poses", "tracks")
@@ -161,6 +171,9 @@ def test_depth_that_comes_after_the_result_completes_it():
     assert poses.header.stamp == time_message(NOW_NS) and len(poses.poses) == 1
     rig.outputs.idle()
     assert rig.got("objects_poses") is None and not rig.outputs.waits_for_depth
+    rig.image(mask, NOW_NS + 5 * STEP_NS)
+    rig.outputs.close()
+    assert not rig.outputs.waits_for_depth  # what waited is of no use to whoever activates the node again
 
 
 def test_nobody_listening_costs_nothing(monkeypatch):

@@ -95,6 +95,26 @@ def test_organised_points_lie_where_their_pixels_look():
     assert np.isnan(points[15, 20]).all() and np.isnan(points).sum() == 3
 
 
+def test_any_depth_and_any_mask_give_finite_numbers_or_none():
+    """Lines, dots, stairs, noise over ten decades, with and without gaps."""
+    random, found = np.random.default_rng(5), 0
+    for _ in range(150):
+        size = random.integers(1, 40, 2)
+        pinhole = Pinhole(*random.uniform(1, 1000, 2), *random.uniform(-50, 50, 2), tuple(size))
+        depth = (10.0 ** random.uniform(-4, random.choice([-3, 6]), size)).astype(np.float32)
+        depth = np.round(depth, random.integers(0, 4)) + np.float32(1e-4) if random.random() < 0.5 else depth
+        depth[random.random(size) < random.choice([0.0, 0.5, 1.0])] = np.nan
+        mask = random.random(size) < random.choice([0.05, 0.5, 1.0])
+        surface = find_surface(depth, mask, pinhole)
+        if surface is not None:
+            found += 1
+            box = surface.box
+            for numbers in (surface.points, surface.centroid, box.centre, box.size, quaternion_of(box.rotation)):
+                assert np.isfinite(numbers).all()
+            assert (box.size >= 0).all() and 0 < surface.share <= 1
+    assert found > 20
+
+
 def test_quaternions():
     for rotation in (np.eye(3), turned(0.6, 0.4), turned(np.pi, 0.0), turned(0.0, np.pi), turned(-2.0, 3.0)):
         x, y, z, w = quaternion_of(rotation)
