@@ -12,7 +12,7 @@ import sam2
 from sam2.model import SAM2
 from sam2_ros.mailbox import Code
 from sam2_ros.msg import TrackArray
-from sam2_ros.srv import RemoveObjects
+from sam2_ros.srv import ListObjects, RemoveObjects, RestoreObjects, SaveObjects
 
 pytestmark = pytest.mark.ros
 
@@ -26,8 +26,9 @@ def weights(tmp_path_factory):
     return path
 
 
-def test_a_prompt_gives_tracks_with_the_real_network(rig, weights):
-    with NodeProcess(real=True, parameters={"checkpoint": weights, "device": "cpu", "prompt_wait_s": 30.0}) as node:
+def test_a_prompt_gives_tracks_with_the_real_network_and_survives_a_restart(rig, weights, tmp_path):
+    parameters = {"checkpoint": weights, "device": "cpu", "prompt_wait_s": 30.0, "save_folder": tmp_path / "kept"}
+    with NodeProcess(real=True, parameters=parameters) as node:
         camera = rig.camera()
         number = start_tracking(rig, camera, "a", "b")
         got = rig.collect(TrackArray, "/sam2/tracks")
@@ -35,9 +36,25 @@ def test_a_prompt_gives_tracks_with_the_real_network(rig, weights):
         for message in got:
             assert [(t.object_id, t.label) for t in message.tracks] == [("a", 1), ("b", 2)]
             assert all(t.mask.image_width == 64 and 0 <= t.presence <= 1 for t in message.tracks)
+        saved = rig.call(SaveObjects, "/sam2/save", SaveObjects.Request(name="kitchen", object_ids=["b"]))
+        assert (saved.code, saved.path) == (Code.OK, str(tmp_path / "kept" / "kitchen.safetensors")), saved.sentence
         gone = rig.call(RemoveObjects, "/sam2/remove_objects", RemoveObjects.Request(object_ids=["a"]))
         assert gone.code == Code.OK
-        camera.publish_until(lambda: [t.object_id for t in got[-1].tracks] == ["b"], first=number, period_s=0.2)
+        number = camera.publish_until(
+            lambda: [t.object_id for t in got[-1].tracks] == ["b"], first=number, period_s=0.2
+        )
+        node.end()
+    rig.clients.clear()
+    with NodeProcess(real=True, parameters=parameters) as node:
+        camera.wait_for_subscriber()
+        rig.until(lambda: rig.call(ListObjects, "/sam2/list_objects").code == Code.OK)
+        refused = rig.call(RestoreObjects, "/sam2/restore", RestoreObjects.Request(name="bathroom"))
+        assert refused.code == Code.BAD_INPUT and "no such file" in refused.sentence
+        restored = rig.call(RestoreObjects, "/sam2/restore", RestoreObjects.Request(name="kitchen", max_age_s=3600.0))
+        assert (restored.code, list(restored.object_ids)) == (Code.OK, ["b"]), restored.sentence
+        got.clear()
+        camera.publish_until(lambda: got, first=number, period_s=0.2)
+        assert [t.object_id for t in got[-1].tracks] == ["b"]
         node.end()
 
 
