@@ -42,8 +42,8 @@ class FrameStep:
         self._fill_hole_area = fill_hole_area
         self.store = MemoryStore(model, limits)
         capture = CudaGraph if model.device.type == "cuda" else None
-        self._encode = Replayed(model.encode_image, capture)
-        self._look = Replayed(lambda stride16: (model.look(stride16),), capture)
+        self._encode = Replayed(self._encode_on_device, capture)
+        self._look = Replayed(self._look_on_device, capture)
         self._advance = Replayed(self._track_and_remember, capture)
         self._capacity = self.store.capacity
 
@@ -73,6 +73,12 @@ class FrameStep:
             self._advance.forget()
         logits, *rest = self._advance(*moment.features, looked, *reading, *writing)
         return Answer(self._fill_holes(logits), *rest)
+
+    def _encode_on_device(self, images: Tensor) -> tuple[Tensor, ...]:
+        return self._model.encode_image(images)
+
+    def _look_on_device(self, stride16: Tensor) -> tuple[Tensor, ...]:
+        return (self._model.look(stride16),)
 
     def _track_and_remember(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """`track` on the device: features, looked, reading and writing -> an answer whose holes are not filled."""

@@ -29,10 +29,12 @@ class Linear(nn.Linear):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "none") -> Tensor:
     """activation(x weightᵀ + bias): x (..., K), weight (M, K), bias (M,) -> (..., M)."""
-    if prefers_onednn(x):
-        gelu = "none" if activation == "gelu" else ""  # which approximation of it
-        return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, activation, [], gelu)
-    return _ACTIVATIONS[activation](F.linear(x, weight, bias))
+    if not prefers_onednn(x):
+        return _ACTIVATIONS[activation](F.linear(x, weight, bias))
+    if activation == "gelu":
+        return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "gelu", [], "none")  # the exact one
+    # oneDNN's own ReLU makes a NaN 0, and nobody would notice that a frame is lost.
+    return _ACTIVATIONS[activation](torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], ""))
 
 
 class Conv1x1(nn.Conv2d):

@@ -29,6 +29,16 @@ def test_a_layer_equals_pytorchs(activation, shape):
     assert (layer(strided, activation) - expected).abs().max() < NOISE
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@torch.inference_mode()
+def test_what_is_not_finite_stays_so(activation, value):
+    layer, x = linear.Linear(24, 40), torch.randn(20, 24)
+    torch.nn.init.uniform_(layer.weight, 0.1, 1.0)
+    x[7, 3] = value
+    assert [not row.isfinite().any() for row in layer(x, activation)] == [i == 7 for i in range(20)]
+
+
 @torch.inference_mode()
 def test_a_pixels_convolution_equals_pytorchs():
     layer, x = linear.Conv1x1(8, 24), torch.randn(2, 8, 5, 7)
