@@ -70,10 +70,13 @@ class Channel:
             self.depth.open()
         self.camera.open(self.mailbox)
 
-    def close(self) -> None:
+    def close_inputs(self) -> None:
         self.camera.close()
         if self.depth is not None:
             self.depth.close()
+
+    def close(self) -> None:
+        self.close_inputs()
         if self.outputs is not None:
             self.outputs.close()
 

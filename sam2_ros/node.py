@@ -152,7 +152,7 @@ class TrackNode(LifecycleNode):
 
     @_transition
     def on_shutdown(self, state) -> TransitionCallbackReturn:
-        self._close_cameras()
+        self._close_inputs()
         self._let_go()
         return self._enter("finalized")
 
@@ -161,7 +161,7 @@ class TrackNode(LifecycleNode):
 
     def stop(self) -> None:
         """Ends the worker, in whatever state, if it ends in time."""
-        self._close_cameras()
+        self._close_inputs()
         self._enter("finalized")
         self._let_go()
 
@@ -182,9 +182,9 @@ class TrackNode(LifecycleNode):
             return Code.INTERNAL, self._worker.sentence
         return None
 
-    def _close_cameras(self) -> None:
+    def _close_inputs(self) -> None:
         for channel in self._channels:
-            channel.camera.close()
+            channel.close_inputs()
 
     def _undo(self) -> None:
         """Takes back what a transition that failed had begun."""
