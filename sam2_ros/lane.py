@@ -71,9 +71,11 @@ class Lane:
         self._guarded("publish", self._outputs.idle)
 
     def _turn(self, arrival: Arrival | None, frame: sam2.Frame | None) -> None:
+        adds: list[Add] = []
         try:
             self._desk.waiting += self._auto.requests(self._size_hw)
-            adds = self._desk.sort_out(self.tracker, frame)
+            # An answer that cannot be delivered costs neither the image nor the other requests.
+            self._guarded("request", lambda: adds.extend(self._desk.sort_out(self.tracker, frame)))
             if frame is not None:
                 tracks = self._step(frame, adds, arrival.message.header)
                 if tracks is not None:
@@ -86,6 +88,8 @@ class Lane:
 
     def _receive(self, arrival: Arrival) -> sam2.Frame | None:
         """The image as the tracker wants it, or None if it turns out to be broken. Sees where a new stream starts."""
+        if arrival.new_stream:  # before the pixels are known: a broken image begins a stream, too
+            self._forget("clock jump", "the clock jumped")
         try:
             rgb = image_in.to_rgb(arrival.message)  # (H, W, 3) uint8
         except image_in.Refused as error:
@@ -95,12 +99,10 @@ class Lane:
             self._report_failure("image", error)
             return None
         size_hw = rgb.shape[:2]
-        if arrival.new_stream:
-            self._forget("clock jump", "the clock jumped")
-        elif self._size_hw not in (None, size_hw):
+        if self._size_hw not in (None, size_hw) and not arrival.new_stream:
             self._forget("image size", f"the image size changed from {self._size_hw} to {size_hw}")
         self._size_hw = size_hw
-        self._outputs.begin(arrival.stamp_ns)
+        self._guarded("publish", lambda: self._outputs.begin(arrival.stamp_ns))
         return sam2.Frame(rgb, arrival.stamp_ns)
 
     def _forget(self, cause: str, sentence: str) -> None:
@@ -135,7 +137,7 @@ class Lane:
         self._desk.remember(frame.stamp_ns, header)
         self._auto.remember(frame.stamp_ns, tracks, changed=bool(adds))
         for add in adds:
-            self._desk.confirm(add, tracks)
+            self._guarded("request", lambda add=add: self._desk.confirm(add, tracks))
         return tracks
 
     def _after_failure(self, error: Exception, adds: list[Add]) -> tuple[bool, bool]:

@@ -136,6 +136,7 @@ class Mailbox:
         self.max_requests = max_requests
         self._changed = bell or threading.Condition()
         self._arrival: Arrival | None = None
+        self._owes_event = False  # a new stream began with an image that was thrown away
         self._requests: list[Request] = []
         self._in_hand = 0  # requests the worker took and has not finished with
         self._woken = False
@@ -145,9 +146,9 @@ class Mailbox:
         """Puts the newest image in; True if it took the place of one that will never be processed."""
         with self._changed:
             dropped = self._arrival is not None
-            if dropped and self._arrival.new_stream:  # the event must not be dropped with its image
+            if self._owes_event or (dropped and self._arrival.new_stream):  # it must not be dropped with its image
                 arrival = replace(arrival, new_stream=True)
-            self._arrival = arrival
+            self._arrival, self._owes_event = arrival, False
             self._changed.notify()
         return dropped
 
@@ -204,7 +205,9 @@ class Mailbox:
     def discard_image(self) -> bool:
         """Throws the waiting image away; True if there was one."""
         with self._changed:
-            there, self._arrival = self._arrival is not None, None
+            there = self._arrival is not None
+            self._owes_event |= there and self._arrival.new_stream
+            self._arrival = None
         return there
 
 

@@ -8,6 +8,7 @@ import ctypes
 import os
 import signal
 import sys
+import tempfile
 import time
 from typing import NoReturn
 
@@ -52,6 +53,21 @@ def _keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, KEEP_BYTES)
 
 
+def _log_arguments() -> list[str]:
+    """ROS arguments without which a full disk, or one that is read-only, would keep the node from starting."""
+    home = os.environ.get("ROS_HOME") or os.path.join(os.path.expanduser("~"), ".ros")
+    folder = os.environ.get("ROS_LOG_DIR") or os.path.join(home, "log")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"?")
+    except OSError as error:
+        sentence = f"no log files: {folder}: {error.strerror}; make it writable or set ROS_LOG_DIR"
+        print(f"sam2_ros: {sentence}", file=sys.stderr)
+        return ["--ros-args", "--disable-external-lib-logs"]
+    return []
+
+
 def main(argv: list[str] | None = None, make_tracker=None) -> NoReturn:
     """Runs the node until it is told to stop, and ends the process. argv: ROS arguments, default those given.
 
@@ -70,7 +86,8 @@ def main(argv: list[str] | None = None, make_tracker=None) -> NoReturn:
     from sam2_ros.node import TrackNode, load_tracker
 
     signals.is_starting = False
-    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    arguments = [*(sys.argv if argv is None else argv), *_log_arguments()]
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     node = TrackNode(make_tracker or load_tracker)
     executor = SingleThreadedExecutor()
     executor.add_node(node)

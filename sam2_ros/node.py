@@ -157,7 +157,9 @@ class TrackNode(LifecycleNode):
         return self._enter("finalized")
 
     def on_error(self, state) -> TransitionCallbackReturn:
-        return TransitionCallbackReturn.SUCCESS
+        self._close_cameras()
+        self._let_go()
+        return self._enter("unconfigured")
 
     def stop(self) -> None:
         """Ends the worker, in whatever state, if it ends in time."""
@@ -187,10 +189,13 @@ class TrackNode(LifecycleNode):
             channel.close_inputs()
 
     def _undo(self) -> None:
-        """Takes back what a transition that failed had begun."""
-        if self._state != "active":
+        """Takes back what a transition that failed had begun. If this fails, too, rclpy calls `on_error`."""
+        for channel in self._channels:
+            channel.close()
+        if self._state == "active":
+            super().on_activate(None)
             for channel in self._channels:
-                channel.close()
+                channel.open()
         if self._state == "unconfigured":
             self._let_go()
 

@@ -21,17 +21,21 @@ LOW_RES = 64  # side of the fake logits
 class FakeTracker:
     """Every object is a square around its first point that stays where it was put.
 
-    delay: seconds each step takes. raise_on: {method name: error to raise, or a list of errors to raise one per call
-    with None for "not this time"}. nan_on: index of the step whose objects are INVALID. gate: a threading.Event that
-    each step waits for. absent_on: step indices in which no object is visible.
+    delay: seconds each step takes; slow_on: (first, last, seconds), steps that take so long instead. raise_on: {method
+    name: error to raise, or a list of errors to raise one per call with None for "not this time"}. nan_on: index of the
+    step whose objects are INVALID. gate: a threading.Event that each step waits for. absent_on: step indices in which
+    no object is visible.
     """
 
     batched = False
 
-    def __init__(self, delay=0.0, raise_on=None, nan_on=None, gate=None, absent_on=(), max_objects=16, history=30):
+    def __init__(
+        self, delay=0.0, raise_on=None, nan_on=None, gate=None, absent_on=(), max_objects=16, history=30,
+        slow_on=(0, 0, 0)
+    ):  # fmt: skip
         self.delay, self.raise_on, self.nan_on, self.gate = delay, dict(raise_on or {}), nan_on, gate
         self.absent_on, self.max_objects, self.history = set(absent_on), max_objects, history
-        self.steps = 0
+        self.slow_on, self.steps = slow_on, 0
         self.stepping = threading.Event()  # set from the moment the first step begins
         self.calls: list[str] = []  # method names, in order
         self.prompted: list[sam2.Prompt] = []
@@ -44,8 +48,9 @@ class FakeTracker:
 
     def sibling(self):
         return FakeTracker(
-            self.delay, self.raise_on, self.nan_on, self.gate, self.absent_on, self.max_objects, self.history
-        )
+            self.delay, self.raise_on, self.nan_on, self.gate, self.absent_on, self.max_objects, self.history,
+            self.slow_on,
+        )  # fmt: skip
 
     def reset(self):
         self._enter("reset")
@@ -70,7 +75,8 @@ class FakeTracker:
         self.stepping.set()
         if self.gate is not None:
             self.gate.wait()
-        time.sleep(self.delay)
+        first, last, seconds = self.slow_on
+        time.sleep(seconds if first <= self.steps < last else self.delay)
         self._check_limit(prompts)
         for prompt in prompts:
             self._apply(prompt, frame)

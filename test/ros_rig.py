@@ -36,17 +36,26 @@ STOP_S = 5.0  # within which a signal must end the node
 class NodeProcess:
     """`fake_node.py` as a child process, killed at the latest when the test ends.
 
-    tracker: the JSON that it takes. parameters: of the node. real: with the real network instead.
+    tracker: the JSON that it takes. parameters: of the node. real: with the real network instead. remap: names, as
+    after -r. environment: variables of its own.
     """
 
-    def __init__(self, tracker: dict | None = None, parameters: dict | None = None, real: bool = False) -> None:
+    def __init__(
+        self,
+        tracker: dict | None = None,
+        parameters: dict | None = None,
+        real: bool = False,
+        remap: dict | None = None,
+        environment: dict | None = None,
+    ) -> None:
         ros = [word for name, value in (parameters or {}).items() for word in ("-p", f"{name}:={_yaml(value)}")]
+        ros += [word for name, value in (remap or {}).items() for word in ("-r", f"{name}:={value}")]
         fake = [str(HERE / "fake_node.py"), json.dumps(tracker or {})]
         command = [sys.executable, *(["-m", "sam2_ros.main"] if real else fake)]
         self.process = subprocess.Popen(
             [*command, "--ros-args", *ros] if ros else command,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=HERE.parent,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]), **(environment or {})},
         )  # fmt: skip
         self.output = ""
 

@@ -274,6 +274,21 @@ def test_a_compressed_bomb_is_refused_from_its_header():
     assert refusal(msg, max_pixels=1_000_000).reason == "too_large"
 
 
+class CountedBytes(bytes):
+    reads = 0
+
+    def __getitem__(self, key):
+        CountedBytes.reads += 1
+        return super().__getitem__(key)
+
+
+def test_a_jpeg_of_a_million_empty_segments_is_given_up_early():
+    """The size is looked for where the message arrives, and that must cost the same for any image."""
+    CountedBytes.reads = 0
+    assert image_in._jpeg_size(CountedBytes(b"\xff\xd8" + b"\xff\xe0\x00\x02" * 1_000_000 + b"\xff\xd9")) is None
+    assert CountedBytes.reads < 10 * image_in.MAX_JPEG_SEGMENTS
+
+
 @pytest.mark.parametrize("text", ["", "tiff", "16UC1; compressedDepth png", "h264"])
 def test_other_formats_are_refused(text):
     msg = compressed(smooth_rgb(), ".png", text)

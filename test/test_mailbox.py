@@ -31,6 +31,12 @@ def test_an_event_outlives_the_image_that_brought_it():
     assert box.take(0).arrival == arrival(2, new_stream=True)
     box.post_image(arrival(3))
     assert box.take(0).arrival == arrival(3)
+    box.post_image(arrival(4, new_stream=True))
+    assert box.discard_image()
+    box.post_image(arrival(5))
+    assert box.take(0).arrival == arrival(5, new_stream=True)
+    box.post_image(arrival(6))
+    assert box.take(0).arrival == arrival(6)
 
 
 def test_requests_come_out_in_order_and_are_bounded():

@@ -24,6 +24,11 @@ def test_zero_is_taken_in_order_of_arrival_and_changes_nothing():
     assert verdicts([0, 0, T0, 0, T0]) == [Stamp.UNKNOWN, Stamp.UNKNOWN, Stamp.NEXT, Stamp.UNKNOWN, Stamp.DUPLICATE]
 
 
+def test_before_1970_is_no_time_and_changes_nothing():
+    assert verdicts([-1, T0, -T0, T0 + 1]) == [Stamp.NEGATIVE, Stamp.NEXT, Stamp.NEGATIVE, Stamp.NEXT]
+    assert not Stamp.NEGATIVE.usable
+
+
 def test_the_same_stamp_again_is_a_duplicate_each_time():
     assert verdicts([T0, T0, T0, T0, T0 + 1])[1:] == [Stamp.DUPLICATE] * 3 + [Stamp.NEXT]
 

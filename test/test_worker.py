@@ -1,14 +1,17 @@
 """The worker with a fake tracker: errors, overload, new streams and stop. No ROS, no torch, no sleeping for luck."""
 
 import threading
+import time
 from types import SimpleNamespace
 
+import cv2
 import pytest
 from bench import PATIENCE_S, Bench, names, point
 from fakes import FakeTracker
 
 import sam2
-from sam2_ros.mailbox import Arrival, Code, Remove, Reset
+from sam2_ros import image_in
+from sam2_ros.mailbox import Add, Arrival, Code, Remove, Reset
 from sam2_ros.params import Settings
 from sam2_ros.worker import Phase
 
@@ -38,6 +41,43 @@ def test_a_broken_file_costs_its_image_only():
         assert bench.answer().code is Code.NO_IMAGE
         assert names(bench.step(2)) == []
         assert bench.counters.refused == {"decode": 1}
+
+
+@pytest.mark.parametrize("error", [MemoryError("full"), ValueError("odd"), cv2.error("internal")])
+def test_whatever_a_conversion_raises_costs_its_image_only(error, monkeypatch):
+    with Bench() as bench:
+        bench.add(point("a"))
+        bench.step(1)
+        with monkeypatch.context() as patch:
+            patch.setattr(image_in, "to_rgb", lambda message: (_ for _ in ()).throw(error))
+            bench.image(2)
+            bench.ask(Remove, ["nobody"])
+            assert [bench.answer().code for _ in range(2)] == [Code.OK, Code.UNKNOWN_OBJECT]
+        assert names(bench.step(3)) == ["a"]
+        assert bench.counters.failures == {f"image: {type(error).__name__}": 1} and bench.counters.processed == 2
+
+
+def test_an_answer_that_cannot_be_delivered_costs_nobody_else_anything():
+    """A reply that raises, as a publisher does whose context is gone: before the image, and after it."""
+    with Bench() as bench:
+        bench.mailbox.post_request(Remove(["nobody"], lambda answer: 1 / 0))
+        bench.mailbox.post_request(Add([point("a")], time.monotonic_ns() + 10**10, lambda answer: 1 / 0))
+        bench.add(point("b"))
+        while names(bench.step(1)) != ["a", "b"]:  # at the latest with the image after the one the error was in
+            pass
+        assert bench.answer().code is Code.OK
+        assert bench.counters.failures == {"request: ZeroDivisionError": 2}
+
+
+def test_a_new_stream_that_begins_with_a_broken_file_begins_all_the_same():
+    with Bench() as bench:
+        bench.add(point("a"))
+        bench.step(1)
+        cut = SimpleNamespace(format="jpeg", data=b"\xff\xd8garbage\xff\xd9", header="cut")
+        bench.mailbox.post_image(Arrival(cut, 1, 0, new_stream=True))
+        bench.ask(Remove, ["nobody"])
+        assert [bench.answer().code for _ in range(2)] == [Code.OK, Code.UNKNOWN_OBJECT]
+        assert names(bench.step(2)) == [] and bench.counters.resets == {"clock jump": 1}
 
 
 def test_out_of_memory_costs_the_image_and_keeps_the_objects():

@@ -1,0 +1,71 @@
+"""The SROS2 policy names exactly the node's topics and services, and a participant it does not know is not heard."""
+
+import importlib.util
+import os
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from fakes import FakeTracker
+from rclpy.parameter import Parameter
+from ros_rig import NodeProcess
+
+from sam2_ros.node import TrackNode
+
+pytestmark = pytest.mark.ros
+POLICY = Path(__file__).parent.parent / "config" / "sam2.policy.xml"
+ELSEWHERE = {  # where vision_msgs or tf2 is installed, with sim time, or with the other image transport
+    "/image/compressed", "/clock", "/tf", "/tf_static", "/sam2/prompt_detections", "/sam2/detections", "/sam2/label_info",
+}  # fmt: skip
+
+
+def allowed(kind: str, attribute: str) -> set[str]:
+    """Names with `attribute` = ALLOW, resolved for the node /sam2."""
+    names = set()
+    for group in ElementTree.parse(POLICY).iter(f"{kind}s"):
+        if group.get(attribute) == "ALLOW":
+            names |= {entry.text.replace("~", "/sam2") for entry in group.iter(kind)}
+    return {name if name.startswith("/") else f"/{name}" for name in names}
+
+
+def test_the_policy_is_the_graph(rig):
+    node = TrackNode(
+        lambda settings: FakeTracker(), context=rig.context,
+        parameter_overrides=[Parameter("depth.enabled", value=True)],
+    )  # fmt: skip
+    node.trigger_configure()
+    node.trigger_activate()
+    found = {
+        ("topic", "publish"): node.get_publisher_names_and_types_by_node("sam2", "/"),
+        ("topic", "subscribe"): node.get_subscriber_names_and_types_by_node("sam2", "/"),
+        ("service", "reply"): node.get_service_names_and_types_by_node("sam2", "/"),
+    }
+    assert node.get_client_names_and_types_by_node("sam2", "/") == []
+    for (kind, attribute), entries in found.items():
+        names = {name for name, _ in entries}
+        assert names <= allowed(kind, attribute) <= names | ELSEWHERE
+    node.stop()
+    node.destroy_node()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sros2") is None, reason="sros2 makes the keys, and is not installed")
+def test_with_security_enforced_a_foreign_participant_is_ignored(rig, tmp_path):
+    keys = tmp_path / "keys"
+    for words in (["create_keystore", str(keys)], ["create_enclave", str(keys), "/sam2"]):
+        subprocess.run(["ros2", "security", *words], check=True)
+    subprocess.run(["ros2", "security", "create_permission", str(keys), "/sam2", str(POLICY)], check=True)
+    secure = {
+        "ROS_SECURITY_KEYSTORE": str(keys), "ROS_SECURITY_ENABLE": "true", "ROS_SECURITY_STRATEGY": "Enforce",
+        "ROS_SECURITY_ENCLAVE_OVERRIDE": "/sam2",
+    }  # fmt: skip
+    with NodeProcess(environment={**os.environ, **secure}) as node, NodeProcess(remap={"__ns": "/open"}) as other:
+        rig.until(lambda: ("sam2", "/open") in rig.node.get_node_names_and_namespaces())
+        publisher = rig.camera()._publisher
+        assert rig.node.count_publishers("/sam2/tracks") == 0 == publisher.get_subscription_count()
+        assert rig.node.count_publishers("/open/sam2/tracks") == 1
+        assert node.process.poll() is None
+        other.end()
