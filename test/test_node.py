@@ -177,7 +177,8 @@ def test_a_network_that_hangs_is_said_everybody_is_answered_and_the_node_can_be_
         node.end()
 
 
-def test_hundreds_of_lifecycles_leave_nothing_behind(rig):
+@pytest.mark.parametrize("cycles", [200, pytest.param(1000, marks=pytest.mark.slow)])
+def test_hundreds_of_lifecycles_leave_nothing_behind(rig, cycles):
     node = TrackNode(lambda settings: FakeTracker(), context=rig.context)
     rig.executor.add_node(node)
 
@@ -192,12 +193,12 @@ def test_hundreds_of_lifecycles_leave_nothing_behind(rig):
                 assert trigger() == TransitionCallbackReturn.SUCCESS
                 rig.spin_some()
         gc.collect()
-        return threading.active_count(), len(os.listdir("/proc/self/fd")), len(gc.get_objects())
+        entities = len(list(node.publishers)), len(list(node.subscriptions)), len(node._managed_entities)
+        return threading.active_count(), len(os.listdir("/proc/self/fd")), entities, len(gc.get_objects())
 
-    threads, files, objects = cycle(20)
-    cycles = 200
-    assert cycle(cycles)[:2] == (threads, files)
+    threads, files, entities, objects = cycle(20)
+    assert cycle(cycles)[:3] == (threads, files, entities)
     # One object more per cycle would be a leak; the interpreter's own caches move by a few.
-    assert cycle(0)[2] - objects < cycles // 2
+    assert cycle(0)[3] - objects < cycles // 2
     rig.executor.remove_node(node)
     node.destroy_node()

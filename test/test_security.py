@@ -19,7 +19,8 @@ from sam2_ros.node import TrackNode
 pytestmark = pytest.mark.ros
 POLICY = Path(__file__).parent.parent / "config" / "sam2.policy.xml"
 ELSEWHERE = {  # where vision_msgs or tf2 is installed, with sim time, or with the other image transport
-    "/image/compressed", "/clock", "/tf", "/tf_static", "/sam2/prompt_detections", "/sam2/detections", "/sam2/label_info",
+    "/image/compressed", "/clock", "/tf", "/tf_static", "/sam2/prompt_detections", "/sam2/detections",
+    "/sam2/label_info",
 }  # fmt: skip
 
 
