@@ -42,8 +42,10 @@ def from_message(msg) -> sam2.Prompt:
 
 def from_click(x: float, y: float, stamp: int = 0) -> sam2.Prompt:
     """A new object at one pixel; stamp in nanoseconds, 0 = the next image. Raises Refused("points")."""
-    _require_finite("points", "click", [x, y])
-    return sam2.Prompt(object_id="", points_xy=np.array([[x, y]], np.float32), labels=np.array([1]), stamp_ns=stamp)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite
+        xy = np.array([[x, y]], np.float32)
+    _require_finite("points", "click", xy[0])
+    return sam2.Prompt(object_id="", points_xy=xy, labels=np.array([1]), stamp_ns=stamp)
 
 
 def check_frame(frame_id: str, camera_frame: str) -> None:

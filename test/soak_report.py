@@ -17,6 +17,7 @@ RSS_MB_PER_MIN = 1.0
 TENSORS_PER_MIN = 1.0
 THREADS_PER_MIN = FILES_PER_MIN = 0.1
 DRIFT_PERCENT_PER_MIN = 1.0
+STEP_MB = 0.25
 BEGIN, END = "<!-- soak: written by test/soak_report.py -->", "<!-- end of soak -->"
 
 
@@ -83,6 +84,27 @@ def plot(folder: Path, path: Path) -> None:
     figure.savefig(path, dpi=90)
 
 
+def steps(samples: dict[str, np.ndarray]) -> str:
+    """Where resident memory moved in the second half, and during what."""
+    t, rss = samples["t_s"], samples["rss_mb"]
+    found = [
+        f"{rss[i] - rss[i - 1]:+.2f} MB at minute {t[i] / 60:.1f} ({samples['fault'][i] or 'nothing else'})"
+        for i in range(1, len(t))
+        if t[i] > (t[0] + t[-1]) / 2 and abs(rss[i] - rss[i - 1]) > STEP_MB
+    ]
+    return f"Steps of resident memory above {STEP_MB} MB in the second half: {'; '.join(found) or 'none'}."
+
+
+def by_sixths(samples: dict[str, np.ndarray]) -> list[str]:
+    """Medians over sixths of the time: what the age of results has to do with the rest of the machine."""
+    lines = ["| minutes | load of the machine | age p50 s | processor ms per image |", "| --- | --- | --- | --- |"]
+    for part in np.array_split(np.arange(len(samples["t_s"])), 6):
+        load, age, cost = (np.nanmedian(samples[name][part]) for name in ("load", "age_p50_s", "cpu_ms_per_image"))
+        first, last = samples["t_s"][part[[0, -1]]] / 60
+        lines.append(f"| {first:.0f} to {last:.0f} | {load:.1f} | {age:.3f} | {cost:.1f} |")
+    return lines
+
+
 def summary(folder: Path) -> str:
     """Markdown."""
     samples, end = read(folder), json.loads((folder / "end.json").read_text())
@@ -94,6 +116,7 @@ def summary(folder: Path) -> str:
         f"{t[-1] / 60:.1f} minutes at {end['rate']:g} images/s of {end['size_hw'][1]}x{end['size_hw'][0]}, seed "
         f"{end['seed']}; load of the machine {np.median(samples['load']):.1f} in the median. "
         f"{end['sent']} images sent, {counts['received']} received, {counts['processed']} processed, "
+        f"{counts['lost on the way']} lost on the way by the middleware's count, "
         f"{counts['dropped for a newer one']} dropped for a newer one, "
         f"{sum(int(n) for key, n in counts.items() if key.startswith('refused'))} refused, "
         f"{sum(int(n) for key, n in counts.items() if key.startswith('failed: step'))} lost to planted failures, "
@@ -108,7 +131,7 @@ def summary(folder: Path) -> str:
         ],
         "", "Slopes of the second half, with 95 % intervals: " + "; ".join(
             f"{name} {s} ({'' if s.holds_zero else 'not '}statistically zero)" for name, s in late.items()
-        ) + ".",
+        ) + ".", "", steps(samples), "", *by_sixths(samples),
     ]  # fmt: skip
     return "\n".join(lines)
 

@@ -47,7 +47,7 @@ def test_a_page_names_only_what_there_is(path):
         assert (ROOT / named).exists(), named
     for kind, name in re.findall(r"sam2_ros/(msg|srv)/(\w+)", text):
         assert (ROOT / kind / f"{name}.{kind}").exists(), name
-    assert max(map(len, text.splitlines())) <= 130
+    assert max(len(line) for line in text.splitlines() if not line.startswith("|")) <= 130
 
 
 def test_wrong_names_are_found():

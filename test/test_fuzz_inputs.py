@@ -15,7 +15,7 @@ import sam2
 from sam2.checkpoint import read_weights
 from sam2_ros import prompt_in
 from sam2_ros.image_in import Refused
-from sam2_ros.params import FIELDS, Settings, refusal
+from sam2_ros.params import FIELDS, refusal, settings_of
 
 SHAPES = st.lists(st.one_of(st.integers(-2, 4), st.integers(2**31, 2**64)), max_size=4)
 TENSORS = st.fixed_dictionaries(
@@ -75,7 +75,7 @@ def test_what_the_parameters_let_pass_the_library_takes(given):
     accepted = {name: value for name, value in given.items() if not refusal(name, value)}
     for name in set(given) - set(accepted):
         assert name in refusal(name, given[name])
-    ours = Settings(**accepted)
+    ours = settings_of(accepted)
     shared = set(sam2.Limits.__dataclass_fields__) & set(FIELDS)
     limits = sam2.Limits(**{name: getattr(ours, name) for name in shared})
     assert {"max_objects", "history_frames", "lost_after_s"} <= shared and limits.max_objects == ours.max_objects
