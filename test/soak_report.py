@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +134,7 @@ def summary(folder: Path) -> str:
             f"{name} {s} ({'' if s.holds_zero else 'not '}statistically zero)" for name, s in late.items()
         ) + ".", "", steps(samples), "", *by_sixths(samples),
     ]  # fmt: skip
-    return "\n".join(lines)
+    return "\n".join(line if line.startswith("|") else textwrap.fill(line, 118) for line in lines)
 
 
 def report(folder: Path, docs: Path | None = None) -> int:
