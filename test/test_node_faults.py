@@ -63,15 +63,16 @@ def test_stamps_of_every_kind_are_counted_and_none_resets_the_objects(rig):
 def test_a_frame_id_that_keeps_changing_is_copied_and_warned_about_once(rig):
     with NodeProcess() as node:
         camera, frames = rig.camera(), []
-        start_tracking(rig, camera, "a")
+        first = start_tracking(rig, camera, "a")
         got = rig.collect(TrackArray, "/sam2/tracks")
-        for number in range(5000, 5030):
+        first = camera.publish_until(lambda: got, first=first)
+        for number in range(first, first + 30):
             msg = camera.message(number)
             msg.header.frame_id = f"camera_{number % 2}"
             camera.publish_message(msg)
             rig.until(lambda n=number: got and stamp(got[-1]) == 10**12 + n * 10_000_000)
             frames.append(got[-1].header.frame_id)
-        assert frames == [f"camera_{number % 2}" for number in range(5000, 5030)]
+        assert frames == [f"camera_{number % 2}" for number in range(first, first + 30)]
         node.end()
         assert 1 <= node.output.count("frame_id changed") <= 3  # once in five seconds
 
