@@ -48,21 +48,33 @@ def label_mask(tracks: Iterable["Track"], size_hw: tuple[int, int]) -> np.ndarra
     image size.
     """
     labels = np.zeros(size_hw, dtype=np.uint8)  # (H, W)
-    best = np.full(size_hw, -np.inf, dtype=np.float32)  # (H, W)
+    best: np.ndarray | None = None  # (H, W) float32, made when boxes overlap
+    boxes: list[tuple[int, int, int, int]] = []
+    shown = []
     for track in tracks:
         if tuple(track.size_hw) != tuple(size_hw):
             raise BadInput(f"track {track.object_id!r}: expected image size {tuple(size_hw)}, got {track.size_hw}")
         box = bounding_box(track.mask)
-        if box is None:
-            continue
+        if box is not None:
+            shown.append(track)
+            boxes.append(box)
+    for number, (track, box) in enumerate(zip(shown, boxes, strict=True)):
         x, y, width, height = box
         window = np.s_[y : y + height, x : x + width]
-        logits = _upsample_window(track.low_res_logits, size_hw, box)
-        # The mask, not the sign of the window's logits, decides: their last bits may differ from the whole image's.
-        wins = track.mask[window] & (logits > best[window])
+        wins = track.mask[window]
+        if any(_overlap(box, other) for other in boxes[:number] + boxes[number + 1 :]):
+            best = np.full(size_hw, -np.inf, dtype=np.float32) if best is None else best
+            logits = _upsample_window(track.low_res_logits, size_hw, box)
+            # The mask, not the sign of the window's logits, decides: their last bits may differ from the whole image's.
+            wins = wins & (logits > best[window])
+            np.copyto(best[window], logits, where=wins)
         np.copyto(labels[window], track.label, where=wins, casting="unsafe")
-        np.copyto(best[window], logits, where=wins)
     return labels
+
+
+def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+    """Whether two boxes (x, y, width, height) share a pixel."""
+    return a[0] < b[0] + b[2] and b[0] < a[0] + a[2] and a[1] < b[1] + b[3] and b[1] < a[1] + a[3]
 
 
 def _upsample_window(low_res: np.ndarray, size_hw: tuple[int, int], box: tuple[int, int, int, int]) -> np.ndarray:
