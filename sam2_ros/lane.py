@@ -111,7 +111,8 @@ class Lane:
         self._log.warning(f"{sentence}: all objects are reset")
         self._desk.forget_images()
         self._auto.forget()
-        self._guarded("reset", self.tracker.reset)
+        if not self._guarded("reset", self.tracker.reset):
+            self.tracker = self.tracker.sibling()  # the objects that were said to be gone are
 
     def _step(self, frame: sam2.Frame, adds: list[Add], header) -> "list[sam2.Track] | None":
         """The tracker's answer for one image; None if the image is lost to an error. All `adds` are answered.

@@ -33,6 +33,15 @@ def test_a_new_stream_or_size_resets_once_and_the_image_is_processed(change):
         assert bench.tracker.calls.count("reset") == 1
 
 
+def test_objects_are_gone_even_if_the_reset_fails():
+    with Bench(FakeTracker(raise_on={"reset": [RuntimeError("odd")]})) as bench:
+        bench.add(point("a"))
+        bench.step(1)
+        assert names(bench.step(2, new_stream=True)) == []
+        assert names(bench.step(3)) == []
+        assert bench.counters.failures == {"reset: RuntimeError": 1}
+
+
 def test_a_broken_file_costs_its_image_only():
     with Bench() as bench:
         cut = SimpleNamespace(format="jpeg", data=b"\xff\xd8garbage\xff\xd9", header="cut")
