@@ -24,7 +24,7 @@ from sam2.checkpoint import load_model
 from sam2.config import find_config
 from sam2.errors import BadInput, Sam2Error
 from sam2.evaluation_files import Results, Settings, write_json
-from sam2.evaluation_report import plot, summarise, table
+from sam2.evaluation_report import plot, summarise, table, write_into_card
 from sam2.evaluation_video import (
     PROMPT_KINDS,
     RecordedVideo,
@@ -135,6 +135,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--out", type=Path, help="result files, by default below out/evaluation; a stopped run goes on from there")
     add("--json", type=Path, help="write the summary here")
     add("--plot", type=Path, help="write a picture of J&F over time here")
+    add("--card", type=Path, help="write the table into this Markdown file, between <!-- click --> and <!-- end -->")
     return parser.parse_args(arguments)
 
 
@@ -183,10 +184,19 @@ def run(args: argparse.Namespace) -> dict:
         summary["settings"] |= {"seed": args.seed, "clips": args.clips, "frames": args.frames}
     if args.json:
         write_json(args.json, summary)
+    if args.card:
+        write_into_card(args.card, args.prompt + ("" if settings.memory else " without memory"), _card_text(summary))
     if args.plot:
         args.plot.parent.mkdir(parents=True, exist_ok=True)
         plot(scored, f"{config.name} on {args.dataset}, {args.prompt}, memory {args.memory}", args.plot)
     return summary
+
+
+def _card_text(summary: dict) -> str:
+    given = summary["settings"]
+    which = f" of {given['frames']} frames, from seed {given['seed']}" if "seed" in given else ""
+    weights = f"weights {given['weights_sha256'][:16]}"
+    return f"{summary['videos']} {given['dataset']} clips{which}; {weights}.\n\n{table(summary)}"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sam2.errors import BadInput
 from sam2.evaluation_video import ObjectResult, VideoResult
 from sam2.metrics import Score, mean_score
 
@@ -80,6 +81,18 @@ def table(summary: dict) -> str:
         rows.append([name, *("" if v is None else str(v) if isinstance(v, int) else f"{v:.1f}" for v in values)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows)
+
+
+def write_into_card(card: Path, name: str, text: str) -> None:
+    """Replaces what a Markdown file has between the lines `<!-- name -->` and `<!-- end -->`.
+
+    Raises BadInput if it has no such place.
+    """
+    before, mark, rest = card.read_text().partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition("<!-- end -->\n")
+    if not end:
+        raise BadInput(f"{card}: expected the lines <!-- {name} --> and <!-- end -->, found none; add them")
+    card.write_text(f"{before}{mark}{text}\n{end}{after}")
 
 
 def curves(videos: list[VideoResult]) -> dict[str, np.ndarray]:

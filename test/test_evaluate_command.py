@@ -12,6 +12,7 @@ from sam2 import evaluate
 from sam2.config import CONFIGS
 from sam2.errors import BadInput
 from sam2.evaluation_files import Results, Settings
+from sam2.evaluation_report import table
 from sam2.evaluation_video import SyntheticVideo, evaluate_video
 from sam2.model import SAM2
 from sam2.training.synthetic import HELD_OUT_SEED
@@ -92,8 +93,16 @@ def test_command_writes_figures_and_plot(tmp_path, nano_weights, capsys):
     arguments = ["--checkpoint", str(nano_weights), "--clips", "1", "--frames", "3", "--size", "64", "--workers", "1"]
     arguments += ["--device", "cpu", "--out", str(tmp_path / "runs")]
     files = [tmp_path / "figures" / "out.json", tmp_path / "figures" / "out.png"]
-    assert evaluate.main([*arguments, "--json", str(files[0]), "--plot", str(files[1])]) == 0
+    card = tmp_path / "card.md"
+    card.write_text("# Card\n\n<!-- box -->\nold\n<!-- end -->\n\n<!-- click -->\nold\n<!-- end -->\nlast\n")
+    words = ["--json", str(files[0]), "--plot", str(files[1]), "--card", str(card)]
+    assert evaluate.main([*arguments, *words]) == 0
     content = json.loads(files[0].read_text())
+    kept, written = card.read_text().split("<!-- click -->\n")
+    assert kept == "# Card\n\n<!-- box -->\nold\n<!-- end -->\n\n"
+    assert table(content) in written and "old" not in written and written.endswith("\n<!-- end -->\nlast\n")
+    card.write_text("nothing")
+    assert evaluate.main([*arguments, *words]) == 1
     assert {"j_and_f", "visibility_accuracy", "reacquisition", "by_group"} <= content.keys()
     assert content["settings"]["model"] == "sam2.1_hiera_nano"
     assert files[1].is_file()
