@@ -155,6 +155,7 @@ class FakeCamera:
     def __init__(self, rig: Rig, reliable: bool, topic: str) -> None:
         policy = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
         self._rig = rig
+        self.newest = -1  # number of the image published last
         # rclpy's default callback for a mismatch calls a method that rclpy has deprecated.
         events = PublisherEventCallbacks(use_default_callbacks=False)
         qos = QoSProfile(depth=10, reliability=policy)
@@ -172,6 +173,7 @@ class FakeCamera:
     def publish(self, number: int, **kwargs) -> Image:
         msg = self.message(number, **kwargs)
         self.publish_message(msg)
+        self.newest = number
         return msg
 
     def publish_message(self, msg: Image) -> None:
