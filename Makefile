@@ -29,7 +29,7 @@ venv: $(STAMP)  ## create .venv with everything in it; at once when nothing chan
 demo: venv  ## simulated camera, tracker and prompts over ROS 2; out/demo/demo.mp4 and demo.png
 	$(VENV)/bin/sam2_ros demo
 
-test: venv  ## the tests that take seconds
+test: venv  ## the tests that take minutes
 	$(RUN) -m pytest -m 'not slow and not gpu and not soak'
 
 test-all: test  ## those, then the slow ones and, where there is a GPU, the GPU's

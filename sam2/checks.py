@@ -60,6 +60,12 @@ def check_prompt(prompt: Prompt, limits: Limits) -> None:
         raise BadInput(f"prompt for {prompt.object_id!r}: expected points, a box or a mask, got none")
 
 
+def check_begins(prompt: Prompt) -> None:
+    """Whether a checked prompt says where an object is, not only where it is not. Raises BadInput."""
+    if prompt.mask is None and prompt.box_xyxy is None and not np.any(prompt.labels):
+        raise BadInput(f"prompt for {prompt.object_id!r}: a new object needs a point that is on it: all labels are 0")
+
+
 def check_places(prompt: Prompt, size_hw: tuple[int, int]) -> None:
     """Whether a checked prompt fits an image of `size_hw`. Raises BadInput."""
     if prompt.mask is not None and prompt.mask.shape != tuple(size_hw):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sam2.checks import check_places
+from sam2.checks import check_begins, check_places
 from sam2.errors import LimitReached
 from sam2.given_prompt import GivenPrompt, give
 from sam2.history import History
@@ -61,6 +61,8 @@ def plan_prompts(
     ids = set(objects)
     planned = []
     for prompt, index, size_hw in located:
+        if prompt.object_id not in ids or prompt.mode is PromptMode.REPLACE:
+            check_begins(prompt)
         ids.add(prompt.object_id)
         if len(ids) > limits.max_objects:
             raise LimitReached(

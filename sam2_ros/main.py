@@ -12,6 +12,12 @@ import tempfile
 import time
 from typing import NoReturn
 
+USAGE = """usage: sam2_ros track [--ros-args -r FROM:=TO -p PARAMETER:=VALUE --params-file FILE ...]
+
+The tracking node /sam2, for example
+  sam2_ros track --ros-args -r image:=/camera/image_raw -p model:=tiny
+Topics, services and parameters are in the README; every parameter with its default is in config/track.yaml.
+"""
 FAREWELL_S = 0.5  # to send the last answers
 LINGER_S = 0.1  # for them to be read: what lies unread in Fast DDS's shared memory goes with the participant
 EXIT_AT_ONCE = 130
@@ -68,11 +74,20 @@ def _log_arguments() -> list[str]:
     return []
 
 
+def _give_up(sentence: str, code: int) -> NoReturn:
+    print(f"sam2_ros track: {sentence}", file=sys.stderr, flush=True)
+    os._exit(code)
+
+
 def main(argv: list[str] | None = None, make_tracker=None) -> NoReturn:
     """Runs the node until it is told to stop, and ends the process. argv: ROS arguments, default those given.
 
     make_tracker: what `TrackNode` takes instead of a network.
     """
+    words = sys.argv[1:] if argv is None else argv
+    if {"-h", "--help"} & set(words):
+        print(USAGE, end="")
+        os._exit(0)
     signals = _Signals()  # before the imports, which take seconds
     _keep_freed_memory()
     # Threads that wait for each other by spinning take the processor from those they wait for, as soon as anything else
@@ -80,15 +95,22 @@ def main(argv: list[str] | None = None, make_tracker=None) -> NoReturn:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.setswitchinterval(0.0005)  # the worker must not wait 5 ms for the executor's bookkeeping
     import rclpy
+    from rclpy.exceptions import ParameterException
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
+    from rclpy.utilities import remove_ros_args
 
     from sam2_ros.node import TrackNode, load_tracker
 
     signals.is_starting = False
-    arguments = [*(sys.argv if argv is None else argv), *_log_arguments()]
-    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-    node = TrackNode(make_tracker or load_tracker)
+    unknown = remove_ros_args(args=["sam2_ros", *words])[1:]
+    if unknown:
+        _give_up(f"unknown argument {unknown[0]!r}; parameters are given as --ros-args -p model:=tiny", code=2)
+    rclpy.init(args=[*words, *_log_arguments()], signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = TrackNode(make_tracker or load_tracker)
+    except ParameterException as error:
+        _give_up(str(error), code=1)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     if node.settings.autostart:

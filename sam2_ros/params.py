@@ -5,6 +5,7 @@ parameter API. Does not know what the numbers are used for.
 """
 
 import dataclasses
+import difflib
 import json
 import math
 import re
@@ -205,6 +206,11 @@ def declare(node: Node, on_change: Callable[[Settings], None]) -> Settings:
     node.add_on_set_parameters_callback(check)
     node.declare_parameters("", [(name, _to_ros(row.default), _descriptor(row)) for name, row in FIELDS.items()])
     node.add_post_set_parameters_callback(changed)
+    for name in node._parameter_overrides:
+        if not node.has_parameter(name) and not name.startswith("qos_overrides."):
+            nearest = difflib.get_close_matches(name, FIELDS, n=1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            node.get_logger().warning(f"there is no parameter {name!r}{hint}")
     return read(node)
 
 

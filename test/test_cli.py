@@ -31,6 +31,24 @@ def test_an_unknown_command_is_one_sentence(capsys):
     assert "'trakc'" in said and "track" in said and said.count("\n") == 1
 
 
+def run_track(*argv):
+    return subprocess.run(
+        [sys.executable, "-m", "sam2_ros.cli", "track", *argv], capture_output=True, text=True, timeout=60
+    )
+
+
+def test_the_node_has_help_and_refuses_words_that_it_does_not_know():
+    helped = run_track("--help")
+    assert helped.returncode == 0 and "--ros-args" in helped.stdout
+    wrong = run_track("--model", "tiny")
+    assert wrong.returncode == 2 and "'--model'" in wrong.stderr and wrong.stderr.count("\n") == 1
+
+
+def test_an_impossible_parameter_is_one_sentence():
+    wrong = run_track("--ros-args", "-p", "max_objects:=999")
+    assert wrong.returncode == 1 and "Max: 254" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
 def test_the_rest_of_the_line_goes_to_the_command(monkeypatch):
     got = []
     module = SimpleNamespace(main=lambda argv: got.append(argv) or 3)

@@ -40,7 +40,7 @@ class Late:
 
 
 REFINED = Late({4: [click("live", 40, 30, 0)]}, {7: [4]})
-OUT_OF_ORDER = Late({3: [click("new", 30, 20)], 5: [click("new", 35, 25, 0)]}, {6: [5], 8: [3]})
+OUT_OF_ORDER = Late({3: [click("new", 30, 20)], 5: [click("new", 35, 25)]}, {6: [5], 8: [3]})
 REPEATED = Late({3: [click("live", 30, 20)]}, {8: [3]}, on_time={5: [click("live", 9, 9, 0), click("live", 60, 9)]})
 REPLACED = Late({3: [click("live", 30, 20)]}, {8: [3]}, on_time={5: [AGAIN, click("live", 9, 9, 0)]})
 CASES = {

@@ -167,7 +167,7 @@ def test_as_many_objects_as_allowed():
 def test_points_add_up_to_their_limit():
     tracker = sam2.Tracker(small_model(), sam2.Limits(points_per_prompt=3))
     tracker.step(frame(0), [click("a"), click("a", 21, 15)])
-    two_more = sam2.Prompt("a", [(1, 1), (2, 2)], [0, 0])
+    two_more = sam2.Prompt("a", [(1, 1), (2, 2)], [0, 1])
     with pytest.raises(sam2.LimitReached, match="at most 3 points on one frame of one object, got 4"):
         tracker.step(frame(1), [made_on(0, two_more)])
     tracker.step(frame(1), [made_on(0, click("a", 1, 1, 0)), two_more])

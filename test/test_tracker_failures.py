@@ -235,3 +235,14 @@ def test_object_that_never_got_an_answer_waits_for_another_prompt(monkeypatch):
         (track,) = stream.step(frame(0), [click("a")])
     states = [track.state, *(tracks[0].state for tracks in run(stream, range(1, 6), {3: [made_on(0, click("a", 30))]}))]
     assert "".join(state.name[0] for state in states) == "IIIVVV"
+
+
+def test_a_new_object_needs_a_point_on_it():
+    stream, nowhere = sam2.Tracker(small_model()), click("a", 9, 9, 0)
+    over = sam2.Prompt("a", [(9, 9)], [0], mode=sam2.PromptMode.REPLACE)
+    for prompt in (nowhere, over):
+        with pytest.raises(sam2.BadInput, match="'a': a new object needs a point that is on it"):
+            stream.step(frame(0), [prompt])
+    stream.step(frame(0), [click("a"), nowhere])
+    with pytest.raises(sam2.BadInput, match="needs a point that is on it"):
+        stream.check(over)
