@@ -164,10 +164,12 @@ class FakeCamera:
     def wait_for_subscriber(self) -> None:
         self._rig.until(lambda: self._publisher.get_subscription_count() > 0)
 
-    def message(self, number: int, size_hw=(48, 64), stamp_ns: int | None = None) -> Image:
+    def message(
+        self, number: int, size_hw=(48, 64), stamp_ns: int | None = None, frame_id: str = "camera_optical"
+    ) -> Image:
         msg = image_message(Header(), np.full((*size_hw, 3), number % 256, np.uint8), "rgb8")
         msg.header.stamp = time_message(1_000_000_000_000 + number * 10_000_000 if stamp_ns is None else stamp_ns)
-        msg.header.frame_id = "camera_optical"
+        msg.header.frame_id = frame_id
         return msg
 
     def publish(self, number: int, **kwargs) -> Image:
