@@ -1,8 +1,8 @@
 """Matrix products of fp32 tokens and weights on the kernels that are fast where the network runs.
 
 On a CPU PyTorch multiplies fp32 matrices with MKL, which leaves half the speed of processors that are not Intel's
-unused. oneDNN, which PyTorch carries as well, uses all of it, and applies the activation before the result leaves the
-cache. The same arithmetic in another order. It knows no gradients, so training takes PyTorch's own.
+unused. oneDNN, which PyTorch carries as well, uses all of it, and applies GELU before the result leaves the cache. The
+same arithmetic in another order. It knows no gradients, so training takes PyTorch's own.
 """
 
 import platform
