@@ -4,35 +4,27 @@ Here is the only state: objects, their memories, recent frames. What it computes
 over the same frames; where a stream must differ, `Tracker` says so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
+from sam2.ahead import Ahead
 from sam2.checks import check_frame, check_prompts
 from sam2.device import device_errors
 from sam2.errors import UnknownObject
 from sam2.frame_step import Answer, FrameStep
 from sam2.given_prompt import GivenPrompt
 from sam2.history import History, Moment
-from sam2.limits import MAX_LABEL, Limits, free_label
-from sam2.memory_bank import MemoryBank
+from sam2.limits import Limits
+from sam2.live_objects import LiveObjects
 from sam2.model import SAM2, Features
 from sam2.plan import Planned, locate, plan_prompts
 from sam2.report import track_of
 from sam2.saved_objects import check_room, put_back, read_objects, save_objects
 from sam2.tracked_object import Told, TrackedObject
 from sam2.types import Frame, Prompt, PromptMode, Track
-
-
-class Saved(NamedTuple):
-    """What a failed step goes back to; device buffers it may have written over are copied."""
-
-    objects: dict[str, TrackedObject]
-    rows: dict[int, tuple[Tensor, Tensor]]  # memories of the objects that are prompted, by row
-    next_label: int
 
 
 class Tracker:
@@ -64,10 +56,9 @@ class Tracker:
         with torch.inference_mode():
             self._network = FrameStep(model, self._limits, fill_hole_area)
         self._history = History(self._limits)
-        self._objects: dict[str, TrackedObject] = {}
+        self._objects = LiveObjects(self._network.store, self._limits)
         self._next_frame = 0
-        self._next_label = 1
-        self._ahead: tuple[Frame, Features] | None = None  # a frame encoded before its step
+        self._ahead = Ahead(model.device)
 
     def sibling(self) -> "Tracker":
         """A tracker without objects on the same model, set up alike: for another camera."""
@@ -80,11 +71,19 @@ class Tracker:
         """
         for _, frame in pairs:
             check_frame(frame)
-        device = self._model.device
-        with device_errors(device), torch.inference_mode(), self._model.precision.context(device):
+        with self._on_device():
             batch = self._network.encode([frame.rgb for _, frame in pairs])
-        for index, (tracker, frame) in enumerate(pairs):
-            tracker._ahead = frame, Features(*(part[index : index + 1].clone() for part in batch))
+            for index, (tracker, frame) in enumerate(pairs):
+                tracker._ahead.put(frame, Features(*(part[index : index + 1].clone() for part in batch)))
+
+    def encode_ahead(self, frame: Frame) -> None:
+        """Begins to encode the frame after the next `step`'s, on a GPU beside that step; its own `step` then skips it.
+
+        Worth calling where the next image is at hand already, as in a recording. Raises what `encode_together` raises.
+        """
+        check_frame(frame)
+        with self._on_device():
+            self._ahead.begin(frame, lambda: self._network.encode([frame.rgb]))
 
     @property
     def object_ids(self) -> list[str]:
@@ -104,19 +103,10 @@ class Tracker:
         """
         check_frame(frame)
         planned = self._plan(prompts, frame)
-        saved = Saved({key: obj.copy() for key, obj in self._objects.items()}, {}, self._next_label)
-        device = self._model.device
-        try:
-            with device_errors(device), torch.inference_mode(), self._model.precision.context(device):
-                for object_id in saved.objects.keys() & {plan.prompt.object_id for plan in planned}:
-                    row = saved.objects[object_id].row
-                    saved.rows[row] = self._network.store.copy_row(row)
-                tracks = self._step(frame, planned)
-        except BaseException:
-            self._roll_back(saved)
-            raise
+        with self._all_or_nothing({plan.prompt.object_id for plan in planned}):
+            tracks = self._step(frame, planned)
         self._next_frame += 1
-        self._ahead = None
+        self._ahead.drop(frame)
         return tracks
 
     def check(self, prompt: Prompt, frame: Frame | None = None) -> None:
@@ -130,13 +120,14 @@ class Tracker:
         """Forgets an object; the others are not touched. Raises UnknownObject naming the ids that live."""
         if object_id not in self._objects:
             raise UnknownObject(f"object_id: expected one of {self.object_ids}, got {object_id!r}")
-        self._network.store.release_row(self._objects.pop(object_id).row)
+        self._objects.remove(object_id)
 
     def reset(self) -> None:
         """Forgets all objects and the history; the model stays."""
         for object_id in self.object_ids:
             self.remove(object_id)
         self._history.clear()
+        self._ahead.clear()
 
     def save(self, path: str | Path, object_ids: Sequence[str] = ()) -> list[str]:
         """Writes what objects, all if none is named, remember of their prompted frames; returns their ids.
@@ -154,12 +145,11 @@ class Tracker:
         check_room(kept, self._objects, self._limits)
         oldest, newest = self._history.oldest, self._history.newest
         before = oldest.index if oldest else self._next_frame  # a late prompt must not come before what is restored
-        for one in kept:
-            row, label = self._network.store.take_row(), self._take_label()
-            with device_errors(self._model.device), torch.inference_mode():
-                bank = put_back(one, self._network.store, row, self._limits, before)
-            born = self._next_frame, newest.stamp_ns if newest else 0
-            self._objects[one.object_id] = TrackedObject(one.object_id, one.class_name, label, row, *born, bank)
+        born = self._next_frame, newest.stamp_ns if newest else 0
+        with self._all_or_nothing(set()):
+            for one in kept:
+                obj = self._objects.add(one.object_id, one.class_name, *born)
+                obj.bank = put_back(one, self._network.store, obj.row, self._limits, before)
         return [one.object_id for one in kept]
 
     def _step(self, frame: Frame, planned: list[Planned]) -> list[Track]:
@@ -175,9 +165,7 @@ class Tracker:
         return self._report(moment, answers)
 
     def _encode(self, frame: Frame) -> Features:
-        if self._ahead is not None and self._ahead[0] is frame:
-            return self._ahead[1]
-        return self._network.encode([frame.rgb])
+        return self._ahead.get(frame) or self._network.encode([frame.rgb])
 
     def _plan(self, prompts: Sequence[Prompt], frame: Frame | None) -> list[Planned]:
         check_prompts(prompts, self._limits)
@@ -217,9 +205,7 @@ class Tracker:
         prompt, obj = plan.prompt, self._objects.get(plan.prompt.object_id)
         starts_over = prompt.mode is PromptMode.REPLACE
         if obj is None:
-            row, label, bank = self._network.store.take_row(), self._take_label(), MemoryBank(self._limits)
-            obj = TrackedObject(prompt.object_id, "", label, row, moment.index, moment.stamp_ns, bank)
-            self._objects[obj.object_id] = obj
+            obj = self._objects.add(prompt.object_id, "", moment.index, moment.stamp_ns)
         elif starts_over:
             obj.start_over(moment.index, moment.stamp_ns)
             obj.told, tracked = {}, None
@@ -280,19 +266,22 @@ class Tracker:
         objects = sorted(self._objects.values(), key=lambda obj: obj.label)
         return [track_of(obj, moment, answers.get(obj.object_id), self._limits) for obj in objects]
 
-    def _take_label(self) -> int:
-        label = free_label(self._next_label, {obj.label for obj in self._objects.values()})
-        self._next_label = label % MAX_LABEL + 1
-        return label
+    @contextmanager
+    def _on_device(self) -> Iterator[None]:
+        device = self._model.device
+        with device_errors(device), torch.inference_mode(), self._model.precision.context(device):
+            yield
 
-    def _roll_back(self, saved: Saved) -> None:
-        """Undoes a step that failed. What else it wrote to device buffers is in slots that no bank reads."""
-        rows = {obj.row for obj in saved.objects.values()}
-        for obj in self._objects.values():
-            if obj.row not in rows:
-                self._network.store.release_row(obj.row)
-        self._objects, self._next_label = saved.objects, saved.next_label
-        self._history.withdraw(self._next_frame)
-        with device_errors(self._model.device), torch.inference_mode():
-            for row, copy in saved.rows.items():
-                self._network.store.restore_row(row, copy)
+    @contextmanager
+    def _all_or_nothing(self, prompted: set[str]) -> Iterator[None]:
+        """Device work that changes nothing if it fails. `prompted`: ids whose memories it may write over."""
+        with self._on_device():
+            saved = self._objects.save(prompted)
+        try:
+            with self._on_device():
+                yield
+        except BaseException:
+            self._history.withdraw(self._next_frame)
+            with self._on_device():
+                self._objects.put_back(saved)
+            raise

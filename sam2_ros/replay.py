@@ -9,7 +9,7 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -116,8 +116,8 @@ def replay(source, entries: list[prompt_file.Entry], tracker: sam2.Tracker, sink
             tracker.check(entry.prompt)
     seen = 0
     # Nothing is drawn where nobody looks: in a log file a bar is noise.
-    for shot in tqdm(source.shots, total=source.total or None, unit=" images", disable=None):
-        frame = sam2.Frame(shot.rgb, shot.stamp_ns)
+    bar = tqdm(source.shots, total=source.total or None, unit=" images", disable=None)
+    for shot, frame in _encoding_ahead(bar, tracker):
         due = schedule.take(shot.index, shot.stamp_ns)
         for entry in due:
             with _blaming([entry]):
@@ -132,6 +132,18 @@ def replay(source, entries: list[prompt_file.Entry], tracker: sam2.Tracker, sink
         raise sam2.BadInput(f"{source.name}: not one usable image. {source.last_refusal}")
     for entry in schedule.waiting:
         raise sam2.BadInput(f"{entry.name}: {entry.place} never came; the source ended after {seen} images")
+
+
+def _encoding_ahead(shots: Iterable, tracker: sam2.Tracker) -> Iterator[tuple]:
+    """(shot, its frame); while one is in use the tracker has begun with the next."""
+    frames = ((shot, sam2.Frame(shot.rgb, shot.stamp_ns)) for shot in shots)
+    current = next(frames, None)
+    while current is not None:
+        following = next(frames, None)
+        if following is not None:
+            tracker.encode_ahead(following[1])
+        yield current
+        current = following
 
 
 def _check_frames(entries: list[prompt_file.Entry], total: int) -> None:

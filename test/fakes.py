@@ -57,6 +57,9 @@ class FakeTracker:
         self._objects.clear()
         self._stamps.clear()
 
+    def encode_ahead(self, frame):
+        self._enter("encode_ahead")
+
     def remove(self, object_id):
         self._enter("remove")
         if object_id not in self._objects:

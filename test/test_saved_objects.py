@@ -11,6 +11,7 @@ from small_stream import CONFIG, PERIOD_NS, images, small_model
 
 import sam2
 from sam2 import saved_objects
+from sam2.memory_store import MemoryStore
 
 
 def frame(n):
@@ -44,6 +45,27 @@ def test_a_restored_object_is_tracked_as_one_that_remembers_its_prompts_alone(tm
     assert np.allclose(got[0].low_res_logits, expected[0].low_res_logits, atol=1e-4)
     fresh = sam2.Tracker(small_model()).step(frame(2), [prompt("a")])[0]
     assert not np.allclose(got[0].low_res_logits, fresh.low_res_logits, atol=1e-2)  # it is the memory that says it
+
+
+@pytest.mark.parametrize("at_call", [1, 2])
+def test_a_device_that_fails_half_way_restores_nothing(at_call, tmp_path, monkeypatch):
+    used().save(tmp_path / "x")
+    after = sam2.Tracker(small_model(), limits=sam2.Limits(max_objects=2))
+    write, calls = MemoryStore.write_slots, []
+
+    def fail(self, *arguments):
+        calls.append(arguments)
+        if len(calls) == at_call:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        write(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryStore, "write_slots", fail)
+        with pytest.raises(sam2.OutOfMemory):
+            after.restore(tmp_path / "x")
+    assert after.object_ids == []
+    assert after.restore(tmp_path / "x") == ["a", "b"]  # its rows and labels are free again
+    assert [track.label for track in after.step(frame(2))] == [1, 2]
 
 
 def test_a_restored_object_takes_late_prompts_and_forgets_nothing_by_them(tmp_path):

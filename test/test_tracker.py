@@ -138,7 +138,7 @@ def test_unknown_object_is_named_with_those_that_live():
 
 
 def test_labels_are_unique_stable_and_not_given_again_at_once(monkeypatch):
-    monkeypatch.setattr(sam2.tracker, "MAX_LABEL", 7)
+    monkeypatch.setattr(sam2.live_objects, "MAX_LABEL", 7)
     tracker = sam2.Tracker(small_model())
     tracker.step(frame(0), [click("before"), click("stays")])
     tracker.remove("before")

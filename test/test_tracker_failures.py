@@ -11,6 +11,7 @@ from small_stream import assert_same, click, disc, fork, frame, made_on, run, sm
 import sam2
 from sam2 import State, frame_step, tracker
 from sam2.history import History
+from sam2.live_objects import LiveObjects
 from sam2.memory_bank import MemoryBank
 from sam2.memory_store import MemoryStore
 from sam2.model import SAM2
@@ -130,11 +131,11 @@ def test_trace_is_caught(owner, name, mistake, monkeypatch):
 
 
 def test_failed_step_gives_its_labels_back(monkeypatch):
-    monkeypatch.setattr(sam2.Tracker, "_roll_back", lambda self, saved: labels.append(saved.next_label))
+    monkeypatch.setattr(LiveObjects, "put_back", lambda self, saved: labels.append(saved.next_label))
     labels = []
     with pytest.raises(AssertionError):
         disturbed(monkeypatch, (tracker, "track_of"), 1, RuntimeError("broken"))
-    assert labels == [started()._next_label] == [3]
+    assert labels == [started()._objects._next_label] == [3]
 
 
 def after_a_failed_frame_from_the_future(monkeypatch) -> list[list[sam2.Track]]:

@@ -1,0 +1,65 @@
+"""Frames encoded before their step: the next one beside the step before it, or several cameras' as one batch.
+
+On a GPU the next image is encoded on a stream of its own while the objects are tracked in this one, which does not fill
+the device. On a CPU, where one thing already uses all cores, the same calls encode at once. Not yet measured on a GPU.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from sam2.model import Features
+from sam2.types import Frame
+
+
+class Encoded(NamedTuple):
+    frame: Frame
+    features: Features
+
+
+class Ahead:
+    """Keeps the newest two: that of the step in hand and that of the next one."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._kept: list[Encoded] = []
+
+    def put(self, frame: Frame, features: Features) -> None:
+        self._kept = [*self._kept[-1:], Encoded(frame, features)]
+
+    def begin(self, frame: Frame, encode: Callable[[], Features]) -> None:
+        """Encodes beside what comes next on the current stream; a frame that is here already is not encoded again."""
+        if self._find(frame) is not None:
+            return
+        if self._stream is None:
+            return self.put(frame, encode())
+        now = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(now)
+        with torch.cuda.stream(self._stream):
+            features = encode()
+        for part in features:
+            part.record_stream(now)  # or its memory would be given away while that stream reads it
+        self.put(frame, features)
+
+    def get(self, frame: Frame) -> Features | None:
+        """Of that very frame, ready for the current stream; None if it has not been encoded."""
+        found = self._find(frame)
+        if self._stream is not None and (found is None or found is self._kept[-1]):
+            # What is being encoded is this frame, or uses the buffers that encoding this frame will.
+            torch.cuda.current_stream(self._device).wait_stream(self._stream)
+        return None if found is None else found.features
+
+    def drop(self, frame: Frame) -> None:
+        """That frame has been stepped: forgets it and what came before it."""
+        for index, one in enumerate(self._kept):
+            if one.frame is frame:
+                self._kept = self._kept[index + 1 :]
+                return
+
+    def clear(self) -> None:
+        self._kept = []
+
+    def _find(self, frame: Frame) -> Encoded | None:
+        return next((one for one in self._kept if one.frame is frame), None)

@@ -1,0 +1,57 @@
+"""The objects of a stream by id, with the rows and labels that are theirs, and how a step that failed is undone."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from sam2.limits import MAX_LABEL, Limits, free_label
+from sam2.memory_bank import MemoryBank
+from sam2.memory_store import MemoryStore
+from sam2.tracked_object import TrackedObject
+
+
+class Saved(NamedTuple):
+    """What a failed step goes back to; device buffers it may have written over are copied."""
+
+    objects: dict[str, TrackedObject]
+    rows: dict[int, tuple[Tensor, Tensor]]  # memories of the objects that are prompted, by row
+    next_label: int
+
+
+class LiveObjects(dict[str, TrackedObject]):
+    """In order of arrival."""
+
+    def __init__(self, store: MemoryStore, limits: Limits):
+        super().__init__()
+        self._store, self._limits = store, limits
+        self._next_label = 1
+
+    def add(self, object_id: str, class_name: str, frame: int, stamp_ns: int) -> TrackedObject:
+        """A new object without memory, born on a frame."""
+        row = self._store.take_row()
+        label = free_label(self._next_label, {obj.label for obj in self.values()})
+        self._next_label = label % MAX_LABEL + 1
+        bank = MemoryBank(self._limits)
+        self[object_id] = TrackedObject(object_id, class_name, label, row, frame, stamp_ns, bank)
+        return self[object_id]
+
+    def remove(self, object_id: str) -> None:
+        self._store.release_row(self.pop(object_id).row)
+
+    def save(self, prompted: set[str]) -> Saved:
+        """`prompted`: ids whose memories will be written over."""
+        objects = {key: obj.copy() for key, obj in self.items()}
+        rows = [objects[key].row for key in objects.keys() & prompted]
+        return Saved(objects, {row: self._store.copy_row(row) for row in rows}, self._next_label)
+
+    def put_back(self, saved: Saved) -> None:
+        """What else was written to device buffers is in slots that no bank reads."""
+        rows = {obj.row for obj in saved.objects.values()}
+        for obj in self.values():
+            if obj.row not in rows:
+                self._store.release_row(obj.row)
+        self.clear()
+        self.update(saved.objects)
+        self._next_label = saved.next_label
+        for row, copy in saved.rows.items():
+            self._store.restore_row(row, copy)

@@ -1,0 +1,107 @@
+"""A frame encoded before its step gives what it would have given, is encoded once, and is not kept for ever."""
+
+import numpy as np
+import pytest
+import torch
+from small_stream import PERIOD_NS, images, small_model
+
+import sam2
+from sam2.ahead import Ahead
+from sam2.frame_step import FrameStep
+
+FRAMES = [sam2.Frame(rgb, (n + 1) * PERIOD_NS) for n, rgb in enumerate(images()[:6])]
+PROMPT = sam2.Prompt("a", points_xy=[(20, 20)], labels=[1])
+
+
+def play(ahead: bool) -> list[np.ndarray]:
+    tracker = sam2.Tracker(small_model())
+    logits = []
+    for frame, following in zip(FRAMES, [*FRAMES[1:], None], strict=True):
+        if ahead and following is not None:
+            tracker.encode_ahead(following)
+        logits.append(tracker.step(frame, [PROMPT] if frame is FRAMES[0] else [])[0].low_res_logits)
+    return logits
+
+
+@pytest.fixture
+def encoded(monkeypatch) -> list:
+    """The images that were encoded."""
+    encode, calls = FrameStep.encode, []
+
+    def count(self, batch):
+        calls.extend(batch)
+        return encode(self, batch)
+
+    monkeypatch.setattr(FrameStep, "encode", count)
+    return calls
+
+
+def test_a_stream_encoded_ahead_is_bit_for_bit_the_stream(encoded):
+    expected = play(ahead=False)
+    assert len(encoded) == len(FRAMES)
+    encoded.clear()
+    got = play(ahead=True)
+    assert all(np.array_equal(one, other) for one, other in zip(expected, got, strict=True))
+    order = [next(n for n, frame in enumerate(FRAMES) if frame.rgb is rgb) for rgb in encoded]
+    assert order == [1, 0, 2, 3, 4, 5], "each once, the next before the one in hand"
+
+
+def test_the_features_of_another_frame_are_noticed(monkeypatch):
+    expected = play(ahead=False)
+    monkeypatch.setattr(Ahead, "_find", lambda self, frame: self._kept[-1] if self._kept else None)
+    assert not all(np.array_equal(one, other) for one, other in zip(expected, play(ahead=True), strict=True))
+
+
+def test_the_same_image_in_another_frame_is_another_frame(encoded):
+    tracker = sam2.Tracker(small_model())
+    tracker.encode_ahead(FRAMES[0])
+    tracker.encode_ahead(FRAMES[0])
+    assert len(encoded) == 1
+    tracker.step(sam2.Frame(FRAMES[0].rgb, 5))
+    assert len(encoded) == 2
+
+
+def test_what_is_never_stepped_is_forgotten():
+    tracker = sam2.Tracker(small_model())
+    for frame in FRAMES:
+        tracker.encode_ahead(frame)
+    assert [one.frame for one in tracker._ahead._kept] == FRAMES[-2:]
+    tracker.step(FRAMES[-1])
+    assert tracker._ahead._kept == []
+    tracker.encode_ahead(FRAMES[0])
+    tracker.reset()
+    assert tracker._ahead._kept == []
+
+
+def test_a_step_that_failed_finds_its_frame_again(encoded, monkeypatch):
+    tracker = sam2.Tracker(small_model())
+    tracker.encode_ahead(FRAMES[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(FrameStep, "tell", lambda *arguments: (_ for _ in ()).throw(RuntimeError("broken")))
+        with pytest.raises(RuntimeError):
+            tracker.step(FRAMES[0], [PROMPT])
+    tracker.step(FRAMES[0], [PROMPT])
+    assert len(encoded) == 1
+
+
+def test_a_broken_frame_is_refused_and_nothing_is_kept():
+    tracker = sam2.Tracker(small_model())
+    with pytest.raises(sam2.BadInput):
+        tracker.encode_ahead(sam2.Frame(np.zeros((4, 4), np.uint8)))
+    assert tracker._ahead._kept == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_the_second_stream_changes_nothing():
+    def play(ahead: bool) -> list[np.ndarray]:
+        tracker = sam2.Tracker(sam2.load_model("nano", device="cuda"))
+        frames = [sam2.Frame(FRAMES[n % 6].rgb, (n + 1) * PERIOD_NS) for n in range(36)]  # often enough for graphs
+        logits = []
+        for frame, following in zip(frames, [*frames[1:], None], strict=True):
+            if ahead and following is not None:
+                tracker.encode_ahead(following)
+            logits.append(tracker.step(frame, [] if logits else [PROMPT])[0].low_res_logits)
+        return logits
+
+    assert all(np.array_equal(one, other) for one, other in zip(play(False), play(True), strict=True))
