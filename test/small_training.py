@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from sam2.config import find_config
-from sam2.model import SAM2
 from sam2.training.config import Phase, TrainConfig
+from sam2.training.windows import WindowedSAM2
 
 SIDE = 32
 CPU = torch.device("cpu")
@@ -51,8 +51,8 @@ class Broken(TwoSquares):
         raise OSError("the disk is gone")
 
 
-def small_model(name: str = "nano") -> SAM2:
-    return SAM2(replace(find_config(name), image_size=SIDE))
+def small_model(name: str = "nano") -> WindowedSAM2:
+    return WindowedSAM2(replace(find_config(name), image_size=SIDE))
 
 
 def squares(count: int = 2) -> torch.Tensor:

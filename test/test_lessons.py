@@ -22,7 +22,7 @@ from sam2.training.clips import (
     track_clip,
 )
 from sam2.training.config import Phase
-from sam2.training.data import draw_windows
+from sam2.training.data import draw_frames, labels_seen, something_returns
 from sam2.training.lessons import Lessons
 from sam2.types import Frame, Prompt
 
@@ -118,28 +118,17 @@ def test_jitter_changes_colours_per_clip():
 # choosing
 
 
-def test_a_window_stays_on_its_place_and_shows_an_object():
-    clips = squares(40)
-    torch.manual_seed(0)
-    windows = augment.window(clips, 16)
-    assert windows.shape == (40, 4, 16, 16, 4)
-    assert (windows[:, 0, ..., 3] > 0).flatten(1).any(1).float().mean() > 0.9
-    places = clips.unfold(2, 16, 1).unfold(3, 16, 1).permute(0, 2, 3, 1, 5, 6, 4)  # (B, rows, columns, T, 16, 16, 4)
-    for window, candidates in zip(windows[:3], places[:3], strict=True):
-        assert (candidates.flatten(0, 1) == window).flatten(1).all(1).sum() == 1
-
-
-def test_frames_of_clips_also_teach_as_stills():
-    lessons = Lessons(small_model(), min_area=10, loss_side=8).train()
+def test_stills_teach_beside_clips():
+    lessons = Lessons(small_model(), min_area=10, loss_stride=4).train()
     phase = Phase("clips", 1.0, batch=2, objects=2, frames=4, kinds=(0.2, 0.4, 0.4), stills=1.0, alike=0.3)
-    seen = []
-    lessons.model.image_encoder.register_forward_hook(lambda module, given, made: seen.append(len(given[0])))
-    losses = lessons(squares(2), phase, np.random.default_rng(0))
-    assert seen == [8] and {"iou", "alike_iou"} <= losses.keys()
+    stills = phase.draw(np.random.default_rng(0), SIDE)
+    assert (stills.kind, stills.batch, stills.frames) == ("stills", 8, 1)
+    losses = lessons(squares(8)[:, :1], stills, np.random.default_rng(0))
+    assert {"iou", "alike_iou"} <= losses.keys()
     losses["loss"].backward()
     assert lessons.pretext.scale.grad is not None, "the pretext goes on beside the lesson"
     assert lessons.model.memory_encoder.out_proj.weight.grad is None, "a still has no memory"
-    lessons(squares(2), replace(phase, stills=0.0), np.random.default_rng(0))["loss"].backward()
+    lessons(squares(2), phase, np.random.default_rng(0))["loss"].backward()
     assert lessons.model.memory_encoder.out_proj.weight.grad is not None
 
 
@@ -157,9 +146,22 @@ def test_objects_that_vanish_come_first_more_often():
 
 
 def test_windows_stay_inside_and_use_every_stride_and_direction():
-    windows = draw_windows(np.random.default_rng(0), 300, length=16, frames=4, max_stride=4)
-    assert windows.min() >= 0 and windows.max() <= 15
-    assert set(np.unique(np.diff(windows, axis=1))) == {-4, -3, -2, -1, 1, 2, 3, 4}
+    seen = np.ones((300, 16, 3), bool)
+    frames = draw_frames(np.random.default_rng(0), seen, frames=4, max_stride=4, vanish=0.0)
+    assert frames.min() >= 0 and frames.max() <= 15
+    assert set(np.unique(np.diff(frames, axis=1))) == {-4, -3, -2, -1, 1, 2, 3, 4}
+
+
+def test_frames_in_which_something_returns_are_found():
+    seen = labels_seen(squares(1)[0].numpy())[None]  # the red one is hidden in the third frame of four
+    assert something_returns(seen[0]) and not something_returns(seen[0, :3]) and not something_returns(seen[0, 2:])
+    clips = np.ones((200, 24, 3), bool)
+    clips[:, 10:13, 1] = False
+    shares = []
+    for vanish in (0.0, 1.0):
+        frames = draw_frames(np.random.default_rng(0), clips, frames=6, max_stride=4, vanish=vanish)
+        shares.append(np.mean([something_returns(clip[i]) for clip, i in zip(clips, frames, strict=True)]))
+    assert shares[0] < 0.6 and shares[1] > 0.95
 
 
 def test_plans_follow_the_chances():

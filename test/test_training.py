@@ -182,17 +182,20 @@ def test_phases_follow_the_share_of_the_run(tmp_path):
     assert clocked.share == 0.75 and clocked._phase()[0].kind == "clips"
 
 
-def test_a_run_in_windows_has_a_network_of_their_size(tmp_path):
+def test_a_run_learns_from_windows_and_is_judged_on_whole_images(tmp_path):
     class LargeSquares:
         shape = (4, 2 * SIDE, 2 * SIDE, 4)
 
         def __call__(self, seed):
             return TwoSquares()(seed).repeat(2, axis=1).repeat(2, axis=2)
 
-    config = replace(TINY_RUN, size=2 * SIDE, window=SIDE)
-    trainer = Trainer(config, LargeSquares(), tmp_path, CPU)
-    assert trainer.model.image_size == SIDE and trainer.held_out.shape[2:4] == (SIDE, SIDE)
+    phases = (Phase("clips", 1.0, batch=2, objects=2, frames=3, window=SIDE, vanish=0.5, kinds=(0.0, 0.5, 0.5)),)
+    trainer = Trainer(replace(TINY_RUN, size=2 * SIDE, phases=phases), LargeSquares(), tmp_path, CPU)
+    seen = []
+    trainer.model.image_encoder.register_forward_hook(lambda module, given, made: seen.append(given[0].shape[-1]))
     assert trainer._step(DirectSource(LargeSquares(), CPU, 6))["loss"] > 0
+    trainer.check()
+    assert seen[0] == SIDE and set(seen[1:]) == {2 * SIDE}
 
 
 def test_a_loss_that_is_no_number_throws_the_run_back(tmp_path):

@@ -7,6 +7,8 @@ of a machine is not known before).
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from sam2.errors import BadInput
 from sam2.training.losses import LossWeights
 
@@ -28,9 +30,21 @@ class Phase:
     encoder: float = 0.05  # the image encoder's rate as a share of `rate`; 0 freezes it
     kinds: tuple[float, float, float] = (0.5, 0.25, 0.25)  # chances of mask, box, click as first prompt
     losses: LossWeights = LossWeights()
-    stills: float = 0.0  # share of the steps of "clips" that take the frames as so many stills
+    stills: float = 0.0  # share of the steps of "clips" that take as many stills as there are frames, of other clips
+    window: int = 0  # pixels; learn from windows of this size around objects, not from whole images; 0: whole images
+    whole: float = 0.0  # share of the steps that take whole images all the same, as many pixels of them
+    vanish: float = 0.0  # share of the clips chosen for an object that goes out of sight and returns
     alike: float = 0.0  # weight of the pretext beside the lesson: pixels of one object look alike, in all its frames
     strength: float = 1.0  # of the augmentations, 0..1
+
+    def draw(self, rng: np.random.Generator, side: int) -> "Phase":
+        """What the next step does: this phase, its shares decided. side: of the whole image, pixels."""
+        step = self
+        if self.stills and rng.random() < self.stills:
+            step = replace(step, kind="stills", batch=self.batch * self.frames, frames=1)
+        if self.window and rng.random() < self.whole:
+            step = replace(step, window=0, batch=max(1, round(step.batch * (self.window / side) ** 2)))
+        return step
 
 
 @dataclass(frozen=True)
@@ -42,7 +56,6 @@ class TrainConfig:
     steps: int = 0  # length of the run; 0: by the clock
     budget_minutes: float = 0.0
     size: int = 0  # of the images, pixels; 0: the model's own
-    window: int = 0  # pixels; learn from windows of this size around objects, not from whole images; 0: whole images
     gentle: float = 0.0  # share of the synthetic clips that come from the gentle world
     workers: int = 0  # processes making clips; 0: none, and the run can be repeated exactly
     loss_stride: int = 1  # masks are compared at this fraction of the input's side
@@ -90,39 +103,38 @@ _POLISH = replace(  # goes on from weights that already track: begin with --chec
 # Where steps are dear no hypothesis hedges: with `others` each learns the mask, so any choice is a fair answer.
 _CPU_LOSSES = LossWeights(focal=8.0, focal_alpha=0.6, others=0.6)
 
-_NANO_CPU = replace(  # on one core, in windows of half the model's size; go on with polish_cpu
+_NANO_CPU = replace(  # on one core, most of it in windows of half the model's size
     _NANO,
-    window=128,
-    gentle=0.4,
+    gentle=0.35,
     workers=1,
     pool=400,
     clip_frames=24,
     loss_stride=4,
     muon=2.0,
     ema=0.99,
-    min_area=80,
+    min_area=60,
     warmup=30,
-    budget_minutes=80,
+    budget_minutes=240,
     phases=(
-        Phase("pretext", 0.05, batch=16, objects=6, rate=(1.5e-3, 1e-3), encoder=1.0, strength=0.3),
-        replace(_STILLS, until=0.35, batch=16, objects=6, rate=(1.3e-3, 1e-3), encoder=0.6, alike=0.3, strength=0.4),
-        replace(_CLIPS, until=0.65, batch=6, objects=3, frames=4, max_stride=3, rate=(8e-4, 6e-4), encoder=0.6,
-                kinds=(0.2, 0.4, 0.4), losses=_CPU_LOSSES, stills=0.4, strength=0.3),
-        replace(_CLIPS, until=1.0, batch=4, objects=3, frames=8, max_stride=3, rate=(6e-4, 3e-4), encoder=0.6,
-                kinds=(0.1, 0.45, 0.45), losses=_CPU_LOSSES, stills=0.4, strength=0.3),
+        Phase("pretext", 0.02, batch=16, objects=6, rate=(1.5e-3, 1e-3), encoder=1.0, strength=0.3, window=128),
+        replace(_STILLS, until=0.2, batch=32, objects=3, rate=(1.3e-3, 1e-3), encoder=0.7, alike=0.3, strength=0.3,
+                window=128),
+        replace(_CLIPS, until=0.7, batch=8, objects=3, frames=4, rate=(9e-4, 6e-4), encoder=0.7,
+                kinds=(0.25, 0.35, 0.4), losses=_CPU_LOSSES, strength=0.25, stills=0.75, window=128, whole=0.25,
+                vanish=0.5),
+        replace(_CLIPS, until=1.0, batch=6, objects=3, frames=6, rate=(6e-4, 1e-6), encoder=0.7,
+                kinds=(0.1, 0.45, 0.45), losses=_CPU_LOSSES, strength=0.25, stills=0.3, window=128, whole=0.6,
+                vanish=0.5),
     ),
 )  # fmt: skip
 
 _POLISH_CPU = replace(  # whole images: begin with --checkpoint and what nano_cpu left
     _NANO_CPU,
-    window=0,
     seed=1,
-    min_area=140,
-    ema=0.985,
     budget_minutes=40,
     phases=(
-        replace(_CLIPS, until=1.0, batch=3, objects=4, frames=4, max_stride=6, rate=(4e-4, 1e-6), encoder=0.6,
-                kinds=(0.05, 0.4, 0.55), losses=_CPU_LOSSES, stills=0.45, strength=0.25),
+        replace(_CLIPS, until=1.0, batch=3, objects=3, frames=6, rate=(4e-4, 1e-6), encoder=0.6,
+                kinds=(0.05, 0.45, 0.5), losses=_CPU_LOSSES, stills=0.3, vanish=0.5, strength=0.25),
     ),
 )  # fmt: skip
 

@@ -27,6 +27,7 @@ from sam2.training.synthetic import HELD_OUT_SEED, make_clip
 from sam2.training.tensors import send
 
 Maker = Callable[[int], np.ndarray]
+_TRIES = 12  # draws of frames for one in which something returns
 
 
 @dataclass(frozen=True)
@@ -90,20 +91,36 @@ class DatasetClips:
         return np.concatenate([rgb, labels[..., None]], axis=2)
 
 
-def draw_windows(rng: np.random.Generator, batch: int, length: int, frames: int, max_stride: int) -> np.ndarray:
-    """Which frames of which clip: (batch, frames) indices into a clip of `length`.
+def labels_seen(clip: np.ndarray) -> np.ndarray:
+    """(T, S, S, 4) uint8 -> (T, MAX_LABEL) bool: which labels a frame shows."""
+    counts = [np.bincount(labels.ravel(), minlength=256)[1 : MAX_LABEL + 1] for labels in clip[..., 3]]
+    return np.stack(counts) > 0
 
-    Strides 1..max_stride as far as the clip reaches, 1 in half the cases; reversed in half the cases.
+
+def something_returns(seen: np.ndarray) -> bool:
+    """seen (T, K) bool -> whether some object of the first frame goes out of sight and comes back."""
+    has_left = ~np.logical_and.accumulate(seen)
+    return bool((seen[0] & (has_left & seen).any(0)).any())
+
+
+def draw_frames(rng: np.random.Generator, seen: np.ndarray, frames: int, max_stride: int, vanish: float) -> np.ndarray:
+    """Which frames of each clip: seen (B, T, K) bool -> (B, frames) indices.
+
+    Strides 1..max_stride as far as the clip reaches, 1 in half the cases; reversed in half the cases. In a share
+    `vanish` of the clips something is to return, if a few draws show it.
     """
-    windows = np.empty((batch, frames), np.int64)
-    for row in windows:
-        reach = max(1, min(max_stride, (length - 1) // max(frames - 1, 1)))
-        stride = 1 if rng.random() < 0.5 else int(rng.integers(1, reach + 1))
-        start = int(rng.integers(0, length - (frames - 1) * stride))
-        row[:] = start + stride * np.arange(frames)
-        if rng.random() < 0.5:
-            row[:] = row[::-1].copy()
-    return windows
+    length, chosen = seen.shape[1], np.empty((len(seen), frames), np.int64)
+    reach = max(1, min(max_stride, (length - 1) // max(frames - 1, 1)))
+    for row, seen_here in zip(chosen, seen, strict=True):
+        for _ in range(_TRIES if frames > 2 and rng.random() < vanish else 1):
+            stride = 1 if rng.random() < 0.5 else int(rng.integers(1, reach + 1))
+            start = int(rng.integers(0, length - (frames - 1) * stride))
+            row[:] = start + stride * np.arange(frames)
+            if rng.random() < 0.5:
+                row[:] = row[::-1].copy()
+            if something_returns(seen_here[row]):
+                break
+    return chosen
 
 
 class DirectSource:
@@ -117,13 +134,15 @@ class DirectSource:
         self._length, self._device = maker.shape[0], device
         self._capacity, self._per_step = capacity, per_step
 
-    def sample(self, rng: np.random.Generator, step: int, batch: int, frames: int, max_stride: int) -> Tensor:
+    def sample(
+        self, rng: np.random.Generator, step: int, batch: int, frames: int, max_stride: int, vanish: float = 0.0
+    ) -> Tensor:
         """(batch, frames, S, S, 4) uint8 on the device."""
         oldest = int(step * self._per_step)
         chosen = rng.integers(oldest, oldest + self._capacity, batch) % HELD_OUT_SEED
-        windows = draw_windows(rng, batch, self._length, frames, max_stride)
-        clips = [self._clip(int(seed))[window] for seed, window in zip(chosen, windows, strict=True)]
-        return torch.from_numpy(np.stack(clips)).to(self._device)
+        clips = [self._clip(int(seed)) for seed in chosen]
+        indices = draw_frames(rng, np.stack([labels_seen(clip) for clip in clips]), frames, max_stride, vanish)
+        return torch.from_numpy(np.stack([clip[i] for clip, i in zip(clips, indices, strict=True)])).to(self._device)
 
     @property
     def clips_made(self) -> int:
@@ -153,10 +172,11 @@ def _work(maker: Maker, first_seed: int, step: int, ring: ctypes.Array, free, re
     while (slot := _next_slot(free)) is not None:
         try:
             slots[slot] = maker(seed % HELD_OUT_SEED)
+            seen = labels_seen(slots[slot])
         except Exception:
             ready.put(f"making clip {seed} failed:\n{traceback.format_exc()}")
             return
-        ready.put(slot)
+        ready.put((slot, seen))
         seed += step
 
 
@@ -186,6 +206,7 @@ class PooledSource:
             worker.start()
         self._device = device
         self._pool = torch.zeros((capacity, *maker.shape), dtype=torch.uint8, device=device)
+        self._seen = np.zeros((capacity, maker.shape[0], MAX_LABEL), bool)
         self._moved: queue.Queue = queue.Queue(maxsize=slots)
         self._stop = threading.Event()
         self._mover = threading.Thread(target=self._move, daemon=True)
@@ -196,12 +217,13 @@ class PooledSource:
         stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
         while not self._stop.is_set():
             try:
-                slot = self._ready.get(timeout=0.5)
+                message = self._ready.get(timeout=0.5)
             except queue.Empty:
                 continue
-            if isinstance(slot, str):
-                self._moved.put(slot)
+            if isinstance(message, str):
+                self._moved.put(message)
                 return
+            slot, seen = message
             with torch.cuda.stream(stream):  # does nothing without a stream
                 clip = self._ring[slot].to(self._device, copy=True)
                 if stream is not None:
@@ -209,7 +231,7 @@ class PooledSource:
             self._free.put(slot)
             while not self._stop.is_set():
                 try:
-                    self._moved.put(clip, timeout=0.5)
+                    self._moved.put((clip, seen), timeout=0.5)
                     break
                 except queue.Full:
                     continue
@@ -217,29 +239,33 @@ class PooledSource:
     def _take(self, wait: bool) -> bool:
         """Puts one moved clip into the pool; False if there is none."""
         try:
-            clip = self._moved.get(timeout=1.0 if wait else None, block=wait)
+            moved = self._moved.get(timeout=1.0 if wait else None, block=wait)
         except queue.Empty:
             if not any(worker.is_alive() for worker in self._workers):
                 raise RuntimeError("all clip workers have died without a message; look above for why") from None
             return False
-        if isinstance(clip, str):
-            raise RuntimeError(clip)
+        if isinstance(moved, str):
+            raise RuntimeError(moved)
+        clip, seen = moved
         if clip.is_cuda:
             clip.record_stream(torch.cuda.current_stream(self._device))
-        self._pool[self.clips_made % len(self._pool)].copy_(clip)
+        place = self.clips_made % len(self._pool)
+        self._pool[place].copy_(clip)
+        self._seen[place] = seen
         self.clips_made += 1
         return True
 
-    def sample(self, rng: np.random.Generator, step: int, batch: int, frames: int, max_stride: int) -> Tensor:
+    def sample(
+        self, rng: np.random.Generator, step: int, batch: int, frames: int, max_stride: int, vanish: float = 0.0
+    ) -> Tensor:
         """(batch, frames, S, S, 4) uint8 on the device. Waits only until there are as many clips as a batch needs."""
         while self.clips_made < min(batch, len(self._pool)):
             self._take(wait=True)
         while self._take(wait=False):
             pass
-        length = self._pool.shape[1]
-        rows = send(rng.integers(0, min(self.clips_made, len(self._pool)), batch), self._device)
-        windows = send(draw_windows(rng, batch, length, frames, max_stride), self._device)
-        return self._pool[rows[:, None], windows]
+        rows = rng.integers(0, min(self.clips_made, len(self._pool)), batch)
+        indices = draw_frames(rng, self._seen[rows], frames, max_stride, vanish)
+        return self._pool[send(rows, self._device)[:, None], send(indices, self._device)]
 
     def close(self) -> None:
         self._stop.set()

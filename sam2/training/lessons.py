@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sam2.model import SAM2, Features
+from sam2.model import Features
 from sam2.training import prompts
-from sam2.training.augment import augment
+from sam2.training.augment import augment, window
 from sam2.training.clips import (
     Answer,
     ask_stills,
@@ -27,6 +27,7 @@ from sam2.training.clips import (
 from sam2.training.config import Phase
 from sam2.training.losses import mean_loss, segmentation_loss
 from sam2.training.pretext import Pretext, pretext_loss
+from sam2.training.windows import WindowedSAM2
 
 _CORRECTIONS = (0.6, 0.25, 0.15)  # chances of no, one and two corrective clicks in a still
 
@@ -47,24 +48,32 @@ def fast_attention(device: str) -> AbstractContextManager:
 class Lessons(nn.Module):
     """The model and what only training needs. One forward for all kinds, so DistributedDataParallel can wrap it."""
 
-    def __init__(self, model: SAM2, min_area: int, loss_side: int):
+    def __init__(self, model: WindowedSAM2, min_area: int, loss_stride: int):
         super().__init__()
         self.model = model
         self.pretext = Pretext(model.config.d_model)
-        self.min_area, self.loss_side = min_area, loss_side
+        self.min_area, self.loss_stride = min_area, loss_stride
 
     def forward(self, clips: Tensor, phase: Phase, rng: np.random.Generator) -> Losses:
-        """clips (B, T, S, S, 4) uint8 as `data` gives them."""
-        device, kind = clips.device.type, phase.kind
-        if phase.stills and rng.random() < phase.stills:
-            clips, kind = clips.flatten(0, 1)[:, None], "stills"
+        """clips (B, T, S, S, 4) uint8 as `data` gives them; `phase` as `Phase.draw` gives it."""
+        device = clips.device.type
+        clips = self._look(clips, phase.window, rng)
         with torch.no_grad():
             rgb, labels = augment(clips, phase.strength)
             images = normalise(rgb)
             chosen = choose_objects(labels, phase.objects, self.min_area)
             targets = object_masks(labels, chosen)  # (B * M, T, S, S)
         with torch.autocast(device, torch.bfloat16, enabled=has_bfloat16(device)), fast_attention(device):
-            return getattr(self, f"_{kind}")(images, targets, phase, rng)
+            return getattr(self, f"_{phase.kind}")(images, targets, phase, rng)
+
+    def _look(self, clips: Tensor, side: int, rng: np.random.Generator) -> Tensor:
+        """Windows of `side` pixels, to be taken as lying anywhere in the whole image; 0: the whole image."""
+        whole = clips.shape[-2]
+        if not side:
+            self.model.view.move(whole)
+            return clips
+        self.model.view.move(side, *(32 * rng.integers(0, (whole - side) // 32 + 1, 2)).tolist())
+        return window(clips, side)
 
     def _pretext(self, images: Tensor, targets: Tensor, phase: Phase, rng: np.random.Generator) -> Losses:
         features = self.model.encode_image(images[:, 0])
@@ -109,7 +118,7 @@ class Lessons(nn.Module):
             scored = [
                 segmentation_loss(
                     a.decoded.masks, a.decoded.iou, a.decoded.object_score, targets[:, a.time], phase.losses,
-                    self.loss_side, may_be_absent=not a.prompted,
+                    targets.shape[-1] // self.loss_stride, may_be_absent=not a.prompted,
                 )
                 for a in answers
             ]  # fmt: skip

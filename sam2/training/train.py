@@ -24,9 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from sam2.config import find_config
-from sam2.model import SAM2
 from sam2.training import report, state
-from sam2.training.augment import window
 from sam2.training.config import Phase, TrainConfig
 from sam2.training.data import DirectSource, Maker, PooledSource
 from sam2.training.lessons import Lessons
@@ -34,6 +32,7 @@ from sam2.training.optim import Average, make_optimizer, prepare_from_scratch, s
 from sam2.training.state import Progress
 from sam2.training.synthetic import HELD_OUT_SEED
 from sam2.training.validate import validate
+from sam2.training.windows import WindowedSAM2
 
 LOG_EVERY = 10  # steps; the only moments the loop waits for the device
 SAVE_EVERY_S = 45
@@ -70,11 +69,9 @@ class Trainer:
         out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
         model_config = find_config(config.model)
-        model_config = replace(model_config, image_size=config.window or config.size or model_config.image_size)
-        self.model = SAM2(model_config)
+        self.model = WindowedSAM2(replace(model_config, image_size=config.size or model_config.image_size))
         prepare_from_scratch(self.model)
-        side = self.model.image_size // config.loss_stride
-        self.lessons = Lessons(self.model.to(device), config.min_area, side).to(device).train()
+        self.lessons = Lessons(self.model.to(device), config.min_area, config.loss_stride).to(device).train()
         self.wrapped: nn.Module = self.lessons
         if team.size > 1:
             self.wrapped = DistributedDataParallel(self.lessons, broadcast_buffers=False, find_unused_parameters=True)
@@ -82,7 +79,7 @@ class Trainer:
         self.average = Average(self.lessons, config.ema)
         self.progress = Progress()
         held_out = np.stack([maker(HELD_OUT_SEED + i)[:CHECKED_FRAMES] for i in range(CHECKED_CLIPS)])
-        self.held_out = self._windows(torch.from_numpy(held_out).to(device))
+        self.held_out = torch.from_numpy(held_out).to(device)
         self.maker = maker
         self.steps_per_s = 0.0
         self.batch_scale = 1.0  # halved where a batch does not fit
@@ -183,9 +180,10 @@ class Trainer:
         own = np.random.default_rng((self.config.seed, at.retries, at.step, self.team.rank))
         torch.manual_seed(int(own.integers(2**62)))
         rate = set_rates(self.optimizer, phase, done, (at.phase_step + 1) / self.config.warmup)
-        batch = max(1, round(phase.batch * self.batch_scale))
-        clips = self._windows(source.sample(own, at.step, batch, phase.frames, phase.max_stride))
-        losses = self.wrapped(clips, phase, rng)
+        drawn = phase.draw(rng, self.model.config.image_size)
+        batch = max(1, round(drawn.batch * self.batch_scale))
+        clips = source.sample(own, at.step, batch, drawn.frames, drawn.max_stride, drawn.vanish)
+        losses = self.wrapped(clips, drawn, rng)
         self.optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
         norm = nn.utils.clip_grad_norm_(self.lessons.parameters(), self.config.max_grad_norm, foreach=True)
@@ -195,9 +193,6 @@ class Trainer:
         at.phase_step += 1
         losses |= {"grad_norm": norm, "rate": torch.tensor(rate)}
         return {name: value.detach() for name, value in losses.items()}
-
-    def _windows(self, clips: Tensor) -> Tensor:
-        return window(clips, self.config.window) if self.config.window else clips
 
     def _log(self, losses: dict[str, Tensor], bar: tqdm) -> bool:
         """Writes a line; False if the run had to be thrown back because the loss is no number."""
@@ -227,6 +222,7 @@ class Trainer:
     def check(self) -> str:
         """Validates the averaged weights; writes weights and pictures; returns one line of text."""
         self.average.swap(self.lessons)
+        self.model.view.move(self.model.config.image_size)
         result = validate(self.model, self.held_out, objects=3, min_area=self.config.min_area)
         self.average.swap(self.lessons)
         at = self.progress

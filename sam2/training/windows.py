@@ -1,0 +1,89 @@
+"""The network as it learns from windows: what it sees of an image keeps the position codes it has in the whole image.
+
+A window of half the side costs a quarter and shows things at their size. The network itself would stretch its codes
+over any image it is given, and what it then learnt about the place of a click would not hold in whole images.
+"""
+
+import torch
+from torch import Tensor
+
+from sam2.config import ModelConfig
+from sam2.hiera import Hiera
+from sam2.memory_attention import MemoryAttention
+from sam2.model import SAM2
+from sam2.position import sine_grid
+from sam2.prompt_encoder import PromptEncoder
+
+
+class View:
+    """The square of the whole image that is looked at, in pixels; all of it until `move`."""
+
+    def __init__(self, whole: int):
+        self.whole = self.side = whole
+        self.row = self.column = 0
+
+    def move(self, side: int, row: int = 0, column: int = 0) -> None:
+        """Multiples of 32, the side of the trunk's smallest pattern."""
+        self.side, self.row, self.column = side, row, column
+
+    def cut(self, table: Tensor, stride: int) -> Tensor:
+        """What the square sees of a table (..., h, w) of the whole image, a cell being `stride` pixels."""
+        rows, columns = (slice(start // stride, (start + self.side) // stride) for start in (self.row, self.column))
+        return table[..., rows, columns]
+
+
+class WindowedSAM2(SAM2):
+    """Takes images of `view.side` pixels as lying at `view.row`, `view.column` of an image of `config.image_size`."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__(config)
+        self.view = View(config.image_size)
+        self.image_encoder.trunk = _Trunk(config, self.view)
+        self.memory_attention = _MemoryAttention(config, self.view)
+        self.sam_prompt_encoder = _PromptEncoder(config, self.view)
+
+    @property
+    def image_size(self) -> int:
+        return self.view.side
+
+    def spatial_memory(self, maskmem: Tensor, slot: int) -> tuple[Tensor, Tensor]:
+        table = _sine_grid(self.view, maskmem.shape[1], maskmem.device)
+        position = table.flatten(2).transpose(1, 2) + self.maskmem_tpos_enc[slot]
+        tokens = maskmem.flatten(2).transpose(1, 2).to(table.dtype)
+        return tokens, position.expand_as(tokens)
+
+
+def _sine_grid(view: View, channels: int, device: torch.device) -> Tensor:
+    return view.cut(sine_grid(channels, view.whole // 16, view.whole // 16, device), 16)
+
+
+class _Trunk(Hiera):
+    def __init__(self, config: ModelConfig, view: View):
+        super().__init__(config)
+        self.view = view
+
+    def position(self, height: int, width: int) -> Tensor:
+        side = self.view.whole // 4
+        return self.view.cut(super().position(side, side).permute(0, 3, 1, 2), 4).permute(0, 2, 3, 1)
+
+
+class _MemoryAttention(MemoryAttention):
+    def __init__(self, config: ModelConfig, view: View):
+        super().__init__(config)
+        self.view = view
+
+    def look(self, stride16: Tensor) -> Tensor:
+        position = _sine_grid(self.view, stride16.shape[1], stride16.device)
+        return self.layers[0].look((stride16 + 0.1 * position).flatten(2).transpose(1, 2))
+
+
+class _PromptEncoder(PromptEncoder):
+    def __init__(self, config: ModelConfig, view: View):
+        super().__init__(config)
+        self.view = view
+
+    def sparse(self, points_xy_model: Tensor, labels: Tensor) -> Tensor:
+        return super().sparse(points_xy_model + points_xy_model.new_tensor([self.view.column, self.view.row]), labels)
+
+    def grid_position(self) -> Tensor:
+        return self.view.cut(super().grid_position(), 16)
