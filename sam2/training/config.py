@@ -111,32 +111,27 @@ _NANO_CPU = replace(  # on one core, most of it in windows of half the model's s
     clip_frames=24,
     loss_stride=4,
     muon=2.0,
-    ema=0.99,
+    ema=0.996,
     min_area=60,
     warmup=30,
     budget_minutes=240,
     phases=(
         Phase("pretext", 0.02, batch=16, objects=6, rate=(1.5e-3, 1e-3), encoder=1.0, strength=0.3, window=128),
-        replace(_STILLS, until=0.2, batch=32, objects=3, rate=(1.3e-3, 1e-3), encoder=0.7, alike=0.3, strength=0.3,
+        replace(_STILLS, until=0.2, batch=32, objects=3, rate=(1.3e-3, 9e-4), encoder=0.7, alike=0.3, strength=0.3,
                 window=128),
-        replace(_CLIPS, until=0.7, batch=8, objects=3, frames=4, rate=(9e-4, 6e-4), encoder=0.7,
-                kinds=(0.25, 0.35, 0.4), losses=_CPU_LOSSES, strength=0.25, stills=0.75, window=128, whole=0.25,
-                vanish=0.5),
-        replace(_CLIPS, until=1.0, batch=6, objects=3, frames=6, rate=(6e-4, 1e-6), encoder=0.7,
-                kinds=(0.1, 0.45, 0.45), losses=_CPU_LOSSES, strength=0.25, stills=0.3, window=128, whole=0.6,
-                vanish=0.5),
+        replace(_CLIPS, until=0.6, batch=8, objects=3, rate=(9e-4, 3.5e-4), encoder=0.7, kinds=(0.3, 0.35, 0.35),
+                frames=4, losses=_CPU_LOSSES, strength=0.25, stills=0.5, window=128, whole=0.3, vanish=0.5),
+        replace(_CLIPS, until=1.0, batch=8, objects=3, rate=(3.5e-4, 1e-6), encoder=0.8, kinds=(0.2, 0.35, 0.45),
+                frames=5, losses=_CPU_LOSSES, strength=0.25, stills=0.4, window=128, whole=0.5, vanish=0.5),
     ),
 )  # fmt: skip
 
-_POLISH_CPU = replace(  # whole images: begin with --checkpoint and what nano_cpu left
+_POLISH_CPU = replace(  # goes on from weights that already track: begin with --checkpoint
     _NANO_CPU,
     seed=1,
-    budget_minutes=40,
-    phases=(
-        replace(_CLIPS, until=1.0, batch=3, objects=3, frames=6, rate=(4e-4, 1e-6), encoder=0.6,
-                kinds=(0.05, 0.45, 0.5), losses=_CPU_LOSSES, stills=0.3, vanish=0.5, strength=0.25),
-    ),
-)  # fmt: skip
+    budget_minutes=60,
+    phases=(replace(_NANO_CPU.phases[-1], until=1.0),),
+)
 
 _SMOKE = TrainConfig(
     model="nano",
