@@ -72,7 +72,7 @@ class Camera:
                 incompatible_qos=self._on_incompatible, message_lost=self._on_lost, use_default_callbacks=False
             ),
         )
-        self._counters.topic = self._subscription.topic_name
+        self._counters.topic, self._counters.remap_from = self._subscription.topic_name, self._topic
         self._counters.reliability = reliability.name.lower()
         self._counters.incompatible_qos = ""
 

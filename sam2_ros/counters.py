@@ -36,6 +36,7 @@ class Counters:
     last_failure: str = ""
     incompatible_qos: str = ""  # the policy that a publisher does not offer
     topic: str = ""  # subscribed; "" = none
+    remap_from: str = "image"  # its name before any remapping
     reliability: str = ""  # asked for
     publishers: int = 0
     depth_received: int = 0

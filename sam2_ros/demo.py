@@ -112,6 +112,9 @@ class Audience:
         self.answers.append((msg, time.time_ns()))
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
+        if self._node.count_publishers("/sam2/tracks") > 1:  # its objects would be taken for those of the demo
+            domain = os.environ["ROS_DOMAIN_ID"]
+            self._trouble = f"another tracker publishes /sam2/tracks in ROS_DOMAIN_ID={domain}; choose another domain"
         for status in msg.status:
             if status.name.endswith(": tracking") and status.level == bytes([Level.ERROR]):
                 self._trouble = status.message

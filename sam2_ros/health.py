@@ -84,7 +84,7 @@ def _images(c: Counters, situation: Situation, settings: Settings, now_ns: int) 
 
 def _why_silent(c: Counters) -> str:
     if c.publishers == 0:
-        return f"nobody publishes {c.topic}; remap it, for example -r image:=/camera/image_raw"
+        return f"nobody publishes {c.topic}; remap it, for example -r {c.remap_from}:=/camera/image_raw"
     if c.incompatible_qos:
         return (
             f"a publisher of {c.topic} does not offer our {c.incompatible_qos}; set image_reliability to auto or "

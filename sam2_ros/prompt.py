@@ -18,6 +18,8 @@ from sam2_ros.mailbox import Code
 from sam2_ros.msg import Prompt
 from sam2_ros.srv import AddObjects
 
+ASK_AGAIN_S = 0.5
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Raises SystemExit, as argparse does, for a line that says nothing to track."""
@@ -25,7 +27,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         prog="sam2_ros prompt",
         description="Tell a running node what to track. Coordinates are pixels of the camera image, from the top left.",
         epilog="examples: sam2_ros prompt --click 320 240 --id cup;  sam2_ros prompt --box 100 80 220 300;  "
-        "sam2_ros prompt --id cup --click 320 240 --not 400 250",
+        "sam2_ros prompt --id cup --not 400 250  (takes a pixel away from a cup that is tracked)",
     )
     pair, box = dict(nargs=2, type=float, metavar=("X", "Y"), default=[]), ("X0", "Y0", "X1", "Y1")
     parser.add_argument("--click", action="append", help="a pixel on the object; may be given more than once", **pair)
@@ -41,8 +43,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--node", default="/sam2", help="name of the node (default: %(default)s)")
     parser.add_argument("--timeout", type=float, default=10.0, help="seconds to wait (default: %(default)s)")
     args = parser.parse_args(argv)
-    if not (args.click or args.box or args.mask):
-        parser.error("nothing to track: give --click, --box or --mask")
+    if not (args.click or args.box or args.mask or (args.not_on and args.id)):
+        parser.error("nothing to track: give --click, --box or --mask; --not alone corrects the object that --id names")
     return args
 
 
@@ -77,18 +79,34 @@ def main(argv: list[str] | None = None) -> int:
         handshake = Handshake(node, client)  # without it the answer may be lost
         while not handshake.done() and time.monotonic() < deadline:
             rclpy.spin_once(node, timeout_sec=0.1)
-        future = client.call_async(request)
-        rclpy.spin_until_future_complete(node, future, timeout_sec=deadline - time.monotonic())
+        answer = ask(node, client, request, deadline)
         node.destroy_node()
-    if not future.done():
+    if answer is None:
         print(f"no answer from {args.node} within {args.timeout:g} s", file=sys.stderr)
         return 2
-    answer = future.result()
     if answer.code != Code.OK:
         print(f"{Code(answer.code).name}: {answer.sentence}", file=sys.stderr)
         return 1
     print(f"tracking {', '.join(answer.object_ids)}")
     return 0
+
+
+def ask(node, client, request: AddObjects.Request, deadline: float) -> AddObjects.Response | None:
+    """The node's answer, asked again while it loads its model; None if there is none by the deadline (monotonic)."""
+    said = False
+    while True:
+        future = client.call_async(request)
+        rclpy.spin_until_future_complete(node, future, timeout_sec=max(0.0, deadline - time.monotonic()))
+        if not future.done():
+            return None
+        again = time.monotonic() + ASK_AGAIN_S
+        if future.result().code != Code.LOADING or again > deadline:
+            return future.result()
+        if not said:
+            print("the model is being loaded; waiting", file=sys.stderr, flush=True)
+            said = True
+        while time.monotonic() < again:
+            rclpy.spin_once(node, timeout_sec=ASK_AGAIN_S)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,12 @@ from sam2_ros.msg import Track, TrackArray
 from sam2_ros.track_out import mask_message
 
 FRAME_ID = "camera_optical_frame"
+DESCRIPTION = """\
+A camera that publishes a synthetic world with ground truth.
+
+topics: /image (rgb8), /depth/image (32FC1, metres), /camera_info, and the truth about each object:
+/camera/ground_truth (sam2_ros/TrackArray), /camera/ground_truth/label_mask (mono8).
+"""
 
 
 class Simulator(Node):
@@ -112,7 +118,7 @@ def camera_info(header: Header, intrinsics: np.ndarray, size_hw: tuple[int, int]
 def main(argv: list[str] | None = None) -> int:
     """Publishes until the frames are used up or a signal comes; returns 0."""
     parser = argparse.ArgumentParser(
-        prog="sam2_ros simulate", description="A camera that publishes a synthetic world with ground truth.",
+        prog="sam2_ros simulate", formatter_class=argparse.RawDescriptionHelpFormatter, description=DESCRIPTION,
         epilog="ROS arguments go last: --ros-args -r image:=/front/image",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=7, help="which world (default: %(default)s)")

@@ -74,6 +74,11 @@ def test_a_prompt_line_becomes_the_message():
     assert (message.header.stamp.sec, message.header.stamp.nanosec) == (12, 345)
 
 
+def test_a_correction_of_an_object_may_be_what_is_not_on_it():
+    message = prompt.message(prompt.parse(["--id", "cup", "--not", "5", "6"]))
+    assert (message.object_id, list(message.points_xy), list(message.point_labels)) == ("cup", [5, 6], [0])
+
+
 def test_a_mask_file_becomes_a_mask(tmp_path):
     mask = np.zeros((20, 30), np.uint8)
     mask[3:5, 7:9] = 9
@@ -82,7 +87,9 @@ def test_a_mask_file_becomes_a_mask(tmp_path):
     assert np.array_equal(np.frombuffer(message.data, np.uint8).reshape(20, 30), np.where(mask, 255, 0))
 
 
-@pytest.mark.parametrize("argv", [[], ["--id", "cup"], ["--click", "1"], ["--not", "1", "2"]])
+@pytest.mark.parametrize(
+    "argv", [[], ["--id", "cup"], ["--click", "1"], ["--not", "1", "2"], ["--class", "mug", "--id", "cup"]]
+)
 def test_a_prompt_without_a_place_is_refused(argv, capsys):
     with pytest.raises(SystemExit) as caught:
         prompt.parse(argv)
@@ -111,6 +118,18 @@ def test_a_prompt_from_the_command_line_starts_tracking_and_a_wrong_one_is_refus
         camera.publish_until(lambda: bad.poll() is not None, first=number)
         said = bad.communicate()[1]
         assert bad.returncode == 1 and "BAD_INPUT" in said and "64x48" in said and "Traceback" not in said
+        node.end()
+
+
+def test_a_prompt_waits_for_a_model_that_is_being_loaded(rig, tmp_path):
+    with NodeProcess(tracker={"load_until": str(tmp_path / "loaded")}) as node:
+        camera = rig.camera()
+        camera.wait_for_subscriber()
+        early = run_prompt("--click", "30", "20", "--id", "cup", "--timeout", "120")
+        assert early.stderr.readline() == "the model is being loaded; waiting\n"
+        (tmp_path / "loaded").touch()
+        camera.publish_until(lambda: early.poll() is not None)
+        assert (early.returncode, early.communicate()) == (0, ("tracking cup\n", ""))
         node.end()
 
 

@@ -202,6 +202,15 @@ def test_weights_that_are_not_there_are_one_sentence(tmp_path):
     assert not processes_of(tmp_path)
 
 
+def test_another_tracker_in_the_domain_is_told(rig, tmp_path, weights):
+    rig.node.create_publisher(TrackArray, "/sam2/tracks", 1)
+    process = start_demo(tmp_path, "--frames", "20", "--checkpoint", str(weights))
+    said, _ = process.communicate(timeout=240)
+    last = said.splitlines()[-1]
+    assert process.returncode == 1 and "another tracker publishes /sam2/tracks" in last and "Traceback" not in said
+    assert not processes_of(tmp_path)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_a_signal_ends_every_process(tmp_path, weights, number, code):
     process = start_demo(tmp_path, "--frames", "1000", "--checkpoint", str(weights))

@@ -48,7 +48,8 @@ def test_the_same_numbers_give_the_same_sentences_and_are_not_changed():
 @pytest.mark.parametrize(
     "change, words",
     [
-        (dict(publishers=0), ["no image for 5.0 s", "nobody publishes /image", "remap"]),
+        (dict(publishers=0), ["no image for 5.0 s", "nobody publishes /image", "-r image:="]),
+        (dict(publishers=0, remap_from="front/image"), ["-r front/image:="]),
         (dict(incompatible_qos="RELIABILITY"), ["RELIABILITY", "image_reliability", "best_effort"]),
         (dict(), ["1 publisher(s) of /image, but nothing arrives"]),
         (dict(reliability="best_effort"), ["nothing arrives", "512 KB", "fastdds_shm.xml"]),
