@@ -16,6 +16,7 @@ from sam2.types import Frame
 class Encoded(NamedTuple):
     frame: Frame
     features: Features
+    ready: torch.cuda.Event | None = None  # where another stream makes them
 
 
 class Ahead:
@@ -26,8 +27,8 @@ class Ahead:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._kept: list[Encoded] = []
 
-    def put(self, frame: Frame, features: Features) -> None:
-        self._kept = [*self._kept[-1:], Encoded(frame, features)]
+    def put(self, frame: Frame, features: Features, ready: torch.cuda.Event | None = None) -> None:
+        self._kept = [*self._kept[-1:], Encoded(frame, features, ready)]
 
     def begin(self, frame: Frame, encode: Callable[[], Features]) -> None:
         """Encodes beside what comes next on the current stream; a frame that is here already is not encoded again."""
@@ -39,17 +40,21 @@ class Ahead:
         self._stream.wait_stream(now)
         with torch.cuda.stream(self._stream):
             features = encode()
+            ready = self._stream.record_event()
         for part in features:
             part.record_stream(now)  # or its memory would be given away while that stream reads it
-        self.put(frame, features)
+        self.put(frame, features, ready)
 
     def get(self, frame: Frame) -> Features | None:
         """Of that very frame, ready for the current stream; None if it has not been encoded."""
         found = self._find(frame)
-        if self._stream is not None and (found is None or found is self._kept[-1]):
-            # What is being encoded is this frame, or uses the buffers that encoding this frame will.
-            torch.cuda.current_stream(self._device).wait_stream(self._stream)
-        return None if found is None else found.features
+        if found is None:
+            if self._stream is not None:  # encoding this frame takes the buffers of the one that is being encoded
+                torch.cuda.current_stream(self._device).wait_stream(self._stream)
+            return None
+        if found.ready is not None:
+            torch.cuda.current_stream(self._device).wait_event(found.ready)
+        return found.features
 
     def drop(self, frame: Frame) -> None:
         """That frame has been stepped: forgets it and what came before it."""

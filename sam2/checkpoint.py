@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sam2.config import CONFIGS, ModelConfig, find_config
-from sam2.device import choose_device
+from sam2.device import choose_device, device_errors
 from sam2.errors import BadCheckpoint, BadInput
 from sam2.hugging_face import from_hugging_face, is_hugging_face
 from sam2.model import SAM2
@@ -41,7 +41,8 @@ def load_model(
     `name`: "nano", "tiny", "small", "base_plus", "large" (2.1) or any name `find_config` takes; `checkpoint` None means
     the packaged or downloaded file. `image_size` (pixels, a multiple of 32; None: the model's own) and `memory_pooling`
     (2: every 2 x 2 of a memory's tokens count as one) buy speed with accuracy: the network is then no longer the
-    official one. Raises BadInput for a bad name, device, precision, size or pooling, BadCheckpoint for the weights.
+    official one. Raises BadInput for a bad name, device, precision, size or pooling, BadCheckpoint for the weights,
+    OutOfMemory or DeviceLost for the device.
     """
     config = _resized(find_config(name), image_size)
     if memory_pooling not in (1, 2):
@@ -57,7 +58,8 @@ def load_model(
         layer.cross_attn_image.pooling = memory_pooling
     if config.name == "sam2.1_hiera_nano":
         log.warning("nano is a demonstration model trained on a synthetic world; for real scenes load official weights")
-    return model.eval().requires_grad_(False).to(place)
+    with device_errors(place):
+        return model.eval().requires_grad_(False).to(place)
 
 
 def _resized(config: ModelConfig, image_size: int | None) -> ModelConfig:

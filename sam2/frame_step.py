@@ -4,7 +4,8 @@ All device work of the stream is here. Reads and writes memories through the obj
 frames or prompts there are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -41,10 +42,9 @@ class FrameStep:
         self._model = model
         self._fill_hole_area = fill_hole_area
         self.store = MemoryStore(model, limits)
-        capture = CudaGraph if model.device.type == "cuda" else None
-        self._encode = Replayed(self._encode_on_device, capture)
-        self._look = Replayed(self._look_on_device, capture)
-        self._advance = Replayed(self._track_and_remember, capture)
+        self._encode = Replayed(self._encode_on_device, _capture_on(model.device))
+        self._look = Replayed(self._look_on_device, _capture_on(model.device))
+        self._advance = Replayed(self._track_and_remember, _capture_on(model.device))
         self._capacity = self.store.capacity
 
     def encode(self, images: Sequence[np.ndarray]) -> Features:
@@ -130,3 +130,8 @@ class FrameStep:
 
     def _fill_holes(self, logits: Tensor) -> Tensor:
         return fill_small_holes(logits, self._fill_hole_area) if self._fill_hole_area else logits
+
+
+def _capture_on(device: torch.device) -> Callable | None:
+    """What `Replayed` captures with, on a stream of its own; None where launching costs nothing."""
+    return partial(CudaGraph, stream=torch.cuda.Stream(device)) if device.type == "cuda" else None

@@ -5,7 +5,7 @@ Not yet measured on a GPU. So a graph proves itself before it is used; whatever 
 """
 
 import logging
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 
 import torch
@@ -24,19 +24,25 @@ Shapes = tuple[torch.Size, ...]
 class CudaGraph:
     """One captured run, on its own copies of the inputs.
 
-    The function may write to tensors of its own if it does the same when repeated. Raises RuntimeError if it cannot be
-    captured or if its replay gives another result.
+    `stream`: what is captured on one stream shares cuBLAS's workspace, so graphs that run beside each other need
+    different ones, and graphs on one are dropped together (pytorch#193402). The function may write to tensors of its
+    own if it does the same when repeated. Raises RuntimeError if it cannot be captured or if its replay gives another
+    result.
     """
 
-    def __init__(self, function: Function, inputs: tuple[Tensor, ...]):
+    def __init__(self, function: Function, inputs: tuple[Tensor, ...], stream: torch.cuda.Stream):
         self._inputs = [x.clone() for x in inputs]
+        current = torch.cuda.current_stream(inputs[0].device)
         # A graph must not hold on to weights that autocast converted for somebody else and will free.
         dtype, enabled = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
         with torch.cuda.device(inputs[0].device), torch.autocast("cuda", dtype, enabled, cache_enabled=False):
-            expected = self._warm_up(function)
+            expected = self._warm_up(function, stream)
             self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-                self._outputs = function(*self._inputs)
+            try:
+                with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
+                    self._outputs = function(*self._inputs)
+            finally:
+                torch.cuda.set_stream(current)  # a capture that fails leaves its own
         replayed = self(inputs)
         if not all(
             torch.allclose(a.float(), b.float(), equal_nan=True) for a, b in zip(expected, replayed, strict=True)
@@ -50,9 +56,8 @@ class CudaGraph:
         self._graph.replay()
         return tuple(x.clone() for x in self._outputs)
 
-    def _warm_up(self, function: Function) -> tuple[Tensor, ...]:
+    def _warm_up(self, function: Function, stream: torch.cuda.Stream) -> tuple[Tensor, ...]:
         """Libraries allocate and choose kernels in their first runs, which a capture does not allow."""
-        stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(2):
@@ -62,14 +67,15 @@ class CudaGraph:
 
 
 class Replayed:
-    """`function`, replayed for shapes that were `TIMES_SEEN` among the last `AMONG`; `GRAPHS_KEPT` shapes are kept.
+    """`function`, replayed for shapes that were `TIMES_SEEN` among the last `AMONG`; up to `GRAPHS_KEPT` shapes are
+    kept, and all dropped for one more.
 
     capture: makes a graph of (function, inputs); None runs the function itself, always.
     """
 
     def __init__(self, function: Function, capture: Callable[[Function, tuple[Tensor, ...]], Callable] | None):
         self._function, self._capture = function, capture
-        self._graphs: OrderedDict[Shapes, Callable] = OrderedDict()
+        self._graphs: dict[Shapes, Callable] = {}
         self._recent: deque[Shapes] = deque(maxlen=AMONG)
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -79,7 +85,6 @@ class Replayed:
             is_usual = self._recent.count(shapes) >= TIMES_SEEN
             if self._capture is None or not is_usual or not self._add(shapes, inputs):
                 return self._function(*inputs)
-        self._graphs.move_to_end(shapes)
         return self._graphs[shapes](inputs)
 
     def forget(self) -> None:
@@ -88,6 +93,8 @@ class Replayed:
         self._recent.clear()
 
     def _add(self, shapes: Shapes, inputs: tuple[Tensor, ...]) -> bool:
+        if len(self._graphs) == GRAPHS_KEPT:
+            self._graphs.clear()  # together: see `CudaGraph`
         try:
             self._graphs[shapes] = self._capture(self._function, inputs)
         except RuntimeError as error:
@@ -95,6 +102,4 @@ class Replayed:
             self._capture = None
             self._graphs.clear()
             return False
-        if len(self._graphs) > GRAPHS_KEPT:
-            self._graphs.popitem(last=False)
         return True

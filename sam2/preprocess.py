@@ -6,6 +6,7 @@ the video predictor resizes 8-bit pixels bicubically with Pillow, the image pred
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import PIL
@@ -137,8 +138,15 @@ def _as_float(values: np.ndarray | torch.Tensor | Sequence) -> torch.Tensor:
 
 def _normalise(images: torch.Tensor) -> torch.Tensor:
     """(..., 3, S, S) float32 in 0..1 -> normalised in place."""
-    mean, std = (images.new_tensor(values)[:, None, None] for values in (MEAN, STD))
+    mean, std = _statistics(images.device)
     return images.sub_(mean).div_(std)
+
+
+@lru_cache(maxsize=8)
+def _statistics(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """MEAN and STD, each (3, 1, 1) float32; kept, because to bring them to a device is to wait for it."""
+    with torch.inference_mode(False):
+        return tuple(torch.tensor(values, device=device)[:, None, None] for values in (MEAN, STD))
 
 
 def _resize(images: torch.Tensor, side: int, antialias: bool) -> torch.Tensor:

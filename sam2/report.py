@@ -1,8 +1,10 @@
 """An answer of the network about one object becomes what users get: plain numbers, a state, logits on the host."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from sam2.frame_step import Answer
 from sam2.history import Moment
@@ -10,6 +12,14 @@ from sam2.limits import Limits
 from sam2.model import ABSENT_LOGIT
 from sam2.tracked_object import TrackedObject
 from sam2.types import State, Track
+
+
+def to_host(answers: Sequence[Answer]) -> list[Answer]:
+    """The same on the host, in one copy: the device is waited for once."""
+    logits, *rest = (torch.cat(parts) for parts in zip(*answers, strict=True))
+    columns = torch.cat((logits.flatten(1), *(part.reshape(-1, 1) for part in rest)), dim=1).cpu()  # (N, hw + 3)
+    flat, iou, score, is_finite = columns.split((logits[0].numel(), 1, 1, 1), dim=1)
+    return Answer(flat.unflatten(1, logits.shape[1:]), iou[:, 0], score, is_finite[:, 0] > 0).split()
 
 
 def track_of(obj: TrackedObject, moment: Moment, answer: Answer | None, limits: Limits) -> Track:

@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,7 +95,9 @@ def write_objects(path: Path, model: SAM2, kept: Sequence[Keepsake]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, beside, metadata={"about": json.dumps(about)})
         os.replace(beside, path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # a full disk is the latter
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise BadInput(f"saved objects {path}: cannot be written: {error}") from error
 
 

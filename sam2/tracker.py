@@ -13,7 +13,7 @@ import torch
 from sam2.ahead import Ahead
 from sam2.checks import check_frame, check_prompts
 from sam2.device import device_errors
-from sam2.errors import UnknownObject
+from sam2.errors import BadInput, UnknownObject
 from sam2.frame_step import Answer, FrameStep
 from sam2.given_prompt import GivenPrompt
 from sam2.history import History, Moment
@@ -21,10 +21,11 @@ from sam2.limits import Limits
 from sam2.live_objects import LiveObjects
 from sam2.model import SAM2, Features
 from sam2.plan import Planned, locate, plan_prompts
-from sam2.report import track_of
+from sam2.report import to_host, track_of
 from sam2.saved_objects import check_room, put_back, read_objects, save_objects
 from sam2.tracked_object import Told, TrackedObject
 from sam2.types import Frame, Prompt, PromptMode, Track
+from sam2.warm_up import warm_up
 
 
 class Tracker:
@@ -53,7 +54,7 @@ class Tracker:
         self._limits = limits or Limits()
         self._sticky_corrections, self._fill_hole_area = sticky_corrections, fill_hole_area
         self.batched = model.device.type != "cpu" if batched is None else batched
-        with torch.inference_mode():
+        with device_errors(model.device), torch.inference_mode():
             self._network = FrameStep(model, self._limits, fill_hole_area)
         self._history = History(self._limits)
         self._objects = LiveObjects(self._network.store, self._limits)
@@ -84,6 +85,17 @@ class Tracker:
         check_frame(frame)
         with self._on_device():
             self._ahead.begin(frame, lambda: self._network.encode([frame.rgb]))
+
+    def warm_up(self) -> None:
+        """Takes a tracker without objects through what it will do most, so that the first image is not the slow one.
+
+        On a GPU this captures the steps of up to four objects. Raises BadInput, OutOfMemory or DeviceLost.
+        """
+        if self._objects:
+            raise BadInput(f"warm_up: expected a tracker without objects, got {self.object_ids}; reset it first")
+        warm_up(self, self._limits, captures=self._model.device.type == "cuda")
+        self.reset()
+        self._objects, self._next_frame = LiveObjects(self._network.store, self._limits), 0  # labels from 1 again
 
     @property
     def object_ids(self) -> list[str]:
@@ -258,8 +270,7 @@ class Tracker:
     def _report(self, moment: Moment, answers: dict[str, Answer]) -> list[Track]:
         """Brings the answers to the host, all at once, and commits those of objects that were only tracked."""
         if answers:
-            stacked = Answer(*(torch.cat(parts).cpu() for parts in zip(*answers.values(), strict=True)))
-            answers = dict(zip(answers, stacked.split(), strict=True))
+            answers = dict(zip(answers, to_host(list(answers.values())), strict=True))
         for object_id, answer in answers.items():
             if moment.index not in self._objects[object_id].told:
                 self._commit(self._objects[object_id], moment, answer)

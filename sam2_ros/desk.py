@@ -60,15 +60,11 @@ class Desk:
         return adds
 
     def confirm(self, add: Add, tracks: "list[sam2.Track]") -> None:
-        """Answers a request that ran, with the header of the image it ran on: the one nearest to its stamp."""
+        """Answers a request that ran, with the header of the image that each prompt ran on."""
         labels = {track.object_id: track.label for track in tracks}
         ids = tuple(prompt.object_id for prompt in add.prompts)
-        asked_ns = add.prompts[0].stamp_ns if add.prompts else 0
-        header = self._newest_header
-        if asked_ns and self._headers:
-            # The newest of two equally near ones, as the tracker has it.
-            header = self._headers[min(reversed(self._headers), key=lambda stamp_ns: abs(stamp_ns - asked_ns))]
-        add.answer(Code.OK, object_ids=ids, labels=tuple(labels.get(name, 0) for name in ids), header=header)
+        headers = tuple(self._header_at(prompt.stamp_ns) for prompt in add.prompts)
+        add.answer(Code.OK, object_ids=ids, labels=tuple(labels.get(name, 0) for name in ids), headers=headers)
 
     def refuse(self, request: Request, error: Exception) -> None:
         code = code_of(error)
@@ -102,6 +98,12 @@ class Desk:
         for request in [*self.waiting, *later]:
             request.answer(Code.STOPPING, "the node is stopping")
         self.waiting = []
+
+    def _header_at(self, stamp_ns: int):
+        """Of the kept image nearest to a stamp, of two equally near ones the newer, as the tracker has it."""
+        if not (stamp_ns and self._headers):
+            return self._newest_header
+        return self._headers[min(reversed(self._headers), key=lambda kept_ns: abs(kept_ns - stamp_ns))]
 
     def _name_new(self, tracker, add: Add) -> None:
         """Gives every prompt for a new object ("") an id that nothing has."""

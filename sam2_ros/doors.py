@@ -133,7 +133,7 @@ class Doors:
         for index, (header, name, _) in enumerate(asked):
             done = answer.code is Code.OK
             result = PromptResult(
-                header=answer.header if done else header,
+                header=answer.headers[index] if done else header,
                 object_id=answer.object_ids[index] if done else name,
                 code=int(answer.code), sentence=answer.sentence, label=answer.labels[index] if done else 0,
             )  # fmt: skip

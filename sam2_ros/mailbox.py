@@ -38,7 +38,7 @@ class Answer:
     sentence: str = ""  # for people; "" when OK
     object_ids: tuple[str, ...] = ()  # those prompted, in the order asked, saved or restored; Remove: not known
     labels: tuple[int, ...] = ()  # Add: their values in the label mask
-    header: Any = None  # Add: that of the image the prompts were applied to, or None
+    headers: tuple[Any, ...] = ()  # Add: of the image that each prompt was applied to
 
 
 class Request:

@@ -10,7 +10,6 @@ import time
 import traceback
 from collections.abc import Callable
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
@@ -31,7 +30,6 @@ TICK_S = 0.2  # how often the publishers of the image are looked at
 TICKS_PER_REPORT = 5
 STOP_TIMEOUT_S = 2.0  # for the image in hand
 EXIT_DEVICE_LOST = 70
-WARM_UP_SHAPE = (480, 640, 3)
 
 
 def load_tracker(settings: Settings) -> "sam2.Tracker":
@@ -53,18 +51,7 @@ def load_tracker(settings: Settings) -> "sam2.Tracker":
         occluded_after=settings.occluded_after,
         lost_after_s=settings.lost_after_s,
     )
-    warm_up(sam2.Tracker(model, limits=limits, sticky_corrections=True))
     return sam2.Tracker(model, limits=limits, sticky_corrections=True)
-
-
-def warm_up(tracker: "sam2.Tracker") -> None:
-    """Takes a tracker through all it will ever do, a prompt and a memory, so that the first image is not the slow one.
-
-    The tracker is to be thrown away: it has given out a label.
-    """
-    frame = sam2.Frame(np.zeros(WARM_UP_SHAPE, np.uint8))
-    tracker.step(frame, [sam2.Prompt("warm-up", points_xy=[(320, 240)], labels=[1])])
-    tracker.step(frame)
 
 
 def _transition(callback: Callable) -> Callable:
@@ -131,6 +118,9 @@ class TrackNode(LifecycleNode):
 
     @_transition
     def on_activate(self, state) -> TransitionCallbackReturn:
+        if not self._worker.can_serve:  # a cleanup that ran out of patience told it to end
+            self.get_logger().error("the network is ending; call cleanup again, then configure and activate")
+            return TransitionCallbackReturn.FAILURE
         super().on_activate(state)
         for channel in self._channels:
             channel.open()

@@ -30,9 +30,9 @@ class Phase(Enum):
 class Worker:
     """Owns the thread and, through it, the trackers. Phases: LOADING, READY, STOPPED, or early FAILED or DEVICE_LOST.
 
-    load: makes a tracker and warms it up; runs in the thread, may take minutes. lanes: one for each camera, whose
-    mailboxes share a bell; each gets a tracker on the one model. changed: called from the thread when `phase` changed.
-    log: has error.
+    load: makes a tracker; runs in the thread, may take minutes. lanes: one for each camera, whose mailboxes share a
+    bell; each gets a tracker on the one model, warmed up. changed: called from the thread when `phase` changed. log:
+    has error.
     """
 
     def __init__(self, load: Callable[[], "sam2.Tracker"], lanes: list[Lane], changed: Callable[[], None], log) -> None:
@@ -45,6 +45,11 @@ class Worker:
         """At any time."""
         for lane in self._lanes:
             lane.settings = settings
+
+    @property
+    def can_serve(self) -> bool:
+        """Now or once it has loaded; not after it was told to stop, even if it has not ended yet."""
+        return self.phase in (Phase.LOADING, Phase.READY) and not self._stopping.is_set()
 
     def start(self) -> None:
         self._thread.start()
@@ -72,6 +77,7 @@ class Worker:
         try:
             first = self._load()
             for lane, tracker in zip(self._lanes, [first, *(first.sibling() for _ in self._lanes[1:])], strict=True):
+                tracker.warm_up()
                 lane.tracker = tracker
         except Exception as error:  # whatever it is, the node must be able to say it
             if not isinstance(error, sam2.Sam2Error):

@@ -57,6 +57,9 @@ class FakeTracker:
         self._objects.clear()
         self._stamps.clear()
 
+    def warm_up(self):
+        pass
+
     def encode_ahead(self, frame):
         self._enter("encode_ahead")
 

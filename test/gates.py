@@ -44,6 +44,10 @@ class Slope:
         return self.per_minute + self.half_width
 
     @property
+    def lower(self) -> float:
+        return self.per_minute - self.half_width
+
+    @property
     def holds_zero(self) -> bool:
         return abs(self.per_minute) <= self.half_width
 
@@ -79,6 +83,11 @@ def grows(name: str, times_s: Sequence[float], values: Sequence[float], bound: f
     return Gate(f"growth of {name}", slope(*second_half(times_s, values)).upper, bound, f"{unit}/min")
 
 
+def surely_grows(name: str, times_s: Sequence[float], values: Sequence[float], unit: str) -> Gate:
+    """The lower end: above zero, chance does not explain the growth."""
+    return Gate(f"growth of {name} beyond chance", slope(*second_half(times_s, values)).lower, 0, f"{unit}/min")
+
+
 def drifts(name: str, times_s: Sequence[float], values: Sequence[float], bound: float) -> Gate:
     """The same in percent of the mean of the first half."""
     times, values = np.asarray(times_s, float), np.asarray(values, float)
@@ -86,8 +95,25 @@ def drifts(name: str, times_s: Sequence[float], values: Sequence[float], bound: 
     return Gate(f"drift of {name}", 100 * slope(*second_half(times, values)).upper / early, bound, "%/min")
 
 
+def longest_silence(times_s: Sequence[float], results: Sequence[float], bound_s: float) -> Gate:
+    """Between two samples with results, and from the last one to the end. results: heard since the sample before."""
+    times = np.asarray(times_s, float)
+    heard = times[np.asarray(results, float) > 0]
+    gaps = np.diff(np.concatenate((heard, times[-1:]))) if len(heard) else np.array([np.nan])
+    return Gate("longest silence", float(gaps.max()), bound_s, "s")
+
+
+def unpublished(counts: dict[str, str]) -> Gate:
+    """Images that were processed and whose results were neither published nor lost to a failure that was counted."""
+    failed = sum(int(n) for key, n in counts.items() if key.startswith("failed: publish: "))
+    known = int(counts.get("published", 0)) + failed
+    return Gate("results that were not published", int(counts.get("processed", 1)) - known, 0)
+
+
 def unaccounted(counts: dict[str, str]) -> Gate:
     """Images that came and of which nothing is known. counts: the values of the node's diagnostics, by key."""
+    if "received" not in counts:
+        return Gate("images without a fate", np.nan, 0)  # the node is gone
     fates = ("processed", "dropped for a newer one", "ignored while disabled")
     known = sum(int(counts[key]) for key in fates)
     known += sum(

@@ -8,17 +8,19 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
-from gates import Gate, drifts, grows, second_half, slope, unaccounted
+from gates import Gate, drifts, grows, longest_silence, second_half, slope, surely_grows, unaccounted, unpublished
 
 FIELDS = [
     "t_s", "rss_mb", "threads", "files", "tensors", "tensor_bytes", "age_p50_s", "age_p99_s", "cpu_ms_per_image",
     "results", "sent", "received", "processed", "dropped", "objects", "load", "fault",
 ]  # fmt: skip
-RSS_MB_PER_MIN = 1.0
-TENSORS_PER_MIN = 1.0
+RSS_MB_PER_MIN = 0.1  # 6 MB an hour, were all of it growth
+TENSORS_PER_MIN = TENSOR_MB_PER_MIN = 1.0  # they come and go with the objects
 THREADS_PER_MIN = FILES_PER_MIN = 0.1
 DRIFT_PERCENT_PER_MIN = 1.0
+SILENCE_S = 60.0  # off, paused and deactivated one after another
 STEP_MB = 0.25
+_COUNTED = ("received", "processed", "lost on the way", "dropped for a newer one", "ignored while disabled")
 BEGIN, END = "<!-- soak: written by test/soak_report.py -->", "<!-- end of soak -->"
 
 
@@ -42,12 +44,16 @@ def gates(folder: Path) -> list[Gate]:
     t = samples["t_s"]
     return [
         grows("resident memory", t, samples["rss_mb"], RSS_MB_PER_MIN, "MB"),
+        surely_grows("resident memory", t, samples["rss_mb"], "MB"),
         grows("live tensors", t, samples["tensors"], TENSORS_PER_MIN, "tensors"),
+        grows("live tensors' memory", t, samples["tensor_bytes"] / 1e6, TENSOR_MB_PER_MIN, "MB"),
         grows("threads", t, samples["threads"], THREADS_PER_MIN, "threads"),
         grows("open files", t, samples["files"], FILES_PER_MIN, "files"),
         drifts("processor time per image", t, samples["cpu_ms_per_image"], DRIFT_PERCENT_PER_MIN),
         drifts("age p50", t, samples["age_p50_s"], DRIFT_PERCENT_PER_MIN),
         unaccounted(end["counts"]),
+        unpublished(end["counts"]),
+        longest_silence(t, samples["results"], SILENCE_S),
         Gate("calls without an answer", end["unanswered"], 0),
         Gate("results out of order, twice, or of no image", end["disorder"], 0),
         Gate("tracebacks that were not planted", len(unexpected_traces((folder / "node.log").read_text())), 0),
@@ -109,7 +115,7 @@ def by_sixths(samples: dict[str, np.ndarray]) -> list[str]:
 def summary(folder: Path) -> str:
     """Markdown."""
     samples, end = read(folder), json.loads((folder / "end.json").read_text())
-    counts, t = end["counts"], samples["t_s"]
+    counts, t = dict.fromkeys(_COUNTED, "?") | end["counts"], samples["t_s"]  # a node that died told nothing
     late = {name: slope(*second_half(t, samples[name])) for name in ("rss_mb", "tensors", "threads", "files")}
     ages = samples["age_p50_s"][np.isfinite(samples["age_p50_s"])]
     p99 = samples["age_p99_s"][np.isfinite(samples["age_p99_s"])]

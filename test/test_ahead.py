@@ -1,5 +1,8 @@
 """A frame encoded before its step gives what it would have given, is encoded once, and is not kept for ever."""
 
+import contextlib
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -89,6 +92,44 @@ def test_a_broken_frame_is_refused_and_nothing_is_kept():
     with pytest.raises(sam2.BadInput):
         tracker.encode_ahead(sam2.Frame(np.zeros((4, 4), np.uint8)))
     assert tracker._ahead._kept == []
+
+
+class Streams:
+    """Stands for CUDA's streams: notes what is done on which, in the order in which it is asked for."""
+
+    def __init__(self, monkeypatch):
+        self.log, self.main, made = [], self.stream("main"), []
+        monkeypatch.setattr(torch.cuda, "Stream", lambda device: made.append(self.stream("side")) or made[-1])
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: self.main)
+        monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+
+    def stream(self, name):
+        return SimpleNamespace(
+            wait_stream=lambda other: self.log.append((name, "waits for", "stream")),
+            wait_event=lambda event: self.log.append((name, "waits for", event)),
+            record_event=lambda: self.log.append((name, "is at", len(self.log))) or len(self.log) - 1,
+        )
+
+
+def test_every_frame_is_waited_for_before_it_is_used(monkeypatch):
+    streams = Streams(monkeypatch)
+    ahead = Ahead(torch.device("cuda"))
+
+    def encode():
+        streams.log.append("encodes")
+        return [SimpleNamespace(record_stream=lambda stream: None)]
+
+    def waits() -> list:
+        return [what for *_, what in [entry for entry in streams.log if entry[:2] == ("main", "waits for")]]
+
+    ahead.begin(FRAMES[1], encode)
+    assert ahead.get(FRAMES[0]) is None and waits() == ["stream"], "the buffers of the encoder are in use"
+    for frame, following in zip(FRAMES[1:], FRAMES[2:], strict=False):
+        ready = max(index for index, entry in enumerate(streams.log) if entry[:2] == ("side", "is at"))
+        assert streams.log[ready - 1] == "encodes"
+        ahead.begin(following, encode)
+        assert ahead.get(frame) is not None and waits()[-1] == ready, "this frame's, not the next one's"
+        ahead.drop(frame)
 
 
 @pytest.mark.gpu

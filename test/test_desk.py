@@ -20,7 +20,7 @@ def test_a_prompt_waits_for_the_next_image_and_gets_an_id_and_a_label():
         assert names(bench.step(1)) == ["object_1", "object_2"]
         answer = bench.answer()
         assert (answer.code, answer.object_ids, answer.labels) == (Code.OK, ("object_1", "object_2"), (1, 2))
-        assert answer.header == "header 1"
+        assert answer.headers == ("header 1", "header 1")
 
 
 def test_a_given_id_is_never_taken_by_a_new_object():
@@ -37,10 +37,19 @@ def test_a_prompt_is_answered_with_the_image_it_ran_on():
         for name, stamp in (("now", 30), ("late", 10), ("skipped", 18), ("next", 0), ("too late", 9)):
             bench.add(point(name, stamp=stamp))
         bench.step(30)
-        answers = {a.object_ids[0] if a.object_ids else a.code: a.header for a in (bench.answer() for _ in range(5))}
+        answers = {a.object_ids[0] if a.object_ids else a.code: a.headers for a in (bench.answer() for _ in range(5))}
         assert answers == {
-            "now": "header 30", "late": "header 10", "skipped": "header 20", "next": "header 30", Code.STALE: None,
+            "now": ("header 30",), "late": ("header 10",), "skipped": ("header 20",), "next": ("header 30",),
+            Code.STALE: (),
         }  # fmt: skip
+
+
+def test_prompts_of_one_request_on_different_images_are_each_answered_with_their_own():
+    with Bench() as bench:
+        bench.step(10)
+        bench.add(point("now", stamp=20), point("late", stamp=10), point("next"))
+        bench.step(20)
+        assert bench.answer().headers == ("header 20", "header 10", "header 20")
 
 
 def test_a_prompt_on_a_later_image_waits_for_it():

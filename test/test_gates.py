@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 from bench import Bench, point
 from fakes import FakeTracker, image_like
-from gates import Gate, drifts, grows, slope, unaccounted, wrong_pixels
+from gates import (
+    Gate,
+    drifts,
+    grows,
+    longest_silence,
+    slope,
+    surely_grows,
+    unaccounted,
+    unpublished,
+    wrong_pixels,
+)
 from proc_watch import Watch
 from soak_report import DRIFT_PERCENT_PER_MIN, RSS_MB_PER_MIN, unexpected_traces
 
@@ -17,6 +27,7 @@ from sam2_ros.lane import Lane
 from sam2_ros.mailbox import Arrival, Mailbox, Remove
 from sam2_ros.params import Settings
 
+SHORT_RUN_MB_PER_MIN = 10.0  # a process that does other things, too; the leak is 60
 IMAGES_PER_S = 10.0  # what a leak per image is converted to minutes with
 
 
@@ -40,7 +51,7 @@ def test_a_leak_of_100_kb_per_image(leak_bytes, is_kept):
         for n in range(1, 801):
             bench.step(n)
             rss.append(watch.read()["rss_mb"])
-    assert grows("memory", np.arange(800) / IMAGES_PER_S, rss, RSS_MB_PER_MIN, "MB").is_kept is is_kept
+    assert grows("memory", np.arange(800) / IMAGES_PER_S, rss, SHORT_RUN_MB_PER_MIN, "MB").is_kept is is_kept
 
 
 @pytest.mark.parametrize("percent, is_kept", [(0, True), (2, False)])
@@ -61,6 +72,34 @@ def test_a_slope_is_in_units_per_minute_with_an_interval_that_holds_it():
     t = np.arange(0, 600, 1.0)
     fit = slope(t, 5 + 3 * t / 60 + np.random.default_rng(0).normal(0, 1, len(t)))
     assert abs(fit.per_minute - 3) < fit.half_width < 0.2 and not fit.holds_zero
+
+
+@pytest.mark.parametrize("mb_per_min, is_kept", [(0.0, True), (0.15, False)])
+@pytest.mark.parametrize("seed", range(5))
+def test_memory_that_grows_by_ten_megabytes_an_hour(mb_per_min, is_kept, seed):
+    """Both gates see it; a memory that only flickers by half a megabyte keeps both."""
+    t = np.arange(0, 3600, 5.0)
+    rss = 500 + np.random.default_rng(seed).normal(0, 0.5, len(t)) + mb_per_min * t / 60
+    assert grows("memory", t, rss, RSS_MB_PER_MIN, "MB").is_kept is is_kept
+    flat = np.concatenate((rss[: len(t) // 2], np.full(len(t) - len(t) // 2, 500.0)))
+    assert surely_grows("memory", t, rss if mb_per_min else flat, "MB").is_kept is is_kept
+
+
+def test_a_node_that_falls_silent():
+    t = np.arange(0, 600, 5.0)
+    results = np.full(len(t), 30.0)
+    assert longest_silence(t, results, 60).is_kept
+    results[40:60] = 0
+    assert longest_silence(t, results, 60).value == 105
+    results[100:] = 0  # and for good
+    assert longest_silence(t, results, 60).value == 105
+    assert not longest_silence(t, np.zeros(len(t)), 60).is_kept
+
+
+def test_results_that_are_computed_and_not_published():
+    assert unpublished({"processed": "30", "published": "28", "failed: publish: RCLError": "2"}).is_kept
+    assert not unpublished({"processed": "30", "published": "15"}).is_kept
+    assert not unpublished({}).is_kept and not unaccounted({}).is_kept
 
 
 def flooded(mailbox: Mailbox) -> Gate:

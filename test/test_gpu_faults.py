@@ -1,5 +1,6 @@
 """What goes wrong with a GPU only: its memory, its context, its first image. Skipped where there is none."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -46,7 +47,7 @@ def little_memory():
 
 
 def test_out_of_memory_in_one_step_changes_nothing(little_memory):
-    tracker = sam2.Tracker(small_model().cuda())
+    tracker = sam2.Tracker(copy.deepcopy(small_model()).cuda())  # that one is shared by the tests
     tracker.step(frame(0), [click("a")])
     little_memory(1e-9)
     torch.cuda.empty_cache()
@@ -72,6 +73,7 @@ def test_a_forced_assert_on_the_device_is_a_lost_device():
 
 def test_the_first_image_is_not_the_slow_one():
     tracker, took = load_tracker(Settings(device="cuda")), []
+    tracker.warm_up()
     for n in range(20):
         began = time.perf_counter()
         prompts = [sam2.Prompt("a", points_xy=[(320, 240)], labels=[1])] if n == 0 else []

@@ -10,6 +10,7 @@ import torch
 
 from sam2 import Frame, Limits, Prompt, Tracker, frame_step, graphs, load_model
 from sam2.graphs import AMONG, GRAPHS_KEPT, TIMES_SEEN, CudaGraph, Replayed
+from sam2.warm_up import warm_up
 
 
 class PlainGraph:
@@ -56,7 +57,7 @@ def test_an_answer_is_not_overwritten_by_the_next():
     assert [a[0].item() for a in answers] == [2.0 * number for number in range(2 * TIMES_SEEN)]
 
 
-def test_graphs_are_bounded_and_the_longest_unused_goes():
+def test_graphs_are_bounded_and_go_together():
     step = Replayed(double, PlainGraph)
 
     def come(size):
@@ -65,13 +66,11 @@ def test_graphs_are_bounded_and_the_longest_unused_goes():
 
     for size in range(1, GRAPHS_KEPT + 1):
         come(size)
-    come(1)  # used again
+    assert PlainGraph.made == len(step._graphs) == GRAPHS_KEPT
     come(GRAPHS_KEPT + 1)
-    made = PlainGraph.made
-    come(1)
-    assert PlainGraph.made == made and len(step._graphs) == GRAPHS_KEPT
+    assert len(step._graphs) == 1
     come(2)
-    assert PlainGraph.made == made + 1
+    assert PlainGraph.made == GRAPHS_KEPT + 2 and len(step._graphs) == 2
 
 
 def test_what_cannot_be_captured_runs_plainly_ever_after_and_says_so_once(caplog):
@@ -110,6 +109,21 @@ def test_a_stream_through_graphs_is_bit_for_bit_the_stream(monkeypatch):
     assert PlainGraph.made == 5, "encoding, looking, and tracking one, three and then two objects"
     for one, other in zip(expected, got, strict=True):
         assert one[:2] == other[:2] and np.array_equal(one[2], other[2])
+
+
+def test_after_the_warm_up_a_full_memory_of_up_to_four_objects_is_replayed(monkeypatch):
+    original = frame_step.Replayed
+    monkeypatch.setattr(frame_step, "Replayed", lambda function, capture: original(function, PlainGraph))
+    limits = Limits(history_frames=2, recent_memories=2, pointers=3)
+    tracker = Tracker(load_model("nano", device="cpu"), limits, batched=True)
+    warm_up(tracker, limits, captures=True)
+    assert PlainGraph.made == 6, "encoding, looking, and tracking four objects, three, two, one"
+    tracker.reset()
+    shots = [Frame(np.zeros((48, 64, 3), np.uint8), index + 1) for index in range(8)]
+    boxes = [Prompt(f"{index}", box_xyxy=np.array([10, 10, 40, 30], np.float32)) for index in range(3)]
+    for shot in shots:
+        tracker.step(shot, boxes if shot is shots[0] else [])
+    assert PlainGraph.made == 6
 
 
 @pytest.mark.gpu

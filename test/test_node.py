@@ -177,6 +177,20 @@ def test_a_network_that_hangs_is_said_everybody_is_answered_and_the_node_can_be_
         node.end()
 
 
+def test_a_cleanup_that_ran_out_of_patience_leaves_no_node_that_looks_alive(rig):
+    """It has told the worker to end; activated, the node would take images for ever and answer nothing."""
+    with NodeProcess(tracker={"slow_on": [0, 1, 12.0]}, parameters={"hang_after_s": 0.2}) as node:
+        camera, said = rig.camera(), rig.diagnostics()
+        camera.wait_for_subscriber()
+        camera.publish_until(lambda: any("busy with one image" in s.message for m in said for s in m.status))
+        assert rig.change_state("deactivate") and not rig.change_state("cleanup")
+        assert not rig.change_state("activate") and rig.state() == "inactive"
+        rig.until(lambda: rig.change_state("cleanup"))
+        assert rig.change_state("configure") and rig.change_state("activate")
+        rig.until(lambda: rig.call(ListObjects, "/sam2/list_objects").code == Code.OK)
+        node.end()
+
+
 def test_a_thousand_lifecycles_leave_nothing_behind(rig):
     node = TrackNode(lambda settings: FakeTracker(), context=rig.context)
     rig.executor.add_node(node)

@@ -167,13 +167,11 @@ def test_bad_images_are_counted_by_reason_and_the_next_good_one_comes_through(ri
             for field, value in change.items():
                 setattr(msg, field, value)
 
-            def refused(reason=list(bad)[offset]):
+            def refused(reason=list(bad)[offset], msg=msg):  # sent until it is known to have arrived
+                camera.publish_message(msg)
                 return said and f"refused: {reason}" in values(said, "images")
 
-            while not refused():  # one at a time, until it is known to have arrived
-                camera._publisher.publish(msg)
-                said.clear()
-                rig.until(lambda: said)
+            rig.until(refused)
         got = rig.collect(TrackArray, "/sam2/tracks")
         camera.publish_until(lambda: got, first=number + 100)
         assert [t.object_id for t in got[-1].tracks] == ["a"]
@@ -189,13 +187,15 @@ def test_the_compressed_transport(rig):
         sent = {}
 
         def publish_until(content, condition):
-            while not condition():
+            def published_enough():
                 number = len(sent) + 1
                 msg = CompressedImage(format="bgr8; jpeg compressed bgr8", data=content)
                 msg.header.frame_id, msg.header.stamp.nanosec = "camera_optical", number
                 sent[number] = (msg.header, content)
                 publisher.publish(msg)
-                rig.executor.spin_once(timeout_sec=0.05)
+                return condition()
+
+            rig.until(published_enough)
 
         publish_until(data, lambda: got)
         publish_until(data[:-20], lambda: any("refused: decode" in values([m], "images") for m in said))

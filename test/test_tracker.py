@@ -137,6 +137,19 @@ def test_unknown_object_is_named_with_those_that_live():
         tracker.remove("d")
 
 
+def test_a_tracker_that_was_warmed_up_is_as_new():
+    warm, cold = sam2.Tracker(small_model()), sam2.Tracker(small_model())
+    warm.warm_up()
+    assert warm.object_ids == []
+    for turn in range(3):
+        prompts = [click("a")] if turn == 0 else []
+        (got,), (expected,) = (t.step(frame(turn), prompts) for t in (warm, cold))
+        assert np.array_equal(got.low_res_logits, expected.low_res_logits)
+        assert (got.label, got.frames_since_seen) == (expected.label, expected.frames_since_seen) == (1, 0)
+    with pytest.raises(sam2.BadInput, match="without objects"):
+        warm.warm_up()
+
+
 def test_labels_are_unique_stable_and_not_given_again_at_once(monkeypatch):
     monkeypatch.setattr(sam2.live_objects, "MAX_LABEL", 7)
     tracker = sam2.Tracker(small_model())
