@@ -58,8 +58,11 @@ class NodeMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.serves)
     @rule()
     def begin_again(self):
+        """The objects are gone."""
+        self.add("a")
         for transition in ("deactivate", "cleanup", *UP):
             self.change(transition)
+        self.see()
 
     def change(self, transition):
         after = MOVES.get((self.state, transition))
