@@ -81,6 +81,17 @@ def test_what_needs_hardware_is_said():
     assert only == [n for n in said if "**only**" in said[n]]
 
 
+def test_the_count_of_what_is_executed():
+    text = PAGE.read_text()
+    only = [n for n, need in needs(text).items() if "**only**" in need or "middlewares" in need]
+    part = [n for n, need in needs(text).items() if need and n not in only]
+    words = " ".join(text.split())
+    assert f"74 rows {74 - len(only) - len(part)} are executed whole" in words
+    assert f"{len(part)} in part ({', '.join(map(str, part[:-2]))} and {part[-2]} have" in words
+    assert f"{part[-1]} one that needs sros2) and {len(only)} only" in words
+    assert all(re.search(rf"\b{number} \(", words) for number in only)
+
+
 @pytest.mark.parametrize(
     ("source", "wrong"),
     [

@@ -9,6 +9,7 @@ from small_stream import click, disc, frame, live_tensors, made_on, small_model
 
 import sam2
 from sam2.history import History
+from sam2.model import SAM2
 
 WARM = 200  # frames, after which nothing may grow
 PERIOD = 50  # frames between changes
@@ -16,7 +17,8 @@ PERIOD = 50  # frames between changes
 
 def churn(tracker: sam2.Tracker, frames: range) -> None:
     """Three objects; every 50 frames one goes and another one comes, one is corrected, one starts over, one is prompted
-    late, and a step fails."""
+    late, and a step fails. The next frame is encoded ahead."""
+    shown = frame(frames[0])
     for index in frames:
         prompts = []
         if index % PERIOD == 0:
@@ -30,13 +32,16 @@ def churn(tracker: sam2.Tracker, frames: range) -> None:
             prompts = [click(first, 9, 9, 0), again, made_on(index - 7, click(third, 60, 40))]
         elif index % PERIOD == 40:
             with pytest.raises(sam2.BadInput):
-                tracker.step(frame(index), [click("new"), click("newer", -1)])
-        tracker.step(frame(index), prompts)
+                tracker.step(shown, [click("new"), click("newer", -1)])
+        following = frame(index + 1)
+        tracker.encode_ahead(following)
+        tracker.step(shown, prompts)
+        shown = following
 
 
-def growth(warm: int, frames: int, **options) -> tuple[int, int]:
+def growth(warm: int, frames: int, model: SAM2 | None = None, **options) -> tuple[int, int]:
     """(tensors, bytes) by which a stream grows after its first `warm` frames."""
-    tracker = sam2.Tracker(small_model(), sam2.Limits(prompted_memories=2), sticky_corrections=True, **options)
+    tracker = sam2.Tracker(model or small_model(), sam2.Limits(prompted_memories=2), sticky_corrections=True, **options)
     churn(tracker, range(warm))
     before = live_tensors()
     churn(tracker, range(warm, frames))
@@ -55,6 +60,11 @@ def test_flat():
 @pytest.mark.parametrize("batched", [False, True])
 def test_flat_for_long(batched):
     assert growth(WARM, 3000, batched=batched) == (0, 0)
+
+
+@pytest.mark.slow
+def test_flat_for_long_with_nano():
+    assert growth(WARM, 3000, sam2.load_model("nano", device="cpu")) == (0, 0)
 
 
 def test_one_tensor_per_frame_is_caught(monkeypatch):

@@ -13,6 +13,7 @@ pytest.importorskip("rclpy")
 
 from fakes import FakeTracker
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from ros_rig import NodeProcess, click, start_tracking
 from std_srvs.srv import SetBool, Trigger
 
@@ -20,6 +21,7 @@ from sam2_ros.mailbox import Code
 from sam2_ros.msg import TrackArray
 from sam2_ros.node import TrackNode
 from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects
+from sam2_ros.worker import Phase
 
 pytestmark = pytest.mark.ros
 
@@ -214,5 +216,27 @@ def test_a_thousand_lifecycles_leave_nothing_behind(rig):
     assert cycle(cycles)[:3] == (threads, files, entities)
     # One object more per cycle would be a leak; the interpreter's own caches move by a few.
     assert cycle(0)[3] - objects < cycles // 2
+    rig.executor.remove_node(node)
+    node.destroy_node()
+
+
+def test_lifecycles_with_the_network_leave_no_tensor(rig):
+    pytest.importorskip("torch", reason="the network needs torch")
+    from small_stream import live_tensors
+
+    override = [Parameter("device", value="cpu")]
+    node = TrackNode(context=rig.context, parameter_overrides=override)
+    rig.executor.add_node(node)
+
+    def cycle(times: int) -> tuple[int, int]:
+        for _ in range(times):
+            assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+            rig.until(lambda: node._worker.phase is not Phase.LOADING)
+            assert node._worker.phase is Phase.READY
+            for trigger in (node.trigger_activate, node.trigger_deactivate, node.trigger_cleanup):
+                assert trigger() == TransitionCallbackReturn.SUCCESS
+        return live_tensors()
+
+    assert cycle(2) == cycle(10)
     rig.executor.remove_node(node)
     node.destroy_node()
