@@ -5,6 +5,7 @@ Nothing here sleeps until something is ready: `until` spins until a condition ho
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -33,6 +34,10 @@ PATIENCE_S = 60.0  # whoever waits this long has failed
 STOP_S = 5.0  # within which a signal must end the node
 
 
+# As errors they would end the process in the imports of others.
+OUR_WARNING = re.compile(r"/(sam2|sam2_ros)/\w+\.py:\d+: \w*Warning")
+
+
 class NodeProcess:
     """`fake_node.py` as a child process, killed at the latest when the test ends.
 
@@ -55,7 +60,10 @@ class NodeProcess:
         self.process = subprocess.Popen(
             [*command, "--ros-args", *ros] if ros else command,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=HERE.parent,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]), **(environment or {})},
+            env={
+                **os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]),
+                "PYTHONWARNINGS": "default", **(environment or {}),
+            },
         )  # fmt: skip
         self.output = ""
 
@@ -81,6 +89,7 @@ class NodeProcess:
         self.signal(signal.SIGINT)
         assert self.exit_code() == 0, self.output
         assert "Traceback" not in self.output, self.output
+        assert not OUR_WARNING.search(self.output), self.output
 
 
 class Rig:
