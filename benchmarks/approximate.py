@@ -3,7 +3,8 @@
     python -m benchmarks.approximate [--speed tiny] [--likeness nano]
 
 Speed is taken on random weights of the one model, turn by turn with the exact tracker; likeness on the trained weights
-of the other, over clips of the synthetic world. Writes `benchmarks/results/approximate_<device>.md`.
+of the other, over clips of the synthetic world. So are the two rules in which the node's tracker may differ from the
+official one when objects are corrected. Writes `benchmarks/results/approximate_<device>.md`.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -32,6 +34,7 @@ class Option:
     model: dict = field(default_factory=dict)  # of `load_model`
     limits: dict = field(default_factory=dict)
     halves: bool = False  # image_size is half of the model's own
+    sticky_corrections: bool = False
 
 
 OPTIONS = (
@@ -41,6 +44,13 @@ OPTIONS = (
     Option("recent_memories: 1", limits={"recent_memories": 1}),
     Option("memory_pooling: 2", model={"memory_pooling": 2}),
     Option("memory_pooling: 2, recent_memories: 3", model={"memory_pooling": 2}, limits={"recent_memories": 3}),
+)
+
+CORRECT_EVERY = 6  # frames between corrective clicks, of which there are six in a clip
+RULES = (  # where objects are corrected
+    Option("official: a correction fades like any tracked frame", limits={"prompted_memories": 8}),
+    Option("sticky_corrections", limits={"prompted_memories": 8}, sticky_corrections=True),
+    Option("sticky_corrections, prompted_memories: 4 (the node)", sticky_corrections=True),
 )
 
 
@@ -58,8 +68,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = sam2.find_config(args.speed)
         times = speed(args, config, make_weights(config, Path(folder)))
-    likeness = [alike(args, option) for option in tqdm(OPTIONS, desc=f"masks of {args.likeness}")]
-    text = report(args, times, likeness)
+    likeness = [alike(args, (OPTIONS[0], option)) for option in tqdm(OPTIONS, desc=f"masks of {args.likeness}")]
+    corrected = [alike(args, (RULES[0], rule), CORRECT_EVERY) for rule in tqdm(RULES, desc="corrected")]
+    text = report(args, times, likeness, corrected)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"approximate_{args.device}.md").write_text(text)
     print(text)
@@ -68,7 +79,7 @@ def main() -> None:
 def make_tracker(option: Option, name: str, checkpoint, device: str) -> sam2.Tracker:
     size = {"image_size": sam2.find_config(name).image_size // 2} if option.halves else {}
     model = sam2.load_model(name, checkpoint, device, **option.model, **size)
-    return sam2.Tracker(model, sam2.Limits(**option.limits))
+    return sam2.Tracker(model, sam2.Limits(**option.limits), option.sticky_corrections)
 
 
 def speed(args: argparse.Namespace, config, weights: Path) -> list[list[float]]:
@@ -87,24 +98,37 @@ def speed(args: argparse.Namespace, config, weights: Path) -> list[list[float]]:
     return [spent[warm_up:] for spent in times]
 
 
-def alike(args: argparse.Namespace, option: Option) -> tuple[float, float]:
-    """Mean IoU with the exact tracker's masks where either sees the object, and with the truth where there is one."""
+def alike(args: argparse.Namespace, pair: tuple[Option, Option], correct_every: int = 0) -> tuple[float, float]:
+    """Mean IoU of the second option's masks with the first's where either sees the object, and with the truth where
+    there is one. Every so many frames each object in view gets a click in its middle; 0: never."""
     with_exact, with_truth = [], []
     for seed in range(args.clips):
         world = sam2.World(HELD_OUT_SEED + seed, SIZE_HW)
-        trackers = [make_tracker(o, args.likeness, args.checkpoint, args.device) for o in (OPTIONS[0], option)]
+        trackers = [make_tracker(o, args.likeness, args.checkpoint, args.device) for o in pair]
         for index in range(CLIP_FRAMES):
             seen = world.frame(index)
             truth = {str(i): mask for i, mask in enumerate(seen.masks)}
             prompts = [sam2.Prompt(name, box_xyxy=_box(mask)) for name, mask in truth.items() if mask.sum() >= 400]
             frame = sam2.Frame(seen.rgb, stamp_ns=(index + 1) * 10**8)
-            exact, ours = (t.step(frame, prompts if index == 0 else []) for t in trackers)
+            if index:
+                prompts = _clicks(truth, trackers[0].object_ids) if correct_every and index % correct_every == 0 else []
+            exact, ours = (t.step(frame, prompts) for t in trackers)
             for a, b in zip(exact, ours, strict=True):
                 if a.mask.any() or b.mask.any():
                     with_exact.append(_iou(a.mask, b.mask))
                 if b.object_id in truth:
                     with_truth.append(_iou(b.mask, truth[b.object_id]))
     return statistics.mean(with_exact), statistics.mean(with_truth)
+
+
+def _clicks(truth: dict[str, np.ndarray], object_ids: list[str]) -> list[sam2.Prompt]:
+    prompts = []
+    for name in object_ids:
+        if truth[name].sum() >= 100:
+            depth = cv2.distanceTransform(truth[name].astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+            y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+            prompts.append(sam2.Prompt(name, points_xy=[(x + 0.5, y + 0.5)], labels=[1]))
+    return prompts
 
 
 def _box(mask: np.ndarray) -> np.ndarray:
@@ -117,7 +141,7 @@ def _iou(a: np.ndarray, b: np.ndarray) -> float:
     return float((a & b).sum() / union) if union else 1.0
 
 
-def report(args: argparse.Namespace, times: list[list[float]], likeness: list[tuple[float, float]]) -> str:
+def report(args: argparse.Namespace, times: list[list[float]], likeness: list, corrected: list) -> str:
     head = [
         "option",
         f"{args.speed}: CPU s/frame",
@@ -129,10 +153,17 @@ def report(args: argparse.Namespace, times: list[list[float]], likeness: list[tu
     for option, spent, (same, true) in zip(OPTIONS, times, likeness, strict=True):
         ratio = statistics.median(e / t for e, t in zip(times[0], spent, strict=True))
         lines.append([option.name, f"{statistics.median(spent):.2f}", f"{ratio:.2f}", f"{same:.3f}", f"{true:.3f}"])
+    rules = [
+        ["where objects are corrected", f"{args.likeness}: IoU with the official rule", "IoU with truth"],
+        ["---"] * 3,
+    ]
+    rules += [[o.name, f"{same:.3f}", f"{true:.3f}"] for o, (same, true) in zip(RULES, corrected, strict=True)]
     return (
         f"{args.threads} threads, torch {torch.__version__}; speed: {args.frames} turns, one object, full memory bank; "
         f"IoU: {args.clips} held-out clips of {CLIP_FRAMES} frames, boxes on the first.\n\n"
         + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        + f"\n\nA click in the middle of each object in view every {CORRECT_EVERY} frames:\n\n"
+        + "\n".join(f"| {' | '.join(line)} |" for line in rules)
         + "\n"
     )
 
