@@ -27,6 +27,7 @@ from sam2.model import SAM2
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 CLIP_FRAMES = 24
+ENOUGH_TO_GROW = 20
 _MODULES = {"transformers": "hugging_face"}  # a module of that name would hide the library
 SIZE_HW = (480, 640)
 
@@ -164,11 +165,13 @@ def table_rows(found: dict[str, list[dict]], num_objects: int) -> list[list[str]
         total, compute = ([1e3 * frame[key] for frame in frames] for key in ("total", "compute"))
         turns = list(zip(frames, found["ours"], strict=True))
         ratio, cpu_ratio = (statistics.median(f[key] / o[key] for f, o in turns) for key in ("total", "cpu"))
-        growth = np.polyfit(range(len(frames)), [frame["rss"] for frame in frames], 1)[0] if len(frames) > 1 else 0
+        growth = "too few frames"  # to tell growth from what comes and goes
+        if len(frames) >= ENOUGH_TO_GROW:
+            growth = f"{np.polyfit(range(len(frames)), [frame['rss'] for frame in frames], 1)[0] / 1024:.0f}"
         rows.append(
             [name, str(num_objects), f"{statistics.median(total):.0f}", f"{np.percentile(total, 95):.0f}",
              f"{statistics.median(compute):.0f}", f"{max(f['rss'] for f in frames) / 2**20:.0f}",
-             f"{growth / 1024:.0f}", f"{ratio:.2f}", f"{cpu_ratio:.2f}"]
+             growth, f"{ratio:.2f}", f"{cpu_ratio:.2f}"]
         )  # fmt: skip
     return rows
 
