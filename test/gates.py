@@ -44,10 +44,6 @@ class Slope:
         return self.per_minute + self.half_width
 
     @property
-    def lower(self) -> float:
-        return self.per_minute - self.half_width
-
-    @property
     def holds_zero(self) -> bool:
         return abs(self.per_minute) <= self.half_width
 
@@ -81,11 +77,6 @@ def second_half(times_s: Sequence[float], values: Sequence[float]) -> tuple[np.n
 def grows(name: str, times_s: Sequence[float], values: Sequence[float], bound: float, unit: str) -> Gate:
     """The upper end of the slope per minute in the second half."""
     return Gate(f"growth of {name}", slope(*second_half(times_s, values)).upper, bound, f"{unit}/min")
-
-
-def surely_grows(name: str, times_s: Sequence[float], values: Sequence[float], unit: str) -> Gate:
-    """The lower end: above zero, chance does not explain the growth."""
-    return Gate(f"growth of {name} beyond chance", slope(*second_half(times_s, values)).lower, 0, f"{unit}/min")
 
 
 def drifts(name: str, times_s: Sequence[float], values: Sequence[float], bound: float) -> Gate:

@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
-from gates import Gate, drifts, grows, longest_silence, second_half, slope, surely_grows, unaccounted, unpublished
+from gates import Gate, drifts, grows, longest_silence, second_half, slope, unaccounted, unpublished
 
 FIELDS = [
     "t_s", "rss_mb", "threads", "files", "tensors", "tensor_bytes", "age_p50_s", "age_p99_s", "cpu_ms_per_image",
@@ -44,7 +44,6 @@ def gates(folder: Path) -> list[Gate]:
     t = samples["t_s"]
     return [
         grows("resident memory", t, samples["rss_mb"], RSS_MB_PER_MIN, "MB"),
-        surely_grows("resident memory", t, samples["rss_mb"], "MB"),
         grows("live tensors", t, samples["tensors"], TENSORS_PER_MIN, "tensors"),
         grows("live tensors' memory", t, samples["tensor_bytes"] / 1e6, TENSOR_MB_PER_MIN, "MB"),
         grows("threads", t, samples["threads"], THREADS_PER_MIN, "threads"),

@@ -13,7 +13,6 @@ from gates import (
     grows,
     longest_silence,
     slope,
-    surely_grows,
     unaccounted,
     unpublished,
     wrong_pixels,
@@ -77,12 +76,10 @@ def test_a_slope_is_in_units_per_minute_with_an_interval_that_holds_it():
 @pytest.mark.parametrize("mb_per_min, is_kept", [(0.0, True), (0.15, False)])
 @pytest.mark.parametrize("seed", range(5))
 def test_memory_that_grows_by_ten_megabytes_an_hour(mb_per_min, is_kept, seed):
-    """Both gates see it; a memory that only flickers by half a megabyte keeps both."""
+    """A memory that only flickers by half a megabyte keeps the gate."""
     t = np.arange(0, 3600, 5.0)
     rss = 500 + np.random.default_rng(seed).normal(0, 0.5, len(t)) + mb_per_min * t / 60
     assert grows("memory", t, rss, RSS_MB_PER_MIN, "MB").is_kept is is_kept
-    flat = np.concatenate((rss[: len(t) // 2], np.full(len(t) - len(t) // 2, 500.0)))
-    assert surely_grows("memory", t, rss if mb_per_min else flat, "MB").is_kept is is_kept
 
 
 def test_a_node_that_falls_silent():
