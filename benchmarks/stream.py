@@ -42,7 +42,7 @@ def main() -> None:
         for num_objects in args.objects:
             frames = make_clip(num_objects, Path(folder))
             spec = {"config": config.name, "weights": str(weights), "frames": str(frames), "threads": threads}
-            found = run(args, spec | {"device": args.device}, num_objects)
+            found = run(args, spec | {"device": args.device, "batched": args.batched or None}, num_objects)
             rows += table_rows(found, num_objects)
             series[num_objects] = found
     name = f"stream_{args.model}_{args.device}"
@@ -66,6 +66,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--warm-up", type=int, default=16, help="frames before the clock counts: the bank fills")
     parser.add_argument("--frames", type=int, default=10, help="frames that count")
     parser.add_argument("--threads", type=int, help="default: all processors")
+    parser.add_argument("--batched", action="store_true", help="ours: objects together, as on a GPU by default")
     args = parser.parse_args()
     if args.device != "cpu" and "official" in args.peers:
         args.peers.append("official_vos_optimized")
@@ -190,7 +191,8 @@ def report(args: argparse.Namespace, rows: list[list[str]], threads: int) -> str
     ]
     lines = [" | ".join(row) for row in (head, ["---"] * len(head), *rows)]
     place = f"{threads} CPU threads" if args.device == "cpu" else torch.cuda.get_device_name()
-    conditions = f"{args.model}, {SIZE_HW[1]}x{SIZE_HW[0]} images, {place}, torch {torch.__version__}"
+    how = ", objects batched" if args.batched else ""
+    conditions = f"{args.model}{how}, {SIZE_HW[1]}x{SIZE_HW[0]} images, {place}, torch {torch.__version__}"
     return (
         f"{conditions}, {args.frames} frames after {args.warm_up}; medians.\n\n"
         + "\n".join(f"| {line} |" for line in lines)

@@ -2,6 +2,7 @@
 
 from sam2.checkpoint import load_model
 from sam2.config import find_config
+from sam2.device import set_cpu_threads
 from sam2.errors import (
     BadCheckpoint,
     BadInput,
@@ -52,5 +53,6 @@ __all__ = [
     "load_model",
     "rle_decode",
     "rle_encode",
+    "set_cpu_threads",
     "upsample_logits",
 ]

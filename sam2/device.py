@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
+from sam2.config import find_config
 from sam2.errors import BadInput, DeviceLost, OutOfMemory
 
 
@@ -20,6 +21,19 @@ def choose_device(wanted: str) -> torch.device:
         count = torch.cuda.device_count()
         raise BadInput(f"device {wanted!r}: expected one of this machine's {count} CUDA devices; use 'auto' or 'cpu'")
     return device
+
+
+def set_cpu_threads(count: int, name: str) -> None:
+    """How many threads the network called `name` uses on a CPU, in the calling thread and those it starts.
+
+    0: one for nano, whose products are too small to be worth sharing; for others as many as PyTorch would. Raises
+    BadInput for a negative count or an unknown name.
+    """
+    if count < 0:
+        raise BadInput(f"cpu_threads: expected 0 or more, got {count}")
+    is_nano = find_config(name).name == "sam2.1_hiera_nano"
+    if count or is_nano:
+        torch.set_num_threads(count or 1)
 
 
 @contextmanager

@@ -34,6 +34,7 @@ EXIT_DEVICE_LOST = 70
 
 def load_tracker(settings: Settings) -> "sam2.Tracker":
     """The tracker that the parameters ask for. Raises Sam2Error with the reason why not."""
+    sam2.set_cpu_threads(settings.cpu_threads, settings.model)
     model = sam2.load_model(
         settings.model,
         checkpoint=settings.checkpoint or None,

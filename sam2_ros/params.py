@@ -57,6 +57,9 @@ class Settings:
     recent_memories: int = _parameter(
         6, "Images just past that each object remembers; fewer than 6 is faster and less exact.", span=(1, 6)
     )
+    cpu_threads: int = _parameter(
+        0, "Threads of the network on a CPU; 0 = one for nano, which gains nothing from more, else all.", span=(0, 256)
+    )
     memory_pooling: int = _parameter(
         1, "Tokens of a memory side by side that count as one; 2 is faster and less exact.", span=(1, 2)
     )

@@ -100,6 +100,7 @@ def _main(args: argparse.Namespace) -> int:
 
 def load_tracker(args: argparse.Namespace, entries: list[prompt_file.Entry]) -> sam2.Tracker:
     """As the node makes it, with room for the objects of the file; prompts come in time, so no history is kept."""
+    sam2.set_cpu_threads(0, args.model)
     model = sam2.load_model(args.model, checkpoint=args.checkpoint, device=args.device)
     limits = sam2.Limits(max_objects=len(prompt_file.Schedule(entries).object_ids), history_frames=1)
     return sam2.Tracker(model, limits=limits, sticky_corrections=True)

@@ -1,7 +1,9 @@
 """Names people use find the right variant; anything else is refused with the list."""
 
 import pytest
+import torch
 
+import sam2
 from sam2.config import CONFIGS, find_config
 from sam2.errors import BadInput
 
@@ -28,3 +30,20 @@ def test_nine_variants():
 def test_unknown_name_is_refused_with_the_list():
     with pytest.raises(BadInput, match="sam2.1_hiera_small"):
         find_config("medium")
+
+
+@pytest.mark.parametrize(("count", "name", "threads"), [(0, "nano", 1), (3, "nano", 3), (2, "tiny", 2), (0, "tiny", 5)])
+def test_threads_on_a_cpu(count, name, threads):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(5)
+        sam2.set_cpu_threads(count, name)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_threads_that_cannot_be():
+    for count, name in ((-1, "nano"), (1, "giant")):
+        with pytest.raises(sam2.BadInput):
+            sam2.set_cpu_threads(count, name)

@@ -10,7 +10,7 @@ from sam2 import frame_step
 class Ours:
     def __init__(self, job: Job):
         model = sam2.load_model(job.config, job.weights, device=job.device)
-        self.job, self.tracker, self.preprocessing = job, sam2.Tracker(model), Clock()
+        self.job, self.tracker, self.preprocessing = job, sam2.Tracker(model, batched=job.batched), Clock()
         prepare = frame_step.to_model_input
 
         def timed(*arguments):

@@ -23,6 +23,7 @@ class Job:
     frames: np.ndarray  # (T, H, W, 3) uint8
     boxes_xyxy: np.ndarray  # (N, 4) float32 source pixels, all on frame 0
     device: str
+    batched: bool | None = None  # of `sam2.Tracker`
 
     def frame(self, index: int) -> np.ndarray:
         """The clip played over and over."""
@@ -39,7 +40,7 @@ def serve(peer_class) -> None:
     spec = json.loads(sys.stdin.readline())
     torch.set_num_threads(spec["threads"])
     content = np.load(spec["frames"])
-    job = Job(spec["config"], spec["weights"], content["frames"], content["boxes"], spec["device"])
+    job = Job(spec["config"], spec["weights"], content["frames"], content["boxes"], spec["device"], spec["batched"])
     peer = peer_class(job)
     print(json.dumps({"ready": True}), file=answers, flush=True)
     for index, _ in enumerate(sys.stdin):
