@@ -3,8 +3,7 @@
     python -m benchmarks.approximate [--speed tiny] [--likeness nano]
 
 Speed is taken on random weights of the one model, turn by turn with the exact tracker; likeness on the trained weights
-of the other, over clips of the synthetic world. So are the two rules in which the node's tracker may differ from the
-official one when objects are corrected. Writes `benchmarks/results/approximate_<device>.md`.
+of the other, over clips of the synthetic world. Writes `benchmarks/results/approximate_<device>.md`.
 """
 
 import argparse
@@ -46,13 +45,6 @@ OPTIONS = (
     Option("memory_pooling: 2, recent_memories: 3", model={"memory_pooling": 2}, limits={"recent_memories": 3}),
 )
 
-CORRECT_EVERY = 6  # frames between corrective clicks, of which there are six in a clip
-RULES = (  # where objects are corrected
-    Option("official: a correction fades like any tracked frame", limits={"prompted_memories": 8}),
-    Option("sticky_corrections", limits={"prompted_memories": 8}, sticky_corrections=True),
-    Option("sticky_corrections, prompted_memories: 4 (the node)", sticky_corrections=True),
-)
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -69,8 +61,7 @@ def main() -> None:
         config = sam2.find_config(args.speed)
         times = speed(args, config, make_weights(config, Path(folder)))
     likeness = [alike(args, (OPTIONS[0], option)) for option in tqdm(OPTIONS, desc=f"masks of {args.likeness}")]
-    corrected = [alike(args, (RULES[0], rule), CORRECT_EVERY) for rule in tqdm(RULES, desc="corrected")]
-    text = report(args, times, likeness, corrected)
+    text = report(args, times, likeness)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"approximate_{args.device}.md").write_text(text)
     print(text)
@@ -141,7 +132,7 @@ def _iou(a: np.ndarray, b: np.ndarray) -> float:
     return float((a & b).sum() / union) if union else 1.0
 
 
-def report(args: argparse.Namespace, times: list[list[float]], likeness: list, corrected: list) -> str:
+def report(args: argparse.Namespace, times: list[list[float]], likeness: list[tuple[float, float]]) -> str:
     head = [
         "option",
         f"{args.speed}: CPU s/frame",
@@ -153,17 +144,10 @@ def report(args: argparse.Namespace, times: list[list[float]], likeness: list, c
     for option, spent, (same, true) in zip(OPTIONS, times, likeness, strict=True):
         ratio = statistics.median(e / t for e, t in zip(times[0], spent, strict=True))
         lines.append([option.name, f"{statistics.median(spent):.2f}", f"{ratio:.2f}", f"{same:.3f}", f"{true:.3f}"])
-    rules = [
-        ["where objects are corrected", f"{args.likeness}: IoU with the official rule", "IoU with truth"],
-        ["---"] * 3,
-    ]
-    rules += [[o.name, f"{same:.3f}", f"{true:.3f}"] for o, (same, true) in zip(RULES, corrected, strict=True)]
     return (
         f"{args.threads} threads, torch {torch.__version__}; speed: {args.frames} turns, one object, full memory bank; "
         f"IoU: {args.clips} held-out clips of {CLIP_FRAMES} frames, boxes on the first.\n\n"
         + "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        + f"\n\nA click in the middle of each object in view every {CORRECT_EVERY} frames:\n\n"
-        + "\n".join(f"| {' | '.join(line)} |" for line in rules)
         + "\n"
     )
 

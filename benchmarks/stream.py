@@ -45,7 +45,7 @@ def main() -> None:
             found = run(args, spec | {"device": args.device, "batched": args.batched or None}, num_objects)
             rows += table_rows(found, num_objects)
             series[num_objects] = found
-    name = f"stream_{args.model}_{args.device}"
+    name = f"stream_{args.model}_{args.device}" + ("_batched" if args.batched else "")
     RESULTS.mkdir(exist_ok=True)
     text = report(args, rows, threads)
     (RESULTS / f"{name}.md").write_text(text)
