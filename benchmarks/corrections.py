@@ -39,8 +39,8 @@ def main() -> None:
         same, true = alike(args, (RULES[0], rule), CORRECT_EVERY)
         lines.append([rule.name, f"{same:.3f}", f"{true:.3f}"])
     text = (
-        f"{args.likeness}, {args.clips} held-out clips of {CLIP_FRAMES} frames, a box on the first, a click in the middle "
-        f"of each object in view every {CORRECT_EVERY} frames.\n\n"
+        f"{args.likeness}, {args.clips} held-out clips of {CLIP_FRAMES} frames, a box on the first, a click in the "
+        f"middle of each object in view every {CORRECT_EVERY} frames.\n\n"
     ) + "".join(f"| {' | '.join(line)} |\n" for line in lines)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"corrections_{args.likeness}.md").write_text(text)
