@@ -1,7 +1,7 @@
 """`sam2_ros demo`: a simulated camera, the tracking node and prompts by service, as processes that talk over DDS.
 
-Starts the other two processes, clicks once on each thing in the camera's first image, collects what the node says until
-the camera ends, and writes a table, demo.mp4 and demo.png. Knows topics and services like any user of the node.
+Starts the other two processes, draws a box around each thing in the camera's first image, collects what the node says
+until the camera ends, and writes a table, demo.mp4 and demo.png. Knows topics and services like any user of the node.
 """
 
 import argparse
@@ -124,8 +124,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """Raises SystemExit, as argparse does."""
     parser = argparse.ArgumentParser(
         prog="sam2_ros demo",
-        description="A simulated camera, the tracker and prompts by service, as separate processes over ROS 2. Clicks "
-        "once on each thing in the first image; ends with a table, demo.mp4 and demo.png.",
+        description="A simulated camera, the tracker and prompts by service, as separate processes over ROS 2. Puts "
+        "a box around each thing in the first image; ends with a table, demo.mp4 and demo.png.",
         epilog="Exit code 0: the tracker was as good as it must be. 1: it was not, or something failed. While it runs, "
         "`ros2 topic echo /sam2/visibility` works with the ROS_DOMAIN_ID that it prints.",
     )
@@ -193,13 +193,13 @@ def _run(args: argparse.Namespace) -> int:
             executor.add_node(node)
             with Children(args.out) as children:
                 audience = Audience(node, executor, children, spool)
-                clicks, clicked_ns = _perform(args, audience, children)
+                boxes, prompted_ns = _perform(args, audience, children)
             executor.shutdown()
             node.destroy_node()
             results = demo_score.pair_up(audience.answers, audience.truths)
-            run = demo_score.score(results, args.frames, len(audience.answers), clicked_ns)
+            run = demo_score.score(results, args.frames, len(audience.answers), prompted_ns)
             print(f"\n{demo_score.table(run)}\n")
-            _draw(args, audience, results, run, (clicks, clicked_ns))
+            _draw(args, audience, results, run, (boxes, prompted_ns))
     finally:
         rclpy.shutdown()
     print(f"wrote {args.out / 'demo.mp4'} and {args.out / 'demo.png'}")
@@ -213,7 +213,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _perform(args: argparse.Namespace, audience: Audience, children: Children) -> tuple[dict, int]:
-    """Everything that happens live; returns the clicks, and the stamp of the image they were made on."""
+    """Everything that happens live; returns the boxes, and the stamp of the image they were made on."""
     print(f"1/4 starting the tracker with {args.model}")
     settings = {"model": args.model, "checkpoint": args.checkpoint, "device": args.device}
     given = [word for name, value in settings.items() if value for word in ("-p", f"{name}:={value}")]
@@ -231,9 +231,9 @@ def _perform(args: argparse.Namespace, audience: Audience, children: Children) -
     camera = children.start("camera", "simulate", "--wait", "2", *words)  # for the tracker and for us
     audience.until(lambda: audience.first_image is not None, READY_S, "the first image")
     truth = audience.first_image
-    clicks = choose_clicks(truth, args.objects)
-    prompts = [Prompt(header=truth.header, object_id=name, points_xy=clicks[name], point_labels=[1]) for name in clicks]
-    print(f"3/4 one click on each of {', '.join(clicks)}")
+    boxes = choose_boxes(truth, args.objects)
+    prompts = [Prompt(header=truth.header, object_id=name, box_xyxy=box) for name, box in boxes.items()]
+    print(f"3/4 a box around each of {', '.join(boxes)}")
     answer = audience.call(AddObjects, "/sam2/add_objects", AddObjects.Request(prompts=prompts))
     if answer.code != Code.OK:
         raise sam2.Sam2Error(f"the tracker refused the prompts: {Code(answer.code).name}: {answer.sentence}")
@@ -242,7 +242,7 @@ def _perform(args: argparse.Namespace, audience: Audience, children: Children) -
     last = _in(LAST_RESULT_S)
     newest = audience.truths[-1].header
     audience.until(lambda: last() or audience.answers[-1][0].header == newest, ANSWER_S, "the last result")
-    return clicks, stamp_ns(truth.header.stamp)
+    return boxes, stamp_ns(truth.header.stamp)
 
 
 def _in(seconds: float) -> Callable[[], bool]:
@@ -251,16 +251,14 @@ def _in(seconds: float) -> Callable[[], bool]:
     return lambda: time.monotonic() >= end
 
 
-def choose_clicks(truth: TrackArray, how_many: int) -> dict[str, tuple[float, float]]:
-    """(x, y) pixels by id: for each of the largest objects in view the middle of its thickest part."""
+def choose_boxes(truth: TrackArray, how_many: int) -> dict[str, tuple[float, float, float, float]]:
+    """(x0, y0, x1, y1) pixels by id, around each of the largest objects in view."""
     largest = sorted((track for track in truth.tracks if track.area), key=lambda track: -track.area)[:how_many]
-    clicks = {}
+    boxes = {}
     for track in sorted(largest, key=lambda track: track.label):
-        inside = np.pad(Seen(track).mask, 1).view(np.uint8)  # the border of the image is one of the object's too
-        depth = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]  # (H, W)
-        y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-        clicks[track.object_id] = float(x) + 0.5, float(y) + 0.5
-    return clicks
+        x, y, width, height = sam2.bounding_box(Seen(track).mask)
+        boxes[track.object_id] = float(x), float(y), float(x + width), float(y + height)
+    return boxes
 
 
 def _draw(args: argparse.Namespace, audience: Audience, results: list, run, prompted: tuple[dict, int]) -> None:

@@ -118,15 +118,14 @@ def sheet(
     results: Sequence[Result],
     run: Score,
     image_of: Callable[[int], np.ndarray],
-    clicks: dict[str, tuple[float, float]],
-    clicked_ns: int,
+    boxes: dict[str, tuple[float, float, float, float]],
+    prompted_ns: int,
 ) -> np.ndarray:
-    """Six panels, the timeline with their places, the figures. clicks: by id, in pixels of the image `clicked_ns`."""
+    """Six panels, the timeline with their places, the figures. boxes: x0, y0, x1, y1 by id, in pixels of the image
+    `prompted_ns`."""
     moments = story(results, run.absences)
     labels = {name: seen.label for result in results for name, seen in result.tracks.items()}
-    panels = [
-        _panel(_clicked(image_of(clicked_ns), clicks, labels), "the camera's first image: one click on each thing")
-    ]
+    panels = [_panel(_boxed(image_of(prompted_ns), boxes, labels), "the camera's first image: a box around each thing")]
     drawn = _drawn(results, image_of, {index for index, _ in moments})
     panels += [_panel(drawn[index], caption) for index, caption in moments]
     rows = [np.hstack(panels[i : i + 3]) for i in (0, 3)]
@@ -149,12 +148,11 @@ def _drawn(results: Sequence[Result], image_of, wanted: set[int]) -> dict[int, n
     return pictures
 
 
-def _clicked(image: np.ndarray, clicks: dict[str, tuple[float, float]], labels: dict[str, int]) -> np.ndarray:
+def _boxed(image: np.ndarray, boxes: dict[str, tuple], labels: dict[str, int]) -> np.ndarray:
     picture = np.array(image)
-    for name, (x, y) in clicks.items():
-        at = round(x), round(y)
+    for name, (x0, y0, x1, y1) in boxes.items():
         for colour, thickness in (((16, 16, 16), 6), (INK, 4), (colour_of(labels.get(name, 1)), 2)):
-            cv2.drawMarker(picture, at, colour, cv2.MARKER_CROSS, 22, thickness, cv2.LINE_AA)
+            cv2.rectangle(picture, (round(x0), round(y0)), (round(x1), round(y1)), colour, thickness, cv2.LINE_AA)
     return picture
 
 

@@ -108,11 +108,12 @@ def test_nothing_to_judge_is_an_error():
         demo_score.score([], 10, 0, 0)
 
 
-def test_clicks_are_well_inside_the_largest():
+def test_boxes_are_around_the_largest():
     truth = array_of(0, {"small": square(0, 6), "large": square(30, 25), "away": None, "middle": square(60, 15)})
-    clicks = demo.choose_clicks(truth, 2)
-    assert list(clicks) == ["large", "middle"]
-    assert abs(clicks["large"][0] - 42.5) <= 1 and abs(clicks["large"][1] - 32.5) <= 1
+    boxes = demo.choose_boxes(truth, 2)
+    assert list(boxes) == ["large", "middle"]
+    rows, columns = np.nonzero(square(30, 25))
+    assert boxes["large"] == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
 
 
 def test_the_sheet_tells_of_the_absence(story):
@@ -125,7 +126,7 @@ def test_the_sheet_tells_of_the_absence(story):
     def image_of(stamp):
         return np.full((*SIZE_HW, 3), 90, np.uint8)
 
-    sheet = demo_picture.sheet(results, run, image_of, {"a": (12.0, 30.0)}, PERIOD_NS)
+    sheet = demo_picture.sheet(results, run, image_of, {"a": (12.0, 30.0, 20.0, 40.0)}, PERIOD_NS)
     assert sheet.dtype == np.uint8 and sheet.shape[1] == 3 * (demo_picture.PANEL_WH[0] + 2 * demo_picture.MARGIN)
     pictures = list(demo_picture.film(results, image_of, SIZE_HW[1]))
     assert len(pictures) == 29 and len({picture.shape for picture in pictures}) == 1
