@@ -21,7 +21,14 @@ def generate_launch_description() -> LaunchDescription:
     camera = Node(
         package="sam2_ros",
         executable="sam2_ros",
-        arguments=["simulate", "--seed", LaunchConfiguration("seed"), "--rate", LaunchConfiguration("rate")],
+        arguments=[
+            "simulate",
+            "--gentle",
+            "--seed",
+            LaunchConfiguration("seed"),
+            "--rate",
+            LaunchConfiguration("rate"),
+        ],
         remappings=[("image", LaunchConfiguration("image"))],
         output="screen",
     )
@@ -33,7 +40,9 @@ def generate_launch_description() -> LaunchDescription:
     )
     return LaunchDescription(
         [
-            DeclareLaunchArgument("seed", default_value="7", description="which synthetic world the camera looks at"),
+            DeclareLaunchArgument(
+                "seed", default_value="1000036", description="which synthetic world the camera looks at"
+            ),
             DeclareLaunchArgument("rate", default_value="10.0", description="images per second"),
             DeclareLaunchArgument("rviz", default_value="false", description="true = show ~/overlay in RViz"),
             track,  # first: it sets the transport of large images for all that follow

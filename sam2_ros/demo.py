@@ -135,7 +135,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=640, help="pixels (default: %(default)s)")
     parser.add_argument("--height", type=int, default=480, help="pixels (default: %(default)s)")
     parser.add_argument(
-        "--seed", type=int, default=1000031, help="which world; 1000000 and above were never trained on"
+        "--seed",
+        type=int,
+        default=1000036,
+        help="which world; 1000000 and above were never trained on (default: %(default)s)",
     )
     parser.add_argument("--full", action="store_true", help="the world of training and evaluation, not a gentle one")
     parser.add_argument(
