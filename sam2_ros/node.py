@@ -52,7 +52,9 @@ def load_tracker(settings: Settings) -> "sam2.Tracker":
         occluded_after=settings.occluded_after,
         lost_after_s=settings.lost_after_s,
     )
-    return sam2.Tracker(model, limits=limits, sticky_corrections=True)
+    # Faster on any device; but on a CPU the worker must not take several cameras' images together, too.
+    batched = None if len(settings.cameras) > 1 else True
+    return sam2.Tracker(model, limits=limits, sticky_corrections=True, batched=batched)
 
 
 def _transition(callback: Callable) -> Callable:
