@@ -202,7 +202,7 @@ def test_gradients_flow_from_a_late_frame_into_early_features():
     early.retain_grad()
     answers, final = track_clip(model, features, targets, ClipPlan("click"))
     answers[-1].decoded.masks.sum().backward()
-    assert [a.time for a in answers] == [0, 1, 2, 3] and len(final) == 4
+    assert [a.index for a in answers] == [0, 1, 2, 3] and len(final) == 4
     assert early.grad.abs().sum() > 0
 
 
@@ -216,7 +216,7 @@ def test_every_plan_runs_and_marks_what_was_prompted(first):
     expected = {"mask": [(1, False), (3, False)]}.get(
         first, [(0, True), (0, True), (0, True), (1, False), (2, False), (2, True), (3, False)]
     )
-    assert [(a.time, a.prompted) for a in answers] == expected
+    assert [(a.index, a.prompted) for a in answers] == expected
     assert all(f.low_res_logits.shape == (4, 1, SIDE // 4, SIDE // 4) for f in final)
 
 

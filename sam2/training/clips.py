@@ -34,9 +34,9 @@ class ClipPlan:
 
 
 class Answer(NamedTuple):
-    """One decoding of N objects in frame `time`; `prompted` if a person helped there."""
+    """One decoding of N objects in frame `index` of those given; `prompted` if a person helped there."""
 
-    time: int
+    index: int
     decoded: Decoded
     prompted: bool
 
@@ -101,6 +101,11 @@ class Bank:
         memory, position = concatenate([*parts, tokens])
         return memory, position, tokens[0].shape[1]
 
+    def detach(self) -> None:
+        """Ends gradients at what is remembered, and drops what `read` reaches no more."""
+        self.prompted = [(then, m.detach(), p.detach()) for then, m, p in self.prompted]
+        self.tracked = [(then, m.detach(), p.detach()) for then, m, p in self.tracked[-POINTER_FRAMES:]]
+
 
 def _ask_first(model: SAM2, features: Features, pixels: Tensor, target: Tensor, kind: str) -> tuple:
     """The first prompt: (segmentation, decoded or None for a mask, points, labels)."""
@@ -143,16 +148,23 @@ def encode_clip(model: SAM2, images: Tensor, repeat: int) -> list[Features]:
 
 
 def track_clip(
-    model: SAM2, features: list[Features], targets: Tensor, plan: ClipPlan
+    model: SAM2,
+    features: list[Features],
+    targets: Tensor,
+    plan: ClipPlan,
+    bank: Bank | None = None,
+    start: int = 0,
 ) -> tuple[list[Answer], list[Segmentation]]:
     """Tracks N objects through T frames: per-frame features of N objects, targets (N, T, S, S) bool.
 
+    With `bank`, which remembers the frames before `start`, it goes on with a clip, and remembers its last frame too.
     Returns every decoding made (to be scored) and the T final segmentations. Gradients flow through memories and
     pointers.
     """
-    bank, answers, final = Bank(model), [], []
-    for time, frame in enumerate(features):
-        target = targets[:, time]
+    last = len(features) - 1 if bank is None else None
+    bank, answers, final = bank or Bank(model), [], []
+    for index, frame in enumerate(features):
+        time, target = start + index, targets[:, index]
         points = labels = None
         is_prompted = time == 0 or time == plan.second
         if time == 0:
@@ -165,12 +177,12 @@ def track_clip(
             decoded = model.decode(frame, pixels)
             result = model.select(decoded, multimask=True)
         if decoded is not None:
-            answers.append(Answer(time, decoded, prompted=time == 0))
+            answers.append(Answer(index, decoded, prompted=time == 0))
         for _ in range(plan.clicks.get(time, 0)):
             result, decoded, points, labels = _correct(model, frame, pixels, target, result, points, labels)
-            answers.append(Answer(time, decoded, prompted=True))
+            answers.append(Answer(index, decoded, prompted=True))
         final.append(result)
-        if time + 1 < len(features):
+        if index != last:
             memory = model.encode_memory(frame.stride16, result.low_res_logits, result.object_score, is_prompted)
             (bank.prompted if is_prompted else bank.tracked).append((time, memory, result.pointer))
     return answers, final

@@ -20,17 +20,18 @@ LATE = LossWeights(focal=10.0, focal_alpha=0.5)  # once masks are found, no more
 class Phase:
     """Rates go from the first to the second value along a cosine."""
 
-    kind: str  # "pretext", "stills" or "clips"
+    kind: str  # "pretext", "stills", "clips" or "streams"
     until: float  # share of the run at which it ends
     batch: int  # images or clips
     objects: int  # prompts per image, or objects per clip
-    frames: int = 1
+    frames: int = 1  # of a clip; of a stream, learnt from at a time
     max_stride: int = 1  # between frames of a clip, drawn per clip
     rate: tuple[float, float] = (1e-3, 1e-3)  # of everything but the encoder
     encoder: float = 0.05  # the image encoder's rate as a share of `rate`; 0 freezes it
     kinds: tuple[float, float, float] = (0.5, 0.25, 0.25)  # chances of mask, box, click as first prompt
     losses: LossWeights = LossWeights()
     stills: float = 0.0  # share of the steps of "clips" that take as many stills as there are frames, of other clips
+    streams: float = 0.0  # share of the steps of "clips" that go on with clips of full length, `frames` at a time
     window: int = 0  # pixels; learn from windows of this size around objects, not from whole images; 0: whole images
     whole: float = 0.0  # share of the steps that take whole images all the same, as many pixels of them
     vanish: float = 0.0  # share of the clips chosen for an object that goes out of sight and returns
@@ -40,8 +41,11 @@ class Phase:
     def draw(self, rng: np.random.Generator, side: int) -> "Phase":
         """What the next step does: this phase, its shares decided. side: of the whole image, pixels."""
         step = self
-        if self.stills and rng.random() < self.stills:
+        kind = rng.random() if self.stills or self.streams else 1.0
+        if kind < self.stills:
             step = replace(step, kind="stills", batch=self.batch * self.frames, frames=1)
+        elif kind < self.stills + self.streams:
+            step = replace(step, kind="streams")
         if self.window and rng.random() < self.whole:
             step = replace(step, window=0, batch=max(1, round(step.batch * (self.window / side) ** 2)))
         return step

@@ -1,4 +1,4 @@
-"""The three kinds of training step: raw clips in, losses out. Here data, prompts, model and losses meet.
+"""The four kinds of training step: raw clips in, losses out. Here data, prompts, model and losses meet.
 
 A lesson draws its own augmentation, objects and prompts; the caller seeds. Each returns 0-d tensors by name, "loss"
 among them; nothing here waits for the device.
@@ -16,9 +16,11 @@ from sam2.training import prompts
 from sam2.training.augment import augment, window
 from sam2.training.clips import (
     Answer,
+    Bank,
     ask_stills,
     choose_objects,
     draw_plan,
+    encode_clip,
     encode_frames,
     normalise,
     object_masks,
@@ -27,6 +29,7 @@ from sam2.training.clips import (
 from sam2.training.config import Phase
 from sam2.training.losses import mean_loss, segmentation_loss
 from sam2.training.pretext import Pretext, pretext_loss
+from sam2.training.streams import Stream, Streams, draw_length
 from sam2.training.windows import WindowedSAM2
 
 _CORRECTIONS = (0.6, 0.25, 0.15)  # chances of no, one and two corrective clicks in a still
@@ -53,18 +56,27 @@ class Lessons(nn.Module):
         self.model = model
         self.pretext = Pretext(model.config.d_model)
         self.min_area, self.loss_stride = min_area, loss_stride
+        self.streams = Streams()
 
-    def forward(self, clips: Tensor, phase: Phase, rng: np.random.Generator) -> Losses:
-        """clips (B, T, S, S, 4) uint8 as `data` gives them; `phase` as `Phase.draw` gives it."""
-        device = clips.device.type
-        clips = self._look(clips, phase.window, rng)
-        with torch.no_grad():
-            rgb, labels = augment(clips, phase.strength)
-            images = normalise(rgb)
-            chosen = choose_objects(labels, phase.objects, self.min_area)
-            targets = object_masks(labels, chosen)  # (B * M, T, S, S)
+    def forward(self, clips: Tensor | None, phase: Phase, rng: np.random.Generator) -> Losses:
+        """clips (B, T, S, S, 4) uint8 as `data` gives them; `phase` as `Phase.draw` gives it.
+
+        Of kind "streams" clips are taken only when `streams.is_due`, else None goes on with those there are.
+        """
+        shown = self._show(clips, phase, rng) if clips is not None else None
+        device = self.model.device.type
         with torch.autocast(device, torch.bfloat16, enabled=has_bfloat16(device)), fast_attention(device):
-            return getattr(self, f"_{phase.kind}")(images, targets, phase, rng)
+            if phase.kind == "streams":
+                return self._stream(shown, phase, rng)
+            return getattr(self, f"_{phase.kind}")(*shown, phase, rng)
+
+    @torch.no_grad()
+    def _show(self, clips: Tensor, phase: Phase, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """images (B, T, 3, S, S) normalised, and targets (B * M, T, S, S) bool."""
+        clips = self._look(clips, phase.window, rng)
+        rgb, labels = augment(clips, phase.strength)
+        chosen = choose_objects(labels, phase.objects, self.min_area)
+        return normalise(rgb), object_masks(labels, chosen)
 
     def _look(self, clips: Tensor, side: int, rng: np.random.Generator) -> Tensor:
         """Windows of `side` pixels, to be taken as lying anywhere in the whole image; 0: the whole image."""
@@ -101,6 +113,20 @@ class Lessons(nn.Module):
         other = int(rng.integers(1, images.shape[1]))
         return self._add_alike(losses, phase, (singles[0], targets[:, 0]), (singles[other], targets[:, other]))
 
+    def _stream(self, shown: tuple[Tensor, Tensor] | None, phase: Phase, rng: np.random.Generator) -> Losses:
+        view = self.model.view
+        if shown is not None:
+            plan = draw_plan(rng, 1, phase.kinds)  # what is prompted is frame 0
+            place, length = (view.side, view.row, view.column), draw_length(rng, shown[0].shape[1])
+            self.streams.begin(phase.window, Stream(*shown, plan, Bank(self.model), place, length))
+        stream = self.streams.take(phase.window)
+        view.move(*stream.place)
+        images, targets = stream.look(phase.frames)
+        features = encode_clip(self.model, images, phase.objects)
+        answers, _ = track_clip(self.model, features, targets, stream.plan, stream.bank, stream.time)
+        stream.advance(images.shape[1])
+        return self._score(answers, targets, phase)[0]
+
     def _add_alike(self, losses: Losses, phase: Phase, asked: Asked, shown: Asked) -> Losses:
         """Adds the pretext: clicks in one frame of each clip answered in the same frame or another."""
         if not phase.alike:
@@ -117,7 +143,7 @@ class Lessons(nn.Module):
         with torch.autocast(device, enabled=False):
             scored = [
                 segmentation_loss(
-                    a.decoded.masks, a.decoded.iou, a.decoded.object_score, targets[:, a.time], phase.losses,
+                    a.decoded.masks, a.decoded.iou, a.decoded.object_score, targets[:, a.index], phase.losses,
                     targets.shape[-1] // self.loss_stride, may_be_absent=not a.prompted,
                 )
                 for a in answers

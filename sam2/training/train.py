@@ -181,9 +181,7 @@ class Trainer:
         torch.manual_seed(int(own.integers(2**62)))
         rate = set_rates(self.optimizer, phase, done, (at.phase_step + 1) / self.config.warmup)
         drawn = phase.draw(rng, self.model.config.image_size)
-        batch = max(1, round(drawn.batch * self.batch_scale))
-        clips = source.sample(own, at.step, batch, drawn.frames, drawn.max_stride, drawn.vanish)
-        losses = self.wrapped(clips, drawn, rng)
+        losses = self.wrapped(self._sample(source, drawn, own), drawn, rng)
         self.optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
         norm = nn.utils.clip_grad_norm_(self.lessons.parameters(), self.config.max_grad_norm, foreach=True)
@@ -193,6 +191,16 @@ class Trainer:
         at.phase_step += 1
         losses |= {"grad_norm": norm, "rate": torch.tensor(rate)}
         return {name: value.detach() for name, value in losses.items()}
+
+    def _sample(self, source: DirectSource | PooledSource, drawn: Phase, rng: np.random.Generator) -> Tensor | None:
+        """Clips for a step; None if it goes on with those it has."""
+        frames, stride = drawn.frames, drawn.max_stride
+        if drawn.kind == "streams":
+            if not self.lessons.streams.is_due(drawn.window):
+                return None
+            frames, stride = self.config.clip_frames, 1
+        batch = max(1, round(drawn.batch * self.batch_scale))
+        return source.sample(rng, self.progress.step, batch, frames, stride, drawn.vanish)
 
     def _log(self, losses: dict[str, Tensor], bar: tqdm) -> bool:
         """Writes a line; False if the run had to be thrown back because the loss is no number."""

@@ -1,0 +1,73 @@
+"""Long clips, learnt from a few frames at a time: what is remembered stays from step to step, without gradient.
+
+A tracker drifts over dozens of frames; a clip of eight never shows it what it will have remembered by then, and one of
+forty is too dear. This is truncated backpropagation through time (Williams and Peng 1990), on memories.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from sam2.training.clips import Bank, ClipPlan
+
+_AT_ONCE = 4  # streams that take turns, so that steps in a row show different clips
+
+
+@dataclass
+class Stream:
+    """B clips of L frames with N objects, as far as they have been tracked. Played to the end and back again."""
+
+    images: Tensor  # (B, L, 3, S, S) normalised
+    targets: Tensor  # (N, L, S, S) bool
+    plan: ClipPlan
+    bank: Bank
+    place: tuple[int, int, int]  # what `View.move` takes: side, row and column of the window in the whole image
+    length: int  # frames to be tracked, L to 2 L - 1
+    time: int = 0  # frames tracked
+
+    @property
+    def is_over(self) -> bool:
+        return self.time >= self.length
+
+    def look(self, count: int) -> tuple[Tensor, Tensor]:
+        """The next frames, `count` or what is left: (B, T, 3, S, S) and (N, T, S, S)."""
+        last = self.images.shape[1] - 1
+        now = [last - abs(last - time) for time in range(self.time, min(self.time + count, self.length))]
+        return self.images[:, now], self.targets[:, now]
+
+    def advance(self, count: int) -> None:
+        """`count` frames have been tracked and remembered."""
+        self.time += count
+        self.bank.detach()
+
+
+class Streams:
+    """The open streams of one process, those of each window side in turn."""
+
+    def __init__(self):
+        self._open: dict[int, deque[Stream]] = {}
+
+    def is_due(self, window: int) -> bool:
+        """Whether the next of this window must begin with new clips."""
+        open_ = self._open.get(window, deque())
+        return len(open_) < _AT_ONCE or open_[0].is_over
+
+    def begin(self, window: int, stream: Stream) -> None:
+        """Makes `stream` the next one, in the place of the one that is over."""
+        open_ = self._open.setdefault(window, deque())
+        if len(open_) == _AT_ONCE:
+            open_.popleft()
+        open_.appendleft(stream)
+
+    def take(self, window: int) -> Stream:
+        """The next one; then it is the turn of the others."""
+        open_ = self._open[window]
+        open_.rotate(-1)
+        return open_[-1]
+
+
+def draw_length(rng: np.random.Generator, frames: int) -> int:
+    """How long clips of `frames` frames are played."""
+    return int(rng.integers(frames, 2 * frames))
