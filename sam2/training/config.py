@@ -105,7 +105,8 @@ _POLISH = replace(  # goes on from weights that already track: begin with --chec
 )
 
 # Where steps are dear no hypothesis hedges: with `others` each learns the mask, so any choice is a fair answer.
-_CPU_LOSSES = LossWeights(focal=8.0, focal_alpha=0.6, others=0.6)
+# Presence, often wrong for good once an object is lost, is kept from drowning the masks.
+_CPU_LOSSES = LossWeights(focal=8.0, focal_alpha=0.55, others=1.6, iou=2.0, presence=0.8)
 
 _NANO_CPU = replace(  # on one core, most of it in windows of half the model's size
     _NANO,
@@ -115,7 +116,7 @@ _NANO_CPU = replace(  # on one core, most of it in windows of half the model's s
     clip_frames=24,
     loss_stride=4,
     muon=2.0,
-    ema=0.996,
+    ema=0.997,
     min_area=60,
     warmup=30,
     budget_minutes=240,
@@ -125,8 +126,9 @@ _NANO_CPU = replace(  # on one core, most of it in windows of half the model's s
                 window=128),
         replace(_CLIPS, until=0.6, batch=8, objects=3, rate=(9e-4, 3.5e-4), encoder=0.7, kinds=(0.3, 0.35, 0.35),
                 frames=4, losses=_CPU_LOSSES, strength=0.25, stills=0.5, window=128, whole=0.3, vanish=0.5),
-        replace(_CLIPS, until=1.0, batch=8, objects=3, rate=(3.5e-4, 1e-6), encoder=0.8, kinds=(0.2, 0.35, 0.45),
-                frames=5, losses=_CPU_LOSSES, strength=0.25, stills=0.4, window=128, whole=0.5, vanish=0.5),
+        replace(_CLIPS, until=1.0, batch=8, objects=3, rate=(3.8e-4, 1e-6), encoder=0.8, kinds=(0.15, 0.45, 0.4),
+                frames=4, losses=_CPU_LOSSES, strength=0.2, stills=0.58, streams=0.32, window=128, whole=0.5,
+                vanish=0.6),
     ),
 )  # fmt: skip
 
