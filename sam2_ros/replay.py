@@ -30,7 +30,7 @@ EPILOG = (
     + """
 examples:
   sam2_ros replay kitchen_bag --prompts prompts.yaml --out tracks.mcap
-  sam2_ros replay kitchen.mp4 --prompts prompts.yaml --out tracks --overlay kitchen_tracks.mp4 --report kitchen.json
+  sam2_ros replay kitchen.mp4 --prompts prompts.yaml --out tracks --overlay kitchen_tracks.mp4 --sheet kitchen.png
   ros2 bag play tracks.mcap      or open it in Foxglove or PlotJuggler
 """
 )
@@ -48,6 +48,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--out", type=Path, required=True, help="the new bag: one file if it ends in .mcap, a folder otherwise"
     )
     parser.add_argument("--overlay", type=Path, help="also write the images with the masks on them, as *.mp4")
+    parser.add_argument("--sheet", type=Path, help="also write eight moments as one picture, as *.png or *.jpg")
     parser.add_argument("--report", type=Path, help="also write what became of each object, as JSON")
     parser.add_argument("--topic", default="", help="of the images in the bag; needed if there are several")
     parser.add_argument(
@@ -76,6 +77,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(args: argparse.Namespace) -> int:
+    from sam2_ros.contact_sheet import ContactSheet
     from sam2_ros.replay_sink import Film, Report, TrackBag, check_free
     from sam2_ros.replay_source import open_source
 
@@ -89,6 +91,8 @@ def _main(args: argparse.Namespace) -> int:
         sinks = [stack.enter_context(TrackBag.open(args.out))]
         if args.overlay:
             sinks.append(stack.enter_context(Film.open(args.overlay, source.fps)))
+        if args.sheet:
+            sinks.append(stack.enter_context(ContactSheet.open(args.sheet)))
         began = time.monotonic()
         replay(source, entries, tracker, sinks, report)
         took_s = time.monotonic() - began

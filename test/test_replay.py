@@ -21,6 +21,8 @@ from rosbags.highlevel import AnyReader
 
 import sam2
 from sam2_ros import prompt_file, replay, replay_sink
+from sam2_ros.contact_sheet import ContactSheet
+from sam2_ros.replay_source import Shot
 
 pytestmark = pytest.mark.ros
 
@@ -225,6 +227,23 @@ def test_the_overlay_shows_every_image(bag, tmp_path):
     assert len(shots) == 6 and shots[0].rgb.shape == (*SIZE_HW, 3)
     assert np.abs(shots[0].rgb[24, 32].astype(int) - picture(0)[24, 32]).max() > 40  # the mask's colour
     assert np.abs(shots[0].rgb[40, 60].astype(int) - picture(0)[40, 60]).max() < 25
+
+
+def test_the_sheet_shows_eight_moments_of_any_length(tmp_path, bag):
+    assert run(bag, tmp_path, "--sheet", str(tmp_path / "seen.png")) == 0
+    assert cv2.imread(str(tmp_path / "seen.png")).shape == (2 * (360 + 26), 4 * 480, 3), "six images, two places empty"
+    for length in (1, 8, 16, 17, 100, 1000):
+        sheet = ContactSheet()
+        for number in range(length):
+            sheet.write(Shot(number, np.full((*SIZE_HW, 3), number % 200, np.uint8), number, number, ""), [])
+        numbers = [number for number, _ in sheet._kept]
+        assert len(numbers) <= 16 and set(np.diff(numbers)) <= {sheet._step}, "evenly spaced, and not more and more"
+        assert numbers[0] == 0 and numbers[-1] > 0.87 * length - 1
+        grey = [sheet.picture()[row * 386 + 100, column * 480 + 100, 0] for row in (0, 1) for column in range(4)]
+        assert grey[0] == 0 and grey[min(length, 8) - 1] == numbers[-1] % 200
+    with pytest.raises(sam2.BadInput, match=r"seen.xyz: OpenCV cannot write"):
+        run(bag, tmp_path, "--sheet", str(tmp_path / "seen.xyz"), out="other.mcap")
+    assert not (tmp_path / "other.mcap").exists()
 
 
 def test_nothing_is_overwritten(bag, tmp_path):
