@@ -11,6 +11,7 @@ from sam2.config import find_config
 from sam2.training import augment
 from sam2.training.clips import Bank, ClipPlan, encode_clip, object_masks, track_clip
 from sam2.training.config import Phase
+from sam2.training.data import DirectSource
 from sam2.training.lessons import Lessons
 from sam2.training.streams import Stream, Streams, draw_length
 from sam2.training.train import Trainer
@@ -136,3 +137,26 @@ def test_a_phase_draws_them_by_their_share():
     kinds = [phase.draw(rng, 256).kind for _ in range(400)]
     shares = {kind: kinds.count(kind) / 400 for kind in ("stills", "streams", "clips")}
     assert shares == pytest.approx({"stills": 0.25, "streams": 0.5, "clips": 0.25}, abs=0.07)
+
+
+def test_none_outlives_a_step_that_failed_or_a_run_thrown_back(tmp_path, monkeypatch):
+    phase = Phase("clips", 1.0, batch=2, objects=2, frames=2, streams=1.0)
+    trainer = Trainer(replace(TINY_RUN, steps=20, phases=(phase,)), TwoSquares(), tmp_path, torch.device("cpu"))
+    source = DirectSource(TwoSquares(), torch.device("cpu"), 6)
+    trainer.save()
+    trainer._step_that_fits(source)
+    trainer._step_that_fits(source)
+    forward, tries = trainer.wrapped.forward, []
+
+    def no_room_at_first(clips, phase, rng):
+        tries.append(clips if clips is None else len(clips))
+        losses = forward(clips, phase, rng)  # what it remembers has advanced
+        if len(tries) == 1:
+            raise torch.OutOfMemoryError("no room")
+        return losses
+
+    monkeypatch.setattr(trainer.wrapped, "forward", no_room_at_first)
+    trainer._step_that_fits(source)
+    open_ = trainer.lessons.streams._open[0]
+    assert tries == [2, 1] and [len(stream.images) for stream in open_] == [1]
+    assert trainer.resume() and trainer.lessons.streams.is_due(0) and not trainer.lessons.streams._open

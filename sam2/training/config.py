@@ -24,7 +24,7 @@ class Phase:
     until: float  # share of the run at which it ends
     batch: int  # images or clips
     objects: int  # prompts per image, or objects per clip
-    frames: int = 1  # of a clip; of a stream, learnt from at a time
+    frames: int = 1  # of a clip; of a stream those learnt from at a time, at least 2
     max_stride: int = 1  # between frames of a clip, drawn per clip
     rate: tuple[float, float] = (1e-3, 1e-3)  # of everything but the encoder
     encoder: float = 0.05  # the image encoder's rate as a share of `rate`; 0 freezes it

@@ -49,6 +49,10 @@ class Streams:
     def __init__(self):
         self._open: dict[int, deque[Stream]] = {}
 
+    def clear(self) -> None:
+        """Forgets all: what they remember may be no number, half of a step, or of a batch that does not fit."""
+        self._open.clear()
+
     def is_due(self, window: int) -> bool:
         """Whether the next of this window must begin with new clips."""
         open_ = self._open.get(window, deque())

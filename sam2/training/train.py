@@ -95,6 +95,7 @@ class Trainer:
 
     def resume(self) -> bool:
         """Goes on where the folder's state ends; False if it has none."""
+        self.lessons.streams.clear()
         found = state.load_state(self.out, self._modules, self.device)
         self.progress = found or self.progress
         return found is not None
@@ -168,6 +169,7 @@ class Trainer:
                 if self.team.size > 1 or self.batch_scale < 1 / 64:
                     raise
             self.batch_scale /= 2
+            self.lessons.streams.clear()
             torch.cuda.empty_cache()
             tqdm.write(
                 f"out of device memory at step {self.progress.step}: batches are {self.batch_scale} of the recipe's"
