@@ -4,6 +4,7 @@ How long a recording is need not be known: of the images so far at most sixteen 
 """
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,10 @@ from sam2_ros.overlay import Overlay
 from sam2_ros.replay_source import Shot
 
 _COLUMNS, _ROWS = 4, 2
-_PANEL_WIDTH, _CAPTION = 480, 26  # pixels
+_PANEL_WH, _CAPTION = (480, 480), 26  # pixels; an image is scaled to fit
 _PAPER, _INK = (24, 26, 30), (235, 235, 235)
 _OPACITY = 0.45
+_ENDINGS = (".png", ".jpg")
 
 
 class ContactSheet:
@@ -26,44 +28,43 @@ class ContactSheet:
 
     def __init__(self) -> None:
         self._overlay = Overlay()
-        self._kept: list[tuple[int, np.ndarray]] = []  # number of the image, panel (h, _PANEL_WIDTH, 3) uint8
-        self._step = 1
+        self._kept: list[tuple[int, np.ndarray]] = []  # number of the image, panel (h, w, 3) uint8
+        self._seen, self._step = 0, 1  # images; every so many are kept
 
     @classmethod
     @contextmanager
     def open(cls, out: Path) -> Iterator["ContactSheet"]:
-        """Raises sam2.BadInput at once if OpenCV cannot write such a picture; nothing is left of a failed replay."""
-        if not cv2.haveImageWriter(str(out)):
-            raise sam2.BadInput(
-                f"{out.name}: OpenCV cannot write such a picture; expected a name ending in .png or .jpg"
-            )
-        made = cls()
-        yield made
-        if made._kept:
-            part = out.with_name(f".part_{out.name}")
-            cv2.imwrite(str(part), cv2.cvtColor(made.picture(), cv2.COLOR_RGB2BGR))
-            os.replace(part, out)
+        """Raises sam2.BadInput at once for a name or a folder that will not do; nothing is left of a failed replay."""
+        if out.suffix.lower() not in _ENDINGS:
+            raise sam2.BadInput(f"{out.name}: expected a name ending in {' or '.join(_ENDINGS)}")
+        if not out.parent.is_dir():
+            raise sam2.BadInput(f"{out}: there is no folder {out.parent}")
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".replay_") as folder:
+            made, part = cls(), Path(folder) / out.name
+            yield made
+            if made._kept and cv2.imwrite(str(part), cv2.cvtColor(made.picture(), cv2.COLOR_RGB2BGR)):
+                os.replace(part, out)
 
     def write(self, shot: Shot, tracks: list[sam2.Track]) -> None:
         drawn = self._overlay.draw(shot.rgb, tracks, _OPACITY)  # always: it remembers where things were last seen
-        if shot.index % self._step:
+        number, self._seen = self._seen, self._seen + 1  # of its own: `index` counts refused images too
+        if number % self._step:
             return
         if len(self._kept) == 2 * _COLUMNS * _ROWS:
             self._step *= 2
             self._kept = self._kept[::2]
-            if shot.index % self._step:
-                return
-        height = max(1, round(drawn.shape[0] * _PANEL_WIDTH / drawn.shape[1]))
-        self._kept.append((shot.index, cv2.resize(drawn, (_PANEL_WIDTH, height), interpolation=cv2.INTER_AREA)))
+        scale = min(_PANEL_WH[0] / drawn.shape[1], _PANEL_WH[1] / drawn.shape[0])
+        size_wh = max(1, round(drawn.shape[1] * scale)), max(1, round(drawn.shape[0] * scale))
+        self._kept.append((shot.index, cv2.resize(drawn, size_wh, interpolation=cv2.INTER_AREA)))
 
     def picture(self) -> np.ndarray:
         """(H, W, 3) uint8 RGB; fewer than eight images leave places empty."""
         chosen = np.unique(np.linspace(0, len(self._kept) - 1, _COLUMNS * _ROWS).round().astype(int))
         height = max(panel.shape[0] for _, panel in self._kept) + _CAPTION
-        sheet = np.full((_ROWS * height, _COLUMNS * _PANEL_WIDTH, 3), _PAPER, np.uint8)
+        sheet = np.full((_ROWS * height, _COLUMNS * _PANEL_WH[0], 3), _PAPER, np.uint8)
         for place, (number, panel) in enumerate(self._kept[i] for i in chosen):
-            y, x = place // _COLUMNS * height, place % _COLUMNS * _PANEL_WIDTH
-            sheet[y : y + panel.shape[0], x : x + _PANEL_WIDTH] = panel
+            y, x = place // _COLUMNS * height, place % _COLUMNS * _PANEL_WH[0]
+            sheet[y : y + panel.shape[0], x : x + panel.shape[1]] = panel
             below = x + 6, y + panel.shape[0] + _CAPTION - 8
             cv2.putText(sheet, f"image {number}", below, cv2.FONT_HERSHEY_SIMPLEX, 0.5, _INK, 1, cv2.LINE_AA)
         return sheet

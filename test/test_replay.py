@@ -229,21 +229,46 @@ def test_the_overlay_shows_every_image(bag, tmp_path):
     assert np.abs(shots[0].rgb[40, 60].astype(int) - picture(0)[40, 60]).max() < 25
 
 
-def test_the_sheet_shows_eight_moments_of_any_length(tmp_path, bag):
+def test_the_sheet_shows_every_image_of_a_short_recording(bag, tmp_path):
     assert run(bag, tmp_path, "--sheet", str(tmp_path / "seen.png")) == 0
-    assert cv2.imread(str(tmp_path / "seen.png")).shape == (2 * (360 + 26), 4 * 480, 3), "six images, two places empty"
-    for length in (1, 8, 16, 17, 100, 1000):
-        sheet = ContactSheet()
-        for number in range(length):
+    sheet = cv2.cvtColor(cv2.imread(str(tmp_path / "seen.png")), cv2.COLOR_BGR2RGB)
+    assert sheet.shape == (2 * (360 + 26), 4 * 480, 3)
+    for number in range(6):
+        panel = sheet[number // 4 * 386 :, number % 4 * 480 :][:360, :480]
+        beside, masked = (panel[round(7.5 * y), round(7.5 * x)].astype(int) for x, y in ((60, 40), (32, 24)))
+        assert np.abs(beside - picture(number)[40, 60]).max() < 25
+        assert np.abs(masked - picture(number)[24, 32]).max() > 40, "the mask's colour"
+    assert (sheet[386:, 2 * 480 :] == (24, 26, 30)).all(), "two places empty"
+
+
+@pytest.mark.parametrize("refused", [0, 2, 3])
+@pytest.mark.parametrize("length", [1, 8, 16, 17, 100, 1000])
+def test_the_sheet_is_spread_over_any_length(length, refused):
+    """refused: every so manieth image; 0 none."""
+    sheet, shown = ContactSheet(), []
+    for number in range(length * (2 if refused else 1)):
+        if not refused or number % refused:
+            shown.append(number)
             sheet.write(Shot(number, np.full((*SIZE_HW, 3), number % 200, np.uint8), number, number, ""), [])
-        numbers = [number for number, _ in sheet._kept]
-        assert len(numbers) <= 16 and set(np.diff(numbers)) <= {sheet._step}, "evenly spaced, and not more and more"
-        assert numbers[0] == 0 and numbers[-1] > 0.87 * length - 1
-        grey = [sheet.picture()[row * 386 + 100, column * 480 + 100, 0] for row in (0, 1) for column in range(4)]
-        assert grey[0] == 0 and grey[min(length, 8) - 1] == numbers[-1] % 200
-    with pytest.raises(sam2.BadInput, match=r"seen.xyz: OpenCV cannot write"):
-        run(bag, tmp_path, "--sheet", str(tmp_path / "seen.xyz"), out="other.mcap")
-    assert not (tmp_path / "other.mcap").exists()
+    kept = [shown.index(number) for number, _ in sheet._kept]
+    assert len(kept) <= 16 and set(np.diff(kept)) <= {sheet._step}, "evenly, and never more"
+    assert kept[0] == 0 and kept[-1] > 0.87 * len(shown) - 1
+    grey = [sheet.picture()[row * 386 + 100, column * 480 + 100, 0] for row in (0, 1) for column in range(4)]
+    assert grey[0] == shown[0] and grey[min(len(kept), 8) - 1] == shown[kept[-1]] % 200
+
+
+@pytest.mark.parametrize("name, said", [("seen.xyz", "ending in .png or .jpg"), ("nowhere/seen.png", "no folder")])
+def test_a_sheet_that_cannot_be_written_is_refused_before_the_first_image(bag, tmp_path, name, said, fake_tracker):
+    with pytest.raises(sam2.BadInput, match=said):
+        run(bag, tmp_path, "--sheet", str(tmp_path / name))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bag", "prompts.yaml"]
+
+
+def test_a_sheet_of_very_tall_images_fits(tmp_path):
+    with ContactSheet.open(tmp_path / "tall.jpg") as sheet:
+        sheet.write(Shot(0, np.zeros((6000, 20, 3), np.uint8), 0, 0, ""), [])
+    assert cv2.imread(str(tmp_path / "tall.jpg")).shape == (2 * 506, 4 * 480, 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["tall.jpg"]
 
 
 def test_nothing_is_overwritten(bag, tmp_path):

@@ -34,8 +34,8 @@ class Phase:
     streams: float = 0.0  # share of the steps of "clips" that go on with clips of full length, `frames` at a time
     window: int = 0  # pixels; learn from windows of this size around objects, not from whole images; 0: whole images
     whole: float = 0.0  # share of the steps that take whole images all the same, as many pixels of them
-    vanish: float = 0.0  # share of the clips chosen for an object that goes out of sight and returns
-    alike: float = 0.0  # weight of the pretext beside the lesson: pixels of one object look alike, in all its frames
+    vanish: float = 0.0  # share of the clips chosen for an object that goes out of sight and returns; not of streams
+    alike: float = 0.0  # weight of the pretext beside stills and clips: pixels of an object look alike in all frames
     strength: float = 1.0  # of the augmentations, 0..1
 
     def draw(self, rng: np.random.Generator, side: int) -> "Phase":
@@ -61,7 +61,9 @@ class TrainConfig:
     budget_minutes: float = 0.0
     size: int = 0  # of the images, pixels; 0: the model's own
     gentle: float = 0.0  # share of the synthetic clips that come from the gentle world
-    workers: int = 0  # processes making clips; 0: none, and the run can be repeated exactly
+    workers: int = (
+        0  # processes making clips; 0: none, and the run can be repeated exactly (stopped: if without streams)
+    )
     loss_stride: int = 1  # masks are compared at this fraction of the input's side
     muon: float = 0.0  # rate of matrices relative to the rest, by Muon, which needs fewer steps; 0: AdamW for all
     weight_decay: float = 0.01

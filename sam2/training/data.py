@@ -126,7 +126,7 @@ def draw_frames(rng: np.random.Generator, seen: np.ndarray, frames: int, max_str
 class DirectSource:
     """Makes clips in this process; what step s sees depends on s alone, so a resumed run is the same run.
 
-    For smoke runs, tests and debugging.
+    Unless it has streams, which are not saved. For smoke runs, tests and debugging.
     """
 
     def __init__(self, maker: Maker, device: torch.device, capacity: int, per_step: float = 0.25):

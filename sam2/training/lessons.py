@@ -122,7 +122,8 @@ class Lessons(nn.Module):
         stream = self.streams.take(phase.window)
         view.move(*stream.place)
         images, targets = stream.look(phase.frames)
-        features = encode_clip(self.model, images, phase.objects)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and phase.encoder > 0):
+            features = encode_clip(self.model, images, stream.objects)
         answers, _ = track_clip(self.model, features, targets, stream.plan, stream.bank, stream.time)
         stream.advance(images.shape[1])
         return self._score(answers, targets, phase)[0]

@@ -1,4 +1,4 @@
-"""What a run must remember to go on as if it had never stopped, and the weights it leaves behind.
+"""What a run must remember to go on as if it had never stopped (but for open streams), and the weights it leaves.
 
 Files appear whole or not at all: written beside, then renamed. `pack` makes a smaller copy in parts for stores that
 refuse large files (moments of the optimiser in bfloat16, the average in float16: good to go on from, but not bit for

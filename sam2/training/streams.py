@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from sam2.training.clips import Bank, ClipPlan
+from sam2.training.tensors import send
 
 _AT_ONCE = 4  # streams that take turns, so that steps in a row show different clips
 
@@ -31,10 +32,16 @@ class Stream:
     def is_over(self) -> bool:
         return self.time >= self.length
 
+    @property
+    def objects(self) -> int:
+        """Per clip."""
+        return len(self.targets) // len(self.images)
+
     def look(self, count: int) -> tuple[Tensor, Tensor]:
         """The next frames, `count` or what is left: (B, T, 3, S, S) and (N, T, S, S)."""
         last = self.images.shape[1] - 1
-        now = [last - abs(last - time) for time in range(self.time, min(self.time + count, self.length))]
+        times = np.arange(self.time, min(self.time + count, self.length))
+        now = send(last - np.abs(last - times), self.images.device)
         return self.images[:, now], self.targets[:, now]
 
     def advance(self, count: int) -> None:
@@ -44,7 +51,8 @@ class Stream:
 
 
 class Streams:
-    """The open streams of one process, those of each window side in turn."""
+    """The open streams of one process, those of each window side in turn. They are not saved: a resumed run opens new
+    ones."""
 
     def __init__(self):
         self._open: dict[int, deque[Stream]] = {}

@@ -196,13 +196,13 @@ class Trainer:
 
     def _sample(self, source: DirectSource | PooledSource, drawn: Phase, rng: np.random.Generator) -> Tensor | None:
         """Clips for a step; None if it goes on with those it has."""
-        frames, stride = drawn.frames, drawn.max_stride
+        frames, stride, vanish = drawn.frames, drawn.max_stride, drawn.vanish
         if drawn.kind == "streams":
             if not self.lessons.streams.is_due(drawn.window):
                 return None
-            frames, stride = self.config.clip_frames, 1
+            frames, stride, vanish = self.config.clip_frames, 1, 0.0
         batch = max(1, round(drawn.batch * self.batch_scale))
-        return source.sample(rng, self.progress.step, batch, frames, stride, drawn.vanish)
+        return source.sample(rng, self.progress.step, batch, frames, stride, vanish)
 
     def _log(self, losses: dict[str, Tensor], bar: tqdm) -> bool:
         """Writes a line; False if the run had to be thrown back because the loss is no number."""
