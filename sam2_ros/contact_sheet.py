@@ -4,6 +4,7 @@ How long a recording is need not be known: of the images so far at most sixteen 
 """
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +35,10 @@ class ContactSheet:
     @classmethod
     @contextmanager
     def open(cls, out: Path) -> Iterator["ContactSheet"]:
-        """Raises sam2.BadInput at once for a name or a folder that will not do; nothing is left of a failed replay."""
+        """Raises sam2.BadInput at once for a name or a folder that will not do; nothing is left of a failed replay.
+
+        A sheet that cannot be written in the end is only complained of: the bag of the replay is worth more.
+        """
         if out.suffix.lower() not in _ENDINGS:
             raise sam2.BadInput(f"{out.name}: expected a name ending in {' or '.join(_ENDINGS)}")
         if not out.parent.is_dir():
@@ -42,8 +46,10 @@ class ContactSheet:
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".replay_") as folder:
             made, part = cls(), Path(folder) / out.name
             yield made
-            if made._kept and cv2.imwrite(str(part), cv2.cvtColor(made.picture(), cv2.COLOR_RGB2BGR)):
+            if cv2.imwrite(str(part), cv2.cvtColor(made.picture(), cv2.COLOR_RGB2BGR)):
                 os.replace(part, out)
+            else:
+                print(f"{out}: the sheet could not be written; is the disk full?", file=sys.stderr)
 
     def write(self, shot: Shot, tracks: list[sam2.Track]) -> None:
         drawn = self._overlay.draw(shot.rgb, tracks, _OPACITY)  # always: it remembers where things were last seen

@@ -264,6 +264,13 @@ def test_a_sheet_that_cannot_be_written_is_refused_before_the_first_image(bag, t
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bag", "prompts.yaml"]
 
 
+def test_a_sheet_that_fails_in_the_end_does_not_cost_the_bag(bag, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cv2, "imwrite", lambda *_: False)
+    assert run(bag, tmp_path, "--sheet", str(tmp_path / "seen.png")) == 0
+    assert (tmp_path / "tracks.mcap").is_file() and not (tmp_path / "seen.png").exists()
+    assert "seen.png: the sheet could not be written" in capsys.readouterr().err
+
+
 def test_a_sheet_of_very_tall_images_fits(tmp_path):
     with ContactSheet.open(tmp_path / "tall.jpg") as sheet:
         sheet.write(Shot(0, np.zeros((6000, 20, 3), np.uint8), 0, 0, ""), [])

@@ -61,9 +61,7 @@ class TrainConfig:
     budget_minutes: float = 0.0
     size: int = 0  # of the images, pixels; 0: the model's own
     gentle: float = 0.0  # share of the synthetic clips that come from the gentle world
-    workers: int = (
-        0  # processes making clips; 0: none, and the run can be repeated exactly (stopped: if without streams)
-    )
+    workers: int = 0  # processes making clips; 0: none, and the run can be repeated exactly
     loss_stride: int = 1  # masks are compared at this fraction of the input's side
     muon: float = 0.0  # rate of matrices relative to the rest, by Muon, which needs fewer steps; 0: AdamW for all
     weight_decay: float = 0.01
