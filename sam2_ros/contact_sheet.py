@@ -14,12 +14,11 @@ import cv2
 import numpy as np
 
 import sam2
+from sam2_ros.demo_picture import PAPER, panel
 from sam2_ros.overlay import Overlay
 from sam2_ros.replay_source import Shot
 
 _COLUMNS, _ROWS = 4, 2
-_PANEL_WH, _CAPTION = (480, 480), 26  # pixels; an image is scaled to fit
-_PAPER, _INK = (24, 26, 30), (235, 235, 235)
 _OPACITY = 0.45
 _ENDINGS = (".png", ".jpg")
 
@@ -29,7 +28,7 @@ class ContactSheet:
 
     def __init__(self) -> None:
         self._overlay = Overlay()
-        self._kept: list[tuple[int, np.ndarray]] = []  # number of the image, panel (h, w, 3) uint8
+        self._kept: list[tuple[int, np.ndarray]] = []  # number of the image, its panel
         self._seen, self._step = 0, 1  # images; every so many are kept
 
     @classmethod
@@ -59,18 +58,12 @@ class ContactSheet:
         if len(self._kept) == 2 * _COLUMNS * _ROWS:
             self._step *= 2
             self._kept = self._kept[::2]
-        scale = min(_PANEL_WH[0] / drawn.shape[1], _PANEL_WH[1] / drawn.shape[0])
-        size_wh = max(1, round(drawn.shape[1] * scale)), max(1, round(drawn.shape[0] * scale))
-        self._kept.append((shot.index, cv2.resize(drawn, size_wh, interpolation=cv2.INTER_AREA)))
+        self._kept.append((shot.index, panel(drawn, f"image {shot.index}")))
 
     def picture(self) -> np.ndarray:
         """(H, W, 3) uint8 RGB; fewer than eight images leave places empty."""
-        chosen = np.unique(np.linspace(0, len(self._kept) - 1, _COLUMNS * _ROWS).round().astype(int))
-        height = max(panel.shape[0] for _, panel in self._kept) + _CAPTION
-        sheet = np.full((_ROWS * height, _COLUMNS * _PANEL_WH[0], 3), _PAPER, np.uint8)
-        for place, (number, panel) in enumerate(self._kept[i] for i in chosen):
-            y, x = place // _COLUMNS * height, place % _COLUMNS * _PANEL_WH[0]
-            sheet[y : y + panel.shape[0], x : x + panel.shape[1]] = panel
-            below = x + 6, y + panel.shape[0] + _CAPTION - 8
-            cv2.putText(sheet, f"image {number}", below, cv2.FONT_HERSHEY_SIMPLEX, 0.5, _INK, 1, cv2.LINE_AA)
-        return sheet
+        count = _COLUMNS * _ROWS
+        chosen = np.unique(np.linspace(0, len(self._kept) - 1, count).round().astype(int))
+        panels = [self._kept[i][1] for i in chosen]
+        panels += [np.full_like(panels[0], PAPER)] * (count - len(panels))
+        return np.vstack([np.hstack(panels[i : i + _COLUMNS]) for i in range(0, count, _COLUMNS)])

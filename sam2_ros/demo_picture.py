@@ -125,9 +125,9 @@ def sheet(
     `prompted_ns`."""
     moments = story(results, run.absences)
     labels = {name: seen.label for result in results for name, seen in result.tracks.items()}
-    panels = [_panel(_boxed(image_of(prompted_ns), boxes, labels), "the camera's first image: a box around each thing")]
+    panels = [panel(_boxed(image_of(prompted_ns), boxes, labels), "the camera's first image: a box around each thing")]
     drawn = _drawn(results, image_of, {index for index, _ in moments})
-    panels += [_panel(drawn[index], caption) for index, caption in moments]
+    panels += [panel(drawn[index], caption) for index, caption in moments]
     rows = [np.hstack(panels[i : i + 3]) for i in (0, 3)]
     width = rows[0].shape[1]
     title = np.full((52, width, 3), PAPER, np.uint8)
@@ -156,15 +156,15 @@ def _boxed(image: np.ndarray, boxes: dict[str, tuple], labels: dict[str, int]) -
     return picture
 
 
-def _panel(picture: np.ndarray, caption: str) -> np.ndarray:
+def panel(picture: np.ndarray, caption: str) -> np.ndarray:
     """Scaled to the panel's size, on paper, with its caption below."""
     width, height = PANEL_WH
-    panel = np.full((height + CAPTION, width + 2 * MARGIN, 3), PAPER, np.uint8)
+    made = np.full((height + CAPTION, width + 2 * MARGIN, 3), PAPER, np.uint8)
     scale = min(width / picture.shape[1], height / picture.shape[0])
-    size = round(picture.shape[1] * scale), round(picture.shape[0] * scale)
-    panel[: size[1], MARGIN : MARGIN + size[0]] = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    write(panel, caption, (MARGIN, height + 22), 0.52)
-    return panel
+    size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
+    made[: size[1], MARGIN : MARGIN + size[0]] = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    write(made, caption, (MARGIN, height + 22), 0.52)
+    return made
 
 
 def _marked(timeline: Timeline, results: Sequence[Result], moments: list[tuple[int, str]]) -> np.ndarray:

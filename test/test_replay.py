@@ -232,13 +232,13 @@ def test_the_overlay_shows_every_image(bag, tmp_path):
 def test_the_sheet_shows_every_image_of_a_short_recording(bag, tmp_path):
     assert run(bag, tmp_path, "--sheet", str(tmp_path / "seen.png")) == 0
     sheet = cv2.cvtColor(cv2.imread(str(tmp_path / "seen.png")), cv2.COLOR_BGR2RGB)
-    assert sheet.shape == (2 * (360 + 26), 4 * 480, 3)
+    assert sheet.shape == (2 * (390 + 34), 4 * 540, 3)
     for number in range(6):
-        panel = sheet[number // 4 * 386 :, number % 4 * 480 :][:360, :480]
-        beside, masked = (panel[round(7.5 * y), round(7.5 * x)].astype(int) for x, y in ((60, 40), (32, 24)))
+        panel = sheet[number // 4 * 424 :, number % 4 * 540 + 10 :][:390, :520]
+        beside, masked = (panel[round(8.125 * y), round(8.125 * x)].astype(int) for x, y in ((60, 40), (32, 24)))
         assert np.abs(beside - picture(number)[40, 60]).max() < 25
         assert np.abs(masked - picture(number)[24, 32]).max() > 40, "the mask's colour"
-    assert (sheet[386:, 2 * 480 :] == (24, 26, 30)).all(), "two places empty"
+    assert (sheet[424:, 2 * 540 :] == (24, 26, 30)).all(), "two places empty"
 
 
 @pytest.mark.parametrize("refused", [0, 2, 3])
@@ -253,7 +253,7 @@ def test_the_sheet_is_spread_over_any_length(length, refused):
     kept = [shown.index(number) for number, _ in sheet._kept]
     assert len(kept) <= 16 and set(np.diff(kept)) <= {sheet._step}, "evenly, and never more"
     assert kept[0] == 0 and kept[-1] > 0.87 * len(shown) - 1
-    grey = [sheet.picture()[row * 386 + 100, column * 480 + 100, 0] for row in (0, 1) for column in range(4)]
+    grey = [sheet.picture()[row * 424 + 100, column * 540 + 100, 0] for row in (0, 1) for column in range(4)]
     assert grey[0] == shown[0] and grey[min(len(kept), 8) - 1] == shown[kept[-1]] % 200
 
 
@@ -274,7 +274,7 @@ def test_a_sheet_that_fails_in_the_end_does_not_cost_the_bag(bag, tmp_path, monk
 def test_a_sheet_of_very_tall_images_fits(tmp_path):
     with ContactSheet.open(tmp_path / "tall.jpg") as sheet:
         sheet.write(Shot(0, np.zeros((6000, 20, 3), np.uint8), 0, 0, ""), [])
-    assert cv2.imread(str(tmp_path / "tall.jpg")).shape == (2 * 506, 4 * 480, 3)
+    assert cv2.imread(str(tmp_path / "tall.jpg")).shape == (2 * 424, 4 * 540, 3)
     assert [path.name for path in tmp_path.iterdir()] == ["tall.jpg"]
 
 
