@@ -45,8 +45,10 @@ def group_summary(results: list[tuple[ObjectResult, tuple[int, int]]]) -> dict:
         "j_and_f": percent(mean.j_and_f),
         "j": percent(mean.j),
         "f": percent(mean.f),
-        "visibility_accuracy": percent(float(np.mean(seen == there)) if seen.size else float("nan")),
-        "reacquisition": percent(float(np.mean(returns)) if returns else float("nan")),
+        "visibility_accuracy": percent(_share(seen == there)),
+        "seen_when_there": percent(_share(seen[there])),
+        "unseen_when_away": percent(_share(~seen[~there])),
+        "reacquisition": percent(_share(np.array(returns))),
         "objects": len(results),
         "returns": len(returns),
     }
@@ -60,18 +62,24 @@ def object_score(result: ObjectResult, scored: tuple[int, int]) -> Score | None:
     return Score(float(np.mean([result.j[i] for i in kept])), float(np.mean([result.f[i] for i in kept])))
 
 
+def _share(answers: np.ndarray) -> float:
+    return float(np.mean(answers)) if answers.size else float("nan")
+
+
 def percent(share: float) -> float | None:
     return None if np.isnan(share) else round(100 * share, 2)
 
 
 def table(summary: dict) -> str:
-    """A Markdown table, one row per group."""
+    """A Markdown table, one row per group; `there` and `away`: visibility over the frames it is or is not in."""
     columns = {
         "objects": "objects",
         "J&F": "j_and_f",
         "J": "j",
         "F": "f",
         "visibility": "visibility_accuracy",
+        "there": "seen_when_there",
+        "away": "unseen_when_away",
         "returns": "returns",
         "re-acquired": "reacquisition",
     }

@@ -22,7 +22,7 @@ def figures(masks) -> dict:
 
 def test_the_truth_scores_100():
     summary = figures(perfect)
-    for key in ("j_and_f", "j", "f", "visibility_accuracy", "reacquisition"):
+    for key in ("j_and_f", "j", "f", "visibility_accuracy", "seen_when_there", "unseen_when_away", "reacquisition"):
         assert summary[key] == 100.0
     assert (summary["objects"], summary["returns"], summary["videos"]) == (2, 1, 1)
 
@@ -32,6 +32,7 @@ def test_an_empty_prediction_is_right_where_the_object_is_away():
     summary = figures(nothing)
     assert summary["j_and_f"] == pytest.approx(100 * (3 / 7 + 0) / 2, abs=0.01)
     assert summary["visibility_accuracy"] == pytest.approx(100 * 3 / 16, abs=0.01)
+    assert (summary["seen_when_there"], summary["unseen_when_away"]) == (0.0, 100.0)
     assert summary["reacquisition"] == 0.0
 
 
@@ -149,7 +150,7 @@ def test_table_and_plot(tmp_path):
     results = [evaluate_video(TwoSquares(), Oracle(shifted), "click")]
     lines = table(summarise(results)).splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["all", "look-alike", "small", "fast", "none of these"]
-    assert [cell.strip() for cell in lines[3].split("|")[2:9]][0::5] == ["1", "0"]  # objects, returns
+    assert [cell.strip() for cell in lines[3].split("|")[2:11]][0::7] == ["1", "0"]  # objects, returns
     assert "60.0" in lines[3], "J of the object that stays"
     plot(results, "two squares", tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
