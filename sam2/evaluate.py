@@ -9,11 +9,13 @@ Synthetic videos are worlds of the default difficulty, by default at the model's
 
 import argparse
 import hashlib
+import importlib.util
 import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from tqdm import tqdm
 
 from sam2.checkpoint import load_model
 from sam2.config import find_config
+from sam2.device import choose_device
 from sam2.errors import BadInput, Sam2Error
 from sam2.evaluation_files import Results, Settings, write_json
 from sam2.evaluation_report import plot, summarise, table, write_into_card
@@ -35,6 +38,7 @@ from sam2.evaluation_video import (
 )
 from sam2.limits import MAX_LABEL, Limits
 from sam2.memoryless import MemorylessTracker
+from sam2.precision import choose_precision
 from sam2.tracker import Tracker
 from sam2.training.datasets import LAYOUTS, open_dataset
 from sam2.training.synthetic import HELD_OUT_SEED, World
@@ -72,6 +76,8 @@ def evaluate_all(
     """
     done = {video.name: results.find(video) for video in videos}
     missing = [video for video in videos if done[video.name] is None]
+    if len(missing) < len(videos):
+        print(f"{len(videos) - len(missing)} of {len(videos)} videos: {results.folder} has their results", flush=True)
     run = _in_processes if workers > 1 and len(missing) > 1 else _in_this_process
     with tqdm(total=len(videos), initial=len(videos) - len(missing), unit="video", desc=prompt) as progress:
         for result in run(missing, prompt, make_tracker, workers):
@@ -87,16 +93,21 @@ def _in_this_process(videos: list[AnyVideo], prompt: str, make_tracker: MakeTrac
         yield evaluate_video(video, tracker, prompt)
 
 
-_tracker: StreamTracker | None = None  # of a worker process
+_tracker: StreamTracker | Sam2Error | None = None  # of a worker process
 
 
 def _start_worker(make_tracker: MakeTracker) -> None:
     global _tracker
     torch.set_num_threads(1)
-    _tracker = make_tracker()
+    try:
+        _tracker = make_tracker()
+    except Sam2Error as error:  # raised with the first video: an error here only breaks the pool
+        _tracker = error
 
 
 def _work(video: AnyVideo, prompt: str) -> VideoResult:
+    if isinstance(_tracker, Sam2Error):
+        raise _tracker
     return evaluate_video(video, _tracker, prompt)
 
 
@@ -110,6 +121,11 @@ def _in_processes(
         try:
             for job in as_completed(jobs):
                 yield job.result()
+        except BrokenProcessPool as error:
+            raise Sam2Error(
+                "evaluation: expected its processes to live, one was killed, most likely for memory; use fewer "
+                "--workers, videos that are done are kept"
+            ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -131,7 +147,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--memory", default="on", choices=("on", "off"), help="off: emptied before every frame")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N")
     add("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
-    add("--workers", type=int, default=os.cpu_count(), help="processes; they share the device")
+    add("--workers", type=int, help="processes, by default one per processor core, or one if there is a GPU")
     add("--out", type=Path, help="result files, by default below out/evaluation; a stopped run goes on from there")
     add("--json", type=Path, help="write the summary here")
     add("--plot", type=Path, help="write a picture of J&F over time here")
@@ -155,6 +171,14 @@ def _videos(args: argparse.Namespace, side: int) -> list[AnyVideo]:
     return [SyntheticVideo(args.seed + i, args.frames, side) for i in range(args.clips)]
 
 
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Before hours of work: what is to be written at the end can be."""
+    if args.card and not args.card.is_file():
+        raise BadInput(f"--card: expected a Markdown file, found none at {args.card}")
+    if args.plot and not importlib.util.find_spec("matplotlib"):
+        raise BadInput("--plot: expected matplotlib, found none; pip install matplotlib, or leave --plot out")
+
+
 def _world_digest() -> str:
     return hashlib.sha256(World(HELD_OUT_SEED, (64, 64)).frame(0).rgb.tobytes()).hexdigest()[:16]
 
@@ -166,19 +190,23 @@ def _default_folder(settings: Settings) -> Path:
 
 
 def run(args: argparse.Namespace) -> dict:
-    """Everything `main` does but print; returns the summary. Raises Sam2Error."""
+    """Everything `main` does but print; returns the summary. Raises Sam2Error, and OSError for files."""
     config = find_config(args.model)
     side = args.size or config.image_size
+    device = choose_device(args.device)
+    precision = choose_precision(args.precision, device)
+    _check_outputs(args)
     videos = _videos(args, side)
     checkpoint = args.checkpoint or find_weights(config)
     if not checkpoint.is_file():
         raise BadInput(f"--checkpoint: expected a weights file, found none at {checkpoint}")
     split = args.split if args.dataset != "synthetic" else ""
     what = (args.dataset, split, config.name, sha256(checkpoint), args.prompt, args.memory == "on")
-    settings = Settings(*what, args.precision, side, _world_digest() if args.dataset == "synthetic" else "")
+    settings = Settings(*what, precision.name, side, _world_digest() if args.dataset == "synthetic" else "")
     maker = TrackerMaker(args.model, checkpoint, args.device, args.precision, settings.memory)
     results = Results(args.out or _default_folder(settings), settings)
-    scored = evaluate_all(videos, args.prompt, maker, results, args.workers)
+    workers = args.workers or (os.cpu_count() if device.type == "cpu" else 1)
+    scored = evaluate_all(videos, args.prompt, maker, results, workers)
     summary = {**summarise(scored), "settings": asdict(settings)}
     if args.dataset == "synthetic":
         summary["settings"] |= {"seed": args.seed, "clips": args.clips, "frames": args.frames}
@@ -202,7 +230,7 @@ def _card_text(summary: dict) -> str:
 def main(arguments: list[str] | None = None) -> int:
     try:
         summary = run(parse(arguments))
-    except Sam2Error as error:
+    except (Sam2Error, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     print(table(summary))

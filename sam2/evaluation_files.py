@@ -16,7 +16,7 @@ _SETTINGS = "settings.json"
 
 @dataclass(frozen=True)
 class Settings:
-    """What the result of a video depends on, besides the video."""
+    """What the result of a video depends on, besides the video and this program's version."""
 
     dataset: str
     split: str
@@ -24,7 +24,7 @@ class Settings:
     weights_sha256: str
     prompt: str
     memory: bool
-    precision: str
+    precision: str  # that was used: "fp32", "bf16" or "fp16"
     side: int  # of synthetic frames, pixels
     world: str = ""  # digest of a synthetic frame: another program may draw other worlds
 
@@ -34,7 +34,7 @@ class Results:
 
     def __init__(self, folder: Path, settings: Settings):
         """Raises BadInput if the folder holds results of other settings."""
-        self._folder = folder
+        self.folder = folder
         path, wanted = folder / _SETTINGS, asdict(settings)
         if not path.is_file():
             write_json(path, wanted)
@@ -58,7 +58,7 @@ class Results:
         write_json(self._path(result.name), asdict(result))
 
     def _path(self, name: str) -> Path:
-        return self._folder / "videos" / f"{name}.json"
+        return self.folder / "videos" / f"{name}.json"
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -116,12 +116,15 @@ class VideoResult:
 
 
 def prompt_for(object_id: int, mask: np.ndarray, kind: str) -> Prompt:
-    """What a person shown `mask` (H, W) would give: its most inner pixel, its tight box, or itself."""
+    """What a person shown `mask` (H, W) would give: its most inner pixel, its tight box, or itself.
+
+    A box is at least a pixel wide and high, from centre to centre: of a single row or column it takes in the next.
+    """
     if kind == "mask":
         return Prompt(str(object_id), mask=mask)
     if kind == "box":
         x, y, width, height = bounding_box(mask)
-        return Prompt(str(object_id), box_xyxy=[x, y, x + width - 1, y + height - 1])
+        return Prompt(str(object_id), box_xyxy=[x, y, x + max(width - 1, 1), y + max(height - 1, 1)])
     if kind == "click":
         inside = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
         y, x = np.unravel_index(np.argmax(inside), mask.shape)

@@ -19,6 +19,11 @@ class Precision:
     dtype: torch.dtype
     reason: str  # one clause for logs: "asked for", "CPU", ...
 
+    @property
+    def name(self) -> str:
+        """As `choose_precision` takes it."""
+        return next(name for name, dtype in _DTYPES.items() if dtype is self.dtype)
+
     def context(self, device: torch.device) -> AbstractContextManager:
         """What to enter around every use of the network, in the thread that uses it."""
         return torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32)

@@ -130,6 +130,9 @@ def test_click_is_the_most_inner_pixel():
     whole = prompt_for(1, np.ones((9, 9), bool), "click")
     assert whole.points_xy == [(4.0, 4.0)], "the border of the image is an edge"
     np.testing.assert_array_equal(prompt_for(1, ring, "mask").mask, ring)
+    column = np.zeros((9, 9), bool)
+    column[2:5, 8] = True
+    assert prompt_for(1, column, "box").box_xyxy == [8, 2, 9, 4], "a box has a width"
     with pytest.raises(BadInput, match="click, box, mask"):
         prompt_for(1, ring, "scribble")
 

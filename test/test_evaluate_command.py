@@ -1,6 +1,8 @@
 """The evaluation's files, processes and command line."""
 
 import json
+import os
+import signal
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +12,7 @@ from safetensors.torch import save_file
 
 from sam2 import evaluate
 from sam2.config import CONFIGS
-from sam2.errors import BadInput
+from sam2.errors import BadCheckpoint, BadInput, Sam2Error
 from sam2.evaluation_files import Results, Settings
 from sam2.evaluation_report import table
 from sam2.evaluation_video import SyntheticVideo, evaluate_video
@@ -119,9 +121,36 @@ def test_command_writes_figures_and_plot(tmp_path, nano_weights, capsys):
         (["--dataset", "davis"], "davischallenge.org"),
         (["--model", "enormous"], "expected one of"),
         (["--checkpoint", "missing.pt"], "missing.pt"),
+        (["--device", "cuda:99"], "CUDA devices"),
+        (["--card", "missing.md"], "missing.md"),
     ],
 )
 def test_command_says_what_is_wrong(arguments, message, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert evaluate.main(arguments) == 1
     assert message in capsys.readouterr().err
+    assert not any(tmp_path.iterdir()), "before any work"
+
+
+def refuse():
+    raise BadCheckpoint("weights of tiny; choose the matching model")
+
+
+def test_a_worker_that_cannot_begin_says_why_with_its_first_video(monkeypatch):
+    monkeypatch.setattr(evaluate.torch, "set_num_threads", lambda count: None)
+    monkeypatch.setattr(evaluate, "_tracker", None)
+    evaluate._start_worker(refuse)
+    with pytest.raises(BadCheckpoint, match="choose the matching model"):
+        evaluate._work(TwoSquares(), "click")
+
+
+def kill_oneself():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("factory", "message"), [(refuse, "matching model"), (kill_oneself, "fewer --workers")])
+def test_a_failing_process_ends_the_run_with_a_sentence(factory, message, tmp_path):
+    videos = [TwoSquares(f"video_{i}") for i in range(2)]
+    with pytest.raises(Sam2Error, match=message):
+        evaluate.evaluate_all(videos, "click", factory, Results(tmp_path, settings()), workers=2)
