@@ -1,12 +1,14 @@
 """Small runs for tests of training: two moving squares, a tiny recipe, a nano network of a few pixels."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from sam2.config import find_config
 from sam2.training.config import Phase, TrainConfig
+from sam2.training.train import Trainer
 from sam2.training.windows import WindowedSAM2
 
 SIDE = 32
@@ -65,3 +67,11 @@ def masks_of(*boxes: tuple[int, int, int, int]) -> torch.Tensor:
     for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True):
         mask[y0:y1, x0:x1] = True
     return masks
+
+
+def run(tmp_path: Path, config: TrainConfig, name: str = "run") -> Trainer:
+    """A run to its end on the two squares, in a folder of `tmp_path`."""
+    trainer = Trainer(config, TwoSquares(), tmp_path / name, CPU)
+    trainer.resume()
+    trainer.run()
+    return trainer

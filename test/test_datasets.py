@@ -5,7 +5,7 @@ import json
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from small_video_folder import SIZE_HW, write_davis, write_frame, write_palette, write_video
 
 from sam2.errors import BadInput
 from sam2.masks import coco_encode
@@ -13,37 +13,10 @@ from sam2.training.data import DatasetClips
 from sam2.training.datasets import LAYOUTS, open_dataset
 from sam2.training.synthetic import HELD_OUT_SEED
 
-SIZE_HW = (24, 32)
-
-
-def write_frame(path, level: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), np.full((*SIZE_HW, 3), (0, 0, level), np.uint8))  # BGR: red
-
-
-def write_palette(path, boxes: dict[int, tuple[int, int, int, int]]) -> None:
-    """boxes: object id -> x0 y0 x1 y1; the palette's colours are not its indices."""
-    labels = np.zeros(SIZE_HW, np.uint8)
-    for object_id, (x0, y0, x1, y1) in boxes.items():
-        labels[y0:y1, x0:x1] = object_id
-    image = Image.frombytes("P", SIZE_HW[::-1], labels.tobytes())
-    image.putpalette([(17 * i) % 256 for i in range(768)])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
-
-
-def write_video(frames, masks, name: str, num_frames: int = 3, start: int = 0, every: int = 1) -> None:
-    for index in range(start, start + num_frames * every, every):
-        write_frame(frames / name / f"{index:05d}.jpg", level=200 - index)
-        write_palette(masks / name / f"{index:05d}.png", {1: (2, 3, 8, 9), 7: (20, 10, 30, 20), 255: (0, 0, 2, 2)})
-
 
 @pytest.fixture
 def davis(tmp_path):
-    for name in ("bear", "cat", "dog"):
-        write_video(tmp_path / "JPEGImages/480p", tmp_path / "Annotations/480p", name)
-    (tmp_path / "ImageSets/2017").mkdir(parents=True)
-    (tmp_path / "ImageSets/2017/train.txt").write_text("dog\nbear\n")
+    write_davis(tmp_path)
     return tmp_path
 
 
@@ -131,11 +104,23 @@ def test_an_unknown_dataset_names_the_known():
 
 def test_clips_from_videos_are_squashed_squares_with_labels(davis):
     videos = tuple(open_dataset("davis", davis, "train"))
-    clip = DatasetClips((videos,), (1.0,), num_frames=5, size=16)(3)
-    assert clip.shape == (5, 16, 16, 4) and clip.dtype == np.uint8
-    assert set(np.unique(clip[..., 3])) == {0, 1, 7}
-    column = np.argwhere(clip[0, ..., 3] == 7)[:, 1]
+    clip = DatasetClips((videos,), (1.0,), num_frames=6, size=16)(3)
+    assert clip.shape == (6, 16, 16, 4) and clip.dtype == np.uint8
+    assert set(np.unique(clip[..., 3])) == {0, 1, 2}, "objects 1 and 7"
+    shown = [int(np.abs(clip[:3, ..., 0].mean((1, 2)) - frame[..., 0].mean()).argmin()) for frame in clip]
+    assert shown == [0, 1, 2, 1, 0, 1], "there and back"
+    column = np.argwhere(clip[0, ..., 3] == 2)[:, 1]
     assert column.min() == 10 and column.max() == 14, "20..29 of 32 pixels become 10..14 of 16"
+
+
+def test_objects_keep_apart_whatever_their_ids(davis):
+    """SA-V counts from 0, and there can be more than 16; of a clip the first 16 have labels of their own."""
+    (video, _) = open_dataset("davis", davis, "train")
+    for index in range(3):
+        boxes = {16 * number + 1: (2 * number, 0, 2 * number + 2, 24) for number in range(15)}
+        write_palette(davis / f"Annotations/480p/bear/{index:05d}.png", boxes)
+    clip = DatasetClips(((video,),), (1.0,), num_frames=3, size=32)(0)
+    assert set(np.unique(clip[0, ..., 3])) == set(range(16)), "the background and 15 objects"
 
 
 def test_a_mixture_draws_by_weight(davis):

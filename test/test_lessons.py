@@ -24,6 +24,7 @@ from sam2.training.clips import (
 from sam2.training.config import Phase
 from sam2.training.data import draw_frames, labels_seen, something_returns
 from sam2.training.lessons import Lessons
+from sam2.training.losses import segmentation_loss
 from sam2.types import Frame, Prompt
 
 
@@ -116,6 +117,30 @@ def test_jitter_changes_colours_per_clip():
 
 
 # choosing
+
+
+def test_only_what_the_first_prompt_showed_is_a_lesson_in_absence(monkeypatch):
+    """Also in later frames of a stream, whether or not they begin with it."""
+    told = []
+
+    def listen(*args, may_be_absent, **kwargs):
+        told.append(may_be_absent.tolist())
+        return segmentation_loss(*args, may_be_absent=may_be_absent, **kwargs)
+
+    monkeypatch.setattr("sam2.training.lessons.segmentation_loss", listen)
+    lessons = Lessons(small_model(), min_area=10, loss_stride=4).train()
+    phase = Phase("streams", 1.0, batch=2, objects=1, frames=2, kinds=(0.0, 1.0, 0.0), strength=0.0)
+    clips = squares(2)
+    clips[..., 3] *= clips[..., 3] == 1  # the square that is hidden in the third frame
+    clips[1, 0, ..., 3] = 0  # nothing to prompt in this clip's first frame
+    for _ in range(4):  # streams that take turns
+        lessons(clips, phase, np.random.default_rng(0))
+    lessons(None, phase, np.random.default_rng(0))
+    assert told[-3:] == [[True, False]] * 3, "the last frame of the first four steps, and both of the fifth"
+    assert [False, False] in told, "prompted and corrected frames"
+    told.clear()
+    losses = lessons(clips[1:], replace(phase, kind="clips"), np.random.default_rng(0))
+    assert told == [[False]] * len(told) and losses["presence"] == 0
 
 
 def test_stills_teach_beside_clips():

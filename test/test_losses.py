@@ -76,10 +76,19 @@ def test_a_prompt_for_nothing_is_no_lesson():
     masks, iou, score = answer(num_objects=2)
     target = torch.zeros(2, 4, 4, dtype=torch.bool)
     target[0, :2] = True
-    loss = segmentation_loss(masks, iou, score, target, LossWeights(), side=4, may_be_absent=False)
+    nobody = torch.zeros(2, dtype=torch.bool)
+    loss = segmentation_loss(masks, iou, score, target, LossWeights(), side=4, may_be_absent=nobody)
     loss.total.backward()
     assert score.grad[0] < 0 == score.grad[1]
     assert loss.presence.item() == pytest.approx(math.log(2)), "the mean over those that are there"
+
+
+def test_only_those_that_may_be_absent_teach_absence():
+    masks, iou, score = answer(num_objects=2)
+    target = torch.zeros(2, 4, 4, dtype=torch.bool)
+    may = torch.tensor([False, True])
+    segmentation_loss(masks, iou, score, target, LossWeights(), side=4, may_be_absent=may).total.backward()
+    assert score.grad[0] == 0 < score.grad[1]
 
 
 def test_iou_loss_is_the_mean_distance_to_what_was_achieved():

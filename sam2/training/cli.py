@@ -1,6 +1,10 @@
-"""The command line of training: which recipe, which data, where to, for how long."""
+"""The command line of training: which recipe, which data, where to, for how long.
+
+What is wrong with it is said in one sentence, and before the work where that is possible.
+"""
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,14 +13,21 @@ import torch.distributed as dist
 
 from sam2.checkpoint import read_weights
 from sam2.config import find_config
+from sam2.device import choose_device
+from sam2.errors import BadInput, Sam2Error
 from sam2.training.config import CONFIGS, TrainConfig, find_train_config, scaled
 from sam2.training.data import DatasetClips, Maker, SyntheticClips
 from sam2.training.datasets import LAYOUTS, open_dataset
+from sam2.training.state import WEIGHT_SUFFIXES
 from sam2.training.train import Trainer, join_team
 
+WEIGHTS = "weights.pt"  # in --out
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m sam2.training.train", description=__doc__)
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m sam2.training.train", description="train or fine-tune SAM 2; run again to go on"
+    )
     parser.add_argument("--config", default="smoke", choices=CONFIGS, help="the recipe")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an existing run goes on")
     parser.add_argument("--model", help="another size than the recipe's: nano, tiny, small, base_plus, large")
@@ -30,10 +41,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", type=int, help="side of the images, pixels (a multiple of 32)")
     parser.add_argument("--batch-scale", type=float, default=1.0, help="all batches times this")
     parser.add_argument("--workers", type=int, help="processes that make clips")
-    parser.add_argument("--pool", type=int, help="clips kept on the device")
+    parser.add_argument("--pool", type=int, help="clips kept on the device, each frames x size x size x 4 bytes")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--export", type=Path, help="write the averaged weights here at the end, .pt or .safetensors")
-    return parser.parse_args()
+    parser.add_argument(
+        "--export", type=Path, help=f"the averaged weights, .pt or .safetensors; by default {WEIGHTS} in --out"
+    )
+    return parser.parse_args(arguments)
 
 
 def _config(args: argparse.Namespace) -> TrainConfig:
@@ -49,37 +62,57 @@ def _config(args: argparse.Namespace) -> TrainConfig:
         config = replace(config, budget_minutes=args.budget_minutes, steps=0)
     if args.steps:
         config = replace(config, steps=args.steps)
-    return replace(config, model=args.model or config.model)
+    config = replace(config, model=args.model or config.model)
+    size, widest = config.size or find_config(config.model).image_size, max(p.window for p in config.phases)
+    if size % 32 or size < max(32, widest):
+        raise BadInput(f"--size: expected a multiple of 32 from {max(32, widest)} on for {args.config}, got {size}")
+    return config
 
 
 def _maker(args: argparse.Namespace, config: TrainConfig) -> Maker:
     size = config.size or find_config(config.model).image_size
     if not args.dataset:
+        if args.root or args.weight:
+            raise BadInput("--root, --weight: expected a --dataset for each, got none; name it")
         return SyntheticClips(config.clip_frames, size, config.gentle)
     roots = args.root or []
     if len(roots) != len(args.dataset):
-        raise SystemExit(f"{len(args.dataset)} --dataset but {len(roots)} --root: name one folder for each")
+        raise BadInput(f"--root: expected one folder for each of {len(args.dataset)} --dataset, got {len(roots)}")
     weights = args.weight or [1.0] * len(roots)
     if len(weights) != len(roots):
-        raise SystemExit(f"{len(roots)} --dataset but {len(weights)} --weight: name one share for each, or none")
+        raise BadInput(f"--weight: expected none or one for each of {len(roots)} --dataset, got {len(weights)}")
     videos = tuple(tuple(open_dataset(n, r, "train")) for n, r in zip(args.dataset, roots, strict=True))
     return DatasetClips(videos, tuple(weights), config.clip_frames, size)
 
 
-def main() -> None:
-    args = parse()
+def main(arguments: list[str] | None = None) -> int:
+    try:
+        run(parse(arguments))
+    except (Sam2Error, OSError, FloatingPointError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(args: argparse.Namespace) -> None:
+    """Everything `main` does but turn errors into sentences."""
     config = _config(args)
+    path = args.export or args.out / WEIGHTS
+    if path.suffix not in WEIGHT_SUFFIXES:
+        raise BadInput(f"--export: expected a name ending in {' or '.join(WEIGHT_SUFFIXES)}, got {path}")
+    choose_device(args.device)
+    maker = _maker(args, config)
     team, device = join_team(args.device)
-    trainer = Trainer(config, _maker(args, config), args.out, device, team)
+    trainer = Trainer(config, maker, args.out, device, team)
     if trainer.resume():
         if team.leads:
             print(f"going on from step {trainer.progress.step} ({100 * trainer.share:.0f} % done)", flush=True)
     elif args.checkpoint:
         trainer.start_from(read_weights(args.checkpoint))
     trainer.run(60 * args.minutes)
-    if team.leads and args.export:
-        trainer.export(args.export)
-        print(f"weights: {args.export}")
+    if team.leads:
+        trainer.export(path)
+        print(f"weights: {path}")
     if team.size > 1:
         dist.destroy_process_group()
     if device.type == "cuda":

@@ -72,6 +72,12 @@ class TrainConfig:
     min_area: int = 16  # pixels an object needs to be prompted
     seed: int = 0
 
+    @property
+    def recipe(self) -> str:
+        """What a run cannot change while it lasts, unlike its length, batches and data."""
+        phases = ", ".join(f"{phase.kind} until {phase.until:g}" for phase in self.phases)
+        return f"{self.model} at {self.size or 'its own'} pixels, seed {self.seed}: {phases}"
+
 
 _STILLS = Phase("stills", 1.0, batch=96, objects=16, kinds=(0.0, 0.5, 0.5), losses=EARLY)
 _CLIPS = Phase("clips", 1.0, batch=64, objects=4, frames=8, max_stride=4, encoder=0.4, losses=LATE)

@@ -6,6 +6,7 @@ several times, each time with another window, stride, direction, augmentation an
 """
 
 import ctypes
+import math
 import multiprocessing
 import queue
 import signal
@@ -20,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sam2.device import device_errors
+from sam2.errors import OutOfMemory
 from sam2.training.clips import MAX_LABEL
 from sam2.training.datasets import Video
 from sam2.training.scene import GENTLE
@@ -53,7 +56,8 @@ class SyntheticClips:
 class DatasetClips:
     """Clips from annotated videos: a dataset by its weight, then any of its videos, then any window of its masks.
 
-    Held-out seeds draw from every tenth video, the others from the rest (a dataset of one video has no held-out part).
+    Held-out seeds draw from every tenth video, the others from the rest. Fewer than ten have no held-out part: then
+    validation shows what was learnt from.
     """
 
     videos: tuple[tuple[Video, ...], ...]  # per dataset
@@ -74,17 +78,22 @@ class DatasetClips:
         annotated = sorted(video.masks)
         start = int(rng.integers(max(1, len(annotated) - self.num_frames + 1)))
         indices = annotated[start : start + self.num_frames]
-        indices += indices[::-1] * (self.num_frames // len(indices))  # a short video is played back and forth
-        indices = indices[: self.num_frames]
-        frames = video.frames_at(sorted(set(indices)))
-        tiles = {i: self._tile(frame, video.masks[i]) for i, frame in zip(sorted(set(indices)), frames, strict=True)}
+        there_and_back = indices + indices[-2:0:-1]  # how a short video is played
+        indices = [there_and_back[i % len(there_and_back)] for i in range(self.num_frames)]
+        shown = {i: video.masks[i] for i in sorted(set(indices))}
+        ids = sorted({object_id for masks in shown.values() for object_id in masks})
+        labels = {object_id: number % MAX_LABEL + 1 for number, object_id in enumerate(ids)}  # of this clip
+        tiles = {
+            i: self._tile(frame, {labels[object_id]: mask for object_id, mask in shown[i].items()})
+            for i, frame in zip(shown, video.frames_at(list(shown)), strict=True)
+        }
         return np.stack([tiles[i] for i in indices])
 
     def _tile(self, rgb: np.ndarray, masks: dict[int, np.ndarray]) -> np.ndarray:
-        """(S, S, 4): the frame with a label map; object ids 1..15 keep their number, larger ones wrap around."""
+        """(S, S, 4): the frame with a label map; masks by label."""
         labels = np.zeros(rgb.shape[:2], np.uint8)
-        for object_id, mask in masks.items():
-            labels[mask] = object_id % MAX_LABEL + (object_id % MAX_LABEL == 0) * MAX_LABEL
+        for label, mask in masks.items():
+            labels[mask] = label
         side = (self.size, self.size)
         rgb = cv2.resize(rgb, side, interpolation=cv2.INTER_AREA)
         labels = cv2.resize(labels, side, interpolation=cv2.INTER_NEAREST)
@@ -180,6 +189,17 @@ def _work(maker: Maker, first_seed: int, step: int, ring: ctypes.Array, free, re
         seed += step
 
 
+def _make_pool(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    try:
+        with device_errors(device):
+            return torch.zeros(shape, dtype=torch.uint8, device=device)
+    except OutOfMemory as error:
+        need = math.prod(shape) / 2**30
+        raise OutOfMemory(
+            f"{device}: expected {need:.1f} GiB for a pool of {shape[0]} clips, got less; lower --pool"
+        ) from error
+
+
 class PooledSource:
     """Worker processes keep replacing the oldest of `capacity` clips that live on the device.
 
@@ -205,7 +225,7 @@ class PooledSource:
         for worker in self._workers:
             worker.start()
         self._device = device
-        self._pool = torch.zeros((capacity, *maker.shape), dtype=torch.uint8, device=device)
+        self._pool = _make_pool((capacity, *maker.shape), device)
         self._seen = np.zeros((capacity, maker.shape[0], MAX_LABEL), bool)
         self._moved: queue.Queue = queue.Queue(maxsize=slots)
         self._stop = threading.Event()

@@ -48,6 +48,12 @@ def fast_attention(device: str) -> AbstractContextManager:
     return sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()
 
 
+def _shown(targets: Tensor) -> Tensor:
+    """(N, T, S, S) bool -> (N,) bool: which objects the first frame shows; others, of which a clip may have none, are
+    no lesson in absence."""
+    return targets[:, 0].flatten(1).any(1)
+
+
 class Lessons(nn.Module):
     """The model and what only training needs. One forward for all kinds, so DistributedDataParallel can wrap it."""
 
@@ -126,7 +132,7 @@ class Lessons(nn.Module):
             features = encode_clip(self.model, images, stream.objects)
         answers, _ = track_clip(self.model, features, targets, stream.plan, stream.bank, stream.time)
         stream.advance(images.shape[1])
-        return self._score(answers, targets, phase)[0]
+        return self._score(answers, targets, phase, _shown(stream.targets))[0]
 
     def _add_alike(self, losses: Losses, phase: Phase, asked: Asked, shown: Asked) -> Losses:
         """Adds the pretext: clicks in one frame of each clip answered in the same frame or another."""
@@ -138,14 +144,19 @@ class Lessons(nn.Module):
             loss, iou = pretext_loss(logits.float(), shown[1])
         return losses | {"loss": losses["loss"] + phase.alike * loss, "alike_iou": iou}
 
-    def _score(self, answers: list[Answer], targets: Tensor, phase: Phase) -> tuple[Losses, Tensor]:
-        """Mean losses of all answers, with the IoU of the unprompted ones; and the IoU of the first answer."""
-        device = targets.device.type
+    def _score(
+        self, answers: list[Answer], targets: Tensor, phase: Phase, begun: Tensor | None = None
+    ) -> tuple[Losses, Tensor]:
+        """Mean losses of all answers, with the IoU of the unprompted ones; and the IoU of the first answer.
+
+        begun: (N,) bool, the objects that the first prompt showed; None: those of the first frame of `targets`.
+        """
+        device, begun = targets.device.type, _shown(targets) if begun is None else begun
         with torch.autocast(device, enabled=False):
             scored = [
                 segmentation_loss(
                     a.decoded.masks, a.decoded.iou, a.decoded.object_score, targets[:, a.index], phase.losses,
-                    targets.shape[-1] // self.loss_stride, may_be_absent=not a.prompted,
+                    targets.shape[-1] // self.loss_stride, may_be_absent=begun & (not a.prompted),
                 )
                 for a in answers
             ]  # fmt: skip

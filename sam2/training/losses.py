@@ -81,14 +81,14 @@ def segmentation_loss(
     target: Tensor,
     weights: LossWeights,
     side: int,
-    may_be_absent: bool = True,
+    may_be_absent: Tensor | None = None,
 ) -> MaskLoss:
     """Scores one decoding of N objects.
 
     masks (N, 4, h, w) logits, 0 the single hypothesis and 1..3 the multiple ones; iou (N, 4) in 0..1;
     object_score (N, 1) logit; target (N, S, S) bool, all False where the object is absent; side: the masks are compared
-    at (side, side), h <= side <= S. An absent object teaches presence only,
-    and nothing unless `may_be_absent`: a prompt for nothing is no lesson.
+    at (side, side), h <= side <= S. An absent object teaches presence only, and nothing unless
+    `may_be_absent` (N,) bool (None: all may): a prompt for nothing is no lesson.
     """
     masks, iou, object_score = masks.float(), iou.float(), object_score.float()
     present = target.flatten(1).any(1).float()  # (N,)
@@ -109,7 +109,7 @@ def segmentation_loss(
     focal = (focal_loss(taught, fine, weights.focal_alpha) * per_object).sum()
     dice = (dice_loss(taught, fine) * per_object).sum()
     iou_error = ((iou - achieved).abs().mean(1) * present).sum() / count
-    judged = torch.ones_like(present) if may_be_absent else present
+    judged = torch.ones_like(present) if may_be_absent is None else present.maximum(may_be_absent.float())
     presence = F.binary_cross_entropy_with_logits(object_score[:, 0], present, judged, reduction="sum")
     presence = presence / judged.sum().clamp(min=1)
     total = weights.focal * focal + weights.dice * dice + weights.iou * iou_error + weights.presence * presence

@@ -12,6 +12,7 @@ import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ from sam2.errors import BadCheckpoint
 
 STATE = "state.pt"
 PART_BYTES = 15 * 2**20
+WEIGHT_SUFFIXES = (".pt", ".safetensors")
+_PARTS = "state.[0-9][0-9][0-9]"
 
 
 @dataclass
@@ -49,24 +52,34 @@ def _to_bytes(value: object) -> bytes:
     return buffer.getvalue()
 
 
-def save_state(folder: Path, modules: dict[str, object], progress: Progress) -> None:
-    """modules: anything with `state_dict`, by name. One file, `state.pt`."""
+def save_state(folder: Path, modules: dict[str, object], progress: Progress, recipe: str) -> None:
+    """modules: anything with `state_dict`, by name; recipe: what a run must share to go on. One file, `state.pt`."""
     state = {name: module.state_dict() for name, module in modules.items()}
-    write_atomically(folder / STATE, _to_bytes(state | {"progress": asdict(progress)}))
+    write_atomically(folder / STATE, _to_bytes(state | {"progress": asdict(progress), "recipe": recipe}))
 
 
-def load_state(folder: Path, modules: dict[str, object], device: torch.device) -> Progress | None:
-    """Restores the modules in place; None if the folder holds no state. Raises BadCheckpoint for another run's."""
+def load_state(folder: Path, modules: dict[str, object], device: torch.device, recipe: str) -> Progress | None:
+    """Restores the modules in place; None if the folder holds no state.
+
+    Raises BadCheckpoint for a damaged file or another run's.
+    """
     path = folder / STATE
     if not path.exists():
         return None
-    state = torch.load(path, map_location=device, weights_only=True)
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        found = state["recipe"]
+    except (KeyError, EOFError, OSError, RuntimeError, TypeError, ValueError, UnpicklingError) as error:
+        raise BadCheckpoint(f"{path}: expected the state of a run, got a damaged file ({error}); delete it") from error
+    another = f"{path}: state of another run ({{}}); choose another --out or delete it"
+    if found != recipe:
+        raise BadCheckpoint(another.format(f"{found}, not {recipe}"))
     try:
         for name, module in modules.items():
             module.load_state_dict(state[name])
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise BadCheckpoint(f"{path}: state of another run ({error}); choose another --out or delete it") from error
-    return Progress(**state["progress"])
+        return Progress(**state["progress"])
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise BadCheckpoint(another.format(error)) from error
 
 
 def averaged_weights(model: nn.Module, average: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -81,6 +94,7 @@ def averaged_weights(model: nn.Module, average: dict[str, Tensor]) -> dict[str, 
 
 def export(weights: dict[str, Tensor], path: Path) -> None:
     """Official layout: `.pt` as {"model": float32}, `.safetensors` as float16."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".safetensors":
         from safetensors.torch import save
 
@@ -88,7 +102,7 @@ def export(weights: dict[str, Tensor], path: Path) -> None:
     elif path.suffix == ".pt":
         write_atomically(path, _to_bytes({"model": weights}))
     else:
-        raise BadCheckpoint(f"{path}: expected a name ending in .pt or .safetensors")
+        raise BadCheckpoint(f"{path}: expected a name ending in {' or '.join(WEIGHT_SUFFIXES)}")
 
 
 def _convert(value: object, dtype: torch.dtype) -> object:
@@ -98,26 +112,35 @@ def _convert(value: object, dtype: torch.dtype) -> object:
     return value.to(dtype) if is_large else value
 
 
+def _convert_optimizer(state: dict[str, dict], dtype: torch.dtype) -> dict[str, dict]:
+    """The moments of an optimiser, or of each of the parts of one."""
+    if "state" in state:
+        return state | {"state": _convert(state["state"], dtype)}
+    return {name: _convert_optimizer(part, dtype) for name, part in state.items()}
+
+
 def pack(run: Path, parts: Path) -> None:
-    """Writes `state.000`, `state.001`, ... of at most 15 MiB into `parts`."""
+    """Writes `state.000`, `state.001`, ... of at most 15 MiB into `parts`, instead of those that are there."""
     state = torch.load(run / STATE, map_location="cpu", weights_only=True)
     state["average"] = _convert(state["average"], torch.float16)
-    state["optimizer"]["state"] = _convert(state["optimizer"]["state"], torch.bfloat16)
+    state["optimizer"] = _convert_optimizer(state["optimizer"], torch.bfloat16)
     content = _to_bytes(state)
     parts.mkdir(parents=True, exist_ok=True)
+    for old in parts.glob(_PARTS):
+        old.unlink()
     for index, start in enumerate(range(0, len(content), PART_BYTES)):
         write_atomically(parts / f"state.{index:03d}", content[start : start + PART_BYTES])
 
 
 def unpack(parts: Path, run: Path) -> None:
     """The inverse of `pack`, in float32. Raises BadCheckpoint if there are no parts."""
-    files = sorted(parts.glob("state.[0-9][0-9][0-9]"))
+    files = sorted(parts.glob(_PARTS))
     if not files:
         raise BadCheckpoint(f"{parts}: expected files state.000, state.001, ... written by `pack`")
     content = b"".join(file.read_bytes() for file in files)
     state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     state["average"] = _convert(state["average"], torch.float32)
-    state["optimizer"]["state"] = _convert(state["optimizer"]["state"], torch.float32)
+    state["optimizer"] = _convert_optimizer(state["optimizer"], torch.float32)
     run.mkdir(parents=True, exist_ok=True)
     write_atomically(run / STATE, _to_bytes(state))
 

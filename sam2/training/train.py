@@ -7,11 +7,13 @@
     torchrun --nproc-per-node 8 -m sam2.training.train --config finetune ...
 
 The folder --out keeps `state.pt` (everything needed to go on), `log.csv`, `validation.csv`, `curves.png`,
-`contact_sheet.png` and the averaged weights. Source of the recipe: SAM 2 paper (arXiv 2408.00714), appendix C.2.
+`contact_sheet.png` and, when the command ends, the averaged weights as `weights.pt`. Source of the recipe: SAM 2 paper
+(arXiv 2408.00714), appendix C.2.
 """
 
 import math
 import os
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from sam2.checkpoint import fill
 from sam2.config import find_config
 from sam2.training import report, state
 from sam2.training.config import Phase, TrainConfig
@@ -37,7 +40,7 @@ from sam2.training.windows import WindowedSAM2
 LOG_EVERY = 10  # steps; the only moments the loop waits for the device
 SAVE_EVERY_S = 45
 VALIDATE_EVERY_S = 60  # or a twentieth of the time, whichever is less
-MAX_RETRIES = 5
+MAX_FAILURES, FAILURES_WITHIN = 5, 1000  # losses that are no number, in so many steps
 CHECKED_CLIPS, CHECKED_FRAMES = 8, 16
 
 
@@ -83,20 +86,21 @@ class Trainer:
         self.maker = maker
         self.steps_per_s = 0.0
         self.batch_scale = 1.0  # halved where a batch does not fit
+        self.failures: list[int] = []  # steps at which the loss was no number, the recent ones
 
     @property
     def _modules(self) -> dict[str, object]:
         return {"model": self.lessons, "optimizer": self.optimizer, "average": self.average}
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
-        """Begins with given weights (strictly all of them) instead of random ones."""
-        self.model.load_state_dict(weights, strict=True)
+        """Begins with given weights instead of random ones. Raises BadCheckpoint unless it is strictly all of them."""
+        fill(self.model, weights, source="to begin with")
         self.average = Average(self.lessons, self.config.ema)
 
     def resume(self) -> bool:
         """Goes on where the folder's state ends; False if it has none."""
         self.lessons.streams.clear()
-        found = state.load_state(self.out, self._modules, self.device)
+        found = state.load_state(self.out, self._modules, self.device, self.config.recipe)
         self.progress = found or self.progress
         return found is not None
 
@@ -108,7 +112,11 @@ class Trainer:
         return self.progress.elapsed_s / (60 * self.config.budget_minutes)
 
     def run(self, seconds: float = math.inf) -> None:
-        """Trains until the run is done or `seconds` have passed; leaves state, weights and pictures behind."""
+        """Trains until the run is done or `seconds` have passed; leaves state and pictures behind.
+
+        Raises FloatingPointError if the loss stays no number.
+        """
+        self.save()  # so that there is something to go back to
         source = self._open_source()
         earlier_clips = self.progress.clips_made
         last_save = begin = time.monotonic()
@@ -223,14 +231,18 @@ class Trainer:
         return True
 
     def _throw_back(self, values: dict[str, float]) -> None:
-        retries = self.progress.retries + 1
-        if retries > MAX_RETRIES or not self.resume():
-            raise FloatingPointError(f"step {self.progress.step}: {values}; the loss is no number. Lower the rate")
+        retries, step = self.progress.retries + 1, self.progress.step
+        self.failures = [*(failed for failed in self.failures if failed > step - FAILURES_WITHIN), step]
+        if len(self.failures) > MAX_FAILURES or not self.resume():
+            raise FloatingPointError(
+                f"step {step}: expected a loss that is a number, got {values}, {len(self.failures)} times in "
+                f"{FAILURES_WITHIN} steps; lower the phase's `rate` in sam2/training/config.py"
+            )
         self.progress.retries = retries  # other clips and prompts this time
         tqdm.write(f"the loss is no number; back to step {self.progress.step}")
 
     def check(self) -> str:
-        """Validates the averaged weights; writes weights and pictures; returns one line of text."""
+        """Validates the averaged weights; writes figures and pictures; returns one line of text."""
         self.average.swap(self.lessons)
         self.model.view.move(self.model.config.image_size)
         result = validate(self.model, self.held_out, objects=3, min_area=self.config.min_area)
@@ -248,7 +260,7 @@ class Trainer:
 
     def save(self) -> None:
         if self.team.leads:
-            state.save_state(self.out, self._modules, self.progress)
+            state.save_state(self.out, self._modules, self.progress, self.config.recipe)
 
     def export(self, path: Path) -> None:
         """The averaged weights in the official layout, `.pt` or `.safetensors`."""
@@ -275,4 +287,4 @@ def join_team(device: str) -> tuple[Team, torch.device]:
 if __name__ == "__main__":
     from sam2.training.cli import main
 
-    main()
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""What a run keeps: its state, whole or not at all and of one recipe, packed or not, and the weights it leaves."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from small_training import CPU, TINY_RUN, TwoSquares, run, small_model
+
+from sam2.checkpoint import read_weights
+from sam2.errors import BadCheckpoint
+from sam2.training import state
+from sam2.training.train import Trainer
+
+
+@pytest.fixture(autouse=True)
+def one_seed():
+    torch.manual_seed(0)
+
+
+def test_state_is_replaced_whole(tmp_path, monkeypatch):
+    state.write_atomically(tmp_path / "file", b"old")
+    monkeypatch.setattr(state.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError("killed here")))
+    with pytest.raises(OSError):
+        state.write_atomically(tmp_path / "file", b"new, but half")
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_another_runs_state_is_refused(tmp_path):
+    trainer = Trainer(TINY_RUN, TwoSquares(), tmp_path, CPU)
+    trainer.save()
+    other = Trainer(replace(TINY_RUN, model="tiny"), TwoSquares(), tmp_path, CPU)
+    with pytest.raises(BadCheckpoint, match="another run"):
+        other.resume()
+    polish = Trainer(replace(TINY_RUN, phases=TINY_RUN.phases[-1:]), TwoSquares(), tmp_path, CPU)
+    with pytest.raises(BadCheckpoint, match="until 0.34.* not .*clips until 1"):
+        polish.resume()
+    longer = Trainer(replace(TINY_RUN, steps=60, pool=3), TwoSquares(), tmp_path, CPU)
+    assert longer.resume(), "length and pool may change"
+    for content in (b"", b"PK\x03\x04 half a file"):
+        (tmp_path / state.STATE).write_bytes(content)
+        with pytest.raises(BadCheckpoint, match="damaged"):
+            trainer.resume()
+
+
+@pytest.mark.parametrize("muon", [0.0, 2.0])
+def test_packed_state_comes_back_nearly_the_same(tmp_path, monkeypatch, muon):
+    monkeypatch.setattr(state, "PART_BYTES", 2**20)
+    config = replace(TINY_RUN, steps=2, muon=muon)
+    trainer = run(tmp_path, config)
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "state.999").write_bytes(b"of a longer state")
+    state.pack(tmp_path / "run", tmp_path / "parts")
+    parts = list((tmp_path / "parts").iterdir())
+    assert len(parts) > 1 and all(part.stat().st_size <= 2**20 for part in parts)
+    state.unpack(tmp_path / "parts", tmp_path / "again")
+    back = Trainer(config, TwoSquares(), tmp_path / "again", CPU)
+    assert back.resume() and back.progress.step == 2
+    assert torch.equal(back.model.no_mem_embed, trainer.model.no_mem_embed)
+    with pytest.raises(BadCheckpoint, match="state.000"):
+        state.unpack(tmp_path / "run", tmp_path / "x")
+
+
+def test_exported_weights_are_the_average_in_the_official_layout(tmp_path):
+    trainer = run(tmp_path, replace(TINY_RUN, steps=2))
+    trainer.export(tmp_path / "nano.pt")
+    weights = torch.load(tmp_path / "nano.pt", weights_only=True)["model"]
+    fresh = small_model()
+    fresh.load_state_dict(weights, strict=True)
+    named = dict(zip(trainer.average.names, trainer.average.values, strict=True))
+    assert torch.equal(fresh.mask_downsample.weight, named["model.mask_downsample.weight"])
+    trainer.export(tmp_path / "nano.safetensors")
+    from safetensors.torch import load_file
+
+    assert read_weights(tmp_path / "nano.safetensors").keys() == weights.keys()
+    half = load_file(tmp_path / "nano.safetensors")
+    assert half.keys() == weights.keys() and half["no_mem_embed"].dtype == torch.float16
+    with pytest.raises(BadCheckpoint, match="safetensors"):
+        trainer.export(tmp_path / "nano.bin")
