@@ -34,14 +34,12 @@ class ContactSheet:
     @classmethod
     @contextmanager
     def open(cls, out: Path) -> Iterator["ContactSheet"]:
-        """Raises sam2.BadInput at once for a name or a folder that will not do; nothing is left of a failed replay.
+        """Raises sam2.BadInput at once for a name that will not do; nothing is left of a failed replay.
 
         A sheet that cannot be written in the end is only complained of: the bag of the replay is worth more.
         """
         if out.suffix.lower() not in _ENDINGS:
             raise sam2.BadInput(f"{out.name}: expected a name ending in {' or '.join(_ENDINGS)}")
-        if not out.parent.is_dir():
-            raise sam2.BadInput(f"{out}: there is no folder {out.parent}")
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".replay_") as folder:
             made, part = cls(), Path(folder) / out.name
             yield made

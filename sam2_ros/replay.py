@@ -78,11 +78,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(args: argparse.Namespace) -> int:
     from sam2_ros.contact_sheet import ContactSheet
-    from sam2_ros.replay_sink import Film, Report, TrackBag, check_free
+    from sam2_ros.replay_sink import Film, Report, TrackBag, check_folder, check_free
     from sam2_ros.replay_source import open_source
 
     entries = prompt_file.read(args.prompts)
     check_free(args.out)
+    for path in filter(None, (args.overlay, args.sheet, args.report)):
+        check_folder(path)
     with ExitStack() as stack:
         source = stack.enter_context(open_source(args.source, args.topic, args.fps))
         _check_frames(entries, source.total)

@@ -40,6 +40,11 @@ def check_free(out: Path) -> None:
     """Raises sam2.BadInput if a bag cannot be made at `out`."""
     if out.exists():
         raise sam2.BadInput(f"{out}: is there already; remove it or choose another name")
+    check_folder(out)
+
+
+def check_folder(out: Path) -> None:
+    """Raises sam2.BadInput if there is no folder to write `out` into."""
     if not out.parent.is_dir():
         raise sam2.BadInput(f"{out}: there is no folder {out.parent}")
 

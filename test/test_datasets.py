@@ -56,6 +56,9 @@ def test_sav_validation_has_one_folder_per_object(tmp_path):
     (video,) = open_dataset("sav", tmp_path, "val")
     assert list(video.masks) == [0, 4]
     assert {key: int(mask.sum()) for key, mask in video.masks[4].items()} == {0: 16, 3: 25}
+    write_palette(masks / "notes/00000.png", {1: (0, 0, 4, 4)})
+    with pytest.raises(BadInput, match="one folder of masks per object"):
+        open_dataset("sav", tmp_path, "val")
 
 
 @pytest.fixture
@@ -80,6 +83,10 @@ def test_sav_training_is_a_film_with_masklets(sav):
     assert np.argwhere(video.masks[8][0]).min(0).tolist() == [2, 5]
     with pytest.raises(KeyError):
         video.masks[3]
+    for damaged in ("{", "[]", '{"masklet": []}'):
+        (sav / "sav_000009_manual.json").write_text(damaged)
+        with pytest.raises(BadInput, match="an SA-V annotation"):
+            list(open_dataset("sav", sav, "train")[0].masks)
 
 
 def test_a_film_gives_the_frames_asked_for_in_that_order(sav):

@@ -84,11 +84,13 @@ class RleMasks(Mapping):
 
     @cached_property
     def _frames(self) -> tuple[list[int], list[list[dict]]]:
-        content = json.loads(self._path.read_text())
         try:
+            content = json.loads(self._path.read_text())
             return [int(i) for i in content["masklet_id"]], content["masklet"]
-        except KeyError as error:
-            raise BadInput(f"{self._path}: expected an SA-V annotation with 'masklet' and 'masklet_id'") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadInput(
+                f"{self._path}: expected an SA-V annotation with 'masklet' and 'masklet_id', got {error!r}"
+            ) from error
 
     def __getitem__(self, index: int) -> Masks:
         ids, frames = self._frames
@@ -199,6 +201,12 @@ def _video_names(root: Path, layout: Layout, split: str, masks: Path) -> list[st
     return sorted(folder.name for folder in masks.iterdir() if folder.is_dir())
 
 
+def _object_id(folder: Path) -> int:
+    if not folder.name.isdecimal():
+        raise BadInput(f"{folder}: expected one folder of masks per object, named by its number")
+    return int(folder.name)
+
+
 def _open_folder(frames: Path, masks: Path) -> Video:
     images = tuple(sorted(p for p in frames.glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png")))
     if not images:
@@ -206,7 +214,7 @@ def _open_folder(frames: Path, masks: Path) -> Video:
     index_of = {path.stem: index for index, path in enumerate(images)}
     files: dict[int, list[tuple[int | None, Path]]] = {}
     for path in sorted(masks.rglob("*.png")):  # either one per frame, or one folder per object
-        object_id = int(path.parent.name) if path.parent != masks else None
+        object_id = _object_id(path.parent) if path.parent != masks else None
         if path.stem in index_of:
             files.setdefault(index_of[path.stem], []).append((object_id, path))
     if not files:
