@@ -66,12 +66,12 @@ def test_the_pretext_learns_on_every_seed(tmp_path, seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_smoke_recipe_learns_on_every_seed(tmp_path, seed):
-    """Its first phase alone, which is most of it; measured: the loss falls to SHARE. With all rates 0 it stays."""
+    """Its first phase alone, which is most of it. Measured: the loss falls to 0.42 of itself; at rate 0 to 0.97."""
     config = replace(find_train_config("smoke"), seed=seed)
     trainer = Trainer(config, SyntheticClips(config.clip_frames, config.size), tmp_path, CPU)
     source = DirectSource(trainer.maker, CPU, config.pool)
     losses = [trainer._step(source)["loss"].item() for _ in range(int(config.phases[0].until * config.steps))]
-    assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:10])
+    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
 
 
 # sources
