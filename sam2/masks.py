@@ -115,8 +115,12 @@ def rle_decode(counts: np.ndarray | Sequence[int], size_hw: tuple[int, int]) -> 
 
 def coco_encode(mask: np.ndarray) -> dict:
     """{"size": [H, W], "counts": compressed string} of an (H, W) bool mask, as pycocotools and SA-V write it."""
-    counts = _runs(np.asarray(mask, dtype=bool).T.ravel())
-    return {"size": list(mask.shape), "counts": _compress(counts.astype(np.int64))}
+    return {"size": list(mask.shape), "counts": _compress(coco_counts(mask).astype(np.int64))}
+
+
+def coco_counts(mask: np.ndarray) -> np.ndarray:
+    """Run lengths of an (H, W) bool mask in COCO's order, column by column, background first: (R,) uint32, sum H*W."""
+    return _runs(np.asarray(mask, dtype=bool).T.ravel())
 
 
 def coco_decode(rle: dict) -> np.ndarray:

@@ -129,7 +129,30 @@ class SAM2ImagePredictor:
     ) -> Masks:
         size_hw = self._sizes_hw[index]
         xy, marks = self._point_inputs(points, labels, box, size_hw if in_pixels else (1, 1))
-        mask_input = self._mask_input(mask_input)
+        logits, iou = self._decode(index, xy, marks, self._mask_input(mask_input), multimask)
+        masks = self.upsample(logits, size_hw)
+        masks = masks if return_logits else masks > self.mask_threshold
+        return tuple(x.squeeze(0).float().cpu().numpy() for x in (masks, iou, as_prompt(logits)))
+
+    @torch.no_grad()
+    def decode(
+        self, points: Tensor, labels: Tensor, mask_input: Tensor | None = None, multimask: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """The network's answers to N prompts before they are upsampled, on its device: logits (N, C, 4h, 4w) and
+        IoUs (N, C). For `sam2.automatic_mask_generator`, which drops most of them.
+
+        points (N, K, 2) pixels of the image, labels (N, K), mask_input (N, 1, 4h, 4w) logits. Raises BadInput.
+        """
+        xy, marks = self._point_inputs(points, labels, None, self._sizes_hw[-1])
+        logits, iou = self._decode(-1, xy, marks, self._mask_input(mask_input), multimask)
+        return logits.float(), iou.float()
+
+    def upsample(self, logits: Tensor, size_hw: tuple[int, int]) -> Tensor:
+        """(N, C, 4h, 4w) logits -> (N, C, H, W) float32, without holes and islands of the sizes not wanted."""
+        return preprocess.logits_to_pixels(self._without_specks(logits.float()), size_hw)
+
+    def _decode(self, index: int, xy, marks, mask_input: Tensor | None, multimask: bool) -> tuple[Tensor, Tensor]:
+        """(N, C, 4h, 4w) logits and (N, C) IoUs."""
         encoder, decoder = self.model.sam_prompt_encoder, self.model.sam_mask_decoder
         image = Features(*(feature[index][None] for feature in self._features))
         # Without points there is no padding token either, unlike in video.
@@ -141,10 +164,7 @@ class SAM2ImagePredictor:
         else:
             chosen = decoder.choose(decoded, multimask=False)
             logits, iou = chosen.masks, chosen.iou[:, None]
-        masks = preprocess.logits_to_pixels(self._without_specks(logits.float()), size_hw)
-        masks = masks if return_logits else masks > self.mask_threshold
-        low_res = logits.clamp(-LOW_RES_LIMIT, LOW_RES_LIMIT)
-        return tuple(x.squeeze(0).float().cpu().numpy() for x in (masks, iou, low_res))
+        return logits, iou
 
     def _point_inputs(self, points, labels, box, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor] | tuple[None, None]:
         """(N, K, 2) network-input pixels and (N, K) labels, box corners first; None, None without either."""
@@ -192,6 +212,11 @@ class SAM2ImagePredictor:
         if self.max_sprinkle_area:
             flat = torch.where(small_regions(is_inside, int(self.max_sprinkle_area)), self.mask_threshold - 10.0, flat)
         return flat.reshape(logits.shape)
+
+
+def as_prompt(logits: Tensor) -> Tensor:
+    """Low-res logits as they may come back as a prompt."""
+    return logits.clamp(-LOW_RES_LIMIT, LOW_RES_LIMIT)
 
 
 def _as_rgb(image: np.ndarray | Image) -> np.ndarray:

@@ -1,0 +1,269 @@
+"""The official automatic mask generator's interface: every object of an image, by asking at a grid of points.
+
+Knows the image predictor and what masks are. What the network is unsure of is dropped before it is upsampled, where the
+official code upsamples every answer first; what is left is the same.
+Source: Kirillov et al. 2023 (arXiv 2304.02643), section 5 and appendix B.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from itertools import product
+from math import ceil
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sam2 import preprocess
+from sam2.errors import BadInput
+from sam2.masks import bounding_box, coco_counts, coco_decode, coco_encode
+from sam2.model import SAM2
+from sam2.sam2_image_predictor import SAM2ImagePredictor, as_prompt
+
+_EDGE = 20  # pixels; a box that ends this close to an inner edge of a crop is cut off by it
+_OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Names and defaults are the official ones. Raises BadInput for a value that means nothing."""
+
+    points_per_side: int | None = 32  # of the grid over the whole image; None: `point_grids` says where
+    points_per_batch: int = 64  # how many are asked at once
+    pred_iou_thresh: float = 0.8  # quality by the network's own estimate, above which a mask is kept; 0: all are
+    stability_score_thresh: float = (
+        0.95  # IoU of a mask with itself, cut higher and lower, from which it is kept; 0: all
+    )
+    stability_score_offset: float = 1.0  # how much higher and lower, logits
+    mask_threshold: float = 0.0  # logit above which a pixel is inside
+    box_nms_thresh: float = 0.7  # IoU of boxes above which the worse mask of a crop is dropped
+    crop_n_layers: int = 0  # layer k asks again in 4 ** k crops
+    crop_nms_thresh: float = 0.7  # as `box_nms_thresh`, between crops; those of smaller crops win
+    crop_overlap_ratio: float = 512 / 1500  # of two crops of layer 1, share of the image's shorter side
+    crop_n_points_downscale_factor: int = 1  # points per side of layer k are fewer by this ** k
+    point_grids: list[np.ndarray] | None = None  # per layer (K, 2) xy in 0..1, instead of `points_per_side`
+    min_mask_region_area: int = 0  # holes and islands of up to this many low-res pixels are turned over
+    output_mode: str = "binary_mask"
+    use_m2m: bool = False  # ask a second time with the first answer as the mask prompt
+    multimask_output: bool = True  # three answers per point
+
+    def __post_init__(self):
+        if (self.points_per_side is None) == (self.point_grids is None):
+            raise BadInput("points_per_side, point_grids: expected one of them, the other None")
+        if self.output_mode not in _OUTPUT_MODES:
+            raise BadInput(f"output_mode: expected one of {', '.join(_OUTPUT_MODES)}, got {self.output_mode!r}")
+        for name, least in (("points_per_side", 1), ("points_per_batch", 1), ("crop_n_layers", 0),
+                            ("crop_n_points_downscale_factor", 1), ("min_mask_region_area", 0)):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise BadInput(f"{name}: expected at least {least}, got {value}")
+        if self.point_grids is not None and len(self.point_grids) <= self.crop_n_layers:
+            raise BadInput(f"point_grids: expected one for each of {self.crop_n_layers + 1} layers")
+
+    def grid(self, layer: int) -> np.ndarray:
+        """(K, 2) xy in 0..1, row by row: the centres of equal cells."""
+        if self.point_grids is not None:
+            return np.asarray(self.point_grids[layer], np.float64)
+        side = int(self.points_per_side / self.crop_n_points_downscale_factor**layer)
+        centres = (np.arange(side) + 0.5) / max(side, 1)
+        return np.stack(np.meshgrid(centres, centres), axis=-1).reshape(-1, 2)
+
+
+class Crop(NamedTuple):
+    """Pixels [x0, x1) x [y0, y1) of the image, asked at the points of `layer`."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+    layer: int
+
+    @property
+    def area(self) -> int:
+        return (self.x1 - self.x0) * (self.y1 - self.y0)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A mask, in the whole image's pixels."""
+
+    rle: dict  # COCO's, compressed
+    box: tuple[int, int, int, int]  # x0 y0 x1 y1 of the first and last pixels, as the official code has it
+    iou: float
+    stability: float
+    point_xy: tuple[float, float]
+    crop: Crop
+
+
+class SAM2AutomaticMaskGenerator:
+    """Further `options` are the other fields of `Options`, by name."""
+
+    def __init__(
+        self,
+        model: SAM2,
+        points_per_side: int | None = 32,
+        points_per_batch: int = 64,
+        pred_iou_thresh: float = 0.8,
+        stability_score_thresh: float = 0.95,
+        **options,
+    ):
+        """Raises BadInput for an unknown option or one out of range."""
+        if unknown := options.keys() - _names():
+            raise BadInput(
+                f"SAM2AutomaticMaskGenerator: expected options among {sorted(_names())}, got {sorted(unknown)}"
+            )
+        self.options = Options(points_per_side, points_per_batch, pred_iou_thresh, stability_score_thresh, **options)
+        area = self.options.min_mask_region_area
+        self.predictor = SAM2ImagePredictor(model, max_hole_area=area, max_sprinkle_area=area)
+
+    @classmethod
+    def from_pretrained(cls, model_id: str, **kwargs) -> "SAM2AutomaticMaskGenerator":
+        """`model_id`: "facebook/sam2.1-hiera-tiny" and its siblings; `kwargs`: options and the builder's arguments."""
+        from sam2.build_sam import build_sam2_hf
+
+        options = {name: value for name, value in kwargs.items() if name in _names()}
+        model = build_sam2_hf(model_id, **{name: value for name, value in kwargs.items() if name not in options})
+        return cls(model, **options)
+
+    @torch.no_grad()
+    def generate(self, image: np.ndarray) -> list[dict]:
+        """Every mask of an (H, W, 3) uint8 RGB image, the best first. Raises BadInput for another image.
+
+        Each a dict: `segmentation`, (H, W) bool or a COCO run-length object by `output_mode`; `area`, pixels; `bbox`
+        and `crop_box`, x y width height (a `bbox` ends at its last pixel's centre, so of one pixel it is 0 wide);
+        `predicted_iou`; `stability_score`; `point_coords`, [[x, y]].
+        """
+        preprocess.check_rgb(image, "image")
+        options, found = self.options, []
+        for crop in crops(image.shape[:2], options.crop_n_layers, options.crop_overlap_ratio):
+            found += self._find_in(image, crop)
+        if options.crop_n_layers:
+            found = _distinct(found, [1 / one.crop.area for one in found], options.crop_nms_thresh)
+        return [self._record(one) for one in found]
+
+    def _find_in(self, image: np.ndarray, crop: Crop) -> list[Found]:
+        self.predictor.set_image(np.ascontiguousarray(image[crop.y0 : crop.y1, crop.x0 : crop.x1]))
+        points = self.options.grid(crop.layer) * (crop.x1 - crop.x0, crop.y1 - crop.y0)
+        points = torch.as_tensor(points, dtype=torch.float32)  # (K, 2) pixels of the crop
+        found = []
+        for asked in points.split(self.options.points_per_batch):
+            found += self._ask(asked, crop, image.shape[:2])
+        self.predictor.reset_predictor()
+        return _distinct(found, [one.iou for one in found], self.options.box_nms_thresh)
+
+    def _ask(self, points: Tensor, crop: Crop, size_hw: tuple[int, int]) -> list[Found]:
+        options, ones = self.options, torch.ones(len(points), 1)
+        logits, iou = self.predictor.decode(points[:, None], ones, multimask=options.multimask_output)
+        points = points.repeat_interleave(logits.shape[1], 0)  # (M, 2), M answers
+        logits, iou = logits.flatten(0, 1), iou.flatten()  # (M, 4h, 4w), (M,)
+        if options.use_m2m:
+            logits, iou = self._ask_again(points, logits)
+        if options.pred_iou_thresh > 0:
+            sure = iou > options.pred_iou_thresh
+            points, logits, iou = points[sure.cpu()], logits[sure], iou[sure]
+        found = []
+        for some in torch.arange(len(logits)).split(options.points_per_batch):
+            found += self._keep(points[some], logits[some.to(logits.device)], iou[some.to(iou.device)], crop, size_hw)
+        return found
+
+    def _ask_again(self, points: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """One mask for each of M points and the answers (M, 4h, 4w) they got: the same shapes."""
+        parts = []
+        for xy, before in zip(*(x.split(self.options.points_per_batch) for x in (points, logits)), strict=True):
+            ones = torch.ones(len(xy), 1)
+            parts.append(
+                self.predictor.decode(xy[:, None], ones, mask_input=as_prompt(before[:, None]), multimask=False)
+            )
+        logits, iou = zip(*parts, strict=True)
+        return torch.cat(logits)[:, 0], torch.cat(iou)[:, 0]
+
+    def _keep(self, points: Tensor, logits: Tensor, iou: Tensor, crop: Crop, size_hw: tuple[int, int]) -> list[Found]:
+        """Those of M answers that are stable and not cut off by their crop."""
+        options = self.options
+        crop_hw = crop.y1 - crop.y0, crop.x1 - crop.x0
+        logits = self.predictor.upsample(logits[:, None], crop_hw)[:, 0]  # (M, crop height, crop width)
+        stability = _stability(logits, options.mask_threshold, options.stability_score_offset)  # (M,)
+        stable = (
+            stability >= options.stability_score_thresh
+            if options.stability_score_thresh > 0
+            else stability == stability
+        )
+        masks = (logits[stable] > options.mask_threshold).cpu().numpy()
+        rows = zip(masks, points[stable.cpu()].tolist(), iou[stable].tolist(), stability[stable].tolist(), strict=True)
+        found = []
+        for inside, (x, y), quality, steadiness in rows:
+            box = _corners(inside, crop)
+            if _is_cut(box, crop, size_hw):
+                continue
+            mask = np.zeros(size_hw, bool)
+            mask[crop.y0 : crop.y1, crop.x0 : crop.x1] = inside
+            found.append(Found(coco_encode(mask), box, quality, steadiness, (x + crop.x0, y + crop.y0), crop))
+        return found
+
+    def _record(self, one: Found) -> dict:
+        mask = coco_decode(one.rle)
+        rle = one.rle
+        if self.options.output_mode == "uncompressed_rle":
+            rle = {"size": list(mask.shape), "counts": coco_counts(mask).tolist()}
+        x0, y0, x1, y1 = one.box
+        return {
+            "segmentation": mask if self.options.output_mode == "binary_mask" else rle,
+            "area": int(mask.sum()),
+            "bbox": [float(x0), float(y0), float(x1 - x0), float(y1 - y0)],
+            "predicted_iou": one.iou,
+            "point_coords": [list(one.point_xy)],
+            "stability_score": one.stability,
+            "crop_box": [one.crop.x0, one.crop.y0, one.crop.x1 - one.crop.x0, one.crop.y1 - one.crop.y0],
+        }
+
+
+def _names() -> set[str]:
+    return {field.name for field in fields(Options)}
+
+
+def crops(size_hw: tuple[int, int], num_layers: int, overlap_ratio: float) -> Iterator[Crop]:
+    """The whole image, then for k = 1..num_layers 2 ** k x 2 ** k equal crops that overlap."""
+    height, width = size_hw
+    yield Crop(0, 0, width, height, 0)
+    for layer in range(1, num_layers + 1):
+        count = 2**layer
+        overlap = int(overlap_ratio * min(size_hw) * 2 / count)
+        crop_w, crop_h = (ceil((overlap * (count - 1) + side) / count) for side in (width, height))
+        for column, row in product(range(count), range(count)):
+            x0, y0 = (crop_w - overlap) * column, (crop_h - overlap) * row
+            yield Crop(x0, y0, min(x0 + crop_w, width), min(y0 + crop_h, height), layer)
+
+
+def _stability(logits: Tensor, threshold: float, offset: float) -> Tensor:
+    """(M, H, W) -> (M,): the share of the generously cut mask that is left when it is cut sparingly."""
+    small, large = ((logits > threshold + step).sum((-2, -1)) for step in (offset, -offset))
+    return small / large
+
+
+def _corners(inside: np.ndarray, crop: Crop) -> tuple[int, int, int, int]:
+    """Of a mask in a crop, in the image's pixels; of an empty one the crop's own corner."""
+    x, y, width, height = bounding_box(inside) or (0, 0, 1, 1)
+    return x + crop.x0, y + crop.y0, x + crop.x0 + width - 1, y + crop.y0 + height - 1
+
+
+def _is_cut(box: tuple[int, int, int, int], crop: Crop, size_hw: tuple[int, int]) -> bool:
+    """Whether a box ends at an edge of its crop that is no edge of the image."""
+    whole = (0, 0, size_hw[1], size_hw[0])
+    edges = zip(box, crop[:4], whole, strict=True)
+    return any(abs(end - edge) <= _EDGE < abs(end - border) for end, edge, border in edges)
+
+
+def _distinct(found: list[Found], scores: list[float], threshold: float) -> list[Found]:
+    """Those no better one has nearly the same box as, the best first (greedy non-maximum suppression)."""
+    boxes = np.array([one.box for one in found], np.float64).reshape(-1, 4)
+    size = boxes[:, 2:] - boxes[:, :2]
+    area = size[:, 0] * size[:, 1]
+    order, kept = np.argsort(-np.array(scores), kind="stable"), []
+    while order.size:
+        best, order = order[0], order[1:]
+        kept.append(found[best])
+        shared = np.minimum(boxes[best, 2:], boxes[order, 2:]) - np.maximum(boxes[best, :2], boxes[order, :2])
+        shared = shared.clip(min=0).prod(1)
+        order = order[shared <= threshold * (area[best] + area[order] - shared)]
+    return kept
