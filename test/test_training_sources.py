@@ -9,6 +9,7 @@ from small_training import CPU, SIDE, TINY_RUN, Broken, TwoSquares, squares
 
 from sam2.checkpoint import read_weights
 from sam2.config import find_config
+from sam2.errors import OutOfMemory
 from sam2.model import SAM2
 from sam2.training import report, state
 from sam2.training.config import Phase, TrainConfig, find_train_config
@@ -82,6 +83,12 @@ def test_gentle_clips_are_a_share_of_those_for_training_and_none_of_the_held_out
     held_out = (HELD_OUT_SEED, HELD_OUT_SEED + 60)
     same = {seed: np.array_equal(plain(seed), mixed(seed)) for seed in (0, 40, 50, 99, *held_out)}
     assert same == {0: False, 40: False, 50: True, 99: True, held_out[0]: True, held_out[1]: True}
+
+
+def test_a_pool_too_large_for_the_device_says_how_large():
+    clips = SyntheticClips(32, 256)
+    with pytest.raises(OutOfMemory, match=r"8192.0 GiB for a pool of 1048576 clips.*lower --pool"):
+        PooledSource(clips, CPU, capacity=2**20, workers=0)
 
 
 def test_what_a_step_sees_depends_on_the_step_alone():
