@@ -184,6 +184,7 @@ def processes_of(out):
     return found
 
 
+@pytest.mark.slow
 def test_a_whole_run_with_untrained_weights_fails_honestly(tmp_path, weights):
     process = start_demo(tmp_path, "--frames", "20", "--rate", "4", "--checkpoint", str(weights))
     said, _ = process.communicate(timeout=240)

@@ -190,6 +190,7 @@ def test_mask_prompt_preprocessing_equals_official():
     assert (low_res > 0).sum() == stored["mask_low_area_pos"]
 
 
+@pytest.mark.slow
 @needs_bundled
 def test_another_folder_runs_instead(tmp_path):
     """The same numbers under another name pass; one of them changed, and a missing file, fail."""

@@ -56,7 +56,10 @@ def test_image_features(run, theirs, images):
     assert (other.stride16 - ours.stride16).abs().max() > 0.1  # another image would not pass
 
 
-@pytest.mark.parametrize("size", ["tiny", "small", "base_plus", "large"])
+LARGE = [pytest.param(size, marks=pytest.mark.slow) for size in ("base_plus", "large")]
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", *LARGE])
 @torch.inference_mode()
 def test_encoder_of_every_size(size):
     """At 256 pixels, where windows are padded and cut just as at 1024."""
