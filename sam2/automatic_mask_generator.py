@@ -184,11 +184,8 @@ class SAM2AutomaticMaskGenerator:
         crop_hw = crop.y1 - crop.y0, crop.x1 - crop.x0
         logits = self.predictor.upsample(logits[:, None], crop_hw)[:, 0]  # (M, crop height, crop width)
         stability = _stability(logits, options.mask_threshold, options.stability_score_offset)  # (M,)
-        stable = (
-            stability >= options.stability_score_thresh
-            if options.stability_score_thresh > 0
-            else stability == stability
-        )
+        wanted = options.stability_score_thresh
+        stable = (stability >= wanted) | (wanted <= 0)  # of an empty mask it is no number
         masks = (logits[stable] > options.mask_threshold).cpu().numpy()
         rows = zip(masks, points[stable.cpu()].tolist(), iou[stable].tolist(), stability[stable].tolist(), strict=True)
         found = []

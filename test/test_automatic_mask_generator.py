@@ -130,6 +130,13 @@ def test_an_image_that_is_none_is_refused():
         generator().generate(np.zeros((4, 4), np.uint8))
 
 
+def test_with_thresholds_of_zero_even_empty_masks_stay():
+    """As upstream: nothing overlaps with nothing, and its stability is no number."""
+    everything = {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "mask_threshold": 50.0}
+    found = generator(points_per_side=3, multimask_output=False, **everything).generate(picture())
+    assert len(found) == 9 and all(one["area"] == 0 and np.isnan(one["stability_score"]) for one in found)
+
+
 def test_points_of_ones_own():
     grid = [np.array([[0.25, 0.3]])]
     (found,) = generator(points_per_side=None, point_grids=grid, multimask_output=False).generate(picture())
