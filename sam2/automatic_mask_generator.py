@@ -32,9 +32,7 @@ class Options:
     points_per_side: int | None = 32  # of the grid over the whole image; None: `point_grids` says where
     points_per_batch: int = 64  # how many are asked at once
     pred_iou_thresh: float = 0.8  # quality by the network's own estimate, above which a mask is kept; 0: all are
-    stability_score_thresh: float = (
-        0.95  # IoU of a mask with itself, cut higher and lower, from which it is kept; 0: all
-    )
+    stability_score_thresh: float = 0.95  # IoU of a mask cut higher and lower, from which it is kept; 0: all are
     stability_score_offset: float = 1.0  # how much higher and lower, logits
     mask_threshold: float = 0.0  # logit above which a pixel is inside
     box_nms_thresh: float = 0.7  # IoU of boxes above which the worse mask of a crop is dropped
@@ -128,7 +126,7 @@ class SAM2AutomaticMaskGenerator:
 
     @torch.no_grad()
     def generate(self, image: np.ndarray) -> list[dict]:
-        """Every mask of an (H, W, 3) uint8 RGB image, the best first. Raises BadInput for another image.
+        """Every mask of an (H, W, 3) uint8 RGB image, the surest of the smallest crops first. Raises BadInput for another image.
 
         Each a dict: `segmentation`, (H, W) bool or a COCO run-length object by `output_mode`; `area`, pixels; `bbox`
         and `crop_box`, x y width height (a `bbox` ends at its last pixel's centre, so of one pixel it is 0 wide);
@@ -163,8 +161,8 @@ class SAM2AutomaticMaskGenerator:
             sure = iou > options.pred_iou_thresh
             points, logits, iou = points[sure.cpu()], logits[sure], iou[sure]
         found = []
-        for some in torch.arange(len(logits)).split(options.points_per_batch):
-            found += self._keep(points[some], logits[some.to(logits.device)], iou[some.to(iou.device)], crop, size_hw)
+        for some in zip(*(x.split(options.points_per_batch) for x in (points, logits, iou)), strict=True):
+            found += self._keep(*some, crop, size_hw)
         return found
 
     def _ask_again(self, points: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
