@@ -126,7 +126,7 @@ class SAM2AutomaticMaskGenerator:
 
     @torch.no_grad()
     def generate(self, image: np.ndarray) -> list[dict]:
-        """Every mask of an (H, W, 3) uint8 RGB image, the surest of the smallest crops first. Raises BadInput for another image.
+        """Every mask of an (H, W, 3) uint8 RGB image, the surest of the smallest crops first. Raises BadInput.
 
         Each a dict: `segmentation`, (H, W) bool or a COCO run-length object by `output_mode`; `area`, pixels; `bbox`
         and `crop_box`, x y width height (a `bbox` ends at its last pixel's centre, so of one pixel it is 0 wide);
