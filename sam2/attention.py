@@ -1,10 +1,12 @@
 """Attention with separate query, key and value projections: plain, and with rotated queries and keys."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sam2.linear import Linear, linear, prefers_onednn
 from sam2.position import rotary_table, rotate
@@ -85,11 +87,21 @@ def average(q: Tensor, k: Tensor, v: Tensor, counts: Tensor | None = None) -> Te
     """
     bias = None if counts is None else counts.log()
     if not _goes_in_tiles(q, k, v):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias.to(q.dtype)[None])
+        bias = None if bias is None else bias.to(q.dtype)[None]
+        with _kernels(q, v):
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     q = q * q.shape[-1] ** -0.5
     # oneDNN falls back to its slowest code for rows that do not follow each other.
     flat = zip(*(x.flatten(0, 1).contiguous() for x in (q, k, v)), strict=True)
     return torch.stack([_average_rows(*parts, bias) for parts in flat]).unflatten(0, q.shape[:2])
+
+
+def _kernels(q: Tensor, v: Tensor) -> AbstractContextManager:
+    """On a GPU not cuDNN's for narrow values and one image's queries for many objects: it fails ("stride for the last
+    dimension", torch 2.11 on an H200)."""
+    if q.is_cuda and v.shape[-1] != q.shape[-1]:
+        return sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
+    return nullcontext()
 
 
 def _goes_in_tiles(q: Tensor, k: Tensor, v: Tensor) -> bool:

@@ -4,6 +4,8 @@ The bookkeeping runs anywhere, with a graph made of plain calls on tensors that 
 the CUDA graph itself needs a GPU.
 """
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -132,7 +134,7 @@ def test_a_cuda_graph_replays_what_it_captured(monkeypatch):
     monkeypatch.setattr(graphs, "TIMES_SEEN", 1)
     with torch.inference_mode():
         weight = torch.randn(64, 64, device="cuda")
-        step = Replayed(lambda x: (x @ weight,), CudaGraph)
+        step = Replayed(lambda x: (x @ weight,), partial(CudaGraph, stream=torch.cuda.Stream()))
         for _ in range(3):
             x = torch.randn(8, 64, device="cuda")
             assert torch.allclose(step(x)[0], x @ weight, atol=1e-5)

@@ -44,6 +44,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pool", type=int, help="clips kept on the device, each frames x size x size x 4 bytes")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument(
+        "--fuse", action=argparse.BooleanOptionalAction, help="compile what runs most; by default on a GPU only"
+    )
+    parser.add_argument(
         "--export", type=Path, help=f"the averaged weights, .pt or .safetensors; by default {WEIGHTS} in --out"
     )
     return parser.parse_args(arguments)
@@ -103,7 +106,8 @@ def run(args: argparse.Namespace) -> None:
     choose_device(args.device)
     maker = _maker(args, config)
     team, device = join_team(args.device)
-    trainer = Trainer(config, maker, args.out, device, team)
+    fused = device.type == "cuda" if args.fuse is None else args.fuse
+    trainer = Trainer(config, maker, args.out, device, team, fused)
     if trainer.resume():
         if team.leads:
             print(f"going on from step {trainer.progress.step} ({100 * trainer.share:.0f} % done)", flush=True)

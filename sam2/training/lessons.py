@@ -63,6 +63,7 @@ class Lessons(nn.Module):
         self.pretext = Pretext(model.config.d_model)
         self.min_area, self.loss_stride = min_area, loss_stride
         self.streams = Streams()
+        self.segmentation_loss = segmentation_loss  # `fuse` puts a compiled one here
 
     def forward(self, clips: Tensor | None, phase: Phase, rng: np.random.Generator) -> Losses:
         """clips (B, T, S, S, 4) uint8 as `data` gives them; `phase` as `Phase.draw` gives it.
@@ -123,7 +124,7 @@ class Lessons(nn.Module):
         view = self.model.view
         if shown is not None:
             plan = draw_plan(rng, 1, phase.kinds)  # what is prompted is frame 0
-            place, length = (view.side, view.row, view.column), draw_length(rng, shown[0].shape[1])
+            place, length = (view.side, view.row, view.column), draw_length(rng, shown[0].shape[1], phase.frames)
             self.streams.begin(phase.window, Stream(*shown, plan, Bank(self.model), place, length))
         stream = self.streams.take(phase.window)
         view.move(*stream.place)
@@ -154,7 +155,7 @@ class Lessons(nn.Module):
         device, begun = targets.device.type, _shown(targets) if begun is None else begun
         with torch.autocast(device, enabled=False):
             scored = [
-                segmentation_loss(
+                self.segmentation_loss(
                     a.decoded.masks, a.decoded.iou, a.decoded.object_score, targets[:, a.index], phase.losses,
                     targets.shape[-1] // self.loss_stride, may_be_absent=begun & (not a.prompted),
                 )

@@ -50,14 +50,16 @@ def tight_box(mask: Tensor) -> Tensor:
 
 
 def box(mask: Tensor, noise: float = 0.1) -> tuple[Tensor, Tensor]:
-    """A hand-drawn box around each object: corners (N, 2, 2), labels (N, 2) = 2, 3.
+    """A box around each object, drawn by a more or less careful hand: corners (N, 2, 2), labels (N, 2) = 2, 3.
 
-    Each edge is off by a normal error of `noise` times the box's side, at most 20 px at a side of 1024.
+    Each edge is off by a normal error of 0 to `noise`, drawn per object, times the box's side, at most 20 px at a side
+    of 1024.
     """
     side = mask.shape[-1]
     edges = tight_box(mask)
     size = (edges[:, 2:] - edges[:, :2] + 1).repeat(1, 2)  # (N, 4)
-    error = torch.randn(edges.shape, device=mask.device) * noise * size
+    care = torch.rand(len(mask), 1, device=mask.device)
+    error = torch.randn(edges.shape, device=mask.device) * noise * care * size
     limit = torch.minimum(0.25 * size, torch.full_like(size, 20 * side / 1024))
     edges = (edges + error.clamp(-limit, limit)).clamp(0, side - 1)
     labels = torch.arange(2, 4, device=mask.device).expand(len(mask), 2)

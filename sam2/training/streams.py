@@ -80,6 +80,7 @@ class Streams:
         return open_[-1]
 
 
-def draw_length(rng: np.random.Generator, frames: int) -> int:
-    """How long clips of `frames` frames are played."""
-    return int(rng.integers(frames, 2 * frames))
+def draw_length(rng: np.random.Generator, frames: int, at_once: int) -> int:
+    """How long clips of `frames` frames are played, in whole steps of `at_once` where they are long enough."""
+    length = int(rng.integers(frames, 2 * frames))
+    return max(length - length % at_once, frames)

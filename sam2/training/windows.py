@@ -13,6 +13,7 @@ from sam2.memory_attention import MemoryAttention
 from sam2.model import SAM2
 from sam2.position import sine_grid
 from sam2.prompt_encoder import PromptEncoder
+from sam2.training.tensors import constant
 
 
 class View:
@@ -83,7 +84,8 @@ class _PromptEncoder(PromptEncoder):
         self.view = view
 
     def sparse(self, points_xy_model: Tensor, labels: Tensor) -> Tensor:
-        return super().sparse(points_xy_model + points_xy_model.new_tensor([self.view.column, self.view.row]), labels)
+        corner = constant((float(self.view.column), float(self.view.row)), points_xy_model.device)
+        return super().sparse(points_xy_model + corner, labels)
 
     def grid_position(self) -> Tensor:
         return self.view.cut(super().grid_position(), 16)
