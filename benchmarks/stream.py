@@ -37,6 +37,8 @@ def main() -> None:
     config = sam2.find_config(args.model)
     threads = args.threads or os.cpu_count()
     rows, series = [], {}
+    name = f"stream_{args.model}_{args.device}" + ("_batched" if args.batched else "")
+    RESULTS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         weights = make_weights(config, Path(folder))
         for num_objects in args.objects:
@@ -45,11 +47,9 @@ def main() -> None:
             found = run(args, spec | {"device": args.device, "batched": args.batched or None}, num_objects)
             rows += table_rows(found, num_objects)
             series[num_objects] = found
-    name = f"stream_{args.model}_{args.device}" + ("_batched" if args.batched else "")
-    RESULTS.mkdir(exist_ok=True)
-    text = report(args, rows, threads)
-    (RESULTS / f"{name}.md").write_text(text)
-    plot(series, RESULTS / f"{name}.png")
+            text = report(args, rows, threads)
+            (RESULTS / f"{name}.md").write_text(text)  # what is measured stays, should the next run fail
+            plot(series, RESULTS / f"{name}.png")
     print(text)
 
 

@@ -40,8 +40,10 @@ def test_it_plays_to_the_end_and_back():
         shown += [next(i for i in range(4) if torch.equal(stream.images[0, i], image)) for image in images[0]]
         stream.advance(images.shape[1])
     assert shown == [0, 1, 2, 3, 2, 1, 0]
-    lengths = {draw_length(np.random.default_rng(seed), 4) for seed in range(50)}
+    lengths = {draw_length(np.random.default_rng(seed), 4, at_once=1) for seed in range(50)}
     assert lengths == {4, 5, 6, 7}, "no frame before the first"
+    lengths = {draw_length(np.random.default_rng(seed), 10, at_once=4) for seed in range(50)}
+    assert lengths == {10, 12, 16}, "whole steps where the clip is long enough"
 
 
 def test_frames_at_a_time_are_tracked_as_all_at_once():
