@@ -97,7 +97,7 @@ def average(q: Tensor, k: Tensor, v: Tensor, counts: Tensor | None = None) -> Te
 
 
 def _kernels(q: Tensor, v: Tensor) -> AbstractContextManager:
-    """On a GPU not cuDNN's for narrow values and one image's queries for many objects: it fails ("stride for the last
+    """On a GPU not cuDNN's for narrow values: with one image's queries for four objects it fails ("stride for the last
     dimension", torch 2.11 on an H200)."""
     if q.is_cuda and v.shape[-1] != q.shape[-1]:
         return sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])

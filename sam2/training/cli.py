@@ -18,6 +18,7 @@ from sam2.errors import BadInput, Sam2Error
 from sam2.training.config import CONFIGS, TrainConfig, find_train_config, scaled
 from sam2.training.data import DatasetClips, Maker, SyntheticClips
 from sam2.training.datasets import LAYOUTS, open_dataset
+from sam2.training.fuse import fuse
 from sam2.training.state import WEIGHT_SUFFIXES
 from sam2.training.train import Trainer, join_team
 
@@ -44,7 +45,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pool", type=int, help="clips kept on the device, each frames x size x size x 4 bytes")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument(
-        "--fuse", action=argparse.BooleanOptionalAction, help="compile what runs most; by default on a GPU only"
+        "--fuse",
+        action=argparse.BooleanOptionalAction,
+        help="compile what runs most; by default on a GPU, for whole images",
     )
     parser.add_argument(
         "--export", type=Path, help=f"the averaged weights, .pt or .safetensors; by default {WEIGHTS} in --out"
@@ -106,8 +109,11 @@ def run(args: argparse.Namespace) -> None:
     choose_device(args.device)
     maker = _maker(args, config)
     team, device = join_team(args.device)
-    fused = device.type == "cuda" if args.fuse is None else args.fuse
-    trainer = Trainer(config, maker, args.out, device, team, fused)
+    # In windows every place in the image would be a program of its own.
+    pays = device.type == "cuda" and not any(phase.window for phase in config.phases)
+    trainer = Trainer(config, maker, args.out, device, team)
+    if pays if args.fuse is None else args.fuse:
+        fuse(trainer.lessons)
     if trainer.resume():
         if team.leads:
             print(f"going on from step {trainer.progress.step} ({100 * trainer.share:.0f} % done)", flush=True)

@@ -4,42 +4,63 @@ Compiling takes up to half a minute for each combination of shapes, so of every 
 nearly every step is compiled; others, and whatever needs no gradient, run plainly. The numbers differ by rounding.
 """
 
-from collections import Counter
+import warnings
+from collections import deque
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException  # it has no public name
 
-_OFTEN = 20  # calls until a combination of shapes is known to be the usual one
+_AMONG = 40  # calls of late; a combination that is half of them is the usual one
 
 Compile = Callable[[Callable], Callable]
 
 
 class Fused:
-    """A function of tensors and constants, compiled for the combination of shapes that first has come often."""
+    """A function of tensors and constants, compiled for combinations of shapes that come often.
+
+    Where the compiler fails (no C compiler, an old GPU) the function runs plainly from then on, and says so once.
+    """
 
     def __init__(self, function: Callable, compiled: Compile):
         self._plain, self._compiled = function, compiled(function)
-        self._calls: Counter[tuple] = Counter()
-        self._usual: tuple | None = None
+        self._recent: deque[tuple] = deque(maxlen=_AMONG)
+        self._usual: set[tuple] = set()
+        self._can_compile = True
 
     def __call__(self, *inputs, **named):
-        key = tuple(x.shape if isinstance(x, torch.Tensor) else x for x in (*inputs, *named.values()))
-        return (self._compiled if self._is_usual(key) else self._plain)(*inputs, **named)
+        key = tuple(map(_kind, (*inputs, *(value for _, value in sorted(named.items())))))
+        if torch.is_grad_enabled() and self._can_compile and self._comes_often(key):
+            try:
+                return self._compiled(*inputs, **named)
+            except TorchDynamoException as error:
+                self._can_compile = False
+                warnings.warn(f"training goes on without compiling: {str(error).splitlines()[0]}", stacklevel=2)
+        return self._plain(*inputs, **named)
 
-    def _is_usual(self, key: tuple) -> bool:
-        if not torch.is_grad_enabled():
+    def _comes_often(self, key: tuple) -> bool:
+        """Also notes that it came."""
+        if key in self._usual:
+            return True
+        self._recent.append(key)
+        if 2 * self._recent.count(key) < _AMONG:
             return False
-        if self._usual is None:
-            self._calls[key] += 1
-            self._usual = key if self._calls[key] == _OFTEN else None
-        return key == self._usual
+        self._recent.clear()
+        self._usual.add(key)
+        return True
+
+
+def _kind(x: object) -> object:
+    """What a program is compiled for: a tensor's shape and type, any other value itself."""
+    return (x.shape, x.dtype, x.requires_grad) if isinstance(x, Tensor) else x
 
 
 def _compile(function: Callable) -> Callable:
     return torch.compile(function, dynamic=False)
 
 
-def fuse(lessons, compiled: Compile = _compile) -> None:
+def fuse(lessons: torch.nn.Module, compiled: Compile = _compile) -> None:
     """Compiles, in place, what `Lessons` runs in every frame: image encoder, decoder, memory encoder and losses."""
     model = lessons.model
     for module in (model.image_encoder, model.sam_mask_decoder):

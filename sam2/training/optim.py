@@ -102,7 +102,7 @@ def _orthogonal(matrices: list[Tensor]) -> list[Tensor]:
 def orthogonalised(matrices: Tensor) -> Tensor:
     """(n, rows, columns) -> (n, rows, columns) float32, singular values moved towards 1 (Jordan et al. 2024)."""
     if matrices.shape[1] > matrices.shape[2]:
-        return orthogonalised(matrices.mT).mT
+        return orthogonalised(matrices.mT).mT.contiguous()  # mixed orders keep `foreach` from its fast path
     a, b, c = _NEWTON_SCHULZ
     x = matrices.bfloat16()
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=1e-7)  # Frobenius

@@ -30,7 +30,6 @@ from sam2.config import find_config
 from sam2.training import report, state
 from sam2.training.config import Phase, TrainConfig
 from sam2.training.data import DirectSource, Maker, PooledSource
-from sam2.training.fuse import fuse
 from sam2.training.lessons import Lessons
 from sam2.training.optim import Average, make_optimizer, prepare_from_scratch, set_rates
 from sam2.training.state import Progress
@@ -69,16 +68,7 @@ class Team:
 class Trainer:
     """Owns the weights, the optimiser and the place in the schedule. `run` does the work."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        maker: Maker,
-        out: Path,
-        device: torch.device,
-        team: Team = Team(),
-        fused: bool = False,
-    ):
-        """fused: compile what runs most, which takes a minute or two and pays on a GPU."""
+    def __init__(self, config: TrainConfig, maker: Maker, out: Path, device: torch.device, team: Team = Team()):
         self.config, self.out, self.device, self.team = config, out, device, team
         out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
@@ -86,8 +76,6 @@ class Trainer:
         self.model = WindowedSAM2(replace(model_config, image_size=config.size or model_config.image_size))
         prepare_from_scratch(self.model)
         self.lessons = Lessons(self.model.to(device), config.min_area, config.loss_stride).to(device).train()
-        if fused:
-            fuse(self.lessons)
         self.wrapped: nn.Module = self.lessons
         if team.size > 1:
             self.wrapped = DistributedDataParallel(self.lessons, broadcast_buffers=False, find_unused_parameters=True)

@@ -13,7 +13,6 @@ from sam2.memory_attention import MemoryAttention
 from sam2.model import SAM2
 from sam2.position import sine_grid
 from sam2.prompt_encoder import PromptEncoder
-from sam2.training.tensors import constant
 
 
 class View:
@@ -84,8 +83,8 @@ class _PromptEncoder(PromptEncoder):
         self.view = view
 
     def sparse(self, points_xy_model: Tensor, labels: Tensor) -> Tensor:
-        corner = constant((float(self.view.column), float(self.view.row)), points_xy_model.device)
-        return super().sparse(points_xy_model + corner, labels)
+        x, y = points_xy_model.unbind(-1)  # sending a corner to a GPU would wait for it
+        return super().sparse(torch.stack((x + self.view.column, y + self.view.row), -1), labels)
 
     def grid_position(self) -> Tensor:
         return self.view.cut(super().grid_position(), 16)
