@@ -27,7 +27,7 @@ from sam2.config import find_config
 from sam2.device import choose_device
 from sam2.errors import BadInput, Sam2Error
 from sam2.evaluation_files import Results, Settings, write_json
-from sam2.evaluation_report import plot, summarise, table, write_into_card
+from sam2.evaluation_report import drift, plot, summarise, table, write_into_card
 from sam2.evaluation_video import (
     PROMPT_KINDS,
     RecordedVideo,
@@ -224,7 +224,7 @@ def _card_text(summary: dict) -> str:
     given = summary["settings"]
     which = f" of {given['frames']} frames, from seed {given['seed']}" if "seed" in given else ""
     weights = f"weights {given['weights_sha256'][:16]}"
-    return f"{summary['videos']} {given['dataset']} clips{which}; {weights}.\n\n{table(summary)}"
+    return f"{summary['videos']} {given['dataset']} clips{which}; {weights}.\n\n{table(summary)}\n\n{drift(summary)}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -233,7 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (Sam2Error, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(table(summary))
+    print(f"{table(summary)}\n\n{drift(summary)}")
     print(f"{summary['videos']} videos, {summary['frames_per_second']} frames per second in each process")
     return 0
 

@@ -31,6 +31,7 @@ def summarise(videos: list[VideoResult]) -> dict:
         "videos": len(videos),
         "frames_per_second": round(frames / seconds, 2) if seconds else None,
         "by_group": {name: group_summary(members) for name, members in groups.items()},
+        "j_by_age": j_by_age([result for result, _ in scored]),
     }
 
 
@@ -52,6 +53,15 @@ def group_summary(results: list[tuple[ObjectResult, tuple[int, int]]]) -> dict:
         "objects": len(results),
         "returns": len(returns),
     }
+
+
+def j_by_age(results: list[ObjectResult]) -> list[float | None]:
+    """Mean J in percent by annotated frames since the prompt, over the objects that are there; None where none is."""
+    values: list[list[float]] = [[] for _ in range(max((len(result.j) for result in results), default=0))]
+    for result in results:
+        for age, (j, is_there) in enumerate(zip(result.j, result.there, strict=True)):
+            values[age] += [j] if is_there else []
+    return [percent(float(np.mean(found))) if found else None for found in values]
 
 
 def object_score(result: ObjectResult, scored: tuple[int, int]) -> Score | None:
@@ -89,6 +99,16 @@ def table(summary: dict) -> str:
         rows.append([name, *("" if v is None else str(v) if isinstance(v, int) else f"{v:.1f}" for v in values)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows)
+
+
+def drift(summary: dict) -> str:
+    """One sentence: how good masks are at the prompt and how good at the end."""
+    ages = [value for value in summary["j_by_age"] if value is not None]
+    if len(ages) < 2:
+        return "J by age: too few frames."
+    return (
+        f"J of what is there: {ages[0]:.1f} where prompted, {ages[1]:.1f} one frame later, {ages[-1]:.1f} in the last."
+    )
 
 
 def write_into_card(card: Path, name: str, text: str) -> None:

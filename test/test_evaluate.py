@@ -8,7 +8,7 @@ from oracle import AWAY, SIZE_HW, Oracle, TwoSquares, late, lost, nothing, perfe
 from small_stream import small_model
 
 from sam2.errors import BadInput
-from sam2.evaluation_report import curves, plot, summarise, table
+from sam2.evaluation_report import curves, drift, plot, summarise, table
 from sam2.evaluation_video import RecordedVideo, SyntheticVideo, evaluate_video, prompt_for
 from sam2.memoryless import MemorylessTracker
 from sam2.tracker import Tracker
@@ -95,6 +95,24 @@ def test_an_object_that_appears_later_is_prompted_and_counts_from_there():
     assert result.objects[0].frames == [2, 3, 4]
     assert result.scored == (1, 4)
     np.testing.assert_array_equal(curves([result])["all"], [np.nan, np.nan, 100, 100, np.nan])
+
+
+def test_j_is_told_by_age_of_what_is_there():
+    video = SimpleNamespace(
+        name="aging",
+        frames=lambda: iter([np.zeros((*SIZE_HW, 3), np.uint8)] * 4),
+        masks={
+            0: {1: square(5, 5)},
+            1: {1: square(5, 5), 2: square(30, 5)},
+            2: {2: square(30, 5)},
+            3: {2: square(30, 5)},
+        },
+    )
+    answers = {1: [square(5, 5)] * 4, 2: [square(30, 5)] * 2 + [square(30, 60)] * 2}
+    summary = summarise([evaluate_video(RecordedVideo(video), Oracle(lambda t, k: answers[k][t]), "mask")])
+    assert summary["j_by_age"] == [100.0, 50.0, 0.0, None], "object 2 is one frame younger, object 1 away after two"
+    assert drift(summary) == "J of what is there: 100.0 where prompted, 50.0 one frame later, 0.0 in the last."
+    assert drift(summarise([])) == "J by age: too few frames."
 
 
 def test_only_annotated_frames_count():

@@ -1,0 +1,83 @@
+"""How the demo goes in other worlds: its three boxes in each of nine gentle worlds, every image, without ROS.
+
+    python -m benchmarks.gentle [--checkpoint FILE]
+
+Prints and writes `benchmarks/results/gentle_nano.md`. Scored as `sam2_ros demo` scores: IoU over the images in which
+the mask or the truth has a pixel, visibility over all; the prompted image does not count.
+"""
+
+import argparse
+import statistics
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+import sam2
+from benchmarks.stream import RESULTS, SIZE_HW
+
+SEEDS = range(1_000_032, 1_000_041)
+OBJECTS, FRAMES = 3, 240
+FRAME_NS = 83_333_333  # twelve a second
+
+
+class Score(NamedTuple):
+    """Shares of 1."""
+
+    iou: float
+    visibility: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--checkpoint", help="weights other than the packaged ones")
+    parser.add_argument("--frames", type=int, default=FRAMES)
+    args = parser.parse_args()
+    sam2.set_cpu_threads(0, "nano")
+    model = sam2.load_model("nano", args.checkpoint)
+    scores = {seed: play(model, seed, args.frames) for seed in tqdm(SEEDS, unit="world")}
+    text = report(scores, args.frames)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "gentle_nano.md").write_text(text)
+    print(text)
+
+
+def play(model, seed: int, num_frames: int) -> Score:
+    """One world tracked and scored."""
+    world = sam2.World.gentle(seed, SIZE_HW)
+    tracker = sam2.Tracker(model, batched=True)
+    ious, right = [], []
+    for index in range(num_frames):
+        seen = world.frame(index)
+        prompts = boxes(seen.masks) if index == 0 else []
+        tracks = tracker.step(sam2.Frame(seen.rgb, (index + 1) * FRAME_NS), prompts)
+        for track in tracks if index else ():
+            true = seen.masks[int(track.object_id)]
+            union = np.count_nonzero(track.mask | true)
+            if union:
+                ious.append(np.count_nonzero(track.mask & true) / union)
+            right.append((track.state is sam2.State.VISIBLE) == bool(true.any()))
+    return Score(statistics.mean(ious), statistics.mean(right))
+
+
+def boxes(masks: np.ndarray) -> list[sam2.Prompt]:
+    """A box around each of the largest of (K, H, W) masks that have a pixel."""
+    areas = np.count_nonzero(masks, axis=(1, 2))
+    prompts = []
+    for k in sorted(k for k in np.argsort(-areas)[:OBJECTS].tolist() if areas[k]):
+        x, y, width, height = sam2.bounding_box(masks[k])
+        prompts.append(sam2.Prompt(str(k), box_xyxy=[x, y, x + width, y + height]))
+    return prompts
+
+
+def report(scores: dict[int, Score], num_frames: int) -> str:
+    rows = [(str(seed), *score) for seed, score in scores.items()]
+    for name, summary in (("median", statistics.median), ("least", min), ("most", max)):
+        rows.append((name, *(summary(values) for values in zip(*scores.values(), strict=True))))
+    lines = [f"| {name} | {iou:.3f} | {100 * visibility:.1f} |\n" for name, iou, visibility in rows]
+    head = f"nano, gentle worlds, {SIZE_HW[1]}x{SIZE_HW[0]}, {OBJECTS} boxes on the first of {num_frames} images.\n\n"
+    return head + "| world | mean IoU | visibility % |\n| --- | ---: | ---: |\n" + "".join(lines)
+
+
+if __name__ == "__main__":
+    main()
