@@ -1,7 +1,8 @@
 """Functions of tensors whose runs are captured and replayed: on a GPU, launching a small kernel costs more than running
 it. Knows nothing about what they compute.
 
-Not yet measured on a GPU. So a graph proves itself before it is used; whatever goes wrong leaves the plain function.
+What it saves has not been measured. A graph proves itself before it is used; whatever goes wrong leaves the plain
+function.
 """
 
 import logging
