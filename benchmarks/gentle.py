@@ -1,12 +1,11 @@
-"""How the demo goes in other worlds: its three boxes in each of nine gentle worlds, every image, without ROS.
+"""How the demo goes in nine gentle worlds, its own among them: three boxes in each, every image, without ROS.
 
-    python -m benchmarks.gentle [--checkpoint FILE]
+    python -m benchmarks.gentle
 
 Prints and writes `benchmarks/results/gentle_nano.md`. Scored as `sam2_ros demo` scores: IoU over the images in which
 the mask or the truth has a pixel, visibility over all; the prompted image does not count.
 """
 
-import argparse
 import statistics
 from typing import NamedTuple
 
@@ -29,25 +28,21 @@ class Score(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--checkpoint", help="weights other than the packaged ones")
-    parser.add_argument("--frames", type=int, default=FRAMES)
-    args = parser.parse_args()
     sam2.set_cpu_threads(0, "nano")
-    model = sam2.load_model("nano", args.checkpoint)
-    scores = {seed: play(model, seed, args.frames) for seed in tqdm(SEEDS, unit="world")}
-    text = report(scores, args.frames)
+    model = sam2.load_model("nano")
+    scores = {seed: play(model, seed) for seed in tqdm(SEEDS, unit="world")}
+    text = report(scores)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "gentle_nano.md").write_text(text)
     print(text)
 
 
-def play(model, seed: int, num_frames: int) -> Score:
+def play(model, seed: int) -> Score:
     """One world tracked and scored."""
     world = sam2.World.gentle(seed, SIZE_HW)
     tracker = sam2.Tracker(model, batched=True)
     ious, right = [], []
-    for index in range(num_frames):
+    for index in range(FRAMES):
         seen = world.frame(index)
         prompts = boxes(seen.masks) if index == 0 else []
         tracks = tracker.step(sam2.Frame(seen.rgb, (index + 1) * FRAME_NS), prompts)
@@ -70,12 +65,12 @@ def boxes(masks: np.ndarray) -> list[sam2.Prompt]:
     return prompts
 
 
-def report(scores: dict[int, Score], num_frames: int) -> str:
+def report(scores: dict[int, Score]) -> str:
     rows = [(str(seed), *score) for seed, score in scores.items()]
     for name, summary in (("median", statistics.median), ("least", min), ("most", max)):
         rows.append((name, *(summary(values) for values in zip(*scores.values(), strict=True))))
     lines = [f"| {name} | {iou:.3f} | {100 * visibility:.1f} |\n" for name, iou, visibility in rows]
-    head = f"nano, gentle worlds, {SIZE_HW[1]}x{SIZE_HW[0]}, {OBJECTS} boxes on the first of {num_frames} images.\n\n"
+    head = f"nano, gentle worlds, {SIZE_HW[1]}x{SIZE_HW[0]}, {OBJECTS} boxes on the first of {FRAMES} images.\n\n"
     return head + "| world | mean IoU | visibility % |\n| --- | ---: | ---: |\n" + "".join(lines)
 
 

@@ -49,7 +49,7 @@ def main() -> None:
             series[num_objects] = found
             text = report(args, rows, threads)
             (RESULTS / f"{name}.md").write_text(text)  # what is measured stays, should the next run fail
-            plot(series, RESULTS / f"{name}.png")
+    plot(series, RESULTS / f"{name}.png")
     print(text)
 
 

@@ -102,13 +102,13 @@ def table(summary: dict) -> str:
 
 
 def drift(summary: dict) -> str:
-    """One sentence: how good masks are at the prompt and how good at the end."""
-    ages = [value for value in summary["j_by_age"] if value is not None]
-    if len(ages) < 2:
-        return "J by age: too few frames."
-    return (
-        f"J of what is there: {ages[0]:.1f} where prompted, {ages[1]:.1f} one frame later, {ages[-1]:.1f} in the last."
-    )
+    """One sentence: how good masks are at the prompt, one frame later, in the middle and at the end."""
+    ages = {age: value for age, value in enumerate(summary["j_by_age"]) if value is not None}
+    if not ages:
+        return "Nothing was there."
+    shown = [age for age in (0, 1, max(ages) // 2, max(ages)) if age in ages]
+    told = ", ".join(f"{ages[age]:.1f} at {age}" for age in dict.fromkeys(shown))
+    return f"J of what is there, by annotated frames since its prompt: {told}."
 
 
 def write_into_card(card: Path, name: str, text: str) -> None:

@@ -111,8 +111,8 @@ def test_j_is_told_by_age_of_what_is_there():
     answers = {1: [square(5, 5)] * 4, 2: [square(30, 5)] * 2 + [square(30, 60)] * 2}
     summary = summarise([evaluate_video(RecordedVideo(video), Oracle(lambda t, k: answers[k][t]), "mask")])
     assert summary["j_by_age"] == [100.0, 50.0, 0.0, None], "object 2 is one frame younger, object 1 away after two"
-    assert drift(summary) == "J of what is there: 100.0 where prompted, 50.0 one frame later, 0.0 in the last."
-    assert drift(summarise([])) == "J by age: too few frames."
+    assert drift(summary).endswith("since its prompt: 100.0 at 0, 50.0 at 1, 0.0 at 2.")
+    assert drift(summarise([])) == "Nothing was there."
 
 
 def test_only_annotated_frames_count():

@@ -11,7 +11,7 @@ SHAPES = ((64, 32), (64, 32), (32, 128), (48, 48))  # two of a shape, tall, wide
 
 
 def trained(make) -> torch.Tensor:
-    """Five steps from the same start with the same gradients -> all weights, and those of a parameter without any."""
+    """Five steps from the same start with the same gradients -> the weights; a parameter without gradient stays."""
     torch.manual_seed(0)
     parameters = [Parameter(0.1 * torch.randn(shape)) for shape in SHAPES]
     idle = Parameter(torch.ones(64, 32))
@@ -43,7 +43,7 @@ def test_matrices_together_take_the_steps_they_take_one_by_one():
     assert difference(momentum=0.94) > 1e-3
 
 
-def test_a_run_goes_on_with_its_momenta(tmp_path):
+def test_a_run_goes_on_with_its_momenta():
     torch.manual_seed(0)
     weights = {"m": Parameter(torch.randn(8, 4)), "v": Parameter(torch.randn(8))}
     module = torch.nn.ParameterDict(weights)

@@ -1,7 +1,7 @@
 """Compiled stages for training on a GPU, where most of a small network's time goes into passing values through memory.
 
-Compiling takes up to half a minute for each combination of shapes, so of every function only the one that comes in
-nearly every step is compiled; others, and whatever needs no gradient, run plainly. The numbers differ by rounding.
+Compiling takes up to half a minute for each combination of shapes, so only those are compiled that were half of the
+calls of late; others, and whatever needs no gradient, run plainly. The numbers differ by rounding.
 """
 
 import warnings
@@ -20,7 +20,8 @@ Compile = Callable[[Callable], Callable]
 class Fused:
     """A function of tensors and constants, compiled for combinations of shapes that come often.
 
-    Where the compiler fails (no C compiler, an old GPU) the function runs plainly from then on, and says so once.
+    Where it cannot be traced or compiled, it runs plainly from then on, and says so once. What fails only on the way
+    back is raised.
     """
 
     def __init__(self, function: Callable, compiled: Compile):
