@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 import sam2
 from benchmarks.stream import RESULTS, SIZE_HW
+from sam2.metrics import region_similarity
 
 SEEDS = range(1_000_032, 1_000_041)
 OBJECTS, FRAMES = 3, 240
@@ -48,9 +49,8 @@ def play(model, seed: int) -> Score:
         tracks = tracker.step(sam2.Frame(seen.rgb, (index + 1) * FRAME_NS), prompts)
         for track in tracks if index else ():
             true = seen.masks[int(track.object_id)]
-            union = np.count_nonzero(track.mask | true)
-            if union:
-                ious.append(np.count_nonzero(track.mask & true) / union)
+            if track.mask.any() or true.any():
+                ious.append(region_similarity(track.mask, true))
             right.append((track.state is sam2.State.VISIBLE) == bool(true.any()))
     return Score(statistics.mean(ious), statistics.mean(right))
 

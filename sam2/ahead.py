@@ -1,8 +1,8 @@
 """Frames encoded before their step: the next one beside the step before it, or several cameras' as one batch.
 
 On a GPU the next image is encoded on a stream of its own while the objects are tracked in this one, which does not fill
-the device. On a CPU, where one thing already uses all cores, the same calls encode at once. What it
-saves has not been measured.
+the device; what that saves has not been measured. On a CPU, where one thing already uses all cores, the same calls
+encode at once.
 """
 
 from collections.abc import Callable

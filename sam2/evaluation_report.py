@@ -59,9 +59,9 @@ def j_by_age(results: list[ObjectResult]) -> list[float | None]:
     """Mean J in percent by annotated frames since the prompt, over the objects that are there; None where none is."""
     values: list[list[float]] = [[] for _ in range(max((len(result.j) for result in results), default=0))]
     for result in results:
-        for age, (j, is_there) in enumerate(zip(result.j, result.there, strict=True)):
-            values[age] += [j] if is_there else []
-    return [percent(float(np.mean(found))) if found else None for found in values]
+        for age in np.flatnonzero(result.there):
+            values[age].append(result.j[age])
+    return [percent(_share(np.array(found))) for found in values]
 
 
 def object_score(result: ObjectResult, scored: tuple[int, int]) -> Score | None:

@@ -115,11 +115,11 @@ def test_the_pooling_equals_pytorchs():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_narrow_values_of_many_objects_are_averaged_on_a_gpu():
-    """cuDNN's kernel fails on them, where PyTorch chooses it (torch 2.11, H200)."""
+    """cuDNN's kernel fails on them, where PyTorch chooses it (torch 2.11, H200). Rounding to bfloat16, measured on a
+    CPU: 3e-3; keys off by one: 1.1. Not yet run on a GPU."""
     generator = torch.Generator("cuda").manual_seed(0)
     shapes = ((1, 1, 4096, 256), (4, 1, 9000, 256), (4, 1, 9000, 64))
     q, k, v = (torch.randn(shape, generator=generator, device="cuda") for shape in shapes)
     expected = average(q.expand(4, -1, -1, -1), k, v)
-    with torch.autocast("cuda", torch.bfloat16):
-        found = average(q.bfloat16().expand(4, -1, -1, -1), k.bfloat16(), v.bfloat16())
+    found = average(q.bfloat16().expand(4, -1, -1, -1), k.bfloat16(), v.bfloat16())
     assert (found.float() - expected).norm() <= 2e-2 * expected.norm()

@@ -57,7 +57,10 @@ def test_a_run_goes_on_with_its_momenta():
 
 
 def test_a_matrix_is_moved_towards_an_orthogonal_one():
+    """Measured: singular values of 0.07 to 0.38, of 0.68 to 1.13 afterwards."""
     torch.manual_seed(0)
-    values = torch.linalg.svdvals(optim.orthogonalised(torch.randn(3, 20, 40)))
-    assert values.shape == (3, 20) and 0.3 < values.min() and values.max() < 1.5
-    assert torch.linalg.cond(torch.randn(20, 40)) == pytest.approx(5, abs=2), "the test is of matrices that are not"
+    matrices = torch.randn(3, 20, 40)
+    matrices /= torch.linalg.matrix_norm(matrices, keepdim=True)
+    assert torch.linalg.svdvals(matrices).max() < 0.5
+    values = torch.linalg.svdvals(optim.orthogonalised(matrices))
+    assert values.min() > 0.5 and values.max() < 1.3

@@ -13,7 +13,9 @@ from sam2.errors import BadInput
 from sam2.training.losses import LossWeights
 
 EARLY = LossWeights(others=0.1)
-LATE = LossWeights(focal=10.0, focal_alpha=0.5)  # once masks are found, no more thumb on the scale
+# No hypothesis hedges: with `others` each learns the mask, so any choice is a fair answer. Presence, often wrong for
+# good once an object is lost, is kept from drowning the masks.
+LATE = LossWeights(focal=8.0, focal_alpha=0.55, others=1.6, iou=2.0, presence=0.8)
 
 
 @dataclass(frozen=True)
@@ -79,16 +81,11 @@ class TrainConfig:
         return f"{self.model} at {self.size or 'its own'} pixels, seed {self.seed}: {phases}"
 
 
-# No hypothesis hedges: with `others` each learns the mask, so any choice is a fair answer. Presence, often wrong for
-# good once an object is lost, is kept from drowning the masks.
-_LOSSES = LossWeights(focal=8.0, focal_alpha=0.55, others=1.6, iou=2.0, presence=0.8)
-
 _STILLS = Phase("stills", 1.0, batch=96, objects=16, kinds=(0.0, 0.5, 0.5), losses=EARLY)
-_CLIPS = Phase("clips", 1.0, batch=64, objects=4, frames=8, max_stride=4, encoder=0.4, losses=LATE)
+_CLIPS = Phase("clips", 1.0, batch=64, objects=4, frames=8, max_stride=4, losses=LATE)
 
 # A world without end needs little augmentation: what is learnt from is what is met.
-_MIXED = replace(_CLIPS, encoder=0.8, kinds=(0.15, 0.45, 0.4), losses=_LOSSES, strength=0.2, stills=0.15, streams=0.45,
-                 vanish=0.5)  # fmt: skip
+_MIXED = replace(_CLIPS, encoder=0.8, kinds=(0.15, 0.45, 0.4), strength=0.2, stills=0.15, streams=0.45, vanish=0.5)
 
 _NANO = TrainConfig(  # for one large GPU
     model="nano",
@@ -130,9 +127,9 @@ _NANO_CPU = replace(  # on one core, most of it in windows of half the model's s
         replace(_STILLS, until=0.2, batch=32, objects=3, rate=(1.3e-3, 9e-4), encoder=0.7, alike=0.3, strength=0.3,
                 window=128),
         replace(_CLIPS, until=0.6, batch=8, objects=3, rate=(9e-4, 3.5e-4), encoder=0.7, kinds=(0.3, 0.35, 0.35),
-                frames=4, losses=_LOSSES, strength=0.25, stills=0.5, window=128, whole=0.3, vanish=0.5),
+                frames=4, strength=0.25, stills=0.5, window=128, whole=0.3, vanish=0.5),
         replace(_CLIPS, until=1.0, batch=8, objects=3, rate=(3.8e-4, 1e-6), encoder=0.8, kinds=(0.15, 0.45, 0.4),
-                frames=4, losses=_LOSSES, strength=0.2, stills=0.58, streams=0.32, window=128, whole=0.5,
+                frames=4, strength=0.2, stills=0.58, streams=0.32, window=128, whole=0.5,
                 vanish=0.6),
     ),
 )  # fmt: skip
