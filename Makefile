@@ -16,6 +16,8 @@ unexport ROS_DISTRO ROS_VERSION ROS_PYTHON_VERSION RMW_IMPLEMENTATION _ROS_WHEEL
 INPUTS := pyproject.toml setup.py CMakeLists.txt package.xml $(sort $(wildcard msg/*.msg srv/*.srv))
 STAMP := $(VENV)/.ready-$(TORCH)-$(shell cat $(INPUTS) | cksum | cut -d ' ' -f 1)
 RUN := $(VENV)/bin/python
+# A test that hangs says where, with the stacks of all threads, and ends the run.
+PYTEST := $(RUN) -m pytest --timeout 600 --timeout-method thread
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-all soak bench lint
@@ -30,11 +32,10 @@ demo: venv  ## simulated camera, tracker and prompts over ROS 2; out/demo/demo.m
 	$(VENV)/bin/sam2_ros demo
 
 test: venv  ## the tests that take minutes
-	$(RUN) -m pytest -m 'not slow and not gpu and not soak'
+	$(PYTEST) -m 'not slow and not gpu and not soak'
 
 test-all: test  ## those, then the slow ones and, where there is a GPU, the GPU's
-	$(RUN) -m pytest -m '$(if $(GPU),(slow or gpu),slow and not gpu) and not soak'
-
+	$(PYTEST) -m '$(if $(GPU),(slow or gpu),slow and not gpu) and not soak'
 
 soak: venv  ## the node under faults for SOAK_MINUTES (60); gates, plot and figures into out/soak and docs/reliability.md
 	$(RUN) test/soak.py --minutes $(SOAK_MINUTES) --docs

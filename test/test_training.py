@@ -241,7 +241,7 @@ def test_a_batch_too_large_for_the_device_is_halved_until_it_fits(tmp_path, monk
 @pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
     """Different clips in each process, one model: the leader's run is complete and both end without complaint."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29611"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     command += ["-m", "sam2.training.train", "--config", "smoke", "--steps", "4", "--device", "cpu"]
     command += ["--batch-scale", "0.25", "--size", "32", "--out", str(tmp_path), "--export", str(tmp_path / "n.pt")]
     root = Path(__file__).parents[1]

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
 from sam2.checkpoint import read_weights
 from sam2.config import find_config
@@ -123,7 +122,6 @@ def run(args: argparse.Namespace) -> None:
     if team.leads:
         trainer.export(path)
         print(f"weights: {path}")
-    if team.size > 1:
-        dist.destroy_process_group()
+    trainer.leave_team()
     if device.type == "cuda":
         print(f"device memory used at most: {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB")

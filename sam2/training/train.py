@@ -267,6 +267,14 @@ class Trainer:
         """The averaged weights in the official layout, `.pt` or `.safetensors`."""
         state.export(state.averaged_weights(self.model, self.average.state_dict()), path)
 
+    def leave_team(self) -> None:
+        """Ends what `join_team` began, when nobody in the team waits for another any more."""
+        if self.team.size > 1:
+            dist.barrier()
+            # It holds the group too, and a group freed with it waits for threads that wait for the interpreter.
+            self.wrapped = self.lessons
+            dist.destroy_process_group()
+
 
 _BAR = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed} {postfix}"
 
