@@ -40,11 +40,11 @@ def load_model(
 
     `name`: "nano", "tiny", "small", "base_plus", "large" (2.1) or any name `find_config` takes; `checkpoint` None means
     the packaged or downloaded file. `image_size` (pixels, a multiple of 32; None: the model's own) and `memory_pooling`
-    (2: every 2 x 2 of a memory's tokens count as one) buy speed with accuracy: the network is then no longer the
+    (2: every 2 x 2 of a memory's tokens count as one) trade accuracy for speed: the network is then no longer the
     official one. Raises BadInput for a bad name, device, precision, size or pooling, BadCheckpoint for the weights,
     OutOfMemory or DeviceLost for the device.
     """
-    config = _resized(find_config(name), image_size)
+    config = resized(find_config(name), image_size)
     if memory_pooling not in (1, 2):
         raise BadInput(f"memory_pooling: expected 1 or 2, got {memory_pooling}")
     place = choose_device(device)
@@ -62,7 +62,8 @@ def load_model(
         return model.eval().requires_grad_(False).to(place)
 
 
-def _resized(config: ModelConfig, image_size: int | None) -> ModelConfig:
+def resized(config: ModelConfig, image_size: int | None) -> ModelConfig:
+    """With another input; None leaves the variant's own. Raises BadInput unless it is a multiple of 32 in range."""
     size = config.image_size if image_size is None else image_size
     if size % 32 or not 64 <= size <= 2048:
         raise BadInput(f"image_size: expected a multiple of 32 from 64 to 2048, got {image_size}")

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from sam2.checkpoint import load_model
+from sam2.checkpoint import load_model, resized
 from sam2.config import find_config
 from sam2.device import choose_device
 from sam2.errors import BadInput, Sam2Error
@@ -57,10 +57,11 @@ class TrackerMaker:
     checkpoint: Path
     device: str
     precision: str
+    image_size: int  # of the network's input, pixels
     has_memory: bool  # False: the ablation of `memoryless`
 
     def __call__(self) -> StreamTracker:
-        model = load_model(self.model, self.checkpoint, self.device, self.precision)
+        model = load_model(self.model, self.checkpoint, self.device, self.precision, self.image_size)
         # As many objects as a label image holds; nothing is prompted late, so no history is kept.
         tracker = Tracker(model, Limits(max_objects=MAX_LABEL, history_frames=1))
         return tracker if self.has_memory else MemorylessTracker(model, tracker)
@@ -142,6 +143,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--frames", type=int, default=40, help="length of a synthetic clip")
     add("--size", type=int, help="side of synthetic frames in pixels; by default the model's")
     add("--model", default="nano", help="nano, tiny, small, base_plus, large")
+    add("--image-size", type=int, help="side of the network's input in pixels; by default the model's own")
     add("--checkpoint", type=Path, help="weights other than the packaged or downloaded ones")
     add("--prompt", default="click", choices=PROMPT_KINDS, help="what each object is given, once")
     add("--memory", default="on", choices=("on", "off"), help="off: emptied before every frame")
@@ -185,7 +187,8 @@ def _world_digest() -> str:
 
 def _default_folder(settings: Settings) -> Path:
     memory = "" if settings.memory else "_no_memory"
-    name = f"{settings.dataset}_{settings.model}_{settings.prompt}{memory}_{settings.precision}_{settings.side}"
+    name = f"{settings.dataset}_{settings.model}_{settings.image_size}_{settings.prompt}{memory}"
+    name += f"_{settings.precision}_{settings.side}"
     return Path("out/evaluation") / f"{name}_{settings.weights_sha256[:8]}{settings.world[:8]}"
 
 
@@ -193,6 +196,7 @@ def run(args: argparse.Namespace) -> dict:
     """Everything `main` does but print; returns the summary. Raises Sam2Error, and OSError for files."""
     config = find_config(args.model)
     side = args.size or config.image_size
+    image_size = resized(config, args.image_size).image_size
     device = choose_device(args.device)
     precision = choose_precision(args.precision, device)
     _check_outputs(args)
@@ -201,9 +205,9 @@ def run(args: argparse.Namespace) -> dict:
     if not checkpoint.is_file():
         raise BadInput(f"--checkpoint: expected a weights file, found none at {checkpoint}")
     split = args.split if args.dataset != "synthetic" else ""
-    what = (args.dataset, split, config.name, sha256(checkpoint), args.prompt, args.memory == "on")
+    what = (args.dataset, split, config.name, image_size, sha256(checkpoint), args.prompt, args.memory == "on")
     settings = Settings(*what, precision.name, side, _world_digest() if args.dataset == "synthetic" else "")
-    maker = TrackerMaker(args.model, checkpoint, args.device, args.precision, settings.memory)
+    maker = TrackerMaker(args.model, checkpoint, args.device, args.precision, image_size, settings.memory)
     results = Results(args.out or _default_folder(settings), settings)
     workers = args.workers or (os.cpu_count() if device.type == "cpu" else 1)
     scored = evaluate_all(videos, args.prompt, maker, results, workers)
@@ -213,7 +217,9 @@ def run(args: argparse.Namespace) -> dict:
     if args.json:
         write_json(args.json, summary)
     if args.card:
-        write_into_card(args.card, args.prompt + ("" if settings.memory else " without memory"), _card_text(summary))
+        resolution = f" at {image_size}" if args.image_size else ""
+        memory = "" if settings.memory else " without memory"
+        write_into_card(args.card, args.prompt + resolution + memory, _card_text(summary))
     if args.plot:
         args.plot.parent.mkdir(parents=True, exist_ok=True)
         plot(scored, f"{config.name} on {args.dataset}, {args.prompt}, memory {args.memory}", args.plot)

@@ -21,6 +21,7 @@ class Settings:
     dataset: str
     split: str
     model: str  # official name
+    image_size: int  # of the network's input, pixels
     weights_sha256: str
     prompt: str
     memory: bool

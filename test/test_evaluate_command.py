@@ -32,8 +32,8 @@ class Counting:
 
 def settings(**changes) -> Settings:
     plain = {
-        "dataset": "synthetic", "split": "val", "model": "nano", "weights_sha256": "0", "prompt": "click",
-        "memory": True, "precision": "fp32", "side": 64,
+        "dataset": "synthetic", "split": "val", "model": "nano", "image_size": 256, "weights_sha256": "0",
+        "prompt": "click", "memory": True, "precision": "fp32", "side": 64,
     }  # fmt: skip
     return Settings(**plain | changes)
 
@@ -111,6 +111,14 @@ def test_command_writes_figures_and_plot(tmp_path, nano_weights, capsys):
     assert "| all" in capsys.readouterr().out
     assert evaluate.main([*arguments, "--memory", "off"]) == 1, "the folder holds results with memory"
     assert "another --out" in capsys.readouterr().err
+    assert evaluate.main([*arguments, "--image-size", "320"]) == 1, "nor are they of a network with another input"
+    assert "image_size" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_tracker_has_the_input_asked_for(nano_weights):
+    tracker = evaluate.TrackerMaker("nano", nano_weights, "cpu", "fp32", image_size=320, has_memory=True)()
+    assert tracker._model.image_size == 320
 
 
 @pytest.mark.parametrize(
@@ -120,6 +128,7 @@ def test_command_writes_figures_and_plot(tmp_path, nano_weights, capsys):
         (["--frames", "2"], "at least 3"),
         (["--dataset", "davis"], "davischallenge.org"),
         (["--model", "enormous"], "expected one of"),
+        (["--image-size", "100"], "multiple of 32"),
         (["--checkpoint", "missing.pt"], "missing.pt"),
         (["--device", "cuda:99"], "CUDA devices"),
         (["--card", "missing.md"], "missing.md"),
