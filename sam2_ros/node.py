@@ -103,10 +103,10 @@ class TrackNode(LifecycleNode):
     @_transition
     def on_configure(self, state) -> TransitionCallbackReturn:
         self._trouble = ("", "")
-        sam2.find_config(self.settings.model)  # the one mistake that can be told without loading anything
         try:
+            sam2.find_config(self.settings.model)  # the one mistake that can be told without loading anything
             self.frames = Frames(self, self.settings.depth_target_frame)
-        except Refused as error:
+        except (sam2.BadInput, Refused) as error:
             self._trouble = ("failed", str(error))
             self.get_logger().error(str(error))
             return TransitionCallbackReturn.FAILURE
@@ -121,8 +121,10 @@ class TrackNode(LifecycleNode):
 
     @_transition
     def on_activate(self, state) -> TransitionCallbackReturn:
-        if not self._worker.can_serve:  # a cleanup that ran out of patience told it to end
-            self.get_logger().error("the network is ending; call cleanup again, then configure and activate")
+        if not self._worker.can_serve:
+            # Or it failed to load, which `_on_worker_changed` is about to say.
+            if self._worker.phase in (Phase.LOADING, Phase.READY, Phase.STOPPED):
+                self.get_logger().error("the network is ending; call cleanup again, then configure and activate")
             return TransitionCallbackReturn.FAILURE
         super().on_activate(state)
         for channel in self._channels:
@@ -170,12 +172,19 @@ class TrackNode(LifecycleNode):
         if self._state == "finalized":
             return Code.STOPPING, "the node is shutting down"
         if self._state != "active":
-            return Code.NOT_ACTIVE, f"the node is {self._state}; activate it (ros2 lifecycle set)"
+            return Code.NOT_ACTIVE, self._how_to_activate()
         if self._worker.phase is Phase.LOADING:
             return Code.LOADING, "the model is being loaded; ask again"
         if self._worker.phase is not Phase.READY:
             return Code.INTERNAL, self._worker.sentence
         return None
+
+    def _how_to_activate(self) -> str:
+        _, reason = self._trouble
+        if reason:
+            return f"{reason}; set the parameter right, then configure and activate the node, or start it again"
+        steps = "configure and activate it" if self._state == "unconfigured" else "activate it"
+        return f"the node is {self._state}; {steps} (ros2 lifecycle set)"
 
     def _close_inputs(self) -> None:
         for channel in self._channels:

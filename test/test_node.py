@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +18,7 @@ from rclpy.parameter import Parameter
 from ros_rig import NodeProcess, click, start_tracking
 from std_srvs.srv import SetBool, Trigger
 
+import sam2
 from sam2_ros.mailbox import Code
 from sam2_ros.msg import TrackArray
 from sam2_ros.node import TrackNode
@@ -38,6 +40,10 @@ def every_service(rig):
         "add": Code(add.code).name, "remove": Code(remove.code).name, "list": Code(listed.code).name,
         "reset": reset.message.split(":")[0] or "OK",
     }  # fmt: skip
+
+
+def failing(settings):
+    raise sam2.BadCheckpoint("weights.pt: no such file")
 
 
 def test_every_service_is_answered_in_every_state(rig):
@@ -69,6 +75,8 @@ def test_a_model_that_does_not_load_takes_the_node_back_and_the_reason_stays_vis
         rig.wait_for_state("unconfigured")
         said = rig.diagnostics()
         rig.until(lambda: any("run sam2_ros weights" in s.message for m in said for s in m.status))
+        refused = rig.call(ListObjects, "/sam2/list_objects")
+        assert refused.code == Code.NOT_ACTIVE and "run sam2_ros weights" in refused.sentence
         assert rig.change_state("configure")
         node.end()
 
@@ -77,8 +85,21 @@ def test_a_wrong_model_name_fails_to_configure(rig):
     with NodeProcess(parameters={"model": "giant", "autostart": False}) as node:
         assert not rig.change_state("configure")
         assert rig.state() == "unconfigured"
-        node.signal(signal.SIGINT)
-        assert node.exit_code() == 0 and "giant" in node.output
+        assert "giant" in rig.call(ListObjects, "/sam2/list_objects").sentence
+        node.end()
+        assert "giant" in node.output
+
+
+def test_a_model_that_fails_before_the_node_is_active_is_said_once_and_as_what_it_is(rig):
+    node = TrackNode(failing, context=rig.context)
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    node._worker._thread.join()
+    said = []
+    node._logger = SimpleNamespace(error=said.append)
+    assert node.trigger_activate() == TransitionCallbackReturn.FAILURE and not said
+    node._on_worker_changed()
+    assert len(said) == 1 and "no such file" in said[0] and node._state == "unconfigured"
+    node.destroy_node()
 
 
 def test_a_wrong_transition_is_refused_and_survived(rig):
