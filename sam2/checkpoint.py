@@ -139,7 +139,7 @@ def fill(model: nn.Module, state: dict[str, Tensor], source: str, assign: bool =
 
 
 def _check_hash(path: Path) -> None:
-    if path.parent == PACKAGED:
+    if path.resolve().parent == PACKAGED.resolve():
         return
     digest = sha256(path)
     expected = OFFICIAL_SHA256.get(path.name)

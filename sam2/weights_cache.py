@@ -61,7 +61,8 @@ def download(config: ModelConfig) -> Path:
         return path
     if name not in OFFICIAL_SHA256:
         raise BadCheckpoint(
-            f"weights of {config.name}: expected one of {', '.join(OFFICIAL_SHA256)}; these are not published"
+            f"weights of {config.name}: expected one of {', '.join(OFFICIAL_SHA256)}; these are not published, and "
+            "nano's come with this package: there is nothing to fetch"
         )
     url = f"{_SERVER}/{_RELEASES[config.version]}/{name}"
     part = path.with_suffix(".part")

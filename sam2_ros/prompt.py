@@ -6,6 +6,7 @@ Knows the node's service and nothing of what is behind it.
 import argparse
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -58,9 +59,13 @@ def message(args: argparse.Namespace) -> Prompt:
     )  # fmt: skip
     prompt.header.stamp = time_message(args.stamp)
     if args.mask:
-        pixels = cv2.imread(args.mask, cv2.IMREAD_GRAYSCALE)  # (H, W) uint8
+        found = Path(args.mask).is_file()
+        pixels = cv2.imread(args.mask, cv2.IMREAD_GRAYSCALE) if found else None  # (H, W) uint8
         if pixels is None:
-            sys.exit(f"sam2_ros prompt: {args.mask}: expected an image file")
+            problem = "got another" if found else "found none"
+            sys.exit(
+                f"sam2_ros prompt: {args.mask}: expected an image file, {problem}"
+            )
         prompt.mask = image_message(Header(), np.where(pixels > 0, 255, 0).astype(np.uint8), "mono8")
     return prompt
 

@@ -263,6 +263,13 @@ def test_unknown_hash_warns(nano, tmp_path, caplog):
     assert "not an official file" in caplog.text
 
 
+def test_what_ships_is_no_unknown_file_whatever_its_path(caplog, monkeypatch):
+    monkeypatch.chdir(weights_cache.PACKAGED.parent)
+    with caplog.at_level(logging.WARNING, "sam2"):
+        read_weights(Path("weights") / "sam2.1_hiera_nano.safetensors")
+    assert "not an official file" not in caplog.text
+
+
 def test_known_hash_does_not_warn(nano, tmp_path, caplog, monkeypatch):
     path = save_pt(tmp_path / "sam2.1_hiera_tiny.pt", nano.state_dict())
     monkeypatch.setitem(weights_cache.OFFICIAL_SHA256, path.name, weights_cache.sha256(path))

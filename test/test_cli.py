@@ -96,9 +96,12 @@ def test_a_prompt_without_a_place_is_refused(argv, capsys):
     assert caught.value.code == 2 and "usage" in capsys.readouterr().err
 
 
-def test_a_mask_file_that_is_not_there(tmp_path):
-    with pytest.raises(SystemExit, match="expected an image file"):
+def test_a_mask_file_that_is_none_or_not_there(tmp_path):
+    with pytest.raises(SystemExit, match="expected an image file, found none"):
         prompt.message(prompt.parse(["--mask", str(tmp_path / "none.png")]))
+    (tmp_path / "text.png").write_text("text")
+    with pytest.raises(SystemExit, match="expected an image file, got another"):
+        prompt.message(prompt.parse(["--mask", str(tmp_path / "text.png")]))
 
 
 def run_prompt(*argv):

@@ -1,12 +1,20 @@
 """The command line of training, on a small folder in the layout of DAVIS, and what it says when it cannot begin."""
 
 import pytest
+import torch
 from small_video_folder import write_davis
 
 from sam2.checkpoint import read_weights
 from sam2.training import cli, report
 
 SMALL = ["--config", "smoke", "--steps", "2", "--size", "32", "--batch-scale", "0.25", "--device", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def threads_of_the_other_tests():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 def test_it_learns_from_a_dataset_goes_on_and_leaves_weights(tmp_path, capsys):
@@ -19,6 +27,26 @@ def test_it_learns_from_a_dataset_goes_on_and_leaves_weights(tmp_path, capsys):
     assert "going on from step 2" in capsys.readouterr().out
     assert [row["step"] for row in report.read_rows(tmp_path / "run" / "log.csv")] == ["2", "3"]
     assert read_weights(tmp_path / "other" / "x.safetensors").keys() == trained.keys()
+
+
+def test_ctrl_c_is_no_error_and_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.Trainer, "run", stop)
+    assert cli.main([*SMALL, "--out", str(tmp_path)]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("told", "threads"), [(None, 1), ("2", 2)])
+def test_nano_learns_in_one_thread_unless_told_otherwise(told, threads, tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if told:
+        monkeypatch.setenv("OMP_NUM_THREADS", told)
+    torch.set_num_threads(2)
+    monkeypatch.setattr(cli.Trainer, "run", lambda *_: None)
+    assert cli.main([*SMALL, "--out", str(tmp_path)]) == 0
+    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize(
@@ -46,8 +74,6 @@ def test_it_says_what_is_wrong(words, message, tmp_path, monkeypatch, capsys, ot
 @pytest.fixture(scope="module")
 def other_weights(tmp_path_factory):
     """Of a network of another size."""
-    import torch
-
     path = tmp_path_factory.mktemp("weights") / "other.pt"
     torch.save({"model": {"no_mem_embed": torch.zeros(1, 1, 256)}}, path)
     return path

@@ -4,6 +4,8 @@ What is wrong with it is said in one sentence, and before the work where that is
 """
 
 import argparse
+import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,7 @@ import torch
 
 from sam2.checkpoint import read_weights
 from sam2.config import find_config
-from sam2.device import choose_device
+from sam2.device import choose_device, set_cpu_threads
 from sam2.errors import BadInput, Sam2Error
 from sam2.training.config import CONFIGS, TrainConfig, find_train_config, scaled
 from sam2.training.data import DatasetClips, Maker, SyntheticClips
@@ -96,6 +98,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (Sam2Error, OSError, FloatingPointError) as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from the last state saved in --out", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
 
 
@@ -105,7 +110,8 @@ def run(args: argparse.Namespace) -> None:
     path = args.export or args.out / WEIGHTS
     if path.suffix not in WEIGHT_SUFFIXES:
         raise BadInput(f"--export: expected a name ending in {' or '.join(WEIGHT_SUFFIXES)}, got {path}")
-    choose_device(args.device)
+    if choose_device(args.device).type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        set_cpu_threads(0, config.model)  # threads of small products wait for each other, for ever where others compute
     maker = _maker(args, config)
     team, device = join_team(args.device)
     # In windows every place in the image would be a program of its own.
