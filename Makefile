@@ -16,7 +16,7 @@ unexport ROS_DISTRO ROS_VERSION ROS_PYTHON_VERSION RMW_IMPLEMENTATION _ROS_WHEEL
 INPUTS := pyproject.toml setup.py CMakeLists.txt package.xml $(sort $(wildcard msg/*.msg srv/*.srv))
 STAMP := $(VENV)/.ready-$(TORCH)-$(shell cat $(INPUTS) | cksum | cut -d ' ' -f 1)
 RUN := $(VENV)/bin/python
-# A test that hangs says where, with the stacks of all threads, and ends the run.
+# A test that hangs says where, with the stacks of all threads, and ends the run; processes it started may stay.
 PYTEST := $(RUN) -m pytest --timeout 600 --timeout-method thread
 
 .DEFAULT_GOAL := help

@@ -139,7 +139,7 @@ def fill(model: nn.Module, state: dict[str, Tensor], source: str, assign: bool =
 
 
 def _check_hash(path: Path) -> None:
-    if path.resolve().parent == PACKAGED.resolve():
+    if path.parent.resolve() == PACKAGED.resolve():  # the file itself may be a link
         return
     digest = sha256(path)
     expected = OFFICIAL_SHA256.get(path.name)

@@ -27,7 +27,7 @@ from sam2.config import find_config
 from sam2.device import choose_device
 from sam2.errors import BadInput, Sam2Error
 from sam2.evaluation_files import Results, Settings, write_json
-from sam2.evaluation_report import drift, plot, summarise, table, write_into_card
+from sam2.evaluation_report import drift, plot, split_card, summarise, table, write_into_card
 from sam2.evaluation_video import (
     PROMPT_KINDS,
     RecordedVideo,
@@ -153,7 +153,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--out", type=Path, help="result files, by default below out/evaluation; a stopped run goes on from there")
     add("--json", type=Path, help="write the summary here")
     add("--plot", type=Path, help="write a picture of J&F over time here")
-    add("--card", type=Path, help="write the table into this Markdown file, between <!-- click --> and <!-- end -->")
+    add(
+        "--card",
+        type=Path,
+        help="write the table into this Markdown file, after <!-- PROMPT[ at SIZE][ without memory] -->",
+    )
     return parser.parse_args(arguments)
 
 
@@ -173,10 +177,10 @@ def _videos(args: argparse.Namespace, side: int) -> list[AnyVideo]:
     return [SyntheticVideo(args.seed + i, args.frames, side) for i in range(args.clips)]
 
 
-def _check_outputs(args: argparse.Namespace) -> None:
+def _check_outputs(args: argparse.Namespace, place: str) -> None:
     """Before hours of work: what is to be written at the end can be."""
-    if args.card and not args.card.is_file():
-        raise BadInput(f"--card: expected a Markdown file, found none at {args.card}")
+    if args.card:
+        split_card(args.card, place)
     if args.plot and not importlib.util.find_spec("matplotlib"):
         raise BadInput("--plot: expected matplotlib, found none; pip install matplotlib, or leave --plot out")
 
@@ -199,7 +203,9 @@ def run(args: argparse.Namespace) -> dict:
     image_size = resized(config, args.image_size).image_size
     device = choose_device(args.device)
     precision = choose_precision(args.precision, device)
-    _check_outputs(args)
+    size_text = f" at {image_size}" if image_size != config.image_size else ""
+    place = f"{args.prompt}{size_text}{'' if args.memory == 'on' else ' without memory'}"  # in a card
+    _check_outputs(args, place)
     videos = _videos(args, side)
     checkpoint = args.checkpoint or find_weights(config)
     if not checkpoint.is_file():
@@ -217,12 +223,10 @@ def run(args: argparse.Namespace) -> dict:
     if args.json:
         write_json(args.json, summary)
     if args.card:
-        resolution = f" at {image_size}" if args.image_size else ""
-        memory = "" if settings.memory else " without memory"
-        write_into_card(args.card, args.prompt + resolution + memory, _card_text(summary))
+        write_into_card(args.card, place, _card_text(summary))
     if args.plot:
         args.plot.parent.mkdir(parents=True, exist_ok=True)
-        plot(scored, f"{config.name} on {args.dataset}, {args.prompt}, memory {args.memory}", args.plot)
+        plot(scored, f"{config.name}{size_text} on {args.dataset}, {args.prompt}, memory {args.memory}", args.plot)
     return summary
 
 

@@ -114,13 +114,24 @@ def drift(summary: dict) -> str:
 def write_into_card(card: Path, name: str, text: str) -> None:
     """Replaces what a Markdown file has between the lines `<!-- name -->` and `<!-- end -->`.
 
-    Raises BadInput if it has no such place.
+    Raises what `split_card` raises.
     """
+    before, after = split_card(card, name)
+    card.write_text(f"{before}{text}\n{after}")
+
+
+def split_card(card: Path, name: str) -> tuple[str, str]:
+    """What a Markdown file has up to the line `<!-- name -->`, with it, and from `<!-- end -->` on.
+
+    Raises BadInput if there is no such file or place.
+    """
+    if not card.is_file():
+        raise BadInput(f"--card: expected a Markdown file, found none at {card}")
     before, mark, rest = card.read_text().partition(f"<!-- {name} -->\n")
     _, end, after = rest.partition("<!-- end -->\n")
     if not end:
         raise BadInput(f"{card}: expected the lines <!-- {name} --> and <!-- end -->, found none; add them")
-    card.write_text(f"{before}{mark}{text}\n{end}{after}")
+    return before + mark, end + after
 
 
 def curves(videos: list[VideoResult]) -> dict[str, np.ndarray]:

@@ -29,6 +29,7 @@ from sam2_ros.worker import Phase, Worker
 TICK_S = 0.2  # how often the publishers of the image are looked at
 TICKS_PER_REPORT = 5
 STOP_TIMEOUT_S = 2.0  # for the image in hand
+NETWORK_ENDING = "the network is ending; call cleanup again, then configure and activate"
 EXIT_DEVICE_LOST = 70
 
 
@@ -122,9 +123,8 @@ class TrackNode(LifecycleNode):
     @_transition
     def on_activate(self, state) -> TransitionCallbackReturn:
         if not self._worker.can_serve:
-            # Or it failed to load, which `_on_worker_changed` is about to say.
-            if self._worker.phase in (Phase.LOADING, Phase.READY, Phase.STOPPED):
-                self.get_logger().error("the network is ending; call cleanup again, then configure and activate")
+            if self._worker.is_stopping:  # what happened to another `_on_worker_changed` is about to say
+                self.get_logger().error(NETWORK_ENDING)
             return TransitionCallbackReturn.FAILURE
         super().on_activate(state)
         for channel in self._channels:
@@ -180,9 +180,13 @@ class TrackNode(LifecycleNode):
         return None
 
     def _how_to_activate(self) -> str:
-        _, reason = self._trouble
+        if self._worker is not None and self._worker.is_stopping:
+            return NETWORK_ENDING
+        phase, reason = self._trouble
+        if phase == Phase.DEVICE_LOST.value:
+            return reason
         if reason:
-            return f"{reason}; set the parameter right, then configure and activate the node, or start it again"
+            return f"{reason}; start the node again or, if no parameter has to change, configure and activate it"
         steps = "configure and activate it" if self._state == "unconfigured" else "activate it"
         return f"the node is {self._state}; {steps} (ros2 lifecycle set)"
 

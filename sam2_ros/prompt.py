@@ -63,9 +63,7 @@ def message(args: argparse.Namespace) -> Prompt:
         pixels = cv2.imread(args.mask, cv2.IMREAD_GRAYSCALE) if found else None  # (H, W) uint8
         if pixels is None:
             problem = "got another" if found else "found none"
-            sys.exit(
-                f"sam2_ros prompt: {args.mask}: expected an image file, {problem}"
-            )
+            sys.exit(f"sam2_ros prompt: {args.mask}: expected an image file, {problem}")
         prompt.mask = image_message(Header(), np.where(pixels > 0, 255, 0).astype(np.uint8), "mono8")
     return prompt
 

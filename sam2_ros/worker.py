@@ -49,7 +49,12 @@ class Worker:
     @property
     def can_serve(self) -> bool:
         """Now or once it has loaded; not after it was told to stop, even if it has not ended yet."""
-        return self.phase in (Phase.LOADING, Phase.READY) and not self._stopping.is_set()
+        return self.phase in (Phase.LOADING, Phase.READY) and not self.is_stopping
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop; then nobody is told any more what happens to it."""
+        return self._stopping.is_set()
 
     def start(self) -> None:
         self._thread.start()

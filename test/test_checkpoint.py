@@ -263,10 +263,16 @@ def test_unknown_hash_warns(nano, tmp_path, caplog):
     assert "not an official file" in caplog.text
 
 
-def test_what_ships_is_no_unknown_file_whatever_its_path(caplog, monkeypatch):
-    monkeypatch.chdir(weights_cache.PACKAGED.parent)
+def test_what_ships_is_no_unknown_file_by_a_relative_path_or_as_a_link(tmp_path, caplog, monkeypatch):
+    name = "sam2.1_hiera_nano.safetensors"
+    linked = tmp_path / "weights"
+    linked.mkdir()
+    (linked / name).symlink_to(weights_cache.PACKAGED / name)
     with caplog.at_level(logging.WARNING, "sam2"):
-        read_weights(Path("weights") / "sam2.1_hiera_nano.safetensors")
+        monkeypatch.chdir(weights_cache.PACKAGED.parent)
+        read_weights(Path("weights") / name)
+        monkeypatch.setattr(checkpoint, "PACKAGED", linked)
+        read_weights(linked / name)
     assert "not an official file" not in caplog.text
 
 

@@ -103,8 +103,6 @@ def test_command_writes_figures_and_plot(tmp_path, nano_weights, capsys):
     kept, written = card.read_text().split("<!-- click -->\n")
     assert kept == "# Card\n\n<!-- box -->\nold\n<!-- end -->\n\n"
     assert table(content) in written and "old" not in written and written.endswith("\n<!-- end -->\nlast\n")
-    card.write_text("nothing")
-    assert evaluate.main([*arguments, *words]) == 1
     assert {"j_and_f", "visibility_accuracy", "reacquisition", "by_group"} <= content.keys()
     assert content["settings"]["model"] == "sam2.1_hiera_nano"
     assert files[1].is_file()
@@ -113,6 +111,25 @@ def test_command_writes_figures_and_plot(tmp_path, nano_weights, capsys):
     assert "another --out" in capsys.readouterr().err
     assert evaluate.main([*arguments, "--image-size", "320"]) == 1, "nor are they of a network with another input"
     assert "image_size" in capsys.readouterr().err
+    assert evaluate.main([*arguments, *words, "--image-size", "256"]) == 0, "its own size is not another one"
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "wanted"),
+    [
+        ("<!-- click --> without an end", [], "<!-- click -->"),
+        ("<!-- box -->\n<!-- end -->\n", [], "<!-- click -->"),
+        ("<!-- click -->\n<!-- end -->\n", ["--image-size", "320"], "<!-- click at 320 -->"),
+        ("<!-- click -->\n<!-- end -->\n", ["--memory", "off"], "<!-- click without memory -->"),
+    ],
+)
+def test_a_card_without_a_place_is_said_before_any_work(text, words, wanted, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    card = tmp_path / "card.md"
+    card.write_text(text)
+    assert evaluate.main(["--card", str(card), *words]) == 1
+    assert wanted in capsys.readouterr().err and card.read_text() == text
+    assert list(tmp_path.iterdir()) == [card]
 
 
 @pytest.mark.filterwarnings("ignore")

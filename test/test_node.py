@@ -21,7 +21,7 @@ from std_srvs.srv import SetBool, Trigger
 import sam2
 from sam2_ros.mailbox import Code
 from sam2_ros.msg import TrackArray
-from sam2_ros.node import TrackNode
+from sam2_ros.node import NETWORK_ENDING, TrackNode
 from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects
 from sam2_ros.worker import Phase
 
@@ -40,6 +40,9 @@ def every_service(rig):
         "add": Code(add.code).name, "remove": Code(remove.code).name, "list": Code(listed.code).name,
         "reset": reset.message.split(":")[0] or "OK",
     }  # fmt: skip
+
+
+HOW = "start the node again or, if no parameter has to change, configure and activate it"
 
 
 def failing(settings):
@@ -99,6 +102,25 @@ def test_a_model_that_fails_before_the_node_is_active_is_said_once_and_as_what_i
     assert node.trigger_activate() == TransitionCallbackReturn.FAILURE and not said
     node._on_worker_changed()
     assert len(said) == 1 and "no such file" in said[0] and node._state == "unconfigured"
+    code, sentence = node.closed()
+    assert code == Code.NOT_ACTIVE and sentence == f"{said[0]}; {HOW}"
+    node.destroy_node()
+
+
+def test_a_network_that_fails_while_it_is_ending_is_not_waited_for_in_silence(rig, monkeypatch):
+    monkeypatch.setattr("sam2_ros.node.STOP_TIMEOUT_S", 0.0)
+    loaded = threading.Event()
+    node = TrackNode(lambda settings: loaded.wait() and failing(settings), context=rig.context)
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    assert node.trigger_cleanup() == TransitionCallbackReturn.FAILURE
+    loaded.set()
+    node._worker._thread.join()
+    said = []
+    node._logger = SimpleNamespace(error=said.append)
+    assert node.trigger_activate() == TransitionCallbackReturn.FAILURE
+    assert said == [NETWORK_ENDING] == [node.closed()[1]]
+    assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+    assert node.closed()[1] == "the node is unconfigured; configure and activate it (ros2 lifecycle set)"
     node.destroy_node()
 
 

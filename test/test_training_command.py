@@ -35,6 +35,9 @@ def test_ctrl_c_is_no_error_and_says_how_to_go_on(tmp_path, monkeypatch, capsys)
 
     monkeypatch.setattr(cli.Trainer, "run", stop)
     assert cli.main([*SMALL, "--out", str(tmp_path)]) == 130
+    assert "nothing was saved" in capsys.readouterr().err
+    monkeypatch.setattr(cli.Trainer, "run", lambda trainer, _: (trainer.save(), stop()))
+    assert cli.main([*SMALL, "--out", str(tmp_path)]) == 130
     assert "the same command goes on" in capsys.readouterr().err
 
 

@@ -20,7 +20,7 @@ from sam2.training.config import CONFIGS, TrainConfig, find_train_config, scaled
 from sam2.training.data import DatasetClips, Maker, SyntheticClips
 from sam2.training.datasets import LAYOUTS, open_dataset
 from sam2.training.fuse import fuse
-from sam2.training.state import WEIGHT_SUFFIXES
+from sam2.training.state import STATE, WEIGHT_SUFFIXES
 from sam2.training.train import Trainer, join_team
 
 WEIGHTS = "weights.pt"  # in --out
@@ -44,7 +44,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch-scale", type=float, default=1.0, help="all batches times this")
     parser.add_argument("--workers", type=int, help="processes that make clips")
     parser.add_argument("--pool", type=int, help="clips kept on the device, each frames x size x size x 4 bytes")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument(
+        "--device",
+        default="auto",
+        choices=("auto", "cpu", "cuda"),
+        help="on a CPU nano learns in one thread unless OMP_NUM_THREADS says otherwise",
+    )
     parser.add_argument(
         "--fuse",
         action=argparse.BooleanOptionalAction,
@@ -93,13 +98,15 @@ def _maker(args: argparse.Namespace, config: TrainConfig) -> Maker:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    args = parse(arguments)
     try:
-        run(parse(arguments))
+        run(args)
     except (Sam2Error, OSError, FloatingPointError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from the last state saved in --out", file=sys.stderr)
+        saved = (args.out / STATE).exists()
+        print("stopped", "the same command goes on" if saved else "nothing was saved", sep="; ", file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
 
@@ -111,7 +118,7 @@ def run(args: argparse.Namespace) -> None:
     if path.suffix not in WEIGHT_SUFFIXES:
         raise BadInput(f"--export: expected a name ending in {' or '.join(WEIGHT_SUFFIXES)}, got {path}")
     if choose_device(args.device).type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        set_cpu_threads(0, config.model)  # threads of small products wait for each other, for ever where others compute
+        set_cpu_threads(0, config.model)  # threads of its small products wait for each other where others compute
     maker = _maker(args, config)
     team, device = join_team(args.device)
     # In windows every place in the image would be a program of its own.
