@@ -18,7 +18,7 @@ from sam2.training import report, state
 from sam2.training.config import CONFIGS, Phase, find_train_config
 from sam2.training.data import DirectSource
 from sam2.training.optim import Average, layer_scale, make_optimizer, parameter_groups, prepare_from_scratch, set_rates
-from sam2.training.train import FAILURES_WITHIN, MAX_FAILURES, Trainer
+from sam2.training.train import FAILURES_WITHIN, MAX_FAILURES, Team, Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -236,6 +236,16 @@ def test_a_batch_too_large_for_the_device_is_halved_until_it_fits(tmp_path, monk
     trainer._step_that_fits(DirectSource(TwoSquares(), CPU, 6))
     trainer._step_that_fits(DirectSource(TwoSquares(), CPU, 6))
     assert seen == [8, 4, 2, 2] and trainer.progress.step == 2
+
+
+def test_what_holds_the_group_goes_before_the_group(tmp_path, monkeypatch):
+    """Else a process that ends may wait (three runs of ten) for threads that wait for it."""
+    trainer, done = Trainer(TINY_RUN, TwoSquares(), tmp_path, CPU), []
+    trainer.team, trainer.wrapped = Team(0, 2), torch.nn.Identity()
+    monkeypatch.setattr(torch.distributed, "barrier", lambda: done.append("all are here"))
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: done.append(trainer.wrapped))
+    trainer.leave_team()
+    assert done == ["all are here", trainer.lessons]
 
 
 @pytest.mark.slow
