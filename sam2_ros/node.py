@@ -123,7 +123,7 @@ class TrackNode(LifecycleNode):
     @_transition
     def on_activate(self, state) -> TransitionCallbackReturn:
         if not self._worker.can_serve:
-            if self._worker.is_stopping:  # what happened to another `_on_worker_changed` is about to say
+            if self._worker.is_stopping:  # otherwise `_on_worker_changed` is about to say what went wrong
                 self.get_logger().error(NETWORK_ENDING)
             return TransitionCallbackReturn.FAILURE
         super().on_activate(state)
