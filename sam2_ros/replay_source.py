@@ -94,9 +94,21 @@ def _image_connections(reader: AnyReader, path: Path, topic: str) -> list[Connec
         raise sam2.BadInput(f"bag {path}: expected a topic with images, one of {topics}, got {topic!r}")
     if not topics:
         raise sam2.BadInput(f"bag {path}: expected a topic of sensor_msgs/Image or CompressedImage, found none")
-    if not topic and len(topics) > 1:
-        raise sam2.BadInput(f"bag {path}: several topics with images, choose one with --topic: {', '.join(topics)}")
-    return [connection for connection in found if connection.topic == (topic or topics[0])]
+    candidates = [topic] if topic else [name for name in topics if not name.startswith(_own_namespaces(reader))]
+    if not candidates:
+        raise sam2.BadInput(
+            f"bag {path}: its only images are what a tracker drew, not what a camera saw: {', '.join(topics)}; replay "
+            f"the recording they were made from, or choose one with --topic"
+        )
+    if len(candidates) > 1:
+        raise sam2.BadInput(f"bag {path}: several topics with images, choose one with --topic: {', '.join(candidates)}")
+    return [connection for connection in found if connection.topic == candidates[0]]
+
+
+def _own_namespaces(reader: AnyReader) -> tuple[str, ...]:
+    """Where nodes like this one published, from which nobody wants to track: "/sam2/"."""
+    of_tracks = (c.topic for c in reader.connections if c.msgtype == "sam2_ros/msg/TrackArray")
+    return tuple({topic.rpartition("/")[0] + "/" for topic in of_tracks} - {"/"})
 
 
 def _bag_shots(reader: AnyReader, connections: list[Connection], source: Source) -> Iterator[Shot]:
