@@ -15,7 +15,7 @@ import numpy as np
 import sam2
 from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.counters import Counters
-from sam2_ros.hand_off import Detection, iou
+from sam2_ros.hand_off import Detection, ious
 from sam2_ros.mailbox import Add, Code
 from sam2_ros.params import Settings
 
@@ -83,7 +83,8 @@ class Tracker:
     def prompt(self, prompt: sam2.Prompt) -> str:
         """The object's id."""
         masks = self.things.masks(prompt.stamp_ns // PERIOD_NS)
-        thing = int(np.argmax([iou(box_of(mask), prompt.box_xyxy) if mask.any() else 0.0 for mask in masks]))
+        boxes = np.array([box_of(mask) if mask.any() else [0, 0, 0, 0] for mask in masks])
+        thing = int(np.argmax(ious(boxes, prompt.box_xyxy[None])))
         self.made += prompt.object_id == ""
         name = prompt.object_id or f"object_{self.made}"
         label = self.objects[name].label if name in self.objects else self.made

@@ -90,7 +90,7 @@ def write_objects(path: Path, model: SAM2, kept: Sequence[Keepsake]) -> None:
         "saved_at": time.time(),
         "objects": [{"object_id": one.object_id, "class_name": one.class_name} for one in kept],
     }
-    beside = path.with_name(path.name + ".part")
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, beside, metadata={"about": json.dumps(about)})

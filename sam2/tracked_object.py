@@ -54,7 +54,11 @@ class TrackedObject:
         self.seen = {index: stamp for index, stamp in self.seen.items() if index < frame}
 
     def note(self, frame: int, stamp_ns: int, is_visible: bool, limits: Limits) -> None:
-        """Records whether it was visible; older records than the history are dropped, but for the newest sighting."""
+        """Records whether it was visible; older records than the history are dropped, but for the newest sighting.
+
+        What was restored before there was an image has no birthday yet: it is unseen since its first frame.
+        """
+        self.born_ns = self.born_ns or stamp_ns
         self.seen.pop(frame, None)
         if is_visible:
             self.seen[frame] = stamp_ns

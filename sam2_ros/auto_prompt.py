@@ -27,7 +27,7 @@ class AutoPrompt:
     def __init__(self, settings: Settings, counters: Counters, answered: Callable[[str | None, Answer], None]) -> None:
         self._counters, self._answered = counters, answered
         self._is_unattended = settings.detector_unattended
-        self._wait_ns = int(settings.prompt_wait_s * 1e9)
+        self.wait_s = settings.prompt_wait_s  # of the requests to come
         self._association = Association(rules_of(settings))
         self._waiting: deque[tuple[int, list[Detection]]] = deque(maxlen=WAITING)
         self._results: deque[tuple[int, list[sam2.Track]]] = deque(maxlen=REMEMBERED)  # (stamp, tracks), oldest first
@@ -84,9 +84,8 @@ class AutoPrompt:
         made: list[Request] = []
         while not made and not self._under_way and self._results and (due := self._take()):
             stamp_ns, detections = due
-            if (
-                stamp_ns and stamp_ns < self._results[0][0]
-            ):  # nothing is known about that image, or objects changed since
+            oldest_ns = min(at_ns for at_ns, _ in self._results)
+            if stamp_ns and stamp_ns < oldest_ns:  # nothing is known about that image, or objects changed since
                 self._counters.count_detections("too late", len(detections))
                 continue
             at_ns, tracks = min(self._results, key=lambda r: abs(r[0] - (stamp_ns or self._results[-1][0])))
@@ -112,7 +111,7 @@ class AutoPrompt:
             made.append(Remove(decisions.remove, lambda answer: self._done(None, answer)))
         for prompt in filter(None, prompts):
             self._counters.count_detections("objects refreshed" if prompt.object_id else "objects new", 1)
-            deadline_ns = time.monotonic_ns() + self._wait_ns
+            deadline_ns = time.monotonic_ns() + int(self.wait_s * 1e9)
             made.append(Add([prompt], deadline_ns, lambda answer, name=prompt.object_id: self._done(name, answer)))
         self._adds = {request for request in made if isinstance(request, Add)}
         return made

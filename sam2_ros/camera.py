@@ -4,7 +4,7 @@ Knows topics, QoS and stamps. Does not look at a pixel. Callbacks run on the exe
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
@@ -34,6 +34,7 @@ class Camera:
         self.frame_id = ""  # of the newest image
         self._is_compressed = settings.image_transport == "compressed"
         self._topic = f"{image}/compressed" if self._is_compressed else image
+        self._type_name = "sensor_msgs/msg/CompressedImage" if self._is_compressed else "sensor_msgs/msg/Image"
         self._node, self._settings, self._counters, self._enabled = node, settings, counters, enabled
         self._watch = StampWatch(int(settings.clock_jump_s * 1e9))
         self._mailbox: Mailbox | None = None
@@ -78,8 +79,11 @@ class Camera:
 
     def _wanted_reliability(self) -> ReliabilityPolicy:
         topic = self._subscription.topic_name if self._subscription else self._node.resolve_topic_name(self._topic)
-        self._counters.publishers = self._node.count_publishers(topic)
-        return matching_reliability(self._node, topic, self._settings.image_reliability)
+        offers = self._node.get_publishers_info_by_topic(topic)
+        ours = [offer for offer in offers if offer.topic_type == self._type_name]
+        self._counters.publishers = len(ours)
+        self._counters.other_type = next((o.topic_type for o in offers if o.topic_type != self._type_name), "")
+        return matching_reliability(ours, self._settings.image_reliability)
 
     def _on_image(self, msg) -> None:
         now_ns = time.monotonic_ns()
@@ -90,13 +94,15 @@ class Camera:
             return
         try:
             image_in.check(msg, self._settings.max_pixels)
-            verdict = self._watch.judge(stamp, now_ns)
+            verdict = self._watch.judge(stamp, pace_ns(self._node))
             if not verdict.usable:
                 raise image_in.Refused(verdict.value, f"image with stamp {stamp / 1e9:.9f}: {verdict.value}")
         except image_in.Refused as error:
             self._refuse(error, now_ns)
             return
-        counters.unstamped += verdict is Stamp.UNKNOWN
+        counters.note_stamp(is_known=verdict is not Stamp.UNKNOWN)
+        if verdict is Stamp.STEP_BACK:
+            self._warn(verdict.value, "the clock was set back a little; objects are kept", now_ns)
         self._note_frame(msg.header.frame_id, now_ns)
         if self._mailbox.post_image(Arrival(msg, stamp, now_ns, verdict.is_jump)):
             counters.dropped += 1
@@ -120,16 +126,23 @@ class Camera:
         self._counters.incompatible_qos = qos_policy_name_from_kind(event.last_policy_kind)
 
     def _on_lost(self, event) -> None:
-        self._counters.lost_on_the_way += event.total_count_change
+        self._counters.lose_on_the_way(event.total_count_change)
 
 
-def matching_reliability(node: LifecycleNode, topic: str, asked: str) -> ReliabilityPolicy:
+def pace_ns(node: LifecycleNode) -> int:
+    """Of the clock that stamps keep pace with: that of a simulation may be faster than the wall's."""
+    clock = node.get_clock()
+    return clock.now().nanoseconds if clock.ros_time_is_active else time.monotonic_ns()
+
+
+def matching_reliability(publishers: Sequence, asked: str) -> ReliabilityPolicy:
     """Best effort hears everybody but loses large images; reliable hears reliable publishers only.
 
-    asked: "reliable", "best_effort", or "auto" = reliable if every publisher is.
+    publishers: as `get_publishers_info_by_topic` has them. asked: "reliable", "best_effort", or "auto" = reliable if
+    every publisher is.
     """
     if asked != "auto":
         return ReliabilityPolicy[asked.upper()]
-    offered = [info.qos_profile.reliability for info in node.get_publishers_info_by_topic(topic)]
+    offered = [publisher.qos_profile.reliability for publisher in publishers]
     reliable = offered and all(policy == ReliabilityPolicy.RELIABLE for policy in offered)
     return ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT

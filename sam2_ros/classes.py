@@ -16,10 +16,10 @@ class Classes:
         self._is_new = True
 
     def learn(self, names: Iterable[str]) -> bool:
-        """Gives every name a value; True if there is something that was not told before. Beyond 254 they share 254."""
+        """Gives every name a value while there are any; True if there is something that was not told before."""
         for name in names:
-            if name not in self.ids:
-                self.ids[name] = min(len(self.ids) + 1, MAX_CLASSES)
+            if name not in self.ids and len(self.ids) < MAX_CLASSES:
+                self.ids[name] = len(self.ids) + 1
                 self._is_new = True
         is_new, self._is_new = self._is_new, False
         return is_new

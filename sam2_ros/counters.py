@@ -24,6 +24,7 @@ class Counters:
     published: int = 0
     ignored: int = 0  # while disabled
     unstamped: int = 0
+    unstamped_in_a_row: int = 0
     lost_on_the_way: int = 0  # the middleware says so
     failures_in_a_row: int = 0
     late_in_a_row: int = 0
@@ -38,7 +39,8 @@ class Counters:
     topic: str = ""  # subscribed; "" = none
     remap_from: str = "image"  # its name before any remapping
     reliability: str = ""  # asked for
-    publishers: int = 0
+    publishers: int = 0  # of our type
+    other_type: str = ""  # that somebody publishes there
     depth_received: int = 0
     depth_matched: int = 0  # images with depth
     depth_missed: int = 0  # images that wanted depth and had none
@@ -49,6 +51,8 @@ class Counters:
     answers: Counter = field(default_factory=Counter)  # requests, by code
     resets: Counter = field(default_factory=Counter)  # by cause
     failures: Counter = field(default_factory=Counter)  # by kind
+    ways: deque = field(default_factory=_recent)  # whether an image arrived (True) or was lost on the way
+    codes: deque = field(default_factory=_recent)  # of the newest answers
     arrivals_ns: deque = field(default_factory=_recent)
     outputs_ns: deque = field(default_factory=_recent)
     ages_ns: deque = field(default_factory=_recent)  # from an image's arrival to its result
@@ -58,10 +62,21 @@ class Counters:
     def receive_image(self, now_ns: int, size_bytes: int) -> None:
         with self.lock:
             self.received += 1
+            self.ways.append(True)
             self.last_image_ns = now_ns
             self.incompatible_qos = ""
             self.arrivals_ns.append(now_ns)
             self.largest_image_bytes = max(self.largest_image_bytes, size_bytes)
+
+    def note_stamp(self, is_known: bool) -> None:
+        with self.lock:
+            self.unstamped += not is_known
+            self.unstamped_in_a_row = 0 if is_known else self.unstamped_in_a_row + 1
+
+    def lose_on_the_way(self, number: int) -> None:
+        with self.lock:
+            self.lost_on_the_way += number
+            self.ways.extend([False] * min(number, WINDOW))
 
     def refuse_image(self, reason: str, sentence: str) -> int:
         """How many were refused for this reason so far."""
@@ -127,3 +142,4 @@ class Counters:
     def count_answer(self, code: str) -> None:
         with self.lock:
             self.answers[code] += 1
+            self.codes.append(code)

@@ -24,7 +24,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 
 import sam2
-from sam2_ros import demo_picture, demo_score, image_in
+from sam2_ros import demo_picture, demo_score, fast_dds, image_in
 from sam2_ros.children import Children
 from sam2_ros.demo_score import Seen
 from sam2_ros.handshake import Handshake
@@ -180,11 +180,7 @@ def _surroundings() -> None:
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two processes share the cores; waiting must not cost any
-    prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
-    places = [Path(prefix) / "share" / "sam2_ros" for prefix in prefixes if prefix] + [Path(__file__).parents[1]]
-    profile = next((path for place in places if (path := place / "config" / "fastdds_shm.xml").is_file()), None)
-    if profile:
-        os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(profile))
+    fast_dds.make_room()
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -35,12 +35,12 @@ class DepthBuffer:
         self._lock = threading.Lock()
 
     def add(self, stamp_ns: int, depth: Any, now_ns: int) -> Stamp:
-        """Keeps a depth image unless its stamp is a duplicate or late; a jump of the clock forgets those before."""
+        """Keeps a depth image unless its stamp is a duplicate or late; a clock that was set forgets those before."""
         with self._lock:
             verdict = self._watch.judge(stamp_ns, now_ns)
             if not verdict.usable or stamp_ns == 0:
                 return verdict
-            if verdict.is_jump:
+            if verdict.is_jump or verdict.is_back:
                 self._entries.clear()
                 self._steps_ns.clear()
                 self._held = None

@@ -24,7 +24,7 @@ class Desk:
         self.waiting: list[Request] = []
         self._failed = failed
         self._headers: dict[int, object] = {}  # header of each kept image by its stamp, oldest first
-        self._newest_header = None
+        self._newest_header, self._newest_ns = None, 0
         self._named = 0
 
     def patience_s(self, longest_s: float) -> float:
@@ -74,8 +74,9 @@ class Desk:
 
     def remember(self, stamp_ns: int, header) -> None:
         """An image was processed; prompts may name it until it leaves the history."""
-        self._newest_header = header
+        self._newest_header, self._newest_ns = header, stamp_ns
         if stamp_ns:
+            self._headers.pop(stamp_ns, None)  # a clock set back can come to a stamp twice; the dict is in order
             self._headers[stamp_ns] = header
         while len(self._headers) > self.settings.history_frames:
             del self._headers[next(iter(self._headers))]
@@ -100,10 +101,12 @@ class Desk:
         self.waiting = []
 
     def _header_at(self, stamp_ns: int):
-        """Of the kept image nearest to a stamp, of two equally near ones the newer, as the tracker has it."""
-        if not (stamp_ns and self._headers):
+        """Of the kept image nearest to a stamp, of two equally near ones the newer, as the tracker has it: those from
+        before a clock was set back, and after that, are out of reach."""
+        kept = [kept_ns for kept_ns in self._headers if kept_ns <= self._newest_ns]
+        if not (stamp_ns and kept):
             return self._newest_header
-        return self._headers[min(reversed(self._headers), key=lambda kept_ns: abs(kept_ns - stamp_ns))]
+        return self._headers[min(reversed(kept), key=lambda kept_ns: abs(kept_ns - stamp_ns))]
 
     def _name_new(self, tracker, add: Add) -> None:
         """Gives every prompt for a new object ("") an id that nothing has."""

@@ -169,6 +169,8 @@ class Doors:
         answer = await self._post(lambda reply: Remove(list(request.object_ids), reply))
         response.code, response.sentence = int(answer.code), answer.sentence
         response.unknown_ids = list(answer.object_ids)
+        if answer.code in (Code.OK, Code.UNKNOWN_OBJECT):  # those that are known have been removed
+            self._channel.drop(request.object_ids)
 
     async def _list_objects(self, request, response) -> None:
         closed = self._channel.closed(adding=False)
@@ -207,12 +209,15 @@ class Doors:
         """None for a name that could lead out of the folder."""
         folder = self._node.settings.save_folder
         folder = Path(folder).expanduser() if folder else Path.home() / ".ros" / "sam2_objects"
+        folder /= self._channel.name  # objects of one camera are not those of another
         return folder / f"{name}.safetensors" if re.fullmatch(r"[A-Za-z0-9_-]{1,100}", name) else None
 
     async def _reset(self, request, response) -> None:
         answer = await self._post(Reset)
         response.success = answer.code is Code.OK
         response.message = "" if response.success else f"{answer.code.name}: {answer.sentence}"
+        if response.success:
+            self._channel.drop(None)
 
     async def _enable(self, request, response) -> None:
         self._channel.enabled = request.data

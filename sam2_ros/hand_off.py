@@ -20,6 +20,7 @@ NEARBY = 1.5  # box sizes between a box and where the hidden object that it may 
 STEADY = 0.75  # box sizes between a box and itself in the message before
 INSIDE = 0.7  # share of a mask in a box from which it is part of what the box shows
 TWIN = 0.7  # intersection over union of two masks from which they are one thing
+MOST = 300  # boxes of a message, the best; a detector that drowns people must not stall the tracking
 
 
 @dataclass(frozen=True)
@@ -81,29 +82,44 @@ class Association:
 
     def _accepted(self, detections: Sequence[Detection], made: Decisions) -> list[Detection]:
         """By falling score, without those that the rules exclude and without doubles."""
-        taken: list[Detection] = []
-        for detection in sorted(detections, key=lambda d: -d.score):
-            x0, y0, x1, y1 = detection.box_xyxy
-            if not np.isfinite(detection.box_xyxy).all() or x1 <= x0 or y1 <= y0:
-                _ignore(made, "box")
-            elif self.rules.classes != ("",) and detection.class_name not in self.rules.classes:
-                _ignore(made, "class")
-            elif detection.score < self.rules.least_score:
-                _ignore(made, "score")
-            elif any(iou(detection.box_xyxy, other.box_xyxy) >= self.rules.overlap for other in taken):
+        passed = []
+        for detection in detections:
+            reason = self._why_not(detection)
+            if reason:
+                _ignore(made, reason)
+            else:
+                passed.append(detection)
+        passed.sort(key=lambda d: -d.score)
+        if len(passed) > MOST:
+            _ignore(made, "too many", len(passed) - MOST)
+        passed = passed[:MOST]
+        overlaps = ious(_stacked(passed), _stacked(passed)) >= self.rules.overlap  # (N, N)
+        taken: list[int] = []
+        for index in range(len(passed)):
+            if overlaps[index, taken].any():
                 _ignore(made, "double")
             else:
-                taken.append(detection)
-        return taken
+                taken.append(index)
+        return [passed[index] for index in taken]
+
+    def _why_not(self, detection: Detection) -> str:
+        """The rule that excludes it; "" if none does."""
+        x0, y0, x1, y1 = detection.box_xyxy
+        if not np.isfinite(detection.box_xyxy).all() or x1 <= x0 or y1 <= y0:
+            return "box"
+        if self.rules.classes != ("",) and detection.class_name not in self.rules.classes:
+            return "class"
+        return "" if detection.score >= self.rules.least_score else "score"  # NaN is not
 
     def _assign(
         self, accepted: list[Detection], live: list[sam2.Track], boxes: dict[str, np.ndarray], made: Decisions
     ) -> list[Detection]:
         """Those on nobody. The best pairs first, each object and each box once."""
-        overlaps = [(iou(d.box_xyxy, boxes[t.object_id]), i, t) for i, d in enumerate(accepted) for t in live]
+        table = ious(_stacked(accepted), np.array([boxes[t.object_id] for t in live]).reshape(-1, 4))  # (N, M)
+        overlaps = [(table[i, k], i, live[k]) for i, k in np.argwhere(table > 0)]
         matched, taken = {}, set()
         for overlap, index, track in sorted(overlaps, key=lambda pair: -pair[0]):
-            if overlap > 0 and index not in matched and track.object_id not in taken:
+            if index not in matched and track.object_id not in taken:
                 if overlap >= self.rules.overlap or _share_inside(track, accepted[index].box_xyxy) >= INSIDE:
                     matched[index] = (overlap, track)
                     taken.add(track.object_id)
@@ -120,7 +136,8 @@ class Association:
             if index in matched:
                 continue
             box = detection.box_xyxy
-            if any(iou(box, boxes[t.object_id]) >= self.rules.overlap or _share_inside(t, box) >= INSIDE for t in live):
+            near = [live[k] for k in np.flatnonzero(table[index])]
+            if (table[index] >= self.rules.overlap).any() or any(_share_inside(t, box) >= INSIDE for t in near):
                 _ignore(made, "part of a tracked object")
             else:
                 free.append(detection)
@@ -129,8 +146,9 @@ class Association:
     def _settle(self, free: list[Detection], hidden: list[sam2.Track], count: int, made: Decisions) -> None:
         """Confirmed ones become objects: hidden ones again, or new."""
         candidates, hidden = [], list(hidden)
-        for detection in free:
-            before = next((c for c in self._candidates if _is_near(c.detection, detection)), None)
+        near = _are_near([c.detection for c in self._candidates], free)  # (candidates, free)
+        for index, detection in enumerate(free):
+            before = next((self._candidates[k] for k in np.flatnonzero(near[:, index])), None)
             candidate = _Candidate(detection, before.seen + 1 if before else 1)
             if candidate.seen < self.rules.confirm:
                 candidates.append(candidate)
@@ -153,7 +171,7 @@ class Association:
             last = self._last_box.get(track.object_id)
             if last is None or track.class_name != detection.class_name:
                 continue
-            far = _distance(last, detection.box_xyxy)
+            far = float(_distances(last[None], detection.box_xyxy[None])[0, 0])
             if far < min(least, NEARBY):
                 best, least = track, far
         return best
@@ -163,11 +181,13 @@ class Association:
         return track.state is not sam2.State.VISIBLE and 0 < self.rules.forget_s < unseen_s
 
 
-def iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two boxes."""
-    inter = np.prod(np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None))
-    union = np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - inter
-    return float(inter / union) if union > 0 else 0.0
+def ious(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(N, M) intersection over union of boxes (N, 4) with boxes (M, 4)."""
+    a, b = a[:, None].astype(np.float64), b[None].astype(np.float64)
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])  # (N, M, 2)
+    inter = np.clip(sides, 0, None).prod(-1)
+    union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - inter
+    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
 
 
 def boxes_of(tracks: Sequence[sam2.Track]) -> dict[str, np.ndarray]:
@@ -184,7 +204,7 @@ def twin_of(track: sam2.Track, others: Sequence[sam2.Track], boxes: dict[str, np
     mine = boxes.get(track.object_id)
     for other in others:
         theirs = boxes.get(other.object_id)
-        if other is track or mine is None or theirs is None or iou(mine, theirs) < TWIN / 2:
+        if other is track or mine is None or theirs is None or ious(mine[None], theirs[None])[0, 0] < TWIN / 2:
             continue
         if np.count_nonzero(track.mask & other.mask) >= TWIN * np.count_nonzero(track.mask | other.mask):
             return other.object_id
@@ -208,15 +228,23 @@ def _share_inside(track: sam2.Track, box: np.ndarray) -> float:
     return np.count_nonzero(track.mask[y0:y1, x0:x1]) / total if total else 0.0
 
 
-def _distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Between centres, in sizes of the larger box."""
-    size = max(np.sqrt(np.prod(box[2:] - box[:2])) for box in (a, b))
-    return float(np.linalg.norm((a[:2] + a[2:] - b[:2] - b[2:]) / 2) / size)
+def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(N, M) between the centres of boxes (N, 4) and (M, 4), in sizes of the larger box."""
+    size = np.maximum(*(np.sqrt((x[..., 2:] - x[..., :2]).prod(-1)) for x in (a[:, None], b[None])))
+    centre_a, centre_b = ((x[..., :2] + x[..., 2:]) / 2 for x in (a[:, None], b[None]))
+    return np.linalg.norm(centre_a - centre_b, axis=-1) / size
 
 
-def _is_near(before: Detection, now: Detection) -> bool:
-    return before.class_name == now.class_name and _distance(before.box_xyxy, now.box_xyxy) < STEADY
+def _are_near(before: Sequence[Detection], now: Sequence[Detection]) -> np.ndarray:
+    """(N, M) bool: which of those before are, now, of the same class and near where they were."""
+    names = np.array([d.class_name for d in before], object)[:, None] == np.array([d.class_name for d in now], object)
+    return names.astype(bool) & (_distances(_stacked(before), _stacked(now)) < STEADY)
 
 
-def _ignore(made: Decisions, reason: str) -> None:
-    made.ignored[reason] = made.ignored.get(reason, 0) + 1
+def _stacked(detections: Sequence[Detection]) -> np.ndarray:
+    """(N, 4) boxes."""
+    return np.array([d.box_xyxy for d in detections], np.float64).reshape(-1, 4)
+
+
+def _ignore(made: Decisions, reason: str, number: int = 1) -> None:
+    made.ignored[reason] = made.ignored.get(reason, 0) + number

@@ -74,15 +74,21 @@ def _images(c: Counters, situation: Situation, settings: Settings, now_ns: int) 
         return level, f"the last {c.refused_in_a_row} images were refused: {c.last_refusal}"
     if not situation.enabled:
         return Level.WARN, "disabled: images are ignored until ~/enable is called with true"
-    if c.lost_on_the_way > 0.1 * c.received:
-        return Level.WARN, f"{c.lost_on_the_way} images were lost on the way{_segment_hint(c, '; ')}"
-    if c.unstamped:
+    lost = c.ways.count(False)
+    if lost > 0.1 * len(c.ways):
+        return Level.WARN, f"{lost} of the last {len(c.ways)} images were lost on the way{_segment_hint(c, '; ')}"
+    if c.unstamped_in_a_row:
         return Level.WARN, "images carry no stamp: prompts can only mean the next image"
     rate = _rate(c.arrivals_ns)
     return Level.OK, f"{rate:.1f} images/s" if rate else "waiting for images"
 
 
 def _why_silent(c: Counters) -> str:
+    if c.publishers == 0 and c.other_type:
+        return (
+            f"{c.topic} carries {c.other_type}; image_transport raw takes sensor_msgs/msg/Image, compressed takes "
+            "sensor_msgs/msg/CompressedImage"
+        )
     if c.publishers == 0:
         return f"nobody publishes {c.topic}; remap it, for example -r {c.remap_from}:=/camera/image_raw"
     if c.incompatible_qos:
@@ -127,8 +133,10 @@ def _tracking(c: Counters, situation: Situation, settings: Settings, now_ns: int
 
 def _requests(c: Counters) -> tuple[Level, str]:
     total = sum(c.answers.values())
-    if c.answers["INTERNAL"]:
-        return Level.WARN, f"{c.answers['INTERNAL']} of {total} requests failed inside the node: {c.last_failure}"
+    internal = c.codes.count("INTERNAL")
+    if internal:
+        sentence = f"{internal} of the last {len(c.codes)} requests failed inside the node: {c.last_failure}"
+        return Level.WARN, sentence
     refused = total - c.answers["OK"]
     return Level.OK, f"{total} answered, {refused} of them refused"
 

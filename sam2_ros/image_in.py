@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 
 MIN_SIDE = 16  # pixels; one cell of the network's stride-16 grid at least
-SUPPORTED_FILES = ("jpeg", "jpg", "png")
+SUPPORTED_FILES = ("jpeg", "jpg", "mjpeg", "mjpg", "png")
+MAX_PADDING = 4096  # bytes after the end of a picture, which some cameras fill up to a whole block
 MAX_JPEG_SEGMENTS = 1000  # before the start of frame; cameras write a dozen, and a callback must not walk megabytes
 
 
@@ -161,6 +162,8 @@ def _check_file(msg, max_pixels: int) -> None:
     words = re.findall(r"\w+", msg.format.lower())
     if not any(word in SUPPORTED_FILES for word in words) or "compresseddepth" in words:
         raise Refused("format", f"compressed image of format {msg.format!r}: expected jpeg or png")
+    if re.match(r"\d+[USF]C\d", msg.format) and not msg.format.startswith("8UC"):  # a depth image, say
+        raise Refused("encoding", f"compressed image of format {msg.format!r}: expected a picture, not measurements")
     data = memoryview(msg.data)
     if len(data) == 0:
         raise Refused("empty_image", f"compressed image ({msg.format}) without data")
@@ -179,12 +182,15 @@ def _png_size(data: memoryview) -> tuple[int, int] | None:
 
 def _jpeg_size(data: memoryview) -> tuple[int, int] | None:
     """(width, height) of a complete JPEG file (ITU-T T.81, B.1.1 and B.2.2), or None."""
-    if bytes(data[:2]) != b"\xff\xd8" or b"\xff\xd9" not in bytes(data[-64:]):  # some cameras pad after the end mark
+    if bytes(data[:2]) != b"\xff\xd8" or b"\xff\xd9" not in bytes(data[-MAX_PADDING:]):
         return None
     at = 2
     for _ in range(MAX_JPEG_SEGMENTS):
         if at + 9 >= len(data) or data[at] != 0xFF:
             break
+        if data[at + 1] == 0xFF:  # a fill byte
+            at += 1
+            continue
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
             return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")

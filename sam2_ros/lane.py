@@ -47,6 +47,7 @@ class Lane:
     @settings.setter
     def settings(self, settings: Settings) -> None:
         self._desk.settings = settings
+        self._auto.wait_s = settings.prompt_wait_s
 
     def patience_s(self, longest_s: float) -> float:
         """Until something that waits here must be answered."""
@@ -55,6 +56,7 @@ class Lane:
     def close(self) -> None:
         """Answers everything, and whatever is still to come."""
         self._desk.close(self.mailbox.close())
+        self._counters.busy_since_ns = 0  # an image that was taken and will have no turn
 
     def take(self) -> tuple[Arrival | None, sam2.Frame | None]:
         """What has come, without waiting: requests are kept, the image and its pixels are returned."""
@@ -80,10 +82,10 @@ class Lane:
                 tracks = self._step(frame, adds, arrival.message.header)
                 if tracks is not None:
                     self._hand_on(arrival, frame, tracks)
-                self._desk.sort_out(self.tracker, None)  # what waited for a prompt that has just run
         finally:
             self._counters.busy_since_ns = 0
         self._desk.expire(self._size_hw is not None)
+        self._desk.sort_out(self.tracker, None)  # what waited for a prompt that has just run, or never will
         self.mailbox.count_in_hand(len(self._desk.waiting))
 
     def _receive(self, arrival: Arrival) -> sam2.Frame | None:

@@ -12,6 +12,8 @@ import tempfile
 import time
 from typing import NoReturn
 
+from sam2_ros import fast_dds
+
 USAGE = """usage: sam2_ros track [--ros-args -r FROM:=TO -p PARAMETER:=VALUE --params-file FILE ...]
 
 The tracking node /sam2, for example
@@ -93,6 +95,7 @@ def main(argv: list[str] | None = None, make_tracker=None) -> NoReturn:
     # Threads that wait for each other by spinning take the processor from those they wait for, as soon as anything else
     # runs on the machine; then the network takes ten times as long. Read when the library is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    fast_dds.make_room()
     sys.setswitchinterval(0.0005)  # the worker must not wait 5 ms for the executor's bookkeeping
     import rclpy
     from rclpy.exceptions import ParameterException
@@ -103,7 +106,10 @@ def main(argv: list[str] | None = None, make_tracker=None) -> NoReturn:
     from sam2_ros.node import TrackNode, load_tracker
 
     signals.is_starting = False
-    unknown = remove_ros_args(args=["sam2_ros", *words])[1:]
+    try:
+        unknown = remove_ros_args(args=["sam2_ros", *words])[1:]
+    except RuntimeError as error:  # rclpy's own kind has no public name
+        _give_up(str(error), code=2)
     if unknown:
         _give_up(f"unknown argument {unknown[0]!r}; parameters are given as --ros-args -p model:=tiny", code=2)
     rclpy.init(args=[*words, *_log_arguments()], signal_handler_options=SignalHandlerOptions.NO)

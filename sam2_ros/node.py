@@ -147,20 +147,26 @@ class TrackNode(LifecycleNode):
 
     @_transition
     def on_shutdown(self, state) -> TransitionCallbackReturn:
-        self._close_inputs()
-        self._let_go()
-        return self._enter("finalized")
+        self.stop()
+        return TransitionCallbackReturn.SUCCESS
 
     def on_error(self, state) -> TransitionCallbackReturn:
-        self._close_cameras()
-        self._let_go()
-        return self._enter("unconfigured")
+        """A transition failed, and so did taking it back: whatever can be ended is ended."""
+        ended = [self._attempt(channel.close) for channel in self._channels]
+        let_go = self._attempt(self._let_go)
+        if all(ended) and let_go and self._worker is None:
+            return self._enter("unconfigured")
+        self._enter("finalized")
+        return TransitionCallbackReturn.FAILURE
 
     def stop(self) -> None:
-        """Ends the worker, in whatever state, if it ends in time."""
-        self._close_inputs()
+        """Ends the worker, in whatever state, if it ends in time. Nothing is published afterwards."""
+        for channel in self._channels:
+            channel.close_inputs()
         self._enter("finalized")
         self._let_go()
+        for channel in self._channels:
+            channel.close()
 
     @property
     def has_waiting_clients(self) -> bool:
@@ -190,9 +196,14 @@ class TrackNode(LifecycleNode):
         steps = "configure and activate it" if self._state == "unconfigured" else "activate it"
         return f"the node is {self._state}; {steps} (ros2 lifecycle set)"
 
-    def _close_inputs(self) -> None:
-        for channel in self._channels:
-            channel.close_inputs()
+    def _attempt(self, end: Callable[[], object]) -> bool:
+        """Whether `end` raised nothing."""
+        try:
+            end()
+        except Exception:
+            self.get_logger().error(f"after an error:\n{traceback.format_exc()}")
+            return False
+        return True
 
     def _undo(self) -> None:
         """Takes back what a transition that failed had begun. If this fails, too, rclpy calls `on_error`."""
@@ -221,12 +232,12 @@ class TrackNode(LifecycleNode):
         self._state, self._since_ns = state, time.monotonic_ns()
         return TransitionCallbackReturn.SUCCESS
 
-    def _on_settings(self, settings: Settings) -> None:
+    def _on_settings(self, settings: Settings, names: set[str]) -> None:
         self.settings = settings
         if self._worker is not None:
             self._worker.set_settings(settings)
             for channel in self._channels:
-                channel.outputs.take_settings(settings)
+                channel.outputs.take_settings(settings, names)
 
     def _on_worker_changed(self) -> None:
         """On the executor, some time after the worker's phase changed."""

@@ -4,7 +4,7 @@ Knows topics and who makes which message. Does not know where tracks come from.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -49,11 +49,17 @@ class Outputs:
             self.publishers["label_info"] = create(vision.LabelInfo, "label_info", 1, latched=True)
         self.publishers |= depth.publishers if depth else {}
 
-    def take_settings(self, settings: Settings) -> None:
-        """At any time. A target chosen by service holds until the parameter is changed."""
-        if settings.target != self.settings.target:
+    def take_settings(self, settings: Settings, names: set[str]) -> None:
+        """At any time. names: of the parameters that were set; a target chosen by service holds until its is."""
+        if "target" in names:
             self.target = settings.target
         self.settings = settings
+
+    def drop(self, object_ids: Collection[str] | None) -> None:
+        """These objects are gone, though there was no image since; None = all."""
+        header, tracks = self.newest
+        gone = {track.object_id for track in tracks} if object_ids is None else object_ids
+        self.newest = (header, [track for track in tracks if track.object_id not in gone])
 
     def open(self) -> None:
         with self._gate:

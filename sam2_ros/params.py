@@ -112,7 +112,9 @@ class Settings:
         5, "Images in a row that the network fails on before all objects are dropped.", span=(1, 1000), live=True
     )
     target: str = _parameter("", "Object shown on ~/target_mask; empty = the one with the lowest label.", live=True)
-    save_folder: str = _parameter("", "Where ~/save puts files; empty = ~/.ros/sam2_objects.")
+    save_folder: str = _parameter(
+        "", "Where ~/save puts files, of a named camera in a folder of that name; empty = ~/.ros/sam2_objects."
+    )
     classes: list = _parameter(
         ("",), "Class names with a fixed value in ~/class_mask, the first 1; other names get the next free values."
     )
@@ -189,12 +191,12 @@ def refusal(name: str, value) -> str:
     return ""
 
 
-def declare(node: Node, on_change: Callable[[Settings], None]) -> Settings:
+def declare(node: Node, on_change: Callable[[Settings, set[str]], None]) -> Settings:
     """Declares every parameter on `node` and returns their values.
 
     A change is refused with a sentence if `refusal` has one (rclpy itself refuses read-only parameters and other
-    types); an accepted one calls `on_change` with the new settings. Raises rclpy's InvalidParameterValueException or
-    InvalidParameterTypeException if a value given at start is refused.
+    types); an accepted one calls `on_change` with the new settings and the names that were set. Raises rclpy's
+    InvalidParameterValueException or InvalidParameterTypeException if a value given at start is refused.
     """
 
     def check(parameters: list[Parameter]) -> SetParametersResult:
@@ -203,8 +205,9 @@ def declare(node: Node, on_change: Callable[[Settings], None]) -> Settings:
         return SetParametersResult(successful=not sentence, reason=sentence)
 
     def changed(parameters: list[Parameter]) -> None:
-        if any(p.name in FIELDS for p in parameters):
-            on_change(read(node))
+        names = {p.name for p in parameters} & FIELDS.keys()
+        if names:
+            on_change(read(node), names)
 
     node.add_on_set_parameters_callback(check)
     node.declare_parameters("", [(name, _to_ros(row.default), _descriptor(row)) for name, row in FIELDS.items()])

@@ -20,6 +20,7 @@ from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
 from std_msgs.msg import Header
 
 import sam2
+from sam2_ros import fast_dds
 from sam2_ros.image_out import image_message
 from sam2_ros.msg import Track, TrackArray
 from sam2_ros.track_out import mask_message
@@ -136,6 +137,7 @@ def main(argv: list[str] | None = None) -> int:
     signals = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: signals.append(number))
+    fast_dds.make_room()
     rclpy.init(args=ros_args, signal_handler_options=SignalHandlerOptions.NO)
     world = (sam2.World.gentle if args.gentle else sam2.World)(args.seed, (args.height, args.width))
     node = Simulator(world, args.rate, args.frames, args.wait)

@@ -5,7 +5,7 @@ Knows two clocks, that of the stamps and a steady one. Does not know images or R
 
 from enum import Enum
 
-OLDER_IN_A_ROW = 3  # so many late images, each newer than the one before, are a stream that started again
+OLDER_IN_A_ROW = 3  # so many late images, each newer than the one before, are a clock that was set back
 
 
 class Stamp(Enum):
@@ -14,6 +14,7 @@ class Stamp(Enum):
     DUPLICATE = "duplicate"  # the same as the newest
     STALE = "stale"  # older than the newest: late on its way
     NEGATIVE = "negative_stamp"  # before 1970: no clock says that
+    STEP_BACK = "step_back"  # the clock was set right (NTP; a camera that stamped one image too late): the same stream
     JUMP_BACK = "jump_back"  # the clock went back (a bag that loops, a simulation that restarts): a new stream
     JUMP_AHEAD = "jump_ahead"  # the clock was set ahead: a new stream
 
@@ -25,13 +26,17 @@ class Stamp(Enum):
     def is_jump(self) -> bool:
         return self in (Stamp.JUMP_BACK, Stamp.JUMP_AHEAD)
 
+    @property
+    def is_back(self) -> bool:
+        """Whether stamps from before may lie ahead of those to come."""
+        return self in (Stamp.STEP_BACK, Stamp.JUMP_BACK)
+
 
 class StampWatch:
     """Remembers the newest stamp and when it arrived; a jump is reported once, on the first image after it.
 
     A camera that pauses is no jump: its stamps advance no more than the steady clock does. A step back that is too
-    small to be a jump is one all the same if the images go on from there, so that a short bag that loops is not
-    refused for ever.
+    small to be a jump is believed once the images go on from there, so that nothing is refused for ever.
     """
 
     def __init__(self, jump_ns: int) -> None:
@@ -46,7 +51,10 @@ class StampWatch:
         self._late_in_a_row = 0
 
     def judge(self, stamp_ns: int, now_ns: int) -> Stamp:
-        """Says what the stamp of an image that arrived at `now_ns` (steady clock) means, and remembers it if usable."""
+        """Says what the stamp of an image that arrived at `now_ns` means, and remembers it if usable.
+
+        now_ns: of a clock that is never set and runs as fast as the stamps.
+        """
         if stamp_ns == 0:
             return Stamp.UNKNOWN
         if stamp_ns < 0:
@@ -70,4 +78,4 @@ class StampWatch:
             return Stamp.JUMP_BACK
         self._late_in_a_row = self._late_in_a_row + 1 if stamp_ns > self._late_ns else 1
         self._late_ns = stamp_ns
-        return Stamp.JUMP_BACK if self._late_in_a_row >= OLDER_IN_A_ROW else Stamp.STALE
+        return Stamp.STEP_BACK if self._late_in_a_row >= OLDER_IN_A_ROW else Stamp.STALE

@@ -10,6 +10,7 @@ import numpy as np
 from sensor_msgs.msg import Image, RegionOfInterest
 
 import sam2
+from sam2_ros.classes import MAX_CLASSES
 from sam2_ros.cloud_out import point_message, pose_message, size_message
 from sam2_ros.geometry import Surface
 from sam2_ros.image_out import image_message, time_message
@@ -73,11 +74,17 @@ def visibility_array(header, tracks: list[sam2.Track]) -> VisibilityArray:
         objects=[
             Visibility(
                 object_id=track.object_id, state=int(track.state), presence=track.presence,
-                seconds_since_seen=0.0 if track.state is sam2.State.VISIBLE else (now_ns - track.last_seen_ns) / 1e9,
+                seconds_since_seen=_seconds_since_seen(track, now_ns),
             )
             for track in tracks
         ],
     )  # fmt: skip
+
+
+def _seconds_since_seen(track: sam2.Track, now_ns: int) -> float:
+    if track.state is sam2.State.VISIBLE:
+        return 0.0
+    return max(now_ns - track.last_seen_ns, 0) / 1e9  # a clock can be set back
 
 
 def label_mask(header, tracks: list[sam2.Track], size_hw: tuple[int, int]) -> Image:
@@ -95,11 +102,11 @@ def target_mask(header, tracks: list[sam2.Track], size_hw: tuple[int, int], targ
 def class_mask(header, tracks: list[sam2.Track], size_hw: tuple[int, int], ids: dict[str, int]) -> Image:
     """mono8: each pixel the id of the class of its object, whichever instance, 0 where there is none.
 
-    ids: by class name; every track's is in it.
+    ids: by class name; a name that is not in it has the last.
     """
     id_of_label = np.zeros(256, np.uint8)
     for track in tracks:
-        id_of_label[track.label] = ids[class_of(track)]
+        id_of_label[track.label] = ids.get(class_of(track), MAX_CLASSES)
     return image_message(header, id_of_label[sam2.label_mask(tracks, size_hw)], "mono8")
 
 

@@ -14,6 +14,7 @@ from sam2_ros.geometry import Pinhole
 from sam2_ros.image_in import Refused
 from sam2_ros.image_out import image_message, time_message
 from sam2_ros.params import FIELDS
+from sam2_ros.stamps import Stamp
 
 pytestmark = pytest.mark.ros
 SIZE_HW = (48, 64)
@@ -115,6 +116,17 @@ def test_after_a_jump_of_the_clock_nothing_old_matches_and_new_depth_does():
     assert buffer.add(back_ns, "new", 5 * STEP_NS).is_jump
     assert buffer.find(NOW_NS)[0] is None and buffer.find(back_ns) == ("new", "")
     assert not buffer.add(back_ns, "twice", 5 * STEP_NS).usable and buffer.find(back_ns) == ("new", "")
+
+
+def test_after_a_clock_was_set_back_a_little_no_older_depth_matches():
+    """Stamps may come twice then; and half a frame, which is no negative number, is measured anew."""
+    buffer = filled()
+    late_ns = [NOW_NS + n * STEP_NS + STEP_NS // 4 for n in range(3)]  # the newest there was: NOW_NS + 3 * STEP_NS
+    verdicts = [buffer.add(ns, ns, 5 * STEP_NS) for ns in late_ns]
+    assert verdicts == [Stamp.STALE, Stamp.STALE, Stamp.STEP_BACK]
+    assert buffer.find(late_ns[2]) == (late_ns[2], "") and buffer.find(NOW_NS + 3 * STEP_NS)[0] is None
+    buffer.add(late_ns[2] + STEP_NS, "next", 6 * STEP_NS)
+    assert buffer.slop_ns == STEP_NS // 2
 
 
 def test_depth_may_come_as_long_as_nothing_near_the_image_has():

@@ -10,6 +10,7 @@ from fakes import FakeTracker
 from small_stream import small_model
 
 import sam2
+from sam2_ros.desk import Desk
 from sam2_ros.mailbox import Add, Code, Remove, Reset, Restore, Save
 from sam2_ros.params import Settings
 
@@ -109,6 +110,27 @@ def test_a_reset_waits_for_the_prompts_before_it_and_no_others():
         bench.add(point("b"))
         bench.step(1)
         assert names(bench.step(2)) == ["b"]
+
+
+def test_what_waits_for_a_prompt_whose_image_never_comes_is_done_when_that_is_given_up():
+    with Bench() as bench:
+        bench.add(point("cup"))
+        bench.step(1)
+        bench.answer()
+        bench.add(point("mug"), wait_s=0.05)
+        bench.ask(Reset)
+        bench.ask(Remove, ["mug"])
+        assert [bench.answer().code for _ in range(3)] == [Code.NO_IMAGE, Code.OK, Code.UNKNOWN_OBJECT]
+        assert bench.tracker.object_ids == []
+
+
+def test_when_the_clock_was_set_back_headers_are_those_of_images_that_can_be_meant():
+    desk = Desk(Settings(), None)
+    for stamp in (10, 20, 30, 18, 19):
+        desk.remember(stamp, f"header {stamp}")
+    assert desk._header_at(26) == "header 19" and desk._header_at(10) == "header 10"
+    desk.remember(20, "header 20 again")
+    assert desk._header_at(20) == "header 20 again"
 
 
 def test_remove_needs_no_image_and_names_the_unknown():

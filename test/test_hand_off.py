@@ -13,7 +13,7 @@ import sam2
 from benchmarks.hand_off import Badness, run
 from sam2_ros.auto_prompt import REMEMBERED, AutoPrompt
 from sam2_ros.counters import Counters
-from sam2_ros.hand_off import Association, Detection, Rules, as_prompt, boxes_of, twin_of
+from sam2_ros.hand_off import MOST, Association, Detection, Rules, as_prompt, boxes_of, twin_of
 from sam2_ros.mailbox import Code
 from sam2_ros.params import Settings
 
@@ -70,6 +70,16 @@ def test_class_score_shape_and_room_are_asked_first():
     assert decided.ignored == {"class": 1, "score": 1, "box": 2, "no place left": 1}
 
 
+def test_a_flood_of_boxes_is_cut_to_the_best():
+    scores = np.linspace(0.6, 0.9, 1000)
+    boxes = [seen(x, 0, x + 1, 9, score=score) for x, score in zip(range(0, 2000, 2), scores, strict=True)]
+    association = Association(Rules(confirm=2, max_objects=2000))
+    for _ in range(2):
+        decided = association.step([*boxes, seen(0, 20, 9, 29, score=np.nan)], [], 0)
+    assert decided.ignored == {"too many": 1000 - MOST, "score": 1} and len(decided.new) == MOST
+    assert min(d.score for d in decided.new) == scores[-MOST]
+
+
 def test_an_object_out_of_sight_gets_its_id_back_if_the_box_is_near_and_of_its_class():
     for class_name, box, expected in (
         ("cup", (12, 12, 22, 22), (["a"], 0)), ("dog", (12, 12, 22, 22), ([], 1)), ("cup", (50, 30, 60, 40), ([], 1)),
@@ -120,7 +130,7 @@ def test_without_the_rules_there_are_duplicates(monkeypatch):
     """The mutation: a simulation that cannot count them would pass whatever the hand-off does."""
     monkeypatch.setattr("sam2_ros.auto_prompt.twin_of", lambda *_: "")
     monkeypatch.setattr("sam2_ros.hand_off._share_inside", lambda *_: 0.0)
-    monkeypatch.setattr("sam2_ros.hand_off.iou", lambda *_: 0.0)
+    monkeypatch.setattr("sam2_ros.hand_off.ious", lambda a, b: np.zeros((len(a), len(b))))
     assert run(100, 2, Badness(slip=0.0)).duplicates > 10
 
 

@@ -55,6 +55,7 @@ def test_the_same_numbers_give_the_same_sentences_and_are_not_changed():
     [
         (dict(publishers=0), ["no image for 5.0 s", "nobody publishes /image", "-r image:="]),
         (dict(publishers=0, remap_from="front/image"), ["-r front/image:="]),
+        (dict(publishers=0, other_type="sensor_msgs/msg/CompressedImage"), ["carries sensor_msgs/msg/CompressedImage"]),
         (dict(incompatible_qos="RELIABILITY"), ["RELIABILITY", "image_reliability", "best_effort"]),
         (dict(), ["1 publisher(s) of /image, but nothing arrives"]),
         (dict(reliability="best_effort"), ["nothing arrives", "512 KB", "fastdds_shm.xml"]),
@@ -91,10 +92,36 @@ def test_refused_images_are_named(in_a_row, level):
 def test_disabled_lost_and_unstamped_images_are_warnings():
     off = Situation("active", "ready", since_ns=0, enabled=False)
     assert "~/enable" in find("images", healthy(), off).sentence
-    lost = find("images", healthy(lost_on_the_way=20, reliability="best_effort"))
-    assert lost.level is Level.WARN and "20 images were lost" in lost.sentence and "fastdds_shm" in lost.sentence
-    assert find("images", healthy(lost_on_the_way=5)).level is Level.OK
-    assert "no stamp" in find("images", healthy(unstamped=1)).sentence
+    counters = healthy(reliability="best_effort")
+    for _ in range(80):
+        counters.receive_image(NOW, VGA_BYTES)
+    counters.lose_on_the_way(8)
+    assert find("images", counters).level is Level.OK
+    counters.lose_on_the_way(12)
+    lost = find("images", counters)
+    assert lost.level is Level.WARN and "20 of the last 100 images were lost" in lost.sentence
+    assert "fastdds_shm" in lost.sentence
+    counters = healthy()
+    counters.note_stamp(is_known=False)
+    assert "no stamp" in find("images", counters).sentence
+
+
+def test_what_is_over_is_no_warning_and_what_is_new_is_one():
+    """However long the node has been running: only the newest hundred count."""
+    counters = healthy()
+    for _ in range(60):
+        counters.lose_on_the_way(1)
+    counters.note_stamp(is_known=False)
+    counters.count_answer("INTERNAL")
+    for _ in range(100):
+        counters.receive_image(NOW, VGA_BYTES)
+        counters.note_stamp(is_known=True)
+        counters.count_answer("OK")
+    assert find("images", counters).level is find("requests", counters).level is Level.OK
+    assert (counters.lost_on_the_way, counters.unstamped, counters.answers["INTERNAL"]) == (60, 1, 1)
+    counters.received = 100_000
+    counters.lose_on_the_way(20)
+    assert find("images", counters).level is Level.WARN
 
 
 @pytest.mark.parametrize("phase", ["failed", "device lost"])

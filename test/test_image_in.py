@@ -242,6 +242,18 @@ def test_an_encoder_that_was_handed_rgb_is_undone():
     assert np.array_equal(convert(swapped), smooth_rgb())
 
 
+@pytest.mark.parametrize("change", [lambda d: d + bytes(3000), lambda d: d[:2] + b"\xff" * 5 + d[2:]])
+def test_a_jpeg_may_be_padded_and_have_fill_bytes(change):
+    msg = compressed(smooth_rgb(), ".jpg", "mjpeg")
+    plain, msg.data = convert(msg), change(msg.data)
+    assert np.array_equal(convert(msg), plain)
+
+
+@pytest.mark.parametrize("text", ["16UC1; png compressed ", "32FC1; png compressed "])
+def test_compressed_measurements_are_no_picture(text):
+    assert refusal(compressed(smooth_rgb(), ".png", text)).reason == "encoding"
+
+
 @pytest.mark.parametrize("extension", [".jpg", ".png"])
 @pytest.mark.parametrize("keep", [1, 8, 100, 0.5, -1, -2, -13])
 def test_cut_files_are_refused(extension, keep):
@@ -286,6 +298,9 @@ def test_a_jpeg_of_a_million_empty_segments_is_given_up_early():
     """The size is looked for where the message arrives, and that must cost the same for any image."""
     CountedBytes.reads = 0
     assert image_in._jpeg_size(CountedBytes(b"\xff\xd8" + b"\xff\xe0\x00\x02" * 1_000_000 + b"\xff\xd9")) is None
+    assert CountedBytes.reads < 10 * image_in.MAX_JPEG_SEGMENTS
+    CountedBytes.reads = 0
+    assert image_in._jpeg_size(CountedBytes(b"\xff\xd8" + b"\xff" * 1_000_000 + b"\xff\xd9")) is None
     assert CountedBytes.reads < 10 * image_in.MAX_JPEG_SEGMENTS
 
 

@@ -32,7 +32,7 @@ def declared():
         given = [Parameter(name, value=value) for name, value in overrides.items()]
         nodes.append(Node("params", context=context, parameter_overrides=given))
         changes = []
-        return nodes[-1], params.declare(nodes[-1], changes.append), changes
+        return nodes[-1], params.declare(nodes[-1], lambda *change: changes.append(change)), changes
 
     yield declare
     for node in nodes:
@@ -100,7 +100,7 @@ def test_a_wrong_type_at_start_is_refused(declared):
 def test_a_live_change_is_reported_with_all_settings(declared):
     node, _, changes = declared()
     result = node.set_parameters([Parameter("target", value="cup")])[0]
-    assert result.successful and changes == [dataclasses.replace(Settings(), target="cup")]
+    assert result.successful and changes == [(dataclasses.replace(Settings(), target="cup"), {"target"})]
 
 
 @pytest.mark.parametrize(

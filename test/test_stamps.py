@@ -57,8 +57,19 @@ def test_a_looping_bag_jumps_once_per_loop():
 def test_a_short_looping_bag_loses_two_images_per_loop_and_is_not_refused_for_ever():
     loop = [T0 + i * S // 10 for i in range(20)]
     got = verdicts(loop * 3)
-    assert [i for i, v in enumerate(got) if v is Stamp.JUMP_BACK] == [22, 42]
-    assert got.count(Stamp.STALE) == 4
+    assert [i for i, v in enumerate(got) if v is Stamp.STEP_BACK] == [22, 42]
+    assert got.count(Stamp.STALE) == 4 and not any(v.is_jump for v in got)
+
+
+@pytest.mark.parametrize("wrong", [dict(ahead=5 * S // 10), dict(back=2 * S // 10)])
+def test_a_clock_set_right_is_no_new_stream(wrong):
+    """NTP sets it back a little, or one image is stamped too late: two images are lost, and that is all."""
+    stamps = [T0 + i * S // 30 for i in range(30)]
+    stamps[10] += wrong.get("ahead", 0)
+    stamps[11:] = [stamp - wrong.get("back", 0) for stamp in stamps[11:]]
+    got = verdicts(stamps, [i * S // 30 for i in range(30)])
+    assert got[11:14] == [Stamp.STALE, Stamp.STALE, Stamp.STEP_BACK] and set(got[14:]) == {Stamp.NEXT}
+    assert not any(v.is_jump for v in got) and Stamp.STEP_BACK.usable
 
 
 def test_a_clock_set_ahead_is_a_jump_but_a_camera_that_paused_is_not():

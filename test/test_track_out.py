@@ -208,9 +208,28 @@ def test_nothing_is_published_after_close(outputs):
 
 def test_the_target_follows_the_settings(outputs):
     outputs.publishers["target_mask"].subscribers = 1
-    outputs.take_settings(dataclasses.replace(Settings(), target="nobody"))
+    outputs.take_settings(dataclasses.replace(Settings(), target="nobody"), {"target"})
     hand_over(outputs)
     assert not any(outputs.publishers["target_mask"].sent.get_nowait().data)
+    outputs.take_settings(Settings(), {"target"})
+    hand_over(outputs)
+    assert any(outputs.publishers["target_mask"].sent.get_nowait().data)
+
+
+def test_a_target_chosen_by_service_holds_until_the_parameter_is_set(outputs):
+    outputs.target = "chosen"
+    outputs.take_settings(dataclasses.replace(Settings(), jpeg_quality=50), {"jpeg_quality"})
+    assert outputs.target == "chosen" and outputs.settings.jpeg_quality == 50
+    outputs.take_settings(outputs.settings, {"target"})  # to what it was all the time
+    assert outputs.target == ""
+
+
+def test_what_was_removed_is_in_no_list(outputs):
+    outputs.newest = ("header", [track("a", 1, blob(left=5)), track("b", 2, blob(left=40))])
+    outputs.drop(["a", "ghost"])
+    assert outputs.newest[0] == "header" and [t.object_id for t in outputs.newest[1]] == ["b"]
+    outputs.drop(None)
+    assert outputs.newest[1] == []
 
 
 def test_the_class_mask_merges_instances_and_its_values_are_stable():
@@ -230,4 +249,6 @@ def test_the_class_mask_merges_instances_and_its_values_are_stable():
 def test_there_are_254_classes_and_the_rest_shares_the_last():
     classes = Classes([""])
     classes.learn(map(str, range(300)))
-    assert classes.ids["0"] == 1 and classes.ids["253"] == classes.ids["299"] == 254
+    assert classes.ids["0"] == 1 and classes.ids["253"] == len(classes.ids) == 254
+    late = track("late", 7, blob(left=5), class_name="299")
+    assert max(track_out.class_mask(header(), [late], SIZE_HW, classes.ids).data) == 254
