@@ -157,7 +157,9 @@ class Lane:
         return False, isinstance(error, sam2.OutOfMemory) and in_a_row < self.settings.max_failures
 
     def _hand_on(self, arrival: Arrival, frame: sam2.Frame, tracks: "list[sam2.Track]") -> None:
-        if self._guarded("publish", lambda: self._outputs.publish(arrival, frame, tracks)):
+        sent: list[bool] = []
+        self._guarded("publish", lambda: sent.append(self._outputs.publish(arrival, frame, tracks)))
+        if any(sent):
             self._counters.count_output(arrival.arrived_ns, time.monotonic_ns(), self.settings.max_age_s)
 
     def _guarded(self, what: str, call: Callable[[], None]) -> bool:

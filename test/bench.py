@@ -21,7 +21,7 @@ PATIENCE_S = 30.0  # a test that waits this long has failed
 class Bench:
     """A worker on its own thread, with queues where the node would be."""
 
-    def __init__(self, tracker=None, load=None, settings=None, publish=None):
+    def __init__(self, tracker=None, load=None, settings=None, publish=None, idle=None):
         self.tracker = tracker or FakeTracker()
         self.counters, self.settings = Counters(), settings or Settings()
         self.mailbox = Mailbox(self.settings.prompt_queue)
@@ -29,9 +29,9 @@ class Bench:
         self.logged = []
         note = lambda sentence: self.logged.append(sentence)  # noqa: E731
         log = SimpleNamespace(info=note, warning=note, error=note)
-        publish = publish or (lambda arrival, frame, tracks: self.outputs.put((arrival, frame, tracks)))
+        publish = publish or (lambda arrival, frame, tracks: self.outputs.put((arrival, frame, tracks)) or True)
         self.auto = AutoPrompt(self.settings, self.counters, lambda object_id, answer: self.answers.put(answer))
-        outputs = SimpleNamespace(publish=publish, begin=lambda stamp_ns: None, idle=lambda: None)
+        outputs = SimpleNamespace(publish=publish, begin=lambda stamp_ns: None, idle=idle or (lambda: None))
         lane = Lane(self.mailbox, self.settings, self.counters, outputs, self.auto, log)
         self.worker = Worker(load or (lambda: self.tracker), [lane], lambda: self.phases.put(self.worker.phase), log)
 

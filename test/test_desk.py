@@ -124,6 +124,16 @@ def test_what_waits_for_a_prompt_whose_image_never_comes_is_done_when_that_is_gi
         assert bench.tracker.object_ids == []
 
 
+def test_a_new_stream_has_headers_of_its_own():
+    """Though its stamps come to those of the old one."""
+    with Bench() as bench:
+        for stamp, is_new in ((100, False), (50, True), (90, False), (105, False)):
+            bench.step(stamp, new_stream=is_new)
+        bench.add(point("a", stamp=100))
+        bench.step(120)
+        assert bench.answer().headers == ("header 105",)
+
+
 def test_when_the_clock_was_set_back_headers_are_those_of_images_that_can_be_meant():
     desk = Desk(Settings(), None)
     for stamp in (10, 20, 30, 18, 19):

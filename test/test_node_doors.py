@@ -8,6 +8,7 @@ from geometry_msgs.msg import Point, PointStamped
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import GetParameters, SetParameters
 from ros_rig import NodeProcess, click, start_tracking
+from sensor_msgs.msg import CompressedImage
 from std_srvs.srv import SetBool, Trigger
 
 import sam2
@@ -60,8 +61,10 @@ def test_objects_are_listed_removed_and_reset(rig):
         assert listed.header.frame_id == "camera_optical"
         gone = rig.call(RemoveObjects, "/sam2/remove_objects", RemoveObjects.Request(object_ids=["b", "ghost"]))
         assert (gone.code, gone.unknown_ids) == (Code.UNKNOWN_OBJECT, ["ghost"])
+        assert [t.object_id for t in rig.call(ListObjects, "/sam2/list_objects").objects] == ["a"]  # without an image
         number = camera.publish_until(lambda: ids() == ["a"], first=number)
         assert rig.call(Trigger, "/sam2/reset").success
+        assert rig.call(ListObjects, "/sam2/list_objects").objects == []
         camera.publish_until(lambda: ids() == [], first=number)
         node.end()
 
@@ -124,6 +127,9 @@ def test_it_says_why_nothing_comes_out(rig):
             return lambda: any(s.level == level and all(w in s.message for w in words) for m in said for s in m.status)
 
         rig.until(hears("nobody publishes /image"))
+        other = rig.node.create_publisher(CompressedImage, "image", 1)
+        rig.until(hears("/image carries sensor_msgs/msg/CompressedImage", "image_transport"))
+        rig.node.destroy_publisher(other)
         camera = rig.camera(reliable=False)
         rig.until(hears("RELIABILITY", "auto"))
         camera.close()

@@ -1,5 +1,6 @@
 """The worker with a fake tracker: errors, overload, new streams and stop. No ROS, no torch, no sleeping for luck."""
 
+import queue
 import threading
 import time
 from types import SimpleNamespace
@@ -186,6 +187,22 @@ def test_an_object_the_network_has_no_answer_for_is_invalid_for_that_image_only(
         bench.add(point("a"))
         states = [bench.step(n + 1)[2][0].state for n in range(3)]
         assert states == [sam2.State.VISIBLE, sam2.State.INVALID, sam2.State.VISIBLE]
+
+
+def test_what_waits_for_its_depth_is_looked_after_between_images():
+    looked = queue.Queue()
+    with Bench(idle=lambda: looked.put(1)) as bench:
+        bench.mailbox.wake()
+        assert looked.get(timeout=PATIENCE_S)
+
+
+def test_settings_can_be_changed_while_it_runs():
+    with Bench(FakeTracker(delay=0.02), settings=Settings(max_age_s=60.0)) as bench:
+        bench.step(1)
+        bench.worker.set_settings(Settings(max_age_s=0.001, prompt_wait_s=7.0))
+        bench.step(2)
+        bench.step(3)  # the second is counted by now
+        assert bench.counters.late_in_a_row in (1, 2) and bench.auto.wait_s == 7.0
 
 
 def test_under_overload_the_newest_image_wins():
