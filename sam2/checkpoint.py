@@ -6,6 +6,7 @@ Files are untrusted: nothing but tensors is ever unpickled.
 import logging
 import pickle
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from zipfile import is_zipfile
 
@@ -56,7 +57,7 @@ def load_model(
     model.precision = policy
     for layer in model.memory_attention.layers:
         layer.cross_attn_image.pooling = memory_pooling
-    if config.name == "sam2.1_hiera_nano":
+    if config.name == "sam2.1_hiera_nano" and _is_packaged(Path(checkpoint or find_weights(config))):
         log.warning("nano is a demonstration model trained on a synthetic world; for real scenes load official weights")
     with device_errors(place):
         return model.eval().requires_grad_(False).to(place)
@@ -65,7 +66,7 @@ def load_model(
 def resized(config: ModelConfig, image_size: int | None) -> ModelConfig:
     """With another input; None leaves the variant's own. Raises BadInput unless it is a multiple of 32 in range."""
     size = config.image_size if image_size is None else image_size
-    if size % 32 or not 64 <= size <= 2048:
+    if not isinstance(size, Integral) or size % 32 or not 64 <= size <= 2048:
         raise BadInput(f"image_size: expected a multiple of 32 from 64 to 2048, got {image_size}")
     return replace(config, image_size=size)
 
@@ -138,8 +139,12 @@ def fill(model: nn.Module, state: dict[str, Tensor], source: str, assign: bool =
     model.load_state_dict(state, strict=True, assign=assign)
 
 
+def _is_packaged(path: Path) -> bool:
+    return path.parent.resolve() == PACKAGED.resolve()  # the file itself may be a link
+
+
 def _check_hash(path: Path) -> None:
-    if path.parent.resolve() == PACKAGED.resolve():  # the file itself may be a link
+    if _is_packaged(path):
         return
     digest = sha256(path)
     expected = OFFICIAL_SHA256.get(path.name)
@@ -176,5 +181,8 @@ def _open(path: Path) -> dict[str, Tensor]:
 
 
 def _is_weight(name, tensor) -> bool:
-    is_dense = isinstance(tensor, Tensor) and tensor.layout is torch.strided
-    return isinstance(name, str) and is_dense and tensor.is_floating_point()
+    if not (isinstance(name, str) and isinstance(tensor, Tensor) and tensor.is_floating_point()):
+        return False
+    is_dense = tensor.layout is torch.strided and not tensor.is_nested and tensor.device.type == "cpu"
+    # Strides of 0 make a terabyte of four bytes.
+    return is_dense and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()

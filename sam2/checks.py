@@ -13,7 +13,7 @@ from sam2.limits import Limits
 from sam2.preprocess import check_rgb
 from sam2.types import Frame, Prompt, PromptMode
 
-_MAX_ID_LENGTH = 128
+MAX_ID_LENGTH = 128
 
 
 def check_frame(frame: Frame) -> None:
@@ -37,8 +37,8 @@ def check_prompt(prompt: Prompt, limits: Limits) -> None:
     LimitReached."""
     if not isinstance(prompt, Prompt):
         raise BadInput(f"prompt: expected sam2.Prompt, got {type(prompt).__name__}")
-    if not isinstance(prompt.object_id, str) or not 0 < len(prompt.object_id) <= _MAX_ID_LENGTH:
-        raise BadInput(f"prompt.object_id: expected 1 to {_MAX_ID_LENGTH} characters, got {prompt.object_id!r}")
+    if not isinstance(prompt.object_id, str) or not 0 < len(prompt.object_id) <= MAX_ID_LENGTH:
+        raise BadInput(f"prompt.object_id: expected 1 to {MAX_ID_LENGTH} characters, got {prompt.object_id!r}")
     if not isinstance(prompt.class_name, str):
         raise BadInput(f"prompt.class_name: expected a string, got {prompt.class_name!r}")
     if not isinstance(prompt.mode, PromptMode):
@@ -62,7 +62,7 @@ def check_prompt(prompt: Prompt, limits: Limits) -> None:
 
 def check_begins(prompt: Prompt) -> None:
     """Whether a checked prompt says where an object is, not only where it is not. Raises BadInput."""
-    if prompt.mask is None and prompt.box_xyxy is None and not np.any(prompt.labels):
+    if prompt.mask is None and prompt.box_xyxy is None and not _array("labels", prompt.labels, (-1,)).any():
         raise BadInput(f"prompt for {prompt.object_id!r}: a new object needs a point that is on it: all labels are 0")
 
 

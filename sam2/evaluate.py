@@ -185,15 +185,22 @@ def _check_outputs(args: argparse.Namespace, place: str) -> None:
         raise BadInput("--plot: expected matplotlib, found none; pip install matplotlib, or leave --plot out")
 
 
-def _world_digest() -> str:
-    return hashlib.sha256(World(HELD_OUT_SEED, (64, 64)).frame(0).rgb.tobytes()).hexdigest()[:16]
+def _data_digest(videos: list[AnyVideo]) -> str:
+    digest = hashlib.sha256(b"J and F of an object's own frames")  # what is kept, and how it is scored
+    if isinstance(videos[0], SyntheticVideo):
+        digest.update(World(HELD_OUT_SEED, (64, 64)).frame(0).rgb.tobytes())
+    else:
+        for path in (path for recorded in videos for path in recorded.video.files):
+            about = path.stat()
+            digest.update(f"{path.resolve()} {about.st_size} {about.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def _default_folder(settings: Settings) -> Path:
     memory = "" if settings.memory else "_no_memory"
     name = f"{settings.dataset}_{settings.model}_{settings.image_size}_{settings.prompt}{memory}"
     name += f"_{settings.precision}_{settings.side}"
-    return Path("out/evaluation") / f"{name}_{settings.weights_sha256[:8]}{settings.world[:8]}"
+    return Path("out/evaluation") / f"{name}_{settings.weights_sha256[:8]}{settings.data[:8]}"
 
 
 def run(args: argparse.Namespace) -> dict:
@@ -212,7 +219,7 @@ def run(args: argparse.Namespace) -> dict:
         raise BadInput(f"--checkpoint: expected a weights file, found none at {checkpoint}")
     split = args.split if args.dataset != "synthetic" else ""
     what = (args.dataset, split, config.name, image_size, sha256(checkpoint), args.prompt, args.memory == "on")
-    settings = Settings(*what, precision.name, side, _world_digest() if args.dataset == "synthetic" else "")
+    settings = Settings(*what, precision.name, side, _data_digest(videos))
     maker = TrackerMaker(args.model, checkpoint, args.device, args.precision, image_size, settings.memory)
     results = Results(args.out or _default_folder(settings), settings)
     workers = args.workers or (os.cpu_count() if device.type == "cpu" else 1)

@@ -16,7 +16,7 @@ _SETTINGS = "settings.json"
 
 @dataclass(frozen=True)
 class Settings:
-    """What the result of a video depends on, besides the video and this program's version."""
+    """What the result of a video depends on, besides this program's version."""
 
     dataset: str
     split: str
@@ -27,7 +27,7 @@ class Settings:
     memory: bool
     precision: str  # that was used: "fp32", "bf16" or "fp16"
     side: int  # of synthetic frames, pixels
-    world: str = ""  # digest of a synthetic frame: another program may draw other worlds
+    data: str = ""  # digest of a synthetic frame, since another program may draw other worlds, or of a dataset's files
 
 
 class Results:
@@ -86,6 +86,6 @@ def _result(path: Path) -> VideoResult:
         objects = [ObjectResult(**entry) for entry in content["objects"]]
         for entry in objects:
             entry.returns = {int(frame): found for frame, found in entry.returns.items()}  # JSON keys are text
-        return VideoResult(**content | {"objects": objects, "scored": tuple(content["scored"])})
+        return VideoResult(**content | {"objects": objects})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadInput(f"{path}: expected the result of a video ({error!r}); delete the file") from error

@@ -35,7 +35,7 @@ class StreamTracker(Protocol):
 
 class Annotated(NamedTuple):
     rgb: np.ndarray  # (H, W, 3) uint8
-    masks: Masks | None  # of the objects in sight; None where nobody annotated
+    masks: Masks | None  # of the objects in sight, or known to be away (empty); None where nobody annotated
 
 
 @lru_cache(maxsize=1)
@@ -112,7 +112,6 @@ class VideoResult:
     num_frames: int
     seconds: float  # spent in the tracker
     objects: list[ObjectResult]
-    scored: tuple[int, int]  # J and F count in first <= frame < last
 
 
 def prompt_for(object_id: int, mask: np.ndarray, kind: str) -> Prompt:
@@ -152,13 +151,13 @@ def evaluate_video(video: SyntheticVideo | RecordedVideo, tracker: StreamTracker
             continue
         annotated.append(index)
         objects |= {k: ObjectResult(k, video.tags(k)) for k in first_seen}
-        _score_frame(index, masks, _answers(tracks, rgb.shape[:2], video.may_overlap), objects, overlaps)
+        # Where every object has masks of its own, some are annotated in a frame and others are not.
+        judged = {k: result for k, result in objects.items() if k in masks or not video.may_overlap}
+        _score_frame(index, masks, _answers(tracks, rgb.shape[:2], video.may_overlap), judged, overlaps)
     is_dense = annotated == list(range(annotated[0], annotated[0] + len(annotated))) if annotated else False
     for result in objects.values() if is_dense else ():
         result.returns = _found_again(result, overlaps[result.object_id])
-    counted = annotated[metrics.scored_frames(len(annotated))]
-    scored = (counted[0], counted[-1] + 1) if counted else (0, 0)
-    return VideoResult(video.name, index + 1, seconds, list(objects.values()), scored)
+    return VideoResult(video.name, index + 1, seconds, list(objects.values()))
 
 
 class Answer(NamedTuple):
@@ -182,7 +181,8 @@ def _score_frame(
     objects: dict[int, ObjectResult],
     overlaps: dict[int, list[dict[int, float]]],
 ) -> None:
-    """Adds one annotated frame to every object's result, and its IoU with each object in sight to `overlaps`."""
+    """Adds one annotated frame to these objects' results, and their IoU with each object in sight to `overlaps`."""
+    masks = {object_id: mask for object_id, mask in masks.items() if mask.any()}
     for object_id, result in objects.items():
         predicted, is_seen = answers[object_id]
         true = masks.get(object_id, np.zeros_like(predicted))

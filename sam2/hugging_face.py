@@ -103,7 +103,7 @@ def from_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Their state dict under our names; names that are in no line of the table stay as they are."""
     ours = {}
     for name, tensor in state.items():
-        if name == _THEIR_LABELS:
+        if name == _THEIR_LABELS and tensor.dim() == 2:
             ours |= {_OUR_LABEL.format(label): row[None] for label, row in enumerate(tensor)}
         elif name in _THEIR_PROJECTIONS:
             ours[_OUR_PROJECTION] = tensor

@@ -81,6 +81,10 @@ class MemoryBank:
         """The tracked memory of a frame is not to be used."""
         self._recent.discard(frame)
 
+    def clear(self) -> None:
+        """Forgets everything, also what was restored as older than any frame."""
+        self._prompted, self._recent = {}, set()
+
     def rewind(self, frame: int) -> None:
         """Forgets `frame` and what came after it. Prompted frames that had to go since do not come back."""
         self._prompted = {index: slot for index, slot in self._prompted.items() if index < frame}

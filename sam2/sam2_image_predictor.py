@@ -99,12 +99,17 @@ class SAM2ImagePredictor:
         if self._features is None or not self._is_batch:
             raise RuntimeError("Images must be set with .set_image_batch(...) before batched mask prediction.")
         batches = point_coords_batch, point_labels_batch, box_batch, mask_input_batch
+        count = len(self._sizes_hw)
+        for batch in batches:
+            if batch is not None and len(batch) != count:
+                raise BadInput(f"predict_batch: expected one entry per image ({count}) in each batch, got {len(batch)}")
         answers = [
             self._predict_one(
-                index, *(b and b[index] for b in batches), multimask_output, return_logits, normalize_coords
+                index, *(None if batch is None else batch[index] for batch in batches), multimask_output,
+                return_logits, normalize_coords,
             )
-            for index in range(len(self._sizes_hw))
-        ]
+            for index in range(count)
+        ]  # fmt: skip
         masks, ious, low_res = zip(*answers, strict=True)
         return list(masks), list(ious), list(low_res)
 

@@ -90,26 +90,26 @@ class SAM2VideoPredictor(SAM2):
         given = inputs.point_inputs(points, labels, box, size_hw, self.image_size, self.device)
         if box is not None and not clear_old_points:
             raise BadInput("box: a box comes before any point; expected clear_old_points=True with it, got False")
-        obj = state.objects.setdefault(obj_id, ObjectState())
+        features = self._features(state, frame_idx)
+        obj = state.objects.get(obj_id) or ObjectState()
         if not clear_old_points and frame_idx in obj.point_inputs:
             given = PointInputs(
                 *(torch.cat(pair, dim=1) for pair in zip(obj.point_inputs[frame_idx], given, strict=True))
             )
-        obj.point_inputs[frame_idx] = given
-        obj.mask_inputs.pop(frame_idx, None)
-
         is_prompted = self._becomes_prompted(obj, frame_idx)
         previous = obj.latest(frame_idx, is_prompted)
         mask_input = None
         if previous is not None:
             mask_input = previous.logits.to(self.device).clamp(-PREVIOUS_LOGIT_LIMIT, PREVIOUS_LOGIT_LIMIT)
-        features = self._features(state, frame_idx)
         if frame_idx in obj.tracked_in_reverse:
             pixels = self._remembering(state, obj, frame_idx, obj.tracked_in_reverse[frame_idx])
         else:
             pixels = self.no_memory(features.stride16)
         decoded = self.decode(features, pixels, *given, mask_input)
         answer = self.select(decoded, multimask=is_ambiguous(given.labels.shape[1]))
+        state.objects[obj_id] = obj  # nothing before this can be half-applied
+        obj.point_inputs[frame_idx] = given
+        obj.mask_inputs.pop(frame_idx, None)
         return self._take_prompt(state, obj, frame_idx, answer)
 
     add_new_points = add_new_points_or_box  # deprecated upstream, still called by older scripts
@@ -120,10 +120,11 @@ class SAM2VideoPredictor(SAM2):
         state = inference_state
         inputs.check_frame_index(frame_idx, state.num_frames)
         mask = inputs.mask_input(mask, (state.video_height, state.video_width), self.image_size, self.device)
+        answer = self.segment_mask(self._features(state, frame_idx), mask)
         obj = state.objects.setdefault(obj_id, ObjectState())
         obj.mask_inputs[frame_idx] = mask
         obj.point_inputs.pop(frame_idx, None)
-        return self._take_prompt(state, obj, frame_idx, self.segment_mask(self._features(state, frame_idx), mask))
+        return self._take_prompt(state, obj, frame_idx, answer)
 
     @torch.inference_mode()
     def propagate_in_video_preflight(self, inference_state: VideoState) -> None:

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sam2.checks import MAX_ID_LENGTH
 from sam2.errors import BadInput, LimitReached, Stale, UnknownObject
 from sam2.limits import Limits
 from sam2.memory_bank import MemoryBank
@@ -90,14 +91,16 @@ def write_objects(path: Path, model: SAM2, kept: Sequence[Keepsake]) -> None:
         "saved_at": time.time(),
         "objects": [{"object_id": one.object_id, "class_name": one.class_name} for one in kept],
     }
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    beside = None
     try:
+        beside = path.with_name(f"{path.name}.{os.getpid()}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, beside, metadata={"about": json.dumps(about)})
         os.replace(beside, path)
-    except (OSError, SafetensorError) as error:  # a full disk is the latter
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
+    except (OSError, ValueError, SafetensorError) as error:  # a full disk is the last
+        with suppress(OSError, ValueError):
+            if beside is not None:
+                beside.unlink(missing_ok=True)
         raise BadInput(f"saved objects {path}: cannot be written: {error}") from error
 
 
@@ -120,10 +123,10 @@ def read_objects(path: Path, model: SAM2, object_ids: Sequence[str] = (), max_ag
                 for index, entry in enumerate(about["objects"])
             ]  # fmt: skip
             age_s = time.time() - float(about["saved_at"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise BadInput(f"saved objects {path}: expected a file written by save, got a damaged or other one") from error
     _check(path, about, model, found)
-    if max_age_s and age_s > max_age_s:
+    if max_age_s and not -1 <= age_s <= max_age_s:  # nor of no age, nor of the future; clocks are set right, though
         raise Stale(f"saved objects {path}: saved {age_s:.0f} s ago, expected at most {max_age_s:g} s")
     unknown = set(object_ids) - {one.object_id for one in found}
     if unknown:
@@ -156,11 +159,12 @@ def _check(path: Path, about: dict, model: SAM2, found: list[Keepsake]) -> None:
     config = model.config
     shapes = (config.grid_size**2, config.memory_dim), (config.d_model,)
     for one in found:
-        same = len(one.spatial) == len(one.pointers) > 0
+        same = (one.spatial.dim(), one.pointers.dim()) == (3, 2) and len(one.spatial) == len(one.pointers) > 0
         same = same and (tuple(one.spatial.shape[1:]), tuple(one.pointers.shape[1:])) == shapes
         same = same and one.spatial.dtype is torch.bfloat16 and one.pointers.dtype is torch.float32
         if not (same and one.spatial.isfinite().all() and one.pointers.isfinite().all()):
             raise BadInput(f"saved objects {path}: the memory of {one.object_id!r} is damaged")
     names = [one.object_id for one in found]
-    if "" in names or len(set(names)) != len(names):
-        raise BadInput(f"saved objects {path}: expected different ids, got {names}")
+    if len(set(names)) != len(names) or not all(0 < len(name) <= MAX_ID_LENGTH for name in names):
+        shown = [name[:MAX_ID_LENGTH] for name in names]
+        raise BadInput(f"saved objects {path}: expected different ids of 1 to {MAX_ID_LENGTH} characters, got {shown}")

@@ -45,7 +45,8 @@ class TrackedObject:
 
     def start_over(self, frame: int, stamp_ns: int) -> None:
         """Forgets all that it remembers and saw, as if its first prompt were on `frame`."""
-        self.rewind(0)
+        self.bank.clear()
+        self.seen = {}
         self.born, self.born_ns = frame, stamp_ns
 
     def rewind(self, frame: int) -> None:

@@ -54,18 +54,24 @@ class JpegFolder(Sequence[Tensor]):
         self._paths = sorted(names, key=lambda p: int(p.stem))
         self._image_size, self._device = image_size, device
         self._frames: dict[int, Tensor] = {}
-        with Image.open(self._paths[0]) as image:
-            self.size_hw = image.height, image.width
+        self.size_hw = _read_jpeg(self._paths[0]).shape[:2]
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def __getitem__(self, index: int) -> Tensor:
         if index not in self._frames:
-            with Image.open(self._paths[index]) as image:
-                rgb = np.array(image.convert("RGB"))  # (H, W, 3) uint8
-            self._frames[index] = to_model_input(rgb, self._image_size).to(self._device)
+            self._frames[index] = to_model_input(_read_jpeg(self._paths[index]), self._image_size).to(self._device)
         return self._frames[index]
+
+
+def _read_jpeg(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8 RGB. Raises BadInput."""
+    try:
+        with Image.open(path) as image:
+            return np.array(image.convert("RGB"))
+    except OSError as error:
+        raise BadInput(f"frame {path}: expected a JPEG that can be decoded, got {error}") from error
 
 
 def _read_video(path: Path) -> Iterator[np.ndarray]:

@@ -153,8 +153,9 @@ def bad_file(kind, path, state):
         torch.save({"model": {"weight": "heavy"}}, path)
     elif kind == "numbered tensors":
         torch.save({0: torch.zeros(3)}, path)
-    elif kind in ("integers", "sparse", "complex"):
-        odd = {"integers": torch.arange(3), "sparse": torch.eye(3).to_sparse(), "complex": torch.zeros(3) * 1j}
+    elif kind in ("integers", "sparse", "complex", "meta", "terabytes"):
+        odd = {"integers": torch.arange(3), "sparse": torch.eye(3).to_sparse(), "complex": torch.zeros(3) * 1j,
+               "meta": torch.zeros(3, device="meta"), "terabytes": torch.zeros(1).expand(10**13)}  # fmt: skip
         torch.save({"model": {"weight": odd[kind]}}, path)
     elif kind == "nan":
         save_pt(path, state | {"no_obj_ptr": torch.full_like(state["no_obj_ptr"], torch.nan)})
@@ -176,6 +177,8 @@ def bad_file(kind, path, state):
         ("integers", "something else"),
         ("sparse", "something else"),
         ("complex", "something else"),
+        ("meta", "something else"),
+        ("terabytes", "something else"),
         ("nan", "NaN or infinity in no_obj_ptr"),
     ],
 )

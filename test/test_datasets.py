@@ -9,7 +9,8 @@ from small_video_folder import SIZE_HW, write_davis, write_frame, write_palette,
 
 from sam2.errors import BadInput
 from sam2.masks import coco_encode
-from sam2.training.data import DatasetClips
+from sam2.training.clips import MAX_LABEL
+from sam2.training.dataset_clips import DatasetClips
 from sam2.training.datasets import LAYOUTS, open_dataset
 from sam2.training.synthetic import HELD_OUT_SEED
 
@@ -46,6 +47,32 @@ def test_frames_without_masks_are_frames_all_the_same(tmp_path):
     assert list(video.masks) == [0, 2, 3] and len(list(video.frames())) == 4
 
 
+def test_numbered_frames_are_in_the_order_of_their_numbers(tmp_path):
+    frames, masks = tmp_path / "valid/JPEGImages/a1", tmp_path / "valid/Annotations/a1"
+    for number in (0, 5, 10, 100):
+        write_frame(frames / f"{number}.jpg", 20 + number)
+        write_palette(masks / f"{number}.png", {1: (0, 0, 4, 4)})
+    (frames / "._0.jpg").write_bytes(b"what a Mac leaves behind")
+    (masks / "._0.png").write_bytes(b"what a Mac leaves behind")
+    (video,) = open_dataset("mose", tmp_path, "valid")
+    assert [round(frame[..., 0].mean() / 5) * 5 for frame in video.frames()] == [20, 25, 30, 120]
+    assert video.masks[0][1].sum() == 16
+
+
+def test_grey_masks_are_of_one_object_and_colours_are_refused(tmp_path):
+    write_video(tmp_path / "valid/JPEGImages", tmp_path / "valid/Annotations", "a1")
+    grey = np.zeros(SIZE_HW, np.uint8)
+    grey[2:6, 3:9] = 255
+    path = tmp_path / "valid/Annotations/a1/00000.png"
+    cv2.imwrite(str(path), grey)
+    (video,) = open_dataset("mose", tmp_path, "valid")
+    assert {key: int(mask.sum()) for key, mask in video.masks[0].items()} == {1: 24}
+    for wrong, mode in ((np.dstack([grey] * 3), "RGB"), (grey.astype(np.uint16) * 256, "I")):
+        cv2.imwrite(str(path), wrong)
+        with pytest.raises(BadInput, match=f"00000.png: expected a PNG whose pixels are object numbers.*{mode}"):
+            video.masks[0]
+
+
 def test_sav_validation_has_one_folder_per_object(tmp_path):
     frames, masks = tmp_path / "sav_val/JPEGImages_24fps/v", tmp_path / "sav_val/Annotations_6fps/v"
     for index in range(6):
@@ -79,11 +106,18 @@ def sav(tmp_path):
 def test_sav_training_is_a_film_with_masklets(sav):
     (video,) = open_dataset("sav", sav, "train")
     assert list(video.masks) == [0, 4, 8] and len(list(video.frames())) == 12
-    assert set(video.masks[8]) == {0}, "an object without pixels is not there"
+    assert video.masks[8][0].any() and not video.masks[8][4].any(), "annotated as away"
     assert np.argwhere(video.masks[8][0]).min(0).tolist() == [2, 5]
     with pytest.raises(KeyError):
         video.masks[3]
-    for damaged in ("{", "[]", '{"masklet": []}'):
+    whole = json.loads((sav / "sav_000009_manual.json").read_text())
+    whole["masklet"][1][0] = None
+    whole["masklet"][2].pop()
+    (sav / "sav_000009_manual.json").write_text(json.dumps(whole))
+    for index in (4, 8):
+        with pytest.raises(BadInput, match=f"manual.json: expected a mask of each object in frame {index}"):
+            open_dataset("sav", sav, "train")[0].masks[index]
+    for damaged in ("{", "[]", '{"masklet": []}', '{"masklet": null, "masklet_id": []}'):
         (sav / "sav_000009_manual.json").write_text(damaged)
         with pytest.raises(BadInput, match="an SA-V annotation"):
             list(open_dataset("sav", sav, "train")[0].masks)
@@ -128,6 +162,31 @@ def test_objects_keep_apart_whatever_their_ids(davis):
         write_palette(davis / f"Annotations/480p/bear/{index:05d}.png", boxes)
     clip = DatasetClips(((video,),), (1.0,), num_frames=3, size=32)(0)
     assert set(np.unique(clip[0, ..., 3])) == set(range(16)), "the background and 15 objects"
+
+
+def test_no_two_objects_share_a_label_however_many_there_are(davis):
+    """Of 20 objects the last is only in the first frame: its label must not go on on somebody else."""
+    (video, _) = open_dataset("davis", davis, "train")
+    boxes = {n: (3 * (n % 10), 12 * (n // 10), 3 * (n % 10) + 3, 12 * (n // 10) + 12) for n in range(20)}
+    boxes[20] = boxes.pop(0)
+    for index in range(3):
+        kept = {number: box for number, box in boxes.items() if number != 20 or index == 0}
+        write_palette(davis / f"Annotations/480p/bear/{index:05d}.png", kept)
+    for seed in range(20):
+        clip = DatasetClips(((video,),), (1.0,), num_frames=3, size=32)(seed)
+        labels = clip[..., 3]
+        assert labels.max() <= MAX_LABEL
+        for label in range(1, MAX_LABEL + 1):
+            places = [np.argwhere(frame == label) for frame in labels if (frame == label).any()]
+            assert all(np.array_equal(place, places[0]) for place in places), "nothing moves in these clips"
+
+
+def test_masks_of_another_size_name_the_video(davis):
+    (video, _) = open_dataset("davis", davis, "train")
+    for index in range(3):
+        cv2.imwrite(str(davis / f"Annotations/480p/bear/{index:05d}.png"), np.ones((5, 5), np.uint8))
+    with pytest.raises(BadInput, match=r"video bear: expected masks of the frames' size .*\(5, 5\)"):
+        DatasetClips(((video,),), (1.0,), num_frames=3, size=16)(0)
 
 
 def test_a_mixture_draws_by_weight(davis):

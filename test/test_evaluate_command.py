@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 from oracle import Oracle, TwoSquares, perfect
 from safetensors.torch import save_file
+from small_video_folder import write_davis
 
 from sam2 import evaluate
 from sam2.config import CONFIGS
 from sam2.errors import BadCheckpoint, BadInput, Sam2Error
 from sam2.evaluation_files import Results, Settings
 from sam2.evaluation_report import table
-from sam2.evaluation_video import SyntheticVideo, evaluate_video
+from sam2.evaluation_video import RecordedVideo, SyntheticVideo, evaluate_video
 from sam2.model import SAM2
+from sam2.training.datasets import open_dataset
 from sam2.training.synthetic import HELD_OUT_SEED
 
 
@@ -180,3 +182,16 @@ def test_a_failing_process_ends_the_run_with_a_sentence(factory, message, tmp_pa
     videos = [TwoSquares(f"video_{i}") for i in range(2)]
     with pytest.raises(Sam2Error, match=message):
         evaluate.evaluate_all(videos, "click", factory, Results(tmp_path, settings()), workers=2)
+
+
+def test_results_are_of_the_files_they_were_made_from(tmp_path):
+    """Another copy, or masks that were corrected: nothing kept of the old ones is told again."""
+    digests = []
+    for folder in ("one", "other"):
+        write_davis(tmp_path / folder)
+        videos = [RecordedVideo(video) for video in open_dataset("davis", tmp_path / folder, "train")]
+        digests += [evaluate._data_digest(videos), evaluate._data_digest(videos)]
+    mask = next((tmp_path / "other" / "Annotations").rglob("*.png"))
+    mask.write_bytes(mask.read_bytes() + b" ")
+    digests.append(evaluate._data_digest(videos))
+    assert digests[0] == digests[1] and len(set(digests)) == 3

@@ -123,6 +123,12 @@ def test_batch_equals_one_by_one(model):
         [POINT["point_coords"]] * 2, [POINT["point_labels"]] * 2, return_logits=True
     )
     assert [m.shape for m in masks] == [(3, HEIGHT, WIDTH), (3, HEIGHT, 64)]
+    stacked = predictor.predict_batch(
+        np.stack([POINT["point_coords"]] * 2), np.stack([POINT["point_labels"]] * 2), return_logits=True
+    )
+    assert all(close(one, other) for one, other in zip(stacked, (masks, ious, low_res), strict=True))
+    with pytest.raises(ValueError, match=r"one entry per image \(2\) in each batch, got 1"):
+        predictor.predict_batch(box_batch=[BOXES])
     boxed = predictor.predict_batch(box_batch=[BOXES, BOXES[:1]], multimask_output=False)[0]
     assert [m.shape for m in boxed] == [(3, 1, HEIGHT, WIDTH), (1, HEIGHT, 64)]
     for i, image in enumerate(images):

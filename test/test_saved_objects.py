@@ -116,6 +116,27 @@ def test_restored_before_there_was_an_image_it_is_unseen_since_the_first(tmp_pat
     assert states == [sam2.State.OCCLUDED, sam2.State.OCCLUDED, sam2.State.LOST]
 
 
+@pytest.mark.parametrize("frames_before", [0, 3, 60])
+def test_a_restored_object_that_starts_over_remembers_nothing_of_what_it_was(tmp_path, frames_before):
+    used().save(tmp_path / "x", ["a"])
+    restored, fresh = sam2.Tracker(small_model()), sam2.Tracker(small_model())
+    for tracker in (restored, fresh):
+        for n in range(frames_before):
+            tracker.step(sam2.Frame(frame(n % 3).rgb, frame(n).stamp_ns if n < 3 else (n + 1) * PERIOD_NS))
+    restored.restore(tmp_path / "x")
+    anew = prompt("a", (60, 30), mode=sam2.PromptMode.REPLACE)
+    for n, given in ((0, [anew]), (1, []), (2, [])):
+        shot = sam2.Frame(frame(n).rgb, (frames_before + n + 1) * PERIOD_NS)
+        (track,), (expected,) = restored.step(shot, given), fresh.step(shot, given)
+        assert np.array_equal(track.low_res_logits, expected.low_res_logits)
+
+
+@pytest.mark.parametrize("path", ["", "a\0b"])
+def test_a_path_that_is_none_is_refused(path):
+    with pytest.raises(sam2.BadInput, match="cannot be written"):
+        used().save(path)
+
+
 def test_fewer_places_keep_the_first_and_the_newest(tmp_path):
     used().save(tmp_path / "x", ["a"])
     whole = saved_objects.read_objects(tmp_path / "x", small_model())[0]
@@ -145,7 +166,11 @@ def rewritten(path, about=None, tensors=None):
         ({"format": "something else"}, None, sam2.BadInput, "expected format"),
         ({"saved_at": 0}, None, sam2.Stale, "expected at most 60 s"),
         ({"objects": [{"object_id": "a", "class_name": ""}] * 2}, None, sam2.BadInput, "different ids"),
+        ({"objects": [{"object_id": "a" * 129, "class_name": ""}]}, None, sam2.BadInput, "1 to 128 characters"),
+        ({"saved_at": float("nan")}, None, sam2.Stale, "expected at most 60 s"),
+        ({"saved_at": 1e12}, None, sam2.Stale, "expected at most 60 s"),
         ({"objects": 7}, None, sam2.BadInput, "damaged"),
+        (None, {"0.spatial": torch.tensor(1.0)}, sam2.BadInput, "damaged"),
         (None, {"0.pointers": torch.full((2, CONFIG.d_model), torch.nan)}, sam2.BadInput, "damaged"),
         (None, {"0.pointers": torch.zeros(2, 3)}, sam2.BadInput, "damaged"),
         (None, {"0.spatial": torch.zeros(0, 16, 16, dtype=torch.bfloat16)}, sam2.BadInput, "damaged"),

@@ -259,3 +259,13 @@ def test_two_processes_train_as_one(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert int(report.read_rows(tmp_path / "log.csv")[-1]["step"]) == 4
     assert (tmp_path / "n.pt").exists()
+
+
+def test_a_line_that_a_full_disk_cut_off_costs_that_line_only(tmp_path):
+    log = tmp_path / "log.csv"
+    for step in range(3):
+        report.append_row(log, {"step": step, "loss": step / 2})
+    log.write_bytes(log.read_bytes()[:-4])
+    report.append_row(log, {"step": 3, "loss": 1.5})
+    assert [row["step"] for row in report.read_rows(log)][-1] == "3" and len(report.read_rows(log)) >= 3
+    assert all(float(row["loss"]) >= 0 for row in report.read_rows(log))

@@ -79,6 +79,7 @@ def test_frames_of_a_video(predictor, tmp_path):
         ("missing", None, "found neither"),
         ("empty", {}, "no JPEG file"),
         ("named", {"first.jpg": b""}, "'first.jpg'"),
+        ("damaged", {"0.jpg": b"no picture"}, "0.jpg: expected a JPEG that can be decoded"),
         ("clip.mp4", b"not a video", "at least one frame"),
     ],
 )
@@ -92,6 +93,21 @@ def test_unreadable_videos_are_refused(predictor, tmp_path, name, content, compl
             (path / file).write_bytes(data)
     with pytest.raises(BadInput, match=complaint):
         predictor.init_state(str(path))
+
+
+@pytest.mark.parametrize("kind", ["points", "mask"])
+def test_a_frame_that_cannot_be_read_leaves_no_half_of_an_object(predictor, tmp_path, kind):
+    write_jpegs(tmp_path)
+    (tmp_path / "00002.jpg").write_bytes(b"no picture")
+    state = predictor.init_state(str(tmp_path), async_loading_frames=True)
+    predictor.add_new_points_or_box(state, 0, 1, points=[[20, 20]], labels=[1])
+    with pytest.raises(BadInput, match="00002.jpg"):
+        if kind == "mask":
+            predictor.add_new_mask(state, 2, 2, np.ones((state["video_height"], state["video_width"]), bool))
+        else:
+            predictor.add_new_points_or_box(state, 2, 2, points=[[20, 20]], labels=[1])
+    assert state["obj_ids"] == [1]
+    assert [index for index, _, _ in predictor.propagate_in_video(state, max_frame_num_to_track=1)] == [0, 1]
 
 
 def test_frames_are_numbered_not_spelled(predictor, tmp_path):

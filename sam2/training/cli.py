@@ -17,7 +17,8 @@ from sam2.config import find_config
 from sam2.device import choose_device, set_cpu_threads
 from sam2.errors import BadInput, Sam2Error
 from sam2.training.config import CONFIGS, TrainConfig, find_train_config, scaled
-from sam2.training.data import DatasetClips, Maker, SyntheticClips
+from sam2.training.data import Maker, SyntheticClips
+from sam2.training.dataset_clips import DatasetClips
 from sam2.training.datasets import LAYOUTS, open_dataset
 from sam2.training.fuse import fuse
 from sam2.training.state import STATE, WEIGHT_SUFFIXES
@@ -62,6 +63,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def _config(args: argparse.Namespace) -> TrainConfig:
+    _check_ranges(args)
     config = find_train_config(args.config)
     config = scaled(
         config,
@@ -79,6 +81,15 @@ def _config(args: argparse.Namespace) -> TrainConfig:
     if size % 32 or size < max(32, widest):
         raise BadInput(f"--size: expected a multiple of 32 from {max(32, widest)} on for {args.config}, got {size}")
     return config
+
+
+def _check_ranges(args: argparse.Namespace) -> None:
+    for name, least in (("minutes", 0), ("budget_minutes", 0), ("steps", 1), ("batch_scale", 0), ("pool", 1)):
+        value = getattr(args, name)
+        if value is not None and not value >= least:  # NaN is not
+            raise BadInput(f"--{name.replace('_', '-')}: expected {least} or more, got {value}")
+    if args.workers is not None and args.workers < 0:
+        raise BadInput(f"--workers: expected 0 (repeatable) or more, got {args.workers}")
 
 
 def _maker(args: argparse.Namespace, config: TrainConfig) -> Maker:

@@ -24,7 +24,6 @@ from torch import Tensor
 from sam2.device import device_errors
 from sam2.errors import OutOfMemory
 from sam2.training.clips import MAX_LABEL
-from sam2.training.datasets import Video
 from sam2.training.scene import GENTLE
 from sam2.training.synthetic import HELD_OUT_SEED, make_clip
 from sam2.training.tensors import send
@@ -50,54 +49,6 @@ class SyntheticClips:
         for index in range(clip.masks.shape[1]):
             labels[clip.masks[:, index]] = index + 1
         return np.concatenate([clip.frames, labels[..., None]], axis=3)
-
-
-@dataclass(frozen=True)
-class DatasetClips:
-    """Clips from annotated videos: a dataset by its weight, then any of its videos, then any window of its masks.
-
-    Held-out seeds draw from every tenth video, the others from the rest. Fewer than ten have no held-out part: then
-    validation shows what was learnt from.
-    """
-
-    videos: tuple[tuple[Video, ...], ...]  # per dataset
-    weights: tuple[float, ...]  # per dataset, any positive scale
-    num_frames: int
-    size: int  # S, pixels; the aspect is squashed as the network's preprocessing does
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        return self.num_frames, self.size, self.size, 4
-
-    def __call__(self, seed: int) -> np.ndarray:
-        rng = np.random.default_rng(seed)
-        weights = np.array(self.weights) / sum(self.weights)
-        videos = self.videos[rng.choice(len(self.videos), p=weights)]
-        kept = [v for i, v in enumerate(videos) if (i % 10 == 9) == (seed >= HELD_OUT_SEED)] or videos
-        video = kept[rng.integers(len(kept))]
-        annotated = sorted(video.masks)
-        start = int(rng.integers(max(1, len(annotated) - self.num_frames + 1)))
-        indices = annotated[start : start + self.num_frames]
-        there_and_back = indices + indices[-2:0:-1]  # how a short video is played
-        indices = [there_and_back[i % len(there_and_back)] for i in range(self.num_frames)]
-        shown = {i: video.masks[i] for i in sorted(set(indices))}
-        ids = sorted({object_id for masks in shown.values() for object_id in masks})
-        labels = {object_id: number % MAX_LABEL + 1 for number, object_id in enumerate(ids)}  # of this clip
-        tiles = {
-            i: self._tile(frame, {labels[object_id]: mask for object_id, mask in shown[i].items()})
-            for i, frame in zip(shown, video.frames_at(list(shown)), strict=True)
-        }
-        return np.stack([tiles[i] for i in indices])
-
-    def _tile(self, rgb: np.ndarray, masks: dict[int, np.ndarray]) -> np.ndarray:
-        """(S, S, 4): the frame with a label map; masks by label."""
-        labels = np.zeros(rgb.shape[:2], np.uint8)
-        for label, mask in masks.items():
-            labels[mask] = label
-        side = (self.size, self.size)
-        rgb = cv2.resize(rgb, side, interpolation=cv2.INTER_AREA)
-        labels = cv2.resize(labels, side, interpolation=cv2.INTER_NEAREST)
-        return np.concatenate([rgb, labels[..., None]], axis=2)
 
 
 def labels_seen(clip: np.ndarray) -> np.ndarray:

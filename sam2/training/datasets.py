@@ -59,6 +59,10 @@ class FolderMasks(Mapping):
     def __init__(self, files: dict[int, list[tuple[int | None, Path]]]):
         self._files = files  # per frame: (object id, or None if the palette holds the ids; file)
 
+    @property
+    def paths(self) -> list[Path]:
+        return [path for files in self._files.values() for _, path in files]
+
     def __getitem__(self, index: int) -> Masks:
         masks: Masks = {}
         for object_id, path in self._files[index]:
@@ -82,11 +86,15 @@ class RleMasks(Mapping):
     def __init__(self, path: Path):
         self._path = path
 
+    @property
+    def paths(self) -> list[Path]:
+        return [self._path]
+
     @cached_property
     def _frames(self) -> tuple[list[int], list[list[dict]]]:
         try:
             content = json.loads(self._path.read_text())
-            return [int(i) for i in content["masklet_id"]], content["masklet"]
+            return [int(i) for i in content["masklet_id"]], list(content["masklet"])
         except (KeyError, TypeError, ValueError) as error:
             raise BadInput(
                 f"{self._path}: expected an SA-V annotation with 'masklet' and 'masklet_id', got {error!r}"
@@ -96,9 +104,11 @@ class RleMasks(Mapping):
         ids, frames = self._frames
         if index % SAV_MASK_EVERY or not 0 <= index // SAV_MASK_EVERY < len(frames):
             raise KeyError(index)
-        row = frames[index // SAV_MASK_EVERY]
-        masks = {object_id: coco_decode(rle) for object_id, rle in zip(ids, row, strict=True)}
-        return {object_id: mask for object_id, mask in masks.items() if mask.any()}
+        try:
+            row = frames[index // SAV_MASK_EVERY]
+            return {object_id: coco_decode(rle) for object_id, rle in zip(ids, row, strict=True)}
+        except (BadInput, KeyError, TypeError, ValueError) as error:
+            raise BadInput(f"{self._path}: expected a mask of each object in frame {index}, got {error}") from error
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(0, SAV_MASK_EVERY * len(self), SAV_MASK_EVERY))
@@ -109,11 +119,17 @@ class RleMasks(Mapping):
 
 @dataclass(frozen=True)
 class Video:
-    """One annotated video. `masks` holds only the annotated frames; an object without pixels is not in its dict."""
+    """One annotated video. `masks` holds only the annotated frames; an object that is away has no mask there, or an
+    empty one where each object is annotated by itself."""
 
     name: str
     source: Path | tuple[Path, ...]  # an .mp4, or the image files in order
     masks: Mapping[int, Masks]
+
+    @property
+    def files(self) -> list[Path]:
+        """All that it is read from."""
+        return [*(self.source if isinstance(self.source, tuple) else [self.source]), *self.masks.paths]
 
     def frames(self) -> Iterator[np.ndarray]:
         """Every frame in order, (H, W, 3) uint8 RGB."""
@@ -138,12 +154,21 @@ class Video:
 
 
 def read_palette(path: Path) -> np.ndarray:
-    """(H, W) uint8: the palette indices of a PNG (not its colours). Raises BadInput if the file is no image."""
+    """(H, W) uint8: the palette indices of a PNG, not its colours; of a grey one of 0 and 255 only, 255 is object 1.
+
+    Raises BadInput if the file is no image, or has colours or wide numbers instead of indices.
+    """
     try:
         with Image.open(path) as image:
-            return np.array(image if image.mode in ("P", "L", "1") else image.convert("L"), np.uint8)
+            mode, labels = image.mode, np.array(image)
     except OSError as error:
         raise BadInput(f"{path}: expected a palette PNG ({error})") from error
+    if mode not in ("P", "L", "1"):
+        raise BadInput(f"{path}: expected a PNG whose pixels are object numbers (mode P or L), got mode {mode}")
+    labels = labels.astype(np.uint8)
+    if mode == "L" and np.isin(labels, (0, VOID)).all():
+        labels = labels // VOID
+    return labels
 
 
 def read_rgb(path: Path) -> np.ndarray:
@@ -207,13 +232,19 @@ def _object_id(folder: Path) -> int:
     return int(folder.name)
 
 
+def _in_order(path: Path) -> tuple[int, str]:
+    """Numbered frames by their number, "9" before "10"; others by name."""
+    return int(path.stem) if path.stem.isdecimal() else -1, path.name
+
+
 def _open_folder(frames: Path, masks: Path) -> Video:
-    images = tuple(sorted(p for p in frames.glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png")))
+    pictures = (p for p in frames.glob("[!.]*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    images = tuple(sorted(pictures, key=_in_order))
     if not images:
         raise BadInput(f"{frames}: expected JPEG frames, found none")
     index_of = {path.stem: index for index, path in enumerate(images)}
     files: dict[int, list[tuple[int | None, Path]]] = {}
-    for path in sorted(masks.rglob("*.png")):  # either one per frame, or one folder per object
+    for path in sorted(masks.rglob("[!.]*.png")):  # either one per frame, or one folder per object
         object_id = _object_id(path.parent) if path.parent != masks else None
         if path.stem in index_of:
             files.setdefault(index_of[path.stem], []).append((object_id, path))

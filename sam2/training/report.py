@@ -10,9 +10,12 @@ PALETTE = ((255, 80, 60), (60, 200, 90), (70, 130, 255), (255, 200, 40), (210, 9
 
 
 def append_row(path: Path, row: dict[str, object]) -> None:
-    """Adds a line to a CSV file, with a header if the file is new."""
-    is_new = not path.exists()
+    """Adds a line to a CSV file, with a header if the file is new. What a full disk cut off stays a line of its own."""
+    is_new = not path.exists() or not path.stat().st_size
+    was_cut = not is_new and not path.read_bytes().endswith(b"\n")
     with open(path, "a", newline="") as file:
+        if was_cut:
+            file.write("\r\n")
         writer = csv.DictWriter(file, list(row))
         if is_new:
             writer.writeheader()
@@ -20,11 +23,11 @@ def append_row(path: Path, row: dict[str, object]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The lines of a CSV file; none if there is no file."""
+    """The whole lines of a CSV file; none if there is no file."""
     if not path.exists():
         return []
     with open(path, newline="") as file:
-        return list(csv.DictReader(file))
+        return [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
 
 
 def draw_contact_sheet(frames: np.ndarray, masks: np.ndarray, targets: np.ndarray, columns: int = 8) -> np.ndarray:
