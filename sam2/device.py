@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -52,3 +53,14 @@ def device_errors(device: torch.device) -> Iterator[None]:
         if "CUDA error" in text:
             raise DeviceLost(f"{device}: {text.splitlines()[0]}; only a new process can recover it") from error
         raise
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that is free on a device, or of the machine; None where nobody says."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return None

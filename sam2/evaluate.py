@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -99,6 +100,7 @@ _tracker: StreamTracker | Sam2Error | None = None  # of a worker process
 
 def _start_worker(make_tracker: MakeTracker) -> None:
     global _tracker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then stops the workers
     torch.set_num_threads(1)
     try:
         _tracker = make_tracker()
@@ -224,6 +226,10 @@ def run(args: argparse.Namespace) -> dict:
     results = Results(args.out or _default_folder(settings), settings)
     workers = args.workers or (os.cpu_count() if device.type == "cpu" else 1)
     scored = evaluate_all(videos, args.prompt, maker, results, workers)
+    if args.dataset != "synthetic" and not any(result.objects for result in scored):
+        raise BadInput(
+            f"{args.dataset} ({args.split}): expected objects in its masks, found none in {len(scored)} videos"
+        )
     summary = {**summarise(scored), "settings": asdict(settings)}
     if args.dataset == "synthetic":
         summary["settings"] |= {"seed": args.seed, "clips": args.clips, "frames": args.frames}
@@ -250,6 +256,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (Sam2Error, OSError) as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; videos that are done are kept, and the same command goes on", file=sys.stderr)
+        return 128 + signal.SIGINT
     print(f"{table(summary)}\n\n{drift(summary)}")
     print(f"{summary['videos']} videos, {summary['frames_per_second']} frames per second in each process")
     return 0

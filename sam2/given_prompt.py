@@ -51,7 +51,7 @@ def give(prompt: Prompt, size_hw: tuple[int, int], image_size: int) -> GivenProm
         mask = masks_to_model(prompt.mask[None], image_size)[0, 0].bool().numpy()
         return GivenPrompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int32), mask)
     xy = points_to_model(np.asarray(prompt.points_xy, np.float32).reshape(-1, 2), size_hw, image_size)
-    labels = np.array(prompt.labels, np.float32).reshape(-1).astype(np.int32)  # a copy: it is kept
+    labels = np.asarray(prompt.labels, np.float32).reshape(-1).astype(np.int32)  # a copy: it is kept
     if prompt.box_xyxy is not None:
         xy = torch.cat((box_to_model(prompt.box_xyxy, size_hw, image_size), xy))
         labels = np.concatenate((np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], np.int32), labels))

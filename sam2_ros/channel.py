@@ -13,6 +13,7 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from sam2_ros import health
+from sam2_ros.announcer import Announcer
 from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.camera import Camera
 from sam2_ros.counters import Counters
@@ -47,6 +48,7 @@ class Channel:
             topics = self.input("depth/image"), self.input("camera_info")
             self.depth = DepthCamera(node, topics, node.settings, self.counters, self._on_depth)
         self.doors = Doors(self)
+        self._announcer = Announcer(node.get_logger())
 
     def input(self, topic: str) -> str:
         return f"{self.name}/{topic}" if self.name else topic
@@ -97,14 +99,19 @@ class Channel:
         self.doors.tick()
 
     def statuses(self, situation: Situation) -> list[DiagnosticStatus]:
+        ours = self.node.resolve_topic_name(self.output("visibility"))
+        self.counters.rivals = max(self.node.count_publishers(ours) - 1, 0) if self.outputs else 0
         prefix = f"{self.node.get_fully_qualified_name()}: " + (f"{self.name}: " if self.name else "")
+        findings = health.report(self.counters, situation, self.node.settings)
+        for finding in findings:
+            self._announcer.hear(f"{self.name} {finding.name}".strip(), finding.level, finding.sentence)
         return [
             DiagnosticStatus(
                 level=bytes([finding.level]), name=prefix + finding.name, message=finding.sentence,
                 hardware_id=self.camera.frame_id,
                 values=[KeyValue(key=key, value=value) for key, value in finding.values.items()],
             )
-            for finding in health.report(self.counters, situation, self.node.settings)
+            for finding in findings
         ]  # fmt: skip
 
     def _on_depth(self) -> None:

@@ -43,6 +43,9 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return weights(rest) if command == "weights" else importlib.import_module(MODULES[command]).main(rest)
+    except KeyboardInterrupt:
+        print(f"sam2_ros {command}: interrupted", file=sys.stderr)
+        return 130
     except Exception as error:
         import sam2  # not before: it takes seconds, and `track` must be able to end well meanwhile
 

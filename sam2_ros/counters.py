@@ -36,6 +36,7 @@ class Counters:
     last_refusal: str = ""
     last_failure: str = ""
     incompatible_qos: str = ""  # the policy that a publisher does not offer
+    rivals: int = 0  # other nodes that publish under our name
     topic: str = ""  # subscribed; "" = none
     remap_from: str = "image"  # its name before any remapping
     reliability: str = ""  # asked for

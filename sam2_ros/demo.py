@@ -36,6 +36,7 @@ from sam2_ros.replay_sink import Film
 from sam2_ros.srv import AddObjects, ListObjects
 
 READY_S, ANSWER_S, LAST_RESULT_S = 180.0, 30.0, 5.0  # how long to wait before giving up
+DISCOVERY_S = 2.0  # in which others are heard of, if there are any
 ENOUGH_IOU, ENOUGH_VISIBILITY = 0.75, 0.9  # what the demonstration must reach to be one
 
 
@@ -62,6 +63,18 @@ class Audience:
         node.create_subscription(TrackArray, "/sam2/tracks", self._on_tracks, keep_all)
         node.create_subscription(TrackArray, "/camera/ground_truth", self.truths.append, keep_all)
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, keep_all)
+
+    def find_rivals(self) -> None:
+        """Raises sam2.Sam2Error if there is a tracker already: its objects are somebody's."""
+        self.until(_in(DISCOVERY_S), READY_S, "the network")
+        self._look_for_trackers(allowed=0)
+        if self._trouble:
+            raise sam2.Sam2Error(self._trouble)
+
+    def _look_for_trackers(self, allowed: int) -> None:
+        if self._node.count_publishers("/sam2/tracks") > allowed:  # its objects would be taken for those of the demo
+            domain = os.environ["ROS_DOMAIN_ID"]
+            self._trouble = f"another tracker publishes /sam2/tracks in ROS_DOMAIN_ID={domain}; choose another domain"
 
     def watch(self) -> None:
         """Looks at the images too."""
@@ -112,9 +125,7 @@ class Audience:
         self.answers.append((msg, time.time_ns()))
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
-        if self._node.count_publishers("/sam2/tracks") > 1:  # its objects would be taken for those of the demo
-            domain = os.environ["ROS_DOMAIN_ID"]
-            self._trouble = f"another tracker publishes /sam2/tracks in ROS_DOMAIN_ID={domain}; choose another domain"
+        self._look_for_trackers(allowed=1)
         for status in msg.status:
             if status.name.endswith(": tracking") and status.level == bytes([Level.ERROR]):
                 self._trouble = status.message
@@ -213,6 +224,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _perform(args: argparse.Namespace, audience: Audience, children: Children) -> tuple[dict, int]:
     """Everything that happens live; returns the boxes, and the stamp of the image they were made on."""
+    audience.find_rivals()
     print(f"1/4 starting the tracker with {args.model}")
     settings = {"model": args.model, "checkpoint": args.checkpoint, "device": args.device}
     given = [word for name, value in settings.items() if value for word in ("-p", f"{name}:={value}")]

@@ -90,7 +90,8 @@ def _why_silent(c: Counters) -> str:
             "sensor_msgs/msg/CompressedImage"
         )
     if c.publishers == 0:
-        return f"nobody publishes {c.topic}; remap it, for example -r {c.remap_from}:=/camera/image_raw"
+        compressed = "/compressed" if c.remap_from.endswith("/compressed") else ""
+        return f"nobody publishes {c.topic}; remap it, for example -r {c.remap_from}:=/camera/image_raw{compressed}"
     if c.incompatible_qos:
         return (
             f"a publisher of {c.topic} does not offer our {c.incompatible_qos}; set image_reliability to auto or "
@@ -122,6 +123,8 @@ def _tracking(c: Counters, situation: Situation, settings: Settings, now_ns: int
     if c.failures_in_a_row:
         level = Level.ERROR if c.failures_in_a_row >= settings.max_failures else Level.WARN
         return level, f"the last {c.failures_in_a_row} images failed: {c.last_failure}"
+    if c.rivals:
+        return Level.ERROR, f"{c.rivals} more node(s) of this name answer and publish, too; stop them or rename one"
     age_s = _percentile(c.ages_ns, 50) / 1e9
     if c.late_in_a_row:
         level = Level.ERROR if c.late_in_a_row >= PERSISTENT else Level.WARN

@@ -20,6 +20,8 @@ from sam2_ros.params import Settings
 if TYPE_CHECKING:
     from sam2_ros.outputs import Outputs
 
+LOG_EVERY_S = 5.0  # resets for one cause
+
 
 class Lane:
     """What one camera has to itself in the worker. `tracker` is given by the worker before anything else happens.
@@ -37,6 +39,7 @@ class Lane:
         self._outputs, self._auto = outputs, auto
         self._counters, self._log = counters, log
         self._desk = Desk(settings, self._report_failure)
+        self._tell_again_s: dict[str, float] = {}  # by cause of a reset
         self._size_hw: tuple[int, int] | None = None  # of the images so far; None = there was none
 
     @property
@@ -110,7 +113,10 @@ class Lane:
     def _forget(self, cause: str, sentence: str) -> None:
         """All objects are dropped, and people are told."""
         self._counters.count_reset(cause)
-        self._log.warning(f"{sentence}: all objects are reset")
+        now_s = time.monotonic()
+        if now_s >= self._tell_again_s.get(cause, 0.0):  # two cameras on one topic make a jump of every image
+            self._tell_again_s[cause] = now_s + LOG_EVERY_S
+            self._log.warning(f"{sentence}: all objects are reset; more within {LOG_EVERY_S:.0f} s are only counted")
         self._desk.forget_images()
         self._auto.forget()
         if not self._guarded("reset", self.tracker.reset):

@@ -4,6 +4,7 @@ Knows the node's service and nothing of what is behind it.
 """
 
 import argparse
+import re
 import sys
 import time
 from pathlib import Path
@@ -46,6 +47,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not (args.click or args.box or args.mask or (args.not_on and args.id)):
         parser.error("nothing to track: give --click, --box or --mask; --not alone corrects the object that --id names")
+    args.node = "/" + args.node.strip("/")
+    if not re.fullmatch(r"(/[A-Za-z_]\w*)+", args.node):
+        parser.error(f"--node: expected a name such as /sam2 or /robot/sam2/front, got {args.node!r}")
     return args
 
 

@@ -134,6 +134,8 @@ def main(argv: list[str] | None = None) -> int:
         "--gentle", action="store_true", help="a friendlier world: nothing small, fast, alike or camouflaged"
     )
     args, ros_args = parser.parse_known_args(argv)
+    if not args.rate > 0 or min(args.width, args.height) < 32 or args.frames < 0:
+        parser.error("expected a --rate above 0, --width and --height of at least 32 and no negative --frames")
     signals = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: signals.append(number))

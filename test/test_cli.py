@@ -13,7 +13,7 @@ pytest.importorskip("rclpy")
 from ros_rig import NodeProcess
 
 import sam2
-from sam2_ros import cli, prompt
+from sam2_ros import cli, prompt, simulator
 
 pytestmark = pytest.mark.ros
 
@@ -63,6 +63,30 @@ def test_an_error_of_the_library_is_one_sentence(monkeypatch, capsys):
     monkeypatch.setattr(cli.importlib, "import_module", lambda name: SimpleNamespace(main=fail))
     assert cli.main(["replay", "bag"]) == 1
     assert capsys.readouterr().err == "sam2_ros replay: weights.pt: not there\n"
+
+
+def test_ctrl_c_is_one_sentence(monkeypatch, capsys):
+    def wait(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: SimpleNamespace(main=wait))
+    assert cli.main(["prompt", "--click", "1", "2"]) == 130
+    assert capsys.readouterr().err == "sam2_ros prompt: interrupted\n"
+
+
+@pytest.mark.parametrize("given", ["sam2", "/sam2", "/sam2/", "sam2/"])
+def test_the_node_may_be_named_with_or_without_slashes(given, capsys):
+    assert prompt.parse(["--click", "1", "2", "--node", given]).node == "/sam2"
+    with pytest.raises(SystemExit):
+        prompt.parse(["--click", "1", "2", "--node", given + "/1 2"])
+    assert "expected a name such as /sam2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--rate", "0"], ["--rate", "-2"], ["--width", "8"], ["--frames", "-1"]])
+def test_a_camera_that_cannot_be_is_refused(words, capsys):
+    with pytest.raises(SystemExit):
+        simulator.main(words)
+    assert "expected a --rate above 0" in capsys.readouterr().err
 
 
 def test_a_prompt_line_becomes_the_message():

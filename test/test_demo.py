@@ -210,6 +210,7 @@ def test_another_tracker_in_the_domain_is_told(rig, tmp_path, weights):
     said, _ = process.communicate(timeout=240)
     last = said.splitlines()[-1]
     assert process.returncode == 1 and "another tracker publishes /sam2/tracks" in last and "Traceback" not in said
+    assert "starting" not in said, "before anything is put into somebody's tracker"
     assert not processes_of(tmp_path)
 
 

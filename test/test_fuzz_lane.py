@@ -43,17 +43,18 @@ class LaneMachine(RuleBasedStateMachine):
         self.tracker = FakeTracker(max_objects=OBJECTS, history=HISTORY)
         self.mailbox = Mailbox(QUEUE)
         quiet = lambda sentence: None  # noqa: E731
-        log = SimpleNamespace(info=quiet, warning=self.told, error=quiet)
+        log = SimpleNamespace(info=quiet, warning=quiet, error=quiet)
+        self.counters.count_reset = self.told
         outputs = SimpleNamespace(publish=self.publish, begin=lambda stamp_ns: None, idle=lambda: None)
         auto = AutoPrompt(self.settings, self.counters, lambda object_id, answer: None)
         self.lane = Lane(self.mailbox, self.settings, self.counters, outputs, auto, log)
         self.lane.tracker = self.tracker
         self.expected, self.jumped = [], False
 
-    def told(self, sentence: str) -> None:
-        if "all objects are reset" in sentence:
-            self.expected = []
-        if "clock jumped" in sentence:
+    def told(self, cause: str) -> None:
+        """Of a reset."""
+        self.expected = []
+        if cause == "clock jump":
             self.jumped = False
 
     def publish(self, arrival, frame, tracks) -> bool:

@@ -1,9 +1,11 @@
 """From numbers to sentences: each way to be silent or slow has its own, with the remedy in it; the worst wins."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 
+from sam2_ros.announcer import LASTING, Announcer
 from sam2_ros.health import PERSISTENT, Counters, Level, Situation, report
 from sam2_ros.params import Settings
 
@@ -64,6 +66,26 @@ def test_the_same_numbers_give_the_same_sentences_and_are_not_changed():
 def test_silence_is_an_error_with_its_cause(change, words):
     found = find("images", healthy(last_image_ns=NOW - 5 * S, **change))
     assert found.level is Level.ERROR and all(word in found.sentence for word in words)
+
+
+def test_a_topic_to_remap_to_has_the_suffix_of_the_one_that_is_missing():
+    silent = find("images", healthy(last_image_ns=NOW - 5 * S, publishers=0, remap_from="image/compressed"))
+    assert silent.sentence.endswith("-r image/compressed:=/camera/image_raw/compressed")
+
+
+def test_a_second_node_of_the_name_is_an_error():
+    found = find("tracking", healthy(rivals=1))
+    assert found.level is Level.ERROR and "1 more node(s) of this name" in found.sentence
+
+
+def test_an_error_that_lasts_is_told_once_and_so_is_its_end():
+    told = []
+    announcer = Announcer(SimpleNamespace(info=lambda s: told.append(("info", s)), warning=lambda s: told.append(s)))
+    for level in (
+        [Level.ERROR] * (LASTING - 1) + [Level.OK, Level.WARN] + [Level.ERROR] * (2 * LASTING) + [Level.OK] * 3
+    ):
+        announcer.hear("images", level, level.name)
+    assert told == ["images: ERROR", ("info", "images again: OK")]
 
 
 def test_the_segment_is_not_blamed_for_small_or_reliable_images():

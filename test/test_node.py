@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +15,7 @@ pytest.importorskip("rclpy")
 from fakes import FakeTracker
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from ros_rig import PATIENCE_S, NodeProcess, click, start_tracking
+from ros_rig import NodeProcess, click, start_tracking
 from std_srvs.srv import SetBool, Trigger
 
 import sam2
@@ -284,27 +283,3 @@ def test_lifecycles_with_the_network_leave_no_tensor(rig):
     assert cycle(2) == cycle(10)
     rig.executor.remove_node(node)
     node.destroy_node()
-
-
-@pytest.mark.parametrize("words", [["-p", "model"], ["--params-file", "/nowhere.yaml"], ["-r", "image"]])
-def test_ros_arguments_that_cannot_be_read_are_one_sentence(words):
-    command = [sys.executable, "-m", "sam2_ros.main", "--ros-args", *words]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
-    assert ended.returncode == 2 and "Traceback" not in ended.stderr and words[1] in ended.stderr
-
-
-@pytest.mark.parametrize("given", [{}, {"FASTDDS_DEFAULT_PROFILES_FILE": "/mine.xml"}])
-def test_its_shared_memory_has_room_for_images_unless_somebody_else_cares(given):
-    """However it is started: otherwise somebody who looks at ~/overlay holds up ~/visibility."""
-    code = (
-        "import os; from sam2_ros.main import main\n"
-        "def stop(settings): print('profile', os.environ['FASTDDS_DEFAULT_PROFILES_FILE'], flush=True); os._exit(0)\n"
-        "main([], stop)"
-    )
-    environment = {name: value for name, value in os.environ.items() if "_DEFAULT_PROFILES_FILE" not in name} | given
-    ended = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, env=environment
-    )
-    path = next(line for line in ended.stdout.splitlines() if line.startswith("profile")).split()[1]
-    assert path == given.get("FASTDDS_DEFAULT_PROFILES_FILE", path) and (given or Path(path).is_file())
-    assert Path(path).name == ("mine.xml" if given else "fastdds_shm.xml")

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from itertools import groupby
 
 import numpy as np
@@ -12,22 +11,15 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from fakes import FakeTracker, Fault, FaultSchedule
-from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.parameter import Parameter
+from fakes import Fault, FaultSchedule
 from ros_rig import HERE, NodeProcess, click, start_tracking
-from rosgraph_msgs.msg import Clock
-from std_srvs.srv import Trigger
 from test_node_stream import stamp, values
 
 import sam2
-from sam2_ros import channel as channel_module
-from sam2_ros import node as node_module
 from sam2_ros.image_out import image_message, time_message
 from sam2_ros.mailbox import Code
 from sam2_ros.msg import PromptResult, TrackArray
-from sam2_ros.node import TrackNode
-from sam2_ros.srv import AddObjects, ListObjects
+from sam2_ros.srv import AddObjects
 
 pytestmark = pytest.mark.ros
 
@@ -230,153 +222,3 @@ def test_without_a_place_for_its_log_it_runs_all_the_same(rig):
         start_tracking(rig, rig.camera(), "a")
         node.signal(signal.SIGINT)
         assert node.exit_code() == 0, node.output
-
-
-@pytest.fixture
-def inside(rig):
-    """A node in this process, on the executor of the test, so that faults can be planted in it."""
-    node = TrackNode(lambda settings: FakeTracker(), context=rig.context)
-    rig.executor.add_node(node)
-    yield node
-    rig.executor.remove_node(node)
-    node.stop()
-    node.destroy_node()
-
-
-def test_an_error_inside_a_service_is_answered_and_so_is_the_next_call(rig, inside, monkeypatch):
-    def broken():
-        raise RuntimeError("told to break")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(inside, "closed", broken)
-        answer = rig.call(ListObjects, "/sam2/list_objects")
-        assert answer.code == Code.INTERNAL and "told to break" in answer.sentence
-        answer = rig.call(AddObjects, "/sam2/add_objects", AddObjects.Request(prompts=[click()]))
-        assert answer.code == Code.INTERNAL
-        reset = rig.call(Trigger, "/sam2/reset")
-        assert not reset.success and "told to break" in reset.message
-    assert rig.call(ListObjects, "/sam2/list_objects").code == Code.NOT_ACTIVE
-
-
-STATES = ["configure", "activate", "deactivate", "cleanup"]
-
-
-@pytest.mark.parametrize(
-    "transition, owner, name",
-    [
-        ("configure", node_module.Worker, "start"),
-        ("configure", channel_module, "Mailbox"),
-        ("configure", channel_module, "Outputs"),
-        ("activate", channel_module.Camera, "open"),
-        ("activate", channel_module.Outputs, "open"),
-        ("deactivate", node_module.LifecycleNode, "on_deactivate"),
-        ("deactivate", channel_module.Camera, "close"),
-        ("cleanup", node_module.Worker, "stop"),
-    ],
-)
-def test_an_error_in_a_transition_leaves_the_state_before_and_the_next_try_works(
-    rig, inside, transition, owner, name, monkeypatch
-):
-    triggers = {label: getattr(inside, f"trigger_{label}") for label in STATES}
-    for label in STATES[: STATES.index(transition)]:
-        assert triggers[label]() == TransitionCallbackReturn.SUCCESS
-    before = rig.state(), len(list(inside.publishers)), len(list(inside.subscriptions))
-
-    original, calls = getattr(owner, name), []
-
-    def broken(*args, **kwargs):
-        calls.append(name)
-        if len(calls) > 1:  # what is taken back needs it again
-            return original(*args, **kwargs)
-        raise RuntimeError(f"told to {name}")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, name, broken)
-        assert triggers[transition]() == TransitionCallbackReturn.FAILURE
-    assert (rig.state(), len(list(inside.publishers)), len(list(inside.subscriptions))) == before
-    for label in STATES[STATES.index(transition) :]:
-        assert triggers[label]() == TransitionCallbackReturn.SUCCESS
-
-
-@pytest.mark.parametrize("close_fails, state", [(1, "unconfigured"), (99, "finalized")])
-def test_when_taking_back_fails_too_the_network_is_let_go_all_the_same(rig, inside, monkeypatch, close_fails, state):
-    """rclpy calls `on_error` then, once and for all."""
-    assert inside.trigger_configure() == TransitionCallbackReturn.SUCCESS
-    original, calls = channel_module.Camera.close, []
-
-    def broken(*_):
-        raise RuntimeError("told to break")
-
-    def close(camera):
-        calls.append(camera)
-        return broken() if len(calls) <= close_fails else original(camera)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(channel_module.Camera, "open", broken)
-        patch.setattr(channel_module.Camera, "close", close)
-        assert inside.trigger_activate() != TransitionCallbackReturn.SUCCESS
-    assert rig.state() == state and inside._worker is None
-    expected = Code.STOPPING if state == "finalized" else Code.NOT_ACTIVE
-    assert rig.call(ListObjects, "/sam2/list_objects").code == expected
-    if state == "unconfigured":
-        assert inside.trigger_configure() == inside.trigger_activate() == TransitionCallbackReturn.SUCCESS
-
-
-@pytest.mark.parametrize("transition", ["deactivate", "shutdown"])
-def test_the_image_in_hand_is_not_published_after_the_transition_was_answered(rig, transition, monkeypatch):
-    monkeypatch.setattr(node_module, "STOP_TIMEOUT_S", 0.05)
-    gate = threading.Event()
-    tracker = FakeTracker(gate=gate)
-    node = TrackNode(lambda settings: tracker, context=rig.context)
-    rig.executor.add_node(node)
-    try:
-        node.autostart()
-        camera, counters = rig.camera(), node._channels[0].counters
-        camera.wait_for_subscriber()
-        camera.publish_until(tracker.stepping.is_set)
-        worker = node._worker
-        assert getattr(node, f"trigger_{transition}")() == TransitionCallbackReturn.SUCCESS
-        gate.set()
-        rig.until(lambda: counters.processed and not counters.busy_since_ns)
-        assert (counters.processed, counters.published) == (1, 0)
-    finally:
-        gate.set()
-        rig.executor.remove_node(node)
-        node.stop()
-        assert worker.stop(30)
-        node.destroy_node()
-
-
-def test_a_pause_in_a_simulation_faster_than_the_wall_clock_is_no_jump(rig):
-    """The stamps are ten seconds apart and the images a moment; /clock says ten seconds, too."""
-    node = TrackNode(
-        lambda settings: FakeTracker(), context=rig.context, parameter_overrides=[Parameter("use_sim_time", value=True)]
-    )
-    rig.executor.add_node(node)
-    clock = rig.node.create_publisher(Clock, "/clock", 1)
-    node.autostart()
-    camera, counters = rig.camera(), node._channels[0].counters
-    camera.wait_for_subscriber()
-    for number, now_ns in enumerate((10**12, 10**12 + 10**10), start=1):
-
-        def told(now_ns=now_ns):
-            clock.publish(Clock(clock=time_message(now_ns)))
-            return node.get_clock().now().nanoseconds == now_ns
-
-        rig.until(told)
-        camera.publish(number, stamp_ns=now_ns)
-        rig.until(lambda n=number: counters.processed == n)
-    assert not counters.resets
-    camera.publish(3, stamp_ns=now_ns + 10**10)  # and the clock stands still
-    rig.until(lambda: counters.processed == 3)
-    assert counters.resets["clock jump"] == 1
-    rig.executor.remove_node(node)
-    node.stop()
-    node.destroy_node()
-
-
-def test_cameras_do_not_save_over_each_other(rig):
-    node = TrackNode(context=rig.context, parameter_overrides=[Parameter("cameras", value=["front", "wrist"])])
-    paths = [channel.doors._saved_path("kitchen") for channel in node._channels]
-    assert [path.parent.name for path in paths] == ["front", "wrist"] and len(set(paths)) == 2
-    node.destroy_node()

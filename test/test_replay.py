@@ -18,12 +18,11 @@ pytest.importorskip("sam2_ros.msg", reason="needs the built interfaces")
 from bags import SIZE_HW, image_message, picture, shots_of, stamp, write_bag
 from fakes import FakeTracker
 from rosbags.highlevel import AnyReader
-from rosbags.rosbag2 import StoragePlugin, Writer
 
 import sam2
 from sam2_ros import prompt_file, replay, replay_sink
 from sam2_ros.contact_sheet import ContactSheet
-from sam2_ros.replay_source import Shot, open_source
+from sam2_ros.replay_source import Shot
 
 pytestmark = pytest.mark.ros
 
@@ -98,24 +97,6 @@ def test_what_is_written_is_read_back(bag, tmp_path, out, fake_tracker):
             assert np.array_equal(decoded(track.mask), pixels == 1) and (pixels == 1).any() == (track.state == 0)
         assert number or not pixels.any()
     assert got["/sam2/visibility"][4][1].objects[0].seconds_since_seen == pytest.approx(0.2)
-
-
-def test_what_a_tracker_drew_is_no_camera(bag, tmp_path):
-    """Of a recording with a camera's images and a tracker's, the camera's are meant; with the tracker's alone, none."""
-    run(bag, tmp_path)
-    with pytest.raises(sam2.BadInput, match=r"drew.*/sam2/label_mask.*--topic"):
-        run(tmp_path / "tracks.mcap", tmp_path, out="again.mcap")
-    assert run(tmp_path / "tracks.mcap", tmp_path, "--topic", "/sam2/label_mask", out="again.mcap") == 0
-    both = tmp_path / "both"
-    with Writer(both, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-        for source in (tmp_path / "tracks.mcap", bag):
-            with AnyReader([source]) as reader:
-                made = {c.topic: writer.add_connection(c.topic, c.msgtype, typestore=replay_sink.typestore())
-                        for c in reader.connections}  # fmt: skip
-                for connection, time_ns, raw in reader.messages():
-                    writer.write(made[connection.topic], time_ns, raw)
-    with open_source(both) as source:
-        assert source.topic == "/front/image"
 
 
 def test_definitions_in_the_bag_are_those_of_the_running_system():

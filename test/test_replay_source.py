@@ -8,9 +8,11 @@ pytest.importorskip("rosbags")
 pytest.importorskip("sam2_ros.msg", reason="needs the built interfaces")
 
 from bags import SIZE_HW, image_message, jpeg_message, picture, shots_of, stamp, write_bag
-from rosbags.rosbag2 import StoragePlugin
+from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import StoragePlugin, Writer
 
 import sam2
+from sam2_ros.replay_sink import TrackBag, typestore
 
 pytestmark = pytest.mark.ros
 
@@ -37,6 +39,25 @@ def test_several_image_topics_need_a_choice(tmp_path):
     assert [int(shot.rgb[0, 0, 0]) for shot in shots_of(path, topic="/right")[1]] == [9, 8]
     with pytest.raises(sam2.BadInput, match="'/up'"):
         shots_of(path, topic="/up")
+
+
+def test_what_a_tracker_drew_is_no_camera(tmp_path):
+    """Of a recording with a camera's images and a tracker's, the camera's are meant; with the tracker's alone, none."""
+    camera = write_bag(tmp_path / "camera", {"/front/image": [image_message(number) for number in range(3)]})
+    with TrackBag.open(tmp_path / "tracks.mcap") as sink:
+        for shot in shots_of(camera)[1]:
+            sink.write(shot, [])
+    with pytest.raises(sam2.BadInput, match=r"drew.*/sam2/label_mask.*--topic"):
+        shots_of(tmp_path / "tracks.mcap")
+    assert len(shots_of(tmp_path / "tracks.mcap", topic="/sam2/label_mask")[1]) == 3
+    with Writer(tmp_path / "both", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        for part in (tmp_path / "tracks.mcap", camera):
+            with AnyReader([part]) as reader:
+                made = {c.topic: writer.add_connection(c.topic, c.msgtype, typestore=typestore())
+                        for c in reader.connections}  # fmt: skip
+                for connection, time_ns, raw in reader.messages():
+                    writer.write(made[connection.topic], time_ns, raw)
+    assert shots_of(tmp_path / "both")[0].topic == "/front/image"
 
 
 def test_a_folder_goes_by_the_numbers_in_its_names(tmp_path):

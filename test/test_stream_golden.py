@@ -18,8 +18,6 @@ from golden_record import Recorder
 from small_stream import assert_same
 
 import sam2
-from sam2.frame_step import FrameStep
-from sam2.masks import fill_small_holes
 from sam2.memory_bank import MemoryBank, Recall
 
 GOLDEN = GoldenFolder(Path(__file__).parent / "golden")
@@ -171,36 +169,6 @@ def test_first_frames_equal_official(name, frames, steps, record_property):
     arrays = {key: value for step in steps for key, value in stream.arrays(step).items()}
     record_property("logits max and rms", worst(arrays, GOLDEN.expected(name), r"low64$"))
     assert not stream.differences(*steps)
-
-
-def test_filled_holes_equal_official():
-    assert not started("H", 0, 1, 2, fill_hole_area=8).differences(0, 1)
-
-
-def prompted_memory_with_its_holes(monkeypatch):
-    def tell(original, self, *args):
-        monkeypatch.setattr(self, "_fill_hole_area", 0)
-        answer = original(self, *args)
-        monkeypatch.setattr(self, "_fill_hole_area", 8)
-        return answer
-
-    around(monkeypatch, FrameStep, "tell", tell)
-
-
-def tracked_memory_without_holes(monkeypatch):
-    def remember(original, self, features, writing, answer, from_prompt):
-        filled = answer._replace(low_res_logits=fill_small_holes(answer.low_res_logits, 8))
-        return original(self, features, writing, answer if from_prompt else filled, from_prompt)
-
-    around(monkeypatch, FrameStep, "_remember", remember)
-
-
-@pytest.mark.parametrize("mistake", [prompted_memory_with_its_holes, tracked_memory_without_holes])
-def test_holes_in_the_wrong_memory_are_caught(mistake, monkeypatch):
-    mistake(monkeypatch)
-    stream = Stream("H", fill_hole_area=8)
-    stream.run(0, 1, 2, prompts={0: [stream.prompt(0)]})
-    assert "s1_low64" in caught(stream, 1)
 
 
 def test_sticky_corrections_equal_official():

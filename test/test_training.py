@@ -2,6 +2,7 @@
 
 import math
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,7 +19,9 @@ from sam2.training import report, state
 from sam2.training.config import CONFIGS, Phase, find_train_config
 from sam2.training.data import DirectSource
 from sam2.training.optim import Average, layer_scale, make_optimizer, parameter_groups, prepare_from_scratch, set_rates
-from sam2.training.train import FAILURES_WITHIN, MAX_FAILURES, Team, Trainer
+from sam2.training.stop import noted_signals
+from sam2.training.team import Team
+from sam2.training.train import FAILURES_WITHIN, MAX_FAILURES, Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -269,3 +272,29 @@ def test_a_line_that_a_full_disk_cut_off_costs_that_line_only(tmp_path):
     report.append_row(log, {"step": 3, "loss": 1.5})
     assert [row["step"] for row in report.read_rows(log)][-1] == "3" and len(report.read_rows(log)) >= 3
     assert all(float(row["loss"]) >= 0 for row in report.read_rows(log))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_after_the_step_in_hand_and_nothing_is_lost(tmp_path, monkeypatch, number):
+    trainer = Trainer(replace(TINY_RUN, steps=60), TwoSquares(), tmp_path, CPU)
+    step = trainer._step
+
+    def stopped_at_three(source):
+        if trainer.progress.step == 2:
+            os.kill(os.getpid(), number)
+        return step(source)
+
+    monkeypatch.setattr(trainer, "_step", stopped_at_three)
+    before = signal.getsignal(number)
+    assert trainer.run() == number and trainer.progress.step == 3 and signal.getsignal(number) is before
+    again = Trainer(replace(TINY_RUN, steps=60), TwoSquares(), tmp_path, CPU)
+    assert again.resume() and again.progress.step == 3
+    assert all(torch.equal(a, b) for a, b in zip(again.model.parameters(), trainer.model.parameters(), strict=True))
+
+
+def test_a_second_signal_ends_it_at_once():
+    with pytest.raises(KeyboardInterrupt), noted_signals() as came:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert came == [signal.SIGTERM]
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the second came to nothing")

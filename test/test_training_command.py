@@ -1,5 +1,7 @@
 """The command line of training, on a small folder in the layout of DAVIS, and what it says when it cannot begin."""
 
+import signal
+
 import pytest
 import torch
 from small_video_folder import write_davis
@@ -36,6 +38,8 @@ def test_ctrl_c_is_no_error_and_says_how_to_go_on(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(cli.Trainer, "run", stop)
     assert cli.main([*SMALL, "--out", str(tmp_path)]) == 130
     assert "nothing was saved" in capsys.readouterr().err
+    monkeypatch.setattr(cli.Trainer, "run", lambda trainer, _: trainer.save() or signal.SIGTERM)
+    assert cli.main([*SMALL, "--out", str(tmp_path)]) == 143
     monkeypatch.setattr(cli.Trainer, "run", lambda trainer, _: (trainer.save(), stop()))
     assert cli.main([*SMALL, "--out", str(tmp_path)]) == 130
     assert "the same command goes on" in capsys.readouterr().err
@@ -63,6 +67,8 @@ def test_nano_learns_in_one_thread_unless_told_otherwise(told, threads, tmp_path
         (["--budget-minutes", "-1"], "--budget-minutes: expected 0 or more"),
         (["--workers", "-1"], "--workers: expected 0"),
         (["--pool", "-3"], "--pool: expected 1 or more"),
+        (["--pool", "1000000000"], "are free; choose a smaller --pool"),
+        (["--config", "finetune"], "finetune goes on from weights, expected a file of tiny"),
         (["--dataset", "davis"], "one folder for each"),
         (["--dataset", "davis", "--root", "nowhere"], "davischallenge.org"),
         (["--dataset", "davis", "--root", "nowhere", "--weight", "1", "--weight", "2"], "none or one for each"),

@@ -34,6 +34,14 @@ def test_a_new_stream_or_size_resets_once_and_the_image_is_processed(change):
         assert bench.tracker.calls.count("reset") == 1
 
 
+def test_a_clock_that_jumps_with_every_image_is_told_once_and_counted():
+    with Bench() as bench:
+        for n in range(1, 5):
+            bench.step(n, new_stream=True)
+        assert bench.counters.resets["clock jump"] == 4
+        assert sum("the clock jumped" in sentence for sentence in bench.logged) == 1
+
+
 def test_objects_are_gone_even_if_the_reset_fails():
     with Bench(FakeTracker(raise_on={"reset": [RuntimeError("odd")]})) as bench:
         bench.add(point("a"))

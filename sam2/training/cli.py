@@ -4,6 +4,7 @@ What is wrong with it is said in one sentence, and before the work where that is
 """
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ import torch
 
 from sam2.checkpoint import read_weights
 from sam2.config import find_config
-from sam2.device import choose_device, set_cpu_threads
+from sam2.device import choose_device, free_bytes, set_cpu_threads
 from sam2.errors import BadInput, Sam2Error
 from sam2.training.config import CONFIGS, TrainConfig, find_train_config, scaled
 from sam2.training.data import Maker, SyntheticClips
@@ -22,7 +23,8 @@ from sam2.training.dataset_clips import DatasetClips
 from sam2.training.datasets import LAYOUTS, open_dataset
 from sam2.training.fuse import fuse
 from sam2.training.state import STATE, WEIGHT_SUFFIXES
-from sam2.training.train import Trainer, join_team
+from sam2.training.team import join_team
+from sam2.training.train import Trainer
 
 WEIGHTS = "weights.pt"  # in --out
 
@@ -108,6 +110,16 @@ def _maker(args: argparse.Namespace, config: TrainConfig) -> Maker:
     return DatasetClips(videos, tuple(weights), config.clip_frames, size)
 
 
+def _check_room(config: TrainConfig, maker: Maker, device: torch.device) -> None:
+    """Raises BadInput unless the pool leaves half of the memory: who needs too much is killed without a word."""
+    needed, free = config.pool * math.prod(maker.shape), free_bytes(device)
+    if free is not None and needed > free / 2:
+        raise BadInput(
+            f"--pool: {config.pool} clips of {' x '.join(map(str, maker.shape))} bytes take {needed / 2**30:.1f} GiB, "
+            f"expected at most half of the {free / 2**30:.1f} GiB that are free; choose a smaller --pool or --size"
+        )
+
+
 def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     try:
@@ -115,16 +127,21 @@ def main(arguments: list[str] | None = None) -> int:
     except (Sam2Error, OSError, FloatingPointError) as error:
         print(error, file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         saved = (args.out / STATE).exists()
         print("stopped", "the same command goes on" if saved else "nothing was saved", sep="; ", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)
     return 0
 
 
 def run(args: argparse.Namespace) -> None:
     """Everything `main` does but turn errors into sentences."""
     config = _config(args)
+    if config.goes_on and not args.checkpoint and not (args.out / STATE).exists():
+        raise BadInput(
+            f"--checkpoint: {args.config} goes on from weights, expected a file of {config.model}; official ones come "
+            "with: sam2_ros weights tiny"
+        )
     path = args.export or args.out / WEIGHTS
     if path.suffix not in WEIGHT_SUFFIXES:
         raise BadInput(f"--export: expected a name ending in {' or '.join(WEIGHT_SUFFIXES)}, got {path}")
@@ -132,6 +149,7 @@ def run(args: argparse.Namespace) -> None:
         set_cpu_threads(0, config.model)  # threads of its small products wait for each other where others compute
     maker = _maker(args, config)
     team, device = join_team(args.device)
+    _check_room(config, maker, device)
     # In windows every place in the image would be a program of its own.
     pays = device.type == "cuda" and not any(phase.window for phase in config.phases)
     trainer = Trainer(config, maker, args.out, device, team)
@@ -142,7 +160,9 @@ def run(args: argparse.Namespace) -> None:
             print(f"going on from step {trainer.progress.step} ({100 * trainer.share:.0f} % done)", flush=True)
     elif args.checkpoint:
         trainer.start_from(read_weights(args.checkpoint))
-    trainer.run(60 * args.minutes)
+    if stopped_by := trainer.run(60 * args.minutes):
+        trainer.leave_team()
+        raise KeyboardInterrupt(stopped_by)
     if team.leads:
         trainer.export(path)
         print(f"weights: {path}")

@@ -73,6 +73,7 @@ class TrainConfig:
     ema: float = 0.999
     min_area: int = 16  # pixels an object needs to be prompted
     seed: int = 0
+    goes_on: bool = False  # from weights that can do something already, which must be given
 
     @property
     def recipe(self) -> str:
@@ -106,9 +107,10 @@ _NANO = TrainConfig(  # for one large GPU
     ),
 )
 
-_POLISH = replace(  # goes on from weights that already track: begin with --checkpoint
+_POLISH = replace(
     _NANO,
     seed=1,
+    goes_on=True,
     budget_minutes=16,
     phases=(replace(_MIXED, rate=(5e-4, 1e-6)),),  # above 6e-4 the training IoU stood still
 )
@@ -134,9 +136,10 @@ _NANO_CPU = replace(  # on one core, most of it in windows of half the model's s
     ),
 )  # fmt: skip
 
-_POLISH_CPU = replace(  # goes on from weights that already track: begin with --checkpoint
+_POLISH_CPU = replace(
     _NANO_CPU,
     seed=1,
+    goes_on=True,
     budget_minutes=60,
     phases=(replace(_NANO_CPU.phases[-1], until=1.0),),
 )
@@ -160,7 +163,8 @@ _SMOKE = TrainConfig(
 _FINETUNE = TrainConfig(
     model="tiny",
     clip_frames=8,
-    pool=256,
+    pool=64,  # of 32 MiB each
+    goes_on=True,
     steps=2000,
     workers=4,
     layer_decay=0.9,

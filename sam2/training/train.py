@@ -12,10 +12,10 @@ The folder --out keeps `state.pt` (everything needed to go on), `log.csv`, `vali
 """
 
 import math
-import os
 import sys
 import time
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,9 @@ from sam2.training.data import DirectSource, Maker, PooledSource
 from sam2.training.lessons import Lessons
 from sam2.training.optim import Average, make_optimizer, prepare_from_scratch, set_rates
 from sam2.training.state import Progress
+from sam2.training.stop import noted_signals
 from sam2.training.synthetic import HELD_OUT_SEED
+from sam2.training.team import ALONE, Team
 from sam2.training.validate import validate
 from sam2.training.windows import WindowedSAM2
 
@@ -45,30 +47,10 @@ CHECKED_CLIPS, CHECKED_FRAMES = 12, 24
 CHECKED_SEED = 3 * HELD_OUT_SEED  # far from those of published figures, so that no decision looks at them
 
 
-@dataclass(frozen=True)
-class Team:
-    """This process among those that train together."""
-
-    rank: int = 0
-    size: int = 1
-
-    @property
-    def leads(self) -> bool:
-        return self.rank == 0
-
-    def agree(self, value: float, device: torch.device) -> float:
-        """The first process's value, in every process."""
-        if self.size == 1:
-            return value
-        shared = torch.tensor([value], dtype=torch.float64, device=device)
-        dist.broadcast(shared, 0)
-        return shared.item()
-
-
 class Trainer:
     """Owns the weights, the optimiser and the place in the schedule. `run` does the work."""
 
-    def __init__(self, config: TrainConfig, maker: Maker, out: Path, device: torch.device, team: Team = Team()):
+    def __init__(self, config: TrainConfig, maker: Maker, out: Path, device: torch.device, team: Team = ALONE):
         self.config, self.out, self.device, self.team = config, out, device, team
         out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
@@ -112,10 +94,11 @@ class Trainer:
             return self.progress.step / self.config.steps
         return self.progress.elapsed_s / (60 * self.config.budget_minutes)
 
-    def run(self, seconds: float = math.inf) -> None:
-        """Trains until the run is done or `seconds` have passed; leaves state and pictures behind.
+    def run(self, seconds: float = math.inf) -> int:
+        """Trains until the run is done, `seconds` have passed or a signal comes, whose number it returns; 0: none came.
 
-        Raises FloatingPointError if the loss stays no number.
+        Leaves state behind and, unless there is a hurry, pictures. Raises FloatingPointError if the loss stays no
+        number.
         """
         self.save()  # so that there is something to go back to
         source = self._open_source()
@@ -124,11 +107,13 @@ class Trainer:
         next_check = begin + VALIDATE_EVERY_S
         bar = tqdm(total=1.0, initial=min(self.share, 1.0), disable=not self.team.leads, mininterval=5, bar_format=_BAR)
         clock, losses = begin, {}
-        try:
-            while self.share < 1 and self.team.agree(time.monotonic() - begin, self.device) < seconds:
+        with noted_signals() as signals, closing(source), closing(bar):
+            while self.share < 1 and self._is_in_time(begin, seconds, signals):
                 steps = self._steps_until_look()
                 for _ in range(steps):
                     losses = self._step_that_fits(source)
+                    if signals and self.team.size == 1:  # a team stops together
+                        break
                 self.progress.clips_made = earlier_clips + source.clips_made
                 now = time.monotonic()
                 self.progress.elapsed_s += self.team.agree(now - clock, self.device)
@@ -142,12 +127,15 @@ class Trainer:
                 if now - last_save > SAVE_EVERY_S:
                     self.save()
                     last_save = clock = time.monotonic()
-        finally:
-            source.close()
-            bar.close()
         self.save()
-        if self.team.leads:
+        stopped_by = int(self.team.agree(max(signals, default=0), self.device))
+        if self.team.leads and not stopped_by:
             print(self.check(), flush=True)
+        return stopped_by
+
+    def _is_in_time(self, begin: float, seconds: float, signals: list[int]) -> bool:
+        """The same in every process of the team."""
+        return self.team.agree(math.inf if signals else time.monotonic() - begin, self.device) < seconds
 
     def _open_source(self) -> DirectSource | PooledSource:
         config = self.config
@@ -277,20 +265,6 @@ class Trainer:
 
 
 _BAR = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed} {postfix}"
-
-
-def join_team(device: str) -> tuple[Team, torch.device]:
-    """The processes `torchrun` started, or this one alone, and its device. device: "auto", "cpu" or "cuda"."""
-    kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    torch.backends.cudnn.benchmark = True  # the same shapes come thousands of times,
-    torch.backends.cuda.enable_cudnn_sdp(False)  # but memories grow every frame, and this plans each length anew
-    if "RANK" not in os.environ:
-        return Team(), torch.device(kind, 0) if kind == "cuda" else torch.device(kind)
-    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
-    local = torch.device(kind, int(os.environ["LOCAL_RANK"])) if kind == "cuda" else torch.device(kind)
-    if kind == "cuda":
-        torch.cuda.set_device(local)
-    return Team(dist.get_rank(), dist.get_world_size()), local
 
 
 if __name__ == "__main__":

@@ -1,0 +1,38 @@
+"""The node's process before there is a node: its arguments and its surroundings."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from ros_rig import PATIENCE_S
+
+pytestmark = pytest.mark.ros
+
+
+@pytest.mark.parametrize("words", [["-p", "model"], ["--params-file", "/nowhere.yaml"], ["-r", "image"]])
+def test_ros_arguments_that_cannot_be_read_are_one_sentence(words):
+    command = [sys.executable, "-m", "sam2_ros.main", "--ros-args", *words]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr and words[1] in ended.stderr
+
+
+@pytest.mark.parametrize("given", [{}, {"FASTDDS_DEFAULT_PROFILES_FILE": "/mine.xml"}])
+def test_its_shared_memory_has_room_for_images_unless_somebody_else_cares(given):
+    """However it is started: otherwise somebody who looks at ~/overlay holds up ~/visibility."""
+    code = (
+        "import os; from sam2_ros.main import main\n"
+        "def stop(settings): print('profile', os.environ['FASTDDS_DEFAULT_PROFILES_FILE'], flush=True); os._exit(0)\n"
+        "main([], stop)"
+    )
+    environment = {name: value for name, value in os.environ.items() if "_DEFAULT_PROFILES_FILE" not in name} | given
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, env=environment
+    )
+    path = next(line for line in ended.stdout.splitlines() if line.startswith("profile")).split()[1]
+    assert path == given.get("FASTDDS_DEFAULT_PROFILES_FILE", path) and (given or Path(path).is_file())
+    assert Path(path).name == ("mine.xml" if given else "fastdds_shm.xml")
