@@ -292,6 +292,13 @@ def test_a_signal_ends_the_run_after_the_step_in_hand_and_nothing_is_lost(tmp_pa
     assert all(torch.equal(a, b) for a, b in zip(again.model.parameters(), trainer.model.parameters(), strict=True))
 
 
+def test_a_team_whose_folders_differ_is_refused(tmp_path, monkeypatch):
+    trainer = run(tmp_path, replace(TINY_RUN, steps=4))
+    monkeypatch.setattr(Team, "agree", lambda team, value, device: 0.0)  # the first process found nothing
+    with pytest.raises(BadInput, match="goes on from step 4, the first of the team from 0"):
+        trainer.resume()
+
+
 def test_a_second_signal_ends_it_at_once():
     with pytest.raises(KeyboardInterrupt), noted_signals() as came:
         os.kill(os.getpid(), signal.SIGTERM)

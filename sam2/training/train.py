@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from sam2.checkpoint import fill
 from sam2.config import find_config
+from sam2.errors import BadInput
 from sam2.training import report, state
 from sam2.training.config import Phase, TrainConfig
 from sam2.training.data import DirectSource, Maker, PooledSource
@@ -81,10 +82,17 @@ class Trainer:
         self.average = Average(self.lessons, self.config.ema)
 
     def resume(self) -> bool:
-        """Goes on where the folder's state ends; False if it has none."""
+        """Goes on where the folder's state ends; False if it has none. Raises what `load_state` raises, and BadInput if
+        the team's processes found different ones."""
         self.lessons.streams.clear()
         found = state.load_state(self.out, self._modules, self.device, self.config.recipe)
         self.progress = found or self.progress
+        first = int(self.team.agree(self.progress.step, self.device))
+        if first != self.progress.step:
+            raise BadInput(
+                f"{self.out}: this process goes on from step {self.progress.step}, the first of the team from {first}; "
+                "expected one folder that all machines share"
+            )
         return found is not None
 
     @property
