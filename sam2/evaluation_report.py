@@ -25,8 +25,7 @@ GROUPS: dict[str, Callable[[ObjectResult], bool]] = {
 def summarise(videos: list[VideoResult]) -> dict:
     """`group_summary` of all objects, `by_group` the same for each of GROUPS, and the speed."""
     results = [result for video in videos for result in video.objects]
-    tagged = any(result.tags for result in results)  # only a synthetic world knows what is difficult
-    groups = {name: list(filter(belongs, results)) for name, belongs in GROUPS.items() if tagged or name == "all"}
+    groups = {name: list(filter(belongs, results)) for name, belongs in _groups(results).items()}
     seconds, frames = sum(v.seconds for v in videos), sum(v.num_frames for v in videos)
     return {
         **group_summary(results),
@@ -35,6 +34,11 @@ def summarise(videos: list[VideoResult]) -> dict:
         "by_group": {name: group_summary(members) for name, members in groups.items()},
         "j_by_age": j_by_age(results),
     }
+
+
+def _groups(results: list[ObjectResult]) -> dict[str, Callable[[ObjectResult], bool]]:
+    """Those of GROUPS that say something: only a synthetic world knows what is difficult."""
+    return GROUPS if any(result.tags for result in results) else {"all": GROUPS["all"]}
 
 
 def group_summary(results: list[ObjectResult]) -> dict:
@@ -140,7 +144,7 @@ def curves(videos: list[VideoResult]) -> dict[str, np.ndarray]:
     """Per group with objects, (T,) mean J&F in percent by frame; NaN in frames that do not count."""
     length = max((video.num_frames for video in videos), default=0)
     out = {}
-    for name, belongs in GROUPS.items():
+    for name, belongs in _groups([result for video in videos for result in video.objects]).items():
         total, count = np.zeros(length), np.zeros(length)
         for video in videos:
             for result in filter(belongs, video.objects):

@@ -94,7 +94,7 @@ class Camera:
             return
         try:
             image_in.check(msg, self._settings.max_pixels)
-            verdict = self._watch.judge(stamp, pace_ns(self._node))
+            verdict = self._watch.judge(stamp, now_ns, simulated_ns(self._node))
             if not verdict.usable:
                 raise image_in.Refused(verdict.value, f"image with stamp {stamp / 1e9:.9f}: {verdict.value}")
         except image_in.Refused as error:
@@ -129,10 +129,10 @@ class Camera:
         self._counters.lose_on_the_way(event.total_count_change)
 
 
-def pace_ns(node: LifecycleNode) -> int:
-    """Of the clock that stamps keep pace with: that of a simulation may be faster than the wall's."""
+def simulated_ns(node: LifecycleNode) -> int:
+    """What /clock says; 0 without `use_sim_time`."""
     clock = node.get_clock()
-    return clock.now().nanoseconds if clock.ros_time_is_active else time.monotonic_ns()
+    return clock.now().nanoseconds if clock.ros_time_is_active else 0
 
 
 def matching_reliability(publishers: Sequence, asked: str) -> ReliabilityPolicy:

@@ -5,7 +5,6 @@ its topics have no name in them either. Knows which parts belong together. Does 
 """
 
 import threading
-from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
@@ -139,11 +138,6 @@ class Channel:
         if not self.counters.received and not self.node.count_publishers(self.counters.topic):
             return Code.NO_IMAGE, f"nobody publishes {self.counters.topic}"
         return None
-
-    def drop(self, object_ids: Collection[str] | None) -> None:
-        """These objects are gone from the newest result; None = all."""
-        if self.outputs is not None:
-            self.outputs.drop(object_ids)
 
     @property
     def newest(self) -> tuple:

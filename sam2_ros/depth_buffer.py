@@ -34,10 +34,10 @@ class DepthBuffer:
         self._wanted_ns, self._held = 0, None
         self._lock = threading.Lock()
 
-    def add(self, stamp_ns: int, depth: Any, now_ns: int) -> Stamp:
+    def add(self, stamp_ns: int, depth: Any, now_ns: int, simulated_ns: int = 0) -> Stamp:
         """Keeps a depth image unless its stamp is a duplicate or late; a clock that was set forgets those before."""
         with self._lock:
-            verdict = self._watch.judge(stamp_ns, now_ns)
+            verdict = self._watch.judge(stamp_ns, now_ns, simulated_ns)
             if not verdict.usable or stamp_ns == 0:
                 return verdict
             if verdict.is_jump or verdict.is_back:

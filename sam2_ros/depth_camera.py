@@ -3,6 +3,7 @@
 Knows topics and QoS. What is wrong is counted by reason and said in the diagnostics; it does not stop the 2-D outputs.
 """
 
+import time
 from collections.abc import Callable
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -11,7 +12,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 
 from sam2_ros import depth_in
-from sam2_ros.camera import matching_reliability, pace_ns
+from sam2_ros.camera import matching_reliability, simulated_ns
 from sam2_ros.counters import Counters
 from sam2_ros.depth_buffer import DepthBuffer
 from sam2_ros.geometry import Pinhole
@@ -78,7 +79,7 @@ class DepthCamera:
     def _on_depth(self, msg: Image) -> None:
         try:
             depth_in.check_depth(msg, self._settings.max_pixels)
-            verdict = self.buffer.add(stamp_ns(msg.header.stamp), msg, pace_ns(self._node))
+            verdict = self.buffer.add(stamp_ns(msg.header.stamp), msg, time.monotonic_ns(), simulated_ns(self._node))
             if not verdict.usable:
                 raise Refused(verdict.value, f"depth image: {verdict.value} stamp")
         except Refused as error:

@@ -16,13 +16,14 @@ from sam2_ros.params import Settings
 class Desk:
     """Every request put in is answered: by the tracker, by a refusal, by its deadline, or by `close`.
 
-    failed: called with ("request", error) when something other than a refusal ends a request.
+    failed: called with ("request", error) when something other than a refusal ends a request. gone: called with the ids
+    of objects that were removed, None = all.
     """
 
-    def __init__(self, settings: Settings, failed) -> None:
+    def __init__(self, settings: Settings, failed, gone) -> None:
         self.settings = settings
         self.waiting: list[Request] = []
-        self._failed = failed
+        self._failed, self._gone = failed, gone
         self._headers: dict[int, object] = {}  # header of each kept image by its stamp, oldest first
         self._newest_header, self._newest_ns = None, 0
         self._named = 0
@@ -142,8 +143,10 @@ class Desk:
                 unknown = sorted(request.object_ids - set(tracker.object_ids))
                 for name in sorted(request.object_ids - set(unknown)):
                     tracker.remove(name)
+                    self._gone([name])
             else:
                 tracker.reset()
+                self._gone(None)
                 self.forget_images()
         except sam2.DeviceLost:
             raise

@@ -169,8 +169,6 @@ class Doors:
         answer = await self._post(lambda reply: Remove(list(request.object_ids), reply))
         response.code, response.sentence = int(answer.code), answer.sentence
         response.unknown_ids = list(answer.object_ids)
-        if answer.code in (Code.OK, Code.UNKNOWN_OBJECT):  # those that are known have been removed
-            self._channel.drop(request.object_ids)
 
     async def _list_objects(self, request, response) -> None:
         closed = self._channel.closed(adding=False)
@@ -216,8 +214,6 @@ class Doors:
         answer = await self._post(Reset)
         response.success = answer.code is Code.OK
         response.message = "" if response.success else f"{answer.code.name}: {answer.sentence}"
-        if response.success:
-            self._channel.drop(None)
 
     async def _enable(self, request, response) -> None:
         self._channel.enabled = request.data

@@ -8,16 +8,26 @@ import sys
 from pathlib import Path
 
 PROFILES = "FASTDDS_DEFAULT_PROFILES_FILE"
-_OLD_NAME = "FASTRTPS_DEFAULT_PROFILES_FILE"
+_CHOICES = (PROFILES, "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS")
+SEGMENT_BYTES = 64 << 20  # of each process, as the profile says
 
 
 def make_room() -> None:
-    """Sets the environment of this process and its children, unless it names a profile already. Call it before
-    `rclpy.init`; other middlewares do not read it."""
-    if PROFILES in os.environ or _OLD_NAME in os.environ:
+    """Sets the environment of this process and its children, unless somebody has chosen transports already or the
+    machine has no room (a container's 64 MB). Call it before `rclpy.init`; other middlewares do not read it."""
+    if any(name in os.environ for name in _CHOICES) or _shared_memory_bytes() < 2 * SEGMENT_BYTES:
         return
     prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
     places = [Path(prefix) / "share" / "sam2_ros" for prefix in prefixes if prefix] + [Path(__file__).parents[1]]
     profile = next((path for place in places if (path := place / "config" / "fastdds_shm.xml").is_file()), None)
     if profile:
         os.environ[PROFILES] = str(profile)
+
+
+def _shared_memory_bytes() -> int:
+    """What is free in the machine's shared memory; 0 where there is none."""
+    try:
+        about = os.statvfs("/dev/shm")
+    except OSError:
+        return 0
+    return about.f_bavail * about.f_frsize

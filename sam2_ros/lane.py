@@ -38,7 +38,7 @@ class Lane:
         self.stopping = False
         self._outputs, self._auto = outputs, auto
         self._counters, self._log = counters, log
-        self._desk = Desk(settings, self._report_failure)
+        self._desk = Desk(settings, self._report_failure, outputs.drop)
         self._tell_again_s: dict[str, float] = {}  # by cause of a reset
         self._size_hw: tuple[int, int] | None = None  # of the images so far; None = there was none
 

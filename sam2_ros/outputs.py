@@ -56,7 +56,7 @@ class Outputs:
         self.settings = settings
 
     def drop(self, object_ids: Collection[str] | None) -> None:
-        """These objects are gone, though there was no image since; None = all."""
+        """These objects are gone, though there was no image since; None = all. In the worker's thread, as `publish`."""
         header, tracks = self.newest
         gone = {track.object_id for track in tracks} if object_ids is None else object_ids
         self.newest = (header, [track for track in tracks if track.object_id not in gone])

@@ -91,7 +91,7 @@ class Settings:
         span=(0.0, 60.0), unit="s", live=True,
     )  # fmt: skip
     clock_jump_s: float = _parameter(
-        5.0, "Stamps that go back, or ahead of the wall clock, by more start a new stream: objects are reset.",
+        5.0, "Stamps that go back, or ahead of the time that passed, by more start a new stream: objects are reset.",
         span=(0.1, 3600.0), unit="s",
     )  # fmt: skip
     image_timeout_s: float = _parameter(

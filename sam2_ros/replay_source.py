@@ -22,6 +22,7 @@ from sam2_ros import image_in
 from sam2_ros.prompt_in import stamp_ns
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+DRAWN = ("label_mask", "class_mask", "target_mask", "overlay", "overlay/compressed")  # the node's pictures
 BAG_SUFFIXES = (".mcap", ".db3", ".bag")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 FRAME_ID = "camera"  # of images that come without one
@@ -94,7 +95,7 @@ def _image_connections(reader: AnyReader, path: Path, topic: str) -> list[Connec
         raise sam2.BadInput(f"bag {path}: expected a topic with images, one of {topics}, got {topic!r}")
     if not topics:
         raise sam2.BadInput(f"bag {path}: expected a topic of sensor_msgs/Image or CompressedImage, found none")
-    candidates = [topic] if topic else [name for name in topics if not name.startswith(_own_namespaces(reader))]
+    candidates = [topic] if topic else [name for name in topics if name not in _drawn(reader)]
     if not candidates:
         raise sam2.BadInput(
             f"bag {path}: its only images are what a tracker drew, not what a camera saw: {', '.join(topics)}; replay "
@@ -105,10 +106,11 @@ def _image_connections(reader: AnyReader, path: Path, topic: str) -> list[Connec
     return [connection for connection in found if connection.topic == candidates[0]]
 
 
-def _own_namespaces(reader: AnyReader) -> tuple[str, ...]:
-    """Where nodes like this one published, from which nobody wants to track: "/sam2/"."""
+def _drawn(reader: AnyReader) -> set[str]:
+    """Pictures that nodes like this one published beside their tracks: nobody wants to track in those."""
     of_tracks = (c.topic for c in reader.connections if c.msgtype == "sam2_ros/msg/TrackArray")
-    return tuple({topic.rpartition("/")[0] + "/" for topic in of_tracks} - {"/"})
+    beside = [topic.removesuffix("tracks") for topic in of_tracks if topic.endswith("/tracks")]
+    return {f"{namespace}{name}" for namespace in beside for name in DRAWN}
 
 
 def _bag_shots(reader: AnyReader, connections: list[Connection], source: Source) -> Iterator[Shot]:

@@ -1,6 +1,7 @@
 """What the stamp of an image says: next in the stream, seen before, late, or the clock was changed.
 
-Knows two clocks, that of the stamps and a steady one. Does not know images or ROS time types. Times are nanoseconds.
+Knows the clock of the stamps, a steady one and that of a simulation. Does not know images or ROS time types. Times are
+nanoseconds.
 """
 
 from enum import Enum
@@ -35,7 +36,7 @@ class Stamp(Enum):
 class StampWatch:
     """Remembers the newest stamp and when it arrived; a jump is reported once, on the first image after it.
 
-    A camera that pauses is no jump: its stamps advance no more than the steady clock does. A step back that is too
+    A camera that pauses is no jump: its stamps advance no more than one of the clocks does. A step back that is too
     small to be a jump is believed once the images go on from there, so that nothing is refused for ever.
     """
 
@@ -46,33 +47,34 @@ class StampWatch:
     def forget(self) -> None:
         """Take the next stamp as the first of a stream."""
         self._newest_ns: int | None = None
-        self._arrived_ns = 0
+        self._arrived = 0, 0  # on both clocks
         self._late_ns = 0  # the newest of the late stamps seen in a row
         self._late_in_a_row = 0
 
-    def judge(self, stamp_ns: int, now_ns: int) -> Stamp:
+    def judge(self, stamp_ns: int, now_ns: int, simulated_ns: int = 0) -> Stamp:
         """Says what the stamp of an image that arrived at `now_ns` means, and remembers it if usable.
 
-        now_ns: of a clock that is never set and runs as fast as the stamps.
+        now_ns: of a steady clock. simulated_ns: of /clock, which may be faster, stand still or go back; 0 = none.
         """
         if stamp_ns == 0:
             return Stamp.UNKNOWN
         if stamp_ns < 0:
             return Stamp.NEGATIVE
-        verdict = self._verdict(stamp_ns, now_ns)
+        verdict = self._verdict(stamp_ns, now_ns, simulated_ns)
         if verdict.usable:
-            self._newest_ns, self._arrived_ns = stamp_ns, now_ns
+            self._newest_ns, self._arrived = stamp_ns, (now_ns, simulated_ns)
             self._late_ns, self._late_in_a_row = 0, 0
         return verdict
 
-    def _verdict(self, stamp_ns: int, now_ns: int) -> Stamp:
+    def _verdict(self, stamp_ns: int, now_ns: int, simulated_ns: int) -> Stamp:
         if self._newest_ns is None:
             return Stamp.NEXT
         step_ns = stamp_ns - self._newest_ns
         if step_ns == 0:
             return Stamp.DUPLICATE
         if step_ns > 0:
-            ahead_ns = step_ns - (now_ns - self._arrived_ns)
+            passed_ns = max(now_ns - self._arrived[0], simulated_ns - self._arrived[1])
+            ahead_ns = step_ns - passed_ns
             return Stamp.JUMP_AHEAD if ahead_ns > self.jump_ns else Stamp.NEXT
         if -step_ns > self.jump_ns:
             return Stamp.JUMP_BACK

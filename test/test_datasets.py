@@ -59,18 +59,27 @@ def test_numbered_frames_are_in_the_order_of_their_numbers(tmp_path):
     assert video.masks[0][1].sum() == 16
 
 
-def test_grey_masks_are_of_one_object_and_colours_are_refused(tmp_path):
+def test_grey_masks_are_of_one_object_if_the_first_shows_nothing_else(tmp_path):
     write_video(tmp_path / "valid/JPEGImages", tmp_path / "valid/Annotations", "a1")
-    grey = np.zeros(SIZE_HW, np.uint8)
-    grey[2:6, 3:9] = 255
-    path = tmp_path / "valid/Annotations/a1/00000.png"
-    cv2.imwrite(str(path), grey)
+    numbers = np.zeros(SIZE_HW, np.uint8)
+    numbers[2:6, 3:9] = 1
+    void = np.zeros(SIZE_HW, np.uint8)
+    void[0, :8] = 255
+    for kind, expected in (([255 * numbers, void, 0 * void], [{1: 24}, {1: 8}, {}]),
+                           ([numbers | void, void, 0 * void], [{1: 24}, {}, {}])):  # fmt: skip
+        for index, mask in enumerate(kind):
+            cv2.imwrite(str(tmp_path / f"valid/Annotations/a1/{index:05d}.png"), mask)
+        (video,) = open_dataset("mose", tmp_path, "valid")
+        assert [{key: int(mask.sum()) for key, mask in video.masks[i].items()} for i in range(3)] == expected
+
+
+def test_masks_with_colours_or_wide_numbers_are_refused(tmp_path):
+    write_video(tmp_path / "valid/JPEGImages", tmp_path / "valid/Annotations", "a1")
     (video,) = open_dataset("mose", tmp_path, "valid")
-    assert {key: int(mask.sum()) for key, mask in video.masks[0].items()} == {1: 24}
-    for wrong, mode in ((np.dstack([grey] * 3), "RGB"), (grey.astype(np.uint16) * 256, "I")):
-        cv2.imwrite(str(path), wrong)
-        with pytest.raises(BadInput, match=f"00000.png: expected a PNG whose pixels are object numbers.*{mode}"):
-            video.masks[0]
+    for wrong, mode in ((np.zeros((*SIZE_HW, 3), np.uint8), "RGB"), (np.zeros(SIZE_HW, np.uint16), "I")):
+        cv2.imwrite(str(tmp_path / "valid/Annotations/a1/00001.png"), wrong)
+        with pytest.raises(BadInput, match=f"00001.png: expected a PNG whose pixels are object numbers.*{mode}"):
+            video.masks[1]
 
 
 def test_sav_validation_has_one_folder_per_object(tmp_path):

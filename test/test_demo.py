@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -210,8 +211,16 @@ def test_another_tracker_in_the_domain_is_told(rig, tmp_path, weights):
     said, _ = process.communicate(timeout=240)
     last = said.splitlines()[-1]
     assert process.returncode == 1 and "another tracker publishes /sam2/tracks" in last and "Traceback" not in said
-    assert "starting" not in said, "before anything is put into somebody's tracker"
     assert not processes_of(tmp_path)
+
+
+def test_a_tracker_that_is_known_is_told_before_anything_is_put_into_it(rig):
+    audience = demo.Audience(rig.node, rig.executor, SimpleNamespace(check=lambda: None), spool=None)
+    audience.find_rivals()
+    rig.node.create_publisher(TrackArray, "/sam2/tracks", 1)
+    rig.until(lambda: rig.node.count_publishers("/sam2/tracks"))
+    with pytest.raises(sam2.Sam2Error, match="another tracker"):
+        audience.find_rivals()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)])

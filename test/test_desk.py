@@ -135,7 +135,7 @@ def test_a_new_stream_has_headers_of_its_own():
 
 
 def test_when_the_clock_was_set_back_headers_are_those_of_images_that_can_be_meant():
-    desk = Desk(Settings(), None)
+    desk = Desk(Settings(), None, None)
     for stamp in (10, 20, 30, 18, 19):
         desk.remember(stamp, f"header {stamp}")
     assert desk._header_at(26) == "header 19" and desk._header_at(10) == "header 10"

@@ -45,7 +45,9 @@ class LaneMachine(RuleBasedStateMachine):
         quiet = lambda sentence: None  # noqa: E731
         log = SimpleNamespace(info=quiet, warning=quiet, error=quiet)
         self.counters.count_reset = self.told
-        outputs = SimpleNamespace(publish=self.publish, begin=lambda stamp_ns: None, idle=lambda: None)
+        outputs = SimpleNamespace(
+            drop=lambda object_ids: None, publish=self.publish, begin=lambda stamp_ns: None, idle=lambda: None
+        )
         auto = AutoPrompt(self.settings, self.counters, lambda object_id, answer: None)
         self.lane = Lane(self.mailbox, self.settings, self.counters, outputs, auto, log)
         self.lane.tracker = self.tracker

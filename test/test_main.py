@@ -11,6 +11,8 @@ pytest.importorskip("rclpy")
 
 from ros_rig import PATIENCE_S
 
+from sam2_ros import fast_dds
+
 pytestmark = pytest.mark.ros
 
 
@@ -21,6 +23,7 @@ def test_ros_arguments_that_cannot_be_read_are_one_sentence(words):
     assert ended.returncode == 2 and "Traceback" not in ended.stderr and words[1] in ended.stderr
 
 
+@pytest.mark.skipif(fast_dds._shared_memory_bytes() < 2 * fast_dds.SEGMENT_BYTES, reason="/dev/shm has no room")
 @pytest.mark.parametrize("given", [{}, {"FASTDDS_DEFAULT_PROFILES_FILE": "/mine.xml"}])
 def test_its_shared_memory_has_room_for_images_unless_somebody_else_cares(given):
     """However it is started: otherwise somebody who looks at ~/overlay holds up ~/visibility."""
@@ -36,3 +39,18 @@ def test_its_shared_memory_has_room_for_images_unless_somebody_else_cares(given)
     path = next(line for line in ended.stdout.splitlines() if line.startswith("profile")).split()[1]
     assert path == given.get("FASTDDS_DEFAULT_PROFILES_FILE", path) and (given or Path(path).is_file())
     assert Path(path).name == ("mine.xml" if given else "fastdds_shm.xml")
+
+
+@pytest.mark.parametrize(
+    ("free", "choice"), [(fast_dds.SEGMENT_BYTES, {}), (1 << 40, {"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"})]
+)
+def test_transports_are_left_alone_where_there_is_no_room_or_somebody_has_chosen(free, choice, monkeypatch):
+    for name in fast_dds._CHOICES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in choice.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(fast_dds, "_shared_memory_bytes", lambda: free)
+    fast_dds.make_room()
+    assert fast_dds.PROFILES not in os.environ
+    profile = Path(__file__).parent.parent / "config" / "fastdds_shm.xml"
+    assert f"<segment_size>{fast_dds.SEGMENT_BYTES}<" in profile.read_text()

@@ -1,6 +1,7 @@
 """Faults planted inside the node, which is in the process of the test: transitions that fail, clocks, image in hand."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,8 +16,10 @@ from std_srvs.srv import Trigger
 
 from sam2_ros import channel as channel_module
 from sam2_ros import node as node_module
+from sam2_ros.announcer import Announcer
 from sam2_ros.image_out import time_message
 from sam2_ros.mailbox import Code
+from sam2_ros.msg import VisibilityArray
 from sam2_ros.node import TrackNode
 from sam2_ros.srv import AddObjects, ListObjects
 
@@ -171,3 +174,15 @@ def test_cameras_do_not_save_over_each_other(rig):
     paths = [channel.doors._saved_path("kitchen") for channel in node._channels]
     assert [path.parent.name for path in paths] == ["front", "wrist"] and len(set(paths)) == 2
     node.destroy_node()
+
+
+def test_another_node_of_the_name_is_told_in_the_diagnostics_and_in_the_log(rig, inside):
+    told = []
+    channel = inside._channels[0]
+    channel._announcer = Announcer(SimpleNamespace(info=told.append, warning=told.append))
+    inside.autostart()
+    said = rig.diagnostics()
+    rig.until(lambda: any("no object" in status.message for message in said for status in message.status))
+    rig.node.create_publisher(VisibilityArray, "/sam2/visibility", 1)
+    rig.until(lambda: any("1 more node(s)" in sentence for sentence in told))
+    assert [status.level for status in said[-1].status if "1 more node(s)" in status.message] == [b"\x02"]

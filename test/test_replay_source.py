@@ -60,6 +60,20 @@ def test_what_a_tracker_drew_is_no_camera(tmp_path):
     assert shots_of(tmp_path / "both")[0].topic == "/front/image"
 
 
+def test_a_camera_beside_a_simulation_s_truth_is_one(tmp_path):
+    camera = write_bag(tmp_path / "camera", {"/camera/image_raw": [image_message(number) for number in range(3)]})
+    with (
+        Writer(tmp_path / "both", version=9, storage_plugin=StoragePlugin.MCAP) as writer,
+        AnyReader([camera]) as reader,
+    ):
+        writer.add_connection("/camera/ground_truth", "sam2_ros/msg/TrackArray", typestore=typestore())
+        writer.add_connection("/camera/tracks", "sam2_ros/msg/TrackArray", typestore=typestore())
+        images = writer.add_connection("/camera/image_raw", "sensor_msgs/msg/Image", typestore=typestore())
+        for _, time_ns, raw in reader.messages():
+            writer.write(images, time_ns, raw)
+    assert shots_of(tmp_path / "both")[0].total == 3
+
+
 def test_a_folder_goes_by_the_numbers_in_its_names(tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()

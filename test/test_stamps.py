@@ -79,6 +79,14 @@ def test_a_clock_set_ahead_is_a_jump_but_a_camera_that_paused_is_not():
     assert verdicts([T0, T0 + hour, T0 + hour + 1], [0, 1, 2])[2] is Stamp.NEXT
 
 
+def test_a_pause_while_the_simulated_clock_stands_still_is_no_jump():
+    """Nor is an image of the loop before that comes after the clock went back."""
+    watch = StampWatch(5 * S)
+    assert watch.judge(T0, 0, 7) is Stamp.NEXT
+    assert watch.judge(T0 + 8 * S, 8 * S, 7) is Stamp.NEXT
+    assert watch.judge(T0 + 9 * S, 8 * S + 1, 0) is Stamp.NEXT
+
+
 def test_stamps_in_the_future_are_an_ordinary_stream():
     assert verdicts([T0 * 2, T0 * 2 + 1]) == [Stamp.NEXT] * 2
 

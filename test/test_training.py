@@ -2,7 +2,6 @@
 
 import math
 import os
-import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,7 +18,6 @@ from sam2.training import report, state
 from sam2.training.config import CONFIGS, Phase, find_train_config
 from sam2.training.data import DirectSource
 from sam2.training.optim import Average, layer_scale, make_optimizer, parameter_groups, prepare_from_scratch, set_rates
-from sam2.training.stop import noted_signals
 from sam2.training.team import Team
 from sam2.training.train import FAILURES_WITHIN, MAX_FAILURES, Trainer
 
@@ -262,46 +260,3 @@ def test_two_processes_train_as_one(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert int(report.read_rows(tmp_path / "log.csv")[-1]["step"]) == 4
     assert (tmp_path / "n.pt").exists()
-
-
-def test_a_line_that_a_full_disk_cut_off_costs_that_line_only(tmp_path):
-    log = tmp_path / "log.csv"
-    for step in range(3):
-        report.append_row(log, {"step": step, "loss": step / 2})
-    log.write_bytes(log.read_bytes()[:-4])
-    report.append_row(log, {"step": 3, "loss": 1.5})
-    assert [row["step"] for row in report.read_rows(log)][-1] == "3" and len(report.read_rows(log)) >= 3
-    assert all(float(row["loss"]) >= 0 for row in report.read_rows(log))
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_after_the_step_in_hand_and_nothing_is_lost(tmp_path, monkeypatch, number):
-    trainer = Trainer(replace(TINY_RUN, steps=60), TwoSquares(), tmp_path, CPU)
-    step = trainer._step
-
-    def stopped_at_three(source):
-        if trainer.progress.step == 2:
-            os.kill(os.getpid(), number)
-        return step(source)
-
-    monkeypatch.setattr(trainer, "_step", stopped_at_three)
-    before = signal.getsignal(number)
-    assert trainer.run() == number and trainer.progress.step == 3 and signal.getsignal(number) is before
-    again = Trainer(replace(TINY_RUN, steps=60), TwoSquares(), tmp_path, CPU)
-    assert again.resume() and again.progress.step == 3
-    assert all(torch.equal(a, b) for a, b in zip(again.model.parameters(), trainer.model.parameters(), strict=True))
-
-
-def test_a_team_whose_folders_differ_is_refused(tmp_path, monkeypatch):
-    trainer = run(tmp_path, replace(TINY_RUN, steps=4))
-    monkeypatch.setattr(Team, "agree", lambda team, value, device: 0.0)  # the first process found nothing
-    with pytest.raises(BadInput, match="goes on from step 4, the first of the team from 0"):
-        trainer.resume()
-
-
-def test_a_second_signal_ends_it_at_once():
-    with pytest.raises(KeyboardInterrupt), noted_signals() as came:
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert came == [signal.SIGTERM]
-        os.kill(os.getpid(), signal.SIGINT)
-        raise AssertionError("the second came to nothing")

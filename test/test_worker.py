@@ -210,7 +210,7 @@ def test_settings_can_be_changed_while_it_runs():
         bench.worker.set_settings(Settings(max_age_s=0.001, prompt_wait_s=7.0))
         bench.step(2)
         bench.step(3)  # the second is counted by now
-        assert bench.counters.late_in_a_row in (1, 2) and bench.auto.wait_s == 7.0
+        assert bench.counters.late_in_a_row >= 1 and bench.auto.wait_s == 7.0
 
 
 def test_under_overload_the_newest_image_wins():

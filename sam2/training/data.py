@@ -122,7 +122,8 @@ def _next_slot(free) -> int | None:
 
 def _work(maker: Maker, first_seed: int, step: int, ring: ctypes.Array, free, ready) -> None:
     """One worker process: fills free slots of the ring with clips until its parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then stops the workers
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all, they are for the parent, which stops the workers
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     slots = np.frombuffer(ring, np.uint8).reshape(-1, *maker.shape)
@@ -242,7 +243,7 @@ class PooledSource:
     def close(self) -> None:
         self._stop.set()
         for worker in self._workers:
-            worker.terminate()
+            worker.kill()  # it hears nothing else
         for worker in self._workers:
             worker.join()
         self._mover.join()

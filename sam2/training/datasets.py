@@ -63,12 +63,20 @@ class FolderMasks(Mapping):
     def paths(self) -> list[Path]:
         return [path for files in self._files.values() for _, path in files]
 
+    @cached_property
+    def _is_grey(self) -> bool:
+        """Whether these are masks of one object, 255 in grey pictures: whether the first is, which shows something."""
+        labels, mode = _read_indices(self.paths[0])
+        return mode == "L" and set(np.unique(labels)) <= {0, VOID}
+
     def __getitem__(self, index: int) -> Masks:
         masks: Masks = {}
         for object_id, path in self._files[index]:
             labels = read_palette(path)
             if object_id is not None:
                 masks[object_id] = labels > 0
+            elif self._is_grey:
+                masks |= {1: labels == VOID} if (labels == VOID).any() else {}
             else:
                 masks |= {int(label): labels == label for label in np.unique(labels) if label not in (0, VOID)}
         return masks
@@ -154,10 +162,15 @@ class Video:
 
 
 def read_palette(path: Path) -> np.ndarray:
-    """(H, W) uint8: the palette indices of a PNG, not its colours; of a grey one of 0 and 255 only, 255 is object 1.
+    """(H, W) uint8: the palette indices of a PNG, not its colours.
 
     Raises BadInput if the file is no image, or has colours or wide numbers instead of indices.
     """
+    return _read_indices(path)[0]
+
+
+def _read_indices(path: Path) -> tuple[np.ndarray, str]:
+    """What `read_palette` gives, and the picture's mode."""
     try:
         with Image.open(path) as image:
             mode, labels = image.mode, np.array(image)
@@ -165,10 +178,7 @@ def read_palette(path: Path) -> np.ndarray:
         raise BadInput(f"{path}: expected a palette PNG ({error})") from error
     if mode not in ("P", "L", "1"):
         raise BadInput(f"{path}: expected a PNG whose pixels are object numbers (mode P or L), got mode {mode}")
-    labels = labels.astype(np.uint8)
-    if mode == "L" and np.isin(labels, (0, VOID)).all():
-        labels = labels // VOID
-    return labels
+    return labels.astype(np.uint8), mode
 
 
 def read_rgb(path: Path) -> np.ndarray:

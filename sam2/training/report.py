@@ -10,11 +10,15 @@ PALETTE = ((255, 80, 60), (60, 200, 90), (70, 130, 255), (255, 200, 40), (210, 9
 
 
 def append_row(path: Path, row: dict[str, object]) -> None:
-    """Adds a line to a CSV file, with a header if the file is new. What a full disk cut off stays a line of its own."""
-    is_new = not path.exists() or not path.stat().st_size
-    was_cut = not is_new and not path.read_bytes().endswith(b"\n")
-    with open(path, "a", newline="") as file:
-        if was_cut:
+    """Adds a line to a CSV file, with a header if the file is new.
+
+    What a full disk cut off stays a line of its own, or, if it was the header, goes.
+    """
+    header, before = ",".join(row), path.read_bytes() if path.exists() else b""
+    first = before.partition(b"\r\n")[0].decode(errors="replace")
+    is_new = first != header and header.startswith(first)
+    with open(path, "w" if is_new else "a", newline="") as file:
+        if not is_new and not before.endswith(b"\n"):
             file.write("\r\n")
         writer = csv.DictWriter(file, list(row))
         if is_new:

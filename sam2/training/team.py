@@ -18,6 +18,14 @@ class Team:
     def leads(self) -> bool:
         return self.rank == 0
 
+    def largest(self, value: float, device: torch.device) -> float:
+        """The largest of all processes' values, in every process."""
+        if self.size == 1:
+            return value
+        shared = torch.tensor([value], dtype=torch.float64, device=device)
+        dist.all_reduce(shared, dist.ReduceOp.MAX)
+        return shared.item()
+
     def agree(self, value: float, device: torch.device) -> float:
         """The first process's value, in every process."""
         if self.size == 1:

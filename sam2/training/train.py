@@ -117,15 +117,15 @@ class Trainer:
         clock, losses = begin, {}
         with noted_signals() as signals, closing(source), closing(bar):
             while self.share < 1 and self._is_in_time(begin, seconds, signals):
-                steps = self._steps_until_look()
-                for _ in range(steps):
+                first = self.progress.step
+                for _ in range(self._steps_until_look()):
                     losses = self._step_that_fits(source)
                     if signals and self.team.size == 1:  # a team stops together
                         break
                 self.progress.clips_made = earlier_clips + source.clips_made
                 now = time.monotonic()
                 self.progress.elapsed_s += self.team.agree(now - clock, self.device)
-                self.steps_per_s, clock = steps / (now - clock), now
+                self.steps_per_s, clock = (self.progress.step - first) / (now - clock), now
                 if not self._log(losses, bar):
                     continue
                 if self.team.leads and now >= next_check:
@@ -136,14 +136,14 @@ class Trainer:
                     self.save()
                     last_save = clock = time.monotonic()
         self.save()
-        stopped_by = int(self.team.agree(max(signals, default=0), self.device))
+        stopped_by = int(self.team.largest(max(signals, default=0), self.device))
         if self.team.leads and not stopped_by:
             print(self.check(), flush=True)
         return stopped_by
 
     def _is_in_time(self, begin: float, seconds: float, signals: list[int]) -> bool:
         """The same in every process of the team."""
-        return self.team.agree(math.inf if signals else time.monotonic() - begin, self.device) < seconds
+        return self.team.largest(math.inf if signals else time.monotonic() - begin, self.device) < seconds
 
     def _open_source(self) -> DirectSource | PooledSource:
         config = self.config
