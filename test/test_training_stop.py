@@ -71,17 +71,20 @@ def test_a_second_signal_ends_it_at_once():
 
 
 @pytest.mark.slow
-def test_a_signal_to_the_whole_group_loses_nothing_either(tmp_path):
-    """As torchrun, timeout and systemd send it: to the processes that make clips, too."""
+def test_a_signal_to_a_whole_team_loses_nothing_either(tmp_path):
+    """As torchrun, timeout and systemd send it: to the processes that make clips, too, which the team needs until its
+    next look at the clock."""
     words = f"--config smoke --workers 1 --size 32 --device cpu --steps 100000 --out {tmp_path}"
-    command = [sys.executable, "-m", "sam2.training.train", *words.split()]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    command = "-m torch.distributed.run --standalone --nproc-per-node 2 -m sam2.training.train".split()
+    process = subprocess.Popen(
+        [sys.executable, *command, *words.split()], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     log = tmp_path / "log.csv"
-    while not (log.exists() and len(report.read_rows(log)) > 1):
+    while len(report.read_rows(log)) < 3:
         assert process.poll() is None
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGTERM)
     _, said = process.communicate(timeout=120)
-    assert process.returncode == 143 and "the same command goes on" in said and "Traceback" not in said
+    assert said.count("the same command goes on") == 2 and "clip workers" not in said, said
     state = torch.load(tmp_path / "state.pt", weights_only=True)
-    assert state["progress"]["step"] >= int(report.read_rows(log)[-1]["step"])
+    assert state["progress"]["step"] >= int(report.read_rows(log)[-1]["step"]) > 0
