@@ -4,19 +4,18 @@ An argument left empty keeps what the parameter file says. The node takes itself
 (parameter autostart), so nothing else has to be started.
 """
 
-import os
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
-from launch.conditions import UnlessCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from sam2_ros import fast_dds
+
 CONFIG = Path(get_package_share_directory("sam2_ros")) / "config"
-FAST_DDS_PROFILES = "FASTDDS_DEFAULT_PROFILES_FILE"
 
 # name: (default, description)
 ARGUMENTS = {
@@ -32,8 +31,10 @@ ARGUMENTS = {
     "params_file": (str(CONFIG / "track.yaml"), "parameter file; this one lists every parameter"),
     "namespace": ("", "namespace of the node and of its relative topics"),
     "log_level": ("info", "debug, info, warn, error or fatal"),
+    "respawn": ("false", "true = start the node again when it ends, as it does, with code 70, when the GPU is lost"),
     "use_sim_time": ("false", "true = time comes from /clock, for simulators and bags"),
 }
+RESPAWN_AFTER_S = 2.0
 OVERRIDES = ("model", "checkpoint", "device")
 
 
@@ -57,6 +58,8 @@ def track_node(context) -> list[Node]:
             ros_arguments=["--log-level", values["log_level"]],
             output="screen",
             emulate_tty=True,
+            respawn=values["respawn"].lower() == "true",
+            respawn_delay=RESPAWN_AFTER_S,
         )
     ]
 
@@ -66,10 +69,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(name, default_value=default, description=text)
         for name, (default, text) in ARGUMENTS.items()
     ]
-    # Without it Fast DDS loses large images; a profile of the caller's own stays.
-    profile = SetEnvironmentVariable(
-        FAST_DDS_PROFILES,
-        str(CONFIG / "fastdds_shm.xml"),
-        condition=UnlessCondition(str(FAST_DDS_PROFILES in os.environ)),
-    )
-    return LaunchDescription([*declared, profile, OpaqueFunction(function=track_node)])
+    # Without it Fast DDS loses large images, also of a camera that is started after this.
+    profile = fast_dds.profile()
+    room = [SetEnvironmentVariable(fast_dds.PROFILES, profile)] if profile else []
+    return LaunchDescription([*declared, *room, OpaqueFunction(function=track_node)])

@@ -13,15 +13,20 @@ SEGMENT_BYTES = 64 << 20  # of each process, as the profile says
 
 
 def make_room() -> None:
-    """Sets the environment of this process and its children, unless somebody has chosen transports already or the
-    machine has no room (a container's 64 MB). Call it before `rclpy.init`; other middlewares do not read it."""
+    """Sets the environment of this process and its children, if `profile` has something to set. Call it before
+    `rclpy.init`; other middlewares do not read it."""
+    if path := profile():
+        os.environ[PROFILES] = path
+
+
+def profile() -> str:
+    """The file that PROFILES should name; "" if somebody has chosen transports already or the machine has no room for
+    ours (a container's 64 MB)."""
     if any(name in os.environ for name in _CHOICES) or _shared_memory_bytes() < 2 * SEGMENT_BYTES:
-        return
+        return ""
     prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
     places = [Path(prefix) / "share" / "sam2_ros" for prefix in prefixes if prefix] + [Path(__file__).parents[1]]
-    profile = next((path for place in places if (path := place / "config" / "fastdds_shm.xml").is_file()), None)
-    if profile:
-        os.environ[PROFILES] = str(profile)
+    return next((str(path) for place in places if (path := place / "config" / "fastdds_shm.xml").is_file()), "")
 
 
 def _shared_memory_bytes() -> int:

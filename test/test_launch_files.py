@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sam2_ros import fast_dds
+
 ROOT = Path(__file__).parent.parent
 FILES = sorted(ROOT.glob("launch/*.launch.py"))
 PROFILE = "FASTDDS_DEFAULT_PROFILES_FILE"
@@ -52,6 +54,23 @@ def test_every_file_takes_the_arguments_of_track(path):
 
 
 @pytest.mark.ros
+@pytest.mark.parametrize(("asked", "respawns"), [({}, False), ({"respawn": "true"}, True)])
+def test_a_node_that_ends_is_started_again_if_asked_for(asked, respawns):
+    description = load(ROOT / "launch/track.launch.py")
+    from launch import LaunchContext
+    from launch.actions import DeclareLaunchArgument, OpaqueFunction
+
+    context = LaunchContext()
+    context.launch_configurations.update(asked)
+    for entity in description.entities:
+        if isinstance(entity, DeclareLaunchArgument):
+            entity.visit(context)
+    (node,) = next(entity for entity in description.entities if isinstance(entity, OpaqueFunction)).execute(context)
+    assert node._ExecuteLocal__respawn == respawns
+
+
+@pytest.mark.ros
+@pytest.mark.skipif(fast_dds._shared_memory_bytes() < 2 * fast_dds.SEGMENT_BYTES, reason="/dev/shm has no room")
 @pytest.mark.parametrize("callers", [None, "own.xml"])
 def test_a_dds_profile_of_the_callers_stays(callers, monkeypatch):
     if callers:
