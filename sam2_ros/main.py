@@ -5,6 +5,7 @@ it with 70, for a supervisor to start it again.
 """
 
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -113,10 +114,14 @@ def main(argv: list[str] | None = None, make_tracker=None) -> NoReturn:
     if unknown:
         _give_up(f"unknown argument {unknown[0]!r}; parameters are given as --ros-args -p model:=tiny", code=2)
     rclpy.init(args=[*words, *_log_arguments()], signal_handler_options=SignalHandlerOptions.NO)
+    sentence = ""
     try:
         node = TrackNode(make_tracker or load_tracker)
     except ParameterException as error:
-        _give_up(str(error), code=1)
+        sentence = str(error)
+    if sentence:  # outside `except`: the error holds what there is of the node
+        gc.collect()
+        _give_up(sentence, code=1)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     if node.settings.autostart:
@@ -133,6 +138,8 @@ def main(argv: list[str] | None = None, make_tracker=None) -> NoReturn:
     time.sleep(linger_s)
     executor.shutdown()
     node.destroy_node()
+    del node, executor
+    gc.collect()  # with the last reference goes the participant, whose shared memory would stay behind for ever
     rclpy.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,6 +1,7 @@
 """The node's process before there is a node: its arguments and its surroundings."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from ros_rig import PATIENCE_S
+from ros_rig import PATIENCE_S, NodeProcess
 
 from sam2_ros import fast_dds
 
@@ -39,6 +40,17 @@ def test_its_shared_memory_has_room_for_images_unless_somebody_else_cares(given)
     path = next(line for line in ended.stdout.splitlines() if line.startswith("profile")).split()[1]
     assert path == given.get("FASTDDS_DEFAULT_PROFILES_FILE", path) and (given or Path(path).is_file())
     assert Path(path).name == ("mine.xml" if given else "fastdds_shm.xml")
+
+
+def test_its_shared_memory_goes_with_it(rig):
+    """64 MiB that stayed behind at every restart would fill the machine's memory."""
+    before = set(os.listdir("/dev/shm"))
+    with NodeProcess() as node:
+        rig.wait_for_state("active")
+        maps = Path(f"/proc/{node.process.pid}/maps").read_text()
+        own = set(re.findall(r"/dev/shm/(fastdds_[0-9a-f]{16})", maps)) - before
+        node.end()
+    assert own and not own & set(os.listdir("/dev/shm"))
 
 
 @pytest.mark.parametrize(
