@@ -100,28 +100,47 @@ def main(argv: list[str] | None = None, make_tracker=None) -> NoReturn:
     sys.setswitchinterval(0.0005)  # the worker must not wait 5 ms for the executor's bookkeeping
     import rclpy
     from rclpy.exceptions import ParameterException
-    from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
-    from rclpy.utilities import remove_ros_args
 
-    from sam2_ros.node import TrackNode, load_tracker
+    import sam2_ros.node  # noqa: F401, so that what takes seconds is over
 
     signals.is_starting = False
+    _check_arguments(words)
+    rclpy.init(args=[*words, *_log_arguments()], signal_handler_options=SignalHandlerOptions.NO)
+    sentence = ""
+    try:
+        code = _live(signals, make_tracker)
+    except ParameterException as error:
+        sentence = str(error)
+    gc.collect()  # with the node's last reference goes its participant, whose shared memory would stay behind for ever
+    if sentence:  # outside `except`: the error holds what there was of the node
+        _give_up(sentence, code=1)
+    rclpy.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The interpreter would take torch apart first, for up to a second, and trip over a network that is still busy.
+    os._exit(code)
+
+
+def _check_arguments(words: list[str]) -> None:
+    """Ends the process with a sentence if they are no ROS arguments."""
+    from rclpy.utilities import remove_ros_args
+
     try:
         unknown = remove_ros_args(args=["sam2_ros", *words])[1:]
     except RuntimeError as error:  # rclpy's own kind has no public name
         _give_up(str(error), code=2)
     if unknown:
         _give_up(f"unknown argument {unknown[0]!r}; parameters are given as --ros-args -p model:=tiny", code=2)
-    rclpy.init(args=[*words, *_log_arguments()], signal_handler_options=SignalHandlerOptions.NO)
-    sentence = ""
-    try:
-        node = TrackNode(make_tracker or load_tracker)
-    except ParameterException as error:
-        sentence = str(error)
-    if sentence:  # outside `except`: the error holds what there is of the node
-        gc.collect()
-        _give_up(sentence, code=1)
+
+
+def _live(signals: _Signals, make_tracker) -> int:
+    """The node from its first moment to its last; returns the exit code."""
+    from rclpy.executors import SingleThreadedExecutor
+
+    from sam2_ros.node import TrackNode, load_tracker
+
+    node = TrackNode(make_tracker or load_tracker)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     if node.settings.autostart:
@@ -138,13 +157,7 @@ def main(argv: list[str] | None = None, make_tracker=None) -> NoReturn:
     time.sleep(linger_s)
     executor.shutdown()
     node.destroy_node()
-    del node, executor
-    gc.collect()  # with the last reference goes the participant, whose shared memory would stay behind for ever
-    rclpy.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # The interpreter would take torch apart first, for up to a second, and trip over a network that is still busy.
-    os._exit(code)
+    return code
 
 
 if __name__ == "__main__":
