@@ -50,14 +50,15 @@ def load_model(
         raise BadInput(f"memory_pooling: expected 1 or 2, got {memory_pooling}")
     place = choose_device(device)
     policy = choose_precision(precision, place)
-    state = read_weights(checkpoint or find_weights(config))
+    path = Path(checkpoint or find_weights(config))
+    state = read_weights(path)
     with torch.device("meta"):
         model = SAM2(config)
     fill(model, state, source=str(checkpoint or config.name), assign=True)
     model.precision = policy
     for layer in model.memory_attention.layers:
         layer.cross_attn_image.pooling = memory_pooling
-    if config.name == "sam2.1_hiera_nano" and _is_packaged(Path(checkpoint or find_weights(config))):
+    if config.name == "sam2.1_hiera_nano" and _is_packaged(path):
         log.warning("nano is a demonstration model trained on a synthetic world; for real scenes load official weights")
     with device_errors(place):
         return model.eval().requires_grad_(False).to(place)

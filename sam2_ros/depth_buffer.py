@@ -40,7 +40,7 @@ class DepthBuffer:
             verdict = self._watch.judge(stamp_ns, now_ns, simulated_ns)
             if not verdict.usable or stamp_ns == 0:
                 return verdict
-            if verdict.is_jump or verdict.is_back:
+            if verdict is not Stamp.NEXT:
                 self._entries.clear()
                 self._steps_ns.clear()
                 self._held = None

@@ -84,7 +84,7 @@ class Lane:
             if frame is not None:
                 tracks = self._step(frame, adds, arrival.message.header)
                 if tracks is not None:
-                    self._hand_on(arrival, frame, tracks)
+                    self._guarded("publish", lambda: self._hand_on(arrival, frame, tracks))
         finally:
             self._counters.busy_since_ns = 0
         self._desk.expire(self._size_hw is not None)
@@ -163,9 +163,7 @@ class Lane:
         return False, isinstance(error, sam2.OutOfMemory) and in_a_row < self.settings.max_failures
 
     def _hand_on(self, arrival: Arrival, frame: sam2.Frame, tracks: "list[sam2.Track]") -> None:
-        sent: list[bool] = []
-        self._guarded("publish", lambda: sent.append(self._outputs.publish(arrival, frame, tracks)))
-        if any(sent):
+        if self._outputs.publish(arrival, frame, tracks):
             self._counters.count_output(arrival.arrived_ns, time.monotonic_ns(), self.settings.max_age_s)
 
     def _guarded(self, what: str, call: Callable[[], None]) -> bool:

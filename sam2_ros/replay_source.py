@@ -99,7 +99,7 @@ def _image_connections(reader: AnyReader, path: Path, topic: str) -> list[Connec
     if not candidates:
         raise sam2.BadInput(
             f"bag {path}: its only images are what a tracker drew, not what a camera saw: {', '.join(topics)}; replay "
-            f"the recording they were made from, or choose one with --topic"
+            "the recording they were made from, or choose one with --topic"
         )
     if len(candidates) > 1:
         raise sam2.BadInput(f"bag {path}: several topics with images, choose one with --topic: {', '.join(candidates)}")

@@ -27,11 +27,6 @@ class Stamp(Enum):
     def is_jump(self) -> bool:
         return self in (Stamp.JUMP_BACK, Stamp.JUMP_AHEAD)
 
-    @property
-    def is_back(self) -> bool:
-        """Whether stamps from before may lie ahead of those to come."""
-        return self in (Stamp.STEP_BACK, Stamp.JUMP_BACK)
-
 
 class StampWatch:
     """Remembers the newest stamp and when it arrived; a jump is reported once, on the first image after it.

@@ -66,7 +66,9 @@ def test_grey_masks_are_of_one_object_if_the_first_shows_nothing_else(tmp_path):
     void = np.zeros(SIZE_HW, np.uint8)
     void[0, :8] = 255
     for kind, expected in (([255 * numbers, void, 0 * void], [{1: 24}, {1: 8}, {}]),
-                           ([numbers | void, void, 0 * void], [{1: 24}, {}, {}])):  # fmt: skip
+                           ([0 * void, 255 * numbers, void], [{}, {1: 24}, {1: 8}]),
+                           ([numbers | void, void, 0 * void], [{1: 24}, {}, {}]),
+                           ([0 * void, numbers | void, void], [{}, {1: 24}, {}])):  # fmt: skip
         for index, mask in enumerate(kind):
             cv2.imwrite(str(tmp_path / f"valid/Annotations/a1/{index:05d}.png"), mask)
         (video,) = open_dataset("mose", tmp_path, "valid")

@@ -195,3 +195,11 @@ def test_results_are_of_the_files_they_were_made_from(tmp_path):
     mask.write_bytes(mask.read_bytes() + b" ")
     digests.append(evaluate._data_digest(videos))
     assert digests[0] == digests[1] and len(set(digests)) == 3
+
+
+def test_ctrl_c_says_what_is_kept(monkeypatch, capsys):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "run", stop)
+    assert evaluate.main([]) == 130 and "the same command goes on" in capsys.readouterr().err

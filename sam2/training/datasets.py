@@ -66,8 +66,11 @@ class FolderMasks(Mapping):
     @cached_property
     def _is_grey(self) -> bool:
         """Whether these are masks of one object, 255 in grey pictures: whether the first is, which shows something."""
-        labels, mode = _read_indices(self.paths[0])
-        return mode == "L" and set(np.unique(labels)) <= {0, VOID}
+        for path in self.paths:
+            labels, mode = _read_indices(path)
+            if labels.any():
+                return mode == "L" and set(np.unique(labels)) <= {0, VOID}
+        return False
 
     def __getitem__(self, index: int) -> Masks:
         masks: Masks = {}
