@@ -59,10 +59,10 @@ class Channel:
         """What the worker needs of this camera. bell: that of all mailboxes."""
         settings = self.node.settings
         depth = None
-        if self.depth is not None:
-            depth = DepthOut(self._create_output, self.depth, self.counters, self.node.frames.to_target)
-        self.outputs = Outputs(self._create_output, settings, depth)
         self.mailbox = Mailbox(settings.prompt_queue, bell)
+        if self.depth is not None:
+            depth = DepthOut(self._create_output, self.depth, self.counters, self.node.frames, self.mailbox.wake)
+        self.outputs = Outputs(self._create_output, settings, depth)
         self.auto = AutoPrompt(settings, self.counters, self.doors.answer_detector)
         return Lane(self.mailbox, settings, self.counters, self.outputs, self.auto, self.node.get_logger())
 

@@ -1,15 +1,17 @@
 """Tracks and depth -> clouds, poses and the 3-D part of a track. Runs in the worker's thread.
 
 What cannot be made is not made, and the reason is in the diagnostics. Headers are those of the source image; with a
-target frame the clouds, poses and markers are in that one, at the image's stamp.
+target frame the clouds, poses and markers are in that one, at the image's stamp, and wait for TF if it is behind.
 """
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from geometry_msgs.msg import PoseArray
+from rclpy.task import Future
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
@@ -18,12 +20,14 @@ import sam2
 from sam2_ros import cloud_out, depth_in
 from sam2_ros.counters import Counters
 from sam2_ros.depth_camera import DepthCamera
+from sam2_ros.frames import Frames
 from sam2_ros.geometry import OrientedBox, Pinhole, Surface, find_surface, organised_points
 from sam2_ros.image_in import Refused
 from sam2_ros.overlay import colour_of
 from sam2_ros.params import Settings
 from sam2_ros.prompt_in import stamp_ns
 
+MOST_UNMOVED = 4  # images that wait for TF: at 30 per second enough for transforms that come ten times per second
 RIM_PIXELS = 4  # taken out of the scene around each object: masks are not exact, and depth there is mixed
 
 
@@ -40,13 +44,15 @@ class View:
 
 
 class DepthOut:
-    """create: makes a publisher for (message type, topic after the node's name, depth). to_target: gives (rotation,
-    translation, frame id) from the frame of a header at its stamp; raises Refused."""
+    """create: makes a publisher for (message type, topic after the node's name, depth). wake: called, on the executor,
+    when TF has brought what a result waited for; then `retry` publishes it."""
 
     def __init__(
-        self, create: Callable, camera: DepthCamera, counters: Counters, to_target: Callable[[Header], tuple]
+        self, create: Callable, camera: DepthCamera, counters: Counters, frames: Frames, wake: Callable[[], None]
     ) -> None:
-        self._camera, self._counters, self._to_target = camera, counters, to_target
+        self._camera, self._counters, self._frames, self._wake = camera, counters, frames, wake
+        self._begun_ns = 0  # stamp of the newest image
+        self._unmoved: deque[tuple[View, Future]] = deque()  # oldest first; the transform is still on its way
         self.publishers = {
             "objects_cloud": create(PointCloud2, "objects/cloud", 2),
             "objects_poses": create(PoseArray, "objects/poses", 10),
@@ -61,6 +67,15 @@ class DepthOut:
     def begin(self, stamp: int) -> None:
         """The worker has begun with the image of this stamp: its depth must be kept."""
         self._camera.buffer.want(stamp)
+        if stamp < self._begun_ns:
+            self.forget()
+            self._frames.forget()
+        self._begun_ns = stamp
+
+    def forget(self) -> None:
+        """What waits is of no use any more."""
+        while self._unmoved:
+            self._unmoved.popleft()[1].cancel()
 
     def may_come(self, header: Header) -> bool:
         return self._camera.pinhole is not None and self._camera.buffer.may_come(stamp_ns(header.stamp))
@@ -80,11 +95,32 @@ class DepthOut:
         return view
 
     def publish(self, view: View, settings: Settings) -> None:
-        """Whatever has a subscriber."""
+        """Whatever has a subscriber; later, if TF is behind."""
+        self.retry(settings)
         if not self.is_wanted:
             return
+        if not self._frames.may_come(view.header):
+            self._publish(view, settings)
+            return
+        if len(self._unmoved) == MOST_UNMOVED:
+            self._publish_oldest(settings)
+        known = self._frames.expect(view.header)
+        known.add_done_callback(lambda known: known.cancelled() or self._wake())
+        self._unmoved.append((view, known))
+
+    def retry(self, settings: Settings) -> None:
+        """Publishes what waited for TF, oldest first, as far as it waits no longer."""
+        while self._unmoved and not self._frames.may_come(self._unmoved[0][0].header):
+            self._publish_oldest(settings)
+
+    def _publish_oldest(self, settings: Settings) -> None:
+        view, known = self._unmoved.popleft()
+        known.cancel()
+        self._publish(view, settings)
+
+    def _publish(self, view: View, settings: Settings) -> None:
         try:
-            rotation, translation, frame_id = self._to_target(view.header)
+            rotation, translation, frame_id = self._frames.to_target(view.header)
         except Refused as error:
             self._counters.miss_depth(str(error))
             return

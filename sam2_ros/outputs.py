@@ -68,6 +68,8 @@ class Outputs:
     def close(self) -> None:
         with self._gate:
             self._open, self._late = False, None
+            if self._depth:
+                self._depth.forget()
 
     def publish(self, arrival: Arrival, frame: sam2.Frame, tracks: list[sam2.Track]) -> bool:
         """Everything that has a subscriber; False if closed."""
@@ -94,20 +96,23 @@ class Outputs:
     def begin(self, stamp_ns: int) -> None:
         """The worker has begun with the image of this stamp."""
         if self._depth:
-            self._depth.begin(stamp_ns)
+            with self._gate:
+                self._depth.begin(stamp_ns)
 
     @property
     def waits_for_depth(self) -> bool:
         return self._late is not None
 
     def idle(self) -> None:
-        """Between images: publishes what waited for its depth, if that has come."""
-        late = self._late
-        if late is None or self._depth.may_come(late[0]):
-            return
-        self._late = None
+        """Between images: publishes what waited for its depth or for TF, if that has come."""
         with self._gate:
-            view = self._depth.look(*late, self.settings) if self._open else None
+            if self._depth is None or not self._open:
+                return
+            self._depth.retry(self.settings)
+            if self._late is None or self._depth.may_come(self._late[0]):
+                return
+            late, self._late = self._late, None
+            view = self._depth.look(*late, self.settings)
             if view:
                 self._depth.publish(view, self.settings)
 

@@ -2,13 +2,13 @@
 
 import queue
 import struct
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
 
+from rclpy.task import Future
 from ros_rig import NodeProcess, start_tracking
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
@@ -16,11 +16,11 @@ from test_depth import NOW_NS, SIZE_HW, STEP_NS, depth_message, scene
 from test_track_out import FakePublisher
 
 import sam2
-from sam2_ros import depth_in, frames
+from sam2_ros import depth_in
 from sam2_ros.counters import Counters
 from sam2_ros.depth_buffer import DepthBuffer
 from sam2_ros.depth_out import DepthOut
-from sam2_ros.frames import Frames, rotation_of
+from sam2_ros.frames import rotation_of
 from sam2_ros.geometry import Pinhole
 from sam2_ros.image_in import Refused
 from sam2_ros.image_out import time_message
@@ -28,6 +28,7 @@ from sam2_ros.mailbox import Arrival
 from sam2_ros.msg import TrackArray
 from sam2_ros.outputs import Outputs
 from sam2_ros.params import Settings
+from sam2_ros.prompt_in import stamp_ns
 
 pytestmark = pytest.mark.ros
 SETTINGS = Settings(depth_enabled=True, depth_scene_stride=1)
@@ -51,14 +52,43 @@ class Camera:
         return "" if self.buffer.newest_ns else "no depth image on depth/image"
 
 
+class FakeFrames:
+    """TF that knows one transform, up to a stamp. What may come is what is newer."""
+
+    def __init__(self, turn=None, at=(0, 0, 0), name="camera_optical", known_ns=2**62):
+        self.turn, self.at, self.name, self.known_ns = np.eye(3) if turn is None else turn, at, name, known_ns
+        self.expected, self.forgot = [], 0
+
+    def to_target(self, header):
+        if self.may_come(header):
+            raise Refused("transform", "extrapolation into the future")
+        return np.asarray(self.turn, np.float32), np.array(self.at, np.float32), self.name
+
+    def may_come(self, header):
+        return stamp_ns(header.stamp) > self.known_ns
+
+    def expect(self, header):
+        self.expected.append((stamp_ns(header.stamp), Future()))
+        return self.expected[-1][1]
+
+    def forget(self):
+        self.forgot += 1
+
+    def come(self, known_ns):
+        """As on the executor."""
+        self.known_ns = known_ns
+        for stamp, future in self.expected:
+            if stamp <= known_ns and not future.done() and not future.cancelled():
+                future.set_result(None)
+
+
 class Rigged:
     """Outputs with depth, publishers that note, and one object."""
 
-    def __init__(self, to_target=None):
-        self.camera, self.counters = Camera(), Counters()
-        still = lambda header: (np.eye(3, dtype=np.float32), np.zeros(3, np.float32), header.frame_id)  # noqa: E731
+    def __init__(self, frames=None):
+        self.camera, self.counters, self.frames, self.woken = Camera(), Counters(), frames or FakeFrames(), []
         create = lambda kind, topic, depth, latched=False: FakePublisher(topic)  # noqa: E731
-        depth = DepthOut(create, self.camera, self.counters, to_target or still)
+        depth = DepthOut(create, self.camera, self.counters, self.frames, lambda: self.woken.append(1))
         self.outputs = Outputs(create, SETTINGS, depth)
         self.outputs.open()
         self.rgb = np.random.default_rng(0).integers(0, 256, (*SIZE_HW, 3), dtype=np.uint8)
@@ -67,13 +97,13 @@ class Rigged:
         for name in names:
             self.outputs.publishers[name].subscribers = 1
 
-    def depth(self, metres, stamp_ns=NOW_NS):
-        self.camera.buffer.add(stamp_ns, depth_message(metres, stamp_ns), stamp_ns)
+    def depth(self, metres, at_ns=NOW_NS):
+        self.camera.buffer.add(at_ns, depth_message(metres, at_ns), at_ns)
 
-    def image(self, mask, stamp_ns=NOW_NS):
-        header = Header(frame_id="camera_optical", stamp=time_message(stamp_ns))
-        frame = sam2.Frame(self.rgb, stamp_ns)
-        self.outputs.publish(Arrival(Image(header=header), stamp_ns, 0), frame, [track_of(mask)])
+    def image(self, mask, at_ns=NOW_NS):
+        header = Header(frame_id="camera_optical", stamp=time_message(at_ns))
+        self.outputs.begin(at_ns)
+        self.outputs.publish(Arrival(Image(header=header), at_ns, 0), sam2.Frame(self.rgb, at_ns), [track_of(mask)])
 
     def got(self, name):
         try:
@@ -185,7 +215,7 @@ def test_nobody_listening_costs_nothing(monkeypatch):
 
 def test_a_target_frame_moves_what_is_3d_and_names_itself():
     turn = rotation_of((-0.5, 0.5, -0.5, 0.5))  # optical to body: z forward becomes x forward (REP 103)
-    rig, (metres, mask) = Rigged(lambda header: (turn, np.array([0, 0, 1.5], np.float32), "base_link")), scene()
+    rig, (metres, mask) = Rigged(FakeFrames(turn, (0, 0, 1.5), "base_link")), scene()
     rig.hear("objects_cloud", "objects_poses", "tracks")
     rig.depth(metres)
     rig.image(mask)
@@ -195,14 +225,6 @@ def test_a_target_frame_moves_what_is_3d_and_names_itself():
     assert [at.x, at.y, at.z] == pytest.approx([1.0, 0.04, 1.58], abs=1e-5)
     assert np.all(points_of(rig.got("objects_cloud"))[:, 0] == 1.0)
     assert rig.got("tracks").tracks[0].position.z == 1.0  # a track stays in the frame of its header
-
-
-def test_a_target_frame_without_tf2_is_refused_by_name(monkeypatch):
-    monkeypatch.setattr(frames, "tf2_ros", None)
-    with pytest.raises(Refused, match="depth.target_frame is 'base_link'.*tf2_ros is not installed"):
-        Frames(None, "base_link")
-    rotation, translation, frame_id = Frames(None, "").to_target(Header(frame_id="camera_optical"))
-    assert np.array_equal(rotation, np.eye(3)) and not translation.any() and frame_id == "camera_optical"
 
 
 def test_the_node_with_depth(rig):
@@ -231,33 +253,3 @@ def test_the_node_with_depth(rig):
         assert tracks[-1].tracks[0].position.z == pytest.approx(1.5)
         assert clouds[-1].header.frame_id == "camera_optical" and clouds[-1].width > 20
         node.end()
-
-
-def test_the_transform_is_asked_for_at_the_images_stamp(monkeypatch):
-    asked = []
-
-    class TransformException(Exception):
-        pass
-
-    def lookup(target, source, time):
-        asked.append((target, source, time.nanoseconds))
-        if len(asked) > 1:
-            raise TransformException("extrapolation into the future")
-        rotation, translation = SimpleNamespace(x=-0.5, y=0.5, z=-0.5, w=0.5), SimpleNamespace(x=0.0, y=0.0, z=1.5)
-        return SimpleNamespace(transform=SimpleNamespace(rotation=rotation, translation=translation))
-
-    buffer = SimpleNamespace(lookup_transform=lookup)
-    tf2 = SimpleNamespace(
-        Buffer=lambda node: buffer, TransformListener=lambda buffer, node: SimpleNamespace(unregister=lambda: None),
-        TransformException=TransformException,
-    )  # fmt: skip
-    monkeypatch.setattr(frames, "tf2_ros", tf2)
-    made = Frames(None, "base_link")
-    header = Header(frame_id="camera_optical", stamp=time_message(NOW_NS))
-    rotation, translation, frame_id = made.to_target(header)
-    assert asked == [("base_link", "camera_optical", NOW_NS)] and frame_id == "base_link"
-    assert (rotation @ [0, 0, 1]).tolist() == [1, 0, 0] and translation.tolist() == [0, 0, 1.5]
-    with pytest.raises(Refused, match="no transform to base_link at the image's stamp: extrapolation"):
-        made.to_target(header)
-    assert made.to_target(Header(frame_id="base_link"))[2] == "base_link" and len(asked) == 2
-    made.close()
