@@ -31,7 +31,12 @@ def check_depth(msg, max_pixels: int) -> None:
 
 
 def to_metres(msg, nearest_m: float, farthest_m: float) -> np.ndarray:
-    """(H, W) float32 of a message that passed `check_depth`; NaN where nothing in that range is measured."""
+    """(H, W) float32 of a message that passed `check_depth`; NaN where nothing in that range is measured.
+
+    Raises Refused("range") if nothing is in it: each of the two can be set without the other.
+    """
+    if nearest_m >= farthest_m:
+        raise Refused("range", f"depth.nearest_m is {nearest_m:g}: expected less than depth.farthest_m, {farthest_m:g}")
     kind, unit = _METRES_PER_UNIT[msg.encoding]
     rows = np.frombuffer(msg.data, np.uint8).reshape(msg.height, msg.step)[:, : msg.width * np.dtype(kind).itemsize]
     metres = np.ascontiguousarray(rows).view(kind).astype(np.float32) * np.float32(unit)  # (H, W), a copy
