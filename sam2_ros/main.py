@@ -99,18 +99,15 @@ def main(argv: list[str] | None = None, make_tracker=None) -> NoReturn:
     fast_dds.make_room()
     sys.setswitchinterval(0.0005)  # the worker must not wait 5 ms for the executor's bookkeeping
     import rclpy
-    from rclpy.exceptions import ParameterException
-    from rclpy.signals import SignalHandlerOptions
 
     import sam2_ros.node  # noqa: F401, so that what takes seconds is over
 
     signals.is_starting = False
     _check_arguments(words)
-    rclpy.init(args=[*words, *_log_arguments()], signal_handler_options=SignalHandlerOptions.NO)
     sentence = ""
     try:
-        code = _live(signals, make_tracker)
-    except ParameterException as error:
+        code = _live(signals, [*words, *_log_arguments()], make_tracker)
+    except _Unborn as error:
         sentence = str(error)
     gc.collect()  # with the node's last reference goes its participant, whose shared memory would stay behind for ever
     if sentence:  # outside `except`: the error holds what there was of the node
@@ -134,13 +131,33 @@ def _check_arguments(words: list[str]) -> None:
         _give_up(f"unknown argument {unknown[0]!r}; parameters are given as --ros-args -p model:=tiny", code=2)
 
 
-def _live(signals: _Signals, make_tracker) -> int:
-    """The node from its first moment to its last; returns the exit code."""
-    from rclpy.executors import SingleThreadedExecutor
+class _Unborn(Exception):
+    """There can be no node; says why."""
+
+
+def _make_node(arguments: list[str], make_tracker):
+    import rclpy
+    from rclpy.exceptions import ParameterException
+    from rclpy.impl.implementation_singleton import rclpy_implementation
+    from rclpy.signals import SignalHandlerOptions
 
     from sam2_ros.node import TrackNode, load_tracker
 
-    node = TrackNode(make_tracker or load_tracker)
+    try:
+        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+        return TrackNode(make_tracker or load_tracker)
+    except (
+        ParameterException,
+        rclpy_implementation.RCLError,
+    ) as error:  # a setting, or the middleware: keys, transports
+        raise _Unborn(str(error)) from error
+
+
+def _live(signals: _Signals, arguments: list[str], make_tracker) -> int:
+    """The node from its first moment to its last; returns the exit code."""
+    from rclpy.executors import SingleThreadedExecutor
+
+    node = _make_node(arguments, make_tracker)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     if node.settings.autostart:

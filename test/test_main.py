@@ -24,6 +24,18 @@ def test_ros_arguments_that_cannot_be_read_are_one_sentence(words):
     assert ended.returncode == 2 and "Traceback" not in ended.stderr and words[1] in ended.stderr
 
 
+def test_a_middleware_that_says_no_is_one_sentence(tmp_path):
+    """Here: keys are demanded, and there are none."""
+    secure = {
+        "ROS_SECURITY_ENABLE": "true", "ROS_SECURITY_STRATEGY": "Enforce", "ROS_SECURITY_KEYSTORE": str(tmp_path),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "sam2_ros.main"]
+    environment = os.environ | secure
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, env=environment)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    assert re.search("^sam2_ros track: .*secur", ended.stderr, re.M | re.I), ended.stderr
+
+
 @pytest.mark.skipif(fast_dds._shared_memory_bytes() < 2 * fast_dds.SEGMENT_BYTES, reason="/dev/shm has no room")
 @pytest.mark.parametrize("given", [{}, {"FASTDDS_DEFAULT_PROFILES_FILE": "/mine.xml"}])
 def test_its_shared_memory_has_room_for_images_unless_somebody_else_cares(given):
