@@ -2,7 +2,7 @@
 
 from sam2.checkpoint import load_model
 from sam2.config import find_config
-from sam2.device import set_cpu_threads
+from sam2.device import empty_cache, set_cpu_threads
 from sam2.errors import (
     BadCheckpoint,
     BadInput,
@@ -48,6 +48,7 @@ __all__ = [
     "World",
     "bounding_box",
     "download_weights",
+    "empty_cache",
     "find_config",
     "label_mask",
     "load_model",

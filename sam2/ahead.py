@@ -39,7 +39,8 @@ class Ahead:
             return self.put(frame, encode())
         now = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(now)
-        with torch.cuda.stream(self._stream):
+        # Leaving a stream makes the device that was current before it current again, and a context there.
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             features = encode()
             ready = self._stream.record_event()
         for part in features:

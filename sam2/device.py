@@ -1,5 +1,6 @@
 """Where the network runs, and what its failures are called there."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,11 @@ def set_cpu_threads(count: int, name: str) -> None:
         torch.set_num_threads(count or 1)
 
 
+# What torch calls a shortage of memory where it does not raise OutOfMemoryError: its CPU allocator, CUDA outside of its
+# own allocator (contexts, kernels that are loaded late, pinned memory), and libraries.
+_SHORTAGE = re.compile(r"can't allocate memory|not enough memory|out of memory|ALLOC_FAILED|calling `?cublasCreate")
+
+
 @contextmanager
 def device_errors(device: torch.device) -> Iterator[None]:
     """Turns torch's device failures into OutOfMemory and DeviceLost; anything else passes through."""
@@ -48,11 +54,28 @@ def device_errors(device: torch.device) -> Iterator[None]:
         ) from error
     except RuntimeError as error:
         text = str(error)
-        if "can't allocate memory" in text or "not enough memory" in text:  # the CPU allocator has no type of its own
-            raise OutOfMemory(f"{device}: no memory left for this step; remove objects or lower limits") from error
-        if "CUDA error" in text:
+        if _SHORTAGE.search(text):
+            raise OutOfMemory(
+                f"{device}: no memory left for this step; remove objects or lower limits ({text.splitlines()[0]})"
+            ) from error
+        if "CUDA error" in text and not _answers(device):
             raise DeviceLost(f"{device}: {text.splitlines()[0]}; only a new process can recover it") from error
         raise
+
+
+def _answers(device: torch.device) -> bool:
+    """Whether a CUDA device still works: an error that breaks its context is raised again by whatever comes next."""
+    try:
+        torch.cuda.synchronize(device)
+    except Exception:
+        return False
+    return True
+
+
+def empty_cache() -> None:
+    """Gives the GPU memory that nothing uses any more back to other processes; does nothing without a GPU."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def free_bytes(device: torch.device) -> int | None:

@@ -42,10 +42,16 @@ class FrameStep:
         self._model = model
         self._fill_hole_area = fill_hole_area
         self.store = MemoryStore(model, limits)
-        self._encode = Replayed(self._encode_on_device, _capture_on(model.device))
-        self._look = Replayed(self._look_on_device, _capture_on(model.device))
-        self._advance = Replayed(self._track_and_remember, _capture_on(model.device))
+        # Not methods: in a cycle, model and memories would stay on the device until the garbage collector comes.
+        self._encode = Replayed(partial(_encode, model), _capture_on(model.device))
+        self._look = Replayed(partial(_look, model), _capture_on(model.device))
+        self._advance = Replayed(partial(_track_and_remember, model, self.store), _capture_on(model.device))
         self._capacity = self.store.capacity
+
+    def forget_graphs(self) -> None:
+        """Gives their memory back; they are captured again when their steps have come often enough."""
+        for replayed in (self._encode, self._look, self._advance):
+            replayed.forget()
 
     def encode(self, images: Sequence[np.ndarray]) -> Features:
         """Checked images (H, W, 3) uint8, each of its own size -> features of them as a batch."""
@@ -74,21 +80,6 @@ class FrameStep:
         logits, *rest = self._advance(*moment.features, looked, *reading, *writing)
         return Answer(self._fill_holes(logits), *rest)
 
-    def _encode_on_device(self, images: Tensor) -> tuple[Tensor, ...]:
-        return self._model.encode_image(images)
-
-    def _look_on_device(self, stride16: Tensor) -> tuple[Tensor, ...]:
-        return (self._model.look(stride16),)
-
-    def _track_and_remember(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """`track` on the device: features, looked, reading and writing -> an answer whose holes are not filled."""
-        features, looked = Features(*tensors[:3]), tensors[3]
-        reading, writing = Reading(*tensors[4:9]), Writing(*tensors[9:])
-        pixels = self._model.attend(looked, *self.store.gather(reading))
-        answer = self._model.select(self._model.decode(features, pixels), multimask=True)
-        is_finite = self._remember(features, writing, answer, from_prompt=False)
-        return answer.low_res_logits, answer.iou, answer.object_score, is_finite
-
     def tell(
         self, obj: TrackedObject, given: GivenPrompt, moment: Moment, previous: Tensor | None, is_prompted: bool
     ) -> Answer:
@@ -103,7 +94,7 @@ class FrameStep:
             answer = self._answer_points(obj, given, moment, previous)
         answer = answer._replace(low_res_logits=self._fill_holes(answer.low_res_logits))
         writing = self.store.writing([obj.row], [obj.bank.slots(moment.index, is_prompted)])
-        is_finite = self._remember(features, writing, answer, from_prompt=True)
+        is_finite = _remember(self._model, self.store, features, writing, answer, from_prompt=True)
         return Answer(answer.low_res_logits, answer.iou, answer.object_score, is_finite)
 
     def _answer_points(
@@ -120,16 +111,37 @@ class FrameStep:
         decoded = self._model.decode(moment.features, pixels, points, labels, previous)
         return self._model.select(decoded, multimask=is_ambiguous(labels.shape[1]))
 
-    def _remember(self, features: Features, writing: Writing, answer: Segmentation, from_prompt: bool) -> Tensor:
-        """Writes the memory of an answer; (N,) bool says whether it may be used."""
-        logits, score = answer.low_res_logits, answer.object_score
-        maskmem = self._model.encode_memory(features.stride16, logits, score, from_prompt)
-        self.store.write(writing, maskmem, answer.pointer)
-        parts = (logits, score, answer.iou[:, None], answer.pointer, maskmem)
-        return torch.stack([part.isfinite().flatten(1).all(dim=1) for part in parts]).all(dim=0)
-
     def _fill_holes(self, logits: Tensor) -> Tensor:
         return fill_small_holes(logits, self._fill_hole_area) if self._fill_hole_area else logits
+
+
+def _encode(model: SAM2, images: Tensor) -> tuple[Tensor, ...]:
+    return model.encode_image(images)
+
+
+def _look(model: SAM2, stride16: Tensor) -> tuple[Tensor, ...]:
+    return (model.look(stride16),)
+
+
+def _track_and_remember(model: SAM2, store: MemoryStore, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """`track` on the device: features, looked, reading and writing -> an answer whose holes are not filled."""
+    features, looked = Features(*tensors[:3]), tensors[3]
+    reading, writing = Reading(*tensors[4:9]), Writing(*tensors[9:])
+    pixels = model.attend(looked, *store.gather(reading))
+    answer = model.select(model.decode(features, pixels), multimask=True)
+    is_finite = _remember(model, store, features, writing, answer, from_prompt=False)
+    return answer.low_res_logits, answer.iou, answer.object_score, is_finite
+
+
+def _remember(
+    model: SAM2, store: MemoryStore, features: Features, writing: Writing, answer: Segmentation, from_prompt: bool
+) -> Tensor:
+    """Writes the memory of an answer; (N,) bool says whether it may be used."""
+    logits, score = answer.low_res_logits, answer.object_score
+    maskmem = model.encode_memory(features.stride16, logits, score, from_prompt)
+    store.write(writing, maskmem, answer.pointer)
+    parts = (logits, score, answer.iou[:, None], answer.pointer, maskmem)
+    return torch.stack([part.isfinite().flatten(1).all(dim=1) for part in parts]).all(dim=0)
 
 
 def _capture_on(device: torch.device) -> Callable | None:

@@ -60,10 +60,12 @@ class CudaGraph:
     def _warm_up(self, function: Function, stream: torch.cuda.Stream) -> tuple[Tensor, ...]:
         """Libraries allocate and choose kernels in their first runs, which a capture does not allow."""
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(2):
-                outputs = function(*self._inputs)
-        torch.cuda.current_stream().wait_stream(stream)
+        try:
+            with torch.cuda.stream(stream):
+                for _ in range(2):
+                    outputs = function(*self._inputs)
+        finally:  # also if it fails: then its inputs are freed
+            torch.cuda.current_stream().wait_stream(stream)
         return outputs
 
 

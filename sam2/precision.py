@@ -37,6 +37,7 @@ def choose_precision(wanted: str, device: torch.device) -> Precision:
         raise BadInput(f"precision: expected one of auto, {', '.join(_DTYPES)}, got {wanted!r}")
     if device.type != "cuda":
         return Precision(torch.float32, f"{device.type} has no fast reduced precision")
-    if torch.cuda.is_bf16_supported(including_emulation=False):
+    # Of this device: `torch.cuda.is_bf16_supported` asks about the current one.
+    if torch.version.hip or torch.cuda.get_device_capability(device) >= (8, 0):
         return Precision(torch.bfloat16, "the published mode, and this GPU has it")
     return Precision(torch.float16, "this GPU has no bfloat16")

@@ -13,7 +13,7 @@ import torch
 from sam2.ahead import Ahead
 from sam2.checks import check_frame, check_prompts
 from sam2.device import device_errors
-from sam2.errors import BadInput, UnknownObject
+from sam2.errors import BadInput, OutOfMemory, UnknownObject
 from sam2.frame_step import Answer, FrameStep
 from sam2.given_prompt import GivenPrompt
 from sam2.history import History, Moment
@@ -56,10 +56,10 @@ class Tracker:
         self.batched = model.device.type != "cpu" if batched is None else batched
         with device_errors(model.device), torch.inference_mode():
             self._network = FrameStep(model, self._limits, fill_hole_area)
+            self._ahead = Ahead(model.device)
         self._history = History(self._limits)
         self._objects = LiveObjects(self._network.store, self._limits)
         self._next_frame = 0
-        self._ahead = Ahead(model.device)
 
     def sibling(self) -> "Tracker":
         """A tracker without objects on the same model, set up alike: for another camera."""
@@ -79,9 +79,7 @@ class Tracker:
 
     def encode_ahead(self, frame: Frame) -> None:
         """Begins to encode the frame after the next `step`'s, on a GPU beside that step; its own `step` then skips it.
-
-        Worth calling where the next image is at hand already, as in a recording. Raises what `encode_together` raises.
-        """
+        For recordings, where the next image is at hand. Raises what `encode_together` raises."""
         check_frame(frame)
         with self._on_device():
             self._ahead.begin(frame, lambda: self._network.encode([frame.rgb]))
@@ -142,18 +140,18 @@ class Tracker:
         self._ahead.clear()
 
     def save(self, path: str | Path, object_ids: Sequence[str] = ()) -> list[str]:
-        """Writes what objects, all if none is named, remember of their prompted frames; returns their ids.
-
-        Raises UnknownObject, or BadInput if there is nothing to save or the file cannot be written.
-        """
-        return save_objects(Path(path), self._model, self._network.store, self._objects, object_ids)
+        """Writes what objects, all if none is named, remember of their prompted frames; returns their ids. Raises
+        UnknownObject, or BadInput if there is nothing to save or the file cannot be written."""
+        with self._on_device():
+            return save_objects(Path(path), self._model, self._network.store, self._objects, object_ids)
 
     def restore(self, path: str | Path, object_ids: Sequence[str] = (), max_age_s: float = 0.0) -> list[str]:
         """Tracks again what `save` wrote, all or nothing; returns the ids. The objects are OCCLUDED until seen.
 
         Raises what `read_objects` raises, BadInput for an id that lives, LimitReached.
         """
-        kept = read_objects(Path(path), self._model, object_ids, max_age_s)
+        with self._on_device():
+            kept = read_objects(Path(path), self._model, object_ids, max_age_s)
         check_room(kept, self._objects, self._limits)
         oldest, newest = self._history.oldest, self._history.newest
         before = oldest.index if oldest else self._next_frame  # a late prompt must not come before what is restored
@@ -291,8 +289,10 @@ class Tracker:
         try:
             with self._on_device():
                 yield
-        except BaseException:
+        except BaseException as error:
             self._history.withdraw(self._next_frame)
+            if isinstance(error, OutOfMemory):
+                self._network.forget_graphs()  # they are worth less than the next step
             with self._on_device():
                 self._objects.put_back(saved)
             raise

@@ -17,7 +17,7 @@ _MOST_OBJECTS = 4  # steps of more are captured when they come
 
 def warm_up(tracker: "Tracker", limits: Limits, captures: bool) -> None:
     """Prompts and tracks; where steps are captured, until those of one to `_MOST_OBJECTS` objects with full memories
-    are. Leaves an object."""
+    are. Leaves objects."""
     frame = Frame(np.zeros(_SHAPE, np.uint8))
     count = min(_MOST_OBJECTS, limits.max_objects) if captures else 1
     tracker.step(frame, [Prompt(f"warm-up {i}", points_xy=[(320, 240)], labels=[1]) for i in range(count)])
@@ -27,3 +27,7 @@ def warm_up(tracker: "Tracker", limits: Limits, captures: bool) -> None:
         tracker.remove(object_id)
         for _ in range(TIMES_SEEN):
             tracker.step(frame)
+    if captures:  # each empties torch's caches of memory; the next object's first two steps fill them again
+        tracker.remove(tracker.object_ids[0])
+        tracker.step(frame, [Prompt("warm-up", points_xy=[(320, 240)], labels=[1])])
+        tracker.step(frame)

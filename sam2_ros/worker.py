@@ -38,6 +38,7 @@ class Worker:
     def __init__(self, load: Callable[[], "sam2.Tracker"], lanes: list[Lane], changed: Callable[[], None], log) -> None:
         self.phase, self.sentence = Phase.LOADING, ""
         self._load, self._lanes, self._changed, self._log = load, lanes, changed, log
+        self._together = False  # whether the images of several cameras are encoded as one batch
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
 
@@ -76,6 +77,8 @@ class Worker:
         finally:
             for lane in self._lanes:
                 lane.close()
+                lane.tracker = None  # here, so that what is on the device goes with this thread, and at once
+            sam2.empty_cache()
 
     def _start(self) -> bool:
         began = time.monotonic()
@@ -102,11 +105,11 @@ class Worker:
     def _serve(self) -> None:
         mailboxes = [lane.mailbox for lane in self._lanes]
         # Objects that are computed together are on a device that also likes images together.
-        together = len(self._lanes) > 1 and self._lanes[0].tracker.batched
+        self._together = len(self._lanes) > 1 and self._lanes[0].tracker.batched
         try:
             while not self._stopping.is_set():
                 wait_for_any(mailboxes, min(lane.patience_s(IDLE_S) for lane in self._lanes))
-                if together:
+                if self._together:
                     self._round_together()
                 else:
                     self._round()
@@ -130,8 +133,12 @@ class Worker:
                 pairs[0][0].encode_together(pairs)
             except sam2.DeviceLost:
                 raise
-            except Exception as error:  # then each encodes its own, and what is wrong shows where it can be dealt with
-                self._log.error(f"images of {len(pairs)} cameras could not be encoded together: {error}")
+            except Exception as error:  # where each encodes its own, what is wrong shows where it can be dealt with
+                self._together = False
+                self._log.error(
+                    f"images of {len(pairs)} cameras could not be encoded together, from now on they are one by one: "
+                    f"{error}"
+                )
         for lane, arrival, frame in taken:
             if not self._stopping.is_set():
                 lane.turn(arrival, frame)

@@ -121,19 +121,26 @@ def test_images_that_coincide_are_encoded_together():
 
 
 def test_an_encoder_that_cannot_take_all_takes_one_at_a_time():
-    tracker = FakeTracker()
+    gate, tried = SteppedGate(), []
+    tracker = FakeTracker(gate=gate)
     tracker.batched = True
 
     def refuse(pairs):
+        tried.append(len(pairs))
         raise sam2.OutOfMemory("too many")
 
     tracker.encode_together = refuse
     cameras = Cameras(2, tracker)
-    cameras.image(0, 1)
-    cameras.image(1, 1)
+    for index in range(2):
+        cameras.image(index, 1)
     cameras.worker.start()
-    cameras.wait(2)
+    assert tracker.stepping.wait(PATIENCE_S)
+    for index in range(2):  # again a pair, for when the first has been stepped
+        cameras.image(index, 2)
+    gate.tickets.release(4)
+    cameras.wait(4)
     assert cameras.worker.stop(PATIENCE_S)
+    assert tried == [2], "what cannot be done is not tried, and told, with every image"
 
 
 def test_encoded_together_is_what_each_would_encode():

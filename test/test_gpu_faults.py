@@ -13,8 +13,6 @@ import torch
 from small_stream import click, frame, small_model
 
 import sam2
-from sam2_ros.node import load_tracker
-from sam2_ros.params import Settings
 
 pytestmark = [
     pytest.mark.gpu,
@@ -46,6 +44,10 @@ def little_memory():
     torch.cuda.empty_cache()
 
 
+def nano_on_gpu() -> sam2.Tracker:
+    return sam2.Tracker(sam2.load_model("nano", device="cuda"))
+
+
 def test_out_of_memory_in_one_step_changes_nothing(little_memory):
     tracker = sam2.Tracker(copy.deepcopy(small_model()).cuda())  # that one is shared by the tests
     tracker.step(frame(0), [click("a")])
@@ -60,9 +62,9 @@ def test_out_of_memory_in_one_step_changes_nothing(little_memory):
 def test_out_of_memory_while_loading_is_said_and_the_next_try_works(little_memory):
     little_memory(1e-9)
     with pytest.raises(sam2.OutOfMemory):
-        load_tracker(Settings(device="cuda"))
+        nano_on_gpu()
     little_memory(1.0)
-    assert load_tracker(Settings(device="cuda")).object_ids == []
+    assert nano_on_gpu().object_ids == []
 
 
 def test_a_forced_assert_on_the_device_is_a_lost_device():
@@ -72,7 +74,7 @@ def test_a_forced_assert_on_the_device_is_a_lost_device():
 
 
 def test_the_first_image_is_not_the_slow_one():
-    tracker, took = load_tracker(Settings(device="cuda")), []
+    tracker, took = nano_on_gpu(), []
     tracker.warm_up()
     for n in range(20):
         began = time.perf_counter()
@@ -85,7 +87,7 @@ def test_the_first_image_is_not_the_slow_one():
 
 def test_twenty_loads_leave_the_gpu_as_it_was():
     def load() -> int:
-        load_tracker(Settings(device="cuda"))
+        nano_on_gpu()
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         return torch.cuda.memory_allocated()

@@ -4,13 +4,15 @@ The bookkeeping runs anywhere, with a graph made of plain calls on tensors that 
 the CUDA graph itself needs a GPU.
 """
 
+import gc
+import weakref
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from sam2 import Frame, Limits, Prompt, Tracker, frame_step, graphs, load_model
+from sam2 import Frame, Limits, OutOfMemory, Prompt, Tracker, frame_step, graphs, load_model
 from sam2.graphs import AMONG, GRAPHS_KEPT, TIMES_SEEN, CudaGraph, Replayed
 from sam2.warm_up import warm_up
 
@@ -126,6 +128,49 @@ def test_after_the_warm_up_a_full_memory_of_up_to_four_objects_is_replayed(monke
     for shot in shots:
         tracker.step(shot, boxes if shot is shots[0] else [])
     assert PlainGraph.made == 6
+
+
+def test_the_last_thing_the_warm_up_does_is_no_capture(monkeypatch):
+    """Each empties torch's caches; the first image must not fill them again."""
+    original, log = frame_step.Replayed, []
+    monkeypatch.setattr(frame_step, "Replayed", lambda function, capture: original(function, PlainGraph))
+    limits = Limits(history_frames=2, recent_memories=2, pointers=3)
+    tracker = Tracker(load_model("nano", device="cpu"), limits, batched=True)
+    step = tracker.step
+    monkeypatch.setattr(
+        tracker, "step", lambda frame, prompts=(): log.append((len(prompts), PlainGraph.made)) or step(frame, prompts)
+    )
+    warm_up(tracker, limits, captures=True)
+    assert log[-2:] == [(1, 6), (0, 6)] and PlainGraph.made == 6
+
+
+def test_out_of_memory_gives_the_graphs_back(monkeypatch):
+    original = frame_step.Replayed
+    monkeypatch.setattr(frame_step, "Replayed", lambda function, capture: original(function, PlainGraph))
+    tracker = Tracker(load_model("nano", device="cpu"))
+    image = Frame(np.zeros((48, 64, 3), np.uint8))
+    for _ in range(TIMES_SEEN):
+        tracker.step(image)
+    replayed = [tracker._network._encode, tracker._network._look, tracker._network._advance]
+    assert replayed[0]._graphs
+    monkeypatch.setattr(tracker, "_report", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("none left")))
+    with pytest.raises(OutOfMemory):
+        tracker.step(image)
+    assert not any(one._graphs for one in replayed)
+
+
+def test_what_is_on_the_device_goes_with_the_tracker():
+    """At once, and not when the garbage collector comes by: the next model may need the room."""
+    tracker = Tracker(load_model("nano", device="cpu"))
+    tracker.step(Frame(np.zeros((48, 64, 3), np.uint8)), [Prompt("a", points_xy=[(9, 9)], labels=[1])])
+    left = [weakref.ref(tracker._model), weakref.ref(tracker._network.store)]
+    gc.collect()
+    gc.disable()
+    try:
+        del tracker
+        assert [reference() for reference in left] == [None, None]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.gpu

@@ -108,10 +108,11 @@ def test_filling_keeps_type_and_takes_empty_batches(dtype):
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_filling_on_a_gpu_is_the_same_and_does_not_wait_for_it():
     logits = torch.randn(4, 1, 256, 256, generator=torch.Generator().manual_seed(0)).cuda()
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         filled = masks.fill_small_holes(logits)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -4,6 +4,7 @@ import pytest
 from golden_mutations import around
 from test_stream_golden import Stream, caught, started
 
+from sam2 import frame_step
 from sam2.frame_step import FrameStep
 from sam2.masks import fill_small_holes
 
@@ -23,11 +24,11 @@ def prompted_memory_with_its_holes(monkeypatch):
 
 
 def tracked_memory_without_holes(monkeypatch):
-    def remember(original, self, features, writing, answer, from_prompt):
+    def remember(original, model, store, features, writing, answer, from_prompt):
         filled = answer._replace(low_res_logits=fill_small_holes(answer.low_res_logits, 8))
-        return original(self, features, writing, answer if from_prompt else filled, from_prompt)
+        return original(model, store, features, writing, answer if from_prompt else filled, from_prompt)
 
-    around(monkeypatch, FrameStep, "_remember", remember)
+    around(monkeypatch, frame_step, "_remember", remember)
 
 
 @pytest.mark.parametrize("mistake", [prompted_memory_with_its_holes, tracked_memory_without_holes])

@@ -9,7 +9,7 @@ from golden_mutations import around
 from small_stream import assert_same, click, disc, fork, frame, made_on, run, small_model, stamp
 
 import sam2
-from sam2 import State, frame_step, tracker
+from sam2 import State, device, frame_step, tracker
 from sam2.history import History
 from sam2.live_objects import LiveObjects
 from sam2.memory_bank import MemoryBank
@@ -106,13 +106,23 @@ def test_failed_step_changes_nothing(stage, monkeypatch):
     [
         (torch.OutOfMemoryError("CUDA out of memory"), sam2.OutOfMemory),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), sam2.OutOfMemory),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"), sam2.OutOfMemory),
+        (RuntimeError("CUDA driver error: out of memory"), sam2.OutOfMemory),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), sam2.OutOfMemory),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), sam2.DeviceLost),
         (KeyboardInterrupt(), KeyboardInterrupt),
     ],
-    ids=["gpu memory", "cpu memory", "device", "interrupt"],
+    ids=["gpu memory", "cpu memory", "context", "driver", "library", "device", "interrupt"],
 )
 def test_whatever_the_error(error, expected, monkeypatch):
     assert_same(disturbed(monkeypatch, (MemoryStore, "write"), 4, error, expected), undisturbed())
+
+
+def test_an_error_of_a_gpu_that_still_works_does_not_end_the_process(monkeypatch):
+    """Such as a torch without kernels for it: a new process would fail the same way, for ever."""
+    monkeypatch.setattr(device, "_answers", lambda place: True)
+    error = RuntimeError("CUDA error: no kernel image is available for execution on the device")
+    assert_same(disturbed(monkeypatch, (MemoryStore, "write"), 4, error), undisturbed())
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from small_training import CPU, SIDE, TINY_RUN, TwoSquares, run, small_model
 
 from sam2.config import find_config
-from sam2.errors import BadInput
+from sam2.errors import BadInput, OutOfMemory
 from sam2.model import SAM2
 from sam2.training import report, state
 from sam2.training.config import CONFIGS, Phase, find_train_config
@@ -237,6 +237,24 @@ def test_a_batch_too_large_for_the_device_is_halved_until_it_fits(tmp_path, monk
     trainer._step_that_fits(DirectSource(TwoSquares(), CPU, 6))
     trainer._step_that_fits(DirectSource(TwoSquares(), CPU, 6))
     assert seen == [8, 4, 2, 2] and trainer.progress.step == 2
+
+
+def test_a_clip_that_does_not_fit_is_said_in_a_sentence(tmp_path, monkeypatch):
+    trainer = Trainer(
+        replace(TINY_RUN, phases=(Phase("pretext", 1.0, batch=2, objects=2),)), TwoSquares(), tmp_path, CPU
+    )
+    seen = []
+
+    def no_memory(clips, phase, rng):
+        seen.append(len(clips))
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(trainer.wrapped, "forward", no_memory)
+    with pytest.raises(
+        OutOfMemory, match=r"cpu: no memory for a step, even of one clip; give a smaller --size.*no room"
+    ):
+        trainer._step_that_fits(DirectSource(TwoSquares(), CPU, 6))
+    assert seen == [2, 1]
 
 
 def test_what_holds_the_group_goes_before_the_group(tmp_path, monkeypatch):

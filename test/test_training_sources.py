@@ -120,6 +120,19 @@ def test_a_failing_maker_stops_the_run_with_its_own_words():
         source.close()
 
 
+def test_clips_that_cannot_be_moved_to_the_device_stop_the_run(monkeypatch):
+    def fail(self):
+        raise torch.OutOfMemoryError("no room for a clip")
+
+    monkeypatch.setattr(PooledSource, "_move_clips", fail)
+    source = PooledSource(TwoSquares(), CPU, capacity=4, workers=1)
+    try:
+        with pytest.raises(RuntimeError, match="moving clips to cpu failed:(.|\n)*no room for a clip"):
+            source.sample(np.random.default_rng(0), 0, 4, 4, 1)
+    finally:
+        source.close()
+
+
 def test_the_contact_sheet_colours_predictions_and_outlines_truth():
     frames = np.zeros((1, 3, 16, 16, 3), np.uint8)
     masks, targets = np.zeros((2, 1, 1, 3, 16, 16), bool)

@@ -1,8 +1,10 @@
 """The worker with a fake tracker: errors, overload, new streams and stop. No ROS, no torch, no sleeping for luck."""
 
+import gc
 import queue
 import threading
 import time
+import weakref
 from types import SimpleNamespace
 
 import cv2
@@ -229,6 +231,23 @@ def test_stopping_answers_everybody_and_does_not_wait_for_images():
         bench.add(point("a"))
         bench.add(point("b", stamp=99))
     assert [bench.answer().code for _ in range(2)] == [Code.STOPPING] * 2
+
+
+def test_the_tracker_goes_when_the_worker_ends():
+    """Not when the garbage collector comes by: what it holds of a GPU is wanted."""
+    made = []
+
+    def load():
+        made.append(weakref.ref(tracker := FakeTracker()))
+        return tracker
+
+    gc.disable()
+    try:
+        with Bench(load=load) as bench:
+            bench.step(1)
+        assert made[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_a_worker_that_hangs_is_given_up_in_time():

@@ -166,6 +166,8 @@ class PooledSource:
         self._free, self._ready = context.Queue(), context.Queue()
         for slot in range(slots):
             self._free.put(slot)
+        # First, as it may not fit: nobody would end the workers.
+        self._pool = _make_pool((capacity, *maker.shape), device)
         self._workers = [
             context.Process(
                 target=_work, args=(maker, first_seed + i, workers, ring, self._free, self._ready), daemon=True
@@ -175,7 +177,6 @@ class PooledSource:
         for worker in self._workers:
             worker.start()
         self._device = device
-        self._pool = _make_pool((capacity, *maker.shape), device)
         self._seen = np.zeros((capacity, maker.shape[0], MAX_LABEL), bool)
         self._moved: queue.Queue = queue.Queue(maxsize=slots)
         self._stop = threading.Event()
@@ -184,7 +185,15 @@ class PooledSource:
         self.clips_made = 0
 
     def _move(self) -> None:
+        try:
+            self._move_clips()
+        except Exception:  # whoever takes clips must hear of it: they would be the same for ever
+            self._moved.put(f"moving clips to {self._device} failed:\n{traceback.format_exc()}")
+
+    def _move_clips(self) -> None:
         is_cuda = self._device.type == "cuda"
+        if is_cuda:
+            torch.cuda.set_device(self._device)  # each thread has a current one; other processes use the first
         stream = torch.cuda.Stream(self._device) if is_cuda else None
         # From other than pinned memory the driver copies piece by piece, and keeps the loop from launching meanwhile.
         pinned = torch.empty(self._ring.shape[1:], dtype=torch.uint8, pin_memory=is_cuda)

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from sam2.checkpoint import fill
 from sam2.config import find_config
-from sam2.errors import BadInput
+from sam2.errors import BadInput, OutOfMemory
 from sam2.training import report, state
 from sam2.training.config import Phase, TrainConfig
 from sam2.training.data import DirectSource, Maker, PooledSource
@@ -170,9 +170,15 @@ class Trainer:
         while True:
             try:
                 return self._step(source)
-            except torch.OutOfMemoryError:
-                if self.team.size > 1 or self.batch_scale < 1 / 64:
-                    raise
+            except torch.OutOfMemoryError as error:
+                phase = self._phase()[0]
+                images = phase.frames if phase.stills else 1  # of a clip, each of which is one of a batch
+                if self.team.size > 1 or phase.batch * images * self.batch_scale <= 1:
+                    which = "in a team" if self.team.size > 1 else "even of one clip"
+                    raise OutOfMemory(
+                        f"{self.device}: no memory for a step, {which}; give a smaller --size, --pool or --batch-scale "
+                        f"({error})"
+                    ) from error
             self.batch_scale /= 2
             self.lessons.streams.clear()
             torch.cuda.empty_cache()
