@@ -1,18 +1,21 @@
 """The official builders, without hydra: same names, arguments and config paths, so existing scripts run unchanged."""
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 
 import torch
 
-from sam2.checkpoint import load_weights
-from sam2.config import find_config
+from sam2.checkpoint import load_weights, resized
+from sam2.config import ModelConfig, find_config
 from sam2.errors import BadInput
 from sam2.model import SAM2
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from sam2.weights_cache import download
 
 _DEFAULT_DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # upstream: "cuda", which fails without one
+
+_SIZE = re.compile(r"\+*model\.image_size=(\d+)")  # the one override that is not an attribute
 
 
 def build_sam2(
@@ -27,7 +30,8 @@ def build_sam2(
     """`config_file`: "configs/sam2.1/sam2.1_hiera_t.yaml" or any name that `find_config` takes. Without `ckpt_path`
     the weights are untrained. `apply_postprocessing`: an unstable single mask falls back to the best of three.
     Raises BadInput for an unknown config or override, BadCheckpoint for unusable weights."""
-    return _finish(SAM2(find_config(config_file)), ckpt_path, device, mode, hydra_overrides_extra, apply_postprocessing)
+    config = _sized(find_config(config_file), hydra_overrides_extra)
+    return _finish(SAM2(config), ckpt_path, device, mode, hydra_overrides_extra, apply_postprocessing)
 
 
 def build_sam2_video_predictor(
@@ -43,7 +47,8 @@ def build_sam2_video_predictor(
     """As `build_sam2`; `apply_postprocessing` also closes holes of up to 8 pixels and binarises the masks of prompted
     frames before they are remembered. `vos_optimized` is accepted and changes nothing: compilation upstream changes
     numbers slightly, and the fast path here is `sam2.Tracker`."""
-    predictor = SAM2VideoPredictor(find_config(config_file), fill_hole_area=8 if apply_postprocessing else 0)
+    config = _sized(find_config(config_file), hydra_overrides_extra)
+    predictor = SAM2VideoPredictor(config, fill_hole_area=8 if apply_postprocessing else 0)
     predictor.binarize_mask_from_pts_for_mem_enc = apply_postprocessing
     return _finish(predictor, ckpt_path, device, mode, hydra_overrides_extra, apply_postprocessing)
 
@@ -61,10 +66,17 @@ def build_sam2_video_predictor_hf(model_id: str, **kwargs) -> SAM2VideoPredictor
 def _finish(model, ckpt_path, device, mode, overrides, apply_postprocessing):
     model.sam_mask_decoder.dynamic_multimask_via_stability = apply_postprocessing
     for override in overrides:
-        _apply_override(model, override)
+        if not _SIZE.fullmatch(override):
+            _apply_override(model, override)
     if ckpt_path is not None:
         load_weights(model, ckpt_path)
     return model.to(device).train(mode != "eval")
+
+
+def _sized(config: ModelConfig, overrides: Sequence[str]) -> ModelConfig:
+    """With the input size that the overrides ask for, which a model cannot change later."""
+    sizes = [int(found[1]) for found in map(_SIZE.fullmatch, overrides) if found]
+    return resized(config, sizes[-1] if sizes else None)
 
 
 def _apply_override(model: SAM2, override: str) -> None:

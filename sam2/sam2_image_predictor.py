@@ -185,8 +185,8 @@ class SAM2ImagePredictor:
             marks.append(torch.tensor([[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]]).expand(xy[0].shape[0], -1))
         if points is not None:
             given = finite_floats("point_coords", points)
-            if given.dim() not in (2, 3) or given.shape[-1] != 2:
-                raise BadInput(f"point_coords: expected shape (K, 2) or (N, K, 2), got {tuple(given.shape)}")
+            if given.dim() not in (2, 3) or given.shape[-1] != 2 or 0 in given.shape:
+                raise BadInput(f"point_coords: expected shape (K, 2) or (N, K, 2), K > 0, got {tuple(given.shape)}")
             check_inside("point_coords", given, size_hw)
             if labels is None:
                 raise BadInput("point_labels: expected one label per point, got none")

@@ -95,6 +95,14 @@ def test_overrides():
     assert predictor.sam_mask_decoder.dynamic_multimask_stability_delta == 0.01
 
 
+@pytest.mark.parametrize("build", [build_sam2, build_sam2_video_predictor])
+def test_the_input_size_can_be_overridden(build):
+    model = build("nano", device="cpu", hydra_overrides_extra=["++model.image_size=128"])
+    assert model.image_size == 128
+    with pytest.raises(BadInput, match="image_size: expected a multiple of 32 from 64 to 2048, got 100"):
+        build("nano", device="cpu", hydra_overrides_extra=["++model.image_size=100"])
+
+
 @pytest.mark.parametrize("override", ["++model.memory_stride=2", "++model.fill_hole_area=many", "fill_hole_area", ""])
 def test_an_override_that_would_do_nothing_is_refused(override):
     with pytest.raises(BadInput, match="hydra_overrides_extra: expected an option"):
