@@ -25,17 +25,20 @@ LOG_EVERY_S = 5.0  # warnings of one kind
 class Camera:
     """Subscribed between `open` and `close`; every image is put in the mailbox, or refused and counted.
 
-    image: base name of the topic. enabled: whether images are wanted just now.
+    image: base name of the topic. enabled: whether images are wanted just now. arrived: called with the stamp of each
+    that goes into the mailbox.
     """
 
     def __init__(
-        self, node: LifecycleNode, image: str, settings: Settings, counters: Counters, enabled: Callable[[], bool]
-    ) -> None:
+        self, node: LifecycleNode, image: str, settings: Settings, counters: Counters, enabled: Callable[[], bool],
+        arrived: Callable[[int], None],
+    ) -> None:  # fmt: skip
         self.frame_id = ""  # of the newest image
         self._is_compressed = settings.image_transport == "compressed"
         self._topic = f"{image}/compressed" if self._is_compressed else image
         self._type_name = "sensor_msgs/msg/CompressedImage" if self._is_compressed else "sensor_msgs/msg/Image"
-        self._node, self._settings, self._counters, self._enabled = node, settings, counters, enabled
+        self._node, self._settings, self._counters = node, settings, counters
+        self._enabled, self._arrived = enabled, arrived
         self._watch = StampWatch(int(settings.clock_jump_s * 1e9))
         self._mailbox: Mailbox | None = None
         self._subscription = None
@@ -104,6 +107,7 @@ class Camera:
         if verdict is Stamp.STEP_BACK:
             self._warn(verdict.value, "the clock was set back a little; objects are kept", now_ns)
         self._note_frame(msg.header.frame_id, now_ns)
+        self._arrived(stamp)
         if self._mailbox.post_image(Arrival(msg, stamp, now_ns, verdict.is_jump)):
             counters.dropped += 1
 

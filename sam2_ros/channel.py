@@ -41,11 +41,13 @@ class Channel:
         self.mailbox: Mailbox | None = None
         self.auto: AutoPrompt | None = None
         self.outputs: Outputs | None = None
-        self.camera = Camera(node, self.input("image"), node.settings, self.counters, lambda: self.enabled)
+        self.camera = Camera(
+            node, self.input("image"), node.settings, self.counters, lambda: self.enabled, self._on_image
+        )
         self.depth: DepthCamera | None = None
         if node.settings.depth_enabled:
             topics = self.input("depth/image"), self.input("camera_info")
-            self.depth = DepthCamera(node, topics, node.settings, self.counters, self._on_depth)
+            self.depth = DepthCamera(node, topics, node.settings, self.counters, self.look_again)
         self.doors = Doors(self)
         self._announcer = Announcer(node.get_logger())
 
@@ -59,10 +61,10 @@ class Channel:
         """What the worker needs of this camera. bell: that of all mailboxes."""
         settings = self.node.settings
         depth = None
-        self.mailbox = Mailbox(settings.prompt_queue, bell)
         if self.depth is not None:
-            depth = DepthOut(self._create_output, self.depth, self.counters, self.node.frames, self.mailbox.wake)
+            depth = DepthOut(self._create_output, self.depth, self.counters, self.node.frames)
         self.outputs = Outputs(self._create_output, settings, depth)
+        self.mailbox = Mailbox(settings.prompt_queue, bell)
         self.auto = AutoPrompt(settings, self.counters, self.doors.answer_detector)
         return Lane(self.mailbox, settings, self.counters, self.outputs, self.auto, self.node.get_logger())
 
@@ -113,9 +115,14 @@ class Channel:
             for finding in findings
         ]  # fmt: skip
 
-    def _on_depth(self) -> None:
-        """On the executor: a result may have waited for this depth image."""
-        if self.outputs is not None and self.outputs.waits_for_depth:
+    def _on_image(self, stamp: int) -> None:
+        """On the executor: its depth must not be gone by the time it gets its turn."""
+        if self.depth is not None:
+            self.depth.buffer.note_image(stamp)
+
+    def look_again(self) -> None:
+        """On the executor: a result may have waited for the depth image or the transforms that have come."""
+        if self.outputs is not None and self.outputs.waits:
             self.mailbox.wake()
 
     def _create_output(self, kind, topic: str, depth: int, latched: bool = False):

@@ -6,11 +6,13 @@ Knows stamps and threads. Does not look into what it keeps. Times are nanosecond
 import statistics
 import threading
 from collections import deque
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from sam2_ros.stamps import Stamp, StampWatch
 
-KEPT = 8
+KEPT = 16  # at 30 per second, half a second
+MOST_BEHIND_NS = 1_000_000_000  # of depth that is still waited for
 MOST_APART_NS = 50_000_000  # however slow the depth camera is: a robot has moved by then
 
 
@@ -22,8 +24,8 @@ class Entry(NamedTuple):
 class DepthBuffer:
     """Written by the executor, read by the worker.
 
-    The worker says for which image it will want depth when it begins with it; that image's depth is kept however long
-    the network takes.
+    Depth is kept, however long the network takes, for the images that the worker says it will want it for, and for the
+    newest image, which may be waiting for its turn.
     """
 
     def __init__(self, jump_ns: int) -> None:
@@ -31,7 +33,9 @@ class DepthBuffer:
         self._entries: deque[Entry] = deque(maxlen=KEPT)
         self._steps_ns: deque[int] = deque(maxlen=KEPT)  # between stamps
         self._watch = StampWatch(jump_ns)
-        self._wanted_ns, self._held = 0, None
+        self._wanted_ns: tuple[int, ...] = ()  # stamps of images
+        self._newest_image_ns = 0
+        self._held: list[Entry] = []  # the nearest to each of these
         self._lock = threading.Lock()
 
     def add(self, stamp_ns: int, depth: Any, now_ns: int, simulated_ns: int = 0) -> Stamp:
@@ -43,19 +47,25 @@ class DepthBuffer:
             if verdict is not Stamp.NEXT:
                 self._entries.clear()
                 self._steps_ns.clear()
-                self._held = None
+                self._held = []
             elif self.newest_ns:
                 self._steps_ns.append(stamp_ns - self.newest_ns)
             self.newest_ns = stamp_ns
             self._entries.append(Entry(stamp_ns, depth))
-            self._held = self._nearest(self._wanted_ns)
+            self._hold()
         return verdict
 
-    def want(self, stamp_ns: int) -> None:
-        """The worker begins with the image of this stamp."""
+    def want(self, stamps_ns: Iterable[int]) -> None:
+        """The worker will want the depth of these images, and of no others that it has seen."""
         with self._lock:
-            self._wanted_ns, self._held = stamp_ns, None
-            self._held = self._nearest(stamp_ns)
+            self._wanted_ns = tuple(stamps_ns)
+            self._hold()
+
+    def note_image(self, stamp_ns: int) -> None:
+        """An image has come, and waits for the worker."""
+        with self._lock:
+            self._newest_image_ns = stamp_ns
+            self._hold()
 
     def find(self, stamp_ns: int) -> tuple[Any, str]:
         """(depth image of that stamp, "") or the one at most half a frame from it; (None, why not) if there is none."""
@@ -72,15 +82,20 @@ class DepthBuffer:
         return nearest.depth, ""
 
     def may_come(self, stamp_ns: int) -> bool:
-        """Whether the depth of an image can still be on its way: nothing close to it or newer has been seen."""
+        """Whether the depth of an image can still be on its way: nothing close to it or newer has been seen, but
+        something not long before."""
         with self._lock:
-            return stamp_ns - self.newest_ns > self.slop_ns
+            return self.slop_ns < stamp_ns - self.newest_ns <= MOST_BEHIND_NS
 
     @property
     def slop_ns(self) -> int:
         """Half a frame of the depth camera; 0, exact stamps only, until that is known."""
         return min(int(statistics.median(self._steps_ns) / 2), MOST_APART_NS) if self._steps_ns else 0
 
+    def _hold(self) -> None:
+        found = [self._nearest(stamp_ns) for stamp_ns in (*self._wanted_ns, self._newest_image_ns) if stamp_ns]
+        self._held = [entry for entry in found if entry is not None]
+
     def _nearest(self, stamp_ns: int) -> Entry | None:
-        kept = [*self._entries, self._held] if self._held is not None else self._entries
+        kept = (*self._entries, *self._held)
         return min(kept, key=lambda entry: abs(entry.stamp_ns - stamp_ns), default=None)

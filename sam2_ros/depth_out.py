@@ -1,7 +1,8 @@
 """Tracks and depth -> clouds, poses and the 3-D part of a track. Runs in the worker's thread.
 
 What cannot be made is not made, and the reason is in the diagnostics. Headers are those of the source image; with a
-target frame the clouds, poses and markers are in that one, at the image's stamp, and wait for TF if it is behind.
+target frame the clouds, poses and markers are in that one, at the image's stamp. A few images wait for depth, and then
+for TF, if those are behind; nothing 2-D does.
 """
 
 from collections import deque
@@ -11,23 +12,23 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 from geometry_msgs.msg import PoseArray
-from rclpy.task import Future
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 import sam2
-from sam2_ros import cloud_out, depth_in
+from sam2_ros import cloud_out, depth_in, track_out
 from sam2_ros.counters import Counters
 from sam2_ros.depth_camera import DepthCamera
 from sam2_ros.frames import Frames
 from sam2_ros.geometry import OrientedBox, Pinhole, Surface, find_surface, organised_points
 from sam2_ros.image_in import Refused
+from sam2_ros.msg import TrackArray
 from sam2_ros.overlay import colour_of
 from sam2_ros.params import Settings
 from sam2_ros.prompt_in import stamp_ns
 
-MOST_UNMOVED = 4  # images that wait for TF: at 30 per second enough for transforms that come ten times per second
+MOST_WAITING = 4  # images: at 30 per second enough for depth or transforms that come ten times per second
 RIM_PIXELS = 4  # taken out of the scene around each object: masks are not exact, and depth there is mixed
 
 
@@ -43,17 +44,24 @@ class View:
     surfaces: dict[str, Surface]  # by object id, of the visible ones that depth shows
 
 
-class DepthOut:
-    """create: makes a publisher for (message type, topic after the node's name, depth). wake: called, on the executor,
-    when TF has brought what a result waited for; then `retry` publishes it."""
+@dataclass
+class _Waiting:
+    """An image whose depth, or then the transform at its stamp, is still on its way."""
 
-    def __init__(
-        self, create: Callable, camera: DepthCamera, counters: Counters, frames: Frames, wake: Callable[[], None]
-    ) -> None:
-        self._camera, self._counters, self._frames, self._wake = camera, counters, frames, wake
-        self._begun_ns = 0  # stamp of the newest image
-        self._unmoved: deque[tuple[View, Future]] = deque()  # oldest first; the transform is still on its way
+    header: Header
+    frame: sam2.Frame
+    tracks: list[sam2.Track]
+    view: View | None = None  # None = its depth has not come
+
+
+class DepthOut:
+    """create: makes a publisher for (message type, topic after the node's name, depth)."""
+
+    def __init__(self, create: Callable, camera: DepthCamera, counters: Counters, frames: Frames) -> None:
+        self._camera, self._counters, self._frames = camera, counters, frames
+        self._waiting: deque[_Waiting] = deque()  # oldest first
         self.publishers = {
+            "objects_tracks": create(TrackArray, "objects/tracks", 10),
             "objects_cloud": create(PointCloud2, "objects/cloud", 2),
             "objects_poses": create(PoseArray, "objects/poses", 10),
             "objects_markers": create(MarkerArray, "objects/markers", 2),
@@ -64,23 +72,49 @@ class DepthOut:
     def is_wanted(self) -> bool:
         return any(publisher.get_subscription_count() > 0 for publisher in self.publishers.values())
 
+    @property
+    def waits(self) -> bool:
+        """Whether depth or transforms that come now may be what `retry` needs."""
+        return bool(self._waiting)
+
     def begin(self, stamp: int) -> None:
-        """The worker has begun with the image of this stamp: its depth must be kept."""
-        self._camera.buffer.want(stamp)
-        if stamp < self._begun_ns:
-            self.forget()
-            self._frames.forget()
-        self._begun_ns = stamp
+        """The worker has begun with the image of this stamp: its depth must be kept, as that of those that wait."""
+        self._camera.buffer.want([stamp, *(stamp_ns(one.header.stamp) for one in self._waiting)])
 
     def forget(self) -> None:
         """What waits is of no use any more."""
-        while self._unmoved:
-            self._unmoved.popleft()[1].cancel()
+        self._waiting.clear()
 
-    def may_come(self, header: Header) -> bool:
+    def take(self, header: Header, frame: sam2.Frame, tracks: list[sam2.Track], settings: Settings) -> View | None:
+        """The newest image's result. Its view, if depth is here already; `retry` publishes it, now or later."""
+        if len(self._waiting) == MOST_WAITING:
+            self._publish(self._waiting.popleft(), settings)
+        one = _Waiting(header, frame, tracks)
+        self._waiting.append(one)
+        if not self._depth_may_come(header):
+            one.view = self._look(header, frame, tracks, settings)
+            if one.view is None:
+                self._waiting.pop()
+        return one.view
+
+    def retry(self, settings: Settings) -> None:
+        """Publishes what waits, oldest first, up to the first that still has to."""
+        while self._waiting:
+            one = self._waiting[0]
+            if one.view is None and self._depth_may_come(one.header):
+                return
+            if one.view is None:
+                one.view = self._look(one.header, one.frame, one.tracks, settings)
+            if one.view is not None and self.is_wanted and self._frames.may_come(one.header):
+                return
+            self._waiting.popleft()
+            if one.view is not None:
+                self._publish(one, settings)
+
+    def _depth_may_come(self, header: Header) -> bool:
         return self._camera.pinhole is not None and self._camera.buffer.may_come(stamp_ns(header.stamp))
 
-    def look(self, header: Header, frame: sam2.Frame, tracks: list[sam2.Track], settings: Settings) -> View | None:
+    def _look(self, header: Header, frame: sam2.Frame, tracks: list[sam2.Track], settings: Settings) -> View | None:
         """The image with its depth; None, and the reason is noted, if there is none."""
         try:
             view = self._view(header, frame, tracks, settings)
@@ -92,33 +126,14 @@ class DepthOut:
             self._counters.miss_depth(f"depth failed: {error}")
             return None
         self._counters.match_depth(self._unseen(view))
+        self._send("objects_tracks", lambda: track_out.track_array(header, tracks, view.surfaces))
         return view
 
-    def publish(self, view: View, settings: Settings) -> None:
-        """Whatever has a subscriber; later, if TF is behind."""
-        self.retry(settings)
-        if not self.is_wanted:
+    def _publish(self, one: _Waiting, settings: Settings) -> None:
+        """Whatever has a subscriber; the reason is noted if its time is over."""
+        view = one.view or self._look(one.header, one.frame, one.tracks, settings)
+        if view is None or not self.is_wanted:
             return
-        if not self._frames.may_come(view.header):
-            self._publish(view, settings)
-            return
-        if len(self._unmoved) == MOST_UNMOVED:
-            self._publish_oldest(settings)
-        known = self._frames.expect(view.header)
-        known.add_done_callback(lambda known: known.cancelled() or self._wake())
-        self._unmoved.append((view, known))
-
-    def retry(self, settings: Settings) -> None:
-        """Publishes what waited for TF, oldest first, as far as it waits no longer."""
-        while self._unmoved and not self._frames.may_come(self._unmoved[0][0].header):
-            self._publish_oldest(settings)
-
-    def _publish_oldest(self, settings: Settings) -> None:
-        view, known = self._unmoved.popleft()
-        known.cancel()
-        self._publish(view, settings)
-
-    def _publish(self, view: View, settings: Settings) -> None:
         try:
             rotation, translation, frame_id = self._frames.to_target(view.header)
         except Refused as error:

@@ -3,24 +3,29 @@
 ROS 2's wheels have no tf2; without it a target frame is refused by name. Knows tf2's Python API and nothing else.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from rclpy.node import Node
-from rclpy.task import Future
 from rclpy.time import Time
 from std_msgs.msg import Header
 
 from sam2_ros.image_in import Refused
+from sam2_ros.prompt_in import stamp_ns
 
 try:
     import tf2_ros
 except ImportError:
     tf2_ros = None
 
+SET_BACK_NS = 1_000_000_000  # a transform so much older than the one before: a recording that starts over
+
 
 class Frames:
-    """`to_target(header)` -> (rotation (3, 3) float32, translation (3,) float32, frame id). target "" = stay."""
+    """`to_target(header)` -> (rotation (3, 3) float32, translation (3,) float32, frame id). target "" = stay. news:
+    called, on the executor, whenever TF has said something."""
 
-    def __init__(self, node: Node, target: str) -> None:
+    def __init__(self, node: Node, target: str, news: Callable[[], None]) -> None:
         """Raises Refused("tf2") if a target is asked for and tf2 is not installed."""
         self._node, self._target = node, target
         if not target:
@@ -31,7 +36,7 @@ class Frames:
                 "(ros-$ROS_DISTRO-tf2-ros-py), or leave the parameter empty for the camera's own frame"
             )  # fmt: skip
         self._buffer = tf2_ros.Buffer(node=node)
-        self._listener = tf2_ros.TransformListener(self._buffer, node)
+        self._listener = _listen(self._buffer, node, news)
 
     def close(self) -> None:
         if self._target:
@@ -39,11 +44,6 @@ class Frames:
             self._node.destroy_service(self._buffer.srv)  # tf2 makes it, and never takes it back
             if hasattr(self._buffer, "jump_handle"):  # not in Humble
                 self._buffer.jump_handle.unregister()
-
-    def forget(self) -> None:
-        """The clock was set back: what TF knew is of another time. Static transforms stay."""
-        if self._target:
-            self._buffer.clear()
 
     def may_come(self, header: Header) -> bool:
         """Whether the transform is not known yet and can still be on its way: TF is older than the header's stamp."""
@@ -56,10 +56,6 @@ class Frames:
             return self._buffer.get_latest_common_time(self._target, header.frame_id).nanoseconds < at.nanoseconds
         except tf2_ros.TransformException:  # nobody has said yet how the two are connected
             return True
-
-    def expect(self, header: Header) -> Future:
-        """Done, on the executor, when the transform is known; whoever gives up cancels it."""
-        return self._buffer.wait_for_transform_async(self._target, header.frame_id, Time.from_msg(header.stamp))
 
     def to_target(self, header: Header) -> tuple[np.ndarray, np.ndarray, str]:
         """Raises Refused("transform") if TF does not know it for the header's stamp."""
@@ -74,6 +70,32 @@ class Frames:
 
     def _stays(self, header: Header) -> bool:
         return self._target in ("", header.frame_id)
+
+
+def _listen(buffer, node: Node, news: Callable[[], None]):
+    """tf2's listener, which forgets what it knew when a clock was set back, and tells when there are news.
+
+    tf2 itself forgets with simulated time only; else it finds old transforms between the new ones, or refuses new ones.
+    Its futures are no way to wait: those given up are kept until there is a transform (`Buffer._remove_callback`).
+    """
+
+    newest_ns: dict[str, int] = {}  # by child frame
+
+    class Listener(tf2_ros.TransformListener):
+        def callback(self, data) -> None:
+            stamps = {one.child_frame_id: stamp_ns(one.header.stamp) for one in data.transforms}
+            if any(stamp < newest_ns.get(child, 0) - SET_BACK_NS for child, stamp in stamps.items()):
+                newest_ns.clear()
+                buffer.clear()  # static transforms stay
+            newest_ns.update(stamps)
+            super().callback(data)
+            news()
+
+        def static_callback(self, data) -> None:
+            super().static_callback(data)
+            news()
+
+    return Listener(buffer, node)
 
 
 def rotation_of(quaternion: tuple[float, float, float, float]) -> np.ndarray:

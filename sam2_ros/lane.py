@@ -119,6 +119,7 @@ class Lane:
             self._log.warning(f"{sentence}: all objects are reset; more within {LOG_EVERY_S:.0f} s are only counted")
         self._desk.forget_images()
         self._auto.forget()
+        self._guarded("publish", lambda: self._outputs.drop(None))
         if not self._guarded("reset", self.tracker.reset):
             self.tracker = self.tracker.sibling()  # the objects that were said to be gone are
 

@@ -106,7 +106,8 @@ class TrackNode(LifecycleNode):
         self._trouble = ("", "")
         try:
             sam2.find_config(self.settings.model)  # the one mistake that can be told without loading anything
-            self.frames = Frames(self, self.settings.depth_target_frame)
+            target = self.settings.depth_target_frame if self.settings.depth_enabled else ""
+            self.frames = Frames(self, target, self._on_transforms)
         except (sam2.BadInput, Refused) as error:
             self._trouble = ("failed", str(error))
             self.get_logger().error(str(error))
@@ -255,6 +256,10 @@ class TrackNode(LifecycleNode):
                 self.trigger_cleanup()
             if worker.phase is Phase.DEVICE_LOST and not self.done.done():
                 self.done.set_result(EXIT_DEVICE_LOST)
+
+    def _on_transforms(self) -> None:
+        for channel in self._channels:
+            channel.look_again()
 
     def _on_tick(self) -> None:
         for channel in self._channels:

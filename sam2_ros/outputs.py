@@ -11,7 +11,7 @@ from sensor_msgs.msg import CompressedImage, Image
 import sam2
 from sam2_ros import image_out, track_out, vision
 from sam2_ros.classes import Classes
-from sam2_ros.depth_out import DepthOut, View
+from sam2_ros.depth_out import DepthOut
 from sam2_ros.mailbox import Arrival
 from sam2_ros.msg import TrackArray, VisibilityArray
 from sam2_ros.overlay import Overlay
@@ -30,7 +30,6 @@ class Outputs:
         self.target = settings.target  # object id
         self.newest: tuple = (None, [])  # header and tracks of the newest processed image
         self._depth = depth
-        self._late: tuple | None = None  # header, frame and tracks whose depth is still on its way
         self._classes = Classes(settings.classes)
         self._overlay = Overlay()
         self._gate = threading.Lock()
@@ -57,6 +56,9 @@ class Outputs:
 
     def drop(self, object_ids: Collection[str] | None) -> None:
         """These objects are gone, though there was no image since; None = all. In the worker's thread, as `publish`."""
+        if object_ids is None and self._depth:
+            with self._gate:
+                self._depth.forget()
         header, tracks = self.newest
         gone = {track.object_id for track in tracks} if object_ids is None else object_ids
         self.newest = (header, [track for track in tracks if track.object_id not in gone])
@@ -67,7 +69,7 @@ class Outputs:
 
     def close(self) -> None:
         with self._gate:
-            self._open, self._late = False, None
+            self._open = False
             if self._depth:
                 self._depth.forget()
 
@@ -83,10 +85,10 @@ class Outputs:
             self._send("target_mask", lambda: track_out.target_mask(header, tracks, frame.size_hw, self.target))
             self._send_classes(header, tracks, frame.size_hw)
             self._send("detections", lambda: vision.detections(header, tracks))
-            view = self._look(header, frame, tracks)
+            view = self._depth.take(header, frame, tracks, self.settings) if self._wants_depth else None
             self._send("tracks", lambda: track_out.track_array(header, tracks, view.surfaces if view else None))
-            if view:
-                self._depth.publish(view, self.settings)
+            if self._depth:
+                self._depth.retry(self.settings)
             if self._wanted("overlay") or self._wanted("overlay_jpeg"):
                 picture = self._overlay.draw(frame.rgb, tracks, self.settings.overlay_opacity)  # (H, W, 3)
                 self._send("overlay", lambda: image_out.image_message(header, picture, "rgb8"))
@@ -100,33 +102,20 @@ class Outputs:
                 self._depth.begin(stamp_ns)
 
     @property
-    def waits_for_depth(self) -> bool:
-        return self._late is not None
+    def waits(self) -> bool:
+        """Whether depth or transforms that come now may be what `idle` needs."""
+        return self._depth is not None and self._depth.waits
 
     def idle(self) -> None:
         """Between images: publishes what waited for its depth or for TF, if that has come."""
-        with self._gate:
-            if self._depth is None or not self._open:
-                return
-            self._depth.retry(self.settings)
-            if self._late is None or self._depth.may_come(self._late[0]):
-                return
-            late, self._late = self._late, None
-            view = self._depth.look(*late, self.settings)
-            if view:
-                self._depth.publish(view, self.settings)
+        if self.waits:
+            with self._gate:
+                if self._open:
+                    self._depth.retry(self.settings)
 
-    def _look(self, header, frame: sam2.Frame, tracks: list[sam2.Track]) -> View | None:
-        """The image's depth if it has come and is wanted; the 2-D outputs do not wait for it."""
-        late, self._late = self._late, None
-        if self._depth is None or not (self._depth.is_wanted or self._wanted("tracks")):
-            return None
-        if late is not None:  # it did not come; say why
-            self._depth.look(*late, self.settings)
-        if self._depth.may_come(header):
-            self._late = header, frame, tracks
-            return None
-        return self._depth.look(header, frame, tracks, self.settings)
+    @property
+    def _wants_depth(self) -> bool:
+        return self._depth is not None and (self._depth.is_wanted or self._wanted("tracks"))
 
     def _send_classes(self, header, tracks: list[sam2.Track], size_hw: tuple[int, int]) -> None:
         """The mask and, whenever it has changed, what its values mean, which goes first."""

@@ -102,18 +102,19 @@ def test_the_depth_of_an_image_is_at_most_half_a_frame_away():
 
 def test_depth_that_is_wanted_is_kept_however_long_the_network_takes():
     buffer = filled()
-    buffer.want(NOW_NS + STEP_NS)
+    buffer.want([NOW_NS + STEP_NS, NOW_NS + 2 * STEP_NS])
+    buffer.note_image(NOW_NS + 3 * STEP_NS)
     for n in range(4, 4 + 3 * KEPT):
         buffer.add(NOW_NS + n * STEP_NS, n, n * STEP_NS)
-    assert buffer.find(NOW_NS + STEP_NS) == (1, "") and buffer.find(NOW_NS + 2 * STEP_NS)[0] is None
-    buffer.want(NOW_NS + (4 + 3 * KEPT) * STEP_NS)
-    assert buffer.find(NOW_NS + STEP_NS)[0] is None
+    assert [buffer.find(NOW_NS + n * STEP_NS)[0] for n in range(5)] == [None, 1, 2, 3, None]
+    buffer.want([NOW_NS + (4 + 3 * KEPT) * STEP_NS])
+    assert [buffer.find(NOW_NS + n * STEP_NS)[0] for n in range(5)] == [None, None, None, 3, None]
     assert len(buffer._entries) == KEPT
 
 
 def test_after_a_jump_of_the_clock_nothing_old_matches_and_new_depth_does():
     buffer = filled()
-    buffer.want(NOW_NS)
+    buffer.want([NOW_NS])
     back_ns = NOW_NS - 10 * 10**9
     assert buffer.add(back_ns, "new", 5 * STEP_NS).is_jump
     assert buffer.find(NOW_NS)[0] is None and buffer.find(back_ns) == ("new", "")

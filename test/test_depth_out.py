@@ -8,7 +8,6 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from rclpy.task import Future
 from ros_rig import NodeProcess, start_tracking
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
@@ -18,8 +17,8 @@ from test_track_out import FakePublisher
 import sam2
 from sam2_ros import depth_in
 from sam2_ros.counters import Counters
-from sam2_ros.depth_buffer import DepthBuffer
-from sam2_ros.depth_out import DepthOut
+from sam2_ros.depth_buffer import MOST_BEHIND_NS, DepthBuffer
+from sam2_ros.depth_out import MOST_WAITING, DepthOut
 from sam2_ros.frames import rotation_of
 from sam2_ros.geometry import Pinhole
 from sam2_ros.image_in import Refused
@@ -57,7 +56,6 @@ class FakeFrames:
 
     def __init__(self, turn=None, at=(0, 0, 0), name="camera_optical", known_ns=2**62):
         self.turn, self.at, self.name, self.known_ns = np.eye(3) if turn is None else turn, at, name, known_ns
-        self.expected, self.forgot = [], 0
 
     def to_target(self, header):
         if self.may_come(header):
@@ -67,28 +65,14 @@ class FakeFrames:
     def may_come(self, header):
         return stamp_ns(header.stamp) > self.known_ns
 
-    def expect(self, header):
-        self.expected.append((stamp_ns(header.stamp), Future()))
-        return self.expected[-1][1]
-
-    def forget(self):
-        self.forgot += 1
-
-    def come(self, known_ns):
-        """As on the executor."""
-        self.known_ns = known_ns
-        for stamp, future in self.expected:
-            if stamp <= known_ns and not future.done() and not future.cancelled():
-                future.set_result(None)
-
 
 class Rigged:
     """Outputs with depth, publishers that note, and one object."""
 
     def __init__(self, frames=None):
-        self.camera, self.counters, self.frames, self.woken = Camera(), Counters(), frames or FakeFrames(), []
+        self.camera, self.counters, self.frames = Camera(), Counters(), frames or FakeFrames()
         create = lambda kind, topic, depth, latched=False: FakePublisher(topic)  # noqa: E731
-        depth = DepthOut(create, self.camera, self.counters, self.frames, lambda: self.woken.append(1))
+        depth = DepthOut(create, self.camera, self.counters, self.frames)
         self.outputs = Outputs(create, SETTINGS, depth)
         self.outputs.open()
         self.rgb = np.random.default_rng(0).integers(0, 256, (*SIZE_HW, 3), dtype=np.uint8)
@@ -104,6 +88,11 @@ class Rigged:
         header = Header(frame_id="camera_optical", stamp=time_message(at_ns))
         self.outputs.begin(at_ns)
         self.outputs.publish(Arrival(Image(header=header), at_ns, 0), sam2.Frame(self.rgb, at_ns), [track_of(mask)])
+
+    def numbers(self, name="objects_poses"):
+        """Of the images whose messages have come."""
+        stamps = [stamp_ns(message.header.stamp) for message in iter(lambda: self.got(name), None)]
+        return [(stamp - NOW_NS) // STEP_NS for stamp in stamps]
 
     def got(self, name):
         try:
@@ -189,21 +178,45 @@ def test_an_error_in_3d_does_not_cost_the_2d_results(monkeypatch):
 
 def test_depth_that_comes_after_the_result_completes_it():
     rig, (metres, mask) = Rigged(), scene()
-    rig.hear("objects_poses", "tracks")
+    rig.hear("objects_poses", "objects_tracks", "tracks")
     rig.depth(metres, NOW_NS - STEP_NS)
     rig.image(mask)
-    assert rig.got("tracks") and rig.got("objects_poses") is None and rig.outputs.waits_for_depth
+    assert rig.got("tracks").tracks[0].depth_share == 0.0 and rig.numbers() == [] and rig.outputs.waits
     rig.outputs.idle()
-    assert rig.got("objects_poses") is None
+    assert rig.numbers() == []
     rig.depth(metres)
     rig.outputs.idle()
-    poses = rig.got("objects_poses")
-    assert poses.header.stamp == time_message(NOW_NS) and len(poses.poses) == 1
+    whole = rig.got("objects_tracks")
+    assert whole.header.stamp == time_message(NOW_NS) and whole.tracks[0].depth_share == 1.0
+    assert rig.numbers() == [0]
     rig.outputs.idle()
-    assert rig.got("objects_poses") is None and not rig.outputs.waits_for_depth
-    rig.image(mask, NOW_NS + 5 * STEP_NS)
-    rig.outputs.close()
-    assert not rig.outputs.waits_for_depth  # what waited is of no use to whoever activates the node again
+    assert rig.numbers() == [] and not rig.outputs.waits
+
+
+def test_depth_that_is_later_than_the_next_image_completes_both():
+    rig, (metres, mask) = Rigged(), scene()
+    rig.hear("objects_poses")
+    rig.depth(metres, NOW_NS - STEP_NS)
+    for number in range(3):
+        rig.image(mask, NOW_NS + number * STEP_NS)
+    for number in range(2):
+        rig.depth(metres, NOW_NS + number * STEP_NS)
+    rig.outputs.idle()
+    assert rig.numbers() == [0, 1] and rig.counters.depth_matched == 2
+    rig.depth(metres, NOW_NS + 2 * STEP_NS)
+    rig.image(mask, NOW_NS + 3 * STEP_NS)
+    assert rig.numbers() == [2] and not rig.counters.depth_missed
+
+
+def test_of_images_that_wait_for_depth_there_are_few_and_the_oldest_is_given_up_by_name():
+    rig, (metres, mask) = Rigged(), scene()
+    rig.hear("objects_poses")
+    rig.depth(metres, NOW_NS - STEP_NS)
+    for number in range(MOST_WAITING + 2):
+        rig.image(mask, NOW_NS + number * STEP_NS)
+    assert rig.counters.depth_missed == 2 and "older than the image" in rig.counters.depth_trouble
+    rig.image(mask, NOW_NS + 2 * MOST_BEHIND_NS)  # nobody waits for a depth camera that has died
+    assert rig.counters.depth_missed >= 3
 
 
 def test_nobody_listening_costs_nothing(monkeypatch):

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.ros
 POLICY = Path(__file__).parent.parent / "config" / "sam2.policy.xml"
 NAME = "policed"  # of no other test's node, which the graph may still know for a while
 ELSEWHERE = {  # where vision_msgs or tf2 is installed, with sim time, or with the other image transport
-    "/image/compressed", "/clock", "/tf", "/tf_static", f"/{NAME}/prompt_detections", f"/{NAME}/detections",
-    f"/{NAME}/label_info",
+    "/image/compressed", "/clock", "/tf", "/tf_static", "/tf2_frames", f"/{NAME}/prompt_detections",
+    f"/{NAME}/detections", f"/{NAME}/label_info",
 }  # fmt: skip
 
 
