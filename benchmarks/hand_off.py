@@ -160,7 +160,7 @@ def run(frames: int, seed: int, bad: Badness, count: int = 5) -> Tally:
     random = np.random.default_rng(seed)
     things = Things(count, random)
     tracker, tally = Tracker(things, bad, random), Tally()
-    auto = AutoPrompt(SETTINGS, tally.counters, lambda name, answer: None)
+    auto = AutoPrompt(SETTINGS, tally.counters, lambda name, stamp, answer: None)
     for t in range(1, frames + 1):
         before = {name: followed.thing for name, followed in tracker.objects.items()}
         adds = []

@@ -76,7 +76,7 @@ class TrackedObject:
     def state(self, frame: int, now_ns: int, limits: Limits) -> State:
         """VISIBLE, OCCLUDED or LOST, from the sightings alone."""
         index, stamp_ns = self.last_seen(frame)
-        if frame - index < limits.occluded_after:
+        if index >= self.born and frame - index < limits.occluded_after:
             return State.VISIBLE
         is_lost = now_ns - stamp_ns > limits.lost_after_s * 1e9 and stamp_ns > 0
         return State.LOST if is_lost else State.OCCLUDED

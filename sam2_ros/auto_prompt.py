@@ -17,21 +17,23 @@ from sam2_ros.mailbox import Add, Answer, Code, Remove, Request
 from sam2_ros.params import Settings
 
 WAITING = 8  # messages; a detector that is faster than the tracker loses its oldest
-REMEMBERED = 12  # results
 
 
 class AutoPrompt:
-    """answered(object id, answer): told what became of each request, in the worker's thread; "" = a new object, None =
-    objects were removed."""
+    """answered(object id, stamp, answer): told what became of each request, in the worker's thread; "" = a new object,
+    None = objects were removed; stamp of the image that the detector saw."""
 
-    def __init__(self, settings: Settings, counters: Counters, answered: Callable[[str | None, Answer], None]) -> None:
+    def __init__(
+        self, settings: Settings, counters: Counters, answered: Callable[[str | None, int, Answer], None]
+    ) -> None:
         self._counters, self._answered = counters, answered
         self._is_unattended = settings.detector_unattended
         self.wait_s = settings.prompt_wait_s  # of the requests to come
         self._association = Association(rules_of(settings))
         self._waiting: deque[tuple[int, list[Detection]]] = deque(maxlen=WAITING)
-        self._results: deque[tuple[int, list[sam2.Track]]] = deque(maxlen=REMEMBERED)  # (stamp, tracks), oldest first
-        self._is_used = False  # whether there has been a message at all
+        # (stamp, tracks), oldest first; a prompt on an image that has left the history would be refused anyway
+        self._results: deque[tuple[int, list[sam2.Track]]] = deque(maxlen=settings.history_frames)
+        self.is_expected = settings.detector_unattended  # whether there is a detector
         self._under_way = 0  # requests
         self._adds: set[Request] = set()  # the newest of them that prompt
         self._lock = threading.Lock()
@@ -41,13 +43,13 @@ class AutoPrompt:
         with self._lock:
             self._counters.count_detections("dropped for a newer message", len(self._waiting) == WAITING)
             self._waiting.append((stamp_ns, detections))
-            self._is_used = True
+            self.is_expected = True
 
     def remember(self, stamp_ns: int, tracks: list[sam2.Track], changed: bool) -> None:
         """The result for an image. changed: requests were carried out on it, so earlier results are out of date."""
         if changed:
             self._results.clear()
-        if self._is_used:  # without the masks, which are made of the logits again if they are needed
+        if self.is_expected:  # without the masks, which are made of the logits again if they are needed
             self._results.append((stamp_ns, [replace(track) for track in tracks]))
 
     def twins(self, adds: list[Add], tracks: list[sam2.Track]) -> list[str]:
@@ -90,6 +92,9 @@ class AutoPrompt:
                 continue
             at_ns, tracks = min(self._results, key=lambda r: abs(r[0] - (stamp_ns or self._results[-1][0])))
             made = self._requests(self._association.step(detections, tracks, at_ns), at_ns, size_hw)
+        if not made and not self._under_way and self._results:  # a detector that sees nothing may say nothing
+            stamp_ns, tracks = self._results[-1]
+            made = self._requests(Decisions(remove=self._association.forgotten(tracks, stamp_ns)), stamp_ns, size_hw)
         self._under_way += len(made)
         return made
 
@@ -108,18 +113,19 @@ class AutoPrompt:
         made: list[Request] = []
         if decisions.remove:
             self._counters.count_detections("objects removed", len(decisions.remove))
-            made.append(Remove(decisions.remove, lambda answer: self._done(None, answer)))
+            made.append(Remove(decisions.remove, lambda answer: self._done(None, stamp_ns, answer)))
         for prompt in filter(None, prompts):
             self._counters.count_detections("objects refreshed" if prompt.object_id else "objects new", 1)
             deadline_ns = time.monotonic_ns() + int(self.wait_s * 1e9)
-            made.append(Add([prompt], deadline_ns, lambda answer, name=prompt.object_id: self._done(name, answer)))
+            told = lambda answer, name=prompt.object_id: self._done(name, stamp_ns, answer)  # noqa: E731
+            made.append(Add([prompt], deadline_ns, told))
         self._adds = {request for request in made if isinstance(request, Add)}
         return made
 
-    def _done(self, object_id: str | None, answer: Answer) -> None:
+    def _done(self, object_id: str | None, stamp_ns: int, answer: Answer) -> None:
         self._under_way -= 1
         self._results.clear()
-        self._answered(object_id, answer)
+        self._answered(object_id, stamp_ns, answer)
 
 
 def rules_of(settings: Settings) -> Rules:

@@ -5,6 +5,7 @@ its topics have no name in them either. Knows which parts belong together. Does 
 """
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
@@ -81,6 +82,7 @@ class Channel:
 
     def close(self) -> None:
         self.close_inputs()
+        self.doors.close()
         if self.outputs is not None:
             self.outputs.close()
 
@@ -98,6 +100,14 @@ class Channel:
         if self.depth is not None:
             self.depth.tick()
         self.doors.tick()
+        if self.auto is not None and self.doors.has_detector:
+            self.auto.is_expected = True
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether images have come, and come no more."""
+        last_ns = self.counters.last_image_ns
+        return last_ns > 0 and time.monotonic_ns() - last_ns > self.node.settings.image_timeout_s * 1e9
 
     def statuses(self, situation: Situation) -> list[DiagnosticStatus]:
         ours = self.node.resolve_topic_name(self.output("visibility"))
@@ -145,6 +155,10 @@ class Channel:
         if not self.counters.received and not self.node.count_publishers(self.counters.topic):
             return Code.NO_IMAGE, f"nobody publishes {self.counters.topic}"
         return None
+
+    @property
+    def object_ids(self) -> list[str]:
+        return self.outputs.object_ids if self.outputs else []
 
     @property
     def newest(self) -> tuple:

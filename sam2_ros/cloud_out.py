@@ -12,6 +12,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from sam2_ros.geometry import OrientedBox, quaternion_of
 
+MARKER_LIFE_S = 5  # so that what nobody knows of any more does not stand in RViz for ever
 OBJECT_POINT = np.dtype(
     {
         "names": ["x", "y", "z", "rgb", "label"],
@@ -72,6 +73,7 @@ def marker_array(header, named: list[tuple[str, int, tuple, OrientedBox]]) -> Ma
     for name, label, colour, box in named:
         for kind, space in ((Marker.CUBE, "box"), (Marker.TEXT_VIEW_FACING, "name")):
             marker = Marker(header=header, ns=space, id=label, type=kind, action=Marker.ADD)
+            marker.lifetime.sec = MARKER_LIFE_S
             marker.pose = pose_message(box.centre, box.rotation)
             marker.scale = size_message(np.maximum(box.size, 0.005))  # RViz refuses boxes without thickness
             marker.color.r, marker.color.g, marker.color.b = (channel / 255 for channel in colour)

@@ -27,6 +27,7 @@ class Counters:
     unstamped_in_a_row: int = 0
     lost_on_the_way: int = 0  # the middleware says so
     failures_in_a_row: int = 0
+    unpublished_in_a_row: int = 0  # results that could not be published whole
     late_in_a_row: int = 0
     refused_in_a_row: int = 0
     objects: int = 0
@@ -52,6 +53,7 @@ class Counters:
     answers: Counter = field(default_factory=Counter)  # requests, by code
     resets: Counter = field(default_factory=Counter)  # by cause
     failures: Counter = field(default_factory=Counter)  # by kind
+    resets_ns: deque = field(default_factory=_recent)
     ways: deque = field(default_factory=_recent)  # whether an image arrived (True) or was lost on the way
     codes: deque = field(default_factory=_recent)  # of the newest answers
     arrivals_ns: deque = field(default_factory=_recent)
@@ -126,6 +128,7 @@ class Counters:
     def count_output(self, arrived_ns: int, now_ns: int, max_age_s: float) -> None:
         with self.lock:
             self.published += 1
+            self.unpublished_in_a_row = 0
             self.outputs_ns.append(now_ns)
             self.ages_ns.append(now_ns - arrived_ns)
             self.late_in_a_row = self.late_in_a_row + 1 if now_ns - arrived_ns > max_age_s * 1e9 else 0
@@ -135,9 +138,14 @@ class Counters:
             with self.lock:
                 self.detections[what] += int(number)
 
-    def count_reset(self, cause: str) -> None:
+    def count_unpublished(self) -> None:
+        with self.lock:
+            self.unpublished_in_a_row += 1
+
+    def count_reset(self, cause: str, now_ns: int) -> None:
         with self.lock:
             self.resets[cause] += 1
+            self.resets_ns.append(now_ns)
             self.objects = 0
 
     def count_answer(self, code: str) -> None:

@@ -17,13 +17,13 @@ class Desk:
     """Every request put in is answered: by the tracker, by a refusal, by its deadline, or by `close`.
 
     failed: called with ("request", error) when something other than a refusal ends a request. gone: called with the ids
-    of objects that were removed, None = all.
+    of objects that were removed, None = all; back: with those of objects that were restored.
     """
 
-    def __init__(self, settings: Settings, failed, gone) -> None:
+    def __init__(self, settings: Settings, failed, gone, back) -> None:
         self.settings = settings
         self.waiting: list[Request] = []
-        self._failed, self._gone = failed, gone
+        self._failed, self._gone, self._back = failed, gone, back
         self._headers: dict[int, object] = {}  # header of each kept image by its stamp, oldest first
         self._newest_header, self._newest_ns = None, 0
         self._named = 0
@@ -90,8 +90,10 @@ class Desk:
         now_ns = time.monotonic_ns()
         for request in [r for r in self.waiting if isinstance(r, Add) and r.deadline_ns <= now_ns]:
             self.waiting.remove(request)
-            if any_image and any(prompt.stamp_ns for prompt in request.prompts):
+            if any(prompt.stamp_ns > self._newest_ns for prompt in request.prompts) and any_image:
                 request.answer(Code.STALE, "the image the prompt was made on did not come")
+            elif any_image:
+                request.answer(Code.NO_IMAGE, "no image came since, with which a prompt is carried out")
             else:
                 request.answer(Code.NO_IMAGE, "no image came; is the camera running?")
 
@@ -137,6 +139,7 @@ class Desk:
         try:
             if isinstance(request, Restore):
                 done = tuple(tracker.restore(request.path, request.chosen, request.max_age_s))
+                self._back(done)
             elif isinstance(request, Save):
                 done = tuple(tracker.save(request.path, request.chosen))
             elif isinstance(request, Remove):

@@ -21,6 +21,7 @@ import sam2
 from sam2_ros import prompt_in, vision
 from sam2_ros.hand_off import Detection
 from sam2_ros.image_in import Refused
+from sam2_ros.image_out import time_message
 from sam2_ros.mailbox import Add, Answer, Code, Remove, Request, Reset, Restore, Save
 from sam2_ros.msg import Prompt, PromptResult
 from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects, RestoreObjects, SaveObjects, SetTarget
@@ -49,7 +50,9 @@ class Doors:
             node.create_subscription(kind, channel.output(topic), callback, QoSProfile(depth=10), callback_group=group)
         if vision.INSTALLED:
             topic, qos = channel.output("prompt_detections"), QoSProfile(depth=10)
-            node.create_subscription(vision.Detection2DArray, topic, self._on_detections, qos, callback_group=group)
+            self._detections = node.create_subscription(
+                vision.Detection2DArray, topic, self._on_detections, qos, callback_group=group
+            )
         for kind, name, callback in (
             (AddObjects, "add_objects", self._add_objects),
             (RemoveObjects, "remove_objects", self._remove_objects),
@@ -61,6 +64,17 @@ class Doors:
             (SetBool, "enable", self._enable),
         ):
             node.create_service(kind, channel.output(name), self._always_answered(callback), callback_group=group)
+
+    @property
+    def has_detector(self) -> bool:
+        """Whether somebody publishes detections; asked before the first of them, which is about an image of before."""
+        return vision.INSTALLED and self._node.count_publishers(self._detections.topic_name) > 0
+
+    def close(self) -> None:
+        """Prompts that wait are answered now: there will be no image for them."""
+        for request in self._posted:
+            if isinstance(request, Add):
+                request.answer(Code.STOPPING, "the node is being deactivated")
 
     def tick(self) -> None:
         """Answers for a worker that hangs: nobody waits much longer than it takes to call it that."""
@@ -96,11 +110,13 @@ class Doors:
         self._channel.auto.post(prompt_in.stamp_ns(msg.header.stamp), detections)
         self._channel.mailbox.wake()
 
-    def answer_detector(self, object_id: str | None, answer: Answer) -> None:
-        """Called by the worker. object_id: prompted, "" = a new object, None = objects were removed."""
+    def answer_detector(self, object_id: str | None, stamp: int, answer: Answer) -> None:
+        """Called by the worker. object_id: prompted, "" = a new object, None = objects were removed; stamp: of the
+        image that the detector saw."""
         self._channel.counters.count_answer(answer.code.name)
         if object_id is not None:
-            self._publish_results([(Header(), object_id, None)], answer)
+            header = Header(stamp=time_message(stamp), frame_id=self._channel.camera.frame_id)
+            self._publish_results([(header, object_id, None)], answer)
 
     def _read(self, msg: Prompt) -> sam2.Prompt:
         prompt_in.check_frame(msg.header.frame_id, self._channel.camera.frame_id)
@@ -181,7 +197,7 @@ class Doors:
 
     async def _set_target(self, request, response) -> None:
         closed = self._channel.closed(adding=False)
-        known = [track.object_id for track in self._channel.newest[1]]
+        known = self._channel.object_ids
         if closed:
             response.code, response.sentence = int(closed[0]), closed[1]
         elif request.object_id and request.object_id not in known:
@@ -207,7 +223,10 @@ class Doors:
         """None for a name that could lead out of the folder."""
         folder = self._node.settings.save_folder
         folder = Path(folder).expanduser() if folder else Path.home() / ".ros" / "sam2_objects"
-        folder /= self._channel.name  # objects of one camera are not those of another
+        name_of_node = self._node.get_fully_qualified_name().strip("/")
+        if name_of_node != self._node.DEFAULT_NAME:  # objects of one robot, or one camera, are not those of another
+            folder /= name_of_node
+        folder /= self._channel.name
         return folder / f"{name}.safetensors" if re.fullmatch(r"[A-Za-z0-9_-]{1,100}", name) else None
 
     async def _reset(self, request, response) -> None:

@@ -72,8 +72,7 @@ class Association:
         boxes = boxes_of(tracks)
         self._last_box = {t.object_id: self._last_box.get(t.object_id) for t in tracks} | boxes
         self._apart = {t.object_id: self._apart.get(t.object_id, 0) for t in tracks}
-        forgotten = [t.object_id for t in tracks if self._is_forgotten(t, now_ns)]
-        made.remove.extend(forgotten)
+        made.remove.extend(self.forgotten(tracks, now_ns))
         live = [track for track in tracks if track.object_id in boxes and track.object_id not in made.remove]
         free = self._assign(self._accepted(detections, made), live, boxes, made)
         hidden = [t for t in tracks if t.object_id not in boxes and t.object_id not in made.remove]
@@ -176,9 +175,12 @@ class Association:
                 best, least = track, far
         return best
 
-    def _is_forgotten(self, track: sam2.Track, now_ns: int) -> bool:
-        unseen_s = (now_ns - track.last_seen_ns) / 1e9
-        return track.state is not sam2.State.VISIBLE and 0 < self.rules.forget_s < unseen_s
+    def forgotten(self, tracks: Sequence[sam2.Track], now_ns: int) -> list[str]:
+        """Ids of those that have been unseen for too long."""
+        if not self.rules.forget_s:
+            return []
+        gone = [track for track in tracks if track.state is not sam2.State.VISIBLE]
+        return [track.object_id for track in gone if now_ns - track.last_seen_ns > self.rules.forget_s * 1e9]
 
 
 def ious(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from sam2_ros.counters import Counters
 from sam2_ros.params import Settings
 
 PERSISTENT = 30  # late results in a row that make a warning an error
+RESETS, WITHIN_S = 3, 10.0  # so many within so long are no accident any more
 DEFAULT_SEGMENT_BYTES = 512 * 1024  # of Fast DDS's shared memory; larger best-effort images are mostly lost
 SEGMENT_CURE = (
     "start the camera with FASTDDS_DEFAULT_PROFILES_FILE=<share>/sam2_ros/config/fastdds_shm.xml, or let it publish "
@@ -54,7 +55,7 @@ def report(counters: Counters, situation: Situation, settings: Settings, now_ns:
     with counters.lock:
         findings = [
             Finding("images", *_images(counters, situation, settings, now_ns), _image_values(counters, now_ns)),
-            Finding("tracking", *_tracking(counters, situation, settings, now_ns), _tracking_values(counters)),
+            Finding("tracking", *_tracking(counters, situation, settings, now_ns), _tracking_values(counters, now_ns)),
             Finding("requests", *_requests(counters), _request_values(counters)),
         ]
         if settings.depth_enabled:
@@ -79,7 +80,7 @@ def _images(c: Counters, situation: Situation, settings: Settings, now_ns: int) 
         return Level.WARN, f"{lost} of the last {len(c.ways)} images were lost on the way{_segment_hint(c, '; ')}"
     if c.unstamped_in_a_row:
         return Level.WARN, "images carry no stamp: prompts can only mean the next image"
-    rate = _rate(c.arrivals_ns)
+    rate = _rate(c.arrivals_ns, now_ns)
     return Level.OK, f"{rate:.1f} images/s" if rate else "waiting for images"
 
 
@@ -123,6 +124,12 @@ def _tracking(c: Counters, situation: Situation, settings: Settings, now_ns: int
     if c.failures_in_a_row:
         level = Level.ERROR if c.failures_in_a_row >= settings.max_failures else Level.WARN
         return level, f"the last {c.failures_in_a_row} images failed: {c.last_failure}"
+    if c.unpublished_in_a_row:
+        return Level.WARN, f"the last {c.unpublished_in_a_row} results were not published whole: {c.last_failure}"
+    resets = sum(now_ns - at_ns < WITHIN_S * 1e9 for at_ns in c.resets_ns)
+    if resets >= RESETS:
+        causes = ", ".join(f"{cause}: {n}" for cause, n in sorted(c.resets.items()))
+        return Level.WARN, f"all objects were dropped {resets} times within {WITHIN_S:.0f} s; ever: {causes}"
     if c.rivals:
         return Level.ERROR, f"{c.rivals} more node(s) of this name answer and publish, too; stop them or rename one"
     age_s = _percentile(c.ages_ns, 50) / 1e9
@@ -131,7 +138,7 @@ def _tracking(c: Counters, situation: Situation, settings: Settings, now_ns: int
         return level, f"results are late: {age_s:.2f} s old, max_age_s is {settings.max_age_s:g}; use a smaller model"
     if c.objects == 0:
         return Level.OK, "no object: prompt one on ~/prompts, ~/click or ~/add_objects"
-    return Level.OK, f"{c.objects} object(s), {_rate(c.outputs_ns):.1f} results/s, {age_s:.3f} s old"
+    return Level.OK, f"{c.objects} object(s), {_rate(c.outputs_ns, now_ns):.1f} results/s, {age_s:.3f} s old"
 
 
 def _requests(c: Counters) -> tuple[Level, str]:
@@ -166,7 +173,7 @@ def _image_values(c: Counters, now_ns: int) -> dict[str, str]:
         "reliability": c.reliability,
         "publishers": str(c.publishers),
         "received": str(c.received),
-        "received per second": f"{_rate(c.arrivals_ns):.2f}",
+        "received per second": f"{_rate(c.arrivals_ns, now_ns):.2f}",
         "dropped for a newer one": str(c.dropped),
         "ignored while disabled": str(c.ignored),
         "lost on the way": str(c.lost_on_the_way),
@@ -180,12 +187,12 @@ def _request_values(c: Counters) -> dict[str, str]:
     return values | {f"detections: {what}": str(n) for what, n in sorted(c.detections.items())}
 
 
-def _tracking_values(c: Counters) -> dict[str, str]:
+def _tracking_values(c: Counters, now_ns: int) -> dict[str, str]:
     values = {
         "objects": str(c.objects),
         "processed": str(c.processed),
         "published": str(c.published),
-        "published per second": f"{_rate(c.outputs_ns):.2f}",
+        "published per second": f"{_rate(c.outputs_ns, now_ns):.2f}",
         "age p50 s": f"{_percentile(c.ages_ns, 50) / 1e9:.4f}",
         "age p95 s": f"{_percentile(c.ages_ns, 95) / 1e9:.4f}",
         "network p50 s": f"{_percentile(c.steps_ns, 50) / 1e9:.4f}",
@@ -195,11 +202,13 @@ def _tracking_values(c: Counters) -> dict[str, str]:
     return values | {f"failed: {kind}": str(n) for kind, n in sorted(c.failures.items())}
 
 
-def _rate(times_ns: deque) -> float:
-    """Events per second between the first and the last."""
+def _rate(times_ns: deque, now_ns: int) -> float:
+    """Events per second between the first and the last; less and less when there are no more."""
     if len(times_ns) < 2 or times_ns[-1] == times_ns[0]:
         return 0.0
-    return (len(times_ns) - 1) * 1e9 / (times_ns[-1] - times_ns[0])
+    period_ns = (times_ns[-1] - times_ns[0]) / (len(times_ns) - 1)
+    overdue_ns = max(now_ns - times_ns[-1] - 2 * period_ns, 0)
+    return (len(times_ns) - 1) * 1e9 / (times_ns[-1] - times_ns[0] + overdue_ns)
 
 
 def _percentile(values: deque, percent: int) -> float:

@@ -38,7 +38,7 @@ class Lane:
         self.stopping = False
         self._outputs, self._auto = outputs, auto
         self._counters, self._log = counters, log
-        self._desk = Desk(settings, self._report_failure, outputs.drop)
+        self._desk = Desk(settings, self._report_failure, outputs.drop, outputs.restore)
         self._tell_again_s: dict[str, float] = {}  # by cause of a reset
         self._size_hw: tuple[int, int] | None = None  # of the images so far; None = there was none
 
@@ -83,8 +83,8 @@ class Lane:
             self._guarded("request", lambda: adds.extend(self._desk.sort_out(self.tracker, frame)))
             if frame is not None:
                 tracks = self._step(frame, adds, arrival.message.header)
-                if tracks is not None:
-                    self._guarded("publish", lambda: self._hand_on(arrival, frame, tracks))
+                if tracks is not None and not self._guarded("publish", lambda: self._hand_on(arrival, frame, tracks)):
+                    self._counters.count_unpublished()
         finally:
             self._counters.busy_since_ns = 0
         self._desk.expire(self._size_hw is not None)
@@ -112,7 +112,7 @@ class Lane:
 
     def _forget(self, cause: str, sentence: str) -> None:
         """All objects are dropped, and people are told."""
-        self._counters.count_reset(cause)
+        self._counters.count_reset(cause, time.monotonic_ns())
         now_s = time.monotonic()
         if now_s >= self._tell_again_s.get(cause, 0.0):  # two cameras on one topic make a jump of every image
             self._tell_again_s[cause] = now_s + LOG_EVERY_S

@@ -80,8 +80,10 @@ class TrackNode(LifecycleNode):
     make_tracker: called with the settings in the worker's thread.
     """
 
+    DEFAULT_NAME = "sam2"
+
     def __init__(self, make_tracker: Callable[[Settings], "sam2.Tracker"] = load_tracker, **kwargs) -> None:
-        super().__init__("sam2", **kwargs)
+        super().__init__(self.DEFAULT_NAME, **kwargs)
         self.done = Future()
         self.settings = params.declare(self, self._on_settings)
         self._make_tracker = make_tracker
@@ -93,7 +95,7 @@ class TrackNode(LifecycleNode):
         self._channels = [Channel(self, name) for name in self.settings.cameras]
         self._worker_changed = self.create_guard_condition(self._on_worker_changed)
         # A steady clock: a simulation that stands still must not silence the diagnostics.
-        self._ticks = 0
+        self._ticks, self._silent = 0, [False] * len(self._channels)
         self._timer = self.create_timer(TICK_S, self._on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def autostart(self) -> None:
@@ -265,8 +267,10 @@ class TrackNode(LifecycleNode):
         for channel in self._channels:
             channel.tick()
         self._ticks += 1
-        if self._ticks % TICKS_PER_REPORT == 0:
+        silent = [channel.is_silent for channel in self._channels]
+        if self._ticks % TICKS_PER_REPORT == 0 or silent != self._silent:  # silence is told at once
             self._report()
+        self._silent = silent
 
     def _report(self) -> None:
         phase, sentence = self._trouble

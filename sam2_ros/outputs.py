@@ -29,6 +29,8 @@ class Outputs:
         self.settings = settings
         self.target = settings.target  # object id
         self.newest: tuple = (None, [])  # header and tracks of the newest processed image
+        self._restored: set[str] = set()  # ids of objects since then
+        self._failure: Exception | None = None  # the first of an image's
         self._depth = depth
         self._classes = Classes(settings.classes)
         self._overlay = Overlay()
@@ -60,8 +62,18 @@ class Outputs:
             with self._gate:
                 self._depth.forget()
         header, tracks = self.newest
-        gone = {track.object_id for track in tracks} if object_ids is None else object_ids
+        gone = set(self.object_ids) if object_ids is None else set(object_ids)
+        self._restored -= gone
         self.newest = (header, [track for track in tracks if track.object_id not in gone])
+
+    def restore(self, object_ids: Collection[str]) -> None:
+        """These objects are back, and will be among the tracks of the next image. In the worker's thread."""
+        self._restored |= set(object_ids)
+
+    @property
+    def object_ids(self) -> list[str]:
+        """Of everything that is tracked."""
+        return [*(track.object_id for track in self.newest[1]), *sorted(self._restored)]
 
     def open(self) -> None:
         with self._gate:
@@ -74,25 +86,27 @@ class Outputs:
                 self._depth.forget()
 
     def publish(self, arrival: Arrival, frame: sam2.Frame, tracks: list[sam2.Track]) -> bool:
-        """Everything that has a subscriber; False if closed."""
+        """Everything that has a subscriber; False if closed. If one of them cannot be made, the others go out, and its
+        error is raised then."""
         header = arrival.message.header
         with self._gate:
             if not self._open:
                 return False
             self.newest = (header, tracks)
+            self._restored = set()
             self._send("visibility", lambda: track_out.visibility_array(header, tracks))
             self._send("label_mask", lambda: track_out.label_mask(header, tracks, frame.size_hw))
             self._send("target_mask", lambda: track_out.target_mask(header, tracks, frame.size_hw, self.target))
-            self._send_classes(header, tracks, frame.size_hw)
+            self._attempt(lambda: self._send_classes(header, tracks, frame.size_hw))
             self._send("detections", lambda: vision.detections(header, tracks))
             view = self._depth.take(header, frame, tracks, self.settings) if self._wants_depth else None
             self._send("tracks", lambda: track_out.track_array(header, tracks, view.surfaces if view else None))
             if self._depth:
-                self._depth.retry(self.settings)
-            if self._wanted("overlay") or self._wanted("overlay_jpeg"):
-                picture = self._overlay.draw(frame.rgb, tracks, self.settings.overlay_opacity)  # (H, W, 3)
-                self._send("overlay", lambda: image_out.image_message(header, picture, "rgb8"))
-                self._send("overlay_jpeg", lambda: image_out.jpeg_message(header, picture, self.settings.jpeg_quality))
+                self._attempt(lambda: self._depth.retry(self.settings))
+            self._attempt(lambda: self._send_overlay(header, frame, tracks))
+            failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
         return True
 
     def begin(self, stamp_ns: int) -> None:
@@ -123,9 +137,21 @@ class Outputs:
             self.publishers["label_info"].publish(vision.label_info(header, self._classes.ids))
         self._send("class_mask", lambda: track_out.class_mask(header, tracks, size_hw, self._classes.ids))
 
+    def _send_overlay(self, header, frame: sam2.Frame, tracks: list[sam2.Track]) -> None:
+        if self._wanted("overlay") or self._wanted("overlay_jpeg"):
+            picture = self._overlay.draw(frame.rgb, tracks, self.settings.overlay_opacity)  # (H, W, 3)
+            self._send("overlay", lambda: image_out.image_message(header, picture, "rgb8"))
+            self._send("overlay_jpeg", lambda: image_out.jpeg_message(header, picture, self.settings.jpeg_quality))
+
     def _wanted(self, name: str) -> bool:
         return name in self.publishers and self.publishers[name].get_subscription_count() > 0
 
     def _send(self, name: str, make: Callable) -> None:
         if self._wanted(name):
-            self.publishers[name].publish(make())
+            self._attempt(lambda: self.publishers[name].publish(make()))
+
+    def _attempt(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:  # one output must not silence those after it
+            self._failure = self._failure or error

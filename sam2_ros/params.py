@@ -16,11 +16,13 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from sam2_ros.classes import MAX_CLASSES
 
-def _parameter(default, sentence: str, *, span=(), choices=(), unit: str = "", pattern: str = "", live: bool = False):
-    """One row: span is (lowest, highest), both allowed; pattern is what each string of a list must match; what is not
-    `live` is fixed when the node starts."""
-    rules = dict(sentence=sentence, span=span, choices=choices, unit=unit, pattern=pattern, live=live)
+
+def _parameter(default, sentence: str, *, span=(), choices=(), unit: str = "", pattern: str = "", most=0, live=False):
+    """One row: span is (lowest, highest), both allowed; pattern is what each string of a list must match, most how many
+    there may be, 0 = any number; what is not `live` is fixed when the node starts."""
+    rules = dict(sentence=sentence, span=span, choices=choices, unit=unit, pattern=pattern, most=most, live=live)
     return field(default=default, metadata=rules)
 
 
@@ -113,11 +115,13 @@ class Settings:
     )
     target: str = _parameter("", "Object shown on ~/target_mask; empty = the one with the lowest label.", live=True)
     save_folder: str = _parameter(
-        "", "Where ~/save puts files, of a named camera in a folder of that name; empty = ~/.ros/sam2_objects."
+        "",
+        "Where ~/save puts files, of named cameras and nodes in folders of their names; empty = ~/.ros/sam2_objects.",
     )
     classes: list = _parameter(
-        ("",), "Class names with a fixed value in ~/class_mask, the first 1; other names get the next free values."
-    )
+        ("",), "Class names with a fixed value in ~/class_mask, the first 1; other names get the next free values.",
+        most=MAX_CLASSES,
+    )  # fmt: skip
     depth_enabled: bool = _parameter(False, "Subscribe to depth/image and camera_info and publish what is 3-D.")
     depth_nearest_m: float = _parameter(
         0.1, "Depth nearer than this is not used.", span=(0.0, 100.0), unit="m", live=True
@@ -180,6 +184,8 @@ def refusal(name: str, value) -> str:
     rules = FIELDS[name].metadata
     if rules["choices"] and value not in rules["choices"]:
         return f"{name}: expected one of {', '.join(rules['choices'])}, got {value!r}"
+    if rules["most"] and len(value) > rules["most"]:
+        return f"{name}: expected at most {rules['most']} names, got {len(value)}"
     if rules["pattern"]:
         wrong = [text for text in value if not re.fullmatch(rules["pattern"], text)]
         if wrong or len(set(value)) != len(value) or ("" in value and len(value) > 1):

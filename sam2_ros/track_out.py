@@ -82,7 +82,7 @@ def visibility_array(header, tracks: list[sam2.Track]) -> VisibilityArray:
 
 
 def _seconds_since_seen(track: sam2.Track, now_ns: int) -> float:
-    if track.state is sam2.State.VISIBLE:
+    if track.frames_since_seen == 0:
         return 0.0
     return max(now_ns - track.last_seen_ns, 0) / 1e9  # a clock can be set back
 

@@ -61,7 +61,10 @@ def read_detections(msg) -> list[tuple[np.ndarray, str, float]]:
     read = []
     for detection in msg.detections:
         best = max((r.hypothesis for r in detection.results), key=lambda h: h.score, default=None)
-        centre, half = detection.bbox.center.position, (detection.bbox.size_x / 2, detection.bbox.size_y / 2)
+        centre, half = detection.bbox.center.position, np.array([detection.bbox.size_x, detection.bbox.size_y]) / 2
+        if theta := detection.bbox.center.theta:  # the upright box around the one that is turned
+            cos, sin = abs(np.cos(theta)), abs(np.sin(theta))
+            half = np.array([[cos, sin], [sin, cos]]) @ half
         box = np.array([centre.x - half[0], centre.y - half[1], centre.x + half[0], centre.y + half[1]], np.float32)
         read.append((box, best.class_id if best else "", best.score if best else 1.0))
     return read

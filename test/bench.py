@@ -30,9 +30,13 @@ class Bench:
         note = lambda sentence: self.logged.append(sentence)  # noqa: E731
         log = SimpleNamespace(info=note, warning=note, error=note)
         publish = publish or (lambda arrival, frame, tracks: self.outputs.put((arrival, frame, tracks)) or True)
-        self.auto = AutoPrompt(self.settings, self.counters, lambda object_id, answer: self.answers.put(answer))
+        self.auto = AutoPrompt(self.settings, self.counters, lambda object_id, stamp, answer: self.answers.put(answer))
         outputs = SimpleNamespace(
-            drop=lambda object_ids: None, publish=publish, begin=lambda stamp_ns: None, idle=idle or (lambda: None)
+            drop=lambda object_ids: None,
+            restore=lambda object_ids: None,
+            publish=publish,
+            begin=lambda stamp_ns: None,
+            idle=idle or (lambda: None),
         )
         lane = Lane(self.mailbox, self.settings, self.counters, outputs, self.auto, log)
         self.worker = Worker(load or (lambda: self.tracker), [lane], lambda: self.phases.put(self.worker.phase), log)

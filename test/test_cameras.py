@@ -40,8 +40,8 @@ class Cameras:
 
     def _outputs(self, index):
         return SimpleNamespace(
-            drop=lambda object_ids: None, publish=lambda arrival, frame, tracks: self._note(index, frame),
-            begin=lambda stamp_ns: None, idle=lambda: None,
+            drop=lambda object_ids: None, restore=lambda object_ids: None, begin=lambda stamp_ns: None,
+            publish=lambda arrival, frame, tracks: self._note(index, frame), idle=lambda: None,
         )  # fmt: skip
 
     def _note(self, index, frame):

@@ -124,6 +124,16 @@ def test_what_waits_for_a_prompt_whose_image_never_comes_is_done_when_that_is_gi
         assert bench.tracker.object_ids == []
 
 
+def test_a_prompt_on_the_newest_image_that_no_image_follows_hears_just_that():
+    with Bench() as bench:
+        bench.step(5)
+        bench.add(point("cup", stamp=5), wait_s=0.05)
+        answer = bench.answer()
+        assert answer.code is Code.NO_IMAGE and "no image came since" in answer.sentence
+        bench.add(point("cup", stamp=6), wait_s=0.05)
+        assert bench.answer().code is Code.STALE
+
+
 def test_a_new_stream_has_headers_of_its_own():
     """Though its stamps come to those of the old one."""
     with Bench() as bench:
@@ -135,7 +145,7 @@ def test_a_new_stream_has_headers_of_its_own():
 
 
 def test_when_the_clock_was_set_back_headers_are_those_of_images_that_can_be_meant():
-    desk = Desk(Settings(), None, None)
+    desk = Desk(Settings(), None, None, None)
     for stamp in (10, 20, 30, 18, 19):
         desk.remember(stamp, f"header {stamp}")
     assert desk._header_at(26) == "header 19" and desk._header_at(10) == "header 10"

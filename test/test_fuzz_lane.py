@@ -46,14 +46,15 @@ class LaneMachine(RuleBasedStateMachine):
         log = SimpleNamespace(info=quiet, warning=quiet, error=quiet)
         self.counters.count_reset = self.told
         outputs = SimpleNamespace(
-            drop=lambda object_ids: None, publish=self.publish, begin=lambda stamp_ns: None, idle=lambda: None
-        )
-        auto = AutoPrompt(self.settings, self.counters, lambda object_id, answer: None)
+            drop=lambda object_ids: None, restore=lambda object_ids: None, publish=self.publish,
+            begin=lambda stamp_ns: None, idle=lambda: None,
+        )  # fmt: skip
+        auto = AutoPrompt(self.settings, self.counters, lambda object_id, stamp, answer: None)
         self.lane = Lane(self.mailbox, self.settings, self.counters, outputs, auto, log)
         self.lane.tracker = self.tracker
         self.expected, self.jumped = [], False
 
-    def told(self, cause: str) -> None:
+    def told(self, cause: str, now_ns: int) -> None:
         """Of a reset."""
         self.expected = []
         if cause == "clock jump":

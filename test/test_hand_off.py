@@ -11,7 +11,7 @@ from bench import Bench, names, point
 
 import sam2
 from benchmarks.hand_off import Badness, run
-from sam2_ros.auto_prompt import REMEMBERED, AutoPrompt
+from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.counters import Counters
 from sam2_ros.hand_off import MOST, Association, Detection, Rules, as_prompt, boxes_of, twin_of
 from sam2_ros.mailbox import Code
@@ -178,7 +178,7 @@ def test_without_a_detector_nothing_is_kept_and_with_one_no_masks():
     auto.post(0, [])
     for n in range(100):
         auto.remember(n, tracks, changed=False)
-    assert len(auto._results) == REMEMBERED and "mask" not in vars(auto._results[-1][1][0])
+    assert len(auto._results) == Settings().history_frames and "mask" not in vars(auto._results[-1][1][0])
 
 
 def test_boxes_of_an_image_before_the_last_change_are_not_believed():
@@ -189,3 +189,28 @@ def test_boxes_of_an_image_before_the_last_change_are_not_believed():
     auto.remember(20, [track("a", (10, 10, 30, 30))], changed=True)
     auto.post(10, [seen(10, 10, 30, 30)])
     assert auto.requests(SIZE_HW) == [] and counters.detections == {"too late": 1}
+
+
+def test_a_detector_may_be_as_late_as_the_history_is_long():
+    """Half a second at thirty images per second, say; older boxes are refused as any prompt is."""
+    settings = Settings(detector_confirm=1)
+    for late, news in ((settings.history_frames - 1, 1), (settings.history_frames, 0)):
+        auto = AutoPrompt(settings, Counters(), lambda *_: None)
+        auto.is_expected = True  # a publisher is there; its first message is about an image of before
+        for n in range(100):
+            auto.remember(1 + n, [], changed=False)
+        auto.post(100 - late, [seen(10, 10, 30, 30)])
+        assert len(auto.requests(SIZE_HW)) == news
+
+
+def test_what_is_unseen_for_long_is_forgotten_even_if_the_detector_says_nothing():
+    tracks = [track("gone", (10, 10, 30, 30), visible=False, last_seen_ns=1), track("here", (1, 1, 9, 9))]
+    for unattended in (False, True):
+        settings = Settings(detector_unattended=unattended, detector_forget_s=1.0)
+        auto = AutoPrompt(settings, Counters(), lambda *_: None)
+        auto.remember(10**9, tracks, changed=False)
+        assert auto.requests(SIZE_HW) == []
+        auto.remember(2 * 10**9, tracks, changed=False)
+        made = auto.requests(SIZE_HW)
+        assert [request.object_ids for request in made] == ([{"gone"}] if unattended else [])
+        assert auto.requests(SIZE_HW) == []  # one at a time

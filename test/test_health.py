@@ -201,8 +201,37 @@ def test_counting_a_refusal_and_a_success():
     counters.count_failed_step()
     counters.count_step(5, 3)
     assert (counters.refused_in_a_row, counters.failures_in_a_row, counters.objects) == (0, 0, 3)
-    counters.count_reset("clock jump")
+    counters.count_reset("clock jump", 0)
     assert counters.objects == 0 and counters.resets == {"clock jump": 1}
+
+
+def test_results_that_are_not_published_whole_are_a_warning_until_one_is():
+    counters = healthy()
+    counters.count_failure("publish: OverflowError", "280")
+    counters.count_unpublished()
+    found = find("tracking", counters)
+    assert (
+        found.level is Level.WARN and "the last 1 results were not published whole: publish: Overflow" in found.sentence
+    )
+    counters.count_output(NOW, NOW, 1.0)
+    assert find("tracking", counters).level is Level.OK
+
+
+def test_objects_that_are_dropped_again_and_again_are_a_warning():
+    counters = healthy()
+    for n in range(3):
+        counters.count_reset("clock jump", NOW - n * S)
+        assert find("tracking", counters).level is (Level.WARN if n == 2 else Level.OK)
+    assert "dropped 3 times within 10 s; ever: clock jump: 3" in find("tracking", counters).sentence
+    assert find("tracking", counters, now_ns=NOW + 10 * S).level is Level.OK
+
+
+def test_a_rate_without_events_falls():
+    counters = healthy()
+    rates = [
+        float(find("tracking", counters, now_ns=NOW + n * S).values["published per second"]) for n in (0, 1, 5, 50)
+    ]
+    assert rates[0] == 10.0 and rates == sorted(rates, reverse=True) and rates[2] < 6 and rates[3] < 1
 
 
 def test_counts_from_two_threads_all_count():

@@ -200,6 +200,19 @@ def test_objects_survive_deactivation_and_nothing_comes_out_meanwhile(rig):
         node.end()
 
 
+def test_a_prompt_that_waits_for_an_image_is_answered_when_the_node_is_deactivated(rig):
+    with NodeProcess() as node:
+        camera = rig.camera()
+        number = start_tracking(rig, camera, "a")
+        late = click("b", stamp=camera.message(number + 5).header.stamp)
+        asked = rig.start_call(AddObjects, "/sam2/add_objects", AddObjects.Request(prompts=[late]))
+        rig.call(ListObjects, "/sam2/list_objects")  # a round trip: the prompt has come
+        assert rig.change_state("deactivate")
+        rig.until(asked.done)
+        assert asked.result().code == Code.STOPPING
+        node.end()
+
+
 def test_ten_rounds_of_the_whole_lifecycle(rig):
     with NodeProcess(parameters={"autostart": False}) as node:
         for _ in range(10):

@@ -176,6 +176,17 @@ def test_cameras_do_not_save_over_each_other(rig):
     node.destroy_node()
 
 
+def test_nodes_of_different_names_do_not_save_over_each_other(rig):
+    paths = []
+    for words in ([], ["-r", "__ns:=/robot1"], ["-r", "__ns:=/robot2"], ["-r", "__node:=other"]):
+        node = TrackNode(context=rig.context, cli_args=["--ros-args", *words] if words else None)
+        paths.append(str(node._channels[0].doors._saved_path("kitchen").parent))
+        node.destroy_node()
+    root = paths[0]
+    assert paths == [root, f"{root}/robot1/sam2", f"{root}/robot2/sam2", f"{root}/other"]
+    assert root.endswith("sam2_objects")
+
+
 def test_another_node_of_the_name_is_told_in_the_diagnostics_and_in_the_log(rig, inside):
     told = []
     channel = inside._channels[0]

@@ -37,7 +37,7 @@ def track(name="cup", label=3, mask=None, state=sam2.State.VISIBLE, last_seen_ns
     mask = np.zeros(SIZE_HW, bool) if mask is None else mask
     fields = dict(
         object_id=name, class_name="mug", label=label, state=state, object_score=2.5, presence=0.75, predicted_iou=0.5,
-        last_seen_ns=last_seen_ns, frames_since_seen=0, size_hw=SIZE_HW,
+        last_seen_ns=last_seen_ns, frames_since_seen=int(state is not sam2.State.VISIBLE), size_hw=SIZE_HW,
         low_res_logits=np.where(mask, 4.0, -4.0).astype(np.float32),
     )  # fmt: skip
     return sam2.Track(**{**fields, **more})
@@ -206,6 +206,19 @@ def test_nothing_is_published_after_close(outputs):
     assert hand_over(outputs) and not outputs.publishers["tracks"].sent.empty()
 
 
+def test_an_output_that_cannot_be_made_does_not_silence_the_others(outputs, monkeypatch):
+    for name, publisher in outputs.publishers.items():
+        if name not in LATCHED:
+            publisher.subscribers = 1
+    monkeypatch.setattr(track_out, "class_mask", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        hand_over(outputs)
+    silent = [name for name, p in outputs.publishers.items() if p.subscribers and p.sent.empty()]
+    assert silent == ["class_mask"]
+    monkeypatch.undo()
+    assert hand_over(outputs) and not outputs.publishers["class_mask"].sent.empty()
+
+
 def test_the_target_follows_the_settings(outputs):
     outputs.publishers["target_mask"].subscribers = 1
     outputs.take_settings(dataclasses.replace(Settings(), target="nobody"), {"target"})
@@ -228,8 +241,15 @@ def test_what_was_removed_is_in_no_list(outputs):
     outputs.newest = ("header", [track("a", 1, blob(left=5)), track("b", 2, blob(left=40))])
     outputs.drop(["a", "ghost"])
     assert outputs.newest[0] == "header" and [t.object_id for t in outputs.newest[1]] == ["b"]
+    outputs.restore(["kept", "d"])
+    assert outputs.object_ids == ["b", "d", "kept"]
+    outputs.drop(["d"])
+    assert outputs.object_ids == ["b", "kept"]
     outputs.drop(None)
-    assert outputs.newest[1] == []
+    assert outputs.newest[1] == outputs.object_ids == []
+    outputs.restore(["kept"])
+    hand_over(outputs)
+    assert outputs.object_ids == ["cup"]  # what was restored is among the tracks, if it is still there
 
 
 def test_the_class_mask_merges_instances_and_its_values_are_stable():

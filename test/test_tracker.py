@@ -233,6 +233,7 @@ def test_state_follows_presence(presence):
 
 def test_occluded_only_after_as_many_frames_as_asked(presence):
     assert letters(watch(sam2.Limits(occluded_after=3), presence, "11000011001000")) == "VVVVOOVVVVVVVO"
+    assert letters(watch(sam2.Limits(occluded_after=3), presence, "0001001")) == "OOOVVVV"  # never seen is not visible
 
 
 def test_never_seen_counts_from_the_prompt(presence):

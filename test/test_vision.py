@@ -28,6 +28,8 @@ def test_detections_out_read_back_as_the_boxes_of_the_masks():
     assert detection.id == "a" and detection.header == message.header == header
     ((box, name, score),) = vision.read_detections(message)
     assert box.tolist() == [10, 12, 30, 20] and name == "cup" and score == pytest.approx(0.98)
+    message.detections[0].bbox.center.theta = np.pi / 2
+    assert vision.read_detections(message)[0][0] == pytest.approx([16, 6, 24, 26])
     message.detections[0].results = []
     assert vision.read_detections(message)[0][1:] == ("", 1.0)
 
