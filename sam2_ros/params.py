@@ -97,7 +97,7 @@ class Settings:
         span=(0.1, 3600.0), unit="s",
     )  # fmt: skip
     image_timeout_s: float = _parameter(
-        1.0, "No image for this long is an error in the diagnostics.", span=(0.1, 3600.0), unit="s", live=True
+        0.8, "No image for this long is an error in the diagnostics.", span=(0.1, 3600.0), unit="s", live=True
     )
     max_age_s: float = _parameter(
         1.0, "Results published later than this after their image arrived are a warning in the diagnostics.",

@@ -1,6 +1,7 @@
 """Faults planted inside the node, which is in the process of the test: transitions that fail, clocks, image in hand."""
 
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -20,7 +21,7 @@ from sam2_ros.announcer import Announcer
 from sam2_ros.image_out import time_message
 from sam2_ros.mailbox import Code
 from sam2_ros.msg import VisibilityArray
-from sam2_ros.node import TrackNode
+from sam2_ros.node import TICKS_PER_REPORT, TrackNode
 from sam2_ros.srv import AddObjects, ListObjects
 
 pytestmark = pytest.mark.ros
@@ -197,3 +198,13 @@ def test_another_node_of_the_name_is_told_in_the_diagnostics_and_in_the_log(rig,
     rig.node.create_publisher(VisibilityArray, "/sam2/visibility", 1)
     rig.until(lambda: any("1 more node(s)" in sentence for sentence in told))
     assert [status.level for status in said[-1].status if "1 more node(s)" in status.message] == [b"\x02"]
+
+
+def test_silence_is_told_at_once_and_not_with_the_next_report(inside):
+    told, counters = [], inside._channels[0].counters
+    inside._report = lambda: told.append(inside._ticks)
+    inside._ticks = TICKS_PER_REPORT
+    for silent_s in (0, 100, 100, 0):
+        counters.last_image_ns = time.monotonic_ns() - silent_s * 10**9
+        inside._on_tick()
+    assert told == [TICKS_PER_REPORT + 2, TICKS_PER_REPORT + 4]
