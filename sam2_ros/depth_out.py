@@ -87,8 +87,6 @@ class DepthOut:
 
     def take(self, header: Header, frame: sam2.Frame, tracks: list[sam2.Track], settings: Settings) -> View | None:
         """The newest image's result. Its view, if depth is here already; `retry` publishes it, now or later."""
-        if len(self._waiting) == MOST_WAITING:
-            self._publish(self._waiting.popleft(), settings)
         one = _Waiting(header, frame, tracks)
         self._waiting.append(one)
         if not self._depth_may_come(header):
@@ -98,18 +96,17 @@ class DepthOut:
         return one.view
 
     def retry(self, settings: Settings) -> None:
-        """Publishes what waits, oldest first, up to the first that still has to."""
+        """Publishes what waits, oldest first, up to the first that still may and must; why not, if it is given up."""
         while self._waiting:
-            one = self._waiting[0]
-            if one.view is None and self._depth_may_come(one.header):
+            one, may_wait = self._waiting[0], len(self._waiting) <= MOST_WAITING
+            if one.view is None and may_wait and self._depth_may_come(one.header):
                 return
-            if one.view is None:
-                one.view = self._look(one.header, one.frame, one.tracks, settings)
-            if one.view is not None and self.is_wanted and self._frames.may_come(one.header):
+            one.view = one.view or self._look(one.header, one.frame, one.tracks, settings)
+            if one.view is not None and may_wait and self.is_wanted and self._frames.may_come(one.header):
                 return
             self._waiting.popleft()
-            if one.view is not None:
-                self._publish(one, settings)
+            if one.view is not None and self.is_wanted:
+                self._publish(one.view, settings)
 
     def _depth_may_come(self, header: Header) -> bool:
         return self._camera.pinhole is not None and self._camera.buffer.may_come(stamp_ns(header.stamp))
@@ -118,6 +115,7 @@ class DepthOut:
         """The image with its depth; None, and the reason is noted, if there is none."""
         try:
             view = self._view(header, frame, tracks, settings)
+            self._send("objects_tracks", lambda: track_out.track_array(header, tracks, view.surfaces))
         except Refused as error:
             self._counters.miss_depth(str(error))
             return None
@@ -126,14 +124,10 @@ class DepthOut:
             self._counters.miss_depth(f"depth failed: {error}")
             return None
         self._counters.match_depth(self._unseen(view))
-        self._send("objects_tracks", lambda: track_out.track_array(header, tracks, view.surfaces))
         return view
 
-    def _publish(self, one: _Waiting, settings: Settings) -> None:
-        """Whatever has a subscriber; the reason is noted if its time is over."""
-        view = one.view or self._look(one.header, one.frame, one.tracks, settings)
-        if view is None or not self.is_wanted:
-            return
+    def _publish(self, view: View, settings: Settings) -> None:
+        """Whatever has a subscriber."""
         try:
             rotation, translation, frame_id = self._frames.to_target(view.header)
         except Refused as error:
