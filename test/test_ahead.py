@@ -102,6 +102,7 @@ class Streams:
         monkeypatch.setattr(torch.cuda, "Stream", lambda device: made.append(self.stream("side")) or made[-1])
         monkeypatch.setattr(torch.cuda, "current_stream", lambda device: self.main)
         monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+        monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
 
     def stream(self, name):
         return SimpleNamespace(
