@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -75,7 +75,8 @@ def _answers(device: torch.device) -> bool:
 def empty_cache() -> None:
     """Gives the GPU memory that nothing uses any more back to other processes; does nothing without a GPU."""
     if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+        with suppress(RuntimeError):  # a lost device has nothing to give
+            torch.cuda.empty_cache()
 
 
 def free_bytes(device: torch.device) -> int | None:

@@ -118,6 +118,15 @@ def test_whatever_the_error(error, expected, monkeypatch):
     assert_same(disturbed(monkeypatch, (MemoryStore, "write"), 4, error, expected), undisturbed())
 
 
+def test_a_lost_gpu_does_not_keep_its_worker_from_ending(monkeypatch):
+    def lost():
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lost)
+    sam2.empty_cache()
+
+
 def test_an_error_of_a_gpu_that_still_works_does_not_end_the_process(monkeypatch):
     """Such as a torch without kernels for it: a new process would fail the same way, for ever."""
     monkeypatch.setattr(device, "_answers", lambda place: True)
