@@ -87,7 +87,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise BadCheckpoint(
-            f"checkpoint {path}: expected a file, found none; `sam2_ros weights tiny` fetches official ones"
+            f"checkpoint {path}: expected a file, found none; `sam2_ros weights tiny` fetches official ones, "
+            "and says where they are"
         )
     try:
         with path.open("rb") as file:

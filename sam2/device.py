@@ -20,8 +20,8 @@ def choose_device(wanted: str) -> torch.device:
     except RuntimeError as error:
         raise BadInput(f"device: expected auto, cpu, cuda or cuda:N, got {wanted!r}") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise BadInput(f"device {wanted!r}: expected one of this machine's {count} CUDA devices; use 'auto' or 'cpu'")
+        count = torch.cuda.device_count() or "no"
+        raise BadInput(f"device {wanted!r}: PyTorch finds {count} CUDA device(s) here; use 'auto' or 'cpu'")
     return device
 
 

@@ -183,6 +183,8 @@ def _check_outputs(args: argparse.Namespace, place: str) -> None:
     """Before hours of work: what is to be written at the end can be."""
     if args.card:
         split_card(args.card, place)
+    if args.plot and args.plot.suffix not in (".png", ".svg", ".pdf", ".jpg"):
+        raise BadInput(f"--plot {args.plot}: expected a name that ends in .png, .svg, .pdf or .jpg")
     if args.plot and not importlib.util.find_spec("matplotlib"):
         raise BadInput("--plot: expected matplotlib, found none; pip install matplotlib, or leave --plot out")
 

@@ -74,6 +74,7 @@ class Channel:
         if self.depth is not None:
             self.depth.open()
         self.camera.open(self.mailbox)
+        self.node.get_logger().info(f"listening to {self.counters.topic}")
 
     def close_inputs(self) -> None:
         self.camera.close()

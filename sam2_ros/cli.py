@@ -47,12 +47,21 @@ def main(argv: list[str] | None = None) -> int:
         print(f"sam2_ros {command}: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        import sam2  # not before: it takes seconds, and `track` must be able to end well meanwhile
-
-        if not isinstance(error, sam2.Sam2Error):
+        sentence = _sentence_of(error)
+        if not sentence:
             raise
-        print(f"sam2_ros {command}: {error}", file=sys.stderr)
+        print(f"sam2_ros {command}: {sentence}", file=sys.stderr)
         return 1
+
+
+def _sentence_of(error: Exception) -> str:
+    """What people are told of an error that is not a mistake of this program; "" for one that may be."""
+    import sam2  # not before: it takes seconds, and `track` must be able to end well meanwhile
+
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    # Of rclpy, which has no public name for it: the middleware says no.
+    return str(error) if isinstance(error, sam2.Sam2Error) or type(error).__name__ == "RCLError" else ""
 
 
 def weights(argv: list[str]) -> int:

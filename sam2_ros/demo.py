@@ -159,8 +159,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", default="", help="weights file; without it the model's own")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     args = parser.parse_args(argv)
-    if args.frames < 20 or args.objects < 1 or args.rate <= 0:
-        parser.error("expected --frames of at least 20, --objects of at least 1 and a --rate above 0")
+    if args.frames < 20 or args.objects < 1 or args.rate <= 0 or args.seed < 0 or min(args.width, args.height) < 32:
+        parser.error(
+            "expected --frames of at least 20, --objects of at least 1, a --rate above 0, no negative --seed, and "
+            "--width and --height of at least 32"
+        )
     return args
 
 

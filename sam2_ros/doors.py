@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from sam2_ros.channel import Channel
 
 
+REFUSALS_EVERY_S = 5.0  # in the log
+
+
 class Doors:
     """One camera's subscriptions and services, from the node's first moment to its last."""
 
@@ -146,6 +149,9 @@ class Doors:
         self._post_request(request)
 
     def _publish_results(self, asked: list, answer: Answer) -> None:
+        if answer.code is not Code.OK:  # whoever prompts by a topic may hear nothing else
+            text = f"prompt refused: {answer.code.name}: {answer.sentence}"
+            self._node.get_logger().warning(text, throttle_duration_sec=REFUSALS_EVERY_S)
         for index, (header, name, _) in enumerate(asked):
             done = answer.code is Code.OK
             result = PromptResult(

@@ -78,6 +78,8 @@ def _images(c: Counters, situation: Situation, settings: Settings, now_ns: int) 
     lost = c.ways.count(False)
     if lost > 0.1 * len(c.ways):
         return Level.WARN, f"{lost} of the last {len(c.ways)} images were lost on the way{_segment_hint(c, '; ')}"
+    if c.publishers > 1:
+        return Level.WARN, f"{c.publishers} publishers of {c.topic}, whose images take turns; stop or remap all but one"
     if c.unstamped_in_a_row:
         return Level.WARN, "images carry no stamp: prompts can only mean the next image"
     rate = _rate(c.arrivals_ns, now_ns)
@@ -92,7 +94,10 @@ def _why_silent(c: Counters) -> str:
         )
     if c.publishers == 0:
         compressed = "/compressed" if c.remap_from.endswith("/compressed") else ""
-        return f"nobody publishes {c.topic}; remap it, for example -r {c.remap_from}:=/camera/image_raw{compressed}"
+        return (
+            f"nobody publishes {c.topic} in ROS_DOMAIN_ID {c.domain}; remap it, for example -r "
+            f"{c.remap_from}:=/camera/image_raw{compressed}"
+        )
     if c.incompatible_qos:
         return (
             f"a publisher of {c.topic} does not offer our {c.incompatible_qos}; set image_reliability to auto or "

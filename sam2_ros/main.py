@@ -123,6 +123,9 @@ def _check_arguments(words: list[str]) -> None:
     """Ends the process with a sentence if they are no ROS arguments."""
     from rclpy.utilities import remove_ros_args
 
+    before = words[: words.index("--ros-args")] if "--ros-args" in words else words
+    if bare := next((word for word in before if ":=" in word), ""):  # which rcl takes for a remapping, as ROS 1 did
+        _give_up(f"{bare!r} must come after --ros-args: -p {bare} sets a parameter, -r {bare} remaps a name", code=2)
     try:
         unknown = remove_ros_args(args=["sam2_ros", *words])[1:]
     except RuntimeError as error:  # rclpy's own kind has no public name

@@ -4,6 +4,7 @@ Knows the node's service and nothing of what is behind it.
 """
 
 import argparse
+import os
 import re
 import sys
 import time
@@ -17,10 +18,11 @@ from std_msgs.msg import Header
 from sam2_ros.handshake import Handshake
 from sam2_ros.image_out import image_message, time_message
 from sam2_ros.mailbox import Code
-from sam2_ros.msg import Prompt
-from sam2_ros.srv import AddObjects
+from sam2_ros.msg import Prompt, Track
+from sam2_ros.srv import AddObjects, ListObjects
 
 ASK_AGAIN_S = 0.5
+LOOK_S = 1.0  # for the result after the answer
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -81,12 +83,18 @@ def main(argv: list[str] | None = None) -> int:
         client = node.create_client(AddObjects, f"{args.node}/add_objects")
         deadline = time.monotonic() + args.timeout
         if not client.wait_for_service(args.timeout):
-            print(f"{client.srv_name} is not there: is the node running, and is its name {args.node}?", file=sys.stderr)
+            domain = os.environ.get("ROS_DOMAIN_ID") or "0"
+            print(
+                f"{client.srv_name} is not there: is the node running, is its name {args.node}, and its ROS_DOMAIN_ID "
+                f"{domain}, as here?", file=sys.stderr,
+            )  # fmt: skip
             return 2
+        lister = node.create_client(ListObjects, f"{args.node}/list_objects")
         handshake = Handshake(node, client)  # without it the answer may be lost
         while not handshake.done() and time.monotonic() < deadline:
             rclpy.spin_once(node, timeout_sec=0.1)
         answer = ask(node, client, request, deadline)
+        tracks = look(node, lister, answer.object_ids, deadline) if answer and answer.code == Code.OK else {}
         node.destroy_node()
     if answer is None:
         print(f"no answer from {args.node} within {args.timeout:g} s", file=sys.stderr)
@@ -94,11 +102,34 @@ def main(argv: list[str] | None = None) -> int:
     if answer.code != Code.OK:
         print(f"{Code(answer.code).name}: {answer.sentence}", file=sys.stderr)
         return 1
-    print(f"tracking {', '.join(answer.object_ids)}")
+    for name in answer.object_ids:
+        print(f"tracking {name}{_how(tracks[name]) if name in tracks else ''}")
     return 0
 
 
-def ask(node, client, request: AddObjects.Request, deadline: float) -> AddObjects.Response | None:
+def look(node, client, object_ids: list[str], deadline: float) -> dict[str, Track]:
+    """What the node says of these objects, by id, once its result is out: the answer comes just before it."""
+    end = min(deadline, time.monotonic() + LOOK_S)
+    while True:
+        answer = ask(node, client, ListObjects.Request(), end)
+        tracks = {track.object_id: track for track in answer.objects} if answer else {}
+        if set(object_ids) <= tracks.keys() or time.monotonic() > end:
+            return tracks
+        rclpy.spin_once(node, timeout_sec=0.02)
+
+
+def _how(track: Track) -> str:
+    """What a track says of its object, for people."""
+    if not track.area:
+        return f", but it is not seen in the image (presence {track.presence:.2f}): is that where it is?"
+    box = track.box
+    return (
+        f": {track.area} pixels in {box.width}x{box.height} at ({box.x_offset}, {box.y_offset}), "
+        f"presence {track.presence:.2f}"
+    )
+
+
+def ask(node, client, request, deadline: float):
     """The node's answer, asked again while it loads its model; None if there is none by the deadline (monotonic)."""
     said = False
     while True:

@@ -81,6 +81,7 @@ def _main(args: argparse.Namespace) -> int:
     from sam2_ros.replay_sink import Film, Report, TrackBag, check_folder, check_free
     from sam2_ros.replay_source import open_source
 
+    _check_apart(args)
     entries = prompt_file.read(args.prompts)
     check_free(args.out)
     for path in filter(None, (args.overlay, args.sheet, args.report)):
@@ -102,6 +103,15 @@ def _main(args: argparse.Namespace) -> int:
         report.write(args.report)
     _print_summary(report.as_dict(), took_s, source.last_refusal)
     return 0
+
+
+def _check_apart(args: argparse.Namespace) -> None:
+    """Raises BadInput if something would be written over what is read, or over something else that is written."""
+    taken = {args.source.resolve(): "SOURCE", args.prompts.resolve(): "--prompts"}
+    for name in ("out", "overlay", "sheet", "report"):
+        path = getattr(args, name)
+        if path is not None and (other := taken.setdefault(path.resolve(), f"--{name}")) != f"--{name}":
+            raise sam2.BadInput(f"--{name} {path}: expected a file of its own, {other} is the same")
 
 
 def load_tracker(args: argparse.Namespace, entries: list[prompt_file.Entry]) -> sam2.Tracker:

@@ -5,6 +5,7 @@ and messages. Does not know the tracker.
 """
 
 import argparse
+import os
 import signal
 import sys
 
@@ -134,8 +135,10 @@ def main(argv: list[str] | None = None) -> int:
         "--gentle", action="store_true", help="a friendlier world: nothing small, fast, alike or camouflaged"
     )
     args, ros_args = parser.parse_known_args(argv)
-    if not args.rate > 0 or min(args.width, args.height) < 32 or args.frames < 0:
-        parser.error("expected a --rate above 0, --width and --height of at least 32 and no negative --frames")
+    if not args.rate > 0 or min(args.width, args.height) < 32 or min(args.frames, args.seed) < 0:
+        parser.error(
+            "expected a --rate above 0, --width and --height of at least 32 and no negative --frames or --seed"
+        )
     signals = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: signals.append(number))
@@ -143,6 +146,12 @@ def main(argv: list[str] | None = None) -> int:
     rclpy.init(args=ros_args, signal_handler_options=SignalHandlerOptions.NO)
     world = (sam2.World.gentle if args.gentle else sam2.World)(args.seed, (args.height, args.width))
     node = Simulator(world, args.rate, args.frames, args.wait)
+    domain = os.environ.get("ROS_DOMAIN_ID") or "0"
+    size = f"{args.width}x{args.height}"
+    print(
+        f"publishing {node.resolve_topic_name('image')}: {size}, {args.rate:g} images/s, ROS_DOMAIN_ID {domain}",
+        flush=True,
+    )
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     while not (signals or node.done):

@@ -1,5 +1,6 @@
 """The command line: every command is found, help is help, mistakes are one sentence, and a prompt reaches a node."""
 
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from ros_rig import NodeProcess
 
 import sam2
 from sam2_ros import cli, prompt, simulator
+from sam2_ros.msg import Track
 
 pytestmark = pytest.mark.ros
 
@@ -140,7 +142,9 @@ def test_a_prompt_from_the_command_line_starts_tracking_and_a_wrong_one_is_refus
         camera.wait_for_subscriber()
         good = run_prompt("--click", "30", "20", "--id", "cup")
         number = camera.publish_until(lambda: good.poll() is not None)
-        assert (good.returncode, good.communicate()) == (0, ("tracking cup\n", ""))
+        said, wrong = good.communicate()
+        assert good.returncode == 0 and not wrong
+        assert re.fullmatch(r"tracking cup: \d+ pixels in \d+x\d+ at \(\d+, \d+\), presence [01]\.\d\d\n", said), said
         bad = run_prompt("--click", "300", "20")
         camera.publish_until(lambda: bad.poll() is not None, first=number)
         said = bad.communicate()[1]
@@ -156,14 +160,32 @@ def test_a_prompt_waits_for_a_model_that_is_being_loaded(rig, tmp_path):
         assert early.stderr.readline() == "the model is being loaded; waiting\n"
         (tmp_path / "loaded").touch()
         camera.publish_until(lambda: early.poll() is not None)
-        assert (early.returncode, early.communicate()) == (0, ("tracking cup\n", ""))
+        assert early.returncode == 0 and early.communicate()[0].startswith("tracking cup: ")
         node.end()
 
 
 def test_a_prompt_without_a_node_says_so():
     lonely = run_prompt("--click", "1", "2", "--node", "/nobody", "--timeout", "0.5")
     said = lonely.communicate()[1]
-    assert lonely.returncode == 2 and "/nobody/add_objects is not there" in said
+    assert lonely.returncode == 2 and "/nobody/add_objects is not there" in said and "its ROS_DOMAIN_ID" in said
+
+
+def test_an_object_that_is_not_seen_is_not_said_to_be_tracked_well():
+    hidden, seen = Track(presence=0.06), Track(area=5, presence=0.9)
+    assert "not seen in the image (presence 0.06)" in prompt._how(hidden) and "not seen" not in prompt._how(seen)
+
+
+def test_what_the_machine_refuses_is_a_sentence(capsys, monkeypatch):
+    for error, sentence in (
+        (PermissionError(13, "Permission denied", "there/demo"), "sam2_ros demo: there/demo: Permission denied"),
+        (type("RCLError", (RuntimeError,), {})("no such domain"), "sam2_ros demo: no such domain"),
+    ):
+        module = SimpleNamespace(main=lambda rest, error=error: (_ for _ in ()).throw(error))
+        monkeypatch.setattr("importlib.import_module", lambda name, module=module: module)
+        assert cli.main(["demo"]) == 1 and capsys.readouterr().err == f"{sentence}\n"
+    monkeypatch.setattr("importlib.import_module", lambda name: SimpleNamespace(main=lambda rest: 1 / 0))
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["demo"])
 
 
 @pytest.mark.parametrize("module", ["sam2_ros.cli", "sam2_ros.prompt", "sam2_ros.main"])

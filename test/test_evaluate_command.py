@@ -149,7 +149,7 @@ def test_the_tracker_has_the_input_asked_for(nano_weights):
         (["--model", "enormous"], "expected one of"),
         (["--image-size", "100"], "multiple of 32"),
         (["--checkpoint", "missing.pt"], "missing.pt"),
-        (["--device", "cuda:99"], "CUDA devices"),
+        (["--device", "cuda:99"], "CUDA device"),
         (["--card", "missing.md"], "missing.md"),
     ],
 )

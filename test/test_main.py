@@ -24,6 +24,14 @@ def test_ros_arguments_that_cannot_be_read_are_one_sentence(words):
     assert ended.returncode == 2 and "Traceback" not in ended.stderr and words[1] in ended.stderr
 
 
+def test_what_is_meant_as_a_parameter_is_not_taken_for_a_name():
+    """`ros2 launch` takes model:=tiny; here rcl would rename a topic "model", and nano would run."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "sam2_ros.main", "model:=tiny"], capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert ended.returncode == 2 and "'model:=tiny' must come after --ros-args: -p model:=tiny" in ended.stderr
+
+
 def test_a_middleware_that_says_no_is_one_sentence(tmp_path):
     """Here: keys are demanded, and there are none."""
     secure = {
