@@ -250,9 +250,8 @@ class TrackNode(LifecycleNode):
         if worker.phase is Phase.READY:
             self.get_logger().info(worker.sentence)
         elif worker.phase in (Phase.FAILED, Phase.DEVICE_LOST):
-            how = "; start the node again, or configure and activate it" if worker.phase is Phase.FAILED else ""
-            self.get_logger().error(f"{worker.sentence}{how}")
             self._trouble = (worker.phase.value, worker.sentence)
+            self.get_logger().error(self._how_to_activate())
             if self._state == "active":
                 self.trigger_deactivate()
             if self._state == "inactive":

@@ -103,7 +103,7 @@ def test_a_model_that_fails_before_the_node_is_active_is_said_once_and_as_what_i
     node._on_worker_changed()
     assert len(said) == 1 and "no such file" in said[0] and node._state == "unconfigured"
     code, sentence = node.closed()
-    assert code == Code.NOT_ACTIVE and sentence == f"{said[0]}; {HOW}"
+    assert code == Code.NOT_ACTIVE and sentence == said[0] and sentence.endswith(HOW)
     node.destroy_node()
 
 
