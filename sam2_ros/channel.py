@@ -37,7 +37,7 @@ class Channel:
 
     def __init__(self, node: "TrackNode", name: str) -> None:
         self.name, self.node = name, node
-        self.counters = Counters()
+        self.counters = Counters(domain=node.context.get_domain_id())
         self.enabled = True
         self.mailbox: Mailbox | None = None
         self.auto: AutoPrompt | None = None
@@ -101,7 +101,7 @@ class Channel:
         if self.depth is not None:
             self.depth.tick()
         self.doors.tick()
-        if self.auto is not None and self.doors.has_detector:
+        if self.auto is not None and not self.auto.is_expected and self.doors.has_detector:
             self.auto.is_expected = True
 
     @property

@@ -9,10 +9,10 @@ MAX_CLASSES = 254
 
 
 class Classes:
-    """names: those with a fixed value, the first 1, the next 2; names that turn up later get the next free one."""
+    """names: those with a fixed value, MAX_CLASSES at most, the first 1; names that turn up later get the next free one."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self.ids = {name: number for number, name in enumerate(list(filter(None, names))[:MAX_CLASSES], start=1)}
+        self.ids = {name: number for number, name in enumerate(filter(None, names), start=1)}
         self._is_new = True
 
     def learn(self, names: Iterable[str]) -> bool:

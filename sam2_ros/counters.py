@@ -3,7 +3,6 @@
 Knows no ROS. Times are nanoseconds of the steady clock.
 """
 
-import os
 import threading
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -40,7 +39,7 @@ class Counters:
     incompatible_qos: str = ""  # the policy that a publisher does not offer
     rivals: int = 0  # other nodes that publish under our name
     topic: str = ""  # subscribed; "" = none
-    domain: str = field(default_factory=lambda: os.environ.get("ROS_DOMAIN_ID") or "0")
+    domain: int = 0  # the ROS_DOMAIN_ID
     remap_from: str = "image"  # its name before any remapping
     reliability: str = ""  # asked for
     publishers: int = 0  # of our type

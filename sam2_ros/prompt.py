@@ -4,7 +4,6 @@ Knows the node's service and nothing of what is behind it.
 """
 
 import argparse
-import os
 import re
 import sys
 import time
@@ -83,10 +82,9 @@ def main(argv: list[str] | None = None) -> int:
         client = node.create_client(AddObjects, f"{args.node}/add_objects")
         deadline = time.monotonic() + args.timeout
         if not client.wait_for_service(args.timeout):
-            domain = os.environ.get("ROS_DOMAIN_ID") or "0"
             print(
                 f"{client.srv_name} is not there: is the node running, is its name {args.node}, and its ROS_DOMAIN_ID "
-                f"{domain}, as here?", file=sys.stderr,
+                f"{node.context.get_domain_id()}, as here?", file=sys.stderr,
             )  # fmt: skip
             return 2
         lister = node.create_client(ListObjects, f"{args.node}/list_objects")

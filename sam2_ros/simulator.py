@@ -5,7 +5,6 @@ and messages. Does not know the tracker.
 """
 
 import argparse
-import os
 import signal
 import sys
 
@@ -146,7 +145,7 @@ def main(argv: list[str] | None = None) -> int:
     rclpy.init(args=ros_args, signal_handler_options=SignalHandlerOptions.NO)
     world = (sam2.World.gentle if args.gentle else sam2.World)(args.seed, (args.height, args.width))
     node = Simulator(world, args.rate, args.frames, args.wait)
-    domain = os.environ.get("ROS_DOMAIN_ID") or "0"
+    domain = node.context.get_domain_id()
     size = f"{args.width}x{args.height}"
     print(
         f"publishing {node.resolve_topic_name('image')}: {size}, {args.rate:g} images/s, ROS_DOMAIN_ID {domain}",

@@ -240,28 +240,36 @@ def test_a_target_frame_moves_what_is_3d_and_names_itself():
     assert rig.got("tracks").tracks[0].position.z == 1.0  # a track stays in the frame of its header
 
 
+def with_depth(rig, camera) -> list[Header]:
+    """From now on the camera sends depth, 1.5 m everywhere, and calibration with each image; grows by their headers."""
+    depth = rig.node.create_publisher(Image, "depth/image", 5)
+    info = rig.node.create_publisher(CameraInfo, "camera_info", 5)
+    publish, headers = camera.publish, []
+
+    def publish_all(n, **kwargs):
+        msg = publish(n, **kwargs)
+        metres = depth_message(np.full(SIZE_HW, 1.5))
+        metres.header = msg.header
+        info.publish(CameraInfo(header=msg.header, width=64, height=48, k=[50.0, 0, 31.5, 0, 50, 23.5, 0, 0, 1]))
+        depth.publish(metres)
+        headers.append(msg.header)
+        return msg
+
+    camera.publish = publish_all
+    return headers
+
+
 def test_the_node_with_depth(rig):
     """Best-effort depth and reliable images through real DDS; what is heard is of the exact stamp."""
     with NodeProcess(parameters={"depth.enabled": True}) as node:
         camera, said = rig.camera(), rig.diagnostics()
         number = start_tracking(rig, camera, "cup")
-        depth = rig.node.create_publisher(Image, "depth/image", 5)
-        info = rig.node.create_publisher(CameraInfo, "camera_info", 5)
         tracks, clouds = rig.collect(TrackArray, "/sam2/tracks"), rig.collect(PointCloud2, "/sam2/objects/cloud")
         number = camera.publish_until(lambda: tracks, first=number)
         assert tracks[-1].tracks[0].depth_share == 0.0
         said.clear()
         rig.until(lambda: any("no depth image on /depth/image" in s.message for m in said for s in m.status))
-        publish = camera.publish
-
-        def publish_all(n, **kwargs):
-            msg = publish(n, **kwargs)
-            metres = depth_message(np.full(SIZE_HW, 1.5))
-            metres.header = msg.header
-            info.publish(CameraInfo(header=msg.header, width=64, height=48, k=[50.0, 0, 31.5, 0, 50, 23.5, 0, 0, 1]))
-            depth.publish(metres)
-
-        camera.publish = publish_all
+        with_depth(rig, camera)
         camera.publish_until(lambda: clouds and tracks[-1].tracks[0].depth_share == 1.0, first=number)
         assert tracks[-1].tracks[0].position.z == pytest.approx(1.5)
         assert clouds[-1].header.frame_id == "camera_optical" and clouds[-1].width > 20

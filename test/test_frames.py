@@ -14,11 +14,10 @@ import rclpy
 from geometry_msgs.msg import PoseArray, TransformStamped
 from rclpy.time import Time
 from ros_rig import NodeProcess, start_tracking
-from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from std_srvs.srv import Empty
-from test_depth import NOW_NS, SIZE_HW, STEP_NS, depth_message, scene
-from test_depth_out import FakeFrames, Rigged
+from test_depth import NOW_NS, STEP_NS, scene
+from test_depth_out import FakeFrames, Rigged, with_depth
 
 from sam2_ros import frames
 from sam2_ros.depth_out import MOST_WAITING
@@ -253,22 +252,9 @@ def test_the_node_waits_for_tf(rig):
     with NodeProcess(parameters={"depth.enabled": True, "depth.target_frame": "base_link"}) as node:
         camera, caster = rig.camera(), tf2_ros.TransformBroadcaster(rig.node)
         number = start_tracking(rig, camera, "cup")
-        depth = rig.node.create_publisher(Image, "depth/image", 5)
-        info = rig.node.create_publisher(CameraInfo, "camera_info", 5)
         tracks = rig.collect(TrackArray, "/sam2/tracks")
         poses = rig.collect(PoseArray, "/sam2/objects/poses")
-        publish, headers = camera.publish, []
-
-        def publish_all(n, **kwargs):
-            msg = publish(n, **kwargs)
-            metres = depth_message(np.full(SIZE_HW, 1.5))
-            metres.header = msg.header
-            info.publish(CameraInfo(header=msg.header, width=64, height=48, k=[50.0, 0, 31.5, 0, 50, 23.5, 0, 0, 1]))
-            depth.publish(metres)
-            headers.append(msg.header)
-            return msg
-
-        camera.publish = publish_all
+        headers = with_depth(rig, camera)
         camera.publish_until(lambda: tracks and tracks[-1].tracks[0].depth_share == 1.0, first=number)
         assert not poses
         sent = transform(0)

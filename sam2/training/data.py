@@ -188,7 +188,7 @@ class PooledSource:
         try:
             self._move_clips()
         except Exception:  # whoever takes clips must hear of it: they would be the same for ever
-            self._moved.put(f"moving clips to {self._device} failed:\n{traceback.format_exc()}")
+            self._hand_over(f"moving clips to {self._device} failed:\n{traceback.format_exc()}")
 
     def _move_clips(self) -> None:
         is_cuda = self._device.type == "cuda"
@@ -203,7 +203,7 @@ class PooledSource:
             except queue.Empty:
                 continue
             if isinstance(message, str):
-                self._moved.put(message)
+                self._hand_over(message)
                 return
             slot, seen = message
             with torch.cuda.stream(stream):  # does nothing without a stream
@@ -211,12 +211,16 @@ class PooledSource:
                 if stream is not None:
                     stream.synchronize()
             self._free.put(slot)
-            while not self._stop.is_set():
-                try:
-                    self._moved.put((clip, seen), timeout=0.5)
-                    break
-                except queue.Full:
-                    continue
+            self._hand_over((clip, seen))
+
+    def _hand_over(self, moved: "tuple[Tensor, np.ndarray] | str") -> None:
+        """Waits for room, but not for ever: `close` waits for this thread."""
+        while not self._stop.is_set():
+            try:
+                self._moved.put(moved, timeout=0.5)
+                return
+            except queue.Full:
+                continue
 
     def _take(self, wait: bool) -> bool:
         """Puts one moved clip into the pool; False if there is none."""
