@@ -9,7 +9,7 @@ MAX_CLASSES = 254
 
 
 class Classes:
-    """names: those with a fixed value, MAX_CLASSES at most, the first 1; names that turn up later get the next free one."""
+    """names: those with a fixed value, MAX_CLASSES at most, the first 1; later names get the next free values."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self.ids = {name: number for number, name in enumerate(filter(None, names), start=1)}
