@@ -118,7 +118,7 @@ class AutoPrompt:
             self._counters.count_detections("objects refreshed" if prompt.object_id else "objects new", 1)
             deadline_ns = time.monotonic_ns() + int(self.wait_s * 1e9)
             told = lambda answer, name=prompt.object_id: self._done(name, stamp_ns, answer)  # noqa: E731
-            made.append(Add([prompt], deadline_ns, told))
+            made.append(Add([prompt], deadline_ns, told, only_live=bool(prompt.object_id)))
         self._adds = {request for request in made if isinstance(request, Add)}
         return made
 

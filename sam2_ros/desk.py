@@ -124,6 +124,8 @@ class Desk:
         """Asks everybody who can refuse before anything is changed; a refusal is answered here."""
         try:
             for prompt in add.prompts:
+                if add.only_live and prompt.object_id not in tracker.object_ids:
+                    raise sam2.UnknownObject(f"{prompt.object_id!r} was removed since the image the prompt was made on")
                 prompt_in.check_inside(prompt, frame.size_hw)
                 tracker.check(prompt, frame)
         except sam2.DeviceLost:

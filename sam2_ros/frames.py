@@ -66,7 +66,10 @@ class Frames:
         except tf2_ros.TransformException as error:
             raise Refused("transform", f"no transform to {self._target} at the image's stamp: {error}") from error
         at, turn = found.translation, found.rotation
-        return rotation_of((turn.x, turn.y, turn.z, turn.w)), np.array([at.x, at.y, at.z], np.float32), self._target
+        translation = np.array([at.x, at.y, at.z], np.float32)
+        if not np.isfinite(translation).all():  # tf2 refuses NaN, and rotations that are none
+            raise Refused("transform", f"the transform to {self._target} at the image's stamp is {translation} m")
+        return rotation_of((turn.x, turn.y, turn.z, turn.w)), translation, self._target
 
     def _stays(self, header: Header) -> bool:
         return self._target in ("", header.frame_id)

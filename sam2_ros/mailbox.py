@@ -66,13 +66,17 @@ class Request:
 class Add(Request):
     """Prompt objects, all or nothing.
 
-    deadline_ns: when it is answered, whether an image came or not.
+    deadline_ns: when it is answered, whether an image came or not. only_live: an object that is gone by then, because
+    somebody removed it, stays away.
     """
 
-    def __init__(self, prompts: "list[sam2.Prompt]", deadline_ns: int, reply: Callable[[Answer], None]) -> None:
+    def __init__(
+        self, prompts: "list[sam2.Prompt]", deadline_ns: int, reply: Callable[[Answer], None], only_live: bool = False
+    ) -> None:
         super().__init__(reply)
         self.prompts = prompts
         self.deadline_ns = deadline_ns
+        self.only_live = only_live
 
     @property
     def object_ids(self) -> set[str]:

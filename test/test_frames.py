@@ -144,6 +144,15 @@ def test_the_transform_is_the_one_at_the_images_stamp(tf2, node):
     tf.frames.close()
 
 
+def test_a_transform_to_nowhere_is_refused(tf2, node):
+    """tf2 lets infinity pass; a cloud that says it has no such points would be full of them."""
+    tf = Told(node)
+    tf.say(NOW_NS, x=float("inf"))
+    with pytest.raises(Refused, match=r"transform to base_link .* is \[inf"):
+        tf.frames.to_target(header_at(NOW_NS))
+    tf.frames.close()
+
+
 def test_only_what_is_newer_than_tf_may_still_come(tf2, node):
     tf = Told(node)
     assert tf.frames.may_come(header_at(NOW_NS))  # nothing is connected yet

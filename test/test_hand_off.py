@@ -14,7 +14,7 @@ from benchmarks.hand_off import Badness, run
 from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.counters import Counters
 from sam2_ros.hand_off import MOST, Association, Detection, Rules, as_prompt, boxes_of, twin_of
-from sam2_ros.mailbox import Code
+from sam2_ros.mailbox import Code, Remove
 from sam2_ros.params import Settings
 
 SIZE_HW = (48, 64)
@@ -157,6 +157,21 @@ def test_through_the_worker():
         answers = {bench.answer().code for _ in range(2)}
         assert answers == {Code.OK, Code.BAD_INPUT}
         assert bench.counters.detections["turned out to be tracked"] == 1
+
+
+def test_a_detector_does_not_bring_back_what_a_person_removed():
+    """Its box is of an image on which the object still was, and asks for the object to start over from there."""
+    with Bench(settings=Settings(detector_confirm=1, detector_refresh_below=0.99)) as bench:
+        bench.add(point("mine", xy=(20, 20)))
+        bench.auto.post(0, [])  # there is a detector
+        bench.step(1)
+        assert bench.answer().code is Code.OK
+        bench.auto.post(1, [Detection(np.array([14, 14, 26, 26], np.float32), "", 0.9)])
+        bench.ask(Remove, ["mine"])  # taken together with what the detector says
+        assert bench.answer().code is Code.OK
+        assert names(bench.step(2)) == []
+        refused = bench.answer()
+        assert refused.code is Code.UNKNOWN_OBJECT and "'mine' was removed" in refused.sentence
 
 
 def test_messages_are_bounded_and_a_new_stream_forgets_them():
