@@ -4,23 +4,20 @@ Knows the node's service and nothing of what is behind it.
 """
 
 import argparse
-import re
 import sys
 import time
 from pathlib import Path
 
 import cv2
 import numpy as np
-import rclpy
 from std_msgs.msg import Header
 
-from sam2_ros.handshake import Handshake
 from sam2_ros.image_out import image_message, time_message
 from sam2_ros.mailbox import Code
 from sam2_ros.msg import Prompt, Track
 from sam2_ros.srv import AddObjects, ListObjects
+from sam2_ros.visit import NoAnswer, Visit, add_arguments, visit
 
-ASK_AGAIN_S = 0.5
 LOOK_S = 1.0  # for the result after the answer
 
 
@@ -43,14 +40,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--stamp", type=int, default=0, help="nanoseconds: stamp of the image it was made on; 0 = the next"
     )
-    parser.add_argument("--node", default="/sam2", help="name of the node (default: %(default)s)")
-    parser.add_argument("--timeout", type=float, default=10.0, help="seconds to wait (default: %(default)s)")
+    add_arguments(parser)
     args = parser.parse_args(argv)
     if not (args.click or args.box or args.mask or (args.not_on and args.id)):
         parser.error("nothing to track: give --click, --box or --mask; --not alone corrects the object that --id names")
-    args.node = "/" + args.node.strip("/")
-    if not re.fullmatch(r"(/[A-Za-z_]\w*)+", args.node):
-        parser.error(f"--node: expected a name such as /sam2 or /robot/sam2/front, got {args.node!r}")
     return args
 
 
@@ -77,25 +70,12 @@ def main(argv: list[str] | None = None) -> int:
     """0 if the object is tracked now, 1 if the node refused, 2 if it did not answer."""
     args = parse(argv)
     request = AddObjects.Request(prompts=[message(args)])
-    with rclpy.init(args=[]):
-        node = rclpy.create_node("sam2_prompt")
-        client = node.create_client(AddObjects, f"{args.node}/add_objects")
-        deadline = time.monotonic() + args.timeout
-        if not client.wait_for_service(args.timeout):
-            print(
-                f"{client.srv_name} is not there: is the node running, is its name {args.node}, and its ROS_DOMAIN_ID "
-                f"{node.context.get_domain_id()}, as here?", file=sys.stderr,
-            )  # fmt: skip
-            return 2
-        lister = node.create_client(ListObjects, f"{args.node}/list_objects")
-        handshake = Handshake(node, client)  # without it the answer may be lost
-        while not handshake.done() and time.monotonic() < deadline:
-            rclpy.spin_once(node, timeout_sec=0.1)
-        answer = ask(node, client, request, deadline)
-        tracks = look(node, lister, answer.object_ids, deadline) if answer and answer.code == Code.OK else {}
-        node.destroy_node()
-    if answer is None:
-        print(f"no answer from {args.node} within {args.timeout:g} s", file=sys.stderr)
+    try:
+        with visit(args.node, args.timeout) as asked:
+            answer = asked.ask(AddObjects, "add_objects", request)
+            tracks = look(asked, answer.object_ids) if answer.code == Code.OK else {}
+    except NoAnswer as error:
+        print(error, file=sys.stderr)
         return 2
     if answer.code != Code.OK:
         print(f"{Code(answer.code).name}: {answer.sentence}", file=sys.stderr)
@@ -105,15 +85,15 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def look(node, client, object_ids: list[str], deadline: float) -> dict[str, Track]:
+def look(asked: Visit, object_ids: list[str]) -> dict[str, Track]:
     """What the node says of these objects, by id, once its result is out: the answer comes just before it."""
-    end = min(deadline, time.monotonic() + LOOK_S)
+    end = time.monotonic() + LOOK_S
     while True:
-        answer = ask(node, client, ListObjects.Request(), end)
-        tracks = {track.object_id: track for track in answer.objects} if answer else {}
+        answer = asked.ask(ListObjects, "list_objects", ListObjects.Request())
+        tracks = {track.object_id: track for track in answer.objects}
         if set(object_ids) <= tracks.keys() or time.monotonic() > end:
             return tracks
-        rclpy.spin_once(node, timeout_sec=0.02)
+        asked.wait(0.02)
 
 
 def _how(track: Track) -> str:
@@ -125,24 +105,6 @@ def _how(track: Track) -> str:
         f": {track.area} pixels in {box.width}x{box.height} at ({box.x_offset}, {box.y_offset}), "
         f"presence {track.presence:.2f}"
     )
-
-
-def ask(node, client, request, deadline: float):
-    """The node's answer, asked again while it loads its model; None if there is none by the deadline (monotonic)."""
-    said = False
-    while True:
-        future = client.call_async(request)
-        rclpy.spin_until_future_complete(node, future, timeout_sec=max(0.0, deadline - time.monotonic()))
-        if not future.done():
-            return None
-        again = time.monotonic() + ASK_AGAIN_S
-        if future.result().code != Code.LOADING or again > deadline:
-            return future.result()
-        if not said:
-            print("the model is being loaded; waiting", file=sys.stderr, flush=True)
-            said = True
-        while time.monotonic() < again:
-            rclpy.spin_once(node, timeout_sec=ASK_AGAIN_S)
 
 
 if __name__ == "__main__":

@@ -188,7 +188,7 @@ def test_what_the_machine_refuses_is_a_sentence(capsys, monkeypatch):
         cli.main(["demo"])
 
 
-@pytest.mark.parametrize("module", ["sam2_ros.cli", "sam2_ros.prompt", "sam2_ros.main"])
+@pytest.mark.parametrize("module", ["sam2_ros.cli", "sam2_ros.prompt", "sam2_ros.objects", "sam2_ros.main"])
 def test_what_must_start_quickly_does_not_load_the_network(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,146 @@
+"""`sam2_ros objects`: what a running node tracks, as a table or as it happens, and what is done about it.
+
+Knows the node's services and its visibility topic, and nothing of what is behind them.
+"""
+
+import argparse
+import sys
+
+import rclpy
+from rclpy.executors import ExternalShutdownException
+from rclpy.time import Time
+from std_srvs.srv import Trigger
+
+from sam2_ros.mailbox import Code
+from sam2_ros.msg import Track, Visibility, VisibilityArray
+from sam2_ros.srv import ListObjects, RemoveObjects, RestoreObjects, SaveObjects, SetTarget
+from sam2_ros.visit import NoAnswer, Visit, add_arguments, visit
+
+STATES = {Track.VISIBLE: "visible", Track.OCCLUDED: "occluded", Track.LOST: "lost", Track.INVALID: "invalid"}
+ROW = "{:>5}  {:<16} {:<12} {:<9} {:>8}  {:<24} {:>8}"
+
+
+class Refused(Exception):
+    """By the node; its sentence."""
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Raises SystemExit, as argparse does."""
+    parser = argparse.ArgumentParser(
+        prog="sam2_ros objects", description="What a running node tracks, and what is to be done about it.",
+        epilog="examples: sam2_ros objects;  sam2_ros objects --watch;  sam2_ros objects --remove cup",
+    )  # fmt: skip
+    parser.add_argument("ids", nargs="*", metavar="ID", help="which objects; none = all of them")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--watch", action="store_true", help="a line whenever one comes, goes or changes; ends by Ctrl-C")
+    what.add_argument("--remove", action="store_true", help="forget those named")
+    what.add_argument("--reset", action="store_true", help="forget all of them")
+    what.add_argument("--target", action="store_true", help="show the one named on ~/target_mask; none = lowest label")
+    what.add_argument("--save", metavar="NAME", help="keep what they remember on the node's disk, under this name")
+    what.add_argument("--restore", metavar="NAME", help="track again what was saved under this name")
+    add_arguments(parser)
+    args = parser.parse_args(argv)
+    if args.remove and not args.ids:
+        parser.error("--remove: expected the ids of the objects; --reset forgets all of them")
+    if args.reset and args.ids:
+        parser.error("--reset forgets all objects and takes no ids; --remove forgets those named")
+    if args.target and len(args.ids) > 1:
+        parser.error(f"--target: expected one id, got {len(args.ids)}")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 if it was done, 1 if the node refused, 2 if it did not answer."""
+    args = parse(argv)
+    try:
+        with visit(args.node, args.timeout) as asked:
+            if args.watch:
+                return watch(asked, set(args.ids))
+            print(do(asked, args))
+    except Refused as error:
+        print(error, file=sys.stderr)
+        return 1
+    except NoAnswer as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def do(asked: Visit, args: argparse.Namespace) -> str:
+    """What to print. Raises Refused, NoAnswer."""
+    ids = args.ids
+    if args.remove:
+        _agreed(asked.ask(RemoveObjects, "remove_objects", RemoveObjects.Request(object_ids=ids)))
+        return f"removed {', '.join(ids)}"
+    if args.reset:
+        answer = asked.ask(Trigger, "reset", Trigger.Request())
+        if not answer.success:
+            raise Refused(answer.message)
+        return "all objects are forgotten"
+    if args.target:
+        _agreed(asked.ask(SetTarget, "set_target", SetTarget.Request(object_id="".join(ids))))
+        return f"the target is {ids[0] if ids else 'the object with the lowest label'}"
+    if args.save is not None:
+        kept = _agreed(asked.ask(SaveObjects, "save", SaveObjects.Request(name=args.save, object_ids=ids)))
+        return f"saved {', '.join(kept.object_ids)} in {kept.path}"
+    if args.restore is not None:
+        request = RestoreObjects.Request(name=args.restore, object_ids=ids)
+        return f"tracking {', '.join(_agreed(asked.ask(RestoreObjects, 'restore', request)).object_ids)} again"
+    listed = _agreed(asked.ask(ListObjects, "list_objects", ListObjects.Request())).objects
+    unknown = sorted(set(ids) - {track.object_id for track in listed})
+    if unknown:
+        raise Refused(f"UNKNOWN_OBJECT: not tracked: {', '.join(unknown)}")
+    return table([track for track in listed if not ids or track.object_id in ids])
+
+
+def _agreed(answer):
+    if answer.code != Code.OK:
+        raise Refused(f"{Code(answer.code).name}: {answer.sentence}")
+    return answer
+
+
+def table(tracks: list[Track]) -> str:
+    """A line for each, as in the newest image."""
+    if not tracks:
+        return "nothing is tracked"
+    lines = [ROW.format("label", "object", "class", "state", "presence", "box x, y, width x height", "pixels")]
+    for track in tracks:
+        box = track.box
+        place = f"{box.x_offset}, {box.y_offset}, {box.width} x {box.height}" if track.area else "-"
+        state, presence = STATES[track.state], f"{track.presence:.2f}"
+        lines.append(ROW.format(track.label, track.object_id, track.class_name, state, presence, place, track.area))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def watch(asked: Visit, ids: set[str]) -> int:
+    """Until Ctrl-C. Raises NoAnswer if there is no node to watch."""
+    asked.ask(ListObjects, "list_objects", ListObjects.Request())
+    known: dict[str, int] = {}  # state by object id
+
+    def hear(message: VisibilityArray) -> None:
+        for line in changes(known, message, ids):
+            print(line, flush=True)
+
+    asked.node.create_subscription(VisibilityArray, f"{asked.name}/visibility", hear, 10)
+    try:
+        rclpy.spin(asked.node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    return 0
+
+
+def changes(known: dict[str, int], message: VisibilityArray, ids: set[str]) -> list[str]:
+    """What is new since `known`, which is brought up to date; of those named, none = all."""
+    at = f"{Time.from_msg(message.header.stamp).nanoseconds / 1e9:.3f}"
+    now: dict[str, Visibility] = {one.object_id: one for one in message.objects if not ids or one.object_id in ids}
+    lines = [f"{at}  {name}: removed" for name in known.keys() - now.keys()]
+    for name, one in now.items():
+        if known.get(name) != one.state:
+            lines.append(f"{at}  {name}: {STATES[one.state]}, presence {one.presence:.2f}")
+    known.clear()
+    known.update({name: one.state for name, one in now.items()})
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

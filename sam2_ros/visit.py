@@ -1,0 +1,100 @@
+"""A running node asked from the command line: each question is answered, or given up when the time is over.
+
+Knows services and their waiting; what is asked, and what an answer means, is the commands' business.
+"""
+
+import argparse
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import rclpy
+from rclpy.node import Node
+
+from sam2_ros.handshake import Handshake
+from sam2_ros.mailbox import Code
+
+ASK_AGAIN_S = 0.5
+
+
+class NoAnswer(Exception):
+    """In time; its sentence says of whom."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Who is asked, and how long."""
+    parser.add_argument("--node", default="/sam2", type=_node_name, help="name of the node (default: %(default)s)")
+    parser.add_argument("--timeout", type=float, default=10.0, help="seconds to wait (default: %(default)s)")
+
+
+def _node_name(given: str) -> str:
+    name = "/" + given.strip("/")
+    if not re.fullmatch(r"(/[A-Za-z_]\w*)+", name):
+        raise argparse.ArgumentTypeError(f"expected a name such as /sam2 or /robot/sam2/front, got {given!r}")
+    return name
+
+
+@contextmanager
+def visit(name: str, timeout_s: float) -> Iterator["Visit"]:
+    """A ROS node of our own for as long as it takes; the rest is as in Visit."""
+    with rclpy.init(args=[]):
+        node = rclpy.create_node("sam2_command")
+        try:
+            yield Visit(node, name, timeout_s)
+        finally:
+            node.destroy_node()
+
+
+class Visit:
+    """name: of the node asked, or `<node>/<camera>`. timeout_s: for all questions together."""
+
+    def __init__(self, node: Node, name: str, timeout_s: float) -> None:
+        self.node, self.name, self.timeout_s = node, name, timeout_s
+        self._deadline = time.monotonic() + timeout_s
+        self._clients = {}
+
+    def ask(self, kind, service: str, request):
+        """The node's answer, asked again while it loads its model. Raises NoAnswer."""
+        client = self._clients.get(service) or self._find(kind, service)
+        said = False
+        while True:
+            future = client.call_async(request)
+            rclpy.spin_until_future_complete(self.node, future, timeout_sec=self._left_s())
+            if not future.done():
+                raise NoAnswer(f"no answer from {self.name} within {self.timeout_s:g} s")
+            again = time.monotonic() + ASK_AGAIN_S
+            if not _is_loading(future.result()) or again > self._deadline:
+                return future.result()
+            if not said:
+                print("the model is being loaded; waiting", file=sys.stderr, flush=True)
+                said = True
+            self.wait(ASK_AGAIN_S)
+
+    def wait(self, seconds: float) -> None:
+        """Without holding up what comes in."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            rclpy.spin_once(self.node, timeout_sec=left)
+
+    def _find(self, kind, service: str):
+        client = self.node.create_client(kind, f"{self.name}/{service}")
+        if not client.wait_for_service(self._left_s()):
+            raise NoAnswer(
+                f"{client.srv_name} is not there: is the node running, is its name {self.name}, and its ROS_DOMAIN_ID "
+                f"{self.node.context.get_domain_id()}, as here?"
+            )
+        handshake = Handshake(self.node, client)  # without it the answer may be lost
+        while not handshake.done() and self._left_s():
+            rclpy.spin_once(self.node, timeout_sec=0.1)
+        handshake.close()
+        return self._clients.setdefault(service, client)
+
+    def _left_s(self) -> float:
+        return max(0.0, self._deadline - time.monotonic())
+
+
+def _is_loading(answer) -> bool:
+    """A std_srvs answer has no code, so the node writes its name before the sentence."""
+    return getattr(answer, "code", None) == Code.LOADING or getattr(answer, "message", "").startswith(Code.LOADING.name)

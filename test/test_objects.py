@@ -1,0 +1,121 @@
+"""`sam2_ros objects`: the table, what changes while it watches, and everything it can have a node do."""
+
+import signal
+import subprocess
+import sys
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from ros_rig import PATIENCE_S, NodeProcess, start_tracking
+from std_msgs.msg import Header
+
+from sam2_ros import objects
+from sam2_ros.image_out import time_message
+from sam2_ros.mailbox import Code
+from sam2_ros.msg import Track, Visibility, VisibilityArray
+from sam2_ros.srv import RemoveObjects, RestoreObjects, SaveObjects
+
+pytestmark = pytest.mark.ros
+
+
+def seen(at_s, **states):
+    header = Header(stamp=time_message(at_s * 10**9))
+    found = [Visibility(object_id=name, state=state, presence=0.5) for name, state in states.items()]
+    return VisibilityArray(header=header, objects=found)
+
+
+def test_what_comes_goes_and_changes_is_a_line_each_and_the_rest_is_silence():
+    known = {}
+    assert objects.changes(known, seen(1, cup=0, ball=1), set()) == [
+        "1.000  cup: visible, presence 0.50",
+        "1.000  ball: occluded, presence 0.50",
+    ]
+    assert objects.changes(known, seen(2, cup=0, ball=1), set()) == []
+    assert objects.changes(known, seen(3, cup=2), set()) == ["3.000  ball: removed", "3.000  cup: lost, presence 0.50"]
+    assert objects.changes({}, seen(4, cup=0, ball=0), {"ball"}) == ["4.000  ball: visible, presence 0.50"]
+
+
+def test_the_table_has_a_line_for_each_and_no_place_for_what_is_not_seen():
+    cup = Track(object_id="cup", class_name="mug", label=3, area=7, presence=0.9)
+    cup.box.x_offset, cup.box.y_offset, cup.box.width, cup.box.height = 1, 2, 30, 40
+    hidden = Track(object_id="ball", label=12, state=Track.OCCLUDED, presence=0.1)
+    head, first, second = objects.table([cup, hidden]).split("\n")
+    assert head.split()[:4] == ["label", "object", "class", "state"]
+    assert first.split() == ["3", "cup", "mug", "visible", "0.90", "1,", "2,", "30", "x", "40", "7"]
+    assert second.split() == ["12", "ball", "occluded", "0.10", "-", "0"]
+    assert objects.table([]) == "nothing is tracked"
+
+
+@pytest.mark.parametrize(
+    "line, why",
+    [("--remove", "--reset forgets all"), ("--reset cup", "takes no ids"), ("--target a b", "expected one id, got 2")],
+)
+def test_a_line_that_says_too_little_or_too_much_is_refused(line, why, capsys):
+    with pytest.raises(SystemExit):
+        objects.parse(line.split())
+    assert why in capsys.readouterr().err
+
+
+def test_a_node_lists_removes_resets_and_chooses(rig, capsys):
+    def says(line, code=0):
+        assert objects.main(line.split()) == code, capsys.readouterr()
+        said = capsys.readouterr()
+        return said.err if code else said.out
+
+    with NodeProcess() as node:
+        start_tracking(rig, rig.camera(), "cup", "ball")
+        assert [line.split()[1] for line in says("").splitlines()] == ["object", "cup", "ball"]
+        assert "cup" not in says("ball") and says("hat", 1) == "UNKNOWN_OBJECT: not tracked: hat\n"
+        assert says("--target ball") == "the target is ball\n" and says("--target hat", 1).startswith("UNKNOWN_OBJECT")
+        assert says("--remove cup") == "removed cup\n" and "not tracked: cup" in says("--remove cup", 1)
+        assert says("--reset") == "all objects are forgotten\n" and says("") == "nothing is tracked\n"
+        node.end()
+
+
+def test_saving_and_restoring_say_what_and_where():
+    """Against answers as the node gives them; `test_node_real.py` has the services themselves."""
+    asked = []
+
+    def answer(kind, service, request):
+        asked.append((service, request.name, list(request.object_ids)))
+        found = kind.Response(object_ids=["cup", "ball"])
+        if kind is SaveObjects:
+            found.path = "/there/kitchen.safetensors"
+        return found
+
+    visit = SimpleNamespace(ask=answer)
+    assert objects.do(visit, objects.parse(["--save", "kitchen"])) == "saved cup, ball in /there/kitchen.safetensors"
+    assert objects.do(visit, objects.parse(["--restore", "kitchen", "cup"])) == "tracking cup, ball again"
+    assert asked == [("save", "kitchen", []), ("restore", "kitchen", ["cup"])]
+    visit.ask = lambda *_: RestoreObjects.Response(code=int(Code.STALE), sentence="too old")
+    with pytest.raises(objects.Refused, match="STALE: too old"):
+        objects.do(visit, objects.parse(["--restore", "kitchen"]))
+
+
+def test_it_watches_until_it_is_interrupted(rig):
+    with NodeProcess() as node:
+        camera = rig.camera()
+        number = start_tracking(rig, camera, "cup", "ball")
+        command = [sys.executable, "-m", "sam2_ros.cli", "objects", "--watch", "cup"]
+        watching, lines = subprocess.Popen(command, stdout=subprocess.PIPE, text=True), []
+        reader = threading.Thread(target=lambda: lines.extend(watching.stdout), daemon=True)
+        reader.start()
+        number = camera.publish_until(lambda: lines, first=number)
+        assert lines[0].endswith("cup: visible, presence 1.00\n")
+        gone = rig.start_call(RemoveObjects, "/sam2/remove_objects", RemoveObjects.Request(object_ids=["cup", "ball"]))
+        camera.publish_until(lambda: gone.done() and lines[1:], first=number)
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(timeout=PATIENCE_S) == 0
+        reader.join(PATIENCE_S)
+        watching.stdout.close()
+        assert len(lines) == 2 and lines[1].endswith("cup: removed\n")
+        node.end()
+
+
+def test_nobody_there_is_a_sentence(capsys):
+    assert objects.main(["--node", "nobody", "--timeout", "0.1"]) == 2
+    assert "/nobody/list_objects is not there" in capsys.readouterr().err
