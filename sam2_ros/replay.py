@@ -6,6 +6,7 @@ Knows how source, tracker and sink go together; each of them is elsewhere.
 """
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -52,20 +53,23 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--report", type=Path, help="also write what became of each object, as JSON")
     parser.add_argument("--topic", default="", help="of the images in the bag; needed if there are several")
     parser.add_argument(
-        "--fps", type=float, default=0.0, help="images per second of a folder, or of a video that does not say (30)"
+        "--fps", type=float, help="images per second of a folder, or of a video that does not say (default: 30)"
     )
     parser.add_argument("--model", default="nano", help="nano, tiny, small, base_plus, large (default: %(default)s)")
     parser.add_argument("--checkpoint", help="weights file; without it the model's own")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     args = parser.parse_args(argv)
-    if args.fps < 0:
-        parser.error("--fps: expected images per second")
+    if args.fps is not None and args.fps <= 0:
+        parser.error(f"--fps: expected images per second, more than 0, got {args.fps:g}")
     return args
 
 
 def main(argv: list[str] | None = None) -> int:
     """0, or 130 if interrupted. Raises sam2.Sam2Error with one sentence for everything that can be wrong."""
     args = parse(argv)
+    os.environ.setdefault(
+        "OPENCV_FFMPEG_LOGLEVEL", "-8"
+    )  # what its decoder says is no sentence for people; ours follows
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # unwinds, so that no part file stays
     try:
         return _main(args)
@@ -87,7 +91,7 @@ def _main(args: argparse.Namespace) -> int:
     for path in filter(None, (args.overlay, args.sheet, args.report)):
         check_folder(path)
     with ExitStack() as stack:
-        source = stack.enter_context(open_source(args.source, args.topic, args.fps))
+        source = stack.enter_context(open_source(args.source, args.topic, args.fps or 0.0))
         _check_frames(entries, source.total)
         tracker = load_tracker(args, entries)
         report = Report(source, sam2.find_config(args.model).name)
@@ -146,7 +150,8 @@ def replay(source, entries: list[prompt_file.Entry], tracker: sam2.Tracker, sink
         report.note(shot, tracks, {entry.prompt.object_id for entry in due})
         seen += 1
     if not seen:
-        raise sam2.BadInput(f"{source.name}: not one usable image. {source.last_refusal}")
+        why = source.last_refusal or "it ends before the first; is it damaged?"
+        raise sam2.BadInput(f"{source.name}: not one usable image: {why}")
     for entry in schedule.waiting:
         raise sam2.BadInput(f"{entry.name}: {entry.place} never came; the source ended after {seen} images")
 
@@ -187,6 +192,9 @@ def _print_summary(report: dict, took_s: float, last_refusal: str) -> None:
     print(f"{frames} images in {took_s:.1f} s, {frames / max(took_s, 1e-9):.1f} images/s")
     if refused:
         print(f"{refused} images could not be used; the last: {last_refusal}")
+    lacking = report["source"]["announced"] - frames - refused
+    if lacking > 0:
+        print(f"{lacking} more images are announced by {report['source']['name']}, and not in it: is it damaged?")
     for name, summary in report["objects"].items():
         share, absences = summary["visible_share"], summary["absences"]
         returned = sum(absence["back_frame"] is not None for absence in absences)

@@ -189,11 +189,12 @@ class Report:
                 history.ious.append(track.predicted_iou)
 
     def as_dict(self) -> dict:
-        """Stamps in nanoseconds, sizes in pixels, shares of 1."""
+        """Stamps in nanoseconds, sizes in pixels, shares of 1. announced: images, as the source has it; 0 = unknown."""
         return {
             "source": {
                 "name": self._source.name,
                 "topic": self._source.topic,
+                "announced": self._source.total,
                 "frames": len(self._stamps_ns),
                 "refused": dict(self._source.refused),
                 "first_stamp_ns": self._stamps_ns[0],

@@ -131,7 +131,10 @@ def _video(path: Path, fps: float) -> Iterator[Source]:
     video = cv2.VideoCapture(str(path))
     try:
         if not video.isOpened():
-            raise sam2.BadInput(f"{path}: expected a bag ({', '.join(BAG_SUFFIXES)}), a video or a folder of images")
+            raise sam2.BadInput(
+                f"{path}: expected a bag ({', '.join(BAG_SUFFIXES)}), a video or a folder of images; a file of "
+                f"{path.stat().st_size} bytes that is none of them, or damaged"
+            )
         fps = video.get(cv2.CAP_PROP_FPS) or fps or DEFAULT_FPS
         total = max(int(video.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
         yield Source(path.name, "", total, fps, _timed(_read_all(video), fps))

@@ -153,7 +153,7 @@ def test_images_that_are_none_are_counted_and_skipped(tmp_path, capsys):
     assert "image 1 of /image" in capsys.readouterr().out
     assert json.loads((tmp_path / "report.json").read_text())["source"]["refused"] == {"encoding": 1}
     nothing = write_bag(tmp_path / "nothing", {"/image": messages[1:2]})
-    with pytest.raises(sam2.BadInput, match="not one usable image.*32FC1"):
+    with pytest.raises(sam2.BadInput, match="not one usable image: .*32FC1"):
         run(nothing, tmp_path, out="none.mcap")
 
 

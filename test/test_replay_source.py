@@ -1,5 +1,8 @@
 """Every image of a bag, a video or a folder, in order, with its stamp; what is none of these is one sentence."""
 
+from collections import Counter
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -12,7 +15,9 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 import sam2
-from sam2_ros.replay_sink import TrackBag, typestore
+from sam2_ros import replay
+from sam2_ros.replay_sink import Report, TrackBag, typestore
+from sam2_ros.replay_source import Shot, Source
 
 pytestmark = pytest.mark.ros
 
@@ -107,3 +112,25 @@ def test_what_is_no_source_is_one_sentence(tmp_path, name):
         (tmp_path / name).write_bytes(b"no bag, no video" * 20)
     with pytest.raises(sam2.BadInput, match=name):
         shots_of(tmp_path / name)
+
+
+def test_a_recording_that_ends_before_its_time_is_told(capsys):
+    for frames, said in ((3, "1 more images are announced by v.mp4, and not in it"), (4, "")):
+        source = Source("v.mp4", "", 5, 20.0, iter(()), refused=Counter(encoding=1))
+        report = Report(source, "nano")
+        for index in range(frames):
+            report.note(Shot(index, picture(1), index, index, ""), [], set())
+        replay._print_summary(report.as_dict(), 1.0, "image 1")
+        out = capsys.readouterr().out
+        assert report.as_dict()["source"]["announced"] == 5
+        assert said in out and ("damaged" in out) == bool(said)
+    tracker = SimpleNamespace(check=lambda prompt: None)
+    with pytest.raises(sam2.BadInput, match="v.mp4: not one usable image: it ends before the first"):
+        replay.replay(Source("v.mp4", "", 5, 20.0, iter(())), [], tracker, [], report)
+
+
+@pytest.mark.parametrize("given", ["0", "-1"])
+def test_no_images_per_second_are_refused(given, capsys):
+    with pytest.raises(SystemExit):
+        replay.parse(["there", "--prompts", "p", "--out", "o", "--fps", given])
+    assert f"more than 0, got {given}" in capsys.readouterr().err
