@@ -48,6 +48,12 @@ from sam2.weights_cache import find_weights, sha256
 AnyVideo = SyntheticVideo | RecordedVideo
 MakeTracker = Callable[[], StreamTracker]
 _SHORTEST = 3  # frames: the first and the last do not count
+_COLUMNS = """\
+Columns, in percent, every object alike: J is the overlap of predicted and true mask, F that of their borders, J&F the
+mean of both, without the first and the last annotated image. visibility: whether "it is in the image" was right; there
+and away: the same over the images it is, and is not, in. returns: how often an object was away for 3 to 15 images and
+came back; re-acquired: in how many of these its mask was right (J of 0.5 or more) within 3 images.
+"""
 
 
 @dataclass(frozen=True)
@@ -135,7 +141,9 @@ def _in_processes(
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m sam2.evaluate", description="J&F, visibility, re-acquisition")
+    parser = argparse.ArgumentParser(
+        prog="python -m sam2.evaluate", description="J&F, visibility, re-acquisition", epilog=_COLUMNS
+    )
     add = parser.add_argument
     add("--dataset", default="synthetic", choices=("synthetic", *LAYOUTS))
     add("--root", type=Path, help="folder of a dataset on disk")
