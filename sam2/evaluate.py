@@ -125,6 +125,7 @@ def _in_processes(
 ) -> Iterator[VideoResult]:
     """In the order in which they are done."""
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+    others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(min(workers, len(videos)), context, _start_worker, (make_tracker,)) as pool:
         jobs = [pool.submit(_work, video, prompt) for video in videos]
         try:
@@ -136,6 +137,8 @@ def _in_processes(
                 "--workers, videos that are done are kept"
             ) from error
         except BaseException:
+            for worker in set(multiprocessing.active_children()) - others:  # a video may take minutes; it is not kept
+                worker.terminate()
             pool.shutdown(cancel_futures=True)
             raise
 

@@ -1,8 +1,10 @@
 """The evaluation's files, processes and command line."""
 
 import json
+import multiprocessing
 import os
 import signal
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -182,6 +184,18 @@ def test_a_failing_process_ends_the_run_with_a_sentence(factory, message, tmp_pa
     videos = [TwoSquares(f"video_{i}") for i in range(2)]
     with pytest.raises(Sam2Error, match=message):
         evaluate.evaluate_all(videos, "click", factory, Results(tmp_path, settings()), workers=2)
+
+
+def never():
+    threading.Event().wait()
+
+
+def test_ctrl_c_does_not_wait_for_the_videos_in_hand(monkeypatch, tmp_path):
+    """Without an end to its processes this would wait for ever."""
+    monkeypatch.setattr(evaluate, "as_completed", lambda jobs: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.evaluate_all([TwoSquares("a"), TwoSquares("b")], "click", never, Results(tmp_path, settings()), 2)
+    assert not multiprocessing.active_children()
 
 
 def test_results_are_of_the_files_they_were_made_from(tmp_path):
