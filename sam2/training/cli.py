@@ -157,7 +157,8 @@ def run(args: argparse.Namespace) -> None:
         fuse(trainer.lessons)
     if trainer.resume():
         if team.leads:
-            print(f"going on from step {trainer.progress.step} ({100 * trainer.share:.0f} % done)", flush=True)
+            done = f"({100 * trainer.share:.0f} % done)" if trainer.share < 1 else "and done: another --out begins anew"
+            print(f"going on from step {trainer.progress.step} {done}", flush=True)
     elif args.checkpoint:
         trainer.start_from(read_weights(args.checkpoint))
     if stopped_by := trainer.run(60 * args.minutes):
