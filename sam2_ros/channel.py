@@ -5,7 +5,6 @@ its topics have no name in them either. Knows which parts belong together. Does 
 """
 
 import threading
-import time
 from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
@@ -81,9 +80,9 @@ class Channel:
         if self.depth is not None:
             self.depth.close()
 
-    def close(self) -> None:
+    def close(self, for_good: bool = False) -> None:
         self.close_inputs()
-        self.doors.close()
+        self.doors.close(for_good)
         if self.outputs is not None:
             self.outputs.close()
 
@@ -103,12 +102,6 @@ class Channel:
         self.doors.tick()
         if self.auto is not None and not self.auto.is_expected and self.doors.has_detector:
             self.auto.is_expected = True
-
-    @property
-    def is_silent(self) -> bool:
-        """Whether images have come, and come no more."""
-        last_ns = self.counters.last_image_ns
-        return last_ns > 0 and time.monotonic_ns() - last_ns > self.node.settings.image_timeout_s * 1e9
 
     def statuses(self, situation: Situation) -> list[DiagnosticStatus]:
         ours = self.node.resolve_topic_name(self.output("visibility"))

@@ -26,7 +26,7 @@ class Counters:
     unstamped: int = 0
     unstamped_in_a_row: int = 0
     lost_on_the_way: int = 0  # the middleware says so
-    failures_in_a_row: int = 0
+    failures_in_a_row: int = 0  # images
     unpublished_in_a_row: int = 0  # results that could not be published whole
     late_in_a_row: int = 0
     refused_in_a_row: int = 0
@@ -113,8 +113,8 @@ class Counters:
             self.steps_ns.append(took_ns)
             self.objects = objects
 
-    def count_failed_step(self) -> int:
-        """How many failed in a row."""
+    def count_failed_image(self) -> int:
+        """How many failed in a row, in the network or on the way there."""
         with self.lock:
             self.failures_in_a_row += 1
             return self.failures_in_a_row

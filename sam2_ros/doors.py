@@ -73,11 +73,12 @@ class Doors:
         """Whether somebody publishes detections; asked before the first of them, which is about an image of before."""
         return vision.INSTALLED and self._node.count_publishers(self._detections.topic_name) > 0
 
-    def close(self) -> None:
-        """Prompts that wait are answered now: there will be no image for them."""
+    def close(self, for_good: bool) -> None:
+        """Prompts that wait are answered now: there will be no image for them; for good: so is everything else."""
         for request in self._posted:
-            if isinstance(request, Add):
-                request.answer(Code.STOPPING, "the node is being deactivated")
+            if for_good or isinstance(request, Add):
+                doing = "stopping" if for_good else "being deactivated"
+                request.answer(Code.STOPPING, f"the node is {doing}")
 
     def tick(self) -> None:
         """Answers for a worker that hangs: nobody waits much longer than it takes to call it that."""

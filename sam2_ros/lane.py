@@ -1,7 +1,7 @@
 """One camera's images through its tracker, with the requests that are due. Runs in the worker's thread.
 
-Every error has a defined end: a refusal is answered, a failed image is lost and counted, objects are dropped after an
-error that is nobody's input, a lost device is raised. Knows `sam2`'s public names. Does not know topics or threads.
+Every error has a defined end: a refusal is answered, a failed image is lost and counted, objects are dropped after too
+many of these in a row, a lost device is raised. Knows `sam2`'s public names. Does not know topics or threads.
 """
 
 import time
@@ -72,7 +72,8 @@ class Lane:
 
     def turn(self, arrival: Arrival | None, frame: sam2.Frame | None) -> None:
         """One image, if there is one, with everything that is due. Raises DeviceLost only."""
-        self._guarded("turn", lambda: self._turn(arrival, frame))
+        if not self._guarded("turn", lambda: self._turn(arrival, frame)) and frame is not None:
+            self._counters.count_failed_image()
         self._guarded("publish", self._outputs.idle)
 
     def _turn(self, arrival: Arrival | None, frame: sam2.Frame | None) -> None:
@@ -101,6 +102,7 @@ class Lane:
             self._counters.refuse_image(error.reason, str(error))
             return None
         except Exception as error:  # whatever it is, it costs this image and not the thread
+            self._counters.count_failed_image()
             self._report_failure("image", error)
             return None
         size_hw = rgb.shape[:2]
@@ -159,9 +161,9 @@ class Lane:
             add.answer(Code.INTERNAL, f"the image was lost: {error or type(error).__name__}")
         if isinstance(error, sam2.DeviceLost):
             raise error
-        in_a_row = self._counters.count_failed_step()
+        in_a_row = self._counters.count_failed_image()
         self._report_failure("step", error)
-        return False, isinstance(error, sam2.OutOfMemory) and in_a_row < self.settings.max_failures
+        return False, in_a_row < self.settings.max_failures  # a step that fails has changed nothing
 
     def _hand_on(self, arrival: Arrival, frame: sam2.Frame, tracks: "list[sam2.Track]") -> None:
         if self._outputs.publish(arrival, frame, tracks):

@@ -20,7 +20,7 @@ import sam2
 from sam2_ros import params
 from sam2_ros.channel import Channel
 from sam2_ros.frames import Frames
-from sam2_ros.health import Situation
+from sam2_ros.health import Situation, silence
 from sam2_ros.image_in import Refused
 from sam2_ros.mailbox import Code
 from sam2_ros.params import Settings
@@ -169,7 +169,7 @@ class TrackNode(LifecycleNode):
         self._enter("finalized")
         self._let_go()
         for channel in self._channels:
-            channel.close()
+            channel.close(for_good=True)
 
     @property
     def has_waiting_clients(self) -> bool:
@@ -267,7 +267,8 @@ class TrackNode(LifecycleNode):
         for channel in self._channels:
             channel.tick()
         self._ticks += 1
-        silent = [channel.is_silent for channel in self._channels]
+        began_ns = self._since_ns if self._state == "active" else 0
+        silent = [silence(channel.counters, self.settings, began_ns) for channel in self._channels]
         if self._ticks % TICKS_PER_REPORT == 0 or silent != self._silent:  # silence is told at once
             self._report()
         self._silent = silent

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from sam2_ros.announcer import LASTING, Announcer
-from sam2_ros.health import PERSISTENT, Counters, Level, Situation, report
+from sam2_ros.health import PERSISTENT, Counters, Level, Situation, report, silence
 from sam2_ros.params import Settings
 
 S = 1_000_000_000
@@ -153,13 +153,28 @@ def test_a_worker_that_is_gone_is_an_error_in_every_state(phase, state):
     assert found.level is Level.ERROR and "sam2_ros weights" in found.sentence
 
 
+@pytest.mark.parametrize("last_ns", [0, NOW - 50 * S])
+def test_silence_is_news_whether_images_stopped_or_never_came(last_ns):
+    """The node reports at once when this changes; both at once are told apart."""
+    counters, since = Counters(last_image_ns=last_ns), NOW - 20 * S
+    assert silence(counters, Settings(), NOW - S // 2, NOW) == (False, False)
+    assert silence(counters, Settings(), since, NOW) == (True, False)
+    assert silence(counters, Settings(), 0, NOW) == (False, False)  # not active
+    counters.last_image_ns, counters.busy_since_ns = NOW - S // 2, NOW - S
+    assert silence(counters, Settings(), since, NOW) == (False, False)
+    counters.busy_since_ns -= 1
+    assert silence(counters, Settings(), since, NOW) == (False, True)
+
+
 def test_loading_says_for_how_long():
     found = find("tracking", Counters(), Situation("active", "loading", since_ns=NOW - 12 * S))
     assert found.level is Level.WARN and "12 s" in found.sentence
 
 
 def test_a_hang_is_an_error_after_its_time():
-    assert find("tracking", healthy(busy_since_ns=NOW - 9 * S)).level is Level.OK
+    assert find("tracking", healthy(busy_since_ns=NOW - S // 2)).level is Level.OK
+    found = find("tracking", healthy(busy_since_ns=NOW - 9 * S))
+    assert found.level is Level.WARN and "9.0 s" in found.sentence
     found = find("tracking", healthy(busy_since_ns=NOW - 11 * S))
     assert found.level is Level.ERROR and "11.0 s" in found.sentence
 
@@ -198,7 +213,7 @@ def test_counting_a_refusal_and_a_success():
     counters = Counters()
     assert [counters.refuse_image("stale", "late") for _ in range(2)] == [1, 2]
     assert counters.refused_in_a_row == 2
-    counters.count_failed_step()
+    counters.count_failed_image()
     counters.count_step(5, 3)
     assert (counters.refused_in_a_row, counters.failures_in_a_row, counters.objects) == (0, 0, 3)
     counters.count_reset("clock jump", 0)

@@ -86,3 +86,13 @@ def test_transports_are_left_alone_where_there_is_no_room_or_somebody_has_chosen
     assert fast_dds.PROFILES not in os.environ
     profile = Path(__file__).parent.parent / "config" / "fastdds_shm.xml"
     assert f"<segment_size>{fast_dds.SEGMENT_BYTES}<" in profile.read_text()
+
+
+@pytest.mark.parametrize("started, signals, code", [(False, 1, 0), (True, 2, 130), (True, 1, 3)])
+def test_a_signal_while_starting_ends_it_and_a_second_one_ends_it_at_once(started, signals, code):
+    script = (
+        "import os, signal, sys; from sam2_ros.main import _Signals; noted = _Signals();"
+        f"noted.is_starting = {not started};"
+        f"[os.kill(os.getpid(), signal.SIGTERM) for _ in range({signals})]; sys.exit(3 if noted.came else 4)"
+    )
+    assert subprocess.run([sys.executable, "-c", script]).returncode == code

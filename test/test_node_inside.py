@@ -204,6 +204,7 @@ def test_silence_is_told_at_once_and_not_with_the_next_report(inside):
     told, counters = [], inside._channels[0].counters
     inside._report = lambda: told.append(inside._ticks)
     inside._ticks = TICKS_PER_REPORT
+    inside._state, inside._since_ns = "active", time.monotonic_ns() - 10**12
     for silent_s in (0, 100, 100, 0):
         counters.last_image_ns = time.monotonic_ns() - silent_s * 10**9
         inside._on_tick()
