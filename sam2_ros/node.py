@@ -95,7 +95,7 @@ class TrackNode(LifecycleNode):
         self._channels = [Channel(self, name) for name in self.settings.cameras]
         self._worker_changed = self.create_guard_condition(self._on_worker_changed)
         # A steady clock: a simulation that stands still must not silence the diagnostics.
-        self._ticks, self._silent = 0, [False] * len(self._channels)
+        self._ticks, self._silent = 0, [(False, False)] * len(self._channels)
         self._timer = self.create_timer(TICK_S, self._on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def autostart(self) -> None:
