@@ -94,7 +94,8 @@ class History:
     def _survivors(self, now_ns: int) -> list[Moment]:
         """What is left once a frame with stamp `now_ns` has been added."""
         newest = self._moments[max(0, len(self._moments) + 1 - self._capacity) :]
-        too_old = [now_ns - moment.stamp_ns > self._limits.history_s * 1e9 for moment in newest]
+        longest_ns = self._limits.history_s * 1e9
+        too_old = [moment.stamp_ns > 0 and now_ns - moment.stamp_ns > longest_ns for moment in newest]  # 0 = unknown
         return newest[len(too_old) - too_old[::-1].index(True) :] if any(too_old) else newest
 
 

@@ -3,6 +3,7 @@
 Refuses what cannot be done. Knows objects and history by sight; changes neither.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -58,13 +59,14 @@ def plan_prompts(
 ) -> list[Planned]:
     """One after another, each with what the ones before it will have told. Raises BadInput or LimitReached."""
     told = {(key, index): t.given[-1] for key, obj in objects.items() for index, t in obj.told.items()}
-    ids = set(objects)
+    born = {key: obj.born for key, obj in objects.items()}  # frame of the first prompt of each
     planned = []
     for prompt, index, size_hw in located:
-        if prompt.object_id not in ids or prompt.mode is PromptMode.REPLACE:
+        is_first = index < born.get(prompt.object_id, math.inf)
+        if is_first or prompt.mode is PromptMode.REPLACE:
             check_begins(prompt)
-        ids.add(prompt.object_id)
-        if len(ids) > limits.max_objects:
+            born[prompt.object_id] = index
+        if len(born) > limits.max_objects:
             raise LimitReached(
                 f"prompt for {prompt.object_id!r}: expected at most {limits.max_objects} objects, "
                 "all places are taken; remove an object first"

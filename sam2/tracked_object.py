@@ -62,7 +62,7 @@ class TrackedObject:
         self.born_ns = self.born_ns or stamp_ns
         self.seen.pop(frame, None)
         if is_visible:
-            self.seen[frame] = stamp_ns
+            self.seen[frame] = stamp_ns or max(self.seen.values(), default=0)  # without a stamp: the last that is known
         oldest = frame - limits.history_frames
         self.told = {index: told for index, told in self.told.items() if index >= oldest}
         last_old = max((index for index in self.seen if index < oldest), default=None)

@@ -119,12 +119,12 @@ class Tracker:
         self._ahead.drop(frame)
         return tracks
 
-    def check(self, prompt: Prompt, frame: Frame | None = None) -> None:
-        """Raises what `step(frame, [prompt])` would raise for the prompt, changing nothing.
+    def check(self, prompts: Prompt | Sequence[Prompt], frame: Frame | None = None) -> None:
+        """Raises what `step(frame, prompts)` would raise for one prompt or several, changing nothing.
 
         Without a frame, places are checked against the newest image and no stamp is too new.
         """
-        self._plan([prompt], frame)
+        self._plan([prompts] if isinstance(prompts, Prompt) else prompts, frame)
 
     def remove(self, object_id: str) -> None:
         """Forgets an object; the others are not touched. Raises UnknownObject naming the ids that live."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 import sam2
 from sam2_ros.counters import Counters
 from sam2_ros.hand_off import Association, Decisions, Detection, Rules, as_prompt, boxes_of, twin_of
-from sam2_ros.mailbox import Add, Answer, Code, Remove, Request
+from sam2_ros.mailbox import Add, Answer, Remove, Request
 from sam2_ros.params import Settings
 
 WAITING = 8  # messages; a detector that is faster than the tracker loses its oldest
@@ -52,10 +52,10 @@ class AutoPrompt:
         if self.is_expected:  # without the masks, which are made of the logits again if they are needed
             self._results.append((stamp_ns, [replace(track) for track in tracks]))
 
-    def twins(self, adds: list[Add], tracks: list[sam2.Track]) -> list[str]:
-        """Objects that turn out to be one that is tracked already, and must go before anybody hears of them: those of
-        requests made here that have just run, which are refused, and, unattended, the younger of any two."""
-        twins: list[str] = []
+    def twins(self, adds: list[Add], tracks: list[sam2.Track]) -> dict[str, str]:
+        """Objects that turn out to be one that is tracked already, whose id is the value, and must go before anybody
+        hears of them: those of requests made here that have just run, and, unattended, the younger of any two."""
+        twins: dict[str, str] = {}
         mine = [add for add in adds if add in self._adds]
         if not (mine or self._is_unattended):
             return twins
@@ -65,14 +65,13 @@ class AutoPrompt:
             other = next((twin_of(t, tracks, boxes) for t in tracks if t.object_id == name), "")
             if other:
                 self._counters.count_detections("turned out to be tracked", 1)
-                add.answer(Code.BAD_INPUT, f"the box shows {other!r}, which is tracked already")
-                twins.append(name)
+                twins[name] = other
         if self._is_unattended:
             for index, track in enumerate(tracks):
                 others = [t for t in tracks[: index + 1] if t.object_id not in twins]
-                if track.object_id not in twins and twin_of(track, others, boxes):
+                if track.object_id not in twins and (other := twin_of(track, others, boxes)):
                     self._counters.count_detections("objects that became another", 1)
-                    twins.append(track.object_id)
+                    twins[track.object_id] = other
         return twins
 
     def forget(self) -> None:

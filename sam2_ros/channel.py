@@ -60,6 +60,7 @@ class Channel:
     def configure(self, bell: threading.Condition) -> Lane:
         """What the worker needs of this camera. bell: that of all mailboxes."""
         settings = self.node.settings
+        self.counters.objects = self.counters.failures_in_a_row = 0
         depth = None
         if self.depth is not None:
             depth = DepthOut(self._create_output, self.depth, self.counters, self.node.frames)

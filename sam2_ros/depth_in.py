@@ -41,7 +41,7 @@ def to_metres(msg, nearest_m: float, farthest_m: float) -> np.ndarray:
     rows = np.frombuffer(msg.data, np.uint8).reshape(msg.height, msg.step)[:, : msg.width * np.dtype(kind).itemsize]
     metres = np.ascontiguousarray(rows).view(kind).astype(np.float32) * np.float32(unit)  # (H, W), a copy
     with np.errstate(invalid="ignore"):
-        metres[~((metres >= nearest_m) & (metres <= farthest_m))] = np.nan  # also NaN, infinities and 0
+        metres[~((metres > 0) & (metres >= nearest_m) & (metres <= farthest_m))] = np.nan  # also NaN, infinities
     return metres
 
 

@@ -41,10 +41,10 @@ class Desk:
         for request in self.waiting:
             if request.answered:  # somebody lost patience; it must not be carried out behind their back
                 continue
-            if isinstance(request, Add):
-                self._name_new(tracker, request)
             everybody = request.object_ids is None
-            if all_blocked or (blocked if everybody else request.object_ids & blocked):
+            if all_blocked or (
+                blocked if everybody else request.object_ids & blocked - {""}
+            ):  # "" = a new one each time
                 waiting.append(request)
                 all_blocked |= everybody
             elif not isinstance(request, Add):
@@ -52,7 +52,7 @@ class Desk:
                 continue
             elif frame is None or not _is_due(request, frame):
                 waiting.append(request)
-            elif self._accept(tracker, request, frame):
+            elif self._accept(tracker, request, frame) and request.begin():
                 adds.append(request)
             else:
                 continue
@@ -122,6 +122,7 @@ class Desk:
 
     def _accept(self, tracker, add: Add, frame: sam2.Frame) -> bool:
         """Asks everybody who can refuse before anything is changed; a refusal is answered here."""
+        self._name_new(tracker, add)
         try:
             for prompt in add.prompts:
                 if add.only_live and prompt.object_id not in tracker.object_ids:

@@ -76,15 +76,16 @@ class Doors:
     def close(self, for_good: bool) -> None:
         """Prompts that wait are answered now: there will be no image for them; for good: so is everything else."""
         for request in self._posted:
-            if for_good or isinstance(request, Add):
-                doing = "stopping" if for_good else "being deactivated"
-                request.answer(Code.STOPPING, f"the node is {doing}")
+            if for_good:
+                request.answer(Code.STOPPING, "the node is stopping")
+            elif isinstance(request, Add):
+                request.give_up(Code.STOPPING, "the node is being deactivated")
 
     def tick(self) -> None:
         """Answers for a worker that hangs: nobody waits much longer than it takes to call it that."""
         patience_ns = int((self._node.settings.prompt_wait_s + self._node.settings.hang_after_s) * 1e9)
         for request in list(self._posted):
-            if time.monotonic_ns() - request.asked_ns > patience_ns:
+            if self._node.is_hanging and time.monotonic_ns() - request.asked_ns > patience_ns:
                 request.answer(Code.INTERNAL, "the network hangs; whether this will still be done is not known")
             if request.answered:
                 self._posted.discard(request)

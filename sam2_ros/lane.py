@@ -38,7 +38,7 @@ class Lane:
         self.stopping = False
         self._outputs, self._auto = outputs, auto
         self._counters, self._log = counters, log
-        self._desk = Desk(settings, self._report_failure, outputs.drop, outputs.restore)
+        self._desk = Desk(settings, self._report_failure, self._drop, outputs.restore)
         self._tell_again_s: dict[str, float] = {}  # by cause of a reset
         self._size_hw: tuple[int, int] | None = None  # of the images so far; None = there was none
 
@@ -121,41 +121,64 @@ class Lane:
             self._log.warning(f"{sentence}: all objects are reset; more within {LOG_EVERY_S:.0f} s are only counted")
         self._desk.forget_images()
         self._auto.forget()
-        self._guarded("publish", lambda: self._outputs.drop(None))
+        self._guarded("publish", lambda: self._drop(None))
         if not self._guarded("reset", self.tracker.reset):
             self.tracker = self.tracker.sibling()  # the objects that were said to be gone are
 
     def _step(self, frame: sam2.Frame, adds: list[Add], header) -> "list[sam2.Track] | None":
         """The tracker's answer for one image; None if the image is lost to an error. All `adds` are answered.
 
-        A refusal concerns the newest request first: those before it had passed `check` without it.
+        Each of `adds` had passed `check` by itself; a refusal is of one that is too much for those before it.
         """
+        before = set(self.tracker.object_ids)
         while True:
             began_ns = time.monotonic_ns()
             try:
                 tracks = self.tracker.step(frame, [prompt for add in adds for prompt in add.prompts])
                 break
             except Exception as error:
-                again, keep_objects = self._after_failure(error, adds)
+                again, keep_objects = self._after_failure(error, frame, adds)
             if again:
                 continue
             if not keep_objects:  # outside `except`: its traceback would keep the failed step's memory alive
                 self._forget("failure", "the tracker failed")
             return None
         self._counters.count_step(time.monotonic_ns() - began_ns, len(tracks))
-        for name in self._auto.twins(adds, tracks):
-            self.tracker.remove(name)
-            tracks = [track for track in tracks if track.object_id != name]
+        tracks = self._without_twins(adds, tracks, before)
         self._desk.remember(frame.stamp_ns, header)
         self._auto.remember(frame.stamp_ns, tracks, changed=bool(adds))
         for add in adds:
             self._guarded("request", lambda add=add: self._desk.confirm(add, tracks))
         return tracks
 
-    def _after_failure(self, error: Exception, adds: list[Add]) -> tuple[bool, bool]:
+    def _without_twins(self, adds: list[Add], tracks: "list[sam2.Track]", before: set[str]) -> "list[sam2.Track]":
+        """What is left when objects that are tracked already under another id have gone, and with them whatever came
+        with the same request; `before`: ids that were tracked before it."""
+        twins = self._auto.twins(adds, tracks)
+        gone = set(twins)
+        for add in adds:
+            if found := add.object_ids & twins.keys():
+                add.answer(Code.BAD_INPUT, f"the prompt shows {twins[min(found)]!r}, which is tracked already")
+                gone |= add.object_ids - before
+        for name in gone:
+            self.tracker.remove(name)
+        return [track for track in tracks if track.object_id not in gone]
+
+    def _first_too_many(self, frame: sam2.Frame, adds: list[Add]) -> int:
+        """Index of the first that cannot be done together with those before it; of the newest if that is none."""
+        prompts: list[sam2.Prompt] = []
+        for index, add in enumerate(adds):
+            prompts += add.prompts
+            try:
+                self.tracker.check(prompts, frame)
+            except sam2.BadInput:
+                return index
+        return -1
+
+    def _after_failure(self, error: Exception, frame: sam2.Frame, adds: list[Add]) -> tuple[bool, bool]:
         """(whether to try again with the `adds` that are left, whether the objects can be kept). Raises DeviceLost."""
         if isinstance(error, sam2.BadInput) and adds:
-            self._desk.refuse(adds.pop(), error)
+            self._desk.refuse(adds.pop(self._first_too_many(frame, adds)), error)
             return True, True
         for add in adds:
             add.answer(Code.INTERNAL, f"the image was lost: {error or type(error).__name__}")
@@ -180,6 +203,11 @@ class Lane:
                 self._report_failure(what, error)
             return False
         return True
+
+    def _drop(self, object_ids: "list[str] | None") -> None:
+        """They are gone, though there was no image since; None = all."""
+        self._counters.objects = len(self.tracker.object_ids) if object_ids is not None else 0
+        self._outputs.drop(object_ids)
 
     def _report_failure(self, what: str, error: Exception) -> None:
         """Counts it; the first of its kind is logged with its trace."""

@@ -52,6 +52,7 @@ class Request:
     def __init__(self, reply: Callable[[Answer], None]) -> None:
         self.asked_ns = time.monotonic_ns()
         self.answered = False
+        self._begun = False
         self._reply = reply
         self._lock = threading.Lock()
 
@@ -61,6 +62,20 @@ class Request:
                 return
             self.answered = True
         self._reply(Answer(code, sentence, **more))
+
+    def begin(self) -> bool:
+        """It is being carried out, and can be given up no more; False if it has been answered already."""
+        with self._lock:
+            self._begun = not self.answered
+        return self._begun
+
+    def give_up(self, code: Code, sentence: str) -> None:
+        """Answers it, unless it is being carried out: then what comes of that is its answer."""
+        with self._lock:
+            if self.answered or self._begun:
+                return
+            self.answered = True
+        self._reply(Answer(code, sentence))
 
 
 class Add(Request):

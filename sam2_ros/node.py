@@ -176,6 +176,12 @@ class TrackNode(LifecycleNode):
         """Whether a service has not sent its response yet."""
         return any(channel.doors.waiting_clients for channel in self._channels)
 
+    @property
+    def is_hanging(self) -> bool:
+        """Whether the network is busy with one thing for too long."""
+        began_ns = self._worker.turn_since_ns if self._worker is not None else 0
+        return began_ns > 0 and time.monotonic_ns() - began_ns > self.settings.hang_after_s * 1e9
+
     def closed(self) -> tuple[Code, str] | None:
         """Why no request can be served just now, whichever camera it is about; None if it can."""
         if self._state == "finalized":

@@ -90,10 +90,10 @@ class Outputs:
         error is raised then."""
         header = arrival.message.header
         with self._gate:
-            if not self._open:
-                return False
             self.newest = (header, tracks)
             self._restored = set()
+            if not self._open:
+                return False
             self._send("visibility", lambda: track_out.visibility_array(header, tracks))
             self._send("label_mask", lambda: track_out.label_mask(header, tracks, frame.size_hw))
             self._send("target_mask", lambda: track_out.target_mask(header, tracks, frame.size_hw, self.target))

@@ -37,6 +37,7 @@ class Worker:
 
     def __init__(self, load: Callable[[], "sam2.Tracker"], lanes: list[Lane], changed: Callable[[], None], log) -> None:
         self.phase, self.sentence = Phase.LOADING, ""
+        self.turn_since_ns = 0  # when the turn of a camera began, steady clock; 0 = it waits for work
         self._load, self._lanes, self._changed, self._log = load, lanes, changed, log
         self._together = False  # whether the images of several cameras are encoded as one batch
         self._stopping = threading.Event()
@@ -113,6 +114,7 @@ class Worker:
                     self._round_together()
                 else:
                     self._round()
+                self.turn_since_ns = 0
         except sam2.DeviceLost as error:
             self._enter(Phase.DEVICE_LOST, f"{error}; the process must be started again")
             return
@@ -122,10 +124,12 @@ class Worker:
         """Each camera in turn, with the newest image it has when its turn comes."""
         for lane in self._lanes:
             if not self._stopping.is_set():
+                self.turn_since_ns = time.monotonic_ns()
                 lane.turn(*lane.take())
 
     def _round_together(self) -> None:
         """The images that wait now go through the encoder as one batch."""
+        self.turn_since_ns = time.monotonic_ns()
         taken = [(lane, *lane.take()) for lane in self._lanes]
         pairs = [(lane.tracker, frame) for lane, _, frame in taken if frame is not None]
         if len(pairs) > 1:
@@ -141,4 +145,5 @@ class Worker:
                 )
         for lane, arrival, frame in taken:
             if not self._stopping.is_set():
+                self.turn_since_ns = time.monotonic_ns()
                 lane.turn(arrival, frame)

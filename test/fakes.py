@@ -69,11 +69,13 @@ class FakeTracker:
             raise sam2.UnknownObject(f"object {object_id!r} is not tracked")
         del self._objects[object_id]
 
-    def check(self, prompt, frame=None):
+    def check(self, prompts, frame=None):
         self._enter("check")
-        if prompt.stamp_ns and prompt.stamp_ns < min([*self._stamps, frame.stamp_ns if frame else 0]):
-            raise sam2.Stale(f"prompt for {prompt.object_id!r}: stamp {prompt.stamp_ns} is older than the kept history")
-        self._check_limit([prompt])
+        prompts = [prompts] if isinstance(prompts, sam2.Prompt) else prompts
+        for prompt in prompts:
+            if prompt.stamp_ns and prompt.stamp_ns < min([*self._stamps, frame.stamp_ns if frame else 0]):
+                raise sam2.Stale(f"prompt for {prompt.object_id!r}: {prompt.stamp_ns} is older than the kept history")
+        self._check_limit(prompts)
 
     def step(self, frame, prompts=()):
         """All or nothing, as the real one: an error leaves objects and history as they were."""

@@ -50,6 +50,7 @@ def test_depth_in_metres_and_in_millimetres_is_the_same(padding):
     assert np.array_equal(got, depth_in.to_metres(msg, 0.1, 10.0), equal_nan=True)
     assert np.isnan(got[0, :3]).all() and np.isnan(got).sum() == 3 and got[5, 5] == 2.0 and got[15, 25] == 1.0
     assert np.isnan(depth_in.to_metres(msg, 0.1, 1.5)[5, 5])
+    assert np.array_equal(got, depth_in.to_metres(msg, 0.0, 10.0), equal_nan=True)  # 0 is no distance, ever
     with pytest.raises(Refused, match="depth.nearest_m is 3: expected less than depth.farthest_m, 2"):
         depth_in.to_metres(msg, 3.0, 2.0)
 

@@ -213,6 +213,64 @@ def test_a_request_that_was_answered_by_somebody_else_is_not_carried_out():
         assert bench.answer().code is Code.INTERNAL and bench.answers.empty()
 
 
+def test_a_request_that_is_being_carried_out_is_given_up_no_more():
+    """At deactivation: what waits is not done; what the network has in hand is answered when it is done."""
+    gate = threading.Event()
+    with Bench(FakeTracker(gate=gate)) as bench:
+        asked = [Add([point(name)], time.monotonic_ns() + 10**11, bench.answers.put) for name in ("in hand", "waits")]
+        bench.mailbox.post_request(asked[0])
+        bench.image(1)
+        assert bench.tracker.stepping.wait(PATIENCE_S)
+        bench.mailbox.post_request(asked[1])
+        for request in asked:
+            request.give_up(Code.STOPPING, "the node is being deactivated")
+        assert bench.answer().code is Code.STOPPING and bench.answers.empty()
+        gate.set()
+        assert bench.answer().object_ids == ("in hand",)
+        assert names(bench.step(2)) == ["in hand"]
+
+
+def test_only_what_is_too_much_is_refused():
+    """Not whoever asks last: a correction behind somebody's new object that has no place is carried out."""
+    with Bench(FakeTracker(max_objects=2)) as bench:
+        bench.add(point("a"))
+        bench.step(1)
+        assert bench.answer().code is Code.OK
+        for name in ("b", "c", "a", "d"):
+            bench.add(point(name))
+        assert names(bench.step(2)) == ["a", "b"]
+        answers = [bench.answer() for _ in range(4)]
+        assert sorted(answer.object_ids for answer in answers if answer.code is Code.OK) == [("a",), ("b",)]
+        assert [answer.code for answer in answers].count(Code.LIMIT_REACHED) == 2
+
+
+def test_a_new_object_has_another_name_than_one_that_is_about_to_come_back(tmp_path):
+    path = tmp_path / "kept.safetensors"
+    with Bench(sam2.Tracker(small_model())) as bench:
+        bench.add(point())
+        bench.step(1)
+        bench.answer()
+        bench.ask(Save, path, [])
+        assert bench.answer().object_ids == ("object_1",)
+    with Bench(sam2.Tracker(small_model())) as bench:
+        bench.add(point("x", stamp=9))
+        bench.ask(Restore, path, [], 0.0)  # behind x, which waits
+        bench.add(point(xy=(50, 40)))
+        bench.step(9)
+        assert [bench.answer().object_ids for _ in range(2)] == [("x",), ("object_1",)]
+        assert len(names(bench.step(10))) == 3 and bench.answer().object_ids == ("object_2",)
+
+
+def test_what_is_gone_is_counted_no_more():
+    with Bench() as bench:
+        bench.add(point("a"), point("b"), point("c"))
+        bench.step(1)
+        bench.answer()
+        for kind, args, left in ((Remove, (["a"],), 2), (Reset, (), 0)):
+            bench.ask(kind, *args)
+            assert bench.answer().code is Code.OK and bench.counters.objects == left
+
+
 def test_save_and_restore_are_served_without_an_image_and_refused_by_name(tmp_path):
     path = tmp_path / "kept" / "x.safetensors"
     with Bench(sam2.Tracker(small_model())) as bench:

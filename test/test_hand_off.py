@@ -174,6 +174,18 @@ def test_a_detector_does_not_bring_back_what_a_person_removed():
         assert refused.code is Code.UNKNOWN_OBJECT and "'mine' was removed" in refused.sentence
 
 
+def test_a_persons_prompt_on_what_is_tracked_already_is_refused_when_unattended():
+    with Bench(settings=Settings(detector_unattended=True)) as bench:
+        bench.add(point("a"))
+        bench.step(1)
+        bench.add(point("far", xy=(8, 40)), point("b"))
+        assert names(bench.step(2)) == ["a"]  # all or nothing
+        answers = [bench.answer() for _ in range(2)]
+        assert [answer.code for answer in answers] == [Code.OK, Code.BAD_INPUT]
+        assert "shows 'a', which is tracked already" in answers[1].sentence
+        assert names(bench.step(3)) == bench.tracker.object_ids == ["a"]
+
+
 def test_messages_are_bounded_and_a_new_stream_forgets_them():
     with Bench(settings=dataclasses.replace(Settings(), detector_confirm=1)) as bench:
         bench.step(1)

@@ -126,6 +126,11 @@ def test_clock_set_back():
         found(ring, 0.5, now=3)
 
 
+def test_an_image_without_a_stamp_is_not_of_1970():
+    ring = history([100.0, 100.1, 0.0, 100.2], history_s=2.0)
+    assert kept(ring) == [0, 1, 2, 3] and found(ring, 100.1, 100.3) == 1
+
+
 def test_no_gaps():
     """When the middle one of three is too old, so is what lies before it."""
     assert kept(history([100, 1, 101], history_s=50)) == [2]

@@ -149,6 +149,16 @@ def test_older_than_the_history_is_stale():
     assert tracker.object_ids == ["live", "other", "new"]
 
 
+def test_before_its_first_image_an_object_begins_with_a_point_on_it():
+    """As it would be refused in time; in one step with a point that is on it, before it, it corrects that one."""
+    tracker = sam2.Tracker(small_model())
+    run(tracker, range(6), {5: [click("cup")]})
+    with pytest.raises(sam2.BadInput, match="begins with a point that is on it"):
+        tracker.check(made_on(3, click("cup", 60, 40, 0)), frame(6))
+    tracker.check(made_on(5, click("cup", 60, 40, 0)), frame(6))
+    tracker.check([made_on(2, click("cup")), made_on(3, click("cup", 60, 40, 0))], frame(6))
+
+
 def test_image_of_the_future_is_refused():
     tracker = sam2.Tracker(small_model())
     run(tracker, range(3), BOTH)

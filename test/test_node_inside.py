@@ -19,7 +19,7 @@ from sam2_ros import channel as channel_module
 from sam2_ros import node as node_module
 from sam2_ros.announcer import Announcer
 from sam2_ros.image_out import time_message
-from sam2_ros.mailbox import Code
+from sam2_ros.mailbox import Code, Reset
 from sam2_ros.msg import VisibilityArray
 from sam2_ros.node import TICKS_PER_REPORT, TrackNode
 from sam2_ros.srv import AddObjects, ListObjects
@@ -198,6 +198,20 @@ def test_another_node_of_the_name_is_told_in_the_diagnostics_and_in_the_log(rig,
     rig.node.create_publisher(VisibilityArray, "/sam2/visibility", 1)
     rig.until(lambda: any("1 more node(s)" in sentence for sentence in told))
     assert [status.level for status in said[-1].status if "1 more node(s)" in status.message] == [b"\x02"]
+
+
+def test_only_a_network_that_hangs_makes_somebody_lose_patience(inside):
+    """Not the wait for other cameras' images, however long, each of which is done in time."""
+    answers, doors = [], inside._channels[0].doors
+    request = Reset(answers.append)
+    request.asked_ns -= 3600 * 10**9
+    doors._posted.add(request)
+    for began_ns, is_hanging in ((0, False), (time.monotonic_ns() - 9 * 10**9, False), (1, True)):
+        inside._worker = SimpleNamespace(turn_since_ns=began_ns)
+        doors.tick()
+        assert len(answers) == is_hanging
+    inside._worker = None
+    assert answers[0].code is Code.INTERNAL and "hangs" in answers[0].sentence
 
 
 def test_silence_is_told_at_once_and_not_with_the_next_report(inside):

@@ -243,5 +243,14 @@ def test_never_seen_counts_from_the_prompt(presence):
     assert [track.frames_since_seen for track in tracks] == [1, 2, 3, 4]
 
 
+def test_seen_without_a_stamp_is_seen_at_the_last_known_time(presence):
+    tracker = sam2.Tracker(small_model(), sam2.Limits(lost_after_s=0.2))
+    tracker.step(sam2.Frame(images()[0], stamp(0)), [click("a")])
+    tracker.step(sam2.Frame(images()[1], 0))
+    presence.logit = -2.0
+    (track,) = tracker.step(sam2.Frame(images()[2], stamp(2)))
+    assert track.last_seen_ns == stamp(0) and track.frames_since_seen == 1 and track.state is State.OCCLUDED
+
+
 def test_without_stamps_nothing_is_lost(presence):
     assert letters(watch(sam2.Limits(lost_after_s=0.0), presence, "1000", stamped=False)) == "VOOO"
