@@ -58,8 +58,6 @@ def load_model(
     model.precision = policy
     for layer in model.memory_attention.layers:
         layer.cross_attn_image.pooling = memory_pooling
-    if config.name == "sam2.1_hiera_nano" and _is_packaged(path):
-        log.warning("nano is a demonstration model trained on a synthetic world; for real scenes load official weights")
     with device_errors(place):
         return model.eval().requires_grad_(False).to(place)
 
@@ -100,6 +98,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if head[:1] == b"<":
         raise BadCheckpoint(f"checkpoint {path}: expected weights, got a web page (a failed download); fetch it again")
     _check_hash(path)
+    if _is_packaged(path):
+        log.warning("nano is a demonstration model trained on a synthetic world; for real scenes load official weights")
     state = _open(path)
     state = from_hugging_face(state) if is_hugging_face(state) else state
     for name, tensor in state.items():

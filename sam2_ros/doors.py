@@ -5,6 +5,7 @@ how a request is carried out.
 """
 
 import re
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -201,7 +202,7 @@ class Doors:
             return
         header, tracks = self._channel.newest
         response.header = header or Header()
-        response.objects = [track_message(track, with_mask=False) for track in tracks]
+        response.objects = await self._aside(lambda: [track_message(track, with_mask=False) for track in tracks])
 
     async def _set_target(self, request, response) -> None:
         closed = self._channel.closed(adding=False)
@@ -267,10 +268,28 @@ class Doors:
 
     async def _answer_of(self, post: Callable[[Callable[[Answer], None]], None]) -> Answer:
         """Calls `post` with a reply function that any thread may call, and waits without holding the executor."""
-        future = Future()
-        future.add_done_callback(lambda _: self._node.executor and self._node.executor.wake())
+        future = self._future()
         post(future.set_result)
         return await future
+
+    async def _aside(self, make: Callable):
+        """What `make` returns or raises, in a thread of its own: sixteen masks of a large image take their time."""
+        future = self._future()
+
+        def run() -> None:
+            try:
+                future.set_result(make())
+            except Exception as error:
+                future.set_exception(error)
+
+        threading.Thread(target=run, name="aside", daemon=True).start()
+        return await future
+
+    def _future(self) -> Future:
+        """Any thread may give it its result."""
+        future = Future()
+        future.add_done_callback(lambda _: self._node.executor and self._node.executor.wake())
+        return future
 
 
 def _numbered(index: int, read: Callable[[], sam2.Prompt]) -> sam2.Prompt:

@@ -11,16 +11,17 @@ pytest.importorskip("rclpy")
 from fakes import FakeTracker
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from ros_rig import click
+from ros_rig import PATIENCE_S, click
 from rosgraph_msgs.msg import Clock
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 
 from sam2_ros import channel as channel_module
+from sam2_ros import doors
 from sam2_ros import node as node_module
 from sam2_ros.announcer import Announcer
 from sam2_ros.image_out import time_message
 from sam2_ros.mailbox import Code, Reset
-from sam2_ros.msg import VisibilityArray
+from sam2_ros.msg import Track, VisibilityArray
 from sam2_ros.node import TICKS_PER_REPORT, TrackNode
 from sam2_ros.srv import AddObjects, ListObjects
 
@@ -51,6 +52,29 @@ def test_an_error_inside_a_service_is_answered_and_so_is_the_next_call(rig, insi
         reset = rig.call(Trigger, "/sam2/reset")
         assert not reset.success and "told to break" in reset.message
     assert rig.call(ListObjects, "/sam2/list_objects").code == Code.NOT_ACTIVE
+
+
+def test_a_list_that_takes_its_time_holds_nobody_up(rig, inside, monkeypatch):
+    """Masks of large images are made for it, in a thread of its own; what goes wrong there is answered, too."""
+    made, go_on = threading.Event(), threading.Event()
+
+    def track_message(track, with_mask):
+        made.set()
+        assert go_on.wait(PATIENCE_S)
+        return Track(object_id="cup") if track else 1 / 0
+
+    monkeypatch.setattr(doors, "track_message", track_message)
+    monkeypatch.setattr(channel_module.Channel, "closed", lambda self, adding: None)
+    for tracks, code in ((["a"], Code.OK), ([None], Code.INTERNAL)):
+        monkeypatch.setattr(channel_module.Channel, "newest", property(lambda self, tracks=tracks: (None, tracks)))
+        listed = rig.start_call(ListObjects, "/sam2/list_objects")
+        rig.until(made.is_set)
+        assert rig.call(SetBool, "/sam2/enable", SetBool.Request(data=True)).success and not listed.done()
+        go_on.set()
+        rig.until(listed.done)
+        assert listed.result().code == code
+        made.clear()
+        go_on.clear()
 
 
 STATES = ["configure", "activate", "deactivate", "cleanup"]
@@ -202,13 +226,13 @@ def test_another_node_of_the_name_is_told_in_the_diagnostics_and_in_the_log(rig,
 
 def test_only_a_network_that_hangs_makes_somebody_lose_patience(inside):
     """Not the wait for other cameras' images, however long, each of which is done in time."""
-    answers, doors = [], inside._channels[0].doors
+    answers, door = [], inside._channels[0].doors
     request = Reset(answers.append)
     request.asked_ns -= 3600 * 10**9
-    doors._posted.add(request)
+    door._posted.add(request)
     for began_ns, is_hanging in ((0, False), (time.monotonic_ns() - 9 * 10**9, False), (1, True)):
         inside._worker = SimpleNamespace(turn_since_ns=began_ns)
-        doors.tick()
+        door.tick()
         assert len(answers) == is_hanging
     inside._worker = None
     assert answers[0].code is Code.INTERNAL and "hangs" in answers[0].sentence
