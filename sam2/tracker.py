@@ -34,8 +34,8 @@ class Tracker:
     `sticky_corrections`: a correction of a live object becomes a prompted memory. The official predictor, and this by
     default, remembers it like any tracked frame, so that it fades after six frames. `fill_hole_area`: holes of up to
     this many low-res pixels are closed in what is returned (official: 8); 0 leaves them. `batched`: objects go through
-    the network together; one by one, the default on a CPU, costs about a quarter more there and makes an object's
-    numbers bit for bit independent of which others there are.
+    the network together; one by one, the default on a CPU, takes up to twice as long with many of them, and makes an
+    object's numbers bit for bit independent of which others there are.
 
     Differs from the official predictor in this: beyond `limits.prompted_memories` prompted frames the second oldest is
     dropped; pointers' time codes are in units of `limits.pointers` frames, where the official unit depends on the
