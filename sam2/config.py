@@ -73,5 +73,6 @@ def find_config(name: str) -> ModelConfig:
     version, _, size = stem.rpartition("_hiera_") if "_hiera_" in stem else ("sam2.1", "", stem)
     full = f"{version}_hiera_{_SHORT_SIZES.get(size, size)}"
     if full not in CONFIGS:
-        raise BadInput(f"model {name!r}: expected one of {', '.join(sorted(CONFIGS))} (or a bare size such as 'tiny')")
+        names = ", ".join(("nano", *_SHORT_SIZES.values(), *sorted(CONFIGS)))
+        raise BadInput(f"model {name!r}: expected one of {names}")
     return CONFIGS[full]

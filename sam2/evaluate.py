@@ -192,6 +192,10 @@ def _videos(args: argparse.Namespace, side: int) -> list[AnyVideo]:
 
 def _check_outputs(args: argparse.Namespace, place: str) -> None:
     """Before hours of work: what is to be written at the end can be."""
+    for name in ("json", "plot", "card"):
+        path = getattr(args, name)
+        if path and path.parent.is_dir() and not os.access(path.parent, os.W_OK):
+            raise BadInput(f"--{name} {path}: the folder {path.parent} cannot be written; choose another")
     if args.card:
         split_card(args.card, place)
     if args.plot and args.plot.suffix not in (".png", ".svg", ".pdf", ".jpg"):

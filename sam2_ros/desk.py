@@ -4,6 +4,7 @@ Requests are served in order of arrival; what names an object that an earlier re
 Used by the worker's thread only. Knows `sam2`'s public names. Does not know threads, topics or services.
 """
 
+import functools
 import time
 from dataclasses import replace
 
@@ -124,10 +125,11 @@ class Desk:
         """Asks everybody who can refuse before anything is changed; a refusal is answered here."""
         self._name_new(tracker, add)
         try:
-            for prompt in add.prompts:
+            for index, prompt in enumerate(add.prompts):
                 if add.only_live and prompt.object_id not in tracker.object_ids:
                     raise sam2.UnknownObject(f"{prompt.object_id!r} was removed since the image the prompt was made on")
-                prompt_in.check_inside(prompt, frame.size_hw)
+                fits = functools.partial(prompt_in.check_inside, prompt, frame.size_hw)
+                prompt_in.numbered(index, fits) if len(add.prompts) > 1 else fits()
                 tracker.check(prompt, frame)
         except sam2.DeviceLost:
             raise

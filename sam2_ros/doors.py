@@ -145,14 +145,15 @@ class Doors:
         try:
             if len(names) != len(set(names)):
                 raise Refused("ids", f"one id is prompted twice in one request: {', '.join(sorted(names))}")
-            request.prompts = [_numbered(index, read) for index, (_, _, read) in enumerate(asked)]
+            request.prompts = [prompt_in.numbered(index, read) for index, (_, _, read) in enumerate(asked)]
         except Refused as error:
             request.answer(Code.BAD_INPUT, str(error))
             return
         self._post_request(request)
 
     def _publish_results(self, asked: list, answer: Answer) -> None:
-        if answer.code is not Code.OK:  # whoever prompts by a topic may hear nothing else
+        # Whoever prompts by a topic may hear nothing else; who hears LOADING will ask again.
+        if answer.code not in (Code.OK, Code.LOADING):
             text = f"prompt refused: {answer.code.name}: {answer.sentence}"
             self._node.get_logger().warning(text, throttle_duration_sec=REFUSALS_EVERY_S)
         for index, (header, name, _) in enumerate(asked):
@@ -290,10 +291,3 @@ class Doors:
         future = Future()
         future.add_done_callback(lambda _: self._node.executor and self._node.executor.wake())
         return future
-
-
-def _numbered(index: int, read: Callable[[], sam2.Prompt]) -> sam2.Prompt:
-    try:
-        return read()
-    except Refused as error:
-        raise Refused(error.reason, f"prompt {index}: {error}") from error

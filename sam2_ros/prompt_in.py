@@ -4,6 +4,8 @@ Knows the fields of `sam2_ros/msg/Prompt` and what makes them impossible. Does n
 depends on that, or on the kept images, is the tracker's to say. Coordinates are pixels of the source image.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 import sam2
@@ -70,6 +72,14 @@ def check_inside(prompt: sam2.Prompt, size_hw: tuple[int, int]) -> None:
     if prompt.mask is not None and prompt.mask.shape != tuple(size_hw):
         got_height, got_width = prompt.mask.shape
         raise Refused("mask", f"mask of {got_width}x{got_height} pixels: the image has {width}x{height}")
+
+
+def numbered(index: int, do: Callable):
+    """What `do` returns; its Refused names the prompt, of several in one request."""
+    try:
+        return do()
+    except Refused as error:
+        raise Refused(error.reason, f"prompt {index}: {error}") from error
 
 
 def _require_finite(reason: str, what: str, values) -> None:

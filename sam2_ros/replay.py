@@ -59,8 +59,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", help="weights file; without it the model's own")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     args = parser.parse_args(argv)
-    if args.fps is not None and args.fps <= 0:
-        parser.error(f"--fps: expected images per second, more than 0, got {args.fps:g}")
+    if args.fps is not None and not 0.001 <= args.fps <= 1000:
+        parser.error(f"--fps: expected images per second, 0.001 to 1000, got {args.fps:g}")
     return args
 
 
@@ -88,24 +88,27 @@ def _main(args: argparse.Namespace) -> int:
     _check_apart(args)
     entries = prompt_file.read(args.prompts)
     check_free(args.out)
+    if args.overlay and args.overlay.suffix.lower() != ".mp4":
+        raise sam2.BadInput(f"--overlay {args.overlay}: expected a name ending in .mp4")
     for path in filter(None, (args.overlay, args.sheet, args.report)):
         check_folder(path)
     with ExitStack() as stack:
         source = stack.enter_context(open_source(args.source, args.topic, args.fps or 0.0))
         _check_frames(entries, source.total)
-        tracker = load_tracker(args, entries)
         report = Report(source, sam2.find_config(args.model).name)
         sinks = [stack.enter_context(TrackBag.open(args.out))]
         if args.overlay:
             sinks.append(stack.enter_context(Film.open(args.overlay, source.fps)))
         if args.sheet:
             sinks.append(stack.enter_context(ContactSheet.open(args.sheet)))
+        tracker = load_tracker(args, entries)  # takes seconds: not before all else is known to be well
         began = time.monotonic()
         replay(source, entries, tracker, sinks, report)
         took_s = time.monotonic() - began
     if args.report:
         report.write(args.report)
     _print_summary(report.as_dict(), took_s, source.last_refusal)
+    print(f"wrote {', '.join(str(path) for path in (args.out, args.overlay, args.sheet, args.report) if path)}")
     return 0
 
 

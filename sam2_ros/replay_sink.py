@@ -47,6 +47,8 @@ def check_folder(out: Path) -> None:
     """Raises sam2.BadInput if there is no folder to write `out` into."""
     if not out.parent.is_dir():
         raise sam2.BadInput(f"{out}: there is no folder {out.parent}")
+    if not os.access(out.parent, os.W_OK):
+        raise sam2.BadInput(f"{out}: the folder {out.parent} cannot be written; choose another")
 
 
 class TrackBag:

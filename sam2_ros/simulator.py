@@ -26,6 +26,7 @@ from sam2_ros.msg import Track, TrackArray
 from sam2_ros.track_out import mask_message
 
 FRAME_ID = "camera_optical_frame"
+FASTEST, MOST_PIXELS = 1000, 7680 * 4320  # images per second; of one image, as the node's max_pixels
 DESCRIPTION = """\
 A camera that publishes a synthetic world with ground truth.
 
@@ -116,6 +117,20 @@ def camera_info(header: Header, intrinsics: np.ndarray, size_hw: tuple[int, int]
     )  # fmt: skip
 
 
+def check_camera(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Raises SystemExit, as argparse does, for one that cannot be or would eat the machine."""
+    if not 0 < args.rate <= FASTEST:
+        parser.error(f"--rate: expected images per second, above 0 and up to {FASTEST}, got {args.rate:g}")
+    for name in ("frames", "seed"):
+        if getattr(args, name) < 0:
+            parser.error(f"--{name}: expected 0 or more, got {getattr(args, name)}")
+    if min(args.width, args.height) < 32 or args.width * args.height > MOST_PIXELS:
+        parser.error(
+            f"--width, --height: expected at least 32 pixels each and at most {MOST_PIXELS} together, got "
+            f"{args.width}x{args.height}"
+        )
+
+
 def main(argv: list[str] | None = None) -> int:
     """Publishes until the frames are used up or a signal comes; returns 0."""
     parser = argparse.ArgumentParser(
@@ -134,10 +149,7 @@ def main(argv: list[str] | None = None) -> int:
         "--gentle", action="store_true", help="a friendlier world: nothing small, fast, alike or camouflaged"
     )
     args, ros_args = parser.parse_known_args(argv)
-    if not args.rate > 0 or min(args.width, args.height) < 32 or min(args.frames, args.seed) < 0:
-        parser.error(
-            "expected a --rate above 0, --width and --height of at least 32 and no negative --frames or --seed"
-        )
+    check_camera(parser, args)
     signals = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: signals.append(number))

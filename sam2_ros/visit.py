@@ -8,7 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import rclpy
 from rclpy.node import Node
@@ -19,6 +19,9 @@ from sam2_ros.mailbox import Code
 ASK_AGAIN_S = 0.5
 
 
+LONGEST_S = 3600
+
+
 class NoAnswer(Exception):
     """In time; its sentence says of whom."""
 
@@ -26,7 +29,7 @@ class NoAnswer(Exception):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Who is asked, and how long."""
     parser.add_argument("--node", default="/sam2", type=_node_name, help="name of the node (default: %(default)s)")
-    parser.add_argument("--timeout", type=float, default=10.0, help="seconds to wait (default: %(default)s)")
+    parser.add_argument("--timeout", type=_seconds, default=10.0, help="seconds to wait (default: %(default)s)")
 
 
 def _node_name(given: str) -> str:
@@ -34,6 +37,13 @@ def _node_name(given: str) -> str:
     if not re.fullmatch(r"(/[A-Za-z_]\w*)+", name):
         raise argparse.ArgumentTypeError(f"expected a name such as /sam2 or /robot/sam2/front, got {given!r}")
     return name
+
+
+def _seconds(given: str) -> float:
+    with suppress(ValueError):
+        if 0 < float(given) <= LONGEST_S:
+            return float(given)
+    raise argparse.ArgumentTypeError(f"expected seconds, above 0 and up to {LONGEST_S}, got {given!r}")
 
 
 @contextmanager

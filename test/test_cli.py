@@ -14,7 +14,7 @@ pytest.importorskip("rclpy")
 from ros_rig import NodeProcess
 
 import sam2
-from sam2_ros import cli, prompt, simulator
+from sam2_ros import cli, demo, objects, prompt, simulator
 from sam2_ros.msg import Track
 
 pytestmark = pytest.mark.ros
@@ -84,11 +84,24 @@ def test_the_node_may_be_named_with_or_without_slashes(given, capsys):
     assert "expected a name such as /sam2" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["--rate", "0"], ["--rate", "-2"], ["--width", "8"], ["--frames", "-1"]])
-def test_a_camera_that_cannot_be_is_refused(words, capsys):
+@pytest.mark.parametrize("command", [simulator, demo])
+@pytest.mark.parametrize(
+    "words",
+    ["--rate 0", "--rate -2", "--rate nan", "--rate inf", "--width 8", "--frames -1", "--seed -1", "--height 99999"],
+)
+def test_a_camera_that_cannot_be_is_refused(command, words, capsys):
     with pytest.raises(SystemExit):
-        simulator.main(words)
-    assert "expected a --rate above 0" in capsys.readouterr().err
+        command.main(words.split())
+    said = capsys.readouterr().err
+    assert words.split()[0] in said and "expected" in said and ("got" in said or "--frames" in words)
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "nan", "inf", "1e999", "soon"])
+def test_a_time_that_is_none_is_refused_before_anything_is_asked(given, capsys):
+    for command, words in ((prompt, ["--click", "1", "2"]), (objects, [])):
+        with pytest.raises(SystemExit):
+            command.main([*words, "--timeout", given])
+        assert f"expected seconds, above 0 and up to 3600, got '{given}'" in capsys.readouterr().err
 
 
 def test_a_prompt_line_becomes_the_message():

@@ -1,5 +1,6 @@
 """Requests in front of a fake tracker: order, naming, deadlines, refusals, and one answer each. No ROS, no torch."""
 
+import re
 import threading
 import time
 
@@ -76,7 +77,8 @@ def test_an_add_is_all_or_nothing():
         bench.add(point("in"), point("out", xy=(64, 5)))
         assert names(bench.step(1)) == []
         answer = bench.answer()
-        assert answer.code is Code.BAD_INPUT and "64x48" in answer.sentence and answer.object_ids == ()
+        assert answer.code is Code.BAD_INPUT and answer.object_ids == ()
+        assert re.match("prompt 1: point 0 at .*64x48", answer.sentence)
 
 
 def test_a_refusal_by_the_step_itself_hits_the_newest_request():
@@ -281,7 +283,7 @@ def test_save_and_restore_are_served_without_an_image_and_refused_by_name(tmp_pa
             (Save, (path, []), Code.OK), (Save, (path, ["b"]), Code.UNKNOWN_OBJECT),
             (Restore, (path, [], 0.0), Code.BAD_INPUT), (Remove, (["a"],), Code.OK),
             (Restore, (path, ["b"], 0.0), Code.UNKNOWN_OBJECT), (Restore, (path, ["a"], 60.0), Code.OK),
-            (Restore, (path.parent / "none", [], 0.0), Code.BAD_INPUT),
+            (Restore, (path.parent / "none", [], 0.0), Code.BAD_INPUT), (Restore, (path, [], -1.0), Code.BAD_INPUT),
         ):  # fmt: skip
             bench.ask(kind, *args)
             answer = bench.answer()

@@ -1,6 +1,7 @@
 """Every image of a bag, a video or a folder, in order, with its stamp; what is none of these is one sentence."""
 
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -16,7 +17,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 
 import sam2
 from sam2_ros import replay
-from sam2_ros.replay_sink import Report, TrackBag, typestore
+from sam2_ros.replay_sink import Report, TrackBag, check_folder, typestore
 from sam2_ros.replay_source import Shot, Source
 
 pytestmark = pytest.mark.ros
@@ -129,8 +130,15 @@ def test_a_recording_that_ends_before_its_time_is_told(capsys):
         replay.replay(Source("v.mp4", "", 5, 20.0, iter(())), [], tracker, [], report)
 
 
-@pytest.mark.parametrize("given", ["0", "-1"])
+@pytest.mark.parametrize("given", ["0", "-1", "nan", "inf", "1e-12"])
 def test_no_images_per_second_are_refused(given, capsys):
     with pytest.raises(SystemExit):
         replay.parse(["there", "--prompts", "p", "--out", "o", "--fps", given])
-    assert f"more than 0, got {given}" in capsys.readouterr().err
+    assert f"0.001 to 1000, got {given}" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
+    check_folder(tmp_path / "o")
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)  # root may write anywhere but there
+    with pytest.raises(sam2.BadInput, match=r"o: the folder .* cannot be written"):
+        check_folder(tmp_path / "o")
