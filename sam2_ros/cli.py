@@ -2,7 +2,10 @@
 
 import importlib
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 USAGE = """usage: sam2_ros COMMAND [arguments]
 
@@ -45,7 +48,11 @@ def main(argv: list[str] | None = None) -> int:
     # machine. Read when the library is loaded, so it must be said before the command's imports.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        return weights(rest) if command == "weights" else importlib.import_module(MODULES[command]).main(rest)
+        if command == "weights":
+            return weights(rest)
+        with _imports_ended_by_ctrl_c(command):
+            module = importlib.import_module(MODULES[command])
+        return module.main(rest)
     except KeyboardInterrupt:
         print(f"sam2_ros {command}: interrupted", file=sys.stderr)
         return 130
@@ -55,6 +62,22 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"sam2_ros {command}: {sentence}", file=sys.stderr)
         return 1
+
+
+@contextmanager
+def _imports_ended_by_ctrl_c(command: str) -> Iterator[None]:
+    """Ends the process at once: an interrupt in the middle of torch's imports is swallowed there, or breaks them."""
+
+    def leave(number, frame) -> None:
+        os.write(2, f"sam2_ros {command}: interrupted\n".encode())
+        os._exit(130)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # not where it is ignored
+        signal.signal(signal.SIGINT, leave)
+    yield
+    if before is signal.default_int_handler and signal.getsignal(signal.SIGINT) is leave:
+        signal.signal(signal.SIGINT, before)
 
 
 def _sentence_of(error: Exception) -> str:
@@ -73,7 +96,8 @@ def weights(argv: list[str]) -> int:
         print("usage: sam2_ros weights MODEL...\n\nDownloads official weights to the cache and checks their SHA-256.")
         print("MODEL: tiny, small, base_plus, large (2.1), or an official name such as sam2_hiera_tiny.")
         return 0 if argv else 2
-    import sam2
+    with _imports_ended_by_ctrl_c("weights"):
+        import sam2
 
     for name in argv:
         print(sam2.download_weights(name))

@@ -50,7 +50,12 @@ def _seconds(given: str) -> float:
 def visit(name: str, timeout_s: float) -> Iterator["Visit"]:
     """A ROS node of our own for as long as it takes; the rest is as in Visit."""
     with rclpy.init(args=[]):
-        node = rclpy.create_node("sam2_command")
+        try:
+            node = rclpy.create_node("sam2_command")
+        except Exception:
+            if not rclpy.ok():  # Ctrl-C came in between, and rclpy ended the context
+                raise KeyboardInterrupt from None
+            raise
         try:
             yield Visit(node, name, timeout_s)
         finally:

@@ -76,6 +76,18 @@ def test_ctrl_c_is_one_sentence(monkeypatch, capsys):
     assert capsys.readouterr().err == "sam2_ros prompt: interrupted\n"
 
 
+def test_ctrl_c_in_the_middle_of_the_imports_ends_it_with_a_sentence():
+    """Where torch imports what it can do without, an interrupt would be swallowed."""
+    code = (
+        "import importlib, os, signal; from sam2_ros import cli\n"
+        "def load(name):\n"
+        "    try:\n        os.kill(os.getpid(), signal.SIGINT)\n    except BaseException:\n        pass\n"
+        "importlib.import_module = load; cli.main(['replay', 'bag'])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (130, "sam2_ros replay: interrupted\n")
+
+
 @pytest.mark.parametrize("given", ["sam2", "/sam2", "/sam2/", "sam2/"])
 def test_the_node_may_be_named_with_or_without_slashes(given, capsys):
     assert prompt.parse(["--click", "1", "2", "--node", given]).node == "/sam2"

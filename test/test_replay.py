@@ -257,9 +257,7 @@ def test_the_sheet_is_spread_over_any_length(length, refused):
     assert grey[0] == shown[0] and grey[min(len(kept), 8) - 1] == shown[kept[-1]] % 200
 
 
-@pytest.mark.parametrize(
-    "words", ["--sheet x.xyz", "--overlay no/x.mp4", "--report prompts.yaml", "--overlay bag", "--overlay x.xyz"]
-)
+@pytest.mark.parametrize("words", ["--sheet x.xyz", "--overlay no/x.mp4", "--report prompts.yaml", "--overlay x.xyz"])
 def test_what_cannot_be_written_is_refused_before_the_first_image(bag, tmp_path, words, fake_tracker):
     option, name = words.split()
     said = "no folder" if "/" in name else "ending in" if "xyz" in name else f"{option} .* a file of its own"
