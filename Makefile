@@ -28,7 +28,7 @@ help:  ## list the targets
 venv: $(STAMP)  ## create .venv with everything in it; at once when nothing changed
 	@mkdir -p $(VENV)/share/sam2_ros && cp -Rp launch config $(VENV)/share/sam2_ros/
 
-demo: venv  ## simulated camera, tracker and prompts over ROS 2; out/demo/demo.mp4 and demo.png
+demo: venv  ## simulated camera, tracker and prompts over ROS 2; pictures in out/demo
 	$(VENV)/bin/sam2_ros demo
 
 test: venv  ## the tests that take minutes

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -185,6 +186,23 @@ def processes_of(out):
     return found
 
 
+def test_the_click_of_the_readme_follows_one_thing_in_the_demos_world():
+    """On what the camera sees; in a film with masks painted on it, the click would follow paint."""
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    places = [r'Prompt\("cup", points_xy=\[\((\d+), (\d+)\)\]', r"points: \[\[(\d+), (\d+)\]\]"]  # library, replay
+    (xy,) = {tuple(map(int, re.search(place, text).groups())) for place in places}
+    args = demo.parse([])
+    world, tracker = sam2.World.gentle(args.seed, (args.height, args.width)), sam2.Tracker(sam2.load_model("nano"))
+    first = world.frame(0)
+    mine = next(i for i, mask in enumerate(first.masks) if mask[xy[1], xy[0]])
+    for index in range(0, 12, 2):
+        shot = world.frame(index)
+        prompts = [sam2.Prompt("cup", points_xy=[xy], labels=[1])] if index == 0 else []
+        (track,) = tracker.step(sam2.Frame(shot.rgb, 1 + index), prompts)
+        true = shot.masks[mine]
+        assert np.count_nonzero(track.mask & true) > 0.75 * np.count_nonzero(track.mask | true), index
+
+
 @pytest.mark.slow
 def test_a_whole_run_with_untrained_weights_fails_honestly(tmp_path, weights):
     process = start_demo(tmp_path, "--frames", "20", "--rate", "4", "--checkpoint", str(weights))
@@ -195,6 +213,9 @@ def test_a_whole_run_with_untrained_weights_fails_honestly(tmp_path, weights):
     video = cv2.VideoCapture(str(tmp_path / "demo.mp4"))
     assert 1 < video.get(cv2.CAP_PROP_FRAME_COUNT) <= int(re.search(r"results +(\d+)", said)[1])
     video.release()
+    clean = cv2.VideoCapture(str(tmp_path / "camera.mp4"))
+    assert clean.get(cv2.CAP_PROP_FRAME_COUNT) == 20 and clean.get(cv2.CAP_PROP_FRAME_HEIGHT) == 120
+    clean.release()
     assert not processes_of(tmp_path)
 
 
