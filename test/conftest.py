@@ -28,7 +28,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_DOMAIN_ID"] = str(claim_domain())
 os.environ.pop("FASTDDS_DEFAULT_PROFILES_FILE", None)  # the tests are about default transports too
-os.environ["ROS_LOG_DIR"] = tempfile.mkdtemp(prefix="ros_log_")
+LOGS = tempfile.TemporaryDirectory(prefix="ros_log_", ignore_cleanup_errors=True)  # goes with the interpreter
+os.environ["ROS_LOG_DIR"] = LOGS.name
 
 with warnings.catch_warnings(), contextlib.suppress(ImportError):
     # The message generator's parser imports a module that Python 3.11 deprecates; warnings are errors here.
