@@ -21,5 +21,7 @@ class Announcer:
         self._errors[name] = before + 1 if level is Level.ERROR else 0
         if self._errors[name] == LASTING:
             self._log.warning(f"{name}: {sentence}")
-        elif before >= LASTING and not self._errors[name]:
+        elif before >= LASTING and level is Level.WARN:
+            self._log.warning(f"{name}, better: {sentence}")
+        elif before >= LASTING and level is Level.OK:
             self._log.info(f"{name} again: {sentence}")

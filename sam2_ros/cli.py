@@ -25,6 +25,7 @@ Point at a thing once; know for every camera image from then on which pixels it 
 `sam2_ros COMMAND --help` says more about one of them.
 """
 
+LAST_DOMAIN = 232  # DDSI-RTPS 9.6.2: ports are made of it
 MODULES = {  # of each command's function `main(argv) -> exit code`
     "demo": "sam2_ros.demo",
     "simulate": "sam2_ros.simulator",
@@ -43,6 +44,10 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if command not in (*MODULES, "weights"):
         print(f"sam2_ros: no command {command!r}; expected one of {', '.join([*MODULES, 'weights'])}", file=sys.stderr)
+        return 2
+    domain = os.environ.get("ROS_DOMAIN_ID") or "0"
+    if not (domain.isdecimal() and int(domain) <= LAST_DOMAIN):  # of which the middleware says that a port is too high
+        print(f"sam2_ros: ROS_DOMAIN_ID: expected 0 to {LAST_DOMAIN}, got {domain!r}", file=sys.stderr)
         return 2
     # Threads that wait for each other by spinning make the network ten times as slow when anything else runs on the
     # machine. Read when the library is loaded, so it must be said before the command's imports.
@@ -75,9 +80,11 @@ def _imports_ended_by_ctrl_c(command: str) -> Iterator[None]:
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:  # not where it is ignored
         signal.signal(signal.SIGINT, leave)
-    yield
-    if before is signal.default_int_handler and signal.getsignal(signal.SIGINT) is leave:
-        signal.signal(signal.SIGINT, before)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is leave:
+            signal.signal(signal.SIGINT, before)
 
 
 def _sentence_of(error: Exception) -> str:

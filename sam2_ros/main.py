@@ -153,7 +153,10 @@ def _make_node(arguments: list[str], make_tracker):
         ParameterException,
         rclpy_implementation.RCLError,
     ) as error:  # a setting, or the middleware: keys, transports
-        raise _Unborn(str(error)) from error
+        sentence = str(error)
+        if "of type 'INTEGER', expecting type 'DOUBLE'" in sentence:
+            sentence += "; write it with a point, as 5.0"
+        raise _Unborn(sentence) from error
 
 
 def _live(signals: _Signals, arguments: list[str], make_tracker) -> int:

@@ -86,6 +86,9 @@ def test_an_error_that_lasts_is_told_once_and_so_is_its_end():
     ):
         announcer.hear("images", level, level.name)
     assert told == ["images: ERROR", ("info", "images again: OK")]
+    for level in [Level.ERROR] * LASTING + [Level.WARN] * 2 + [Level.OK]:
+        announcer.hear("images", level, level.name)
+    assert told[2:] == ["images: ERROR", "images, better: WARN"]
 
 
 def test_the_segment_is_not_blamed_for_small_or_reliable_images():
