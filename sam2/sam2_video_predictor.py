@@ -156,7 +156,8 @@ class SAM2VideoPredictor(SAM2):
     ) -> Iterator[FrameMasks]:
         """Yields each frame's index, object ids and logits; by default from the earliest prompt to the clip's end.
 
-        `max_frame_num_to_track` does not count the first frame. Raises BadInput, RuntimeError without a prompt.
+        `max_frame_num_to_track` does not count the first frame. What is added meanwhile waits for the next call; what
+        is removed is left out. Raises BadInput, RuntimeError without a prompt.
         """
         state = inference_state
         length = state.num_frames if max_frame_num_to_track is None else max_frame_num_to_track
@@ -165,6 +166,7 @@ class SAM2VideoPredictor(SAM2):
         if start_frame_idx is not None:
             inputs.check_frame_index(start_frame_idx, state.num_frames, "start_frame_idx")
         self.propagate_in_video_preflight(state)
+        begun = dict(state.objects)
         if start_frame_idx is None:
             start_frame_idx = min(index for obj in state.objects.values() for index in obj.prompted)
         if reverse:
@@ -173,10 +175,12 @@ class SAM2VideoPredictor(SAM2):
         else:
             order = range(start_frame_idx, min(start_frame_idx + length, state.num_frames - 1) + 1)
         for frame_index in tqdm(order, desc="propagate in video"):
+            if not (objects := {i: obj for i, obj in begun.items() if state.objects.get(i) is obj}):
+                return
             with torch.inference_mode():
-                logits = [self._propagate_object(state, obj, frame_index, reverse) for obj in state.objects.values()]
+                logits = [self._propagate_object(state, obj, frame_index, reverse) for obj in objects.values()]
                 masks = self._video_logits(state, torch.cat(logits))
-            yield frame_index, state.obj_ids, masks
+            yield frame_index, list(objects), masks
 
     @torch.inference_mode()
     def clear_all_prompts_in_frame(
