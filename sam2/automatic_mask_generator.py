@@ -19,7 +19,7 @@ from sam2 import preprocess
 from sam2.errors import BadInput
 from sam2.masks import bounding_box, coco_counts, coco_decode, coco_encode
 from sam2.model import SAM2
-from sam2.sam2_image_predictor import SAM2ImagePredictor, as_prompt
+from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 _EDGE = 20  # pixels; a box that ends this close to an inner edge of a crop is cut off by it
 _OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
@@ -170,9 +170,8 @@ class SAM2AutomaticMaskGenerator:
         parts = []
         for xy, before in zip(*(x.split(self.options.points_per_batch) for x in (points, logits)), strict=True):
             ones = torch.ones(len(xy), 1)
-            parts.append(
-                self.predictor.decode(xy[:, None], ones, mask_input=as_prompt(before[:, None]), multimask=False)
-            )
+            before = preprocess.as_prompt(before[:, None])
+            parts.append(self.predictor.decode(xy[:, None], ones, mask_input=before, multimask=False))
         logits, iou = zip(*parts, strict=True)
         return torch.cat(logits)[:, 0], torch.cat(iou)[:, 0]
 

@@ -19,10 +19,8 @@ from sam2.limits import Limits
 from sam2.masks import fill_small_holes
 from sam2.memory_store import MemoryStore, Reading, Writing
 from sam2.model import SAM2, Features, Segmentation, is_ambiguous
-from sam2.preprocess import as_pixels, to_model_input, to_model_input_on_device
+from sam2.preprocess import as_pixels, as_prompt, to_model_input, to_model_input_on_device
 from sam2.tracked_object import TrackedObject
-
-PREVIOUS_LOGIT_LIMIT = 32.0  # previous logits are clamped to this before they serve as a prompt
 
 
 class Answer(NamedTuple):
@@ -105,10 +103,9 @@ class FrameStep:
         else:
             reading = self.store.reading([obj.row], [obj.bank.recall(moment.index)])
             pixels = self._model.attend(self.look(moment), *self.store.gather(reading))
-        if previous is not None:
-            previous = previous.clamp(-PREVIOUS_LOGIT_LIMIT, PREVIOUS_LOGIT_LIMIT)
         points, labels = given.points(self._model.device)
-        decoded = self._model.decode(moment.features, pixels, points, labels, previous)
+        mask_input = None if previous is None else as_prompt(previous)
+        decoded = self._model.decode(moment.features, pixels, points, labels, mask_input)
         return self._model.select(decoded, multimask=is_ambiguous(labels.shape[1]))
 
     def _fill_holes(self, logits: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from sam2.errors import BadInput
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's red, green, blue in 0..1
 STD = (0.229, 0.224, 0.225)
 MASK_LOGIT = 10.0  # what a mask prompt's pixels are taken to be: +10 inside, -10 outside
+PROMPT_LOGIT_LIMIT = 32.0  # an earlier answer's logits go no further when they come back as a prompt
 LOW_RES_STRIDE = 4  # input pixels per cell of the decoder's masks
 _PILLOW_MAJOR = int(PIL.__version__.split(".")[0])
 
@@ -117,6 +118,11 @@ def mask_logits(masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
     high_res = masks * (2 * MASK_LOGIT) - MASK_LOGIT
     return high_res, _resize(high_res, masks.shape[-1] // LOW_RES_STRIDE, antialias=True)
+
+
+def as_prompt(low_res_logits: torch.Tensor) -> torch.Tensor:
+    """An earlier answer as the network takes it back for a prompt: logits of any shape -> the same, within +-32."""
+    return low_res_logits.clamp(-PROMPT_LOGIT_LIMIT, PROMPT_LOGIT_LIMIT)
 
 
 def logits_to_input_size(low_res_logits: torch.Tensor, image_size: int) -> torch.Tensor:

@@ -15,7 +15,6 @@ from sam2.model import SAM2, Features
 from sam2.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
 from sam2.video_inputs import check_boxes, check_inside, check_labels, finite_floats
 
-LOW_RES_LIMIT = 32.0  # returned low-res logits are clamped to this, since they may come back as a prompt
 Masks = tuple[np.ndarray, np.ndarray, np.ndarray]  # masks (C, H, W), IoUs (C,), low-res logits (C, 4h, 4w)
 
 
@@ -137,7 +136,7 @@ class SAM2ImagePredictor:
         logits, iou = self._decode(index, xy, marks, self._mask_input(mask_input), multimask)
         masks = self.upsample(logits, size_hw)
         masks = masks if return_logits else masks > self.mask_threshold
-        return tuple(x.squeeze(0).float().cpu().numpy() for x in (masks, iou, as_prompt(logits)))
+        return tuple(x.squeeze(0).float().cpu().numpy() for x in (masks, iou, preprocess.as_prompt(logits)))
 
     @torch.no_grad()
     def decode(
@@ -217,11 +216,6 @@ class SAM2ImagePredictor:
         if self.max_sprinkle_area:
             flat = torch.where(small_regions(is_inside, int(self.max_sprinkle_area)), self.mask_threshold - 10.0, flat)
         return flat.reshape(logits.shape)
-
-
-def as_prompt(logits: Tensor) -> Tensor:
-    """Low-res logits as they may come back as a prompt."""
-    return logits.clamp(-LOW_RES_LIMIT, LOW_RES_LIMIT)
 
 
 def _as_rgb(image: np.ndarray | Image) -> np.ndarray:

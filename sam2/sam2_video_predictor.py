@@ -18,11 +18,10 @@ from sam2.errors import BadInput
 from sam2.masks import fill_small_holes
 from sam2.memory_attention import concatenate
 from sam2.model import ABSENT_LOGIT, SAM2, Features, Segmentation, is_ambiguous
-from sam2.preprocess import logits_to_pixels
+from sam2.preprocess import as_prompt, logits_to_pixels
 from sam2.video_frames import load_frames
 from sam2.video_state import FrameResult, ObjectState, PointInputs, VideoState, longest_pointer_memory
 
-PREVIOUS_LOGIT_LIMIT = 32.0  # previous logits are clamped to this before they serve as a prompt
 FrameMasks = tuple[int, list, Tensor]  # frame index, object ids, (objects, 1, H, W) logits at the source's size
 
 
@@ -98,9 +97,7 @@ class SAM2VideoPredictor(SAM2):
             )
         is_prompted = self._becomes_prompted(obj, frame_idx)
         previous = obj.latest(frame_idx, is_prompted)
-        mask_input = None
-        if previous is not None:
-            mask_input = previous.logits.to(self.device).clamp(-PREVIOUS_LOGIT_LIMIT, PREVIOUS_LOGIT_LIMIT)
+        mask_input = None if previous is None else as_prompt(previous.logits.to(self.device))
         if frame_idx in obj.tracked_in_reverse:
             pixels = self._remembering(state, obj, frame_idx, obj.tracked_in_reverse[frame_idx])
         else:

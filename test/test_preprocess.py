@@ -1,5 +1,6 @@
 """Both official image paths, prompts and logits, against recorded official numbers and against one another."""
 
+import re
 from hashlib import sha256
 from pathlib import Path
 
@@ -201,6 +202,14 @@ def test_mask_prompts_are_the_official_ones():
     assert (low_res > 0).sum() == GOLDEN["mask_low_area_pos"]
     nearest = F.interpolate(high_res, scale_factor=0.25, mode="nearest")[0, 0, 120:204, 160:240].numpy()
     assert np.abs(nearest - GOLDEN["mask_low256_f32_crop"]).max() > 1
+
+
+@pytest.mark.parametrize("user", ["sam2_video_predictor", "frame_step", "sam2_image_predictor", "training/clips"])
+def test_an_answer_goes_back_as_a_prompt_within_one_limit(user):
+    logits = torch.tensor([-1024.0, -32.0, 0.5, 40.0])
+    assert preprocess.as_prompt(logits).tolist() == [-32.0, -32.0, 0.5, 32.0]
+    source = (Path(preprocess.__file__).parent / f"{user}.py").read_text()
+    assert "as_prompt(" in source and not re.search(r"\.clamp\(.*(32|LIMIT)", source), "said in one place"
 
 
 def test_a_shrinking_mask_prompt_is_antialiased_and_halves_count_as_inside():

@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sam2.limits import Limits
 from sam2.mask_decoder import Decoded
 from sam2.memory_attention import concatenate
 from sam2.model import NUM_MEMORIES, PROMPTED_SLOT, SAM2, Features, Segmentation, is_ambiguous
-from sam2.preprocess import logits_to_input_size
+from sam2.preprocess import MEAN, STD, as_prompt, logits_to_input_size
 from sam2.training import prompts
 from sam2.training.tensors import constant, send
 
 MAX_LABEL = 16  # objects with larger labels are never chosen
-POINTER_FRAMES = 15  # how far back object pointers reach
-IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+POINTER_FRAMES = Limits.pointers
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def draw_plan(rng: np.random.Generator, length: int, kinds: tuple[float, float, 
 
 def normalise(rgb: Tensor) -> Tensor:
     """(..., 3, S, S) in 0..1 -> what `SAM2.encode_image` takes."""
-    mean, std = (constant(v, rgb.device).view(3, 1, 1) for v in (IMAGE_MEAN, IMAGE_STD))
+    mean, std = (constant(v, rgb.device).view(3, 1, 1) for v in (MEAN, STD))
     return (rgb - mean) / std
 
 
@@ -131,8 +131,7 @@ def _correct(
         point, label = prompts.corrective_click(seen, target)
     points = point if points is None else torch.cat([points, point], 1)
     labels = label if labels is None else torch.cat([labels, label], 1)
-    mask_input = before.low_res_logits.clamp(-32, 32)
-    decoded = model.decode(features, pixels, points, labels, mask_input)
+    decoded = model.decode(features, pixels, points, labels, as_prompt(before.low_res_logits))
     return model.select(decoded, is_ambiguous(points.shape[1])), decoded, points, labels
 
 
