@@ -1,7 +1,8 @@
 """Reads a JPEG folder or a video file into network input, the way the official video predictor does."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -31,15 +32,23 @@ def load_frames(
         height, width = folder.size_hw
         if lazily:
             return folder, height, width
-        images = torch.stack([folder[i] for i in tqdm(range(len(folder)), desc="frame loading (JPEG)")])
-        return images, height, width
+        sources = map(_read_jpeg, folder.paths)
+        return _resized(sources, len(folder), image_size, device, "frame loading (JPEG)"), height, width
     if not path.is_file():
         raise BadInput(f"video_path {str(path)!r}: expected a folder of JPEG files or a video file, found neither")
-    frames = list(tqdm(_read_video(path), desc="frame loading (video)"))
-    if not frames:
+    count, (height, width) = _measure_video(path)
+    if not count:
         raise BadInput(f"video_path {str(path)!r}: expected a video with at least one frame that OpenCV can decode")
-    height, width = frames[0].shape[:2]
-    return torch.stack([to_model_input(frame, image_size).to(device) for frame in frames]), height, width
+    return _resized(_read_video(path), count, image_size, device, "frame loading (video)"), height, width
+
+
+def _resized(sources: Iterable[np.ndarray], count: int, image_size: int, device: torch.device, title: str) -> Tensor:
+    """(n, 3, S, S) of n <= `count` frames, each resized as it comes: only the result grows with the video."""
+    images, filled = torch.empty(count, 3, image_size, image_size, device=device), 0
+    for frame in tqdm(islice(sources, count), desc=title, total=count):
+        images[filled] = to_model_input(frame, image_size)
+        filled += 1
+    return images[:filled]
 
 
 class JpegFolder(Sequence[Tensor]):
@@ -51,17 +60,17 @@ class JpegFolder(Sequence[Tensor]):
         if unnumbered or not names:
             got = f"{unnumbered[0]!r}" if unnumbered else "no JPEG file"
             raise BadInput(f"video_path {str(folder)!r}: expected JPEGs named by frame number (00000.jpg), got {got}")
-        self._paths = sorted(names, key=lambda p: int(p.stem))
+        self.paths = sorted(names, key=lambda p: int(p.stem))
         self._image_size, self._device = image_size, device
         self._frames: dict[int, Tensor] = {}
-        self.size_hw = _read_jpeg(self._paths[0]).shape[:2]
+        self.size_hw = _read_jpeg(self.paths[0]).shape[:2]
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
         if index not in self._frames:
-            self._frames[index] = to_model_input(_read_jpeg(self._paths[index]), self._image_size).to(self._device)
+            self._frames[index] = to_model_input(_read_jpeg(self.paths[index]), self._image_size).to(self._device)
         return self._frames[index]
 
 
@@ -72,6 +81,19 @@ def _read_jpeg(path: Path) -> np.ndarray:
             return np.array(image.convert("RGB"))
     except OSError as error:
         raise BadInput(f"frame {path}: expected a JPEG that can be decoded, got {error}") from error
+
+
+def _measure_video(path: Path) -> tuple[int, tuple[int, int]]:
+    """How many frames there are and (height, width) of the first, by decoding all of them: headers may be wrong."""
+    capture = cv2.VideoCapture(str(path))
+    try:
+        more, first = capture.read()
+        count = 0
+        while more:
+            count, more = count + 1, capture.grab()
+        return count, first.shape[:2] if count else (0, 0)
+    finally:
+        capture.release()
 
 
 def _read_video(path: Path) -> Iterator[np.ndarray]:

@@ -1,0 +1,32 @@
+"""Reading a video needs the memory of its result, and little more."""
+
+import weakref
+
+import pytest
+import torch
+from nano_video import NUM_FRAMES, write_jpegs, write_video
+
+from sam2 import video_frames
+from sam2.video_frames import load_frames
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_neither_frames_nor_copies_of_them_pile_up(tmp_path, monkeypatch, kind):
+    """Counted when each frame is resized: sources and results that are still there besides."""
+    path = write_jpegs(tmp_path) if kind == "folder" else write_video(tmp_path / "clip.mp4")
+    sources, results, most = [], [], []
+    resize = video_frames.to_model_input
+
+    def watched(frame, side):
+        most.append(max(sum(ref() is not None for ref in refs) for refs in (sources, results)))
+        sources.append(weakref.ref(frame))
+        made = resize(frame, side)
+        results.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(video_frames, "to_model_input", watched)
+    images, height, width = load_frames(path, 64, torch.device("cpu"))
+    assert len(most) == NUM_FRAMES and max(most) <= 1, "the source before it, which goes when the next is there"
+    assert isinstance(images, torch.Tensor) and images.shape == (NUM_FRAMES, 3, 64, 64)
+    assert images.untyped_storage().nbytes() == images.nbytes and (height, width) == (60, 96)
+    assert all(one.std() > 0.1 for one in images)
