@@ -74,7 +74,8 @@ class SAM2ImagePredictor:
         normalize_coords: bool = True,
     ) -> Masks:
         """points (K, 2) or (N, K, 2) and boxes (4,) or (N, 4) in source pixels (in 0..1 with `normalize_coords=False`),
-        labels alike, mask_input (1, 4h, 4w) logits from an earlier call. C is 3 with `multimask_output`, else 1.
+        labels alike, mask_input (1, 4h, 4w) logits from an earlier call or (N, 1, 4h, 4w). One prompt and N masks
+        are N prompts, and so are N prompts and one mask. C is 3 with `multimask_output`, else 1.
 
         Returns masks as float32 (bool values as 0 and 1 unless `return_logits`), with a leading N for N prompts.
         Raises BadInput for a bad prompt, RuntimeError without an image.
@@ -161,7 +162,11 @@ class SAM2ImagePredictor:
         image = Features(*(feature[index][None] for feature in self._features))
         # Without points there is no padding token either, unlike in video.
         sparse = image.stride16.new_zeros(1, 0, image.stride16.shape[1]) if xy is None else encoder.sparse(xy, marks)
-        pixels = (image.stride16 + encoder.dense(mask_input)).expand(sparse.shape[0], -1, -1, -1)
+        pixels = image.stride16 + encoder.dense(mask_input)
+        count = max(len(sparse), len(pixels))  # prompts of one mask, masks of one prompt, or as many of both
+        if {len(sparse), len(pixels)} - {1, count}:
+            raise BadInput(f"mask_input: expected one, or one for each of {len(sparse)} prompts, got {len(pixels)}")
+        sparse, pixels = sparse.expand(count, -1, -1), pixels.expand(count, -1, -1, -1)
         decoded = decoder(pixels, image.stride8, image.stride4, encoder.grid_position(), sparse)
         if multimask:
             logits, iou = decoded.masks[:, 1:], decoded.iou[:, 1:]

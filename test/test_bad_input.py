@@ -159,6 +159,10 @@ def test_image_batches(image_predictor):
             r"box and point_coords: expected as many prompts in both, got \[2, 1\]",
         ),
         ({"mask_input": np.zeros((1, 60, 96))}, r"mask_input: expected shape \(1, 64, 64\), got \(1, 60, 96\)"),
+        (
+            {"mask_input": np.zeros((3, 1, 64, 64)), "box": [[1, 1, 9, 9]] * 2},
+            r"mask_input: expected one, or one for each of 2 prompts, got 3",
+        ),
         ({"mask_input": np.full((1, 64, 64), NAN)}, r"mask_input: expected finite"),
     ],
 )

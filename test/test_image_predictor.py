@@ -109,6 +109,28 @@ def test_previous_mask_matters(predictor):
     assert not close(given[:1], without[:1]) and not close(given[:1], alone[:1])
 
 
+@pytest.mark.parametrize("prompt", [POINT, {}], ids=["a point", "nothing else"])
+def test_one_prompt_meets_several_masks(predictor, prompt):
+    low_res = predictor.predict(**POINT)[2][:, None]  # (3, 1, 64, 64)
+    together = predictor.predict(**prompt, mask_input=low_res, return_logits=True)
+    assert together[0].shape == (3, 3, HEIGHT, WIDTH)
+    for i, one in enumerate(low_res):
+        alone = predictor.predict(**prompt, mask_input=one, return_logits=True)
+        assert close(alone, [part[i] for part in together])
+    assert not close([together[0][0]], [together[0][1]])
+
+
+def test_several_prompts_meet_one_mask_or_one_each(predictor):
+    low_res = predictor.predict(**POINT)[2][:2]  # (2, 64, 64)
+    for masks in (low_res[:1], low_res[:, None]):
+        together = predictor.predict(box=BOXES[:2], mask_input=masks, return_logits=True)
+        for i, box in enumerate(BOXES[:2]):
+            alone = predictor.predict(
+                box=box, mask_input=masks.reshape(-1, 1, 64, 64)[i % len(masks)], return_logits=True
+            )
+            assert close(alone, [part[i] for part in together])
+
+
 def test_points_in_fractions_of_the_image(predictor):
     in_pixels = predictor.predict(np.array([[24, 30]]), np.array([1]), return_logits=True)
     in_fractions = predictor.predict(np.array([[0.25, 0.5]]), np.array([1]), return_logits=True, normalize_coords=False)
