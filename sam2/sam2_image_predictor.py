@@ -12,7 +12,7 @@ from sam2 import preprocess
 from sam2.errors import BadInput
 from sam2.masks import small_regions
 from sam2.model import SAM2, Features
-from sam2.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
+from sam2.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING
 from sam2.video_inputs import check_boxes, check_inside, check_labels, finite_floats
 
 Masks = tuple[np.ndarray, np.ndarray, np.ndarray]  # masks (C, H, W), IoUs (C,), low-res logits (C, 4h, 4w)
@@ -182,20 +182,24 @@ class SAM2ImagePredictor:
             raise BadInput("point_coords: expected one point per label, got none")
         if box is not None:
             corners = finite_floats("box", box)
-            if corners.shape[-1] != 4 or corners.dim() > 2:
-                raise BadInput(f"box: expected shape (4,) or (N, 4), got {tuple(corners.shape)}")
+            if (corners.shape[-1:] != (4,) and corners.shape[-2:] != (2, 2)) or not corners.numel():
+                raise BadInput(f"box: expected shape (4,) or (N, 4), N > 0, got {tuple(corners.shape)}")
             check_boxes(corners.reshape(-1, 4), size_hw)
             xy.append(corners.reshape(-1, 2, 2))
             marks.append(torch.tensor([[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]]).expand(xy[0].shape[0], -1))
-        if points is not None:
-            given = finite_floats("point_coords", points)
+        given = None if points is None else finite_floats("point_coords", points)
+        if given is not None and box is not None and 0 in given.shape:
+            check_labels([] if labels is None else labels, (0,))
+            given = None  # upstream's way to say: the box alone
+        if given is not None:
             if given.dim() not in (2, 3) or given.shape[-1] != 2 or 0 in given.shape:
                 raise BadInput(f"point_coords: expected shape (K, 2) or (N, K, 2), K > 0, got {tuple(given.shape)}")
-            check_inside("point_coords", given, size_hw)
             if labels is None:
                 raise BadInput("point_labels: expected one label per point, got none")
+            given_marks = check_labels(labels, given.shape[:-1])
+            check_inside("point_coords", given[given_marks != PADDING], size_hw)
             xy.append(given.reshape(-1, *given.shape[-2:]))
-            marks.append(check_labels(labels, given.shape[:-1]).reshape(xy[-1].shape[:-1]))
+            marks.append(given_marks.reshape(xy[-1].shape[:-1]))
         if not xy:
             return None, None
         if len({x.shape[0] for x in xy}) > 1:

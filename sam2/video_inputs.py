@@ -39,8 +39,8 @@ def point_inputs(
         raise BadInput("prompt: expected points, a box, or both, got neither")
     size_hw = size_hw or (1, 1)
     xy = torch.zeros(0, 2) if points is None else _points(points)
-    check_inside("points", xy, size_hw)
     marks = check_labels([] if labels is None else labels, xy.shape[:1])
+    check_inside("points", xy[marks != PADDING], size_hw)
     if box is not None:
         corners = finite_floats("box", box).flatten()
         if corners.shape[0] != 4:

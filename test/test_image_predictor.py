@@ -131,6 +131,27 @@ def test_several_prompts_meet_one_mask_or_one_each(predictor):
             assert close(alone, [part[i] for part in together])
 
 
+@pytest.mark.parametrize("shape", [(2, 2), (1, 4), (1, 1, 4), (3, 1, 4), (3, 2, 2)])
+def test_boxes_come_in_any_shape_that_upstream_reshapes(predictor, shape):
+    boxes = BOXES if shape[0] == 3 else BOXES[0]
+    expected = predictor.predict(box=boxes, return_logits=True)
+    assert close(predictor.predict(box=boxes.reshape(shape), return_logits=True), expected)
+
+
+def test_a_box_with_no_point_is_a_box(predictor):
+    expected = predictor.predict(box=BOXES[0], return_logits=True)
+    for points in (np.zeros((0, 2)), np.zeros((1, 0, 2)), []):
+        assert close(predictor.predict(points, np.zeros(0), box=BOXES[0], return_logits=True), expected)
+
+
+def test_padding_may_lie_anywhere(predictor):
+    coords = np.array([[[18, 30], [60, 10]], [[70, 30], [-1, -1]]])
+    labels = np.array([[1, 0], [1, -1]])
+    outside = predictor.predict(coords, labels, return_logits=True)
+    coords[1, 1] = 5
+    assert close(outside, predictor.predict(coords, labels, return_logits=True))
+
+
 def test_points_in_fractions_of_the_image(predictor):
     in_pixels = predictor.predict(np.array([[24, 30]]), np.array([1]), return_logits=True)
     in_fractions = predictor.predict(np.array([[0.25, 0.5]]), np.array([1]), return_logits=True, normalize_coords=False)

@@ -185,6 +185,19 @@ def test_points_in_fractions_of_the_image(predictor, state):
     assert torch.equal(in_pixels[0], in_fractions[2][1])
 
 
+def test_padding_and_boxes_as_upstream_takes_them(predictor, state):
+    def answer(**prompt):
+        predictor.reset_state(state)
+        return predictor.add_new_points_or_box(state, 0, 1, **prompt)[2]
+
+    padded = answer(points=[[18, 30], [-1, -1]], labels=[1, -1])
+    assert torch.equal(padded, answer(points=[[18, 30], [5, 5]], labels=[1, -1]))
+    box = np.array(BOX["box"])
+    for shape in ((2, 2), (1, 4), (1, 1, 4)):
+        empty = {"points": np.zeros((0, 2)), "labels": np.zeros(0)}
+        assert torch.equal(answer(box=box.reshape(shape), **empty), answer(**BOX))
+
+
 def test_mask_prompt_of_the_video_s_size(predictor, state):
     mask = np.zeros((HEIGHT, WIDTH), bool)
     mask[20:40, 10:30] = True
