@@ -56,8 +56,26 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise BadInput(f"{name}: expected at least {least}, got {value}")
+        if not 0 <= self.crop_overlap_ratio < 1:
+            raise BadInput(f"crop_overlap_ratio: expected from 0 to below 1, got {self.crop_overlap_ratio}")
         if self.point_grids is not None and len(self.point_grids) <= self.crop_n_layers:
             raise BadInput(f"point_grids: expected one for each of {self.crop_n_layers + 1} layers")
+        for layer in range(self.crop_n_layers + 1):
+            self._check_grid(layer)
+
+    def _check_grid(self, layer: int) -> None:
+        if self.point_grids is None:
+            if not len(self.grid(layer)):
+                raise BadInput(
+                    f"points_per_side: expected enough for a point in layer {layer}, got {self.points_per_side} / "
+                    f"{self.crop_n_points_downscale_factor} ** {layer}; ask for more points or fewer layers"
+                )
+            return
+        xy = self.grid(layer)
+        if xy.ndim != 2 or xy.shape[1] != 2 or not len(xy):
+            raise BadInput(f"point_grids[{layer}]: expected shape (K, 2), K > 0, got {xy.shape}")
+        if not ((xy >= 0) & (xy <= 1)).all():
+            raise BadInput(f"point_grids[{layer}]: expected x y in 0..1 of the crop, got {xy.min():g} to {xy.max():g}")
 
     def grid(self, layer: int) -> np.ndarray:
         """(K, 2) xy in 0..1, row by row: the centres of equal cells."""

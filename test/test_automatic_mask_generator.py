@@ -117,6 +117,15 @@ def test_the_best_of_like_boxes_stays():
         ({"points_per_side": None, "point_grids": [np.zeros((1, 2))], "crop_n_layers": 1}, "each of 2 layers"),
         ({"output_mode": "png"}, "binary_mask, uncompressed_rle, coco_rle"),
         ({"points_per_batch": 0}, "points_per_batch: expected at least 1"),
+        (
+            {"points_per_side": 2, "crop_n_layers": 2, "crop_n_points_downscale_factor": 2},
+            r"a point in layer 2, got 2 / 2 \*\* 2",
+        ),
+        ({"crop_overlap_ratio": 3}, "crop_overlap_ratio: expected from 0 to below 1, got 3"),
+        ({"crop_overlap_ratio": -1.0}, "crop_overlap_ratio: .* got -1.0"),
+        ({"points_per_side": None, "point_grids": [np.zeros((0, 2))]}, r"point_grids\[0\]: .*K > 0, got \(0, 2\)"),
+        ({"points_per_side": None, "point_grids": [np.zeros(2)]}, r"expected shape \(K, 2\), K > 0, got \(2,\)"),
+        ({"points_per_side": None, "point_grids": [np.array([[1.2, 0.5]])]}, r"point_grids\[0\]: .*got 0.5 to 1.2"),
         ({"crop_layers": 2}, "got \\['crop_layers'\\]"),
     ],
 )
