@@ -56,6 +56,19 @@ def test_without_weight_the_single_mask_is_left_alone():
     assert masks.grad[:, 0].abs().sum() == 0
 
 
+def test_a_prompt_is_taught_to_the_hypothesis_that_answers_it():
+    """As upstream: the best of three where the prompt is ambiguous, else the single one alone."""
+    masks, iou, score = answer(num_objects=2)
+    target = masks.detach()[:, 2] > 0
+    ambiguous = torch.tensor([True, False])
+    losses = segmentation_loss(masks, iou, score, target, LossWeights(single=None), side=4, is_ambiguous=ambiguous)
+    losses.total.backward()
+    taught = masks.grad.abs().sum((2, 3)) > 0
+    assert taught.tolist() == [[False, False, True, False], [True, False, False, False]]
+    chosen = torch.stack([masks.detach()[0, iou[0, 1:].argmax() + 1], masks.detach()[1, 0]])
+    assert losses.mean_iou.item() == pytest.approx(mask_iou(chosen, target.float()).mean().item())
+
+
 def test_with_weight_on_the_others_no_hypothesis_is_left_out():
     masks, iou, score = answer()
     segmentation_loss(masks, iou, score, masks.detach()[:, 2] > 0, LossWeights(others=0.1), side=4).total.backward()

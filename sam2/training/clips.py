@@ -34,11 +34,13 @@ class ClipPlan:
 
 
 class Answer(NamedTuple):
-    """One decoding of N objects in frame `index` of those given; `prompted` if a person helped there."""
+    """One decoding of N objects in frame `index` of those given; `prompted` if a person helped there, `ambiguous` if
+    the best of three hypotheses answers, not the single one."""
 
     index: int
     decoded: Decoded
     prompted: bool
+    ambiguous: bool
 
 
 def draw_plan(rng: np.random.Generator, length: int, kinds: tuple[float, float, float]) -> ClipPlan:
@@ -105,6 +107,11 @@ class Bank:
         """Ends gradients at what is remembered, and drops what `read` reaches no more."""
         self.prompted = [(then, m.detach(), p.detach()) for then, m, p in self.prompted]
         self.tracked = [(then, m.detach(), p.detach()) for then, m, p in self.tracked[-POINTER_FRAMES:]]
+
+
+def _answered(index: int, decoded: Decoded, points: Tensor | None, prompted: bool = True) -> Answer:
+    """`points` (N, K, 2) of the prompt; None where the object was only tracked."""
+    return Answer(index, decoded, prompted, is_ambiguous(0 if points is None else points.shape[1]))
 
 
 def _ask_first(model: SAM2, features: Features, pixels: Tensor, target: Tensor, kind: str) -> tuple:
@@ -176,10 +183,10 @@ def track_clip(
             decoded = model.decode(frame, pixels)
             result = model.select(decoded, multimask=True)
         if decoded is not None:
-            answers.append(Answer(index, decoded, prompted=time == 0))
+            answers.append(_answered(index, decoded, points, prompted=time == 0))
         for _ in range(plan.clicks.get(time, 0)):
             result, decoded, points, labels = _correct(model, frame, pixels, target, result, points, labels)
-            answers.append(Answer(index, decoded, prompted=True))
+            answers.append(_answered(index, decoded, points))
         final.append(result)
         if index != last:
             memory = model.encode_memory(frame.stride16, result.low_res_logits, result.object_score, is_prompted)
@@ -193,8 +200,8 @@ def ask_stills(
     """The same for single images, many objects each: features repeated to N objects, targets (N, S, S) bool."""
     pixels = model.no_memory(features.stride16)
     result, decoded, points, labels = _ask_first(model, features, pixels, targets, kind)
-    answers = [Answer(0, decoded, prompted=True)]
+    answers = [_answered(0, decoded, points)]
     for _ in range(num_corrections):
         result, decoded, points, labels = _correct(model, features, pixels, targets, result, points, labels)
-        answers.append(Answer(0, decoded, prompted=True))
+        answers.append(_answered(0, decoded, points))
     return answers, result

@@ -158,6 +158,7 @@ class Lessons(nn.Module):
                 self.segmentation_loss(
                     a.decoded.masks, a.decoded.iou, a.decoded.object_score, targets[:, a.index], phase.losses,
                     targets.shape[-1] // self.loss_stride, may_be_absent=begun & (not a.prompted),
+                    is_ambiguous=torch.full_like(begun, a.ambiguous),
                 )
                 for a in answers
             ]  # fmt: skip

@@ -1,9 +1,10 @@
 """What the network is scored by in training: focal, dice, IoU and presence, on the best of its mask hypotheses.
 
 Knows tensors only: nothing of clips, prompts or schedules. Sources: SAM 2 paper, appendix C.2 (focal 20 : dice 1 :
-IoU L1 1 : presence BCE 1, only the best hypothesis is taught the mask, all are taught their IoU); focal from
-Lin et al. 2017, dice from Milletari et al. 2016. From random weights focal needs the balanced weighting (alpha 0.75,
-weight 5): with 0.25 and 20 the background wins everywhere and stays there.
+IoU L1 1 : presence BCE 1, only the best hypothesis is taught the mask, all are taught their IoU) and the official
+training code (a prompt that is not ambiguous has one hypothesis, the single one); focal from Lin et al. 2017, dice
+from Milletari et al. 2016. From random weights focal needs the balanced weighting (alpha 0.75, weight 5): with 0.25
+and 20 the background wins everywhere and stays there.
 """
 
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ class LossWeights:
     dice: float = 1.0
     iou: float = 1.0
     presence: float = 1.0
-    single: float = 0.5  # of the single-mask hypothesis beside the best of three
+    single: float | None = 0.5  # of the single mask beside the best of three; None: what answers the prompt is taught
     others: float = 0.0  # of every hypothesis, best or not: early on none should be left with nothing to say
 
 
@@ -82,13 +83,15 @@ def segmentation_loss(
     weights: LossWeights,
     side: int,
     may_be_absent: Tensor | None = None,
+    is_ambiguous: Tensor | None = None,
 ) -> MaskLoss:
     """Scores one decoding of N objects.
 
     masks (N, 4, h, w) logits, 0 the single hypothesis and 1..3 the multiple ones; iou (N, 4) in 0..1;
     object_score (N, 1) logit; target (N, S, S) bool, all False where the object is absent; side: the masks are compared
     at (side, side), h <= side <= S. An absent object teaches presence only, and nothing unless
-    `may_be_absent` (N,) bool (None: all may): a prompt for nothing is no lesson.
+    `may_be_absent` (N,) bool (None: all may): a prompt for nothing is no lesson. `is_ambiguous` (N,) bool (None: all
+    are): the prompts that the multiple hypotheses answer, others are answered by the single one.
     """
     masks, iou, object_score = masks.float(), iou.float(), object_score.float()
     present = target.flatten(1).any(1).float()  # (N,)
@@ -104,8 +107,12 @@ def segmentation_loss(
     if side != masks.shape[-1]:
         taught = F.interpolate(taught, size=(side, side), mode="bilinear", align_corners=False)
         fine = resize_target(target, side)[:, None].expand_as(taught)
-    share = constant((1.0, weights.single), masks.device)
-    per_object = present[:, None] * share / (count * (1 + weights.single))  # (N, 2) sums to 1
+    asked = torch.ones_like(present) if is_ambiguous is None else is_ambiguous.float()
+    if weights.single is None:
+        share = torch.stack([asked, 1 - asked], 1)
+    else:
+        share = constant((1.0, weights.single), masks.device) / (1 + weights.single)
+    per_object = present[:, None] * share / count  # (N, 2) sums to 1
     focal = (focal_loss(taught, fine, weights.focal_alpha) * per_object).sum()
     dice = (dice_loss(taught, fine) * per_object).sum()
     iou_error = ((iou - achieved).abs().mean(1) * present).sum() / count
@@ -114,7 +121,7 @@ def segmentation_loss(
     presence = presence / judged.sum().clamp(min=1)
     total = weights.focal * focal + weights.dice * dice + weights.iou * iou_error + weights.presence * presence
     total = total + weights.others * (cost.mean(1) * present).sum() / count
-    chosen = achieved[rows, iou[:, 1:].argmax(1) + 1]
+    chosen = torch.where(asked > 0, achieved[rows, iou[:, 1:].argmax(1) + 1], achieved[:, 0])
     return MaskLoss(total, focal, dice, iou_error, presence, ((chosen * present).sum() / count).detach())
 
 
