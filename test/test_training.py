@@ -59,6 +59,7 @@ def test_rates_follow_cosine_warm_up_encoder_share_and_layer_decay():
     optimizer = make_optimizer(small_model(), weight_decay=0.1, layer_decay=0.5)
     phase = Phase("clips", 1.0, batch=1, objects=1, rate=(1e-3, 1e-4), encoder=0.2)
     assert set_rates(optimizer, phase, 0.5, 1.0) == pytest.approx(5.5e-4)
+    assert set_rates(optimizer, phase, 0.25, 1.0) == pytest.approx(1e-4 + 9e-4 * (2 + 2**0.5) / 4), "no straight line"
     assert set_rates(optimizer, phase, 0.0, 0.25) == pytest.approx(2.5e-4)
     rates = {group["lr"] for group in optimizer.param_groups if group["is_encoder"]}
     assert max(rates) == pytest.approx(0.2 * 2.5e-4) and min(rates) == pytest.approx(0.2 * 2.5e-4 * 0.5**8)
