@@ -52,6 +52,7 @@ def test_layer_decay_lowers_early_blocks():
     assert layer_scale("model.image_encoder.trunk.blocks.3.mlp.layers.0.weight", 4, 0.5) == 1.0
     assert layer_scale("model.image_encoder.trunk.blocks.0.norm1.bias", 4, 0.5) == 0.125
     assert layer_scale("model.image_encoder.trunk.patch_embed.proj.weight", 4, 0.5) == 0.0625
+    assert layer_scale("model.image_encoder.trunk.pos_embed_window", 4, 0.5) == 1.0
     assert layer_scale("model.sam_mask_decoder.conv_s0.weight", 4, 0.5) == 1.0
 
 
@@ -70,7 +71,16 @@ def test_every_parameter_is_in_one_group_and_vectors_do_not_decay():
     groups = parameter_groups(model, 0.1, 1.0)
     grouped = [p for group in groups for p in group["params"]]
     assert len(grouped) == len({id(p) for p in grouped}) == len(list(model.parameters()))
-    assert all(p.ndim >= 2 for group in groups if group["weight_decay"] for p in group["params"])
+    decaying = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    spared = {name for name, p in model.named_parameters() if p.ndim >= 2 and id(p) not in decaying}
+    assert {name.replace("model.", "").removesuffix(".weight") for name in spared} == {
+        *("image_encoder.trunk.pos_embed", "image_encoder.trunk.pos_embed_window", "maskmem_tpos_enc", "no_obj_ptr"),
+        *("no_mem_embed", "no_mem_pos_enc", "no_obj_embed_spatial"),
+        *("sam_prompt_encoder.not_a_point_embed", "sam_prompt_encoder.no_mask_embed"),
+        *(f"sam_prompt_encoder.point_embeddings.{label}" for label in range(4)),
+        *(f"sam_mask_decoder.{kind}" for kind in ("obj_score_token", "iou_token", "mask_tokens")),
+    }, "tables of vectors; the patch embedding is a convolution"
+    assert all(p.ndim >= 2 for p in model.parameters() if id(p) in decaying)
 
 
 def test_muon_takes_the_matrices_at_its_own_rate_and_adamw_the_rest():

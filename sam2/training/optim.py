@@ -15,15 +15,18 @@ from sam2.training.config import Phase
 
 
 def layer_scale(name: str, num_blocks: int, decay: float) -> float:
-    """The rate of a parameter relative to the trunk's last block: decay ** (blocks between). 1 outside the trunk."""
-    if "image_encoder.trunk." not in name:
+    """The rate of a parameter relative to the trunk's last block: decay ** (blocks between). 1 outside the trunk, and
+    for its position embeddings, as upstream."""
+    if "image_encoder.trunk." not in name or "trunk.pos_embed" in name:
         return 1.0
     block = re.search(r"\.blocks\.(\d+)\.", name)
-    depth = int(block.group(1)) + 1 if block else 0  # patch and position embeddings come first
+    depth = int(block.group(1)) + 1 if block else 0  # the patch embedding comes first
     return decay ** (num_blocks - depth)
 
 
-_EMBEDDING = re.compile(r"embed|tpos_enc|_tokens?\.weight$|no_mem|no_obj")  # tables of vectors, not maps between them
+_EMBEDDING = re.compile(  # tables of vectors, not maps between them: `trunk.patch_embed.proj` is a convolution
+    r"trunk\.pos_embed(_window)?$|_embed(dings\.\d)?\.weight$|_tokens?\.weight$|tpos_enc$|no_mem_\w+$|no_obj_\w+$"
+)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> list[dict]:
