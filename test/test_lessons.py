@@ -234,10 +234,15 @@ def test_gradients_flow_from_a_late_frame_into_early_features():
     features = encode_clip(model, rgb, repeat=2)
     early = features[1].stride16
     early.retain_grad()
+    model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.data.fill_(4.0)  # all is there, so masks are remembered
     answers, final = track_clip(model, features, targets, ClipPlan("click"))
+    prompted, tracked = (answers[i].decoded.masks for i in (0, 1))
+    for masks in (prompted, tracked):
+        masks.retain_grad()
     answers[-1].decoded.masks.sum().backward()
     assert [a.index for a in answers] == [0, 1, 2, 3] and len(final) == 4
-    assert early.grad.abs().sum() > 0
+    assert early.grad.abs().sum() > 0 and tracked.grad.abs().sum() > 0
+    assert prompted.grad is None, "it was binarised"
 
 
 @pytest.mark.parametrize("first", ["mask", "box", "click"])

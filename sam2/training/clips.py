@@ -164,8 +164,9 @@ def track_clip(
     """Tracks N objects through T frames: per-frame features of N objects, targets (N, T, S, S) bool.
 
     With `bank`, which remembers the frames before `start`, it goes on with a clip, and remembers its last frame too.
-    Returns every decoding made (to be scored) and the T final segmentations. Gradients flow through memories and
-    pointers.
+    Returns every decoding made (to be scored) and the T final segmentations. Gradients flow through pointers and
+    through memories, to the features of all frames, but to the masks of tracked frames only: those of prompted frames
+    are binarised before they are remembered, unless `model.binarize_mask_from_pts_for_mem_enc` is off.
     """
     last = len(features) - 1 if bank is None else None
     bank, answers, final = bank or Bank(model), [], []
