@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from math import isfinite
 
 import torch
 
@@ -15,7 +16,17 @@ from sam2.weights_cache import download
 
 _DEFAULT_DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # upstream: "cuda", which fails without one
 
-_SIZE = re.compile(r"\+*model\.image_size=(\d+)")  # the one override that is not an attribute
+_SIZE = re.compile(r"\+*model\.image_size=(\d+)")  # the one override that is fixed at construction
+_OPTIONS = {  # the others
+    "fill_hole_area": int,
+    "non_overlap_masks": bool,
+    "clear_non_cond_mem_around_input": bool,
+    "add_all_frames_to_correct_as_cond": bool,
+    "binarize_mask_from_pts_for_mem_enc": bool,
+    "sam_mask_decoder_extra_args.dynamic_multimask_via_stability": bool,
+    "sam_mask_decoder_extra_args.dynamic_multimask_stability_delta": float,
+    "sam_mask_decoder_extra_args.dynamic_multimask_stability_thresh": float,
+}
 
 
 def build_sam2(
@@ -82,17 +93,30 @@ def _sized(config: ModelConfig, overrides: Sequence[str]) -> ModelConfig:
 def _apply_override(model: SAM2, override: str) -> None:
     """ "++model.fill_hole_area=8" sets `model.fill_hole_area`; only options that exist here can be set."""
     path, _, text = override.lstrip("+").partition("=")
-    *parents, name = path.removeprefix("model.").replace("sam_mask_decoder_extra_args", "sam_mask_decoder").split(".")
-    owner = model
-    for parent in parents:
-        owner = getattr(owner, parent, None)
-    value = {"true": True, "false": False}.get(text.strip().lower())
+    path = path.removeprefix("model.")
+    part, _, name = path.rpartition(".")
+    owner = model.sam_mask_decoder if part else model
+    if path not in _OPTIONS or not hasattr(owner, name):
+        known = ", ".join(("image_size", *_OPTIONS))
+        raise BadInput(
+            f"hydra_overrides_extra: expected an option such as ++model.fill_hole_area=8, of {known}, got {override!r}"
+        )
+    value = _value(text.strip(), _OPTIONS[path])
+    if value is None:
+        wanted = {bool: "true or false", int: "an integer >= 0", float: "a finite number"}[_OPTIONS[path]]
+        raise BadInput(f"hydra_overrides_extra: expected {wanted} for {path}, got {override!r}")
+    setattr(owner, name, value)
+
+
+def _value(text: str, kind: type) -> bool | int | float | None:
+    """None if `text` is no such value."""
+    if kind is bool:
+        return {"true": True, "false": False}.get(text.lower())
+    if kind is int:
+        return int(text) if text.isdecimal() else None
     with suppress(ValueError):
-        value = float(text) if value is None else value
-    present = getattr(owner, name, None)
-    if value is None or not isinstance(present, (bool, int, float)):
-        raise BadInput(f"hydra_overrides_extra: expected an option such as ++model.fill_hole_area=8, got {override!r}")
-    setattr(owner, name, type(present)(value))
+        return float(text) if isfinite(float(text)) else None
+    return None
 
 
 def _download(model_id: str) -> str:

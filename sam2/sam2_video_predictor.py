@@ -59,7 +59,8 @@ class SAM2VideoPredictor(SAM2):
         offload_state_to_cpu: bool = False,
         async_loading_frames: bool = False,
     ) -> VideoState:
-        """Loads a JPEG folder or a video file. Raises BadInput naming what is wrong with it."""
+        """Loads a JPEG folder or a video file. `async_loading_frames`: a folder's frames when they are first asked for,
+        not, as upstream, in a thread. Raises BadInput naming what is wrong with it."""
         cpu = torch.device("cpu")
         images, height, width = load_frames(
             video_path, self.image_size, cpu if offload_video_to_cpu else self.device, lazily=async_loading_frames

@@ -1,4 +1,8 @@
-"""Reads a JPEG folder or a video file into network input, the way the official video predictor does."""
+"""Reads a JPEG folder or a video file into network input.
+
+Folders give the official video predictor's numbers. Video files are read with OpenCV where it has decord, so that
+colours may differ by what the two make of the codec's.
+"""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence

@@ -103,10 +103,34 @@ def test_the_input_size_can_be_overridden(build):
         build("nano", device="cpu", hydra_overrides_extra=["++model.image_size=100"])
 
 
-@pytest.mark.parametrize("override", ["++model.memory_stride=2", "++model.fill_hole_area=many", "fill_hole_area", ""])
-def test_an_override_that_would_do_nothing_is_refused(override):
-    with pytest.raises(BadInput, match="hydra_overrides_extra: expected an option"):
+@pytest.mark.parametrize(
+    ("override", "wanted"),
+    [
+        *(
+            (name, "an option")
+            for name in ("++model.memory_stride=2", "++model.dump_patches=true", "++model.training=1")
+        ),
+        *((name, "an option") for name in ("++model.image_size=big", "")),
+        *(
+            (f"++model.fill_hole_area={value}", "an integer >= 0")
+            for value in ("many", "nan", "inf", "2.7", "-3", "true")
+        ),
+        ("fill_hole_area", "an integer >= 0"),
+        *((f"++model.non_overlap_masks={value}", "true or false") for value in ("0.5", "1", "")),
+        *(
+            (f"++model.sam_mask_decoder_extra_args.dynamic_multimask_stability_thresh={value}", "a finite number")
+            for value in ("nan", "high")
+        ),
+    ],
+)
+def test_an_override_that_would_do_nothing_or_something_else_is_refused(override, wanted):
+    with pytest.raises(BadInput, match=f"hydra_overrides_extra: expected {wanted}"):
         build_sam2_video_predictor("nano", device="cpu", hydra_overrides_extra=[override])
+
+
+def test_an_image_model_takes_no_option_of_the_video_predictor():
+    with pytest.raises(BadInput, match="expected an option"):
+        build_sam2("nano", device="cpu", hydra_overrides_extra=["++model.fill_hole_area=8"])
 
 
 def test_mode():
