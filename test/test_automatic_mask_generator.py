@@ -9,9 +9,12 @@ import pytest
 from nano_video import HEIGHT, WIDTH, frames, nano_predictor
 from painted import BAR, CORNER, DISC, SIZE_HW, Painted, picture
 
+import sam2
 from sam2.automatic_mask_generator import Crop, Found, SAM2AutomaticMaskGenerator, _distinct, _is_cut, crops
 from sam2.errors import BadInput
 from sam2.masks import coco_decode
+from sam2.metrics import region_similarity
+from sam2.training.synthetic import World
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "automatic_masks.json").read_text())
 ONE_EACH = {"points_per_side": 10, "multimask_output": False}
@@ -150,6 +153,19 @@ def test_points_of_ones_own():
     grid = [np.array([[0.25, 0.3]])]
     (found,) = generator(points_per_side=None, point_grids=grid, multimask_output=False).generate(picture())
     assert found["point_coords"] == [[50.0, 36.0]] and found["area"] > 1400, "the disc"
+
+
+def test_nano_finds_objects_of_its_world_with_the_thresholds_named_for_it():
+    """With upstream's it finds none there; when it does, the class's docstring and the README have had their day."""
+    assert "pred_iou_thresh=0.6, stability_score_thresh=0.8" in SAM2AutomaticMaskGenerator.__doc__
+    frame, model = World(3000006).frame(0), sam2.load_model("nano", device="cpu")
+    strict, named = (
+        SAM2AutomaticMaskGenerator(model, points_per_side=8, **options).generate(frame.rgb)
+        for options in ({}, {"pred_iou_thresh": 0.6, "stability_score_thresh": 0.8})
+    )
+    assert strict == []
+    overlaps = [max(region_similarity(one["segmentation"], mask) for one in named) for mask in frame.masks]
+    assert sum(overlap > 0.5 for overlap in overlaps) >= 2, "measured: 4 of 5"
 
 
 def test_existing_script_runs_unchanged():
