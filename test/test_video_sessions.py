@@ -24,6 +24,9 @@ GOLDEN = json.loads((Path(__file__).parent / "golden" / "video_sessions.json").r
 SESSIONS = {session["name"]: session for session in GOLDEN["sessions"]}
 UNITS_PER_LOGIT = 10_000  # they are stored as whole numbers
 SAMPLED = slice(8, None, 16)  # rows and columns whose logits are stored
+# Measured: 8e-5 and 0 pixels here, 5e-5 of it rounding; 3e-5 and 0 pixels of the official code with other threads and
+# kernels. Of the planted mistakes of the README those that move logits move one by 0.1 or more; others show in what is
+# told or remembered.
 LOGIT_LIMIT = 1e-3
 AREA_LIMIT = 4
 
@@ -34,7 +37,6 @@ Answer = tuple[int, list, Tensor]  # frame, object ids, logits (objects, 1, H, W
 @pytest.fixture(scope="module")
 def predictor() -> SAM2VideoPredictor:
     predictor = build_sam2_video_predictor(GOLDEN["config"], device="cpu")
-    predictor.load_state_dict(golden_weights(predictor.state_dict(), GOLDEN), assign=True)
     predictor.fill_hole_area = 0  # the official code on a CPU skips it
     return predictor
 
@@ -52,17 +54,19 @@ def images(clip, predictor) -> list[Tensor]:
 
 
 def test_weights_are_those_of_the_official_run(predictor):
-    assert weights_sha256(predictor.state_dict()) == GOLDEN["weights_sha256"]
+    assert weights_sha256(golden_weights(predictor.state_dict(), GOLDEN)) == GOLDEN["weights_sha256"]
 
 
 @pytest.mark.parametrize("name", SESSIONS)
 def test_session_equals_official(name, predictor, clip, images, monkeypatch):
-    for attribute, value in SESSIONS[name]["attrs"].items():
+    session = SESSIONS[name]
+    predictor.load_state_dict(golden_weights(predictor.state_dict(), GOLDEN | session), assign=True)
+    for attribute, value in session["attrs"].items():
         assert hasattr(predictor, attribute)
         monkeypatch.setattr(predictor, attribute, value)
     state = VideoState(images, *clip.shape[1:3], CPU, CPU)
     wrong, largest = [], Error()
-    for index, official in enumerate(SESSIONS[name]["calls"]):
+    for index, official in enumerate(session["calls"]):
         call = f"call {index}, {official['step']['op']}"
         answers = answers_of(predictor, state, official["step"])
         told, expected = ([(frame, ids) for frame, ids, _ in some] for some in (answers, official["answers"]))
