@@ -1,6 +1,7 @@
 """A network that takes milliseconds, a clip of a few pixels, and streams over them: for tests of behaviour, where the
 numbers need to differ whenever anything differs, but need not mean anything."""
 
+import gc
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -94,8 +95,21 @@ def largest_difference(left: Iterable[Sequence[sam2.Track]], right: Iterable[Seq
 
 def live_tensors() -> tuple[int, int]:
     """(number, bytes) of all tensors that are alive."""
-    import gc
-
     gc.collect()
     tensors = [thing for thing in gc.get_objects() if type(thing) in (torch.Tensor, torch.nn.Parameter)]
     return len(tensors), sum(tensor.untyped_storage().nbytes() for tensor in tensors)
+
+
+def live_objects() -> tuple[int, int]:
+    """(number of all Python objects that anything alive holds, numbers and text included, bytes of the arrays among
+    them)."""
+    gc.collect()
+    left = gc.get_objects()  # containers only; what holds nothing else, as an array does, is found in them
+    seen, num_bytes = {id(left)}, 0
+    while left:
+        thing = left.pop()
+        if id(thing) not in seen:
+            seen.add(id(thing))
+            num_bytes += thing.nbytes if type(thing) is np.ndarray else 0
+            left += [held for held in gc.get_referents(thing) if not gc.is_tracked(held)]
+    return len(seen), num_bytes
