@@ -36,14 +36,14 @@ NONE = Growth(0, 0, 0, 0)
 
 
 def churn(tracker: sam2.Tracker, frames: range) -> None:
-    """Three objects; every 50 frames one goes and another one comes, one is corrected, one starts over, one is prompted
-    late, and a step fails. The next frame is encoded ahead."""
+    """Three objects, of which one stays; every 50 frames one goes and one comes, one is corrected, one starts over, one is
+    prompted late, and a step fails. The next frame is encoded ahead."""
     shown = frame(frames[0])
     for index in frames:
         prompts = []
         if index % PERIOD == 0:
             if tracker.object_ids:
-                tracker.remove(tracker.object_ids[0])
+                tracker.remove(tracker.object_ids[1])
             names = (f"object {index + i}" for i in count())
             prompts = [disc(name) for name, _ in zip(names, range(3 - len(tracker.object_ids)), strict=False)]
         elif index % PERIOD == 20:
