@@ -36,8 +36,8 @@ NONE = Growth(0, 0, 0, 0)
 
 
 def churn(tracker: sam2.Tracker, frames: range) -> None:
-    """Three objects, of which one stays; every 50 frames one goes and one comes, one is corrected, one starts over, one is
-    prompted late, and a step fails. The next frame is encoded ahead."""
+    """Three objects, of which one stays; every 50 frames another goes and a new one comes, one is corrected, one starts
+    over, one is prompted late, and a step fails. The next frame is encoded ahead."""
     shown = frame(frames[0])
     for index in frames:
         prompts = []

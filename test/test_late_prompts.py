@@ -1,4 +1,5 @@
-"""A prompt on an image that has passed ends in the same stream, bit for bit, as the same prompt given on time."""
+"""A prompt on an image that has passed ends in the same stream, bit for bit, as the same prompt given on time; but for
+rounding where objects go through the network together, as in the node."""
 
 from dataclasses import dataclass, field, replace
 
@@ -23,6 +24,7 @@ class Late:
     on_time: dict[int, list[sam2.Prompt]] = field(default_factory=dict)
     is_sticky: bool = False
     limits: sam2.Limits = sam2.Limits()
+    batched: bool = False
 
     def streams(self) -> tuple[list, list]:
         """(on time, late): tracks from the frame on by which everything has been given."""
@@ -33,7 +35,11 @@ class Late:
             prompts = [made_on(i, prompt) for i in made for prompt in self.prompts[i]]
             late[index] = [*known.get(index, ()), *prompts]
         both = [
-            run(sam2.Tracker(small_model(), self.limits, self.is_sticky), range(self.frames), prompts)
+            run(
+                sam2.Tracker(small_model(), self.limits, self.is_sticky, batched=self.batched),
+                range(self.frames),
+                prompts,
+            )
             for prompts in (timely, late)
         ]
         return both[0][max(self.given_with) :], both[1][max(self.given_with) :]

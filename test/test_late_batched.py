@@ -1,0 +1,116 @@
+"""Late prompts in a tracker like the node's, whose objects go through the network together: as if given on time but for
+rounding, since the order of sums depends on who is in the batch; and nobody else notices."""
+
+from dataclasses import replace
+
+import pytest
+from golden_mutations import around
+from small_stream import click, disc, largest_difference, made_on, run, small_model
+from test_late_prompts import CASES, OUT_OF_ORDER, REFINED, ring_too_short, tracks_nothing_again
+
+import sam2
+from sam2.memory_store import MemoryStore
+
+REPLACE = sam2.PromptMode.REPLACE
+# Of logits, whose standard deviation is about 1. Noise 6.0e-6; the smallest mistake below changes 4.4e-4.
+TOLERANCE = 5e-5
+COMPANY = {0: [click("a"), disc("b", 50, 30), click("c", 60, 10)]}
+LATE = {"refined": click("a", 40, 30, 0), "started over": click("a", 40, 30, mode=REPLACE), "new": click("d", 40, 30)}
+
+
+def as_the_node(case) -> tuple[list, list]:
+    return replace(case, is_sticky=True, batched=True).streams()
+
+
+def without_logits(streams: list) -> list:
+    """All that a track says but its numbers."""
+    return [
+        [(t.object_id, t.label, t.state, t.last_seen_ns, t.frames_since_seen) for t in tracks] for tracks in streams
+    ]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_late_equals_on_time_in_company(name):
+    on_time, late = as_the_node(CASES[name])
+    assert without_logits(on_time) == without_logits(late)
+    assert largest_difference(on_time, late) < TOLERANCE
+
+
+def catches_up_one_frame_too_few(monkeypatch):
+    def repeat(original, self, obj, moment):
+        if moment.index < self._history.newest.index - 1:
+            original(self, obj, moment)
+
+    around(monkeypatch, sam2.Tracker, "_repeat", repeat)
+
+
+def remembers_one_frame_too_few(monkeypatch):
+    def repeat(original, self, obj, moment):
+        original(self, obj, moment)
+        if moment.index == self._history.newest.index - 1:
+            obj.bank.forget(moment.index)
+
+    around(monkeypatch, sam2.Tracker, "_repeat", repeat)
+
+
+def lets_late_corrections_fade(monkeypatch):
+    def prompt_past(original, self, *args):
+        monkeypatch.setattr(self, "_sticky_corrections", False)
+        original(self, *args)
+        monkeypatch.setattr(self, "_sticky_corrections", True)
+
+    around(monkeypatch, sam2.Tracker, "_prompt_past", prompt_past)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "case", "least"),
+    [
+        (tracks_nothing_again, REFINED, 0.1),
+        (catches_up_one_frame_too_few, CASES["out of order on a live object"], 3e-2),
+        (remembers_one_frame_too_few, CASES["out of order on a live object"], 3e-2),
+        (lets_late_corrections_fade, OUT_OF_ORDER, 1e-2),
+        (ring_too_short, CASES["the oldest image that is kept"], 4e-4),
+    ],
+)
+def test_mistake_is_far_from_rounding(mistake, case, least, monkeypatch):
+    mistake(monkeypatch)
+    assert largest_difference(*as_the_node(case)) > max(least, 5 * TOLERANCE)
+
+
+def others(late: list[sam2.Prompt]) -> list[list[sam2.Track]]:
+    """Tracks of b and c, in whose company a prompt for frame 4 comes with frame 7."""
+    tracker = sam2.Tracker(small_model(), None, True, batched=True)
+    streams = run(tracker, range(12), COMPANY | {7: [made_on(4, prompt) for prompt in late]})
+    return [[track for track in tracks if track.object_id in ("b", "c")] for tracks in streams]
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_a_late_prompt_touches_no_other_object(name):
+    without, given = others([]), others([LATE[name]])
+    assert without_logits(without) == without_logits(given)
+    assert largest_difference(without, given) < TOLERANCE
+
+
+def writes_to_a_neighbours_row(monkeypatch):
+    """Prompts' memories and tracked ones of an object alone, as catching up is."""
+
+    def writing(original, self, rows, slots):
+        return original(self, [1] if len(rows) == 1 and max(slots[0]) > 5 else rows, slots)
+
+    around(monkeypatch, MemoryStore, "writing", writing)
+
+
+def rewinds_everybody(monkeypatch):
+    def prompt_past(original, self, plan, now):
+        for obj in self._objects.values():
+            obj.rewind(plan.frame)
+        return original(self, plan, now)
+
+    around(monkeypatch, sam2.Tracker, "_prompt_past", prompt_past)
+
+
+@pytest.mark.parametrize("mistake", [writes_to_a_neighbours_row, rewinds_everybody])
+def test_touching_another_object_is_far_from_rounding(mistake, monkeypatch):
+    without = others([])
+    mistake(monkeypatch)
+    assert largest_difference(without, others([LATE["refined"]])) > 5 * TOLERANCE
