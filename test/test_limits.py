@@ -6,13 +6,36 @@ import numpy as np
 import pytest
 
 import sam2
+from sam2.limits import MAX_LABEL
+from sam2_ros.params import Settings
 
 LOWEST = {field.name: 0.0 if field.name.endswith("_s") else 1 for field in fields(sam2.Limits)}
 
 
-def test_defaults_are_the_official_ones():
-    limits = sam2.Limits()
-    assert (limits.recent_memories, limits.pointers, limits.max_objects) == (6, 15, 16)
+DEFAULTS = {  # what a tracker promises to hold, as the README and ARCHITECTURE.md say it
+    "max_objects": 16,
+    "recent_memories": 6,  # official
+    "pointers": 15,  # official
+    "prompted_memories": 4,
+    "history_frames": 30,
+    "history_s": 2.0,
+    "history_bytes": 512 * 1024**2,
+    "points_per_prompt": 64,
+    "occluded_after": 1,
+    "lost_after_s": 5.0,
+}
+
+
+def test_defaults_are_what_is_promised():
+    assert vars(sam2.Limits()) == DEFAULTS
+    assert MAX_LABEL == 254
+
+
+def test_the_nodes_defaults_are_the_librarys():
+    settings = vars(Settings())
+    shared = settings.keys() & DEFAULTS.keys()
+    assert shared == DEFAULTS.keys() - {"pointers", "history_bytes", "points_per_prompt"}
+    assert {name: settings[name] for name in shared} == {name: DEFAULTS[name] for name in shared}
 
 
 @pytest.mark.parametrize("name", LOWEST)
