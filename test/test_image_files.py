@@ -79,10 +79,16 @@ def test_damaged_files_are_decoded_or_refused(extension, seed):
         assert rgb.ndim == 3 and rgb.dtype == np.uint8
 
 
-def test_a_compressed_bomb_is_refused_from_its_header():
-    msg = compressed(np.zeros((2000, 2000, 3), np.uint8), ".png", "png")
-    assert len(msg.data) < 50_000
-    assert refusal(msg, max_pixels=1_000_000).reason == "too_large"
+@pytest.mark.parametrize("extension", [".png", ".jpg"])
+def test_a_compressed_bomb_is_refused_from_its_header(extension, monkeypatch):
+    """Decoding a file to find its size would be just what its sender wants."""
+    msg = compressed(np.zeros((2000, 2100, 3), np.uint8), extension, extension[1:])
+    assert len(msg.data) < 100_000
+    monkeypatch.setattr(image_in, "cv2", None)
+    assert refusal(msg, max_pixels=2000 * 2100 - 1).reason == "too_large"
+    image_in.check(msg, max_pixels=2000 * 2100)
+    monkeypatch.undo()
+    assert convert(msg).shape == (2000, 2100, 3)
 
 
 class CountedBytes(bytes):
