@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from sam2 import checkpoint, weights_cache
-from sam2.checkpoint import detect_config, load_weights, read_weights
+from sam2.checkpoint import detect_config, load_model, load_weights, read_weights
 from sam2.config import CONFIGS, find_config
 from sam2.errors import BadCheckpoint
-from sam2.hugging_face import from_hugging_face, is_hugging_face, to_hugging_face
+from sam2.hugging_face import to_hugging_face
 from sam2.model import SAM2
 
 
@@ -79,43 +79,6 @@ def test_load_weights_fills_the_model(nano, tmp_path):
     assert_same(other.state_dict(), nano.state_dict())
 
 
-# The renaming table
-
-
-@pytest.mark.parametrize("name", [n for n in CONFIGS if "nano" not in n])
-def test_renaming_is_a_bijection(name):
-    ours = meta_state(name)
-    theirs = to_hugging_face(ours)
-    assert is_hugging_face(theirs) and not is_hugging_face(ours)
-    back = from_hugging_face(theirs)
-    assert back.keys() == ours.keys()
-    assert {n: t.shape for n, t in back.items()} == {n: t.shape for n, t in ours.items()}
-    untouched = set(ours) & set(theirs)
-    assert untouched == {"mask_downsample.weight", "mask_downsample.bias"} | {
-        n
-        for n in ours
-        if re.fullmatch(r"memory_attention\.layers\.\d\.(linear\d|(self|cross)_attn\w*\.[qkv]_proj)\.\w+", n)
-    }
-
-
-def test_renaming_gives_the_names_of_transformers():
-    transformers = pytest.importorskip("transformers")
-    with torch.device("meta"):
-        theirs = transformers.Sam2VideoModel(transformers.Sam2VideoConfig()).state_dict()
-    expected = {name: tuple(tensor.shape) for name, tensor in theirs.items()}
-    got = {name: tuple(tensor.shape) for name, tensor in to_hugging_face(meta_state("sam2.1_hiera_tiny")).items()}
-    assert got == expected
-
-
-def test_a_wrong_line_of_the_table_is_noticed(monkeypatch):
-    from sam2 import hugging_face
-
-    swapped = [(theirs, ours.replace("norm1", "norm2")) for theirs, ours in hugging_face._PAIRS]
-    monkeypatch.setattr(hugging_face, "_TO_OURS", hugging_face._patterns(swapped))
-    ours = meta_state("sam2.1_hiera_tiny")
-    assert from_hugging_face(to_hugging_face(ours)).keys() != ours.keys()
-
-
 # Which variant it is
 
 
@@ -134,7 +97,9 @@ def test_no_variant():
 def bad_file(kind, path, state):
     if kind == "missing":
         return path
-    if kind == "empty":
+    if kind == "a folder":
+        path.mkdir()
+    elif kind == "empty":
         path.touch()
     elif kind == "html":
         path.write_text("\n<!DOCTYPE html><html><body>404 Not Found</body></html>")
@@ -166,6 +131,7 @@ def bad_file(kind, path, state):
     "kind, says",
     [
         ("missing", "found none"),
+        ("a folder", "found none"),
         ("empty", "empty"),
         ("html", "web page"),
         ("truncated pt", "damaged or truncated"),
@@ -186,6 +152,8 @@ def test_bad_files_are_refused_in_a_sentence(kind, says, nano, tmp_path):
     path = bad_file(kind, tmp_path / "bad.pt", nano.state_dict())
     with pytest.raises(BadCheckpoint, match=says) as refusal:
         read_weights(path)
+    with pytest.raises(BadCheckpoint, match=re.escape(str(refusal.value))):
+        load_model("nano", checkpoint=path, device="cpu")
     assert str(path) in str(refusal.value) and "\n" not in str(refusal.value)
 
 
@@ -246,6 +214,21 @@ def test_wrong_variant_names_what_it_looks_like_and_five_keys(nano, tmp_path):
     with pytest.raises(BadCheckpoint, match="looks like sam2.1_hiera_nano") as refusal:
         load_weights(tiny, path)
     assert str(refusal.value).count(" is ") == 5 and re.search(r"and \d+ more", str(refusal.value))
+
+
+@pytest.mark.parametrize("kind", ["missing", "unknown"])
+def test_one_name_too_few_or_too_many_is_refused_and_leaves_the_model_as_it_was(kind, nano, tmp_path):
+    """A file that fits but for one name is no better: its part would be random, or lost."""
+    state = {name: tensor + 1 for name, tensor in nano.state_dict().items()}
+    name = "no_obj_ptr" if kind == "missing" else "no_obj_ptr_either"
+    if state.pop(name, None) is None:
+        state[name] = torch.zeros(1, 3)
+    before = {name: tensor.clone() for name, tensor in nano.state_dict().items()}
+    path = save_pt(tmp_path / "a.pt", state)
+    for load in (load_weights, lambda _, path: load_model("nano", checkpoint=path, device="cpu")):
+        with pytest.raises(BadCheckpoint, match=rf"looks like sam2.1_hiera_nano: {name} is {kind}; choose"):
+            load(nano, path)
+    assert_same(nano.state_dict(), before)
 
 
 def test_wrong_shape_leaves_the_model_as_it_was(nano, tmp_path):
