@@ -4,15 +4,16 @@ import copy
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from golden_mutations import around
 from small_stream import click, frame, small_model
 
 import sam2
+from sam2 import graphs
 
 pytestmark = [
     pytest.mark.gpu,
@@ -73,16 +74,22 @@ def test_a_forced_assert_on_the_device_is_a_lost_device():
     assert done.stdout.startswith("lost:"), done.stdout + done.stderr
 
 
-def test_the_first_image_is_not_the_slow_one():
-    tracker, took = nano_on_gpu(), []
+def test_the_first_image_is_not_the_slow_one(monkeypatch):
+    """A capture costs as much as some ten runs, and all of them are done in the warm-up. Not yet run on a GPU."""
+    captured = []
+    around(
+        monkeypatch,
+        graphs.CudaGraph,
+        "__init__",
+        lambda original, self, *args, **kwargs: captured.append(self) or original(self, *args, **kwargs),
+    )
+    tracker = nano_on_gpu()
     tracker.warm_up()
+    assert len(captured) == 6, "encoding, looking, and tracking four objects, three, two, one"
     for n in range(20):
-        began = time.perf_counter()
         prompts = [sam2.Prompt("a", points_xy=[(320, 240)], labels=[1])] if n == 0 else []
         tracker.step(sam2.Frame(np.zeros((480, 640, 3), np.uint8), n + 1), prompts)
-        torch.cuda.synchronize()
-        took.append(time.perf_counter() - began)
-    assert took[0] <= 2 * np.median(took)
+        assert len(captured) == 6, f"image {n} had to be captured"
 
 
 def test_twenty_loads_leave_the_gpu_as_it_was():

@@ -108,6 +108,7 @@ def test_filling_keeps_type_and_takes_empty_batches(dtype):
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_filling_on_a_gpu_is_the_same_and_does_not_wait_for_it():
     logits = torch.randn(4, 1, 256, 256, generator=torch.Generator().manual_seed(0)).cuda()
