@@ -7,7 +7,6 @@ import pytest
 
 import sam2
 from sam2.limits import MAX_LABEL
-from sam2_ros.params import Settings
 
 LOWEST = {field.name: 0.0 if field.name.endswith("_s") else 1 for field in fields(sam2.Limits)}
 
@@ -29,13 +28,6 @@ DEFAULTS = {  # what a tracker promises to hold, as the README and ARCHITECTURE.
 def test_defaults_are_what_is_promised():
     assert vars(sam2.Limits()) == DEFAULTS
     assert MAX_LABEL == 254
-
-
-def test_the_nodes_defaults_are_the_librarys():
-    settings = vars(Settings())
-    shared = settings.keys() & DEFAULTS.keys()
-    assert shared == DEFAULTS.keys() - {"pointers", "history_bytes", "points_per_prompt"}
-    assert {name: settings[name] for name in shared} == {name: DEFAULTS[name] for name in shared}
 
 
 @pytest.mark.parametrize("name", LOWEST)

@@ -14,6 +14,7 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+import sam2
 from sam2_ros import params
 from sam2_ros.params import FIELDS, Settings
 
@@ -124,3 +125,10 @@ def test_a_refusal_names_parameter_bounds_unit_and_value():
 def test_parameters_of_others_are_left_alone(declared):
     node, _, changes = declared()
     assert node.set_parameters([Parameter("use_sim_time", value=True)])[0].successful and changes == []
+
+
+def test_limits_are_the_librarys_unless_told_otherwise():
+    settings, limits = vars(Settings()), vars(sam2.Limits())
+    shared = settings.keys() & limits.keys()
+    assert shared == limits.keys() - {"pointers", "history_bytes", "points_per_prompt"}
+    assert {name: settings[name] for name in shared} == {name: limits[name] for name in shared}
