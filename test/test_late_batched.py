@@ -12,8 +12,9 @@ import sam2
 from sam2.memory_store import MemoryStore
 
 REPLACE = sam2.PromptMode.REPLACE
-# Of logits, whose standard deviation is about 1. Noise 6.0e-6; the smallest mistake below changes 4.4e-4.
-TOLERANCE = 5e-5
+# Of logits, whose standard deviation is about 1; the README says it. Noise 6.0e-6, on one thread and two, with AVX-512,
+# AVX2 or neither; the smallest mistake below changes 4.4e-4.
+TOLERANCE = 1e-5
 COMPANY = {0: [click("a"), disc("b", 50, 30), click("c", 60, 10)]}
 LATE = {"refined": click("a", 40, 30, 0), "started over": click("a", 40, 30, mode=REPLACE), "new": click("d", 40, 30)}
 
@@ -74,19 +75,20 @@ def lets_late_corrections_fade(monkeypatch):
 )
 def test_mistake_is_far_from_rounding(mistake, case, least, monkeypatch):
     mistake(monkeypatch)
-    assert largest_difference(*as_the_node(case)) > max(least, 5 * TOLERANCE)
+    assert largest_difference(*as_the_node(case)) > max(least, 10 * TOLERANCE)
 
 
-def others(late: list[sam2.Prompt]) -> list[list[sam2.Track]]:
-    """Tracks of b and c, in whose company a prompt for frame 4 comes with frame 7."""
+def others(given: list[sam2.Prompt], with_frame: int = 7) -> list[list[sam2.Track]]:
+    """Tracks of b and c, in whose company a prompt for frame 4 is given."""
     tracker = sam2.Tracker(small_model(), None, True, batched=True)
-    streams = run(tracker, range(12), COMPANY | {7: [made_on(4, prompt) for prompt in late]})
+    streams = run(tracker, range(12), COMPANY | {with_frame: [made_on(4, prompt) for prompt in given]})
     return [[track for track in tracks if track.object_id in ("b", "c")] for tracks in streams]
 
 
+@pytest.mark.parametrize("with_frame", [4, 7], ids=["on time", "late"])
 @pytest.mark.parametrize("name", LATE)
-def test_a_late_prompt_touches_no_other_object(name):
-    without, given = others([]), others([LATE[name]])
+def test_a_prompt_touches_no_other_object(name, with_frame):
+    without, given = others([]), others([LATE[name]], with_frame)
     assert without_logits(without) == without_logits(given)
     assert largest_difference(without, given) < TOLERANCE
 
@@ -113,4 +115,4 @@ def rewinds_everybody(monkeypatch):
 def test_touching_another_object_is_far_from_rounding(mistake, monkeypatch):
     without = others([])
     mistake(monkeypatch)
-    assert largest_difference(without, others([LATE["refined"]])) > 5 * TOLERANCE
+    assert largest_difference(without, others([LATE["refined"]])) > 10 * TOLERANCE
