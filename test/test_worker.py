@@ -25,8 +25,14 @@ def test_an_image_comes_out_as_it_went_in_with_no_object_too():
         assert (arrival.message.header, frame.stamp_ns, frame.rgb[0, 0, 0], tracks) == ("header 7", 7, 7, [])
 
 
-@pytest.mark.parametrize("change", [dict(new_stream=True), dict(size_hw=(64, 64))])
-def test_a_new_stream_or_size_resets_once_and_the_image_is_processed(change):
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (dict(new_stream=True), "the clock jumped: all objects are reset"),
+        (dict(size_hw=(64, 64)), "the image size changed from (48, 64) to (64, 64): all objects are reset"),
+    ],
+)
+def test_a_new_stream_or_size_resets_once_and_the_image_is_processed(change, said):
     with Bench() as bench:
         bench.add(point("a"))
         bench.step(1)
@@ -34,6 +40,7 @@ def test_a_new_stream_or_size_resets_once_and_the_image_is_processed(change):
         bench.step(3, size_hw=change.get("size_hw", (48, 64)))
         assert sum(bench.counters.resets.values()) == 1
         assert bench.tracker.calls.count("reset") == 1
+        assert [said in sentence for sentence in bench.logged] == [True]
 
 
 def test_a_clock_that_jumps_with_every_image_is_told_once_and_counted():
@@ -241,6 +248,24 @@ def test_under_overload_the_newest_image_wins():
             bench.image(n)
         gate.set()
         assert [bench.outputs.get(timeout=PATIENCE_S)[1].stamp_ns for _ in range(2)] == [1, 49]
+
+
+def test_of_hundreds_of_images_few_are_kept():
+    """The node's own memory: the tracker's is the subject of test_flat.py."""
+    kept = []
+
+    def publish(arrival, frame, tracks):
+        kept.extend((weakref.ref(frame), weakref.ref(frame.rgb), weakref.ref(arrival.message.data)))
+        bench.outputs.put(((), frame, ()))
+
+    with Bench(publish=publish, settings=Settings(history_frames=5)) as bench:
+        bench.add(point("a"))
+        for n in range(1, 301):
+            bench.step(n)
+        gc.collect()
+        alive = [ref for ref in kept if ref() is not None]
+        assert len(kept) == 900 and len(alive) <= 6  # the last one, and the one before it while it is let go
+        assert len(bench.worker._lanes[0]._desk._headers) == 5 and len(bench.auto._results) <= 5
 
 
 def test_stopping_answers_everybody_and_does_not_wait_for_images():
