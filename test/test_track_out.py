@@ -14,10 +14,11 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 import sam2
-from sam2_ros import image_out, track_out
+from sam2_ros import image_out, track_out, vision
 from sam2_ros.classes import Classes
 from sam2_ros.mailbox import Arrival
 from sam2_ros.outputs import Outputs
+from sam2_ros.overlay import Overlay
 from sam2_ros.params import Settings
 
 pytestmark = pytest.mark.ros
@@ -169,7 +170,10 @@ def hand_over(outputs):
 
 
 def test_only_what_somebody_hears_is_made(outputs, monkeypatch):
-    makers = {track_out: ("track_array", "label_mask", "class_mask", "target_mask"), image_out: ("jpeg_message",)}
+    makers = {
+        track_out: ("track_array", "visibility_array", "label_mask", "class_mask", "target_mask"),
+        image_out: ("image_message", "jpeg_message"), Overlay: ("draw",), vision: ("detections",),
+    }  # fmt: skip
     for module, name in [(module, name) for module, names in makers.items() for name in names]:
         monkeypatch.setattr(module, name, lambda *_, name=name: pytest.fail(f"{name} was made for nobody"))
     assert hand_over(outputs)
