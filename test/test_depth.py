@@ -55,6 +55,13 @@ def test_depth_in_metres_and_in_millimetres_is_the_same(padding):
         depth_in.to_metres(msg, 3.0, 2.0)
 
 
+@pytest.mark.parametrize("nearest_m", [0.0, 0.1])
+@pytest.mark.parametrize("nothing", [-1.0, -0.0001, np.nan, np.inf, -np.inf])
+def test_what_is_no_distance_is_no_depth(nearest_m, nothing):
+    got = depth_in.to_metres(depth_message(np.array([[nothing, 1.0]])), nearest_m, 10.0)
+    assert np.isnan(got[0, 0]) and got[0, 1] == 1.0
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -79,8 +86,20 @@ def test_calibration_is_read_as_depth_image_proc_reads_it():
     info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = 10, 4, 40, 20
     info.binning_x = info.binning_y = 2
     assert depth_in.to_pinhole(info) == Pinhole(30.0, 30.5, 10.0, 8.0, (10, 20))
-    with pytest.raises(Refused, match="not calibrated"):
-        depth_in.to_pinhole(CameraInfo(width=64, height=48))
+
+
+@pytest.mark.parametrize("field", ["k", "p"])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -50.0, 0.0])
+def test_a_camera_without_a_usable_number_is_not_calibrated(field, wrong):
+    """Each of the four numbers; of the principal point any finite one will do."""
+    usable, places = ([50.0, 0, 31.5, 0, 51.0, 23.5, 0, 0, 1.0], (0, 4, 2, 5)) if field == "k" else (
+        [50.0, 0, 31.5, 0, 0, 51.0, 23.5, 0, 0, 0, 1.0, 0], (0, 5, 2, 6)
+    )  # fmt: skip
+    assert depth_in.to_pinhole(CameraInfo(width=64, height=48, **{field: usable})).fx == 50.0
+    for place in places if not np.isfinite(wrong) else places[:2]:
+        matrix = [wrong if at == place else number for at, number in enumerate(usable)]
+        with pytest.raises(Refused, match="not calibrated"):
+            depth_in.to_pinhole(CameraInfo(width=64, height=48, **{field: matrix}))
 
 
 def filled(count=4, step_ns=STEP_NS, jump_ns=5 * 10**9):

@@ -1,0 +1,75 @@
+"""Why there is nothing 3-D: calibration and depth that are absent, of another size, or out of the range that is set."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from sensor_msgs.msg import CameraInfo
+from test_depth import NOW_NS, SIZE_HW, STEP_NS, scene
+from test_depth_out import SETTINGS, Rigged
+
+from sam2_ros.counters import Counters
+from sam2_ros.depth_camera import DepthCamera
+from sam2_ros.geometry import Pinhole
+
+pytestmark = pytest.mark.ros
+
+
+def depth_camera():
+    node = SimpleNamespace(resolve_topic_name=lambda name: f"/{name}")
+    return DepthCamera(node, ("depth/image", "camera_info"), SETTINGS, Counters(), lambda: None)
+
+
+def test_calibration_of_another_size_is_told_and_nothing_is_made_of_it():
+    rig, (metres, mask) = Rigged(), scene()
+    rig.hear("tracks", "objects_cloud", "objects_poses")
+    rig.camera.pinhole = Pinhole(50.0, 50.0, 31.5, 23.5, (24, 32))
+    rig.depth(metres)
+    rig.image(mask)
+    assert "camera_info is of 32x24 pixels and the image of 64x48" in rig.counters.depth_trouble
+    track = rig.got("tracks").tracks[0]
+    assert (track.area, track.depth_share) == (mask.sum(), 0.0)
+    assert rig.got("objects_cloud") is rig.got("objects_poses") is None
+
+
+def test_what_has_never_come_is_told():
+    camera = depth_camera()
+    assert camera.missing() == "no depth image on /depth/image"
+    camera.buffer.newest_ns = NOW_NS
+    assert camera.missing() == "no valid calibration on /camera_info"
+    camera.pinhole = Pinhole(50.0, 50.0, 31.5, 23.5, SIZE_HW)
+    assert camera.missing() == ""
+
+
+def test_what_the_camera_says_is_missing_is_the_reason_in_the_diagnostics():
+    rig, (metres, mask) = Rigged(), scene()
+    rig.hear("tracks", "objects_cloud")
+    rig.camera.missing = lambda: "no valid calibration on /camera_info"
+    rig.depth(metres)
+    rig.image(mask)
+    assert rig.counters.depth_trouble == "no valid calibration on /camera_info"
+    assert rig.got("tracks").tracks[0].area == mask.sum() and rig.got("objects_cloud") is None
+
+
+def test_calibration_that_is_no_good_any_more_is_counted_and_not_used():
+    camera = depth_camera()
+    camera._on_info(CameraInfo(width=64, height=48, k=[50.0, 0, 31.5, 0, 50, 23.5, 0, 0, 1]))
+    assert camera.pinhole == Pinhole(50.0, 50.0, 31.5, 23.5, SIZE_HW)
+    camera._on_info(CameraInfo(width=64, height=48))
+    assert camera.pinhole is None and camera._counters.depth_refused == {"camera_info": 1}
+
+
+@pytest.mark.parametrize("change", [dict(depth_nearest_m=1.5), dict(depth_farthest_m=0.5)])
+def test_depth_outside_the_range_that_is_set_now_is_not_used(change):
+    rig, (metres, mask) = Rigged(), scene()  # the object is 1 m away
+    rig.hear("tracks")
+    rig.depth(metres)
+    rig.image(mask)
+    assert rig.got("tracks").tracks[0].depth_share == 1.0
+    rig.outputs.take_settings(replace(SETTINGS, **change), set())
+    rig.depth(metres, NOW_NS + STEP_NS)
+    rig.image(mask, NOW_NS + STEP_NS)
+    assert rig.got("tracks").tracks[0].depth_share == 0.0
