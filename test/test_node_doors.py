@@ -10,6 +10,7 @@ from rcl_interfaces.srv import GetParameters, SetParameters
 from ros_rig import NodeProcess, click, start_tracking
 from sensor_msgs.msg import CompressedImage
 from std_srvs.srv import SetBool, Trigger
+from test_node_stream import stamp, values
 
 import sam2
 from sam2_ros.mailbox import Code
@@ -86,15 +87,27 @@ def test_disabled_ignores_images_and_keeps_objects(rig):
     with NodeProcess() as node:
         camera = rig.camera()
         number = start_tracking(rig, camera, "a")
-        got = rig.collect(TrackArray, "/sam2/tracks")
+        got, said = rig.collect(TrackArray, "/sam2/tracks"), rig.diagnostics()
+
+        def counted(key):
+            return int(values(said, "images")[key]) if said else 0
+
+        number = camera.publish_until(lambda: got, first=number)
+        camera.publish(number)
+        rig.until(lambda: stamp(got[-1]) == stamp(camera.message(number)))  # nothing is on its way any more
         assert rig.call(SetBool, "/sam2/enable", SetBool.Request(data=False)).success
         answer = rig.call(AddObjects, "/sam2/add_objects", AddObjects.Request(prompts=[click()]))
         assert answer.code == Code.NOT_ACTIVE and "~/enable" in answer.sentence
-        camera.publish(number)
+        said.clear()
+        rig.until(lambda: said)
+        before = counted("received")
+        ignored = camera.publish(number + 1)
+        rig.until(lambda: counted("received") == before + 1)
+        assert counted("ignored while disabled") == 1
         assert rig.call(SetBool, "/sam2/enable", SetBool.Request(data=True)).success
-        got.clear()
-        camera.publish_until(lambda: got, first=number + 1)
-        assert [t.object_id for t in got[0].tracks] == ["a"]
+        camera.publish_until(lambda: stamp(got[-1]) > stamp(ignored), first=number + 2)
+        assert stamp(ignored) not in map(stamp, got)
+        assert [t.object_id for t in got[-1].tracks] == ["a"]
         node.end()
 
 
