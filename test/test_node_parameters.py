@@ -1,0 +1,184 @@
+"""A parameter has an effect: it reaches what it is for, when the node starts and, if it is live, while it runs."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from fakes import FakeTracker
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from ros_rig import NodeProcess, click, start_tracking
+from sensor_msgs.msg import CompressedImage, Image
+from test_track_out import header
+
+import sam2
+from sam2_ros.image_out import image_message, time_message
+from sam2_ros.node import TrackNode, load_tracker
+from sam2_ros.overlay import colour_of
+from sam2_ros.params import FIELDS, Settings
+from sam2_ros.srv import AddObjects
+
+pytestmark = pytest.mark.ros
+
+LIMITS = dict(
+    max_objects=3, prompted_memories=2, recent_memories=5, history_frames=7, history_s=1.5, occluded_after=4,
+    lost_after_s=9.0,
+)  # fmt: skip
+NETWORK = dict(
+    model="tiny", checkpoint="/w.pt", device="cuda:1", precision="fp32", image_size=512, memory_pooling=2, cpu_threads=3
+)
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """What the loading functions of `sam2` were called with, by their names."""
+    calls = {}
+
+    def record(name, result=None):
+        def called(*args, **kwargs):
+            calls[name] = (args, kwargs)
+            return result
+
+        monkeypatch.setattr(sam2, name, called)
+
+    record("load_model", "the model")
+    record("Tracker", "the tracker")
+    record("set_cpu_threads")
+    return calls
+
+
+def test_every_parameter_of_the_network_reaches_it(loaded):
+    settings = Settings(**NETWORK, **LIMITS)
+    assert not [name for name in (*NETWORK, *LIMITS) if getattr(settings, name) == getattr(Settings(), name)]
+    assert load_tracker(settings) == "the tracker"
+    network = {name: NETWORK[name] for name in NETWORK if name not in ("model", "cpu_threads")}
+    assert loaded["load_model"] == (("tiny",), network)
+    assert loaded["set_cpu_threads"] == ((3, "tiny"), {})
+    args, options = loaded["Tracker"]
+    assert args == ("the model",) and vars(options.pop("limits")) == vars(sam2.Limits(**LIMITS))
+    assert options == {"sticky_corrections": True, "batched": True}
+    assert not [name for name, value in LIMITS.items() if value == getattr(sam2.Limits(), name)]
+
+
+def test_what_is_empty_or_0_is_the_models_own_choice(loaded):
+    load_tracker(Settings(cameras=("front", "wrist")))
+    _, network = loaded["load_model"]
+    assert network["checkpoint"] is network["image_size"] is None
+    assert loaded["Tracker"][1]["batched"] is None  # with several cameras it is the device that decides
+
+
+def test_a_node_loads_what_its_parameters_say(rig):
+    given = [Parameter(name, value=value) for name, value in (NETWORK | LIMITS).items()]
+    asked = []
+
+    def make(settings):
+        asked.append(settings)
+        return FakeTracker()
+
+    node = TrackNode(make, context=rig.context, parameter_overrides=given)
+    node.trigger_configure()
+    rig.until(lambda: asked)
+    assert asked == [Settings(**NETWORK, **LIMITS)]
+    node.stop()
+    node.destroy_node()
+
+
+@pytest.fixture
+def active(rig):
+    """A function that makes an active node in this process with parameters, and depth."""
+    nodes = []
+
+    def make(**parameters):
+        given = [Parameter(name, value=value) for name, value in parameters.items()]
+        depth = Parameter("depth.enabled", value=True)
+        nodes.append(
+            TrackNode(lambda settings: FakeTracker(), context=rig.context, parameter_overrides=[*given, depth])
+        )
+        nodes[-1].autostart()
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.stop()
+        node.destroy_node()
+
+
+def picture(side, stamp_ns, encoding="rgb8"):
+    message = image_message(header(), np.zeros((side, side, 3 if encoding == "rgb8" else 4), np.uint8), encoding)
+    message.header.stamp = time_message(stamp_ns)
+    if encoding == "32FC1":
+        message.width = side
+    return message
+
+
+def test_the_largest_image_is_the_parameters(active):
+    node = active(max_pixels=400)
+    channel = node._channels[0]
+    for number, side in enumerate((20, 21), start=1):
+        channel.camera._on_image(picture(side, number * 10**9))
+        channel.depth._on_depth(picture(side, number * 10**9, "32FC1"))
+    assert channel.counters.refused == channel.counters.depth_refused == {"too_large": 1}
+    assert channel.counters.depth_received == 1
+
+
+@pytest.mark.parametrize("jump_s, is_jump", [(1.0, True), (100.0, False)])
+def test_what_is_a_jump_of_the_clock_is_the_parameters(active, jump_s, is_jump):
+    channel = active(clock_jump_s=jump_s)._channels[0]
+    for watch in (channel.camera._watch, channel.depth.buffer._watch):
+        watch.judge(10**12, now_ns=10**9)
+        assert watch.judge(10**12 + 10 * 10**9, now_ns=10**9 + 1).is_jump == is_jump
+
+
+def other_value(row):
+    """Allowed, and not the default."""
+    if row.type is str:
+        return "other"
+    low, high = row.metadata["span"]
+    return low if low != row.default else high
+
+
+def test_a_live_parameter_reaches_all_who_read_it(active):
+    node = active()
+    channel, lane = node._channels[0], node._worker._lanes[0]
+    live = {name: row for name, row in FIELDS.items() if row.metadata["live"]}
+    assert len(live) > 5
+    for name, row in live.items():
+        (result,) = node.set_parameters([Parameter(name, value=other_value(row))])
+        assert result.successful, result.reason
+        for settings in (node.settings, channel.outputs.settings, lane.settings):
+            assert getattr(settings, row.name) == other_value(row), name
+    assert channel.outputs.target == "other" and channel.auto.wait_s == other_value(FIELDS["prompt_wait_s"])
+
+
+def pixel(image, x, y):
+    rows = np.frombuffer(image.data, np.uint8).reshape(image.height, image.width, -1)
+    return tuple(int(value) for value in rows[y, x])
+
+
+def test_live_parameters_change_what_a_running_node_publishes(rig):
+    with NodeProcess(parameters={"jpeg_quality": 100}) as node:
+        camera = rig.camera()
+        number = start_tracking(rig, camera, "a")  # at (30, 20)
+        adding = rig.start_call(AddObjects, "/sam2/add_objects", AddObjects.Request(prompts=[click("b", x=55.0)]))
+        number = camera.publish_until(adding.done, first=number)
+        masks, overlays = rig.collect(Image, "/sam2/target_mask"), rig.collect(Image, "/sam2/overlay")
+        jpegs = rig.collect(CompressedImage, "/sam2/overlay/compressed")
+        number = camera.publish_until(lambda: masks and overlays and jpegs, first=number)
+        assert (pixel(masks[-1], 30, 20), pixel(masks[-1], 55, 20)) == ((255,), (0,))
+        assert pixel(overlays[-1], 30, 20) != colour_of(1)
+        fine = len(jpegs[-1].data)
+
+        def set_live(name, value):
+            request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+            assert rig.call(SetParameters, "/sam2/set_parameters", request).results[0].successful
+
+        for name, value in (("target", "b"), ("overlay_opacity", 1.0), ("jpeg_quality", 1)):
+            set_live(name, value)
+        number = camera.publish_until(lambda: pixel(masks[-1], 55, 20) == (255,), first=number)
+        assert pixel(masks[-1], 30, 20) == (0,)
+        number = camera.publish_until(lambda: pixel(overlays[-1], 30, 20) == colour_of(1), first=number)
+        number = camera.publish_until(lambda: len(jpegs[-1].data) < fine / 2, first=number)
+        set_live("overlay_opacity", 0.0)
+        camera.publish_until(lambda: len(set(pixel(overlays[-1], 30, 20))) == 1, first=number)  # grey, as it came
+        node.end()
