@@ -42,11 +42,23 @@ def ros_imports(source: str) -> set[str]:
     }
 
 
+def attributes_of(module: str, source: str) -> set[str]:
+    """What is read of an imported module, under whatever name it was imported: `module.name`."""
+    tree = ast.parse(source)
+    imports = [alias for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    local = {alias.asname or module for alias in imports if alias.name == module or alias.name.startswith(f"{module}.")}
+    return {
+        f"{module}.{node.attr}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in local
+    }
+
+
 def model_imports(source: str, public_names: set[str]) -> set[str]:
-    """Imports that nothing under sam2_ros/ may have: torch, and anything of sam2 but its public names."""
+    """What nothing under sam2_ros/ may use: torch, and anything of sam2 but its public names."""
     return {
         name
-        for name in imported_modules(source)
+        for name in imported_modules(source) | attributes_of("sam2", source)
         if name.split(".")[0] == "torch"
         or name.startswith("sam2.")
         and (name.count(".") > 1 or name.split(".")[1] not in public_names)
@@ -58,7 +70,7 @@ def public_names() -> set[str]:
     import sam2
 
     modules = {path.stem for path in (ROOT / "sam2").iterdir()}
-    return {name for name in dir(sam2) if name not in modules and not name.startswith("_")}
+    return {name for name in sam2.__all__ if name not in modules}  # `dir` has no name that is loaded when asked for
 
 
 def long_functions(source: str) -> dict[str, int]:
@@ -157,6 +169,9 @@ def test_ros_imports_are_seen(source, found):
         ("from sam2.masks import label_mask", False),
         ("import sam2.types", False),
         ("from . import node", True),
+        ("import sam2\ntracker = sam2.Tracker", True),
+        ("import sam2\nsam2.masks.upsample_logits(1)", False),
+        ("import sam2 as s\ndef f(): return s.masks", False),
     ],
 )
 def test_model_imports_are_seen(source, is_allowed):

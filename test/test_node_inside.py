@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("rclpy")
 
 from fakes import FakeTracker
+from rclpy.clock import ClockType
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from ros_rig import PATIENCE_S, click
@@ -236,6 +237,22 @@ def test_only_a_network_that_hangs_makes_somebody_lose_patience(inside):
         assert len(answers) == is_hanging
     inside._worker = None
     assert answers[0].code is Code.INTERNAL and "hangs" in answers[0].sentence
+
+
+def test_diagnostics_come_once_per_second_on_a_clock_that_never_stands_still(rig, monkeypatch):
+    """What the timer is made with, times how many of its ticks make a report."""
+    made = []
+    monkeypatch.setattr(TrackNode, "create_timer", lambda node, *args, **kwargs: made.append((args, kwargs)))
+    node = TrackNode(lambda settings: FakeTracker(), context=rig.context)
+    ((period_s, tick), options) = made[0]
+    assert len(made) == 1 and options["clock"].clock_type is ClockType.STEADY_TIME
+    told = []
+    node._diagnostics = SimpleNamespace(publish=told.append)
+    ticks = round(10.0 / period_s)
+    for _ in range(ticks):
+        tick()
+    assert ticks * period_s == pytest.approx(10.0) and len(told) == 10
+    node.destroy_node()
 
 
 def test_silence_is_told_at_once_and_not_with_the_next_report(inside):
