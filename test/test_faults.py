@@ -1,6 +1,7 @@
 """docs/faults.md is true: 74 rows, each with tests that exist, and none of them skipped without a reason."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 TEST = Path(__file__).parent
 PAGE = TEST.parent / "docs" / "faults.md"
 ROW = re.compile(r"^\| (\d+) \|(.+?)\|(.+?)\|(.*?)\|(.*?)\|$", re.MULTILINE)
-SKIPS = ("skip", "skipif", "xfail")
+SKIPS = ("skip", "skipif", "xfail", "importorskip")
+EVERYWHERE = ("rclpy", "torch")  # what every machine has that this page is about
 
 
 def rows(text: str) -> dict[int, list[str]]:
@@ -22,27 +24,89 @@ def needs(text: str) -> dict[int, str]:
 
 
 def skips(tree: ast.AST) -> list[ast.Call | ast.Attribute]:
-    """Every pytest.skip, mark.skip, mark.skipif and mark.xfail under a node, called or not."""
-    called = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "attr", "") in SKIPS]
+    """Every pytest.skip, importorskip, mark.skip, mark.skipif and mark.xfail under a node, called or not."""
+    called = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and _last_name(n.func) in SKIPS]
     bare = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr in SKIPS]
-    return called + [n for n in bare if not any(n is call.func for call in called)]
+    found = called + [n for n in bare if not any(n is call.func for call in called)]
+    return [skip for skip in found if module_asked_for(skip) not in EVERYWHERE]
+
+
+def _last_name(called: ast.AST) -> str:
+    return getattr(called, "attr", getattr(called, "id", ""))
+
+
+def module_asked_for(skip: ast.AST) -> str:
+    """The module without which an importorskip skips; "" for any other skip."""
+    if not (isinstance(skip, ast.Call) and _last_name(skip.func) == "importorskip" and skip.args):
+        return ""
+    return getattr(skip.args[0], "value", "?")
 
 
 def has_reason(skip: ast.AST) -> bool:
     if not isinstance(skip, ast.Call):
         return False
     words = {keyword.arg: keyword.value for keyword in skip.keywords}
-    positional = skip.args if skip.func.attr == "skip" else []
+    positional = skip.args if _last_name(skip.func) == "skip" else []
     reason = words.get("reason", positional[0] if positional else None)
     return isinstance(reason, (ast.Constant, ast.JoinedStr)) and getattr(reason, "value", "?") != ""
 
 
-def find(source: str, name: str) -> tuple[ast.AST | None, list[ast.AST]]:
-    """The test or state machine of that name, with what the whole module is marked with."""
-    body = ast.parse(source).body
-    found = [n for n in body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name == name]
-    marks = [n for n in body if isinstance(n, ast.Assign) and "pytestmark" in ast.dump(n.targets[0])]
-    return (found[0] if found else None), marks
+class Module:
+    """A file of tests or of their helpers: its functions, classes and constants by name, and what runs when it is
+    imported, of which `pytestmark` is a part."""
+
+    def __init__(self, path: Path) -> None:
+        self.named, self.at_import, self.imported = {}, [], {}
+        tree = ast.parse(path.read_text())
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                self.named[node.name] = node
+            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and not _always_runs(node):
+                self.named[node.targets[0].id] = node
+            else:
+                self.at_import.append(node)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                self.imported |= {alias.asname or alias.name: (node.module, alias.name) for alias in node.names}
+            elif isinstance(node, ast.Import):
+                self.imported |= {alias.asname or alias.name: (alias.name, "") for alias in node.names}
+
+
+def _always_runs(assigned: ast.Assign) -> bool:
+    """Unlike a mark that is made for those tests that name it."""
+    asks = any(_last_name(n.func) == "importorskip" for n in ast.walk(assigned) if isinstance(n, ast.Call))
+    return asks or assigned.targets[0].id == "pytestmark"
+
+
+@functools.cache
+def module_at(path: Path) -> Module:
+    return Module(path)
+
+
+@functools.cache
+def read_in(part: ast.AST) -> tuple[set[str], list[ast.AST]]:
+    """The names in a piece of code, arguments too (they may be fixtures), and its skips."""
+    nodes = list(ast.walk(part))
+    names = {n.id for n in nodes if isinstance(n, ast.Name)} | {n.arg for n in nodes if isinstance(n, ast.arg)}
+    return names, skips(part)
+
+
+def reached(folder: Path, module: str, name: str, done: set) -> list[ast.AST]:
+    """The skips in what runs for a test: itself, the fixtures and helpers of ours that it names, what those name, and
+    so on, and what runs when the files with these are imported. done: what has been looked at, by module and name."""
+    path = folder / f"{module}.py"
+    if (module, name) in done or not path.exists():
+        return []
+    done.add((module, name))
+    here = module_at(path)
+    parts = [*here.at_import, *filter(None, [here.named.get(name)])]
+    found = [skip for part in parts for skip in read_in(part)[1]]
+    for other in {other for part in parts for other in read_in(part)[0]} - {name}:
+        where = (module, other) if other in here.named else here.imported.get(other, ("conftest", other))
+        found += reached(folder, *where, done)
+    for imported, _ in here.imported.values():
+        found += reached(folder, imported, "", done)
+    return found
 
 
 def complaint(name: str, folder: Path = TEST) -> str:
@@ -50,17 +114,20 @@ def complaint(name: str, folder: Path = TEST) -> str:
     file, test = name.split("::")
     if not (folder / file).exists():
         return f"there is no {file}"
-    found, marks = find((folder / file).read_text(), test)
-    if found is None:
+    if not isinstance(module_at(folder / file).named.get(test), ast.FunctionDef | ast.ClassDef):
         return f"there is no {name}"
-    if not all(has_reason(skip) for part in [found, *marks] for skip in skips(part)):
+    if not all(map(has_reason, skips_of(name, folder))):
         return f"{name} is skipped without a reason"
     return ""
 
 
+def skips_of(name: str, folder: Path = TEST) -> list[ast.AST]:
+    file, test = name.split("::")
+    return reached(folder, file.removesuffix(".py"), test, set())
+
+
 def is_conditional(name: str) -> bool:
-    found, marks = find((TEST / name.split("::")[0]).read_text(), name.split("::")[1])
-    return any(skips(part) for part in [found, *marks])
+    return bool(skips_of(name))
 
 
 def test_every_row_is_there_and_has_a_test():
@@ -79,6 +146,15 @@ def test_what_needs_hardware_is_said():
     assert [n for n, tests in table.items() if any(map(is_conditional, tests))] == [n for n in said if said[n]]
     only = [n for n, tests in table.items() if all(map(is_conditional, tests)) and "middlewares" not in said[n]]
     assert only == [n for n in said if "**only**" in said[n]]
+
+
+def test_modules_that_are_not_everywhere_are_named():
+    table, said = rows(PAGE.read_text()), needs(PAGE.read_text())
+    asked = {
+        n: {module_asked_for(skip) for test in tests for skip in skips_of(test)} - {""} for n, tests in table.items()
+    }
+    assert asked[49] == {"launch_ros"}
+    assert not [(n, module) for n, modules in asked.items() for module in modules if module not in said[n]]
 
 
 def test_the_count_of_what_is_executed():
@@ -104,10 +180,23 @@ def test_the_count_of_what_is_executed():
         ("pytestmark = pytest.mark.skipif(True)\ndef test_a(): pass", "without a reason"),
         ("def test_a():\n    pytest.skip(f'{rmw} is missing')", ""),
         ("def test_a():\n    pytest.skip()", "without a reason"),
+        ("def test_a():\n    pytest.importorskip('no_such_module')", "without a reason"),
+        ("import pytest\npytest.importorskip('no_such_module')\ndef test_a(): pass", "without a reason"),
+        ("import pytest\npytest.importorskip('rclpy')\ndef test_a(): pass", ""),
+        ("def test_a():\n    pytest.importorskip('odd', reason='it has no wheel')", ""),
+        ("def load():\n    return pytest.importorskip('odd')\ndef test_a():\n    load()", "without a reason"),
+        ("from helper import load\ndef test_a():\n    load()", "without a reason"),
+        ("import helper_that_asks\ndef test_a(): pass", "without a reason"),
+        ("def test_a(asking): pass", "without a reason"),
+        ("gpu = pytest.mark.skipif(True)\n@gpu\ndef test_a(): pass", "without a reason"),
+        ("gpu = pytest.mark.skipif(True)\ndef test_a(): pass", ""),
     ],
 )
 def test_a_row_that_is_not_true_is_seen(source, wrong, tmp_path):
     (tmp_path / "test_x.py").write_text(source)
+    (tmp_path / "helper.py").write_text("def load():\n    return pytest.importorskip('odd')")
+    (tmp_path / "helper_that_asks.py").write_text("odd = pytest.importorskip('odd')")
+    (tmp_path / "conftest.py").write_text("@pytest.fixture\ndef asking():\n    pytest.importorskip('odd')")
     said = complaint("test_x.py::test_a", tmp_path)
     assert wrong in said and bool(said) == bool(wrong)
     assert complaint("test_nowhere.py::test_a", tmp_path) == "there is no test_nowhere.py"
