@@ -84,11 +84,13 @@ def module_at(path: Path) -> Module:
 
 
 @functools.cache
-def read_in(part: ast.AST) -> tuple[set[str], list[ast.AST]]:
-    """The names in a piece of code, arguments too (they may be fixtures), and its skips."""
+def read_in(part: ast.AST) -> tuple[set[str], list[ast.AST], set[str]]:
+    """The names in a piece of code, arguments too (they may be fixtures), its skips, and the modules it imports."""
     nodes = list(ast.walk(part))
     names = {n.id for n in nodes if isinstance(n, ast.Name)} | {n.arg for n in nodes if isinstance(n, ast.arg)}
-    return names, skips(part)
+    modules = {n.module or "" for n in nodes if isinstance(n, ast.ImportFrom)}
+    modules |= {alias.name for n in nodes if isinstance(n, ast.Import) for alias in n.names}
+    return names, skips(part), modules
 
 
 def reached(folder: Path, module: str, name: str, done: set) -> list[ast.AST]:
@@ -104,7 +106,7 @@ def reached(folder: Path, module: str, name: str, done: set) -> list[ast.AST]:
     for other in {other for part in parts for other in read_in(part)[0]} - {name}:
         where = (module, other) if other in here.named else here.imported.get(other, ("conftest", other))
         found += reached(folder, *where, done)
-    for imported, _ in here.imported.values():
+    for imported in {module for part in parts for module in read_in(part)[2]}:
         found += reached(folder, imported, "", done)
     return found
 
