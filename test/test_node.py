@@ -14,30 +14,16 @@ from fakes import FakeTracker
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from ros_rig import NodeProcess, click, start_tracking
-from std_srvs.srv import SetBool, Trigger
+from std_srvs.srv import Trigger
 
 import sam2
 from sam2_ros.mailbox import Code
 from sam2_ros.msg import TrackArray
 from sam2_ros.node import NETWORK_ENDING, TrackNode
-from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects
+from sam2_ros.srv import AddObjects, ListObjects
 from sam2_ros.worker import Phase
 
 pytestmark = pytest.mark.ros
-
-
-def every_service(rig):
-    """The code each service answers with, by name."""
-    add = rig.call(AddObjects, "/sam2/add_objects", AddObjects.Request(prompts=[click()]))
-    remove = rig.call(RemoveObjects, "/sam2/remove_objects", RemoveObjects.Request(object_ids=["x"]))
-    listed = rig.call(ListObjects, "/sam2/list_objects")
-    reset = rig.call(Trigger, "/sam2/reset")
-    enabled = rig.call(SetBool, "/sam2/enable", SetBool.Request(data=True))
-    assert enabled.success and all(a.sentence for a in (add, remove)) and bool(reset.message) != reset.success
-    return {
-        "add": Code(add.code).name, "remove": Code(remove.code).name, "list": Code(listed.code).name,
-        "reset": reset.message.split(":")[0] or "OK",
-    }  # fmt: skip
 
 
 HOW = "start the node again or, if no parameter has to change, configure and activate it"
@@ -45,30 +31,6 @@ HOW = "start the node again or, if no parameter has to change, configure and act
 
 def failing(settings):
     raise sam2.BadCheckpoint("weights.pt: no such file")
-
-
-def test_every_service_is_answered_in_every_state(rig):
-    with NodeProcess(parameters={"autostart": False}) as node:
-        closed = dict.fromkeys(("add", "remove", "list", "reset"), "NOT_ACTIVE")
-        open_ = {"add": "NO_IMAGE", "remove": "UNKNOWN_OBJECT", "list": "OK", "reset": "OK"}
-        assert rig.state() == "unconfigured" and every_service(rig) == closed
-        assert rig.change_state("configure") and rig.state() == "inactive"
-        assert every_service(rig) == closed
-        assert rig.change_state("activate") and rig.state() == "active"
-        rig.until(lambda: every_service(rig) == open_)
-        assert rig.change_state("deactivate") and every_service(rig) == closed
-        assert rig.change_state("cleanup") and rig.state() == "unconfigured" and every_service(rig) == closed
-        assert rig.change_state("shutdown") and rig.state() == "finalized"
-        assert set(every_service(rig).values()) == {"STOPPING"}
-        node.end()
-
-
-def test_states_and_services_are_answered_while_the_model_loads(rig):
-    with NodeProcess(tracker={"load": 3600}) as node:
-        rig.wait_for_state("active")
-        assert set(every_service(rig).values()) == {"LOADING"}
-        assert rig.change_state("deactivate")
-        node.end()
 
 
 def test_a_model_that_does_not_load_takes_the_node_back_and_the_reason_stays_visible(rig):

@@ -1,0 +1,72 @@
+"""Services are answered in every state of the node, every one of them, and while the model loads."""
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from ros_rig import NodeProcess, click
+from std_srvs.srv import SetBool, Trigger
+
+from sam2_ros.mailbox import Code
+from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects, RestoreObjects, SaveObjects, SetTarget
+
+pytestmark = pytest.mark.ros
+
+REQUESTS = {  # each of them has something wrong once the node is open, so that nothing is changed by it
+    "add_objects": (AddObjects, dict(prompts=[click()])),  # there is no image
+    "remove_objects": (RemoveObjects, dict(object_ids=["x"])),
+    "set_target": (SetTarget, dict(object_id="x")),
+    "save": (SaveObjects, dict(name="no/name")),
+    "restore": (RestoreObjects, dict(name="no/name")),
+}
+OPEN = {
+    "add_objects": "NO_IMAGE", "remove_objects": "UNKNOWN_OBJECT", "set_target": "UNKNOWN_OBJECT", "save": "BAD_INPUT",
+    "restore": "BAD_INPUT", "list_objects": "OK", "reset": "OK", "enable": "OK",
+}  # fmt: skip
+
+
+def all_answer(code: str) -> dict[str, str]:
+    """That code from every service but ~/enable, which works in every state."""
+    return {name: "OK" if name == "enable" else code for name in OPEN}
+
+
+def every_service(rig) -> dict[str, str]:
+    """The code each service answers with, by name."""
+    answers = {
+        name: rig.call(kind, f"/sam2/{name}", kind.Request(**fields)) for name, (kind, fields) in REQUESTS.items()
+    }
+    assert all(answer.sentence for answer in answers.values())
+    listed = rig.call(ListObjects, "/sam2/list_objects")
+    reset = rig.call(Trigger, "/sam2/reset")
+    enabled = rig.call(SetBool, "/sam2/enable", SetBool.Request(data=True))
+    assert (
+        enabled.success and bool(reset.message) != reset.success and bool(listed.sentence) != (listed.code == Code.OK)
+    )
+    codes = {name: Code(answer.code).name for name, answer in (answers | {"list_objects": listed}).items()}
+    return codes | {"reset": reset.message.split(":")[0] or "OK", "enable": "OK"}
+
+
+def test_every_service_is_answered_in_every_state(rig):
+    with NodeProcess(parameters={"autostart": False}) as node:
+        closed = all_answer("NOT_ACTIVE")
+        assert rig.state() == "unconfigured" and every_service(rig) == closed
+        assert rig.change_state("configure") and rig.state() == "inactive"
+        assert every_service(rig) == closed
+        assert rig.change_state("activate") and rig.state() == "active"
+        rig.until(lambda: every_service(rig) == OPEN)
+        assert rig.change_state("deactivate") and every_service(rig) == closed
+        assert rig.change_state("cleanup") and rig.state() == "unconfigured" and every_service(rig) == closed
+        ours = ("sam2_ros/", "std_srvs/")  # what else there is, every lifecycle node has
+        there = rig.node.get_service_names_and_types_by_node("sam2", "/")
+        assert {name.removeprefix("/sam2/") for name, kinds in there if kinds[0].startswith(ours)} == set(OPEN)
+        assert rig.change_state("shutdown") and rig.state() == "finalized"
+        assert every_service(rig) == all_answer("STOPPING")
+        node.end()
+
+
+def test_states_and_services_are_answered_while_the_model_loads(rig):
+    with NodeProcess(tracker={"load": 3600}) as node:
+        rig.wait_for_state("active")
+        assert every_service(rig) == all_answer("LOADING")
+        assert rig.change_state("deactivate")
+        node.end()
