@@ -1,5 +1,6 @@
 """The node's process before there is a node: its arguments and its surroundings."""
 
+import errno
 import os
 import re
 import subprocess
@@ -12,7 +13,7 @@ pytest.importorskip("rclpy")
 
 from ros_rig import PATIENCE_S, NodeProcess
 
-from sam2_ros import fast_dds
+from sam2_ros import fast_dds, main
 
 pytestmark = pytest.mark.ros
 
@@ -60,6 +61,28 @@ def test_its_shared_memory_has_room_for_images_unless_somebody_else_cares(given)
     path = next(line for line in ended.stdout.splitlines() if line.startswith("profile")).split()[1]
     assert path == given.get("FASTDDS_DEFAULT_PROFILES_FILE", path) and (given or Path(path).is_file())
     assert Path(path).name == ("mine.xml" if given else "fastdds_shm.xml")
+
+
+@pytest.mark.parametrize("disk", ["full", "read-only", "impossible", "good"])
+def test_where_no_log_can_be_written_there_is_none_and_it_says_so(disk, tmp_path, monkeypatch, capsys):
+    folder = Path("/proc/no/such/place") if disk == "impossible" else tmp_path / "log"
+    monkeypatch.setenv("ROS_LOG_DIR", str(folder))
+    words, opened = {"full": "No space left on device", "read-only": "Read-only file system"}, []
+
+    def open_it(dir):
+        opened.append(dir)
+        if disk == "read-only":
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return open("/dev/full", "wb") if disk == "full" else open(Path(dir) / "probe", "wb")
+
+    monkeypatch.setattr(main.tempfile, "TemporaryFile", open_it)
+    arguments, said = main._log_arguments(), capsys.readouterr().err
+    if disk == "good":
+        assert (arguments, said, opened) == ([], "", [str(folder)]) and (folder / "probe").read_bytes()
+        return
+    assert arguments == ["--ros-args", "--disable-external-lib-logs"]
+    assert said.startswith(f"sam2_ros: no log files: {folder}: ") and words.get(disk, "") in said
+    assert said.endswith("; make it writable or set ROS_LOG_DIR\n") and said.count("\n") == 1
 
 
 def test_its_shared_memory_goes_with_it(rig):

@@ -222,3 +222,4 @@ def test_without_a_place_for_its_log_it_runs_all_the_same(rig):
         start_tracking(rig, rig.camera(), "a")
         node.signal(signal.SIGINT)
         assert node.exit_code() == 0, node.output
+        assert "no log files: /proc/no/such/place: " in node.output

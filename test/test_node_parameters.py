@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("rclpy")
 
@@ -66,6 +67,14 @@ def test_what_is_empty_or_0_is_the_models_own_choice(loaded):
     _, network = loaded["load_model"]
     assert network["checkpoint"] is network["image_size"] is None
     assert loaded["Tracker"][1]["batched"] is None  # with several cameras it is the device that decides
+
+
+@pytest.mark.parametrize("device, there", [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1), ("cuda:77", 1)])
+def test_a_gpu_that_is_not_there_is_refused_with_the_remedy_and_the_cpu_is_not_taken(device, there, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there > 0)
+    with pytest.raises(sam2.BadInput, match=rf"device '{device}': .* finds {there or 'no'} CUDA.*use 'auto' or 'cpu'"):
+        load_tracker(Settings(device=device))
 
 
 def test_a_node_loads_what_its_parameters_say(rig):
