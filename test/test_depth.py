@@ -56,7 +56,7 @@ def test_depth_in_metres_and_in_millimetres_is_the_same(padding):
 
 
 @pytest.mark.parametrize("nearest_m", [0.0, 0.1])
-@pytest.mark.parametrize("nothing", [-1.0, -0.0001, np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("nothing", [0.0, -1.0, -0.0001, np.nan, np.inf, -np.inf])
 def test_what_is_no_distance_is_no_depth(nearest_m, nothing):
     got = depth_in.to_metres(depth_message(np.array([[nothing, 1.0]])), nearest_m, 10.0)
     assert np.isnan(got[0, 0]) and got[0, 1] == 1.0

@@ -20,7 +20,7 @@ import sam2
 from sam2_ros.mailbox import Code
 from sam2_ros.msg import TrackArray
 from sam2_ros.node import NETWORK_ENDING, TrackNode
-from sam2_ros.srv import AddObjects, ListObjects
+from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects
 from sam2_ros.worker import Phase
 
 pytestmark = pytest.mark.ros

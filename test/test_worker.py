@@ -250,24 +250,6 @@ def test_under_overload_the_newest_image_wins():
         assert [bench.outputs.get(timeout=PATIENCE_S)[1].stamp_ns for _ in range(2)] == [1, 49]
 
 
-def test_of_hundreds_of_images_few_are_kept():
-    """The node's own memory: the tracker's is the subject of test_flat.py."""
-    kept = []
-
-    def publish(arrival, frame, tracks):
-        kept.extend((weakref.ref(frame), weakref.ref(frame.rgb), weakref.ref(arrival.message.data)))
-        bench.outputs.put(((), frame, ()))
-
-    with Bench(publish=publish, settings=Settings(history_frames=5)) as bench:
-        bench.add(point("a"))
-        for n in range(1, 301):
-            bench.step(n)
-        gc.collect()
-        alive = [ref for ref in kept if ref() is not None]
-        assert len(kept) == 900 and len(alive) <= 6  # the last one, and the one before it while it is let go
-        assert len(bench.worker._lanes[0]._desk._headers) == 5 and len(bench.auto._results) <= 5
-
-
 def test_stopping_answers_everybody_and_does_not_wait_for_images():
     with Bench() as bench:
         bench.add(point("a"))

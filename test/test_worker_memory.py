@@ -1,0 +1,25 @@
+"""What the worker keeps of the images that went through it; what the tracker keeps is the subject of test_flat.py."""
+
+import gc
+import weakref
+
+from bench import Bench, point
+
+from sam2_ros.params import Settings
+
+
+def test_of_hundreds_of_images_few_are_kept():
+    kept = []
+
+    def publish(arrival, frame, tracks):
+        kept.extend((weakref.ref(frame), weakref.ref(frame.rgb), weakref.ref(arrival.message.data)))
+        bench.outputs.put(((), frame, ()))
+
+    with Bench(publish=publish, settings=Settings(history_frames=5)) as bench:
+        bench.add(point("a"))
+        for n in range(1, 301):
+            bench.step(n)
+        gc.collect()
+        alive = [ref for ref in kept if ref() is not None]
+        assert len(kept) == 900 and len(alive) <= 6  # the last one, and the one before it while it is let go
+        assert len(bench.worker._lanes[0]._desk._headers) == 5 and len(bench.auto._results) <= 5
