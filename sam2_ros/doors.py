@@ -45,7 +45,8 @@ class Doors:
         self._node = node = channel.node
         # Answers wait in coroutines; in a mutually exclusive group one of them would hold up all others.
         group = ReentrantCallbackGroup()
-        self._results = node.create_publisher(PromptResult, channel.output("prompt_result"), QoSProfile(depth=64))
+        depth = max(64, node.settings.prompt_queue)  # all that wait may be answered at once
+        self._results = node.create_publisher(PromptResult, channel.output("prompt_result"), QoSProfile(depth=depth))
         for kind, topic, callback in (
             (Prompt, "prompts", self._on_prompt),
             (PointStamped, "click", self._on_click),
