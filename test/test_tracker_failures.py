@@ -145,7 +145,7 @@ def test_an_error_of_a_gpu_that_still_works_does_not_end_the_process(monkeypatch
 )
 def test_trace_is_caught(owner, name, mistake, monkeypatch):
     monkeypatch.setattr(owner, name, mistake)
-    with pytest.raises(AssertionError):
+    with pytest.raises((AssertionError, sam2.BadInput)):  # other numbers, or an object with another past
         assert_same(disturbed(monkeypatch, (tracker, "track_of"), 1, RuntimeError("broken")), undisturbed())
 
 
@@ -261,7 +261,7 @@ def test_a_new_object_needs_a_point_on_it():
     stream, nowhere = sam2.Tracker(small_model()), click("a", 9, 9, 0)
     over = sam2.Prompt("a", [(9, 9)], [0], mode=sam2.PromptMode.REPLACE)
     for prompt in (nowhere, over):
-        with pytest.raises(sam2.BadInput, match="'a': a new object needs a point that is on it"):
+        with pytest.raises(sam2.BadInput, match="'a': an object begins with a point that is on it"):
             stream.step(frame(0), [prompt])
     stream.step(frame(0), [click("a"), nowhere])
     with pytest.raises(sam2.BadInput, match="needs a point that is on it"):
