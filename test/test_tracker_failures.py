@@ -264,5 +264,5 @@ def test_a_new_object_needs_a_point_on_it():
         with pytest.raises(sam2.BadInput, match="'a': an object begins with a point that is on it"):
             stream.step(frame(0), [prompt])
     stream.step(frame(0), [click("a"), nowhere])
-    with pytest.raises(sam2.BadInput, match="needs a point that is on it"):
+    with pytest.raises(sam2.BadInput, match="begins with a point that is on it"):
         stream.check(over)
