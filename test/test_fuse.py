@@ -90,6 +90,7 @@ def losses_and_gradients(compiled) -> tuple[dict, torch.Tensor]:
     return {name: value.item() for name, value in losses.items()}, torch.cat(gradients)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_a_compiled_lesson_is_the_plain_one(monkeypatch):
     """In float32. Measured: equal to the last bit; memories that are off by 1 %: loss 5e-5, gradients 1e-4."""
