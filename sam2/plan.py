@@ -59,7 +59,8 @@ def plan_prompts(
 ) -> list[Planned]:
     """One after another, each with what the ones before it will have told. Raises BadInput or LimitReached."""
     told = {(key, index): t.given[-1] for key, obj in objects.items() for index, t in obj.told.items()}
-    born = {key: obj.born for key, obj in objects.items()}  # frame of the first prompt of each
+    # Of each, the frame of its first prompt; what was restored has a past before every frame.
+    born = {key: obj.born if obj.starts_at(obj.born) else -math.inf for key, obj in objects.items()}
     planned = []
     for prompt, index, size_hw in located:
         is_first = index < born.get(prompt.object_id, math.inf)
@@ -68,8 +69,7 @@ def plan_prompts(
             born[prompt.object_id] = index
         if len(born) > limits.max_objects:
             raise LimitReached(
-                f"prompt for {prompt.object_id!r}: expected at most {limits.max_objects} objects, "
-                "all places are taken; remove an object first"
+                f"objects: expected at most {limits.max_objects}, all places are taken; remove one first"
             )
         if size_hw is None:  # checked before the first image, so no place to give it
             continue

@@ -110,6 +110,8 @@ def read_objects(path: Path, model: SAM2, object_ids: Sequence[str] = (), max_ag
     Raises BadInput for a file that is missing, damaged or made with another model, Stale for one that is too old,
     UnknownObject for an id that is not in it.
     """
+    if not max_age_s >= 0:
+        raise BadInput(f"max_age_s: expected seconds, 0 for any age, got {max_age_s:g}")
     if not path.is_file():
         raise BadInput(f"saved objects {path}: there is no such file")
     try:
@@ -126,8 +128,6 @@ def read_objects(path: Path, model: SAM2, object_ids: Sequence[str] = (), max_ag
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise BadInput(f"saved objects {path}: expected a file written by save, got a damaged or other one") from error
     _check(path, about, model, found)
-    if not max_age_s >= 0:
-        raise BadInput(f"max_age_s: expected seconds, 0 for any age, got {max_age_s:g}")
     if max_age_s and not -1 <= age_s <= max_age_s:  # nor of no age, nor of the future; clocks are set right, though
         raise Stale(f"saved objects {path}: saved {age_s:.0f} s ago, expected at most {max_age_s:g} s")
     unknown = set(object_ids) - {one.object_id for one in found}

@@ -71,7 +71,7 @@ class TrackedObject:
     def last_seen(self, frame: int) -> tuple[int, int]:
         """(frame index, stamp) of the newest sighting up to `frame`; if never seen, just before its birth."""
         index = max((index for index in self.seen if index <= frame), default=None)
-        return (self.born - 1, self.born_ns) if index is None else (index, self.seen[index])
+        return (self.born - 1, self.born_ns) if index is None else (index, self.seen[index] or self.born_ns)
 
     def state(self, frame: int, now_ns: int, limits: Limits) -> State:
         """VISIBLE, OCCLUDED or LOST, from the sightings alone."""

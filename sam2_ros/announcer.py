@@ -14,14 +14,18 @@ class Announcer:
     def __init__(self, log) -> None:
         self._log = log
         self._errors: dict[str, int] = {}  # reports in a row, by name
+        self._told: dict[str, Level] = {}  # what the log knows, by name
 
     def hear(self, name: str, level: Level, sentence: str) -> None:
-        """One report of one thing: an error is told once when it has lasted, and its end."""
-        before = self._errors.get(name, 0)
-        self._errors[name] = before + 1 if level is Level.ERROR else 0
-        if self._errors[name] == LASTING:
+        """One report of one thing: an error is told once when it has lasted, then what is left of it, and its end."""
+        self._errors[name] = self._errors.get(name, 0) + 1 if level is Level.ERROR else 0
+        told = self._told.get(name, Level.OK)
+        if self._errors[name] >= LASTING and told is not Level.ERROR:
             self._log.warning(f"{name}: {sentence}")
-        elif before >= LASTING and level is Level.WARN:
+        elif level is Level.WARN and told is Level.ERROR:
             self._log.warning(f"{name}, better: {sentence}")
-        elif before >= LASTING and level is Level.OK:
+        elif level is Level.OK and told is not Level.OK:
             self._log.info(f"{name} again: {sentence}")
+        else:
+            return
+        self._told[name] = level

@@ -128,8 +128,8 @@ class Desk:
             for index, prompt in enumerate(add.prompts):
                 if add.only_live and prompt.object_id not in tracker.object_ids:
                     raise sam2.UnknownObject(f"{prompt.object_id!r} was removed since the image the prompt was made on")
-                fits = functools.partial(prompt_in.check_inside, prompt, frame.size_hw)
-                prompt_in.numbered(index, fits) if len(add.prompts) > 1 else fits()
+                number = index if len(add.prompts) > 1 else None
+                prompt_in.numbered(number, functools.partial(prompt_in.check_inside, prompt, frame.size_hw))
                 tracker.check(prompt, frame)
         except sam2.DeviceLost:
             raise

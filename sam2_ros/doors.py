@@ -5,9 +5,9 @@ how a request is carried out.
 """
 
 import re
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from sam2_ros.hand_off import Detection
 from sam2_ros.image_in import Refused
 from sam2_ros.image_out import time_message
 from sam2_ros.mailbox import Add, Answer, Code, Remove, Request, Reset, Restore, Save
-from sam2_ros.msg import Prompt, PromptResult
+from sam2_ros.msg import Prompt, PromptResult, Track
 from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects, RestoreObjects, SaveObjects, SetTarget
 from sam2_ros.track_out import track_message
 
@@ -41,6 +41,8 @@ class Doors:
     def __init__(self, channel: "Channel") -> None:
         self.waiting_clients = 0  # of services
         self._posted: set[Request] = set()  # not answered yet
+        self._aside_thread = ThreadPoolExecutor(1, "aside")
+        self._listed: tuple = (None, None)  # the newest result, and what a list of it says
         self._channel = channel
         self._node = node = channel.node
         # Answers wait in coroutines; in a mutually exclusive group one of them would hold up all others.
@@ -77,6 +79,8 @@ class Doors:
 
     def close(self, for_good: bool) -> None:
         """Prompts that wait are answered now: there will be no image for them; for good: so is everything else."""
+        if for_good:
+            self._aside_thread.shutdown(wait=False)
         for request in self._posted:
             if for_good:
                 request.answer(Code.STOPPING, "the node is stopping")
@@ -202,9 +206,15 @@ class Doors:
         if closed:
             response.code, response.sentence = int(closed[0]), closed[1]
             return
-        header, tracks = self._channel.newest
-        response.header = header or Header()
-        response.objects = await self._aside(lambda: [track_message(track, with_mask=False) for track in tracks])
+        response.header, response.objects = await self._aside(self._list)
+
+    def _list(self) -> tuple[Header, list[Track]]:
+        """Of the newest result; made once for all who ask. In the thread aside."""
+        newest = self._channel.newest
+        if newest is not self._listed[0]:
+            header, tracks = newest
+            self._listed = newest, (header or Header(), [track_message(track, with_mask=False) for track in tracks])
+        return self._listed[1]
 
     async def _set_target(self, request, response) -> None:
         closed = self._channel.closed(adding=False)
@@ -275,7 +285,7 @@ class Doors:
         return await future
 
     async def _aside(self, make: Callable):
-        """What `make` returns or raises, in a thread of its own: sixteen masks of a large image take their time."""
+        """What `make` returns or raises, in the one thread aside: sixteen masks of a large image take their time."""
         future = self._future()
 
         def run() -> None:
@@ -284,7 +294,7 @@ class Doors:
             except Exception as error:
                 future.set_exception(error)
 
-        threading.Thread(target=run, name="aside", daemon=True).start()
+        self._aside_thread.submit(run)
         return await future
 
     def _future(self) -> Future:

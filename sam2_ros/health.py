@@ -64,12 +64,14 @@ def report(counters: Counters, situation: Situation, settings: Settings, now_ns:
 
 
 def silence(c: Counters, settings: Settings, active_since_ns: int, now_ns: int | None = None) -> tuple[bool, bool]:
-    """Whether images do not come, or come no more, and whether the result of one does not: news that must not wait for
-    the next report. active_since_ns: 0 = the node is not active, and silent as it should be."""
+    """Whether images do not come, or come no more, and whether the result of one does not, where results were in time:
+    news that must not wait for the next report. active_since_ns: 0 = the node is not active, and silent as it should
+    be."""
     now_ns = time.monotonic_ns() if now_ns is None else now_ns
     if not active_since_ns:
         return False, False
-    is_stuck = c.busy_since_ns > 0 and now_ns - c.busy_since_ns > settings.max_age_s * 1e9
+    busy_ns = c.busy_since_ns  # once: the worker may be done in between
+    is_stuck = busy_ns > 0 and now_ns - busy_ns > settings.max_age_s * 1e9 and not c.late_in_a_row
     return now_ns - max(c.last_image_ns, active_since_ns) > settings.image_timeout_s * 1e9, is_stuck
 
 
@@ -133,10 +135,11 @@ def _tracking(c: Counters, situation: Situation, settings: Settings, now_ns: int
         return Level.ERROR, "the network has ended; deactivate, clean up and configure the node again"
     if situation.phase == "loading":
         return Level.WARN, f"loading the model for {(now_ns - situation.since_ns) / 1e9:.0f} s"
-    busy_s = (now_ns - c.busy_since_ns) / 1e9 if c.busy_since_ns else 0.0
+    busy_ns = c.busy_since_ns  # once: the worker may be done in between
+    busy_s = (now_ns - busy_ns) / 1e9 if busy_ns else 0.0
     if busy_s > settings.hang_after_s:
         return Level.ERROR, f"the network has been busy with one image for {busy_s:.1f} s"
-    if busy_s > settings.max_age_s:
+    if busy_s > settings.max_age_s and not c.late_in_a_row:
         return Level.WARN, f"the network has been busy with one image for {busy_s:.1f} s; use a smaller model"
     if c.failures_in_a_row:
         level = Level.ERROR if c.failures_in_a_row >= settings.max_failures else Level.WARN

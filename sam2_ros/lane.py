@@ -88,6 +88,9 @@ class Lane:
                     self._counters.count_unpublished()
         finally:
             self._counters.busy_since_ns = 0
+            for add in adds:  # all have been answered, unless something raised that nobody thought of
+                said = "an error inside the node; whether it was done is not known"
+                self._guarded("request", lambda add=add, said=said: add.answer(Code.INTERNAL, said))
         self._desk.expire(self._size_hw is not None)
         self._desk.sort_out(self.tracker, None)  # what waited for a prompt that has just run, or never will
         self.mailbox.count_in_hand(len(self._desk.waiting))
@@ -158,10 +161,13 @@ class Lane:
         gone = set(twins)
         for add in adds:
             if found := add.object_ids & twins.keys():
-                add.answer(Code.BAD_INPUT, f"the prompt shows {twins[min(found)]!r}, which is tracked already")
+                other = twins[min(found)]
+                known = "another one in this request, too" if other not in before else "which is tracked already"
+                add.answer(Code.BAD_INPUT, f"the prompt for {min(found)!r} shows {other!r}, {known}")
                 gone |= add.object_ids - before
         for name in gone:
             self.tracker.remove(name)
+        self._counters.objects = len(self.tracker.object_ids)
         return [track for track in tracks if track.object_id not in gone]
 
     def _first_too_many(self, frame: sam2.Frame, adds: list[Add]) -> int:

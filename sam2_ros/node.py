@@ -1,8 +1,8 @@
 """The lifecycle node: its states, and what each means for the cameras and the one worker.
 
 Unconfigured: services answer that they cannot. Inactive: a worker loads the model and waits. Active: images come in,
-results go out. Deactivating keeps the objects, cleaning up lets the model go. Callbacks never
-wait for the network, but for two seconds when it is let go.
+results go out. Deactivating keeps the objects, cleaning up lets the model go. Callbacks never wait for
+the network, but for two seconds when it is let go.
 """
 
 import functools

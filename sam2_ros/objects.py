@@ -133,7 +133,7 @@ def changes(known: dict[str, int], message: VisibilityArray, ids: set[str]) -> l
     """What is new since `known`, which is brought up to date; of those named, none = all."""
     at = f"{Time.from_msg(message.header.stamp).nanoseconds / 1e9:.3f}"
     now: dict[str, Visibility] = {one.object_id: one for one in message.objects if not ids or one.object_id in ids}
-    lines = [f"{at}  {name}: removed" for name in known.keys() - now.keys()]
+    lines = [f"{at}  {name}: removed" for name in known if name not in now]
     for name, one in now.items():
         if known.get(name) != one.state:
             lines.append(f"{at}  {name}: {STATES[one.state]}, presence {one.presence:.2f}")

@@ -111,7 +111,10 @@ class Settings:
         live=True,
     )
     max_failures: int = _parameter(
-        5, "Images in a row that the network fails on before all objects are dropped.", span=(1, 1000), live=True
+        5,
+        "Images in a row that fail, in the network or on the way there, before all objects are dropped.",
+        span=(1, 1000),
+        live=True,
     )
     target: str = _parameter("", "Object shown on ~/target_mask; empty = the one with the lowest label.", live=True)
     save_folder: str = _parameter(

@@ -6,6 +6,7 @@ Knows the node's service and nothing of what is behind it.
 import argparse
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -73,7 +74,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with visit(args.node, args.timeout) as asked:
             answer = asked.ask(AddObjects, "add_objects", request)
-            tracks = look(asked, answer.object_ids) if answer.code == Code.OK else {}
+            tracks = {}
+            with suppress(NoAnswer):  # it is tracked, whether or not we hear more
+                tracks = look(asked, answer.object_ids) if answer.code == Code.OK else {}
     except NoAnswer as error:
         print(error, file=sys.stderr)
         return 2

@@ -74,11 +74,13 @@ def check_inside(prompt: sam2.Prompt, size_hw: tuple[int, int]) -> None:
         raise Refused("mask", f"mask of {got_width}x{got_height} pixels: the image has {width}x{height}")
 
 
-def numbered(index: int, do: Callable):
-    """What `do` returns; its Refused names the prompt, of several in one request."""
+def numbered(index: int | None, do: Callable):
+    """What `do` returns; its Refused names the prompt by its place in the request; None = it is alone."""
     try:
         return do()
     except Refused as error:
+        if index is None:
+            raise
         raise Refused(error.reason, f"prompt {index}: {error}") from error
 
 

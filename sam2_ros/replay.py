@@ -101,7 +101,8 @@ def _main(args: argparse.Namespace) -> int:
             sinks.append(stack.enter_context(Film.open(args.overlay, source.fps)))
         if args.sheet:
             sinks.append(stack.enter_context(ContactSheet.open(args.sheet)))
-        tracker = load_tracker(args, entries)  # takes seconds: not before all else is known to be well
+        # Takes seconds: not before all else is known to be well.
+        tracker = load_tracker(args, entries)
         began = time.monotonic()
         replay(source, entries, tracker, sinks, report)
         took_s = time.monotonic() - began

@@ -17,9 +17,7 @@ from sam2_ros.handshake import Handshake
 from sam2_ros.mailbox import Code
 
 ASK_AGAIN_S = 0.5
-
-
-LONGEST_S = 3600
+LONGEST_S = 3600  # that anybody waits
 
 
 class NoAnswer(Exception):

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import cv2
@@ -14,7 +15,7 @@ pytest.importorskip("rclpy")
 from ros_rig import NodeProcess
 
 import sam2
-from sam2_ros import cli, demo, objects, prompt, simulator
+from sam2_ros import cli, demo, objects, prompt, simulator, visit
 from sam2_ros.msg import Track
 
 pytestmark = pytest.mark.ros
@@ -57,6 +58,7 @@ def test_a_domain_that_is_none_is_one_sentence(domain, capsys, monkeypatch):
     monkeypatch.setenv("ROS_DOMAIN_ID", domain)
     assert cli.main(["prompt", "--click", "1", "2"]) == 2
     assert capsys.readouterr().err == f"sam2_ros: ROS_DOMAIN_ID: expected 0 to 232, got {domain!r}\n"
+    assert cli.main(["weights", "--help"]) == 0  # without ROS
 
 
 def test_the_rest_of_the_line_goes_to_the_command(monkeypatch):
@@ -202,6 +204,18 @@ def test_a_prompt_without_a_node_says_so():
     lonely = run_prompt("--click", "1", "2", "--node", "/nobody", "--timeout", "0.5")
     said = lonely.communicate()[1]
     assert lonely.returncode == 2 and "/nobody/add_objects is not there" in said and "its ROS_DOMAIN_ID" in said
+
+
+def test_a_prompt_that_was_carried_out_is_no_failure_if_nothing_more_is_heard(monkeypatch, capsys):
+    """Whoever is told that it failed would prompt again."""
+
+    def ask(kind, service, request):
+        if service == "list_objects":
+            raise visit.NoAnswer("no answer from /sam2 within 4 s")
+        return kind.Response(object_ids=["cup"])
+
+    monkeypatch.setattr(prompt, "visit", lambda name, timeout_s: nullcontext(SimpleNamespace(ask=ask)))
+    assert prompt.main(["--click", "1", "2"]) == 0 and capsys.readouterr().out == "tracking cup\n"
 
 
 def test_an_object_that_is_not_seen_is_not_said_to_be_tracked_well():

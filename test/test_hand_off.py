@@ -182,8 +182,11 @@ def test_a_persons_prompt_on_what_is_tracked_already_is_refused_when_unattended(
         assert names(bench.step(2)) == ["a"]  # all or nothing
         answers = [bench.answer() for _ in range(2)]
         assert [answer.code for answer in answers] == [Code.OK, Code.BAD_INPUT]
-        assert "shows 'a', which is tracked already" in answers[1].sentence
-        assert names(bench.step(3)) == bench.tracker.object_ids == ["a"]
+        assert "'b' shows 'a', which is tracked already" in answers[1].sentence and bench.counters.objects == 1
+        bench.add(point("left", xy=(8, 40)), point("right", xy=(8, 40)))
+        assert names(bench.step(9)) == ["a"] and bench.counters.objects == 1
+        assert "'right' shows 'left', another one in this request" in bench.answer().sentence
+        assert names(bench.step(10)) == bench.tracker.object_ids == ["a"]
 
 
 def test_messages_are_bounded_and_a_new_stream_forgets_them():

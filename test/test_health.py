@@ -88,7 +88,7 @@ def test_an_error_that_lasts_is_told_once_and_so_is_its_end():
     assert told == ["images: ERROR", ("info", "images again: OK")]
     for level in [Level.ERROR] * LASTING + [Level.WARN] * 2 + [Level.OK]:
         announcer.hear("images", level, level.name)
-    assert told[2:] == ["images: ERROR", "images, better: WARN"]
+    assert told[2:] == ["images: ERROR", "images, better: WARN", ("info", "images again: OK")]
 
 
 def test_the_segment_is_not_blamed_for_small_or_reliable_images():
@@ -167,6 +167,10 @@ def test_silence_is_news_whether_images_stopped_or_never_came(last_ns):
     assert silence(counters, Settings(), since, NOW) == (False, False)
     counters.busy_since_ns -= 1
     assert silence(counters, Settings(), since, NOW) == (False, True)
+    counters.late_in_a_row = 1  # a network that is always late is told so, steadily
+    assert silence(counters, Settings(), since, NOW) == (False, False)
+    found = find("tracking", healthy(busy_since_ns=NOW - 2 * S, late_in_a_row=PERSISTENT))
+    assert found.level is Level.ERROR and "results are late" in found.sentence
 
 
 def test_loading_says_for_how_long():

@@ -165,6 +165,15 @@ def test_before_its_first_image_an_object_begins_with_a_point_on_it():
     tracker.check([made_on(2, click("cup")), made_on(3, click("cup", 60, 40, 0))], frame(6))
 
 
+def test_what_was_restored_has_a_past_before_every_image(tmp_path):
+    tracker = sam2.Tracker(small_model())
+    run(tracker, range(3), {0: [click("cup")]})
+    tracker.save(tmp_path / "cup.safetensors")
+    tracker.remove("cup")
+    tracker.restore(tmp_path / "cup.safetensors")
+    tracker.check(made_on(2, click("cup", 60, 40, 0)), frame(3))
+
+
 def test_image_of_the_future_is_refused():
     tracker = sam2.Tracker(small_model())
     run(tracker, range(3), BOTH)

@@ -170,7 +170,7 @@ def test_as_many_objects_as_allowed():
     tracker = sam2.Tracker(small_model(), sam2.Limits(max_objects=2))
     tracker.step(frame(0), [click("a"), click("b")])
     for refused in (tracker.check, lambda prompt: tracker.step(frame(1), [prompt])):
-        with pytest.raises(sam2.LimitReached, match="prompt for 'c': expected at most 2 objects"):
+        with pytest.raises(sam2.LimitReached, match="objects: expected at most 2, all places"):
             refused(click("c"))
     assert ids(tracker.step(frame(1), [click("a")])) == ["a", "b"]
     tracker.remove("a")
@@ -250,6 +250,11 @@ def test_seen_without_a_stamp_is_seen_at_the_last_known_time(presence):
     presence.logit = -2.0
     (track,) = tracker.step(sam2.Frame(images()[2], stamp(2)))
     assert track.last_seen_ns == stamp(0) and track.frames_since_seen == 1 and track.state is State.OCCLUDED
+    presence.logit, tracker = 2.0, sam2.Tracker(small_model(), sam2.Limits(lost_after_s=0.2))
+    tracker.step(sam2.Frame(images()[0], 0), [click("a")])  # no stamp is known yet: that of the next image, then
+    presence.logit = -2.0
+    tracks = [tracker.step(sam2.Frame(images()[i], stamp(i)))[0] for i in range(1, 8)]
+    assert letters(tracks) == "OOOOOLL" and {track.last_seen_ns for track in tracks} == {stamp(1)}
 
 
 def test_without_stamps_nothing_is_lost(presence):

@@ -136,6 +136,15 @@ def test_out_of_memory_costs_the_image_and_keeps_the_objects():
         assert bench.counters.failures == {"step: OutOfMemory": 1} and bench.counters.resets == {}
 
 
+def test_whatever_is_raised_after_the_step_its_requests_are_answered():
+    with Bench() as bench:
+        bench.auto.twins = lambda adds, tracks: 1 / 0
+        bench.add(point("a"))
+        bench.image(1)
+        answer = bench.answer()
+        assert answer.code is Code.INTERNAL and "not known" in answer.sentence
+
+
 @pytest.mark.parametrize("error", [sam2.OutOfMemory("full"), RuntimeError("odd")])
 def test_a_step_that_fails_for_ever_drops_the_objects_and_the_thread_lives(error):
     tracker = FakeTracker()
