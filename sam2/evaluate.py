@@ -192,6 +192,10 @@ def _videos(args: argparse.Namespace, side: int) -> list[AnyVideo]:
 
 def _check_outputs(args: argparse.Namespace, place: str) -> None:
     """Before hours of work: what is to be written at the end can be."""
+    for name, least in (("size", 32), ("workers", 1)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise BadInput(f"--{name}: expected {least} or more, got {value}")
     for name in ("json", "plot", "card"):
         path = getattr(args, name)
         if path and path.parent.is_dir() and not os.access(path.parent, os.W_OK):

@@ -5,8 +5,10 @@ Knows the node's services and its visibility topic, and nothing of what is behin
 
 import argparse
 import sys
+import time
 
 import rclpy
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException
 from rclpy.time import Time
 from std_srvs.srv import Trigger
@@ -17,6 +19,7 @@ from sam2_ros.srv import ListObjects, RemoveObjects, RestoreObjects, SaveObjects
 from sam2_ros.visit import NoAnswer, Visit, add_arguments, visit
 
 STATES = {Track.VISIBLE: "visible", Track.OCCLUDED: "occluded", Track.LOST: "lost", Track.INVALID: "invalid"}
+SILENT_S = 2
 ROW = "{:>5}  {:<16} {:<12} {:<9} {:>8}  {:<24} {:>8}"
 
 
@@ -70,8 +73,12 @@ def do(asked: Visit, args: argparse.Namespace) -> str:
     """What to print. Raises Refused, NoAnswer."""
     ids = args.ids
     if args.remove:
-        _agreed(asked.ask(RemoveObjects, "remove_objects", RemoveObjects.Request(object_ids=ids)))
-        return f"removed {', '.join(ids)}"
+        answer = asked.ask(RemoveObjects, "remove_objects", RemoveObjects.Request(object_ids=ids))
+        removed = ", ".join(name for name in dict.fromkeys(ids) if name not in answer.unknown_ids)
+        if answer.code == Code.UNKNOWN_OBJECT and removed:
+            raise Refused(f"removed {removed}; {answer.sentence}")
+        _agreed(answer)
+        return f"removed {removed}"
     if args.reset:
         answer = asked.ask(Trigger, "reset", Trigger.Request())
         if not answer.success:
@@ -114,14 +121,27 @@ def table(tracks: list[Track]) -> str:
 
 def watch(asked: Visit, ids: set[str]) -> int:
     """Until Ctrl-C. Raises NoAnswer if there is no node to watch."""
-    asked.ask(ListObjects, "list_objects", ListObjects.Request())
+    listed = {track.object_id for track in asked.ask(ListObjects, "list_objects", ListObjects.Request()).objects}
+    if not (listed & ids if ids else listed):
+        print(f"not tracked yet: {', '.join(sorted(ids)) or 'anything'}; waiting", flush=True)
     known: dict[str, int] = {}  # state by object id
+    heard_s, is_silent = time.monotonic(), False
 
     def hear(message: VisibilityArray) -> None:
+        nonlocal heard_s, is_silent
+        heard_s, is_silent = time.monotonic(), False
         for line in changes(known, message, ids):
             print(line, flush=True)
 
+    def listen() -> None:
+        nonlocal is_silent
+        if not is_silent and time.monotonic() - heard_s > SILENT_S:
+            is_silent = True
+            print(f"no result of {asked.name} for {SILENT_S} s; /diagnostics says why, if the node runs", flush=True)
+            known.clear()  # told anew when there are results again
+
     asked.node.create_subscription(VisibilityArray, f"{asked.name}/visibility", hear, 10)
+    asked.node.create_timer(0.2, listen, clock=Clock(clock_type=ClockType.STEADY_TIME))
     try:
         rclpy.spin(asked.node)
     except (KeyboardInterrupt, ExternalShutdownException):

@@ -90,6 +90,8 @@ def _main(args: argparse.Namespace) -> int:
     check_free(args.out)
     if args.overlay and args.overlay.suffix.lower() != ".mp4":
         raise sam2.BadInput(f"--overlay {args.overlay}: expected a name ending in .mp4")
+    if args.report and args.report.suffix.lower() != ".json":
+        raise sam2.BadInput(f"--report {args.report}: expected a name ending in .json")
     for path in filter(None, (args.overlay, args.sheet, args.report)):
         check_folder(path)
     with ExitStack() as stack:
@@ -120,6 +122,8 @@ def _check_apart(args: argparse.Namespace) -> None:
         path = getattr(args, name)
         if path is not None and (other := taken.setdefault(path.resolve(), f"--{name}")) != f"--{name}":
             raise sam2.BadInput(f"--{name} {path}: expected a file of its own, {other} is the same")
+        if path is not None and args.source.resolve() in path.resolve().parents:
+            raise sam2.BadInput(f"--{name} {path}: expected a place outside of SOURCE, whose files are read")
 
 
 def load_tracker(args: argparse.Namespace, entries: list[prompt_file.Entry]) -> sam2.Tracker:

@@ -150,6 +150,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     args, ros_args = parser.parse_known_args(argv)
     check_camera(parser, args)
+    if ros_args and ros_args[0] != "--ros-args":
+        parser.error(f"unknown argument {ros_args[0]!r}; those of ROS come after --ros-args")
     signals = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: signals.append(number))

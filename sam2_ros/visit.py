@@ -95,8 +95,8 @@ class Visit:
         client = self.node.create_client(kind, f"{self.name}/{service}")
         if not client.wait_for_service(self._left_s()):
             raise NoAnswer(
-                f"{client.srv_name} is not there: is the node running, is its name {self.name}, and its ROS_DOMAIN_ID "
-                f"{self.node.context.get_domain_id()}, as here?"
+                f"{client.srv_name} is not there within {self.timeout_s:g} s: is the node running, is its name "
+                f"{self.name}, and its ROS_DOMAIN_ID {self.node.context.get_domain_id()}, as here?"
             )
         handshake = Handshake(self.node, client)  # without it the answer may be lost
         while not handshake.done() and self._left_s():

@@ -119,6 +119,12 @@ def test_a_camera_that_cannot_be_is_refused(command, words, capsys):
     assert words.split()[0] in said and "expected" in said and ("got" in said or "--frames" in words)
 
 
+def test_a_camera_takes_no_words_that_it_does_not_know(capsys):
+    with pytest.raises(SystemExit):
+        simulator.main(["--frams", "3", "--ros-args", "-r", "image:=/x"])
+    assert "unknown argument '--frams'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("given", ["0", "-1", "nan", "inf", "1e999", "soon"])
 def test_a_time_that_is_none_is_refused_before_anything_is_asked(given, capsys):
     for command, words in ((prompt, ["--click", "1", "2"]), (objects, [])):

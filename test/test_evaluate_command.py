@@ -150,6 +150,8 @@ def test_the_tracker_has_the_input_asked_for(nano_weights):
         (["--dataset", "davis"], "davischallenge.org"),
         (["--model", "enormous"], "expected one of"),
         (["--image-size", "100"], "multiple of 32"),
+        (["--size", "-5"], "expected 32 or more, got -5"),
+        (["--workers", "0"], "expected 1 or more, got 0"),
         (["--checkpoint", "missing.pt"], "missing.pt"),
         (["--device", "cuda:99"], "CUDA device"),
         (["--card", "missing.md"], "missing.md"),

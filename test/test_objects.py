@@ -71,7 +71,8 @@ def test_a_node_lists_removes_resets_and_chooses(rig, capsys):
         assert [line.split()[1] for line in says("").splitlines()] == ["object", "cup", "ball"]
         assert "cup" not in says("ball") and says("hat", 1) == "UNKNOWN_OBJECT: not tracked: hat\n"
         assert says("--target ball") == "the target is ball\n" and says("--target hat", 1).startswith("UNKNOWN_OBJECT")
-        assert says("--remove cup") == "removed cup\n" and "not tracked: cup" in says("--remove cup", 1)
+        assert says("--remove cup hat", 1) == "removed cup; not tracked: hat\n"
+        assert "not tracked: cup" in says("--remove cup", 1) and says("--remove ball ball") == "removed ball\n"
         assert says("--reset") == "all objects are forgotten\n" and says("") == "nothing is tracked\n"
         node.end()
 
@@ -106,13 +107,17 @@ def test_it_watches_until_it_is_interrupted(rig):
         reader.start()
         number = camera.publish_until(lambda: lines, first=number)
         assert lines[0].endswith("cup: visible, presence 1.00\n")
+        rig.until(lambda: lines[1:])  # no camera, no results
+        assert lines[1].startswith("no result of /sam2 for 2 s")
+        number = camera.publish_until(lambda: lines[2:], first=number)
         gone = rig.start_call(RemoveObjects, "/sam2/remove_objects", RemoveObjects.Request(object_ids=["cup", "ball"]))
-        camera.publish_until(lambda: gone.done() and lines[1:], first=number)
+        camera.publish_until(lambda: gone.done() and lines[3:], first=number)
         watching.send_signal(signal.SIGINT)
         assert watching.wait(timeout=PATIENCE_S) == 0
         reader.join(PATIENCE_S)
         watching.stdout.close()
-        assert len(lines) == 2 and lines[1].endswith("cup: removed\n")
+        assert len(lines) == 4 and lines[2].endswith("cup: visible, presence 1.00\n")
+        assert lines[3].endswith("cup: removed\n")
         node.end()
 
 

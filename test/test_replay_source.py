@@ -137,6 +137,19 @@ def test_no_images_per_second_are_refused(given, capsys):
     assert f"0.001 to 1000, got {given}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [("--report o.txt", r"ending in \.json"), ("--sheet in/o.png", "outside of SOURCE"), ("--out in/o", "outside of")],
+)
+def test_what_would_spoil_something_else_is_refused_before_the_work(tmp_path, words, said):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "p.yaml").write_text("- {object_id: cup, points: [[1, 2]]}")
+    option, name = words.split()
+    given = [str(tmp_path / "in"), "--prompts", str(tmp_path / "p.yaml"), "--out", str(tmp_path / "o")]
+    with pytest.raises(sam2.BadInput, match=said):
+        replay.main([*given, option, str(tmp_path / name)])
+
+
 def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
     check_folder(tmp_path / "o")
     monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)  # root may write anywhere but there
