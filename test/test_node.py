@@ -92,7 +92,7 @@ def test_a_wrong_transition_is_refused_and_survived(rig):
         node.end()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("situation", ["unconfigured", "inactive", "active", "loading", "inference", "service"])
 def test_a_signal_ends_it_well_in_every_state(rig, situation, number):
     tracker = {"loading": {"load": 3600}, "inference": {"delay": 3600}}.get(situation, {})
@@ -189,6 +189,7 @@ def test_a_network_that_hangs_is_said_everybody_is_answered_and_the_node_can_be_
         node.end()
 
 
+@pytest.mark.slow
 def test_a_cleanup_that_ran_out_of_patience_leaves_no_node_that_looks_alive(rig):
     """It has told the worker to end; activated, the node would take images for ever and answer nothing."""
     with NodeProcess(tracker={"slow_on": [0, 1, 12.0]}, parameters={"hang_after_s": 0.2}) as node:

@@ -103,6 +103,7 @@ def from_ours_to_vision_model(weights: dict[str, torch.Tensor]) -> dict[str, tor
     return {key.removeprefix(prefix): value for key, value in renamed.items() if key.startswith(prefix)}
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_tracked_frames(run, theirs, images):
     session = transformers.models.sam2_video.modeling_sam2_video.Sam2VideoInferenceSession(
