@@ -190,12 +190,15 @@ def _videos(args: argparse.Namespace, side: int) -> list[AnyVideo]:
     return [SyntheticVideo(args.seed + i, args.frames, side) for i in range(args.clips)]
 
 
-def _check_outputs(args: argparse.Namespace, place: str) -> None:
-    """Before hours of work: what is to be written at the end can be."""
+def _check_numbers(args: argparse.Namespace) -> None:
     for name, least in (("size", 32), ("workers", 1)):
         value = getattr(args, name)
         if value is not None and value < least:
             raise BadInput(f"--{name}: expected {least} or more, got {value}")
+
+
+def _check_outputs(args: argparse.Namespace, place: str) -> None:
+    """Before hours of work: what is to be written at the end can be."""
     for name in ("json", "plot", "card"):
         path = getattr(args, name)
         if path and path.parent.is_dir() and not os.access(path.parent, os.W_OK):
@@ -235,6 +238,7 @@ def run(args: argparse.Namespace) -> dict:
     precision = choose_precision(args.precision, device)
     size_text = f" at {image_size}" if image_size != config.image_size else ""
     place = f"{args.prompt}{size_text}{'' if args.memory == 'on' else ' without memory'}"  # in a card
+    _check_numbers(args)
     _check_outputs(args, place)
     videos = _videos(args, side)
     checkpoint = args.checkpoint or find_weights(config)

@@ -7,6 +7,7 @@ how a request is carried out.
 import re
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,6 @@ from std_srvs.srv import SetBool, Trigger
 
 import sam2
 from sam2_ros import prompt_in, vision
-from sam2_ros.aside import Aside
 from sam2_ros.hand_off import Detection
 from sam2_ros.image_in import Refused
 from sam2_ros.image_out import time_message
@@ -41,7 +41,7 @@ class Doors:
     def __init__(self, channel: "Channel") -> None:
         self.waiting_clients = 0  # of services
         self._posted: set[Request] = set()  # not answered yet
-        self._aside = Aside(self._wake)
+        self._aside = ThreadPoolExecutor(1, "aside")  # for what is too slow for the executor, and not the network's
         self._listed: tuple = (None, None)  # the newest result, and what a list of it says
         self._channel = channel
         self._node = node = channel.node
@@ -80,7 +80,7 @@ class Doors:
     def close(self, for_good: bool) -> None:
         """Prompts that wait are answered now: there will be no image for them; for good: so is everything else."""
         if for_good:
-            self._aside.close()
+            self._aside.shutdown(wait=False)
         for request in self._posted:
             if for_good:
                 request.answer(Code.STOPPING, "the node is stopping")
@@ -206,7 +206,8 @@ class Doors:
         if closed:
             response.code, response.sentence = int(closed[0]), closed[1]
             return
-        response.header, response.objects = await self._aside.made(self._list)
+        made = await self._answer_of(self._aside.submit(self._list).add_done_callback)
+        response.header, response.objects = made.result()
 
     def _list(self) -> tuple[Header, list[Track]]:
         """Of the newest result; made once for all who ask. In the thread aside."""
@@ -281,10 +282,6 @@ class Doors:
     async def _answer_of(self, post: Callable[[Callable[[Answer], None]], None]) -> Answer:
         """Calls `post` with a reply function that any thread may call, and waits without holding the executor."""
         future = Future()
-        future.add_done_callback(lambda _: self._wake())
+        future.add_done_callback(lambda _: self._node.executor and self._node.executor.wake())
         post(future.set_result)
         return await future
-
-    def _wake(self) -> None:
-        if self._node.executor is not None:
-            self._node.executor.wake()

@@ -149,10 +149,8 @@ def _make_node(arguments: list[str], make_tracker):
     try:
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
         return TrackNode(make_tracker or load_tracker)
-    except (
-        ParameterException,
-        rclpy_implementation.RCLError,
-    ) as error:  # a setting, or the middleware: keys, transports
+    except (ParameterException, rclpy_implementation.RCLError) as error:
+        # A setting, or the middleware: keys, transports.
         sentence = str(error)
         if "of type 'INTEGER', expecting type 'DOUBLE'" in sentence:
             sentence += "; write it with a point, as 5.0"

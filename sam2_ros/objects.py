@@ -16,15 +16,11 @@ from std_srvs.srv import Trigger
 from sam2_ros.mailbox import Code
 from sam2_ros.msg import Track, Visibility, VisibilityArray
 from sam2_ros.srv import ListObjects, RemoveObjects, RestoreObjects, SaveObjects, SetTarget
-from sam2_ros.visit import NoAnswer, Visit, add_arguments, visit
+from sam2_ros.visit import NoAnswer, Refused, Visit, add_arguments, agreed, visit
 
 STATES = {Track.VISIBLE: "visible", Track.OCCLUDED: "occluded", Track.LOST: "lost", Track.INVALID: "invalid"}
 SILENT_S = 2
 ROW = "{:>5}  {:<16} {:<12} {:<9} {:>8}  {:<24} {:>8}"
-
-
-class Refused(Exception):
-    """By the node; its sentence."""
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -60,12 +56,9 @@ def main(argv: list[str] | None = None) -> int:
             if args.watch:
                 return watch(asked, set(args.ids))
             print(do(asked, args))
-    except Refused as error:
+    except (Refused, NoAnswer) as error:
         print(error, file=sys.stderr)
-        return 1
-    except NoAnswer as error:
-        print(error, file=sys.stderr)
-        return 2
+        return error.exit_code
     return 0
 
 
@@ -77,7 +70,7 @@ def do(asked: Visit, args: argparse.Namespace) -> str:
         removed = ", ".join(name for name in dict.fromkeys(ids) if name not in answer.unknown_ids)
         if answer.code == Code.UNKNOWN_OBJECT and removed:
             raise Refused(f"removed {removed}; {answer.sentence}")
-        _agreed(answer)
+        agreed(answer)
         return f"removed {removed}"
     if args.reset:
         answer = asked.ask(Trigger, "reset", Trigger.Request())
@@ -85,25 +78,19 @@ def do(asked: Visit, args: argparse.Namespace) -> str:
             raise Refused(answer.message)
         return "all objects are forgotten"
     if args.target:
-        _agreed(asked.ask(SetTarget, "set_target", SetTarget.Request(object_id="".join(ids))))
+        agreed(asked.ask(SetTarget, "set_target", SetTarget.Request(object_id="".join(ids))))
         return f"the target is {ids[0] if ids else 'the object with the lowest label'}"
     if args.save is not None:
-        kept = _agreed(asked.ask(SaveObjects, "save", SaveObjects.Request(name=args.save, object_ids=ids)))
+        kept = agreed(asked.ask(SaveObjects, "save", SaveObjects.Request(name=args.save, object_ids=ids)))
         return f"saved {', '.join(kept.object_ids)} in {kept.path}"
     if args.restore is not None:
         request = RestoreObjects.Request(name=args.restore, object_ids=ids)
-        return f"tracking {', '.join(_agreed(asked.ask(RestoreObjects, 'restore', request)).object_ids)} again"
-    listed = _agreed(asked.ask(ListObjects, "list_objects", ListObjects.Request())).objects
+        return f"tracking {', '.join(agreed(asked.ask(RestoreObjects, 'restore', request)).object_ids)} again"
+    listed = agreed(asked.ask(ListObjects, "list_objects", ListObjects.Request())).objects
     unknown = sorted(set(ids) - {track.object_id for track in listed})
     if unknown:
         raise Refused(f"UNKNOWN_OBJECT: not tracked: {', '.join(unknown)}")
     return table([track for track in listed if not ids or track.object_id in ids])
-
-
-def _agreed(answer):
-    if answer.code != Code.OK:
-        raise Refused(f"{Code(answer.code).name}: {answer.sentence}")
-    return answer
 
 
 def table(tracks: list[Track]) -> str:

@@ -14,10 +14,9 @@ import numpy as np
 from std_msgs.msg import Header
 
 from sam2_ros.image_out import image_message, time_message
-from sam2_ros.mailbox import Code
 from sam2_ros.msg import Prompt, Track
 from sam2_ros.srv import AddObjects, ListObjects
-from sam2_ros.visit import NoAnswer, Visit, add_arguments, visit
+from sam2_ros.visit import NoAnswer, Refused, Visit, add_arguments, agreed, visit
 
 LOOK_S = 1.0  # for the result after the answer
 
@@ -73,16 +72,13 @@ def main(argv: list[str] | None = None) -> int:
     request = AddObjects.Request(prompts=[message(args)])
     try:
         with visit(args.node, args.timeout) as asked:
-            answer = asked.ask(AddObjects, "add_objects", request)
+            answer = agreed(asked.ask(AddObjects, "add_objects", request))
             tracks = {}
             with suppress(NoAnswer):  # it is tracked, whether or not we hear more
-                tracks = look(asked, answer.object_ids) if answer.code == Code.OK else {}
-    except NoAnswer as error:
+                tracks = look(asked, answer.object_ids)
+    except (Refused, NoAnswer) as error:
         print(error, file=sys.stderr)
-        return 2
-    if answer.code != Code.OK:
-        print(f"{Code(answer.code).name}: {answer.sentence}", file=sys.stderr)
-        return 1
+        return error.exit_code
     for name in answer.object_ids:
         print(f"tracking {name}{_how(tracks[name]) if name in tracks else ''}")
     return 0

@@ -67,9 +67,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """0, or 130 if interrupted. Raises sam2.Sam2Error with one sentence for everything that can be wrong."""
     args = parse(argv)
-    os.environ.setdefault(
-        "OPENCV_FFMPEG_LOGLEVEL", "-8"
-    )  # what its decoder says is no sentence for people; ours follows
+    # Its decoder is silent: what is wrong with a video is said by us, once.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # unwinds, so that no part file stays
     try:
         return _main(args)

@@ -23,10 +23,12 @@ import sam2
 from sam2_ros import fast_dds
 from sam2_ros.image_out import image_message
 from sam2_ros.msg import Track, TrackArray
+from sam2_ros.params import Settings
 from sam2_ros.track_out import mask_message
 
 FRAME_ID = "camera_optical_frame"
-FASTEST, MOST_PIXELS = 1000, 7680 * 4320  # images per second; of one image, as the node's max_pixels
+FASTEST = 1000  # images per second
+MOST_PIXELS = Settings.max_pixels  # the node refuses more
 DESCRIPTION = """\
 A camera that publishes a synthetic world with ground truth.
 

@@ -23,6 +23,21 @@ LONGEST_S = 3600  # that anybody waits
 class NoAnswer(Exception):
     """In time; its sentence says of whom."""
 
+    exit_code = 2
+
+
+class Refused(Exception):
+    """By the node; its code and sentence."""
+
+    exit_code = 1
+
+
+def agreed(answer):
+    """An answer whose code is OK. Raises Refused."""
+    if answer.code != Code.OK:
+        raise Refused(f"{Code(answer.code).name}: {answer.sentence}")
+    return answer
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Who is asked, and how long."""

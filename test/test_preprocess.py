@@ -1,8 +1,8 @@
 """Both official image paths, prompts and logits, against recorded official numbers and against one another."""
 
-import re
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from PIL import Image
 
 from sam2 import preprocess
 from sam2.errors import BadInput
+from sam2.training import clips
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "preproc.npz")
 SIDE = 1024
@@ -204,12 +205,13 @@ def test_mask_prompts_are_the_official_ones():
     assert np.abs(nearest - GOLDEN["mask_low256_f32_crop"]).max() > 1
 
 
-@pytest.mark.parametrize("user", ["sam2_video_predictor", "frame_step", "sam2_image_predictor", "training/clips"])
-def test_an_answer_goes_back_as_a_prompt_within_one_limit(user):
-    logits = torch.tensor([-1024.0, -32.0, 0.5, 40.0])
-    assert preprocess.as_prompt(logits).tolist() == [-32.0, -32.0, 0.5, 32.0]
-    source = (Path(preprocess.__file__).parent / f"{user}.py").read_text()
-    assert "as_prompt(" in source and not re.search(r"\.clamp\(.*(32|LIMIT)", source), "said in one place"
+def test_a_correction_in_training_goes_back_as_a_prompt_within_the_trackers_limit():
+    """`test_previous_mask.py` has the same of the stream and the predictors."""
+    asked = []
+    model = SimpleNamespace(decode=lambda *args: asked.append(args[-1]), select=lambda decoded, multimask: None)
+    before = SimpleNamespace(low_res_logits=torch.tensor([[-1024.0, -32.0], [0.5, 40.0]])[None, None])
+    clips._correct(model, None, None, torch.ones(1, 8, 8, dtype=torch.bool), before, None, None)
+    assert asked[0].tolist() == [[[[-32.0, -32.0], [0.5, 32.0]]]]
 
 
 def test_a_shrinking_mask_prompt_is_antialiased_and_halves_count_as_inside():
@@ -238,6 +240,7 @@ def test_logits_grow_bilinearly_without_aligned_corners():
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("hw", [(480, 640), (1280, 720)])
 def test_the_device_path_on_a_gpu(hw):
     rgb = np.random.RandomState(0).randint(0, 256, (*hw, 3), dtype=np.uint8)
