@@ -32,6 +32,7 @@ EPILOG = (
 examples:
   sam2_ros replay kitchen_bag --prompts prompts.yaml --out tracks.mcap
   sam2_ros replay kitchen.mp4 --prompts prompts.yaml --out tracks --overlay kitchen_tracks.mp4 --sheet kitchen.png
+  sam2_ros replay kitchen_bag --prompts prompts.yaml --out tracks.mcap --davis things    things to train with
   ros2 bag play tracks.mcap      or open it in Foxglove or PlotJuggler
 """
 )
@@ -51,6 +52,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--overlay", type=Path, help="also write the images with the masks on them, as *.mp4")
     parser.add_argument("--sheet", type=Path, help="also write eight moments as one picture, as *.png or *.jpg")
     parser.add_argument("--report", type=Path, help="also write what became of each object, as JSON")
+    parser.add_argument(
+        "--davis", type=Path, metavar="FOLDER",
+        help="also add images and masks, as JPEG and indexed PNG, to a data set in the layout of DAVIS: to train with",
+    )  # fmt: skip
     parser.add_argument("--topic", default="", help="of the images in the bag; needed if there are several")
     parser.add_argument(
         "--fps", type=float, help="images per second of a folder, or of a video that does not say (default: 30)"
@@ -81,6 +86,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(args: argparse.Namespace) -> int:
     from sam2_ros.contact_sheet import ContactSheet
+    from sam2_ros.replay_davis import DavisVideo
     from sam2_ros.replay_sink import Film, Report, TrackBag, check_folder, check_free
     from sam2_ros.replay_source import open_source
 
@@ -102,6 +108,8 @@ def _main(args: argparse.Namespace) -> int:
             sinks.append(stack.enter_context(Film.open(args.overlay, source.fps)))
         if args.sheet:
             sinks.append(stack.enter_context(ContactSheet.open(args.sheet)))
+        if args.davis:
+            sinks.append(stack.enter_context(DavisVideo.open(args.davis, args.source.resolve().stem)))
         # Takes seconds: not before all else is known to be well.
         tracker = load_tracker(args, entries)
         began = time.monotonic()
@@ -110,14 +118,15 @@ def _main(args: argparse.Namespace) -> int:
     if args.report:
         report.write(args.report)
     _print_summary(report.as_dict(), took_s, source.last_refusal)
-    print(f"wrote {', '.join(str(path) for path in (args.out, args.overlay, args.sheet, args.report) if path)}")
+    written = args.out, args.overlay, args.sheet, args.report, args.davis
+    print(f"wrote {', '.join(str(path) for path in written if path)}")
     return 0
 
 
 def _check_apart(args: argparse.Namespace) -> None:
     """Raises BadInput if something would be written over what is read, or over something else that is written."""
     taken = {args.source.resolve(): "SOURCE", args.prompts.resolve(): "--prompts"}
-    for name in ("out", "overlay", "sheet", "report"):
+    for name in ("out", "overlay", "sheet", "report", "davis"):
         path = getattr(args, name)
         if path is not None and (other := taken.setdefault(path.resolve(), f"--{name}")) != f"--{name}":
             raise sam2.BadInput(f"--{name} {path}: expected a file of its own, {other} is the same")

@@ -1,0 +1,130 @@
+"""A replay as a video of a data set: what was tracked is what the reader of such data sets finds."""
+
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("rosbags")
+pytest.importorskip("sam2_ros.msg", reason="needs the built interfaces")
+
+from bags import SIZE_HW, image_message, picture, write_bag
+from fakes import FakeTracker
+
+import sam2
+from sam2.training.datasets import open_dataset
+from sam2_ros import overlay, replay
+from sam2_ros.replay_davis import LIST, DavisVideo
+from sam2_ros.replay_source import Shot
+
+pytestmark = pytest.mark.ros
+
+PROMPTS = "[{object_id: cup, frame: 1, points: [[20, 24]]}, {object_id: pot, frame: 2, points: [[50, 10]]}]"
+
+
+@pytest.fixture
+def tracker(monkeypatch):
+    tracker = FakeTracker(absent_on=[3])
+    monkeypatch.setattr(replay, "load_tracker", lambda args, entries: tracker)
+    yield tracker
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def run(tmp_path, name="kitchen", root="data", out="tracks.mcap", refused=False):
+    bag = tmp_path / name
+    if not bag.exists():
+        messages = [image_message(number) for number in range(5)]
+        if refused:
+            messages[0] = image_message(0, encoding="bayer_unknown")
+        write_bag(bag, {"/image": messages})
+    (tmp_path / "prompts.yaml").write_text(PROMPTS)
+    words = ["--prompts", str(tmp_path / "prompts.yaml"), "--out", str(tmp_path / out), "--davis", str(tmp_path / root)]
+    return replay.main([str(bag), *words])
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_what_was_tracked_is_read_back(tmp_path, tracker):
+    seen = []
+    step = tracker.step
+    tracker.step = lambda frame, prompts: seen.append(step(frame, prompts)) or seen[-1]
+    assert run(tmp_path) == 0
+    (video,) = open_dataset("davis", tmp_path / "data")
+    assert video.name == "kitchen" and len(video.masks) == len(seen) == 5
+    for number, (rgb, tracks) in enumerate(zip(video.frames(), seen, strict=True)):
+        assert np.abs(rgb.astype(int) - picture(number)).max() <= 3, "JPEG"
+        labels = sam2.label_mask(tracks, SIZE_HW)
+        masks = video.masks[number]
+        assert set(masks) == set(np.unique(labels)) - {0}
+        assert all(np.array_equal(mask, labels == label) for label, mask in masks.items())
+    assert [len(video.masks[number]) for number in range(5)] == [0, 1, 2, 0, 2], "before the prompts, and away"
+
+
+def test_pictures_have_the_colours_of_the_overlay(tmp_path, tracker):
+    assert run(tmp_path) == 0
+    with Image.open(tmp_path / "data/Annotations/480p/kitchen/00004.png") as image:
+        labels, colours = np.array(image), np.array(image.convert("RGB"))
+    assert image.mode == "P" and set(np.unique(labels)) == {0, 1, 2}
+    for label in (1, 2):
+        assert (colours[labels == label] == overlay.colour_of(label)).all()
+    assert not colours[labels == 0].any()
+
+
+def test_files_have_the_numbers_of_their_images(tmp_path, tracker):
+    """The first image is refused: later ones keep the numbers that the prompts file knows them by."""
+    assert run(tmp_path, refused=True) == 0
+    for folder, ending in (("JPEGImages", "jpg"), ("Annotations", "png")):
+        assert left(tmp_path / "data" / folder / "480p/kitchen") == [f"0000{number}.{ending}" for number in range(1, 5)]
+
+
+def test_recordings_gather_in_one_data_set(tmp_path, tracker):
+    (tmp_path / "data/ImageSets/2017").mkdir(parents=True)
+    (tmp_path / "data" / LIST).write_text("older")  # by hand, its last line not ended
+    for name in ("kitchen", "garage"):
+        assert run(tmp_path, name=name, out=f"{name}.mcap") == 0
+    assert (tmp_path / "data" / LIST).read_text() == "older\nkitchen\ngarage\n"
+    for folder in ("JPEGImages", "Annotations"):
+        shutil.rmtree(tmp_path / "data" / folder / "480p/kitchen")
+    assert run(tmp_path, out="again.mcap") == 0
+    assert (tmp_path / "data" / LIST).read_text() == "older\nkitchen\ngarage\n"
+
+
+def test_a_video_that_is_there_is_kept(tmp_path, tracker):
+    assert run(tmp_path) == 0
+    before = left(tmp_path)
+    with pytest.raises(sam2.BadInput, match=r"480p/kitchen: is there already"):
+        run(tmp_path, out="again.mcap")
+    assert left(tmp_path) == before
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_nothing_is_left_of_a_failed_replay(tmp_path, tracker, there):
+    if there:
+        (tmp_path / "data").mkdir()
+    tracker.step = lambda frame, prompts: (_ for _ in ()).throw(sam2.BadInput("no more"))
+    with pytest.raises(sam2.BadInput, match="no more"):
+        run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.name == "data"] == ["data"] * there
+    assert not there or left(tmp_path / "data") == []
+
+
+def test_a_file_is_no_data_set(tmp_path, tracker):
+    (tmp_path / "data").write_text("mine")
+    with pytest.raises(sam2.BadInput, match="data: expected a folder, or nothing, found a file"):
+        run(tmp_path)
+    assert (tmp_path / "data").read_text() == "mine" and not (tmp_path / "tracks.mcap").exists()
+
+
+def test_every_label_has_a_colour_of_its_own(tmp_path):
+    """And 255, which no object has, is no colour of one: it means "not to be scored"."""
+    with DavisVideo.open(tmp_path / "data", "v") as video:
+        video.write(Shot(0, np.zeros((2, 2, 3), np.uint8), 1, 1, ""), [])
+    with Image.open(tmp_path / "data/Annotations/480p/v/00000.png") as image:
+        palette = np.array(image.getpalette()).reshape(256, 3)
+    assert (palette[255] == 255).all() and not palette[0].any()
+    assert len(np.unique(palette, axis=0)) > 200
