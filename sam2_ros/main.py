@@ -145,16 +145,20 @@ def _make_node(arguments: list[str], make_tracker):
     from rclpy.signals import SignalHandlerOptions
 
     from sam2_ros.node import TrackNode, load_tracker
+    from sam2_ros.params_files import strangers
 
     try:
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-        return TrackNode(make_tracker or load_tracker)
+        node = TrackNode(make_tracker or load_tracker)
     except (ParameterException, rclpy_implementation.RCLError) as error:
         # A setting, or the middleware: keys, transports.
         sentence = str(error)
         if "of type 'INTEGER', expecting type 'DOUBLE'" in sentence:
             sentence += "; write it with a point, as 5.0"
         raise _Unborn(sentence) from error
+    for sentence in strangers(arguments, node.get_fully_qualified_name()):
+        node.get_logger().warning(sentence)
+    return node
 
 
 def _live(signals: _Signals, arguments: list[str], make_tracker) -> int:
