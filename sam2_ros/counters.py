@@ -106,6 +106,10 @@ class Counters:
             self.depth_missed += 1
             self.depth_trouble = sentence
 
+    def forget_depth_trouble(self) -> None:
+        with self.lock:
+            self.depth_trouble = ""
+
     def count_step(self, took_ns: int, objects: int) -> None:
         with self.lock:
             self.processed += 1

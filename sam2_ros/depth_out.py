@@ -44,7 +44,7 @@ class View:
     surfaces: dict[str, Surface]  # by object id, of the visible ones that depth shows
 
 
-@dataclass
+@dataclass(eq=False)
 class _Waiting:
     """An image whose depth, or then the transform at its stamp, is still on its way."""
 
@@ -87,26 +87,34 @@ class DepthOut:
 
     def take(self, header: Header, frame: sam2.Frame, tracks: list[sam2.Track], settings: Settings) -> View | None:
         """The newest image's result. Its view, if depth is here already; `retry` publishes it, now or later."""
-        one = _Waiting(header, frame, tracks)
-        self._waiting.append(one)
-        if not self._depth_may_come(header):
-            one.view = self._look(header, frame, tracks, settings)
-            if one.view is None:
-                self._waiting.pop()
-        return one.view
+        newest = _Waiting(header, frame, tracks)
+        self._waiting.append(newest)
+        self._look_at_waiting(settings)
+        return newest.view
+
+    def rest(self) -> None:
+        """Nobody wants anything of the newest image: whatever was wrong is not any more."""
+        self._counters.forget_depth_trouble()
 
     def retry(self, settings: Settings) -> None:
         """Publishes what waits, oldest first, up to the first that still may and must; why not, if it is given up."""
-        while self._waiting:
-            one, may_wait = self._waiting[0], len(self._waiting) <= MOST_WAITING
-            if one.view is None and may_wait and self._depth_may_come(one.header):
-                return
-            one.view = one.view or self._look(one.header, one.frame, one.tracks, settings)
-            if one.view is not None and may_wait and self.is_wanted and self._frames.may_come(one.header):
+        self._look_at_waiting(settings)
+        while self._waiting and self._waiting[0].view is not None:
+            view, may_wait = self._waiting[0].view, len(self._waiting) <= MOST_WAITING
+            if may_wait and self.is_wanted and self._frames.may_come(view.header):
                 return
             self._waiting.popleft()
-            if one.view is not None and self.is_wanted:
-                self._publish(one.view, settings)
+            if self.is_wanted:
+                self._publish(view, settings)
+
+    def _look_at_waiting(self, settings: Settings) -> None:
+        """Oldest first, up to the first whose depth still may come: tracks with depth must go out in order."""
+        for one in [one for one in self._waiting if one.view is None]:
+            if len(self._waiting) <= MOST_WAITING and self._depth_may_come(one.header):
+                return
+            one.view = self._look(one.header, one.frame, one.tracks, settings)
+            if one.view is None:
+                self._waiting.remove(one)
 
     def _depth_may_come(self, header: Header) -> bool:
         return self._camera.pinhole is not None and self._camera.buffer.may_come(stamp_ns(header.stamp))

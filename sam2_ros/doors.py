@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 
 REFUSALS_EVERY_S = 5.0  # in the log
+BURST = 1000  # requests that may come at once
 
 
 class Doors:
@@ -47,14 +48,15 @@ class Doors:
         self._node = node = channel.node
         # Answers wait in coroutines; in a mutually exclusive group one of them would hold up all others.
         group = ReentrantCallbackGroup()
-        depth = max(64, node.settings.prompt_queue)  # all that wait may be answered at once
-        self._results = node.create_publisher(PromptResult, channel.output("prompt_result"), QoSProfile(depth=depth))
+        # A burst must find room: what does not is lost in the middleware, where nobody can answer it.
+        burst = QoSProfile(depth=max(BURST, node.settings.prompt_queue))
+        self._results = node.create_publisher(PromptResult, channel.output("prompt_result"), burst)
         for kind, topic, callback in (
             (Prompt, "prompts", self._on_prompt),
             (PointStamped, "click", self._on_click),
             (Point, "click_point", self._on_click_point),
         ):
-            node.create_subscription(kind, channel.output(topic), callback, QoSProfile(depth=10), callback_group=group)
+            node.create_subscription(kind, channel.output(topic), callback, burst, callback_group=group)
         if vision.INSTALLED:
             topic, qos = channel.output("prompt_detections"), QoSProfile(depth=10)
             self._detections = node.create_subscription(
@@ -70,7 +72,9 @@ class Doors:
             (Trigger, "reset", self._reset),
             (SetBool, "enable", self._enable),
         ):
-            node.create_service(kind, channel.output(name), self._always_answered(callback), callback_group=group)
+            node.create_service(
+                kind, channel.output(name), self._always_answered(callback), qos_profile=burst, callback_group=group
+            )
 
     @property
     def has_detector(self) -> bool:

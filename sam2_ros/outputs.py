@@ -11,7 +11,7 @@ from sensor_msgs.msg import CompressedImage, Image
 import sam2
 from sam2_ros import image_out, track_out, vision
 from sam2_ros.classes import Classes
-from sam2_ros.depth_out import DepthOut
+from sam2_ros.depth_out import DepthOut, View
 from sam2_ros.mailbox import Arrival
 from sam2_ros.msg import TrackArray, VisibilityArray
 from sam2_ros.overlay import Overlay
@@ -99,7 +99,7 @@ class Outputs:
             self._send("target_mask", lambda: track_out.target_mask(header, tracks, frame.size_hw, self.target))
             self._attempt(lambda: self._send_classes(header, tracks, frame.size_hw))
             self._send("detections", lambda: vision.detections(header, tracks))
-            view = self._depth.take(header, frame, tracks, self.settings) if self._wants_depth else None
+            view = self._take_depth(header, frame, tracks)
             self._send("tracks", lambda: track_out.track_array(header, tracks, view.surfaces if view else None))
             if self._depth:
                 self._attempt(lambda: self._depth.retry(self.settings))
@@ -127,9 +127,13 @@ class Outputs:
                 if self._open:
                     self._depth.retry(self.settings)
 
-    @property
-    def _wants_depth(self) -> bool:
-        return self._depth is not None and (self._depth.is_wanted or self._wanted("tracks"))
+    def _take_depth(self, header, frame: sam2.Frame, tracks: list[sam2.Track]) -> View | None:
+        if self._depth is None:
+            return None
+        if self._depth.is_wanted or self._wanted("tracks"):
+            return self._depth.take(header, frame, tracks, self.settings)
+        self._depth.rest()
+        return None
 
     def _send_classes(self, header, tracks: list[sam2.Track], size_hw: tuple[int, int]) -> None:
         """The mask and, whenever it has changed, what its values mean, which goes first."""

@@ -73,3 +73,14 @@ def test_depth_outside_the_range_that_is_set_now_is_not_used(change):
     rig.depth(metres, NOW_NS + STEP_NS)
     rig.image(mask, NOW_NS + STEP_NS)
     assert rig.got("tracks").tracks[0].depth_share == 0.0
+
+
+def test_what_was_wrong_with_depth_is_over_when_nobody_wants_it():
+    rig, (_, mask) = Rigged(), scene()
+    rig.hear("objects_poses")
+    for number in range(2):
+        rig.image(mask, NOW_NS + number * STEP_NS)
+    assert rig.counters.depth_trouble
+    rig.outputs.publishers["objects_poses"].subscribers = 0
+    rig.image(mask, NOW_NS + 2 * STEP_NS)
+    assert not rig.counters.depth_trouble

@@ -1,0 +1,64 @@
+"""More requests at once than can wait: each of them is answered all the same, by whatever door it came."""
+
+import signal
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from geometry_msgs.msg import Point
+from rclpy.qos import QoSProfile
+from ros_rig import NodeProcess, click, start_tracking
+
+from sam2_ros.handshake import Handshake
+from sam2_ros.mailbox import Code
+from sam2_ros.msg import PromptResult
+from sam2_ros.srv import AddObjects, RemoveObjects
+
+pytestmark = pytest.mark.ros
+
+MANY = 300
+DEEP = QoSProfile(depth=2 * MANY)  # at this end nothing may get lost
+
+
+@pytest.fixture
+def node(rig):
+    """With a camera that has stopped: eight prompts wait for its next image, and are refused then."""
+    with NodeProcess(parameters={"prompt_queue": 8, "prompt_wait_s": 0.5}) as node:
+        start_tracking(rig, rig.camera(), "x")
+        yield node
+        node.end()
+
+
+def at_once(node, send):
+    """The node gets them all when it goes on."""
+    node.signal(signal.SIGSTOP)
+    sent = [send() for _ in range(MANY)]
+    node.signal(signal.SIGCONT)
+    return sent
+
+
+def test_a_burst_of_messages(rig, node):
+    results = rig.collect(PromptResult, "/sam2/prompt_result", DEEP.depth)
+    for topic, message in (("prompts", click("a")), ("click_point", Point())):
+        publisher = rig.node.create_publisher(type(message), f"/sam2/{topic}", DEEP)
+        rig.until(lambda publisher=publisher: publisher.get_subscription_count() > 0)
+        results.clear()
+        at_once(node, lambda publisher=publisher, message=message: publisher.publish(message))
+        rig.until(lambda: len(results) == MANY)
+        assert {Code(result.code).name for result in results} == {"BUSY", "NO_IMAGE"}, topic
+
+
+def test_a_burst_of_calls(rig, node):
+    for kind, name, fields, codes in (
+        (AddObjects, "add_objects", dict(prompts=[click("a")]), {"BUSY", "NO_IMAGE"}),
+        (RemoveObjects, "remove_objects", dict(object_ids=["y"]), {"BUSY", "UNKNOWN_OBJECT"}),
+    ):
+        request = kind.Request(**fields)
+        client = rig.node.create_client(kind, f"/sam2/{name}", qos_profile=DEEP)
+        handshake = Handshake(rig.node, client)
+        rig.until(handshake.done)
+        handshake.close()
+        futures = at_once(node, lambda client=client, request=request: client.call_async(request))
+        rig.until(lambda futures=futures: all(future.done() for future in futures))
+        assert {Code(future.result().code).name for future in futures} <= codes, name

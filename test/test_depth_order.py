@@ -1,0 +1,34 @@
+"""What has depth goes out in the order of its images, whenever depth and transforms come."""
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from test_depth import NOW_NS, STEP_NS, scene
+from test_depth_out import FakeFrames, Rigged
+
+pytestmark = pytest.mark.ros
+
+
+def test_tracks_with_depth_are_in_the_order_of_their_images():
+    """The depth of two images comes while the network is busy with the second."""
+    rig, (metres, mask) = Rigged(), scene()
+    rig.hear("objects_poses", "objects_tracks")
+    rig.depth(metres, NOW_NS - STEP_NS)
+    rig.image(mask)
+    for number in range(2):
+        rig.depth(metres, NOW_NS + number * STEP_NS)
+    rig.image(mask, NOW_NS + STEP_NS)
+    assert rig.numbers("objects_tracks") == rig.numbers("objects_poses") == [0, 1]
+
+
+def test_tracks_with_depth_do_not_wait_for_transforms():
+    """Nor for those of an older image."""
+    rig, (metres, mask) = Rigged(FakeFrames(known_ns=0)), scene()
+    rig.hear("objects_poses", "objects_tracks")
+    rig.depth(metres)
+    rig.image(mask)
+    rig.image(mask, NOW_NS + STEP_NS)
+    rig.depth(metres, NOW_NS + STEP_NS)
+    rig.outputs.idle()
+    assert rig.numbers("objects_tracks") == [0, 1] and rig.numbers("objects_poses") == []
