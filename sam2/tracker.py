@@ -4,7 +4,7 @@ Here is the only state: objects, their memories, recent frames. What it computes
 over the same frames; where a stream must differ, `Tracker` says so.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -100,7 +100,7 @@ class Tracker:
         """Live objects, in order of arrival."""
         return list(self._objects)
 
-    def step(self, frame: Frame, prompts: Sequence[Prompt] = ()) -> list[Track]:
+    def step(self, frame: Frame, prompts: Sequence[Prompt] = (), accept: Callable = lambda tracks: None) -> list[Track]:
         """Tracks every live object into `frame` and applies `prompts`; returns all live objects in order of label.
 
         A prompt on a new id makes an object, on a live id it adds to or replaces what the object was told. It applies
@@ -109,12 +109,13 @@ class Tracker:
         the object was told on frames after its own.
 
         Raises BadInput, Stale or LimitReached for the frame or any prompt; then, as after any other error, nothing has
-        changed.
+        changed. accept: called with the tracks while that still holds; what it raises is such an error, too.
         """
         check_frame(frame)
         planned = self._plan(prompts, frame)
         with self._all_or_nothing({plan.prompt.object_id for plan in planned}):
             tracks = self._step(frame, planned)
+            accept(tracks)
         self._next_frame += 1
         self._ahead.drop(frame)
         return tracks

@@ -56,7 +56,7 @@ class AutoPrompt:
         """Objects that turn out to be one that is tracked already, whose id is the value, and must go before anybody
         hears of them: those of requests made here that have just run, and, unattended, the younger of any two."""
         twins: dict[str, str] = {}
-        mine = [add for add in adds if add in self._adds]
+        mine = [add for add in adds if self.made(add)]
         if not (mine or self._is_unattended):
             return twins
         boxes = boxes_of(tracks)
@@ -73,6 +73,10 @@ class AutoPrompt:
                     self._counters.count_detections("objects that became another", 1)
                     twins[track.object_id] = other
         return twins
+
+    def made(self, add: Add) -> bool:
+        """Whether it is one of the newest requests that were made here."""
+        return add in self._adds
 
     def forget(self) -> None:
         """A new stream: nothing before belongs to it."""

@@ -101,7 +101,10 @@ class Desk:
     def close(self, later: list[Request]) -> None:
         """Answers everything, also what arrived `later`."""
         for request in [*self.waiting, *later]:
-            request.answer(Code.STOPPING, "the node is stopping")
+            try:
+                request.answer(Code.STOPPING, "the node is stopping")
+            except Exception as error:  # an answer that cannot be delivered must not cost the others theirs
+                self._failed("request", error)
         self.waiting = []
 
     def _header_at(self, stamp_ns: int):
@@ -163,7 +166,8 @@ class Desk:
             return
         if unknown:
             request.answer(Code.UNKNOWN_OBJECT, f"not tracked: {', '.join(unknown)}", object_ids=tuple(unknown))
-        request.answer(Code.OK, object_ids=done)
+        else:
+            request.answer(Code.OK, object_ids=done)
 
 
 def _is_due(add: Add, frame: sam2.Frame) -> bool:

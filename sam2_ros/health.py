@@ -131,8 +131,6 @@ def _tracking(c: Counters, situation: Situation, settings: Settings, now_ns: int
         return Level.ERROR, situation.sentence
     if situation.state != "active":
         return Level.OK, f"the node is {situation.state}"
-    if situation.phase == "stopped":
-        return Level.ERROR, "the network has ended; deactivate, clean up and configure the node again"
     if situation.phase == "loading":
         return Level.WARN, f"loading the model for {(now_ns - situation.since_ns) / 1e9:.0f} s"
     busy_ns = c.busy_since_ns  # once: the worker may be done in between

@@ -6,7 +6,8 @@ many of these in a row, a lost device is raised. Knows `sam2`'s public names. Do
 
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import sam2
@@ -21,6 +22,26 @@ if TYPE_CHECKING:
     from sam2_ros.outputs import Outputs
 
 LOG_EVERY_S = 5.0  # resets for one cause
+
+
+class _Outcome:
+    """Of what was guarded."""
+
+    failed = False
+
+
+class _Twin(sam2.BadInput):
+    """Somebody's prompts show what is tracked already under another id."""
+
+    def __init__(self, add: Add, sentence: str) -> None:
+        super().__init__(sentence)
+        self.add = add
+
+
+def _twin_sentence(name: str, twins: dict[str, str], before: set[str]) -> str:
+    """before: ids that were tracked before the image."""
+    known = "which is tracked already" if twins[name] in before else "another one in this request, too"
+    return f"the prompt for {name!r} shows {twins[name]!r}, {known}"
 
 
 class Lane:
@@ -72,25 +93,30 @@ class Lane:
 
     def turn(self, arrival: Arrival | None, frame: sam2.Frame | None) -> None:
         """One image, if there is one, with everything that is due. Raises DeviceLost only."""
-        if not self._guarded("turn", lambda: self._turn(arrival, frame)) and frame is not None:
+        with self._guarded("turn") as turn:
+            self._turn(arrival, frame)
+        if turn.failed and frame is not None:
             self._counters.count_failed_image()
-        self._guarded("publish", self._outputs.idle)
+        with self._guarded("publish"):
+            self._outputs.idle()
 
     def _turn(self, arrival: Arrival | None, frame: sam2.Frame | None) -> None:
         adds: list[Add] = []
         try:
             self._desk.waiting += self._auto.requests(self._size_hw)
-            # An answer that cannot be delivered costs neither the image nor the other requests.
-            self._guarded("request", lambda: adds.extend(self._desk.sort_out(self.tracker, frame)))
-            if frame is not None:
-                tracks = self._step(frame, adds, arrival.message.header)
-                if tracks is not None and not self._guarded("publish", lambda: self._hand_on(arrival, frame, tracks)):
+            with self._guarded("request"):  # an answer that cannot be delivered costs neither the image nor the others
+                adds += self._desk.sort_out(self.tracker, frame)
+            tracks = self._step(frame, adds, arrival.message.header) if frame is not None else None
+            if tracks is not None:
+                with self._guarded("publish") as publishing:
+                    self._hand_on(arrival, frame, tracks)
+                if publishing.failed:
                     self._counters.count_unpublished()
         finally:
             self._counters.busy_since_ns = 0
             for add in adds:  # all have been answered, unless something raised that nobody thought of
-                said = "an error inside the node; whether it was done is not known"
-                self._guarded("request", lambda add=add, said=said: add.answer(Code.INTERNAL, said))
+                with self._guarded("request"):
+                    add.answer(Code.INTERNAL, "an error inside the node; whether it was done is not known")
         self._desk.expire(self._size_hw is not None)
         self._desk.sort_out(self.tracker, None)  # what waited for a prompt that has just run, or never will
         self.mailbox.count_in_hand(len(self._desk.waiting))
@@ -112,7 +138,8 @@ class Lane:
         if self._size_hw not in (None, size_hw) and not arrival.new_stream:
             self._forget("image size", f"the image size changed from {self._size_hw} to {size_hw}")
         self._size_hw = size_hw
-        self._guarded("publish", lambda: self._outputs.begin(arrival.stamp_ns))
+        with self._guarded("publish"):
+            self._outputs.begin(arrival.stamp_ns)
         return sam2.Frame(rgb, arrival.stamp_ns)
 
     def _forget(self, cause: str, sentence: str) -> None:
@@ -124,51 +151,71 @@ class Lane:
             self._log.warning(f"{sentence}: all objects are reset; more within {LOG_EVERY_S:.0f} s are only counted")
         self._desk.forget_images()
         self._auto.forget()
-        self._guarded("publish", lambda: self._drop(None))
-        if not self._guarded("reset", self.tracker.reset):
+        with self._guarded("publish"):
+            self._drop(None)
+        with self._guarded("reset") as reset:
+            self.tracker.reset()
+        if reset.failed:
             self.tracker = self.tracker.sibling()  # the objects that were said to be gone are
 
     def _step(self, frame: sam2.Frame, adds: list[Add], header) -> "list[sam2.Track] | None":
-        """The tracker's answer for one image; None if the image is lost to an error. All `adds` are answered.
-
-        Each of `adds` had passed `check` by itself; a refusal is of one that is too much for those before it.
-        """
-        before = set(self.tracker.object_ids)
-        while True:
-            began_ns = time.monotonic_ns()
-            try:
-                tracks = self.tracker.step(frame, [prompt for add in adds for prompt in add.prompts])
-                break
-            except Exception as error:
-                again, keep_objects = self._after_failure(error, frame, adds)
-            if again:
-                continue
+        """The tracker's answer for one image; None if the image is lost to an error. All `adds` are answered."""
+        began_ns, before = time.monotonic_ns(), set(self.tracker.object_ids)
+        tracks, twins, keep_objects = None, {}, True
+        try:
+            tracks, twins = self._step_with_those_that_fit(frame, adds, before)
+        except Exception as error:
+            keep_objects = self._lose_image(error, adds)
+        if tracks is None:
             if not keep_objects:  # outside `except`: its traceback would keep the failed step's memory alive
                 self._forget("failure", "the tracker failed")
             return None
         self._counters.count_step(time.monotonic_ns() - began_ns, len(tracks))
-        tracks = self._without_twins(adds, tracks, before)
+        tracks = self._without(twins, adds, tracks, before)
         self._desk.remember(frame.stamp_ns, header)
         self._auto.remember(frame.stamp_ns, tracks, changed=bool(adds))
         for add in adds:
-            self._guarded("request", lambda add=add: self._desk.confirm(add, tracks))
+            with self._guarded("request"):
+                self._desk.confirm(add, tracks)
         return tracks
 
-    def _without_twins(self, adds: list[Add], tracks: "list[sam2.Track]", before: set[str]) -> "list[sam2.Track]":
-        """What is left when objects that are tracked already under another id have gone, and with them whatever came
-        with the same request; `before`: ids that were tracked before it."""
-        twins = self._auto.twins(adds, tracks)
-        gone = set(twins)
+    def _step_with_those_that_fit(
+        self, frame: sam2.Frame, adds: list[Add], before: set[str]
+    ) -> "tuple[list[sam2.Track], dict[str, str]]":
+        """The tracks, and which are twins of which. Takes from `adds`, each of which had passed `check` by itself, and
+        refuses those that are too much for those before them, or are people's and show what is tracked already."""
+        twins: dict[str, str] = {}
+
+        def accept(tracks: "list[sam2.Track]") -> None:
+            twins.clear()
+            twins.update(self._auto.twins(adds, tracks))
+            for add in adds:
+                if not self._auto.made(add) and (found := add.object_ids & twins.keys()):
+                    raise _Twin(add, _twin_sentence(min(found), twins, before))
+
+        while True:
+            try:
+                prompts = [prompt for add in adds for prompt in add.prompts]
+                return self.tracker.step(frame, prompts, accept=accept), twins
+            except sam2.BadInput as error:
+                if not adds:
+                    raise
+                add = error.add if isinstance(error, _Twin) else adds[self._first_too_many(frame, adds)]
+                adds.remove(add)
+                with self._guarded("request"):
+                    self._desk.refuse(add, error)
+
+    def _without(
+        self, twins: dict[str, str], adds: list[Add], tracks: "list[sam2.Track]", before: set[str]
+    ) -> "list[sam2.Track]":
+        """What is left when those that are tracked already under another id have gone; a detector is told."""
         for add in adds:
             if found := add.object_ids & twins.keys():
-                other = twins[min(found)]
-                known = "another one in this request, too" if other not in before else "which is tracked already"
-                add.answer(Code.BAD_INPUT, f"the prompt for {min(found)!r} shows {other!r}, {known}")
-                gone |= add.object_ids - before
-        for name in gone:
+                add.answer(Code.BAD_INPUT, _twin_sentence(min(found), twins, before))
+        for name in twins:
             self.tracker.remove(name)
         self._counters.objects = len(self.tracker.object_ids)
-        return [track for track in tracks if track.object_id not in gone]
+        return [track for track in tracks if track.object_id not in twins]
 
     def _first_too_many(self, frame: sam2.Frame, adds: list[Add]) -> int:
         """Index of the first that cannot be done together with those before it; of the newest if that is none."""
@@ -181,34 +228,32 @@ class Lane:
                 return index
         return -1
 
-    def _after_failure(self, error: Exception, frame: sam2.Frame, adds: list[Add]) -> tuple[bool, bool]:
-        """(whether to try again with the `adds` that are left, whether the objects can be kept). Raises DeviceLost."""
-        if isinstance(error, sam2.BadInput) and adds:
-            self._desk.refuse(adds.pop(self._first_too_many(frame, adds)), error)
-            return True, True
+    def _lose_image(self, error: Exception, adds: list[Add]) -> bool:
+        """Answers all `adds`, which have not been carried out; whether the objects can be kept. Raises DeviceLost."""
         for add in adds:
             add.answer(Code.INTERNAL, f"the image was lost: {error or type(error).__name__}")
         if isinstance(error, sam2.DeviceLost):
             raise error
         in_a_row = self._counters.count_failed_image()
         self._report_failure("step", error)
-        return False, in_a_row < self.settings.max_failures  # a step that fails has changed nothing
+        return in_a_row < self.settings.max_failures  # a step that fails has changed nothing
 
     def _hand_on(self, arrival: Arrival, frame: sam2.Frame, tracks: "list[sam2.Track]") -> None:
         if self._outputs.publish(arrival, frame, tracks):
             self._counters.count_output(arrival.arrived_ns, time.monotonic_ns(), self.settings.max_age_s)
 
-    def _guarded(self, what: str, call: Callable[[], None]) -> bool:
-        """Runs `call`; an error is counted and logged, not raised. DeviceLost goes on."""
+    @contextmanager
+    def _guarded(self, what: str) -> Iterator[_Outcome]:
+        """An error inside is counted and logged, not raised. DeviceLost goes on."""
+        outcome = _Outcome()
         try:
-            call()
+            yield outcome
         except sam2.DeviceLost:
             raise
         except Exception as error:
+            outcome.failed = True
             if not self.stopping:  # while stopping, the publishers may be gone already
                 self._report_failure(what, error)
-            return False
-        return True
 
     def _drop(self, object_ids: "list[str] | None") -> None:
         """They are gone, though there was no image since; None = all."""

@@ -22,13 +22,12 @@ IDLE_S = 3600.0  # how long it may sleep when nothing waits; everything that mat
 class Phase(Enum):
     LOADING = "loading"
     READY = "ready"
-    FAILED = "failed"  # to load; `sentence` says why
+    FAILED = "failed"  # to load, or to go on; `sentence` says why
     DEVICE_LOST = "device lost"  # only a new process can go on
-    STOPPED = "stopped"
 
 
 class Worker:
-    """Owns the thread and, through it, the trackers. Phases: LOADING, READY, STOPPED, or early FAILED or DEVICE_LOST.
+    """Owns the thread and, through it, the trackers. Phases: LOADING, READY, or FAILED or DEVICE_LOST.
 
     load: makes a tracker; runs in the thread, may take minutes. lanes: one for each camera, whose mailboxes share a
     bell; each gets a tracker on the one model, warmed up. changed: called from the thread when `phase` changed. log:
@@ -75,6 +74,9 @@ class Worker:
         try:
             if self._start():
                 self._serve()
+        except Exception as error:  # whatever it is: a node whose network has ended must not seem well
+            self._log.error(traceback.format_exc())
+            self._enter(Phase.FAILED, f"the network has ended: {error!r}")
         finally:
             for lane in self._lanes:
                 lane.close()
@@ -117,8 +119,6 @@ class Worker:
                 self.turn_since_ns = 0
         except sam2.DeviceLost as error:
             self._enter(Phase.DEVICE_LOST, f"{error}; the process must be started again")
-            return
-        self._enter(Phase.STOPPED, "stopped")
 
     def _round(self) -> None:
         """Each camera in turn, with the newest image it has when its turn comes."""

@@ -77,7 +77,7 @@ class FakeTracker:
                 raise sam2.Stale(f"prompt for {prompt.object_id!r}: {prompt.stamp_ns} is older than the kept history")
         self._check_limit(prompts)
 
-    def step(self, frame, prompts=()):
+    def step(self, frame, prompts=(), accept=lambda tracks: None):
         """All or nothing, as the real one: an error leaves objects and history as they were."""
         self._enter("step")
         self.stepping.set()
@@ -86,10 +86,16 @@ class FakeTracker:
         first, last, seconds = self.slow_on
         time.sleep(seconds if first <= self.steps < last else self.delay)
         self._check_limit(prompts)
+        before = {name: replace(thing) for name, thing in self._objects.items()}
         for prompt in prompts:
             self._apply(prompt, frame)
-        self._stamps = [*self._stamps, frame.stamp_ns][-self.history :]
         tracks = [self._track(name, frame) for name in sorted(self._objects, key=lambda n: self._objects[n].label)]
+        try:
+            accept(tracks)
+        except Exception:
+            self._objects = before
+            raise
+        self._stamps = [*self._stamps, frame.stamp_ns][-self.history :]
         self.steps += 1
         return tracks
 

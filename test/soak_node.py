@@ -28,10 +28,10 @@ class Watched:
     def __getattr__(self, name: str):
         return getattr(self._tracker, name)
 
-    def step(self, frame, prompts=()):
+    def step(self, frame, prompts=(), **more):
         if self._random.randrange(self._options["one_in"]) == 0:
             self._fail()
-        tracks = self._tracker.step(frame, prompts)
+        tracks = self._tracker.step(frame, prompts, **more)
         if time.monotonic() >= self._due and not self._options.get("fake"):
             self._count()
         return tracks

@@ -37,9 +37,9 @@ class Leaky(FakeTracker):
         super().__init__()
         self.leak_bytes, self.kept = leak_bytes, []
 
-    def step(self, frame, prompts=()):
+    def step(self, frame, prompts=(), **more):
         self.kept.append(np.ones(self.leak_bytes, np.uint8))
-        return super().step(frame, prompts)
+        return super().step(frame, prompts, **more)
 
 
 @pytest.mark.parametrize("leak_bytes, is_kept", [(0, True), (100_000, False)])
@@ -148,7 +148,7 @@ class Seer(FakeTracker):
         super().__init__()
         self.shift, self.late, self.seen = shift, late, []
 
-    def step(self, frame, prompts=()):
+    def step(self, frame, prompts=(), **more):
         self.seen.append(frame.rgb[:, :, 0] == 255)
         mask = np.roll(self.seen[-1 - min(self.late, len(self.seen) - 1)], self.shift, axis=1)
         return [types.SimpleNamespace(object_id="a", mask=mask)]

@@ -189,6 +189,23 @@ def test_a_persons_prompt_on_what_is_tracked_already_is_refused_when_unattended(
         assert names(bench.step(10)) == bench.tracker.object_ids == ["a"]
 
 
+def test_of_a_persons_request_that_shows_what_is_tracked_already_nothing_is_done():
+    """Neither to the object that starts over elsewhere in it."""
+    with Bench(settings=Settings(detector_unattended=True)) as bench:
+        bench.add(point("cup", xy=(15, 15)), point("bottle", xy=(45, 30)))
+        _, _, before = bench.step(1)
+        replaced = point("cup", xy=(15, 38), mode=sam2.PromptMode.REPLACE, class_name="mug")
+        bench.add(replaced, point("", xy=(45, 30)))
+        bench.add(point("third", xy=(50, 10)))  # for the same image, and innocent
+        _, _, after = bench.step(2)
+        assert [bench.answer().code.name for _ in range(3)] == ["OK", "BAD_INPUT", "OK"]
+        assert [track.object_id for track in after] == ["cup", "bottle", "third"]
+        assert all(
+            np.array_equal(a.mask, b.mask) and a.class_name == b.class_name
+            for a, b in zip(before, after[:2], strict=True)
+        )
+
+
 def test_messages_are_bounded_and_a_new_stream_forgets_them():
     with Bench(settings=dataclasses.replace(Settings(), detector_confirm=1)) as bench:
         bench.step(1)

@@ -41,8 +41,8 @@ def test_all_is_well():
 
 
 def test_an_active_node_whose_worker_has_ended_is_an_error():
-    found = next(f for f in report(healthy(), Situation("active", "stopped"), Settings(), NOW) if f.name == "tracking")
-    assert found.level is Level.ERROR and "configure" in found.sentence
+    found = find("tracking", healthy(), Situation("active", "failed", "the network has ended: KeyError('x')"))
+    assert found.level is Level.ERROR and "has ended" in found.sentence
 
 
 def test_the_same_numbers_give_the_same_sentences_and_are_not_changed():

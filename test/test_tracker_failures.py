@@ -101,6 +101,19 @@ def test_failed_step_changes_nothing(stage, monkeypatch):
         assert_same(disturbed(monkeypatch, stage, at_call, RuntimeError("broken")), undisturbed())
 
 
+def test_tracks_that_are_not_accepted_change_nothing():
+    stream, seen = fork(started()), []
+
+    def refuse(tracks):
+        seen.extend(tracks)
+        raise sam2.BadInput("not these")
+
+    with pytest.raises(sam2.BadInput, match="not these"):
+        stream.step(frame(8), BUSY, accept=refuse)
+    assert [track.object_id for track in seen] == ["a", "b", "newer", "new"] and stream.object_ids == ["a", "b"]
+    assert_same(continued(stream), undisturbed())
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [

@@ -1,10 +1,8 @@
 """The worker with a fake tracker: errors, overload, new streams and stop. No ROS, no torch, no sleeping for luck."""
 
-import gc
 import queue
 import threading
 import time
-import weakref
 from types import SimpleNamespace
 
 import cv2
@@ -138,7 +136,7 @@ def test_out_of_memory_costs_the_image_and_keeps_the_objects():
 
 def test_whatever_is_raised_after_the_step_its_requests_are_answered():
     with Bench() as bench:
-        bench.auto.twins = lambda adds, tracks: 1 / 0
+        bench.auto.remember = lambda *_, **__: 1 / 0
         bench.add(point("a"))
         bench.image(1)
         answer = bench.answer()
@@ -225,6 +223,21 @@ def test_a_model_that_does_not_load_is_said_and_nobody_waits(error):
         assert bench.answer().code is Code.STOPPING
 
 
+def test_a_worker_that_ends_in_a_way_nobody_thought_of_says_so():
+    class Hopeless(FakeTracker):
+        def sibling(self):
+            raise sam2.OutOfMemory("no room for another")
+
+    with Bench(Hopeless(raise_on={"reset": RuntimeError("odd")})) as bench:
+        bench.step(1)
+        bench.add(point("late", stamp=99))  # waits for its image
+        bench.image(2, new_stream=True)
+        assert bench.answer().code is Code.STOPPING
+        assert [bench.phases.get(timeout=PATIENCE_S) for _ in range(2)] == [Phase.READY, Phase.FAILED]
+        assert "has ended" in bench.worker.sentence and "no room for another" in bench.worker.sentence
+        assert not bench.worker.can_serve and any("Traceback" in sentence for sentence in bench.logged)
+
+
 def test_an_object_the_network_has_no_answer_for_is_invalid_for_that_image_only():
     with Bench(FakeTracker(nan_on=1)) as bench:
         bench.add(point("a"))
@@ -264,23 +277,6 @@ def test_stopping_answers_everybody_and_does_not_wait_for_images():
         bench.add(point("a"))
         bench.add(point("b", stamp=99))
     assert [bench.answer().code for _ in range(2)] == [Code.STOPPING] * 2
-
-
-def test_the_tracker_goes_when_the_worker_ends():
-    """Not when the garbage collector comes by: what it holds of a GPU is wanted."""
-    made = []
-
-    def load():
-        made.append(weakref.ref(tracker := FakeTracker()))
-        return tracker
-
-    gc.disable()
-    try:
-        with Bench(load=load) as bench:
-            bench.step(1)
-        assert made[0]() is None
-    finally:
-        gc.enable()
 
 
 def test_a_worker_that_hangs_is_given_up_in_time():

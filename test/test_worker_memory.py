@@ -4,6 +4,7 @@ import gc
 import weakref
 
 from bench import Bench, point
+from fakes import FakeTracker
 
 from sam2_ros.params import Settings
 
@@ -23,3 +24,20 @@ def test_of_hundreds_of_images_few_are_kept():
         alive = [ref for ref in kept if ref() is not None]
         assert len(kept) == 900 and len(alive) <= 6  # the last one, and the one before it while it is let go
         assert len(bench.worker._lanes[0]._desk._headers) == 5 and len(bench.auto._results) <= 5
+
+
+def test_the_tracker_goes_when_the_worker_ends():
+    """Not when the garbage collector comes by: what it holds of a GPU is wanted."""
+    made = []
+
+    def load():
+        made.append(weakref.ref(tracker := FakeTracker()))
+        return tracker
+
+    gc.disable()
+    try:
+        with Bench(load=load) as bench:
+            bench.step(1)
+        assert made[0]() is None
+    finally:
+        gc.enable()
