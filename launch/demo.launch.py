@@ -7,47 +7,50 @@ from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, LogInfo
-from launch.conditions import IfCondition
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, LogInfo, OpaqueFunction
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 SHARE = Path(get_package_share_directory("sam2_ros"))
+SHOWN = ("overlay", "label_mask", "objects/cloud", "objects/markers", "scene_cloud")  # by config/track.rviz
+
+# name: (default, description)
+ARGUMENTS = {
+    "seed": ("1000036", "which synthetic world the camera looks at"),
+    "rate": ("10.0", "images per second"),
+    "rviz": ("false", "true = show ~/overlay in RViz"),
+}
 
 
-def generate_launch_description() -> LaunchDescription:
-    track = IncludeLaunchDescription(PythonLaunchDescriptionSource(str(SHARE / "launch" / "track.launch.py")))
+def around_the_tracker(context) -> list:
+    """The camera, RViz if asked for, and what to do next."""
+    names = ("seed", "rate", "rviz", "image", "namespace")
+    seed, rate, rviz, image, namespace = (LaunchConfiguration(name).perform(context) for name in names)
+    tracker = "/".join(["", *filter(None, namespace.split("/")), "sam2"])
     camera = Node(
         package="sam2_ros",
         executable="sam2_ros",
-        arguments=[
-            "simulate",
-            "--gentle",
-            "--seed",
-            LaunchConfiguration("seed"),
-            "--rate",
-            LaunchConfiguration("rate"),
-        ],
-        remappings=[("image", LaunchConfiguration("image"))],
+        namespace=namespace,
+        arguments=["simulate", "--gentle", "--seed", seed, "--rate", rate],
+        remappings=[("image", image)],
         output="screen",
     )
-    rviz = Node(
+    viewer = Node(
         package="rviz2",
         executable="rviz2",
         arguments=["--display-config", str(SHARE / "config" / "track.rviz")],
-        condition=IfCondition(LaunchConfiguration("rviz")),
+        remappings=[(f"/sam2/{topic}", f"{tracker}/{topic}") for topic in SHOWN],
     )
-    return LaunchDescription(
-        [
-            DeclareLaunchArgument(
-                "seed", default_value="1000036", description="which synthetic world the camera looks at"
-            ),
-            DeclareLaunchArgument("rate", default_value="10.0", description="images per second"),
-            DeclareLaunchArgument("rviz", default_value="false", description="true = show ~/overlay in RViz"),
-            track,  # first: it sets the transport of large images for all that follow
-            camera,
-            rviz,
-            LogInfo(msg="Point at something: ros2 run sam2_ros sam2_ros prompt --click X Y (pixels of the image)"),
-        ]
-    )
+    ask = f"ros2 run sam2_ros sam2_ros prompt --node {tracker} --click X Y"
+    hint = LogInfo(msg=f"Point at something: {ask} (pixels of the image)")
+    return [camera, *([viewer] if rviz.lower() == "true" else []), hint]
+
+
+def generate_launch_description() -> LaunchDescription:
+    declared = [
+        DeclareLaunchArgument(name, default_value=default, description=text)
+        for name, (default, text) in ARGUMENTS.items()
+    ]
+    track = IncludeLaunchDescription(PythonLaunchDescriptionSource(str(SHARE / "launch" / "track.launch.py")))
+    return LaunchDescription([*declared, track, OpaqueFunction(function=around_the_tracker)])

@@ -1,7 +1,7 @@
 """Play a recorded bag into the tracker, on the bag's time; everything ends with the bag. `-s` lists the arguments.
 
-Frames that come faster than the tracker works are dropped, as from a camera; `sam2_ros replay` processes every one.
-Takes the arguments of track.launch.py too.
+Frames that come faster than the tracker works are dropped, as from a camera, and those that come while it loads its
+model are not seen; `sam2_ros replay` processes every one. Takes the arguments of track.launch.py too.
 """
 
 import shlex
@@ -13,20 +13,29 @@ from launch.actions import DeclareLaunchArgument, ExecuteProcess, IncludeLaunchD
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 
+from sam2_ros import fast_dds
+
 LAUNCH = Path(get_package_share_directory("sam2_ros")) / "launch"
 
 
 def player(context) -> list[ExecuteProcess]:
     """`ros2 bag play`, publishing /clock."""
-    bag, options = (LaunchConfiguration(name).perform(context) for name in ("bag", "play_options"))
-    command = ["ros2", "bag", "play", bag, "--clock", *shlex.split(options)]
-    return [ExecuteProcess(cmd=command, output="screen", on_exit=Shutdown(reason="the bag is over"))]
+    bag, delay, options = (LaunchConfiguration(name).perform(context) for name in ("bag", "delay", "play_options"))
+    command = ["ros2", "bag", "play", bag, "--clock", "--delay", delay, *shlex.split(options)]
+    # Without it Fast DDS loses large images.
+    profile = fast_dds.profile()
+    room = {fast_dds.PROFILES: profile} if profile else {}
+    over = Shutdown(reason="the bag is over")
+    return [ExecuteProcess(cmd=command, output="screen", on_exit=over, additional_env=room)]
 
 
 def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             DeclareLaunchArgument("bag", description="folder or file of the bag"),
+            DeclareLaunchArgument(
+                "delay", default_value="10.0", description="seconds before the first message, for the model to load"
+            ),
             DeclareLaunchArgument(
                 "play_options",
                 default_value="",

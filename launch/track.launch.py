@@ -1,29 +1,26 @@
 """Start the tracker on a camera's image topic. Made to be included by other launch files; `-s` lists the arguments.
 
 An argument left empty keeps what the parameter file says. The node takes itself to the active state
-(parameter autostart), so nothing else has to be started.
+(parameter autostart), so nothing else has to be started. Include it inside a
+`GroupAction([…], scoped=True, forwarding=False)`, or it takes arguments of the same names (`params_file`, `model`, …)
+from the file around it.
 """
 
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
-
-from sam2_ros import fast_dds
 
 CONFIG = Path(get_package_share_directory("sam2_ros")) / "config"
 
 # name: (default, description)
 ARGUMENTS = {
     "image": ("image", "image topic to track on; with image_transport compressed, the topic without /compressed"),
-    "depth": (
-        "depth/image",
-        "depth image topic, registered to the image; read with depth.enabled in the parameter file",
-    ),
+    "depth": ("depth/image", "depth image topic, registered to the image; if given, depth.enabled is set"),
     "camera_info": ("camera_info", "calibration topic of the image; read with depth.enabled"),
     "model": ("", "nano, tiny, small, base_plus or large"),
     "checkpoint": ("", "weights file; empty and no such parameter = the model's own, shipped or downloaded"),
@@ -32,23 +29,28 @@ ARGUMENTS = {
     "namespace": ("", "namespace of the node and of its relative topics"),
     "log_level": ("info", "debug, info, warn, error or fatal"),
     "respawn": ("false", "true = start the node again when it ends, as it does, with code 70, when the GPU is lost"),
-    "use_sim_time": ("false", "true = time comes from /clock, for simulators and bags"),
+    "use_sim_time": ("", "true = time comes from /clock, for simulators and bags"),
 }
 RESPAWN_AFTER_S = 2.0
-OVERRIDES = ("model", "checkpoint", "device")
+OVERRIDES = {"model": str, "checkpoint": str, "device": str, "use_sim_time": bool}
 
 
 def track_node(context) -> list[Node]:
     """The node, with only those parameters on top of the file that the caller gave a value."""
     values = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    given = {name: ParameterValue(LaunchConfiguration(name), value_type=str) for name in OVERRIDES if values[name]}
-    given["use_sim_time"] = ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)
+    given = {
+        name: ParameterValue(LaunchConfiguration(name), value_type=kind)
+        for name, kind in OVERRIDES.items()
+        if values[name]
+    }
+    if values["depth"] != ARGUMENTS["depth"][0]:
+        given["depth.enabled"] = True
     return [
         Node(
             package="sam2_ros",
             executable="track_node",
             namespace=values["namespace"],
-            parameters=[values["params_file"], given],
+            parameters=[values["params_file"], *([given] if given else [])],
             remappings=[
                 ("image", values["image"]),
                 ("image/compressed", f"{values['image']}/compressed"),
@@ -69,7 +71,4 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(name, default_value=default, description=text)
         for name, (default, text) in ARGUMENTS.items()
     ]
-    # Without it Fast DDS loses large images, also of a camera that is started after this.
-    profile = fast_dds.profile()
-    room = [SetEnvironmentVariable(fast_dds.PROFILES, profile)] if profile else []
-    return LaunchDescription([*declared, *room, OpaqueFunction(function=track_node)])
+    return LaunchDescription([*declared, OpaqueFunction(function=track_node)])

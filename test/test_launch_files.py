@@ -2,7 +2,6 @@
 
 import ast
 import importlib.util
-import os
 from pathlib import Path
 
 import pytest
@@ -53,10 +52,9 @@ def test_every_file_takes_the_arguments_of_track(path):
     assert track <= {argument.name for argument in load(path).get_launch_arguments()}
 
 
-@pytest.mark.ros
-@pytest.mark.parametrize(("asked", "respawns"), [({}, False), ({"respawn": "true"}, True)])
-def test_a_node_that_ends_is_started_again_if_asked_for(asked, respawns):
-    description = load(ROOT / "launch/track.launch.py")
+def nodes_of(name: str, **asked: str):
+    """What the file's own function makes of its arguments, and the context to look at it with."""
+    description = load(ROOT / "launch" / name)
     from launch import LaunchContext
     from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
@@ -65,30 +63,76 @@ def test_a_node_that_ends_is_started_again_if_asked_for(asked, respawns):
     for entity in description.entities:
         if isinstance(entity, DeclareLaunchArgument):
             entity.visit(context)
-    (node,) = next(entity for entity in description.entities if isinstance(entity, OpaqueFunction)).execute(context)
+    (function,) = (entity for entity in description.entities if isinstance(entity, OpaqueFunction))
+    return function.execute(context), context
+
+
+def parameters_of(node, context) -> dict:
+    """On top of the file."""
+    from launch_ros.utilities import evaluate_parameters
+
+    file, *given = evaluate_parameters(context, node._Node__parameters)
+    assert file.name == "track.yaml"
+    return {name: value for one in given for name, value in one.items()}
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(("asked", "respawns"), [({}, False), ({"respawn": "true"}, True)])
+def test_a_node_that_ends_is_started_again_if_asked_for(asked, respawns):
+    (node,), _ = nodes_of("track.launch.py", **asked)
     assert node._ExecuteLocal__respawn == respawns
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(
+    ("asked", "set_"),
+    [
+        ({}, {}),
+        ({"model": "tiny", "device": "cpu"}, {"model": "tiny", "device": "cpu"}),
+        ({"use_sim_time": "true"}, {"use_sim_time": True}),
+        ({"use_sim_time": "false"}, {"use_sim_time": False}),
+        ({"depth": "/camera/depth"}, {"depth.enabled": True}),
+    ],
+)
+def test_only_what_is_asked_for_goes_over_the_parameter_file(asked, set_):
+    (node,), context = nodes_of("track.launch.py", **asked)
+    assert parameters_of(node, context) == set_
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("namespace", ["", "robot"])
+def test_the_camera_of_the_demo_is_where_the_tracker_looks(namespace):
+    (tracker,), track_context = nodes_of("track.launch.py", namespace=namespace)
+    (camera, viewer, hint), context = nodes_of("demo.launch.py", namespace=namespace, image="image", rviz="true")
+    for node, its_context in ((tracker, track_context), (camera, context), (viewer, context)):
+        node._perform_substitutions(its_context)
+    assert tracker.expanded_node_namespace == camera.expanded_node_namespace
+    name = f"/{namespace}/sam2" if namespace else "/sam2"
+    assert f"--node {name} " in "".join(part.text for part in hint.msg)
+    shown = yaml.safe_load((ROOT / "config/track.rviz").read_text())["Visualization Manager"]["Displays"]
+    topics = {display["Topic"]["Value"] for display in shown}
+    assert dict(viewer.expanded_remapping_rules) == {topic: topic.replace("/sam2", name) for topic in topics}
 
 
 @pytest.mark.ros
 @pytest.mark.skipif(fast_dds._shared_memory_bytes() < 2 * fast_dds.SEGMENT_BYTES, reason="/dev/shm has no room")
 @pytest.mark.parametrize("callers", [None, "own.xml"])
-def test_a_dds_profile_of_the_callers_stays(callers, monkeypatch):
+def test_a_bag_has_room_for_its_images_unless_somebody_else_cares(callers, monkeypatch):
     if callers:
         monkeypatch.setenv(PROFILE, callers)
     else:
         monkeypatch.delenv(PROFILE, raising=False)
-    description = load(ROOT / "launch/track.launch.py")
-    from launch import LaunchContext
-    from launch.actions import SetEnvironmentVariable
+    (player,), context = nodes_of("replay.launch.py", bag="kitchen", play_options="--rate 0.5")
+    player.prepare(context)
+    assert player.process_details["cmd"] == [*"ros2 bag play kitchen --clock --delay 10.0 --rate 0.5".split()]
+    given = player.process_details["env"].get(PROFILE)
+    assert given == "own.xml" if callers else given.endswith("config/fastdds_shm.xml")
 
-    context = LaunchContext()
-    before = dict(os.environ)
-    try:
-        for entity in description.entities:
-            if isinstance(entity, SetEnvironmentVariable):
-                entity.visit(context)
-        after = context.environment[PROFILE]
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-    assert after.endswith(callers or "config/fastdds_shm.xml")
+
+@pytest.mark.ros
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_nothing_is_changed_for_what_else_is_launched(path):
+    from launch.actions import AppendEnvironmentVariable, SetEnvironmentVariable
+
+    entities = load(path).entities
+    assert not [entity for entity in entities if isinstance(entity, AppendEnvironmentVariable | SetEnvironmentVariable)]
