@@ -132,7 +132,7 @@ def test_a_bag_has_room_for_its_images_unless_somebody_else_cares(callers, monke
 @pytest.mark.ros
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_nothing_is_changed_for_what_else_is_launched(path):
+    entities = load(path).entities
     from launch.actions import AppendEnvironmentVariable, SetEnvironmentVariable
 
-    entities = load(path).entities
     assert not [entity for entity in entities if isinstance(entity, AppendEnvironmentVariable | SetEnvironmentVariable)]
