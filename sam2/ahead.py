@@ -47,12 +47,16 @@ class Ahead:
             part.record_stream(now)  # or its memory would be given away while that stream reads it
         self.put(frame, features, ready)
 
+    def join(self) -> None:
+        """To be called before anything else is encoded: that takes the buffers of what is being encoded here."""
+        if self._stream is not None:
+            torch.cuda.current_stream(self._device).wait_stream(self._stream)
+
     def get(self, frame: Frame) -> Features | None:
         """Of that very frame, ready for the current stream; None if it has not been encoded."""
         found = self._find(frame)
         if found is None:
-            if self._stream is not None:  # encoding this frame takes the buffers of the one that is being encoded
-                torch.cuda.current_stream(self._device).wait_stream(self._stream)
+            self.join()
             return None
         if found.ready is not None:
             torch.cuda.current_stream(self._device).wait_event(found.ready)

@@ -73,6 +73,7 @@ class Tracker:
         for _, frame in pairs:
             check_frame(frame)
         with self._on_device():
+            self._ahead.join()
             batch = self._network.encode([frame.rgb for _, frame in pairs])
             for index, (tracker, frame) in enumerate(pairs):
                 tracker._ahead.put(frame, Features(*(part[index : index + 1].clone() for part in batch)))

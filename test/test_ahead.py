@@ -133,6 +133,19 @@ def test_every_frame_is_waited_for_before_it_is_used(monkeypatch):
         ahead.drop(frame)
 
 
+def test_images_of_several_cameras_wait_for_the_one_that_is_being_encoded(monkeypatch):
+    tracker = sam2.Tracker(small_model())
+    streams = Streams(monkeypatch)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
+    tracker._ahead = Ahead(torch.device("cuda"))
+    encode = tracker._network.encode
+    tracker._network.encode = lambda batch: streams.log.append("encodes") or encode(batch)
+    tracker.encode_ahead(FRAMES[1])
+    streams.log.clear()
+    tracker.encode_together([(tracker, FRAMES[0])])
+    assert streams.log == [("main", "waits for", "stream"), "encodes"]
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_the_second_stream_changes_nothing():

@@ -165,6 +165,21 @@ def test_clips_from_videos_are_squashed_squares_with_labels(davis):
     assert column.min() == 10 and column.max() == 14, "20..29 of 32 pixels become 10..14 of 16"
 
 
+@pytest.mark.parametrize("size_hw", [(480, 854), (1080, 1920)])
+@pytest.mark.parametrize("side", [256, 1024])
+def test_masks_stay_where_their_images_are(size_hw, side):
+    """To a tenth of a pixel of the network's input; `INTER_NEAREST` is half a pixel off."""
+    y, x = np.mgrid[: size_hw[0], : size_hw[1]]
+    disc = (x - 0.4 * size_hw[1]) ** 2 + (y - 0.6 * size_hw[0]) ** 2 < (0.2 * size_hw[0]) ** 2
+    rgb = np.repeat(disc[..., None], 3, axis=2).astype(np.uint8) * 200
+    clips = DatasetClips(((),), (1.0,), num_frames=1, size=side)
+    tile = clips._tile("v", rgb, {1: disc}).astype(np.float64)
+    rows, columns = np.mgrid[:side, :side]
+    for place in (rows, columns):
+        image, labels = ((place * tile[..., k]).sum() / tile[..., k].sum() for k in (0, 3))
+        assert abs(image - labels) < 0.1
+
+
 def test_objects_keep_apart_whatever_their_ids(davis):
     """SA-V counts from 0, and there can be more than 16; of a clip the first 16 have labels of their own."""
     (video, _) = open_dataset("davis", davis, "train")

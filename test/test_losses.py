@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from sam2.training.losses import LossWeights, dice_loss, focal_loss, mask_iou, resize_target, segmentation_loss
+from sam2.training.losses import (
+    LossWeights,
+    dice_loss,
+    focal_loss,
+    mask_iou,
+    resize_target,
+    segmentation_loss,
+    solid,
+)
 
 
 def answer(num_objects: int = 1, side: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -110,6 +118,21 @@ def test_iou_loss_is_the_mean_distance_to_what_was_achieved():
     achieved = mask_iou(masks.detach(), target[:, None].float().expand(1, 4, 4, 4))
     loss = segmentation_loss(masks, iou, score, target, LossWeights(), side=4)
     assert loss.iou.item() == pytest.approx((iou.detach() - achieved).abs().mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("radius", [2, 9, 40])
+def test_the_best_mask_there_can_be_has_an_iou_of_one(radius):
+    """However little of a coarse pixel the object fills."""
+    y, x = torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="ij")
+    target = ((x - 61.3) ** 2 + (y - 66.8) ** 2 < radius**2)[None]
+    best = 20 * solid(resize_target(target, 32))[:, None].expand(1, 4, 32, 32) - 10
+    loss = segmentation_loss(best, torch.ones(1, 4), torch.ones(1, 1), target, LossWeights(), side=64)
+    assert loss.iou.item() == 0.0 and loss.mean_iou.item() == 1.0
+    assert mask_iou(best, resize_target(target, 32)[:, None].expand_as(best)).max() < 0.97, "what it was compared with"
+
+
+def test_what_is_not_there_is_solid_nowhere():
+    assert not solid(torch.zeros(2, 4, 4)).any()
 
 
 def test_total_is_the_weighted_sum():

@@ -11,13 +11,15 @@ class Ours:
     def __init__(self, job: Job):
         model = sam2.load_model(job.config, job.weights, device=job.device)
         self.job, self.tracker, self.preprocessing = job, sam2.Tracker(model, batched=job.batched), Clock()
-        prepare = frame_step.to_model_input
+        prepare = frame_step.FrameStep._to_input  # on a GPU the upload, too
 
         def timed(*arguments):
             with self.preprocessing:
-                return prepare(*arguments)
+                prepared = prepare(*arguments)
+                job.synchronize()
+                return prepared
 
-        frame_step.to_model_input = timed
+        frame_step.FrameStep._to_input = timed
 
     def step(self, index: int) -> tuple[np.ndarray, float]:
         prompts = [sam2.Prompt(str(i), box_xyxy=box) for i, box in enumerate(self.job.boxes_xyxy)] if index == 0 else []

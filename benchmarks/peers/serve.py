@@ -56,7 +56,7 @@ def serve(peer_class) -> None:
             "rss": _resident_bytes(),
         }
         if job.device != "cpu":
-            answer["rss"] = torch.cuda.max_memory_allocated()
+            answer["rss"] = torch.cuda.memory_reserved()  # with the pools of captured graphs
         print(json.dumps(answer), file=answers, flush=True)
 
 

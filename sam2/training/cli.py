@@ -43,6 +43,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after this long; run again to go on")
     parser.add_argument("--budget-minutes", type=float, help="length of the whole run by the clock")
     parser.add_argument("--steps", type=int, help="length of the whole run in steps")
+    parser.add_argument("--seed", type=int, help="of everything drawn; also the first synthetic world")
     parser.add_argument("--size", type=int, help="side of the images, pixels (a multiple of 32)")
     parser.add_argument("--batch-scale", type=float, default=1.0, help="all batches times this")
     parser.add_argument("--workers", type=int, help="processes that make clips")
@@ -78,7 +79,7 @@ def _config(args: argparse.Namespace) -> TrainConfig:
         config = replace(config, budget_minutes=args.budget_minutes, steps=0)
     if args.steps:
         config = replace(config, steps=args.steps)
-    config = replace(config, model=args.model or config.model)
+    config = replace(config, model=args.model or config.model, seed=config.seed if args.seed is None else args.seed)
     size, widest = config.size or find_config(config.model).image_size, max(p.window for p in config.phases)
     if size % 32 or size < max(32, widest):
         raise BadInput(f"--size: expected a multiple of 32 from {max(32, widest)} on for {args.config}, got {size}")
@@ -86,7 +87,14 @@ def _config(args: argparse.Namespace) -> TrainConfig:
 
 
 def _check_ranges(args: argparse.Namespace) -> None:
-    for name, least in (("minutes", 0), ("budget_minutes", 0), ("steps", 1), ("batch_scale", 0), ("pool", 1)):
+    for name, least in (
+        ("minutes", 0),
+        ("budget_minutes", 0),
+        ("steps", 1),
+        ("batch_scale", 0),
+        ("pool", 1),
+        ("seed", 0),
+    ):
         value = getattr(args, name)
         if value is not None and not value >= least:  # NaN is not
             raise BadInput(f"--{name.replace('_', '-')}: expected {least} or more, got {value}")

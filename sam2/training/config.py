@@ -72,7 +72,7 @@ class TrainConfig:
     max_grad_norm: float = 1.0
     ema: float = 0.999
     min_area: int = 16  # pixels an object needs to be prompted
-    seed: int = 0
+    seed: int = 0  # synthetic clips are those of the worlds from here on
     goes_on: bool = False  # from weights that can do something already, which must be given
 
     @property
@@ -109,7 +109,7 @@ _NANO = TrainConfig(  # for one large GPU
 
 _POLISH = replace(
     _NANO,
-    seed=1,
+    seed=400_000,  # the shipped weights have seen some twenty thousand worlds from 1 on
     goes_on=True,
     budget_minutes=16,
     phases=(replace(_MIXED, rate=(5e-4, 1e-6)),),  # above 6e-4 the training IoU stood still

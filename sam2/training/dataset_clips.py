@@ -59,7 +59,8 @@ class DatasetClips:
             labels[mask] = label
         side = (self.size, self.size)
         rgb = cv2.resize(rgb, side, interpolation=cv2.INTER_AREA)
-        labels = cv2.resize(labels, side, interpolation=cv2.INTER_NEAREST)
+        # INTER_NEAREST takes the corner of each cell, half a pixel off beside the image, whose cells are centred.
+        labels = cv2.resize(labels, side, interpolation=cv2.INTER_NEAREST_EXACT)
         return np.concatenate([rgb, labels[..., None]], axis=2)
 
 

@@ -75,6 +75,16 @@ def resize_target(target: Tensor, side: int) -> Tensor:
     return rows.unflatten(2, (side, -1)).mean(3)
 
 
+def solid(shares: Tensor) -> Tensor:
+    """The mask of ones and zeros that shares (..., H, W) are nearest to: pixels that are object by half, of an object
+    too small for that its fullest.
+
+    Against shares themselves not even this mask would have an IoU of 1.
+    """
+    fullest = shares.amax((-2, -1), keepdim=True)
+    return ((shares > 0) & (shares >= fullest.clamp(max=0.5))).to(shares.dtype)
+
+
 def segmentation_loss(
     masks: Tensor,
     iou: Tensor,
@@ -100,7 +110,7 @@ def segmentation_loss(
     with torch.set_grad_enabled(torch.is_grad_enabled() and weights.others > 0):
         cost = weights.focal * focal_loss(masks, coarse, weights.focal_alpha) + weights.dice * dice_loss(masks, coarse)
     best = cost.detach()[:, 1:].argmin(1) + 1  # (N,)
-    achieved = mask_iou(masks.detach(), coarse)  # (N, 4)
+    achieved = mask_iou(masks.detach(), solid(coarse))  # (N, 4)
     rows = torch.arange(len(masks), device=masks.device)
     taught = torch.stack([masks[rows, best], masks[:, 0]], 1)  # (N, 2, h, w)
     fine = coarse[:, :2]
