@@ -90,7 +90,7 @@ class Settings:
     )
     prompt_wait_s: float = _parameter(
         2.0, "How long a request waits for its image before it is answered NO_IMAGE or STALE.",
-        span=(0.0, 60.0), unit="s", live=True,
+        span=(0.1, 60.0), unit="s", live=True,
     )  # fmt: skip
     clock_jump_s: float = _parameter(
         5.0, "Stamps that go back, or ahead of the time that passed, by more start a new stream: objects are reset.",

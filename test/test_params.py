@@ -116,7 +116,7 @@ def test_a_wrong_live_change_is_refused_with_a_reason(declared, name, value):
 
 
 def test_a_refusal_names_parameter_bounds_unit_and_value():
-    assert params.refusal("prompt_wait_s", 61.0) == "prompt_wait_s: expected 0.0 to 60.0 s, got 61.0"
+    assert params.refusal("prompt_wait_s", 61.0) == "prompt_wait_s: expected 0.1 to 60.0 s, got 61.0"
     assert params.refusal("image_transport", "x") == "image_transport: expected one of raw, compressed, got 'x'"
     assert params.refusal("overlay_opacity", math.inf) and params.refusal("overlay_opacity", math.nan)
     assert params.refusal("prompt_wait_s", 60.0) == ""
