@@ -16,7 +16,8 @@ from sam2_ros import image_in
 from sam2_ros.counters import Counters
 from sam2_ros.mailbox import Arrival, Mailbox
 from sam2_ros.params import Settings
-from sam2_ros.prompt_in import stamp_ns
+from sam2_ros.refused import Refused
+from sam2_ros.ros_time import simulated_ns, stamp_ns
 from sam2_ros.stamps import Stamp, StampWatch
 
 LOG_EVERY_S = 5.0  # warnings of one kind
@@ -99,8 +100,8 @@ class Camera:
             image_in.check(msg, self._settings.max_pixels)
             verdict = self._watch.judge(stamp, now_ns, simulated_ns(self._node))
             if not verdict.usable:
-                raise image_in.Refused(verdict.value, f"image with stamp {stamp / 1e9:.9f}: {verdict.value}")
-        except image_in.Refused as error:
+                raise Refused(verdict.value, f"image with stamp {stamp / 1e9:.9f}: {verdict.value}")
+        except Refused as error:
             self._refuse(error, now_ns)
             return
         counters.note_stamp(is_known=verdict is not Stamp.UNKNOWN)
@@ -111,7 +112,7 @@ class Camera:
         if self._mailbox.post_image(Arrival(msg, stamp, now_ns, verdict.is_jump)):
             counters.dropped += 1
 
-    def _refuse(self, error: image_in.Refused, now_ns: int) -> None:
+    def _refuse(self, error: Refused, now_ns: int) -> None:
         self._counters.refuse_image(error.reason, str(error))
         self._warn(error.reason, f"refused: {error}", now_ns)
 
@@ -131,12 +132,6 @@ class Camera:
 
     def _on_lost(self, event) -> None:
         self._counters.lose_on_the_way(event.total_count_change)
-
-
-def simulated_ns(node: LifecycleNode) -> int:
-    """What /clock says; 0 without `use_sim_time`."""
-    clock = node.get_clock()
-    return clock.now().nanoseconds if clock.ros_time_is_active else 0
 
 
 def matching_reliability(publishers: Sequence, asked: str) -> ReliabilityPolicy:

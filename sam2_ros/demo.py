@@ -32,8 +32,8 @@ from sam2_ros.handshake import Handshake
 from sam2_ros.health import Level
 from sam2_ros.mailbox import Code
 from sam2_ros.msg import Prompt, TrackArray
-from sam2_ros.prompt_in import stamp_ns
 from sam2_ros.replay_sink import Film
+from sam2_ros.ros_time import stamp_ns
 from sam2_ros.simulator import check_camera
 from sam2_ros.srv import AddObjects, ListObjects
 
@@ -197,7 +197,6 @@ def _surroundings() -> None:
     """Sets what this process and its children inherit: a domain of its own, this machine only, room for images."""
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two processes share the cores; waiting must not cost any
     fast_dds.make_room()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 import sam2
 from sam2_ros.msg import Track, TrackArray
-from sam2_ros.prompt_in import stamp_ns
+from sam2_ros.ros_time import stamp_ns
 
 SHORTEST_ABSENCE = 3  # images; a shorter one is a flicker
 RETURN_WITHIN = 5  # results after an object is back in which it must have been found

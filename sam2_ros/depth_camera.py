@@ -12,13 +12,13 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 
 from sam2_ros import depth_in
-from sam2_ros.camera import matching_reliability, simulated_ns
+from sam2_ros.camera import matching_reliability
 from sam2_ros.counters import Counters
 from sam2_ros.depth_buffer import DepthBuffer
 from sam2_ros.geometry import Pinhole
-from sam2_ros.image_in import Refused
 from sam2_ros.params import Settings
-from sam2_ros.prompt_in import stamp_ns
+from sam2_ros.refused import Refused
+from sam2_ros.ros_time import simulated_ns, stamp_ns
 
 
 class DepthCamera:

@@ -7,7 +7,7 @@ Knows message fields. Does not know topics, nor which depth belongs to which ima
 import numpy as np
 
 from sam2_ros.geometry import Pinhole
-from sam2_ros.image_in import Refused
+from sam2_ros.refused import Refused
 
 _METRES_PER_UNIT = {"32FC1": (np.float32, 1.0), "16UC1": (np.uint16, 0.001), "mono16": (np.uint16, 0.001)}
 

@@ -22,11 +22,11 @@ from sam2_ros.counters import Counters
 from sam2_ros.depth_camera import DepthCamera
 from sam2_ros.frames import Frames
 from sam2_ros.geometry import OrientedBox, Pinhole, Surface, find_surface, organised_points
-from sam2_ros.image_in import Refused
 from sam2_ros.msg import TrackArray
 from sam2_ros.overlay import colour_of
 from sam2_ros.params import Settings
-from sam2_ros.prompt_in import stamp_ns
+from sam2_ros.refused import Refused
+from sam2_ros.ros_time import stamp_ns
 
 MOST_WAITING = 4  # images: at 30 per second enough for depth or transforms that come ten times per second
 RIM_PIXELS = 4  # taken out of the scene around each object: masks are not exact, and depth there is mixed

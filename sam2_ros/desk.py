@@ -9,9 +9,10 @@ import time
 from dataclasses import replace
 
 import sam2
-from sam2_ros import image_in, prompt_in
+from sam2_ros import prompt_in
 from sam2_ros.mailbox import Add, Code, Remove, Request, Restore, Save
 from sam2_ros.params import Settings
+from sam2_ros.refused import Refused
 
 
 class Desk:
@@ -165,7 +166,7 @@ class Desk:
             self.refuse(request, error)
             return
         if unknown:
-            request.answer(Code.UNKNOWN_OBJECT, f"not tracked: {', '.join(unknown)}", object_ids=tuple(unknown))
+            request.answer(Code.UNKNOWN_OBJECT, f"not tracked: {', '.join(unknown)}", unknown_ids=tuple(unknown))
         else:
             request.answer(Code.OK, object_ids=done)
 
@@ -182,7 +183,7 @@ def code_of(error: Exception) -> Code:
         (sam2.UnknownObject, Code.UNKNOWN_OBJECT),
         (sam2.LimitReached, Code.LIMIT_REACHED),
         (sam2.BadInput, Code.BAD_INPUT),
-        (image_in.Refused, Code.BAD_INPUT),
+        (Refused, Code.BAD_INPUT),
     ):
         if isinstance(error, kind):
             return code

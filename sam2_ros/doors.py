@@ -21,10 +21,10 @@ from std_srvs.srv import SetBool, Trigger
 import sam2
 from sam2_ros import prompt_in, vision
 from sam2_ros.hand_off import Detection
-from sam2_ros.image_in import Refused
-from sam2_ros.image_out import time_message
 from sam2_ros.mailbox import Add, Answer, Code, Remove, Request, Reset, Restore, Save
 from sam2_ros.msg import Prompt, PromptResult, Track
+from sam2_ros.refused import Refused
+from sam2_ros.ros_time import stamp_ns, time_message
 from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects, RestoreObjects, SaveObjects, SetTarget
 from sam2_ros.track_out import track_message
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 REFUSALS_EVERY_S = 5.0  # in the log
 BURST = 1000  # requests that may come at once
+BAD_NAME = "name: expected 1 to 100 letters, digits, '_' or '-'"
 
 
 class Doors:
@@ -110,7 +111,7 @@ class Doors:
     def _on_click(self, msg: PointStamped) -> None:
         def read() -> sam2.Prompt:
             prompt_in.check_frame(msg.header.frame_id, self._channel.camera.frame_id)
-            return prompt_in.from_click(msg.point.x, msg.point.y, prompt_in.stamp_ns(msg.header.stamp))
+            return prompt_in.from_click(msg.point.x, msg.point.y, stamp_ns(msg.header.stamp))
 
         self._add([(msg.header, "", read)], lambda answer: None)
 
@@ -122,7 +123,7 @@ class Doors:
             self._channel.counters.count_detections("while closed", len(msg.detections))
             return
         detections = [Detection(*values) for values in vision.read_detections(msg)]
-        self._channel.auto.post(prompt_in.stamp_ns(msg.header.stamp), detections)
+        self._channel.auto.post(stamp_ns(msg.header.stamp), detections)
         self._channel.mailbox.wake()
 
     def answer_detector(self, object_id: str | None, stamp: int, answer: Answer) -> None:
@@ -203,7 +204,7 @@ class Doors:
     async def _remove_objects(self, request, response) -> None:
         answer = await self._post(lambda reply: Remove(list(request.object_ids), reply))
         response.code, response.sentence = int(answer.code), answer.sentence
-        response.unknown_ids = list(answer.object_ids)
+        response.unknown_ids = list(answer.unknown_ids)
 
     async def _list_objects(self, request, response) -> None:
         closed = self._channel.closed(adding=False)
@@ -234,14 +235,15 @@ class Doors:
 
     async def _save(self, request, response) -> None:
         path = self._saved_path(request.name)
-        answer = await self._post(lambda reply: Save(path, list(request.object_ids), reply), path)
+        answer = await self._post(lambda reply: Save(path, list(request.object_ids), reply), "" if path else BAD_NAME)
         response.code, response.sentence = int(answer.code), answer.sentence
         if answer.code is Code.OK:
             response.object_ids, response.path = list(answer.object_ids), str(path)
 
     async def _restore(self, request, response) -> None:
         path, max_age_s = self._saved_path(request.name), request.max_age_s
-        answer = await self._post(lambda reply: Restore(path, list(request.object_ids), max_age_s, reply), path)
+        make = lambda reply: Restore(path, list(request.object_ids), max_age_s, reply)  # noqa: E731
+        answer = await self._post(make, "" if path else BAD_NAME)
         response.code, response.sentence = int(answer.code), answer.sentence
         response.object_ids = list(answer.object_ids) if answer.code is Code.OK else []
 
@@ -265,8 +267,8 @@ class Doors:
         response.success = True
         response.message = "images are processed" if request.data else "images are ignored; objects are kept"
 
-    async def _post(self, make: Callable, path: Path | None = Path()) -> Answer:
-        """Posts a request that needs no image and waits for its answer. path: None = it had a bad name."""
+    async def _post(self, make: Callable, wrong: str = "") -> Answer:
+        """Posts a request that needs no image and waits for its answer. wrong: with what was asked; "" = nothing is."""
 
         def post(reply: Callable) -> None:
             def counted(answer: Answer) -> None:
@@ -276,8 +278,8 @@ class Doors:
             request, closed = make(counted), self._channel.closed(adding=False)
             if closed:
                 request.answer(*closed)
-            elif path is None:
-                request.answer(Code.BAD_INPUT, "name: expected 1 to 100 letters, digits, '_' or '-'")
+            elif wrong:
+                request.answer(Code.BAD_INPUT, wrong)
             else:
                 self._post_request(request)
 

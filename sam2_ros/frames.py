@@ -10,8 +10,8 @@ from rclpy.node import Node
 from rclpy.time import Time
 from std_msgs.msg import Header
 
-from sam2_ros.image_in import Refused
-from sam2_ros.prompt_in import stamp_ns
+from sam2_ros.refused import Refused
+from sam2_ros.ros_time import stamp_ns
 
 try:
     import tf2_ros

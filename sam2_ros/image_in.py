@@ -13,18 +13,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from sam2_ros.refused import Refused
+
 MIN_SIDE = 16  # pixels; one cell of the network's stride-16 grid at least
 SUPPORTED_FILES = ("jpeg", "jpg", "mjpeg", "mjpg", "png")
 MAX_PADDING = 4096  # bytes after the end of a picture, which some cameras fill up to a whole block
 MAX_JPEG_SEGMENTS = 1000  # before the start of frame; cameras write a dozen, and a callback must not walk megabytes
-
-
-class Refused(Exception):
-    """An input that was dropped: `reason` is a short name to count, the message is a sentence for people."""
-
-    def __init__(self, reason: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.reason = reason
 
 
 @dataclass(frozen=True)

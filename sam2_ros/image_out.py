@@ -1,10 +1,9 @@
-"""Pixels and times -> messages. Knows how rclpy wants its bytes; knows nothing of tracks, and not `sam2`."""
+"""Pixels -> messages. Knows how rclpy wants its bytes; knows nothing of tracks, and not `sam2`."""
 
 import array
 
 import cv2
 import numpy as np
-from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CompressedImage, Image
 
 
@@ -25,7 +24,3 @@ def jpeg_message(header, rgb: np.ndarray, quality: int) -> CompressedImage:
     data = array.array("B")
     data.frombytes(memoryview(encoded).cast("B"))
     return CompressedImage(header=header, format="rgb8; jpeg compressed bgr8", data=data)
-
-
-def time_message(nanoseconds: int) -> Time:
-    return Time(sec=nanoseconds // 1_000_000_000, nanosec=nanoseconds % 1_000_000_000)

@@ -17,6 +17,7 @@ from sam2_ros.counters import Counters
 from sam2_ros.desk import Desk
 from sam2_ros.mailbox import Add, Arrival, Code, Mailbox
 from sam2_ros.params import Settings
+from sam2_ros.refused import Refused
 
 if TYPE_CHECKING:
     from sam2_ros.outputs import Outputs
@@ -59,7 +60,7 @@ class Lane:
         self.stopping = False
         self._outputs, self._auto = outputs, auto
         self._counters, self._log = counters, log
-        self._desk = Desk(settings, self._report_failure, self._drop, outputs.restore)
+        self._desk = Desk(settings, self._report_failure, self._drop, outputs.note_restored)
         self._tell_again_s: dict[str, float] = {}  # by cause of a reset
         self._size_hw: tuple[int, int] | None = None  # of the images so far; None = there was none
 
@@ -84,7 +85,7 @@ class Lane:
 
     def take(self) -> tuple[Arrival | None, sam2.Frame | None]:
         """What has come, without waiting: requests are kept, the image and its pixels are returned."""
-        work = self.mailbox.take(0, len(self._desk.waiting))
+        work = self.mailbox.take()
         self._desk.waiting += work.requests
         if work.arrival is None or self.stopping:
             return None, None
@@ -97,6 +98,7 @@ class Lane:
             self._turn(arrival, frame)
         if turn.failed and frame is not None:
             self._counters.count_failed_image()
+        self.mailbox.count_in_hand(len(self._desk.waiting))
         with self._guarded("publish"):
             self._outputs.idle()
 
@@ -119,7 +121,6 @@ class Lane:
                     add.answer(Code.INTERNAL, "an error inside the node; whether it was done is not known")
         self._desk.expire(self._size_hw is not None)
         self._desk.sort_out(self.tracker, None)  # what waited for a prompt that has just run, or never will
-        self.mailbox.count_in_hand(len(self._desk.waiting))
 
     def _receive(self, arrival: Arrival) -> sam2.Frame | None:
         """The image as the tracker wants it, or None if it turns out to be broken. Sees where a new stream starts."""
@@ -127,7 +128,7 @@ class Lane:
             self._forget("clock jump", "the clock jumped")
         try:
             rgb = image_in.to_rgb(arrival.message)  # (H, W, 3) uint8
-        except image_in.Refused as error:
+        except Refused as error:
             self._counters.refuse_image(error.reason, str(error))
             return None
         except Exception as error:  # whatever it is, it costs this image and not the thread

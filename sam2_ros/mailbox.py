@@ -36,7 +36,8 @@ class Code(IntEnum):
 class Answer:
     code: Code
     sentence: str = ""  # for people; "" when OK
-    object_ids: tuple[str, ...] = ()  # those prompted, in the order asked, saved or restored; Remove: not known
+    object_ids: tuple[str, ...] = ()  # those prompted, in the order asked, saved or restored
+    unknown_ids: tuple[str, ...] = ()  # Remove: of what is not tracked
     labels: tuple[int, ...] = ()  # Add: their values in the label mask
     headers: tuple[Any, ...] = ()  # Add: of the image that each prompt was applied to
 
@@ -185,31 +186,26 @@ class Mailbox:
         elif code is Code.BUSY:
             request.answer(code, f"{self.max_requests} requests are waiting already; ask again")
 
-    def take(self, timeout_s: float, in_hand: int = 0) -> Work:
-        """Waits for an image, a request or `wake`, and takes all there is; empty after `timeout_s`.
-
-        in_hand: requests the caller still holds from before; they count against `max_requests`.
-        """
+    def take(self) -> Work:
+        """All there is. The requests go on to count against `max_requests` until `count_in_hand` says otherwise."""
         with self._changed:
-            self._in_hand = in_hand
-            self._changed.wait_for(lambda: self.has_work, timeout_s)
             work = Work(self._arrival, self._requests)
             self._arrival, self._requests, self._woken = None, [], False
-            self._in_hand = in_hand + len(work.requests)
+            self._in_hand += len(work.requests)
         return work
 
     def count_in_hand(self, requests: int) -> None:
-        """So many does the worker still hold: they count against `max_requests`."""
+        """So many does the worker still hold."""
         with self._changed:
             self._in_hand = requests
 
     @property
     def has_work(self) -> bool:
-        """Whether `take` would return at once."""
+        """Whether the worker has something to do."""
         return bool(self._arrival or self._requests or self._woken)
 
     def wake(self) -> None:
-        """Makes the present or next `take` return."""
+        """Ends the present or next `wait_for_any`."""
         with self._changed:
             self._woken = True
             self._changed.notify()

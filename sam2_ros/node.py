@@ -22,9 +22,9 @@ from sam2_ros import params
 from sam2_ros.channel import Channel
 from sam2_ros.frames import Frames
 from sam2_ros.health import Situation, silence
-from sam2_ros.image_in import Refused
 from sam2_ros.mailbox import Code
 from sam2_ros.params import Settings
+from sam2_ros.refused import Refused
 from sam2_ros.worker import Phase, Worker
 
 TICK_S = 0.2  # how often the publishers of the image are looked at

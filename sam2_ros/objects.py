@@ -16,7 +16,7 @@ from std_srvs.srv import Trigger
 from sam2_ros.mailbox import Code
 from sam2_ros.msg import Track, Visibility, VisibilityArray
 from sam2_ros.srv import ListObjects, RemoveObjects, RestoreObjects, SaveObjects, SetTarget
-from sam2_ros.visit import NoAnswer, Refused, Visit, add_arguments, agreed, visit
+from sam2_ros.visit import NoAnswer, NodeRefused, Visit, add_arguments, agreed, visit
 
 STATES = {Track.VISIBLE: "visible", Track.OCCLUDED: "occluded", Track.LOST: "lost", Track.INVALID: "invalid"}
 SILENT_S = 2
@@ -56,26 +56,26 @@ def main(argv: list[str] | None = None) -> int:
             if args.watch:
                 return watch(asked, set(args.ids))
             print(do(asked, args))
-    except (Refused, NoAnswer) as error:
+    except (NodeRefused, NoAnswer) as error:
         print(error, file=sys.stderr)
         return error.exit_code
     return 0
 
 
 def do(asked: Visit, args: argparse.Namespace) -> str:
-    """What to print. Raises Refused, NoAnswer."""
+    """What to print. Raises NodeRefused, NoAnswer."""
     ids = args.ids
     if args.remove:
         answer = asked.ask(RemoveObjects, "remove_objects", RemoveObjects.Request(object_ids=ids))
         removed = ", ".join(name for name in dict.fromkeys(ids) if name not in answer.unknown_ids)
         if answer.code == Code.UNKNOWN_OBJECT and removed:
-            raise Refused(f"removed {removed}; {answer.sentence}")
+            raise NodeRefused(f"removed {removed}; {answer.sentence}")
         agreed(answer)
         return f"removed {removed}"
     if args.reset:
         answer = asked.ask(Trigger, "reset", Trigger.Request())
         if not answer.success:
-            raise Refused(answer.message)
+            raise NodeRefused(answer.message)
         return "all objects are forgotten"
     if args.target:
         agreed(asked.ask(SetTarget, "set_target", SetTarget.Request(object_id="".join(ids))))
@@ -89,7 +89,7 @@ def do(asked: Visit, args: argparse.Namespace) -> str:
     listed = agreed(asked.ask(ListObjects, "list_objects", ListObjects.Request())).objects
     unknown = sorted(set(ids) - {track.object_id for track in listed})
     if unknown:
-        raise Refused(f"UNKNOWN_OBJECT: not tracked: {', '.join(unknown)}")
+        raise NodeRefused(f"UNKNOWN_OBJECT: not tracked: {', '.join(unknown)}")
     return table([track for track in listed if not ids or track.object_id in ids])
 
 

@@ -66,7 +66,7 @@ class Outputs:
         self._restored -= gone
         self.newest = (header, [track for track in tracks if track.object_id not in gone])
 
-    def restore(self, object_ids: Collection[str]) -> None:
+    def note_restored(self, object_ids: Collection[str]) -> None:
         """These objects are back, and will be among the tracks of the next image. In the worker's thread."""
         self._restored |= set(object_ids)
 

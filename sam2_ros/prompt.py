@@ -13,10 +13,11 @@ import cv2
 import numpy as np
 from std_msgs.msg import Header
 
-from sam2_ros.image_out import image_message, time_message
+from sam2_ros.image_out import image_message
 from sam2_ros.msg import Prompt, Track
+from sam2_ros.ros_time import time_message
 from sam2_ros.srv import AddObjects, ListObjects
-from sam2_ros.visit import NoAnswer, Refused, Visit, add_arguments, agreed, visit
+from sam2_ros.visit import NoAnswer, NodeRefused, Visit, add_arguments, agreed, visit
 
 LOOK_S = 1.0  # for the result after the answer
 
@@ -76,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
             tracks = {}
             with suppress(NoAnswer):  # it is tracked, whether or not we hear more
                 tracks = look(asked, answer.object_ids)
-    except (Refused, NoAnswer) as error:
+    except (NodeRefused, NoAnswer) as error:
         print(error, file=sys.stderr)
         return error.exit_code
     for name in answer.object_ids:

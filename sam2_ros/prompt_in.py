@@ -9,15 +9,11 @@ from collections.abc import Callable
 import numpy as np
 
 import sam2
-from sam2_ros.image_in import Refused
+from sam2_ros.refused import Refused
+from sam2_ros.ros_time import stamp_ns
 
 MASK_ENCODINGS = ("mono8", "8UC1")
 _MODES = {0: sam2.PromptMode.ADD, 1: sam2.PromptMode.REPLACE}
-
-
-def stamp_ns(stamp) -> int:
-    """Nanoseconds of a builtin_interfaces/Time."""
-    return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
 def from_message(msg) -> sam2.Prompt:

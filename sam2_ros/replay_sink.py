@@ -24,7 +24,8 @@ from std_msgs.msg import Header
 import sam2
 from sam2_ros.overlay import Overlay
 from sam2_ros.replay_source import Shot, Source
-from sam2_ros.track_out import label_mask, time_message, track_array, visibility_array
+from sam2_ros.ros_time import time_message
+from sam2_ros.track_out import label_mask, track_array, visibility_array
 
 TOPICS = {  # as the node publishes them, with types
     "/sam2/tracks": "sam2_ros/msg/TrackArray",

@@ -19,7 +19,8 @@ from rosbags.typesys import Stores, get_typestore
 
 import sam2
 from sam2_ros import image_in
-from sam2_ros.prompt_in import stamp_ns
+from sam2_ros.refused import Refused
+from sam2_ros.ros_time import stamp_ns
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 DRAWN = ("label_mask", "class_mask", "target_mask", "overlay", "overlay/compressed")  # the node's pictures
@@ -119,7 +120,7 @@ def _bag_shots(reader: AnyReader, connections: list[Connection], source: Source)
         try:
             image_in.check(msg, MAX_PIXELS)
             rgb = image_in.to_rgb(msg)
-        except image_in.Refused as error:
+        except Refused as error:
             source.refused[error.reason] += 1
             source.last_refusal = f"image {index} of {connection.topic}: {error}"
             continue

@@ -37,10 +37,6 @@ class StampWatch:
 
     def __init__(self, jump_ns: int) -> None:
         self.jump_ns = jump_ns
-        self.forget()
-
-    def forget(self) -> None:
-        """Take the next stamp as the first of a stream."""
         self._newest_ns: int | None = None
         self._arrived = 0, 0  # on both clocks
         self._late_ns = 0  # the newest of the late stamps seen in a row

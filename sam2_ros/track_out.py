@@ -13,8 +13,9 @@ import sam2
 from sam2_ros.classes import MAX_CLASSES
 from sam2_ros.cloud_out import point_message, pose_message, size_message
 from sam2_ros.geometry import Surface
-from sam2_ros.image_out import image_message, time_message
+from sam2_ros.image_out import image_message
 from sam2_ros.msg import Mask, Track, TrackArray, Visibility, VisibilityArray
+from sam2_ros.ros_time import time_message
 
 UNNAMED = "object"  # the class of objects that were prompted without one
 

@@ -26,16 +26,16 @@ class NoAnswer(Exception):
     exit_code = 2
 
 
-class Refused(Exception):
+class NodeRefused(Exception):
     """By the node; its code and sentence."""
 
     exit_code = 1
 
 
 def agreed(answer):
-    """An answer whose code is OK. Raises Refused."""
+    """An answer whose code is OK. Raises NodeRefused."""
     if answer.code != Code.OK:
-        raise Refused(f"{Code(answer.code).name}: {answer.sentence}")
+        raise NodeRefused(f"{Code(answer.code).name}: {answer.sentence}")
     return answer
 
 

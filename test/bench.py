@@ -33,7 +33,7 @@ class Bench:
         self.auto = AutoPrompt(self.settings, self.counters, lambda object_id, stamp, answer: self.answers.put(answer))
         outputs = SimpleNamespace(
             drop=lambda object_ids: None,
-            restore=lambda object_ids: None,
+            note_restored=lambda object_ids: None,
             publish=publish,
             begin=lambda stamp_ns: None,
             idle=idle or (lambda: None),

@@ -29,8 +29,9 @@ from soak_report import FIELDS, report
 from std_msgs.msg import Header
 
 import sam2
-from sam2_ros.image_out import image_message, time_message
+from sam2_ros.image_out import image_message
 from sam2_ros.msg import PromptResult, TrackArray
+from sam2_ros.ros_time import time_message
 
 HERE = Path(__file__).parent
 SIZE_HW = (240, 320)

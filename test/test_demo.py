@@ -21,7 +21,8 @@ import sam2
 from sam2_ros import demo, demo_picture, demo_score
 from sam2_ros.children import Children
 from sam2_ros.msg import Track, TrackArray
-from sam2_ros.track_out import mask_message, time_message
+from sam2_ros.ros_time import time_message
+from sam2_ros.track_out import mask_message
 
 pytestmark = pytest.mark.ros
 SIZE_HW = (60, 80)

@@ -11,9 +11,10 @@ from std_msgs.msg import Header
 from sam2_ros import depth_in
 from sam2_ros.depth_buffer import KEPT, MOST_APART_NS, DepthBuffer
 from sam2_ros.geometry import Pinhole
-from sam2_ros.image_in import Refused
-from sam2_ros.image_out import image_message, time_message
+from sam2_ros.image_out import image_message
 from sam2_ros.params import FIELDS
+from sam2_ros.refused import Refused
+from sam2_ros.ros_time import time_message
 from sam2_ros.stamps import Stamp
 
 pytestmark = pytest.mark.ros

@@ -162,7 +162,7 @@ def test_remove_needs_no_image_and_names_the_unknown():
         bench.answer()
         bench.ask(Remove, ["a", "x", "y"])
         answer = bench.answer()
-        assert (answer.code, answer.object_ids) == (Code.UNKNOWN_OBJECT, ("x", "y"))
+        assert (answer.code, answer.unknown_ids) == (Code.UNKNOWN_OBJECT, ("x", "y"))
         assert names(bench.step(2)) == ["b"]
 
 

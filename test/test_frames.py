@@ -22,10 +22,9 @@ from test_depth_out import FakeFrames, Rigged, with_depth
 from sam2_ros import frames
 from sam2_ros.depth_out import MOST_WAITING
 from sam2_ros.frames import SET_BACK_NS, Frames
-from sam2_ros.image_in import Refused
-from sam2_ros.image_out import time_message
 from sam2_ros.msg import TrackArray
-from sam2_ros.prompt_in import stamp_ns
+from sam2_ros.refused import Refused
+from sam2_ros.ros_time import stamp_ns, time_message
 
 pytestmark = pytest.mark.ros
 

@@ -14,8 +14,8 @@ pytest.importorskip("rclpy")
 import sam2
 from sam2.checkpoint import read_weights
 from sam2_ros import prompt_in
-from sam2_ros.image_in import Refused
 from sam2_ros.params import FIELDS, refusal, settings_of
+from sam2_ros.refused import Refused
 
 SHAPES = st.lists(st.one_of(st.integers(-2, 4), st.integers(2**31, 2**64)), max_size=4)
 TENSORS = st.fixed_dictionaries(

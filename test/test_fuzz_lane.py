@@ -46,7 +46,7 @@ class LaneMachine(RuleBasedStateMachine):
         log = SimpleNamespace(info=quiet, warning=quiet, error=quiet)
         self.counters.count_reset = self.told
         outputs = SimpleNamespace(
-            drop=lambda object_ids: None, restore=lambda object_ids: None, publish=self.publish,
+            drop=lambda object_ids: None, note_restored=lambda object_ids: None, publish=self.publish,
             begin=lambda stamp_ns: None, idle=lambda: None,
         )  # fmt: skip
         auto = AutoPrompt(self.settings, self.counters, lambda object_id, stamp, answer: None)

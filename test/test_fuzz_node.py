@@ -7,9 +7,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from ros_rig import NodeProcess, click
 from std_srvs.srv import SetBool, Trigger
 
-from sam2_ros.image_out import time_message
 from sam2_ros.mailbox import Code
 from sam2_ros.msg import TrackArray
+from sam2_ros.ros_time import time_message
 from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects
 
 MOVES = {

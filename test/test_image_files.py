@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from test_image_in import convert, random_rgb, refusal
 
 from sam2_ros import image_in
-from sam2_ros.image_in import Refused
+from sam2_ros.refused import Refused
 
 
 def compressed(rgb, extension, text):

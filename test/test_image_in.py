@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sam2_ros import image_in
-from sam2_ros.image_in import Refused
+from sam2_ros.refused import Refused
 
 H, W = 18, 24
 MAX_PIXELS = 10_000_000

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from sam2_ros.mailbox import Add, Arrival, Code, Mailbox, Remove, Request, Reset
+from sam2_ros.mailbox import Add, Arrival, Code, Mailbox, Remove, Request, Reset, wait_for_any
 
 
 def arrival(n, new_stream=False):
@@ -20,23 +20,23 @@ def request():
 def test_the_newest_image_wins_and_each_replaced_one_is_reported():
     box = Mailbox(4)
     assert [box.post_image(arrival(n)) for n in range(3)] == [False, True, True]
-    assert box.take(0).arrival == arrival(2)
-    assert box.take(0).arrival is None
+    assert box.take().arrival == arrival(2)
+    assert box.take().arrival is None
 
 
 def test_an_event_outlives_the_image_that_brought_it():
     box = Mailbox(4)
     box.post_image(arrival(1, new_stream=True))
     box.post_image(arrival(2))
-    assert box.take(0).arrival == arrival(2, new_stream=True)
+    assert box.take().arrival == arrival(2, new_stream=True)
     box.post_image(arrival(3))
-    assert box.take(0).arrival == arrival(3)
+    assert box.take().arrival == arrival(3)
     box.post_image(arrival(4, new_stream=True))
     assert box.discard_image()
     box.post_image(arrival(5))
-    assert box.take(0).arrival == arrival(5, new_stream=True)
+    assert box.take().arrival == arrival(5, new_stream=True)
     box.post_image(arrival(6))
-    assert box.take(0).arrival == arrival(6)
+    assert box.take().arrival == arrival(6)
 
 
 def test_requests_come_out_in_order_and_are_bounded():
@@ -44,7 +44,7 @@ def test_requests_come_out_in_order_and_are_bounded():
     made = [request() for _ in range(5)]
     for one, _ in made:
         box.post_request(one)
-    assert box.take(0).requests == [one for one, _ in made[:3]]
+    assert box.take().requests == [one for one, _ in made[:3]]
     assert [[a.code for a in answers] for _, answers in made] == [[], [], [], [Code.BUSY], [Code.BUSY]]
 
 
@@ -57,9 +57,9 @@ def test_what_the_worker_still_holds_counts():
         return not answers
 
     assert [posted() for _ in range(3)] == [True] * 3
-    assert len(box.take(0).requests) == 3
+    assert len(box.take().requests) == 3
     assert not posted()  # three in hand
-    box.take(0, in_hand=2)
+    box.count_in_hand(2)
     assert [posted(), posted()] == [True, False]
 
 
@@ -70,7 +70,7 @@ def test_a_closed_box_hands_back_what_is_left_and_answers_what_comes():
     assert box.close() == [early]
     box.post_request(late)
     assert [a.code for a in answers] == [Code.STOPPING]
-    assert box.take(0).arrival is None and box.take(0).requests == []
+    assert box.take().arrival is None and box.take().requests == []
 
 
 def test_only_the_first_answer_counts():
@@ -85,23 +85,25 @@ def test_only_the_first_answer_counts():
 
 
 @pytest.mark.parametrize("post", ["image", "request", "wake"])
-def test_take_waits_for_anything(post):
-    box, taken = Mailbox(2), []
-    waiter = threading.Thread(target=lambda: taken.append(box.take(60)))
+def test_whatever_comes_ends_the_waiting(post):
+    box = Mailbox(2)
+    waiter = threading.Thread(target=wait_for_any, args=([Mailbox(2, box._changed), box], 60))
     waiter.start()
     {"image": lambda: box.post_image(arrival(1)), "request": lambda: box.post_request(request()[0]), "wake": box.wake}[
         post
     ]()
     waiter.join(30)
-    assert not waiter.is_alive() and len(taken) == 1
-    assert (taken[0].arrival is not None, len(taken[0].requests)) == (post == "image", post == "request")
+    assert not waiter.is_alive()
+    taken = box.take()
+    assert (taken.arrival is not None, len(taken.requests)) == (post == "image", post == "request")
+    assert not box.has_work
 
 
 def test_discard():
     box = Mailbox(2)
     assert not box.discard_image()
     box.post_image(arrival(1))
-    assert box.discard_image() and box.take(0).arrival is None
+    assert box.discard_image() and box.take().arrival is None
 
 
 def test_who_names_what():

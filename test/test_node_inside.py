@@ -20,10 +20,10 @@ from sam2_ros import channel as channel_module
 from sam2_ros import doors
 from sam2_ros import node as node_module
 from sam2_ros.announcer import Announcer
-from sam2_ros.image_out import time_message
 from sam2_ros.mailbox import Code, Reset
 from sam2_ros.msg import Track, VisibilityArray
 from sam2_ros.node import TICKS_PER_REPORT, TrackNode
+from sam2_ros.ros_time import time_message
 from sam2_ros.srv import AddObjects, ListObjects
 
 pytestmark = pytest.mark.ros

@@ -14,10 +14,11 @@ from sensor_msgs.msg import CompressedImage, Image
 from test_track_out import header
 
 import sam2
-from sam2_ros.image_out import image_message, time_message
+from sam2_ros.image_out import image_message
 from sam2_ros.node import TrackNode, load_tracker
 from sam2_ros.overlay import colour_of
 from sam2_ros.params import FIELDS, Settings
+from sam2_ros.ros_time import time_message
 from sam2_ros.srv import AddObjects
 
 pytestmark = pytest.mark.ros

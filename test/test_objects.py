@@ -14,9 +14,9 @@ from ros_rig import PATIENCE_S, NodeProcess, start_tracking
 from std_msgs.msg import Header
 
 from sam2_ros import objects
-from sam2_ros.image_out import time_message
 from sam2_ros.mailbox import Code
 from sam2_ros.msg import Track, Visibility, VisibilityArray
+from sam2_ros.ros_time import time_message
 from sam2_ros.srv import RemoveObjects, RestoreObjects, SaveObjects
 
 pytestmark = pytest.mark.ros
@@ -93,7 +93,7 @@ def test_saving_and_restoring_say_what_and_where():
     assert objects.do(visit, objects.parse(["--restore", "kitchen", "cup"])) == "tracking cup, ball again"
     assert asked == [("save", "kitchen", []), ("restore", "kitchen", ["cup"])]
     visit.ask = lambda *_: RestoreObjects.Response(code=int(Code.STALE), sentence="too old")
-    with pytest.raises(objects.Refused, match="STALE: too old"):
+    with pytest.raises(objects.NodeRefused, match="STALE: too old"):
         objects.do(visit, objects.parse(["--restore", "kitchen"]))
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import sam2
 from sam2_ros import prompt_in
-from sam2_ros.image_in import Refused
+from sam2_ros.refused import Refused
 
 SIZE_HW = (48, 64)
 

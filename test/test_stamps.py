@@ -91,13 +91,6 @@ def test_stamps_in_the_future_are_an_ordinary_stream():
     assert verdicts([T0 * 2, T0 * 2 + 1]) == [Stamp.NEXT] * 2
 
 
-def test_forget_starts_a_stream():
-    watch = StampWatch(S)
-    watch.judge(T0, 0)
-    watch.forget()
-    assert watch.judge(T0 - 100 * S, 1) is Stamp.NEXT
-
-
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=60))
 def test_whatever_came_before_an_increasing_stream_is_soon_taken(before):
     watch = StampWatch(50)

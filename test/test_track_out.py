@@ -20,6 +20,7 @@ from sam2_ros.mailbox import Arrival
 from sam2_ros.outputs import Outputs
 from sam2_ros.overlay import Overlay
 from sam2_ros.params import Settings
+from sam2_ros.ros_time import time_message
 
 pytestmark = pytest.mark.ros
 SIZE_HW = (48, 64)
@@ -29,7 +30,7 @@ LATCHED = ("label_info",)  # kept for who comes late, so it is sent to nobody to
 
 def header():
     made = Header(frame_id="camera_optical")
-    made.stamp = track_out.time_message(NOW_NS)
+    made.stamp = time_message(NOW_NS)
     return made
 
 
@@ -245,13 +246,13 @@ def test_what_was_removed_is_in_no_list(outputs):
     outputs.newest = ("header", [track("a", 1, blob(left=5)), track("b", 2, blob(left=40))])
     outputs.drop(["a", "ghost"])
     assert outputs.newest[0] == "header" and [t.object_id for t in outputs.newest[1]] == ["b"]
-    outputs.restore(["kept", "d"])
+    outputs.note_restored(["kept", "d"])
     assert outputs.object_ids == ["b", "d", "kept"]
     outputs.drop(["d"])
     assert outputs.object_ids == ["b", "kept"]
     outputs.drop(None)
     assert outputs.newest[1] == outputs.object_ids == []
-    outputs.restore(["kept"])
+    outputs.note_restored(["kept"])
     hand_over(outputs)
     assert outputs.object_ids == ["cup"]  # what was restored is among the tracks, if it is still there
 

@@ -1,0 +1,9 @@
+"""What is said of an input that cannot be used: an image, a prompt, depth, a transform."""
+
+
+class Refused(Exception):
+    """An input that was dropped: `reason` is a short name to count, the message is a sentence for people."""
+
+    def __init__(self, reason: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason

@@ -1,0 +1,23 @@
+"""Times of messages and of /clock, in nanoseconds. Knows builtin_interfaces/Time and a node's clock."""
+
+from typing import TYPE_CHECKING
+
+from builtin_interfaces.msg import Time
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+
+def stamp_ns(stamp) -> int:
+    """Nanoseconds of a builtin_interfaces/Time."""
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def time_message(nanoseconds: int) -> Time:
+    return Time(sec=nanoseconds // 1_000_000_000, nanosec=nanoseconds % 1_000_000_000)
+
+
+def simulated_ns(node: "Node") -> int:
+    """What /clock says; 0 without `use_sim_time`."""
+    clock = node.get_clock()
+    return clock.now().nanoseconds if clock.ros_time_is_active else 0
