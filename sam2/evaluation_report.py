@@ -11,7 +11,7 @@ import numpy as np
 from sam2 import metrics
 from sam2.errors import BadInput
 from sam2.evaluation_video import ObjectResult, VideoResult
-from sam2.metrics import Score, mean_score
+from sam2.metrics import mean_score
 
 GROUPS: dict[str, Callable[[ObjectResult], bool]] = {
     "all": lambda result: True,
@@ -42,8 +42,8 @@ def _groups(results: list[ObjectResult]) -> dict[str, Callable[[ObjectResult], b
 
 
 def group_summary(results: list[ObjectResult]) -> dict:
-    """Percent, None where there was nothing to judge."""
-    scores = [score for result in results if (score := object_score(result)) is not None]
+    """Percent, None where there was nothing to judge. Visibility is without the first frame, where it was given."""
+    scores = [score for result in results if (score := metrics.score_frames(result.j, result.f)) is not None]
     mean = mean_score(scores)
     seen = np.concatenate([np.array(r.seen[1:], bool) for r in results] or [np.zeros(0, bool)])
     there = np.concatenate([np.array(r.there[1:], bool) for r in results] or [np.zeros(0, bool)])
@@ -68,14 +68,6 @@ def j_by_age(results: list[ObjectResult]) -> list[float | None]:
         for age in np.flatnonzero(result.there):
             values[age].append(result.j[age])
     return [percent(_share(np.array(found))) for found in values]
-
-
-def object_score(result: ObjectResult) -> Score | None:
-    """Means over the frames that count; None if there are none."""
-    kept = metrics.scored_frames(len(result.frames))
-    if not result.frames[kept]:
-        return None
-    return Score(float(np.mean(result.j[kept])), float(np.mean(result.f[kept])))
 
 
 def _share(answers: np.ndarray) -> float:

@@ -4,6 +4,8 @@ What is left after the prompted frame is what the image alone suggests. Every ob
 nothing tells them apart.
 """
 
+from dataclasses import replace
+
 import torch
 
 from sam2.model import SAM2
@@ -30,19 +32,20 @@ class MemorylessTracker:
             prompted = {prompt.object_id for prompt in prompts}
             if prompted == set(self._known):
                 return list(tracks.values())
-            return [tracks[key] if key in prompted else self._unprompted(frame, key) for key in self._known]
-        return [self._unprompted(frame, key) for key in self._known]
+            return [tracks[key] if key in prompted else other for key, other in self._unprompted(frame).items()]
+        return list(self._unprompted(frame).values())
 
-    def _unprompted(self, frame: Frame, object_id: str) -> Track:
+    def _unprompted(self, frame: Frame) -> dict[str, Track]:
+        """By object id; they differ in name only."""
         model = self._model
         with torch.inference_mode(), model.precision.context(model.device):
             features = model.encode_image(to_model_input(frame.rgb, model.image_size)[None].to(model.device))
             answer = model.select(model.decode(features, model.no_memory(features.stride16)), multimask=True)
         score = float(answer.object_score)
-        return Track(
-            object_id=object_id,
+        track = Track(
+            object_id="",
             class_name="",
-            label=self._known[object_id],
+            label=0,
             state=State.VISIBLE if score > 0 else State.OCCLUDED,
             object_score=score,
             presence=float(torch.sigmoid(answer.object_score.float())),
@@ -52,3 +55,4 @@ class MemorylessTracker:
             size_hw=frame.size_hw,
             low_res_logits=answer.low_res_logits[0, 0].float().cpu().numpy(),
         )
+        return {key: replace(track, object_id=key, label=label) for key, label in self._known.items()}

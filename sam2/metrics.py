@@ -78,11 +78,14 @@ def score_object(predicted: Sequence[np.ndarray], true: Sequence[np.ndarray]) ->
     """
     if len(predicted) != len(true) or len(true) < 3:
         raise BadInput(f"masks: expected as many predicted as true, three or more; got {len(predicted)}, {len(true)}")
-    pairs = list(zip(predicted, true, strict=True))[scored_frames(len(true))]
-    return Score(
-        float(np.mean([region_similarity(*pair) for pair in pairs])),
-        float(np.mean([boundary_accuracy(*pair) for pair in pairs])),
-    )
+    pairs = list(zip(predicted, true, strict=True))
+    return score_frames([region_similarity(*pair) for pair in pairs], [boundary_accuracy(*pair) for pair in pairs])
+
+
+def score_frames(j: Sequence[float], f: Sequence[float]) -> Score | None:
+    """J and F of one object from those of its frames: means over the frames that are scored; None if there are none."""
+    kept = scored_frames(len(j))
+    return Score(float(np.mean(j[kept])), float(np.mean(f[kept]))) if j[kept] else None
 
 
 def mean_score(scores: Sequence[Score]) -> Score:
@@ -90,15 +93,6 @@ def mean_score(scores: Sequence[Score]) -> Score:
     if not scores:
         return Score(float("nan"), float("nan"))
     return Score(*(float(value) for value in np.mean(scores, axis=0)))
-
-
-def visibility_accuracy(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Share of right answers to "is it in the picture?"; both (T, ...) bool, frame 0 (where it was given) not counted.
-
-    Raises BadInput if the shapes differ.
-    """
-    _check_pair(predicted, true)
-    return float(np.mean(predicted[1:] == true[1:])) if true[1:].size else float("nan")
 
 
 def returns(visible: np.ndarray, shortest: int = SHORTEST_ABSENCE, longest: int = LONGEST_ABSENCE) -> list[int]:

@@ -50,11 +50,6 @@ def to_model_input(rgb: np.ndarray, image_size: int) -> torch.Tensor:
     return _normalise(pixels.permute(2, 0, 1).contiguous().float().div_(255))
 
 
-def to_model_input_batch(images: Sequence[np.ndarray], image_size: int) -> torch.Tensor:
-    """`to_model_input` of images of any sizes: (B, 3, S, S) float32 on the CPU. Raises BadInput."""
-    return torch.stack([to_model_input(rgb, image_size) for rgb in images])
-
-
 def to_model_input_on_device(rgb: torch.Tensor, image_size: int) -> torch.Tensor:
     """The video path where the pixels already are: (H, W, 3) or (B, H, W, 3) uint8 -> (B, 3, S, S) float32.
 

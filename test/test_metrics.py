@@ -150,13 +150,6 @@ def test_mean_of_no_objects_is_not_a_number():
     assert np.isnan(metrics.mean_score([]).j_and_f)
 
 
-def test_visibility_accuracy_by_hand():
-    true = np.array([[1, 1], [1, 0], [0, 0], [1, 1]], dtype=bool)  # (T, K)
-    predicted = np.array([[0, 0], [1, 1], [0, 0], [1, 0]], dtype=bool)
-    assert metrics.visibility_accuracy(predicted, true) == pytest.approx(4 / 6, abs=1e-12)
-    assert np.isnan(metrics.visibility_accuracy(true[:1], true[:1]))
-
-
 @pytest.mark.parametrize(
     "visible, expected",
     [

@@ -106,9 +106,6 @@ def test_the_order_of_the_axes_matters(hw, monkeypatch):
 
 
 def test_batches_are_their_images():
-    images = [NOISE, NOISE[:50, ::-1], frame("480x640")]
-    batch = preprocess.to_model_input_batch(images, 64)
-    assert torch.equal(batch, torch.stack([preprocess.to_model_input(rgb, 64) for rgb in images]))
     stacked = torch.from_numpy(np.stack([NOISE, NOISE[::-1]]))
     on_device = preprocess.to_model_input_on_device(stacked, 64)
     for rgb, one in zip(stacked, on_device, strict=True):
@@ -145,7 +142,6 @@ def test_what_is_no_image_is_refused(rgb, got):
         lambda: preprocess.check_rgb(rgb, "front"),
         lambda: preprocess.to_model_input(rgb, 64),
         lambda: preprocess.to_image_predictor_input(rgb, 64),
-        lambda: preprocess.to_model_input_batch([NOISE, rgb], 64),
     ):
         with pytest.raises(BadInput, match=rf"(front|rgb): expected a non-empty \(H, W, 3\) uint8 .*, got {got}"):
             refusing()

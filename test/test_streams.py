@@ -35,7 +35,7 @@ def test_it_plays_to_the_end_and_back():
     stream = stream_of(small_model())
     shown = []
     while not stream.is_over:
-        images, targets = stream.look(3)
+        images, targets = stream.next_frames(3)
         assert images.shape[1] == targets.shape[1] <= 3
         shown += [next(i for i in range(4) if torch.equal(stream.images[0, i], image)) for image in images[0]]
         stream.advance(images.shape[1])
@@ -57,7 +57,7 @@ def test_frames_at_a_time_are_tracked_as_all_at_once():
         torch.manual_seed(1)
         parts = []
         while not stream.is_over:
-            images, targets = stream.look(3)
+            images, targets = stream.next_frames(3)
             features = encode_clip(model, images, 2)
             parts += track_clip(model, features, targets, stream.plan, stream.bank, stream.time)[0]
             stream.advance(images.shape[1])

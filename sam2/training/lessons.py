@@ -48,7 +48,7 @@ def fast_attention(device: str) -> AbstractContextManager:
     return sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()
 
 
-def _shown(targets: Tensor) -> Tensor:
+def _begins_in_sight(targets: Tensor) -> Tensor:
     """(N, T, S, S) bool -> (N,) bool: which objects the first frame shows; others, of which a clip may have none, are
     no lesson in absence."""
     return targets[:, 0].flatten(1).any(1)
@@ -70,22 +70,22 @@ class Lessons(nn.Module):
 
         Of kind "streams" clips are taken only when `streams.is_due`, else None goes on with those there are.
         """
-        shown = self._show(clips, phase, rng) if clips is not None else None
+        learnt = self._prepare(clips, phase, rng) if clips is not None else None
         device = self.model.device.type
         with torch.autocast(device, torch.bfloat16, enabled=has_bfloat16(device)), fast_attention(device):
             if phase.kind == "streams":
-                return self._stream(shown, phase, rng)
-            return getattr(self, f"_{phase.kind}")(*shown, phase, rng)
+                return self._stream(learnt, phase, rng)
+            return getattr(self, f"_{phase.kind}")(*learnt, phase, rng)
 
     @torch.no_grad()
-    def _show(self, clips: Tensor, phase: Phase, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def _prepare(self, clips: Tensor, phase: Phase, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """images (B, T, 3, S, S) normalised, and targets (B * M, T, S, S) bool."""
-        clips = self._look(clips, phase.window, rng)
+        clips = self._crop_windows(clips, phase.window, rng)
         rgb, labels = augment(clips, phase.strength)
         chosen = choose_objects(labels, phase.objects, self.min_area)
         return normalise(rgb), object_masks(labels, chosen)
 
-    def _look(self, clips: Tensor, side: int, rng: np.random.Generator) -> Tensor:
+    def _crop_windows(self, clips: Tensor, side: int, rng: np.random.Generator) -> Tensor:
         """Windows of `side` pixels, to be taken as lying anywhere in the whole image; 0: the whole image."""
         whole = clips.shape[-2]
         if not side:
@@ -107,8 +107,8 @@ class Lessons(nn.Module):
         single = self.model.encode_image(images[:, 0])
         features = Features(*(x.repeat_interleave(phase.objects, 0) for x in single))
         answers, _ = ask_stills(self.model, features, targets[:, 0], kind, int(rng.choice(3, p=_CORRECTIONS)))
-        losses, shown = self._score(answers, targets, phase)
-        return self._add_alike(losses, phase, (single, targets[:, 0]), (single, targets[:, 0])) | {"iou": shown}
+        losses, first_iou = self._score(answers, targets, phase)
+        return self._add_alike(losses, phase, (single, targets[:, 0]), (single, targets[:, 0])) | {"iou": first_iou}
 
     def _clips(self, images: Tensor, targets: Tensor, phase: Phase, rng: np.random.Generator) -> Losses:
         plan = draw_plan(rng, images.shape[1], phase.kinds)
@@ -120,20 +120,20 @@ class Lessons(nn.Module):
         other = int(rng.integers(1, images.shape[1]))
         return self._add_alike(losses, phase, (singles[0], targets[:, 0]), (singles[other], targets[:, other]))
 
-    def _stream(self, shown: tuple[Tensor, Tensor] | None, phase: Phase, rng: np.random.Generator) -> Losses:
+    def _stream(self, begun: tuple[Tensor, Tensor] | None, phase: Phase, rng: np.random.Generator) -> Losses:
         view = self.model.view
-        if shown is not None:
+        if begun is not None:
             plan = draw_plan(rng, 1, phase.kinds)  # what is prompted is frame 0
-            place, length = (view.side, view.row, view.column), draw_length(rng, shown[0].shape[1], phase.frames)
-            self.streams.begin(phase.window, Stream(*shown, plan, Bank(self.model), place, length))
+            place, length = (view.side, view.row, view.column), draw_length(rng, begun[0].shape[1], phase.frames)
+            self.streams.begin(phase.window, Stream(*begun, plan, Bank(self.model), place, length))
         stream = self.streams.take(phase.window)
         view.move(*stream.place)
-        images, targets = stream.look(phase.frames)
+        images, targets = stream.next_frames(phase.frames)
         with torch.set_grad_enabled(torch.is_grad_enabled() and phase.encoder > 0):
             features = encode_clip(self.model, images, stream.objects)
         answers, _ = track_clip(self.model, features, targets, stream.plan, stream.bank, stream.time)
         stream.advance(images.shape[1])
-        return self._score(answers, targets, phase, _shown(stream.targets))[0]
+        return self._score(answers, targets, phase, _begins_in_sight(stream.targets))[0]
 
     def _add_alike(self, losses: Losses, phase: Phase, asked: Asked, shown: Asked) -> Losses:
         """Adds the pretext: clicks in one frame of each clip answered in the same frame or another."""
@@ -152,7 +152,7 @@ class Lessons(nn.Module):
 
         begun: (N,) bool, the objects that the first prompt showed; None: those of the first frame of `targets`.
         """
-        device, begun = targets.device.type, _shown(targets) if begun is None else begun
+        device, begun = targets.device.type, _begins_in_sight(targets) if begun is None else begun
         with torch.autocast(device, enabled=False):
             scored = [
                 self.segmentation_loss(

@@ -105,34 +105,48 @@ def segmentation_loss(
     """
     masks, iou, object_score = masks.float(), iou.float(), object_score.float()
     present = target.flatten(1).any(1).float()  # (N,)
-    count = present.sum().clamp(min=1)
+    weight = present / present.sum().clamp(min=1)  # (N,) of each object in a mean over those that are there
     coarse = resize_target(target, masks.shape[-1])[:, None].expand_as(masks)  # (N, 4, h, w)
     with torch.set_grad_enabled(torch.is_grad_enabled() and weights.others > 0):
         cost = weights.focal * focal_loss(masks, coarse, weights.focal_alpha) + weights.dice * dice_loss(masks, coarse)
     best = cost.detach()[:, 1:].argmin(1) + 1  # (N,)
+    asked = torch.ones_like(present) if is_ambiguous is None else is_ambiguous.float()
+    focal, dice = _taught_mask_loss(masks, target, best, asked, weights, side)  # (N,) each
     achieved = mask_iou(masks.detach(), solid(coarse))  # (N, 4)
+    iou_error = (iou - achieved).abs().mean(1)  # (N,)
+    rows = torch.arange(len(masks), device=masks.device)
+    chosen = torch.where(asked > 0, achieved[rows, iou[:, 1:].argmax(1) + 1], achieved[:, 0])  # (N,)
+    presence = _presence_loss(object_score[:, 0], present, may_be_absent)
+    focal, dice, iou_error, others, mean_iou = (
+        (each * weight).sum() for each in (focal, dice, iou_error, cost.mean(1), chosen)
+    )
+    total = weights.focal * focal + weights.dice * dice + weights.iou * iou_error + weights.presence * presence
+    return MaskLoss(total + weights.others * others, focal, dice, iou_error, presence, mean_iou.detach())
+
+
+def _taught_mask_loss(
+    masks: Tensor, target: Tensor, best: Tensor, asked: Tensor, weights: LossWeights, side: int
+) -> tuple[Tensor, Tensor]:
+    """Focal and dice (N,) of what is taught the mask, at (side, side): the `best` (N,) hypothesis and the single one,
+    in the shares that `weights.single` says; `asked` (N,): 1 where the several answer, 0 where the single one does."""
     rows = torch.arange(len(masks), device=masks.device)
     taught = torch.stack([masks[rows, best], masks[:, 0]], 1)  # (N, 2, h, w)
-    fine = coarse[:, :2]
     if side != masks.shape[-1]:
         taught = F.interpolate(taught, size=(side, side), mode="bilinear", align_corners=False)
-        fine = resize_target(target, side)[:, None].expand_as(taught)
-    asked = torch.ones_like(present) if is_ambiguous is None else is_ambiguous.float()
+    fine = resize_target(target, side)[:, None].expand_as(taught)
     if weights.single is None:
-        share = torch.stack([asked, 1 - asked], 1)
+        share = torch.stack([asked, 1 - asked], 1)  # (N, 2) sums to 1 for each
     else:
         share = constant((1.0, weights.single), masks.device) / (1 + weights.single)
-    per_object = present[:, None] * share / count  # (N, 2) sums to 1
-    focal = (focal_loss(taught, fine, weights.focal_alpha) * per_object).sum()
-    dice = (dice_loss(taught, fine) * per_object).sum()
-    iou_error = ((iou - achieved).abs().mean(1) * present).sum() / count
+    focal, dice = focal_loss(taught, fine, weights.focal_alpha), dice_loss(taught, fine)  # (N, 2)
+    return (focal * share).sum(1), (dice * share).sum(1)
+
+
+def _presence_loss(logit: Tensor, present: Tensor, may_be_absent: Tensor | None) -> Tensor:
+    """Over those that are there, and those that may be away; all (N,)."""
     judged = torch.ones_like(present) if may_be_absent is None else present.maximum(may_be_absent.float())
-    presence = F.binary_cross_entropy_with_logits(object_score[:, 0], present, judged, reduction="sum")
-    presence = presence / judged.sum().clamp(min=1)
-    total = weights.focal * focal + weights.dice * dice + weights.iou * iou_error + weights.presence * presence
-    total = total + weights.others * (cost.mean(1) * present).sum() / count
-    chosen = torch.where(asked > 0, achieved[rows, iou[:, 1:].argmax(1) + 1], achieved[:, 0])
-    return MaskLoss(total, focal, dice, iou_error, presence, ((chosen * present).sum() / count).detach())
+    loss = F.binary_cross_entropy_with_logits(logit, present, judged, reduction="sum")
+    return loss / judged.sum().clamp(min=1)
 
 
 def mean_loss(losses: list[MaskLoss]) -> MaskLoss:

@@ -37,8 +37,8 @@ class Stream:
         """Per clip."""
         return len(self.targets) // len(self.images)
 
-    def look(self, count: int) -> tuple[Tensor, Tensor]:
-        """The next frames, `count` or what is left: (B, T, 3, S, S) and (N, T, S, S)."""
+    def next_frames(self, count: int) -> tuple[Tensor, Tensor]:
+        """`count` or what is left: (B, T, 3, S, S) and (N, T, S, S)."""
         last = self.images.shape[1] - 1
         times = np.arange(self.time, min(self.time + count, self.length))
         now = send(last - np.abs(last - times), self.images.device)

@@ -76,6 +76,7 @@ class Trainer:
         self.held_out = torch.from_numpy(held_out).to(device)
         self.maker = maker
         self.steps_per_s = 0.0
+        self.kind = ""  # of the newest step
         self.batch_scale = 1.0  # halved where a batch does not fit
         self.failures: list[int] = []  # steps at which the loss was no number, the recent ones
 
@@ -210,6 +211,7 @@ class Trainer:
         at.step += 1
         at.phase_step += 1
         losses |= {"grad_norm": norm, "rate": torch.tensor(rate)}
+        self.kind = drawn.kind
         return {name: value.detach() for name, value in losses.items()}
 
     def _sample(self, source: DirectSource | PooledSource, drawn: Phase, rng: np.random.Generator) -> Tensor | None:
@@ -230,7 +232,7 @@ class Trainer:
             return False
         at, phase = self.progress, self.config.phases[self.progress.phase]
         if self.team.leads:
-            row = {"step": at.step, "elapsed_s": round(at.elapsed_s, 1), "phase": at.phase, "kind": phase.kind}
+            row = {"step": at.step, "elapsed_s": round(at.elapsed_s, 1), "phase": at.phase, "kind": self.kind}
             names = ("loss", "iou", "focal", "dice", "iou_error", "presence", "alike_iou", "grad_norm", "rate")
             row |= {name: f"{values.get(name, math.nan):.6g}" for name in names}
             row |= {"steps_per_s": f"{self.steps_per_s:.2f}", "clips_made": at.clips_made}
