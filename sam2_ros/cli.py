@@ -17,6 +17,7 @@ Point at a thing once; know for every camera image from then on which pixels it 
                sam2_ros track --ros-args -r image:=/camera/image_raw -p model:=tiny
   prompt     tell a running node what to track, and print its answer:
                sam2_ros prompt --click 320 240 --id cup
+  status     how a running node is, and why nothing comes out of it
   objects    what a running node tracks; watch it, remove, reset, save and restore:
                sam2_ros objects --watch
   replay     run a bag, a video or a folder of images through the tracker, every frame, without ROS
@@ -31,6 +32,7 @@ MODULES = {  # of each command's function `main(argv) -> exit code`
     "simulate": "sam2_ros.simulator",
     "track": "sam2_ros.main",
     "prompt": "sam2_ros.prompt",
+    "status": "sam2_ros.status",
     "objects": "sam2_ros.objects",
     "replay": "sam2_ros.replay",
 }

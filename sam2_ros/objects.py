@@ -124,7 +124,7 @@ def watch(asked: Visit, ids: set[str]) -> int:
         nonlocal is_silent
         if not is_silent and time.monotonic() - heard_s > SILENT_S:
             is_silent = True
-            print(f"no result of {asked.name} for {SILENT_S} s; /diagnostics says why, if the node runs", flush=True)
+            print(f"no result of {asked.name} for {SILENT_S} s; `sam2_ros status` says why", flush=True)
             known.clear()  # told anew when there are results again
 
     asked.node.create_subscription(VisibilityArray, f"{asked.name}/visibility", hear, 10)

@@ -1,0 +1,100 @@
+"""`sam2_ros status`: what the node says of itself, nothing of others, and an exit code to go by."""
+
+import contextlib
+import itertools
+import threading
+import time
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from ros_rig import PATIENCE_S, NodeProcess, start_tracking
+
+from sam2_ros import status
+
+pytestmark = pytest.mark.ros
+
+
+def said(name, message="fine", level=b"\x00", **values):
+    pairs = [KeyValue(key=key, value=value) for key, value in values.items()]
+    return DiagnosticStatus(name=name, message=message, level=level, values=pairs)
+
+
+MESSAGE = DiagnosticArray(
+    status=[
+        said("/sam2: front: images", "9.9 images/s", received="50"),
+        said("/sam2: wrist: images", "no image for 3.1 s", b"\x02"),
+        said("/sam2x: images"), said("camera: temperature"), said("/robot/sam2: images"),
+    ]
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "found"), [("/sam2", [0, 1]), ("/sam2/wrist", [1]), ("/sam2x", [2]), ("/robot/sam2", [4]), ("/sam", [])]
+)
+def test_of_a_node_or_of_one_of_its_cameras(name, found):
+    assert status.of_node(MESSAGE, name) == [MESSAGE.status[index] for index in found]
+
+
+def test_a_line_says_how_what_and_why():
+    front, wrist = (MESSAGE.status[index] for index in (0, 1))
+    assert status.lines(front, "/sam2", False) == ["OK     front images       9.9 images/s"]
+    assert status.lines(front, "/sam2", True)[1:] == ["         received: 50"]
+    assert status.lines(wrist, "/sam2/wrist", False) == ["ERROR  wrist images       no image for 3.1 s"]
+    assert status.lines(said("/sam2: images"), "/sam2", False) == ["OK     images             fine"]
+    assert status.level_of(said("x", level=b"\x03")) is status.Level.ERROR
+
+
+def test_a_number_that_changes_is_no_news():
+    known = {}
+    assert len(status.changes(known, MESSAGE.status[:2], "/sam2")) == 2
+    assert status.changes(known, [said("/sam2: front: images", "10.1 images/s")], "/sam2") == []
+    worse = said("/sam2: front: images", "10.1 images/s", b"\x01")
+    assert status.changes(known, [worse], "/sam2") == ["WARN   front images       10.1 images/s"]
+    assert len(status.changes(known, [said("/sam2: wrist: images", "no publisher", b"\x02")], "/sam2")) == 1
+
+
+@contextlib.contextmanager
+def images_come(camera, first):
+    """Beside what the test does."""
+    is_over = threading.Event()
+
+    def publish():
+        for number in itertools.count(first):
+            camera.publish(number)
+            if is_over.wait(0.05):
+                return
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def test_a_running_node_says_what_it_lacks_and_then_that_all_is_well(rig, capsys):
+    def until(code, words):
+        end = time.monotonic() + PATIENCE_S
+        while not (status.main(["--values"]) == code and words in (heard := capsys.readouterr().out)):
+            assert time.monotonic() < end, heard
+        return heard
+
+    with NodeProcess() as node:
+        heard = until(1, "nobody publishes /image")
+        assert [line.split()[:2] for line in heard.splitlines() if line[0] != " "][1:] == [
+            ["OK", "tracking"],
+            ["OK", "requests"],
+        ]
+        camera = rig.camera()
+        with images_come(camera, start_tracking(rig, camera, "a")):
+            assert "         received: " in until(0, "1 object(s)")
+        node.end()
+
+
+def test_nobody_there_is_told(capsys):
+    assert status.main(["--timeout", "0.2", "--node", "robot/sam2"]) == 2
+    assert "nothing of /robot/sam2 on /diagnostics within 0.2 s" in capsys.readouterr().err
