@@ -148,7 +148,7 @@ class Channel:
         if not self.enabled:
             return Code.NOT_ACTIVE, f"disabled: call {self.output('enable')} with true"
         if not self.counters.received and not self.node.count_publishers(self.counters.topic):
-            return Code.NO_IMAGE, f"nobody publishes {self.counters.topic}"
+            return Code.NO_IMAGE, health.why_no_image(self.counters)
         return None
 
     @property

@@ -87,17 +87,18 @@ class Desk:
     def forget_images(self) -> None:
         self._headers.clear()
 
-    def expire(self, any_image: bool) -> None:
-        """Answers what waited too long. any_image: whether there has been an image at all."""
+    def expire(self, any_image: bool, why_none: str) -> None:
+        """Answers what waited too long. any_image: whether there has been an image at all; why_none: what is known."""
+        why_none = f"; {why_none}" if why_none else ""
         now_ns = time.monotonic_ns()
         for request in [r for r in self.waiting if isinstance(r, Add) and r.deadline_ns <= now_ns]:
             self.waiting.remove(request)
             if any(prompt.stamp_ns > self._newest_ns for prompt in request.prompts) and any_image:
                 request.answer(Code.STALE, "the image the prompt was made on did not come")
             elif any_image:
-                request.answer(Code.NO_IMAGE, "no image came since, with which a prompt is carried out")
+                request.answer(Code.NO_IMAGE, f"no image came since, with which a prompt is carried out{why_none}")
             else:
-                request.answer(Code.NO_IMAGE, "no image came; is the camera running?")
+                request.answer(Code.NO_IMAGE, f"no image came{why_none or '; is the camera running?'}")
 
     def close(self, later: list[Request]) -> None:
         """Answers everything, also what arrived `later`."""

@@ -11,6 +11,7 @@ from enum import IntEnum
 from sam2_ros.counters import Counters
 from sam2_ros.params import Settings
 
+NAMED = 3  # topics, of those there are
 PERSISTENT = 30  # late results in a row that make a warning an error
 RESETS, WITHIN_S = 3, 10.0  # so many within so long are no accident any more
 DEFAULT_SEGMENT_BYTES = 512 * 1024  # of Fast DDS's shared memory; larger best-effort images are mostly lost
@@ -105,11 +106,7 @@ def _why_silent(c: Counters) -> str:
             "sensor_msgs/msg/CompressedImage"
         )
     if c.publishers == 0:
-        compressed = "/compressed" if c.remap_from.endswith("/compressed") else ""
-        return (
-            f"nobody publishes {c.topic} in ROS_DOMAIN_ID {c.domain}; remap it, for example -r "
-            f"{c.remap_from}:=/camera/image_raw{compressed}"
-        )
+        return f"nobody publishes {c.topic} in ROS_DOMAIN_ID {c.domain}; {_where_images_are(c)}"
     if c.incompatible_qos:
         return (
             f"a publisher of {c.topic} does not offer our {c.incompatible_qos}; set image_reliability to auto or "
@@ -117,6 +114,25 @@ def _why_silent(c: Counters) -> str:
         )
     hint = _segment_hint(c, "; ")
     return f"{c.publishers} publisher(s) of {c.topic}, but nothing arrives{hint}"
+
+
+def _where_images_are(c: Counters) -> str:
+    if f"{c.topic}/compressed" in c.elsewhere:
+        return f"{c.topic}/compressed is there: set image_transport to compressed"
+    suffix = "/compressed" if c.remap_from.endswith("/compressed") else ""
+    alike = [topic for topic in c.elsewhere if topic.endswith("/compressed") == bool(suffix)]
+    there = f"images are on {', '.join(c.elsewhere[:NAMED])}; " if c.elsewhere else ""
+    example = alike[0] if alike else f"/camera/image_raw{suffix}"
+    return f"{there}remap it, for example -r {c.remap_from}:={example}"
+
+
+def why_no_image(c: Counters) -> str:
+    """For who waits for one; "" if nothing is known."""
+    if c.refused_in_a_row:
+        return f"the last {c.refused_in_a_row} images were refused: {c.last_refusal}"
+    if c.publishers == 0 or not c.received:
+        return _why_silent(c)
+    return ""
 
 
 def _segment_hint(c: Counters, joint: str) -> str:

@@ -15,6 +15,7 @@ from sam2_ros import image_in
 from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.counters import Counters
 from sam2_ros.desk import Desk
+from sam2_ros.health import why_no_image
 from sam2_ros.mailbox import Add, Arrival, Code, Mailbox
 from sam2_ros.params import Settings
 from sam2_ros.refused import Refused
@@ -119,7 +120,7 @@ class Lane:
             for add in adds:  # all have been answered, unless something raised that nobody thought of
                 with self._guarded("request"):
                     add.answer(Code.INTERNAL, "an error inside the node; whether it was done is not known")
-        self._desk.expire(self._size_hw is not None)
+        self._desk.expire(self._size_hw is not None, why_no_image(self._counters))
         self._desk.sort_out(self.tracker, None)  # what waited for a prompt that has just run, or never will
 
     def _receive(self, arrival: Arrival) -> sam2.Frame | None:

@@ -57,6 +57,14 @@ def test_the_same_numbers_give_the_same_sentences_and_are_not_changed():
     [
         (dict(publishers=0), ["no image for 5.0 s", "nobody publishes /image", "-r image:="]),
         (dict(publishers=0, remap_from="front/image"), ["-r front/image:="]),
+        (
+            dict(publishers=0, elsewhere=("/b/compressed", "/a", "/c", "/d")),
+            ["images are on /b/compressed, /a, /c; remap", "-r image:=/a"],
+        ),
+        (
+            dict(publishers=0, elsewhere=("/image/compressed",)),
+            ["/image/compressed is there: set image_transport to c"],
+        ),
         (dict(publishers=0, other_type="sensor_msgs/msg/CompressedImage"), ["carries sensor_msgs/msg/CompressedImage"]),
         (dict(incompatible_qos="RELIABILITY"), ["RELIABILITY", "image_reliability", "best_effort"]),
         (dict(), ["1 publisher(s) of /image, but nothing arrives"]),

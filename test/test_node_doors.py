@@ -8,7 +8,7 @@ from geometry_msgs.msg import Point, PointStamped
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import GetParameters, SetParameters
 from ros_rig import NodeProcess, click, start_tracking
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 from test_node_stream import stamp, values
 
@@ -139,7 +139,14 @@ def test_it_says_why_nothing_comes_out(rig):
         def hears(*words, level=b"\x02"):
             return lambda: any(s.level == level and all(w in s.message for w in words) for m in said for s in m.status)
 
-        rig.until(hears("nobody publishes /image"))
+        rig.until(hears("nobody publishes /image", "remap it, for example -r image:=/camera/image_raw"))
+        rig.node.create_publisher(Image, "front/image", 1)
+        rig.until(hears("images are on /front/image; remap it, for example -r image:=/front/image"))
+        beside = rig.node.create_publisher(CompressedImage, "image/compressed", 1)
+        rig.until(hears("/image/compressed is there: set image_transport to compressed"))
+        refused = rig.call(AddObjects, "/sam2/add_objects", AddObjects.Request(prompts=[click("a")]))
+        assert refused.code == Code.NO_IMAGE and "/image/compressed is there" in refused.sentence
+        rig.node.destroy_publisher(beside)
         other = rig.node.create_publisher(CompressedImage, "image", 1)
         rig.until(hears("/image carries sensor_msgs/msg/CompressedImage", "image_transport"))
         rig.node.destroy_publisher(other)
