@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from sam2.checkpoint import load_model, resized
 from sam2.config import find_config
-from sam2.device import choose_device
+from sam2.device import choose_device, set_cpu_threads
 from sam2.errors import BadInput, Sam2Error
 from sam2.evaluation_files import Results, Settings, write_json
 from sam2.evaluation_report import drift, plot, split_card, summarise, table, write_into_card
@@ -250,6 +250,8 @@ def run(args: argparse.Namespace) -> dict:
     maker = TrackerMaker(args.model, checkpoint, args.device, args.precision, image_size, settings.memory)
     results = Results(args.out or _default_folder(settings), settings)
     workers = args.workers or (os.cpu_count() if device.type == "cpu" else 1)
+    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        set_cpu_threads(0, args.model)  # those of nano's small products wait for each other where others compute
     scored = evaluate_all(videos, args.prompt, maker, results, workers)
     if args.dataset != "synthetic" and not any(result.objects for result in scored):
         raise BadInput(

@@ -113,7 +113,8 @@ def read_objects(path: Path, model: SAM2, object_ids: Sequence[str] = (), max_ag
     if not max_age_s >= 0:
         raise BadInput(f"max_age_s: expected seconds, 0 for any age, got {max_age_s:g}")
     if not path.is_file():
-        raise BadInput(f"saved objects {path}: there is no such file")
+        beside = ", ".join(sorted(other.stem for other in path.parent.glob(f"*{path.suffix}"))) or "nothing"
+        raise BadInput(f"saved objects {path}: there is no such file; saved there: {beside}")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             about = json.loads((file.metadata() or {})["about"])

@@ -5,6 +5,7 @@ its topics have no name in them either. Knows which parts belong together. Does 
 """
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
@@ -154,6 +155,12 @@ class Channel:
     @property
     def object_ids(self) -> list[str]:
         return self.outputs.object_ids if self.outputs else []
+
+    @property
+    def newest_age_s(self) -> float:
+        """Of the newest result; -1 if there is none."""
+        came_ns = self.outputs.newest_ns if self.outputs else 0
+        return (time.monotonic_ns() - came_ns) / 1e9 if came_ns else -1.0
 
     @property
     def newest(self) -> tuple:

@@ -167,7 +167,9 @@ class Desk:
             self.refuse(request, error)
             return
         if unknown:
-            request.answer(Code.UNKNOWN_OBJECT, f"not tracked: {', '.join(unknown)}", unknown_ids=tuple(unknown))
+            known = ", ".join(tracker.object_ids) or "nothing"
+            sentence = f"not tracked: {', '.join(unknown)}; tracked: {known}"
+            request.answer(Code.UNKNOWN_OBJECT, sentence, unknown_ids=tuple(unknown))
         else:
             request.answer(Code.OK, object_ids=done)
 

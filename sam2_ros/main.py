@@ -14,6 +14,7 @@ import time
 from typing import NoReturn
 
 from sam2_ros import fast_dds
+from sam2_ros.rcl_errors import with_hint
 
 USAGE = """usage: sam2_ros track [--ros-args -r FROM:=TO -p PARAMETER:=VALUE --params-file FILE ...]
 
@@ -129,7 +130,7 @@ def _check_arguments(words: list[str]) -> None:
     try:
         unknown = remove_ros_args(args=["sam2_ros", *words])[1:]
     except RuntimeError as error:  # rclpy's own kind has no public name
-        _give_up(str(error), code=2)
+        _give_up(with_hint(str(error)), code=2)
     if unknown:
         _give_up(f"unknown argument {unknown[0]!r}; parameters are given as --ros-args -p model:=tiny", code=2)
 
@@ -151,11 +152,7 @@ def _make_node(arguments: list[str], make_tracker):
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
         node = TrackNode(make_tracker or load_tracker)
     except (ParameterException, rclpy_implementation.RCLError) as error:
-        # A setting, or the middleware: keys, transports.
-        sentence = str(error)
-        if "of type 'INTEGER', expecting type 'DOUBLE'" in sentence:
-            sentence += "; write it with a point, as 5.0"
-        raise _Unborn(sentence) from error
+        raise _Unborn(with_hint(str(error))) from error  # a setting, or the middleware: keys, transports
     for sentence in strangers(arguments, node.get_fully_qualified_name()):
         node.get_logger().warning(sentence)
     return node

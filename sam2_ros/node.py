@@ -18,7 +18,7 @@ from rclpy.qos import QoSProfile
 from rclpy.task import Future
 
 import sam2
-from sam2_ros import params
+from sam2_ros import params, vision
 from sam2_ros.channel import Channel
 from sam2_ros.frames import Frames
 from sam2_ros.health import Situation, silence
@@ -115,6 +115,8 @@ class TrackNode(LifecycleNode):
             self._trouble = ("failed", str(error))
             self.get_logger().error(str(error))
             return TransitionCallbackReturn.FAILURE
+        if not vision.INSTALLED and (asked := params.changed(self.settings, "detector")):
+            self.get_logger().warning(f"{asked[0]} is set, and there are no detections: install vision_msgs")
         bell = threading.Condition()
         lanes = [channel.configure(bell) for channel in self._channels]
         self._worker = Worker(

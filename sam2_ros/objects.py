@@ -20,6 +20,7 @@ from sam2_ros.visit import NoAnswer, NodeRefused, Visit, add_arguments, agreed, 
 
 STATES = {Track.VISIBLE: "visible", Track.OCCLUDED: "occluded", Track.LOST: "lost", Track.INVALID: "invalid"}
 SILENT_S = 2
+OLD_S = 2.0  # a result that is not the newest any more, unless the camera is very slow
 ROW = "{:>5}  {:<16} {:<12} {:<9} {:>8}  {:<24} {:>8}"
 
 
@@ -35,7 +36,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     what.add_argument("--remove", action="store_true", help="forget those named")
     what.add_argument("--reset", action="store_true", help="forget all of them")
     what.add_argument("--target", action="store_true", help="show the one named on ~/target_mask; none = lowest label")
-    what.add_argument("--save", metavar="NAME", help="keep what they remember on the node's disk, under this name")
+    what.add_argument(
+        "--save", metavar="NAME", help="keep what they remember on the node's disk; replaces an older NAME"
+    )
     what.add_argument("--restore", metavar="NAME", help="track again what was saved under this name")
     add_arguments(parser)
     args = parser.parse_args(argv)
@@ -86,11 +89,15 @@ def do(asked: Visit, args: argparse.Namespace) -> str:
     if args.restore is not None:
         request = RestoreObjects.Request(name=args.restore, object_ids=ids)
         return f"tracking {', '.join(agreed(asked.ask(RestoreObjects, 'restore', request)).object_ids)} again"
-    listed = agreed(asked.ask(ListObjects, "list_objects", ListObjects.Request())).objects
+    answer = agreed(asked.ask(ListObjects, "list_objects", ListObjects.Request()))
+    listed = answer.objects
     unknown = sorted(set(ids) - {track.object_id for track in listed})
     if unknown:
         raise NodeRefused(f"UNKNOWN_OBJECT: not tracked: {', '.join(unknown)}")
-    return table([track for track in listed if not ids or track.object_id in ids])
+    said = table([track for track in listed if not ids or track.object_id in ids])
+    if listed and answer.age > OLD_S:
+        said += f"\nthat is {answer.age:.1f} s old, and no newer result came: `sam2_ros status` says why"
+    return said
 
 
 def table(tracks: list[Track]) -> str:

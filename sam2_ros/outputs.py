@@ -4,6 +4,7 @@ Knows topics and who makes which message. Does not know where tracks come from.
 """
 
 import threading
+import time
 from collections.abc import Callable, Collection
 
 from sensor_msgs.msg import CompressedImage, Image
@@ -29,6 +30,7 @@ class Outputs:
         self.settings = settings
         self.target = settings.target  # object id
         self.newest: tuple = (None, [])  # header and tracks of the newest processed image
+        self.newest_ns = 0  # when they came, steady clock; 0 = there are none
         self._restored: set[str] = set()  # ids of objects since then
         self._failure: Exception | None = None  # the first of an image's
         self._depth = depth
@@ -90,7 +92,7 @@ class Outputs:
         error is raised then."""
         header = arrival.message.header
         with self._gate:
-            self.newest = (header, tracks)
+            self.newest, self.newest_ns = (header, tracks), time.monotonic_ns()
             self._restored = set()
             if not self._open:
                 return False

@@ -176,6 +176,12 @@ def ros_name(row: dataclasses.Field) -> str:
 FIELDS = {ros_name(row): row for row in dataclasses.fields(Settings)}  # by parameter name
 
 
+def changed(settings: Settings, group: str) -> list[str]:
+    """Names of the parameters of a group that are not as by default."""
+    ours = [(name, row) for name, row in FIELDS.items() if name.startswith(f"{group}.")]
+    return [name for name, row in ours if getattr(settings, row.name) != row.default]
+
+
 def settings_of(values: dict) -> Settings:
     """values: by parameter name. An empty list is a list of one empty string: rclpy cannot tell what is in it."""
     frozen = {name: tuple(value) or ("",) if isinstance(value, list) else value for name, value in values.items()}

@@ -56,6 +56,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--davis", type=Path, metavar="FOLDER",
         help="also add images and masks, as JPEG and indexed PNG, to a data set in the layout of DAVIS: to train with",
     )  # fmt: skip
+    parser.add_argument("--name", type=_name, help="of the recording in that data set (default: that of SOURCE)")
     parser.add_argument("--topic", default="", help="of the images in the bag; needed if there are several")
     parser.add_argument(
         "--fps", type=float, help="images per second of a folder, or of a video that does not say (default: 30)"
@@ -67,6 +68,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if args.fps is not None and not 0.001 <= args.fps <= 1000:
         parser.error(f"--fps: expected images per second, 0.001 to 1000, got {args.fps:g}")
     return args
+
+
+def _name(given: str) -> str:
+    if given in ("", ".", "..") or "/" in given:
+        raise argparse.ArgumentTypeError(f"expected the name of a folder, got {given!r}")
+    return given
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -109,7 +116,7 @@ def _main(args: argparse.Namespace) -> int:
         if args.sheet:
             sinks.append(stack.enter_context(ContactSheet.open(args.sheet)))
         if args.davis:
-            sinks.append(stack.enter_context(DavisVideo.open(args.davis, args.source.resolve().stem)))
+            sinks.append(stack.enter_context(DavisVideo.open(args.davis, args.name or args.source.resolve().stem)))
         # Takes seconds: not before all else is known to be well.
         tracker = load_tracker(args, entries)
         began = time.monotonic()
@@ -118,6 +125,9 @@ def _main(args: argparse.Namespace) -> int:
     if args.report:
         report.write(args.report)
     _print_summary(report.as_dict(), took_s, source.last_refusal)
+    if len(report.sizes_wh) > 1:
+        sizes = ", ".join(f"{count} of {width}x{height}" for (width, height), count in report.sizes_wh.items())
+        print(f"images of several sizes: {sizes}; objects were kept across them, which the node does not do")
     written = args.out, args.overlay, args.sheet, args.report, args.davis
     print(f"wrote {', '.join(str(path) for path in written if path)}")
     return 0

@@ -39,9 +39,9 @@ class DavisVideo:
         Raises sam2.BadInput if it has that video. Nothing is left of a failed replay; the list names whole videos only.
         """
         frames, masks = root / LAYOUT.frames / name, root / LAYOUT.masks / name
-        for folder in (frames, masks):
-            if folder.exists():
-                raise sam2.BadInput(f"{folder}: is there already; remove it or choose another data set")
+        there = " and ".join(str(folder) for folder in (frames, masks) if folder.exists())
+        if there:
+            raise sam2.BadInput(f"{there}: there already; remove them, or give this recording another --name")
         with _folder(root), tempfile.TemporaryDirectory(dir=root, prefix=".replay_") as part:
             made = cls(Path(part) / "frames", Path(part) / "masks")
             made._frames.mkdir()

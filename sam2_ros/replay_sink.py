@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -174,11 +175,11 @@ class Report:
         self._source, self._model = source, model
         self._histories: dict[str, _History] = {}
         self._stamps_ns: list[int] = []
-        self._size_wh = (0, 0)
+        self.sizes_wh: Counter[tuple[int, int]] = Counter()  # how many images of each size
 
     def note(self, shot: Shot, tracks: list[sam2.Track], prompted: set[str]) -> None:
         self._stamps_ns.append(shot.stamp_ns)
-        self._size_wh = shot.rgb.shape[1], shot.rgb.shape[0]
+        self.sizes_wh[shot.rgb.shape[1], shot.rgb.shape[0]] += 1
         for track in tracks:
             made = _History(track.class_name, track.label, shot.index)
             history = self._histories.setdefault(track.object_id, made)
@@ -192,7 +193,9 @@ class Report:
                 history.ious.append(track.predicted_iou)
 
     def as_dict(self) -> dict:
-        """Stamps in nanoseconds, sizes in pixels, shares of 1. announced: images, as the source has it; 0 = unknown."""
+        """Stamps in nanoseconds, sizes in pixels (the most frequent), shares of 1. announced: images, as the source has
+        it; 0 = unknown."""
+        (width, height), _ = self.sizes_wh.most_common(1)[0]
         return {
             "source": {
                 "name": self._source.name,
@@ -202,8 +205,8 @@ class Report:
                 "refused": dict(self._source.refused),
                 "first_stamp_ns": self._stamps_ns[0],
                 "last_stamp_ns": self._stamps_ns[-1],
-                "width": self._size_wh[0],
-                "height": self._size_wh[1],
+                "width": width,
+                "height": height,
             },
             "model": self._model,
             "objects": {name: _summary(history) for name, history in self._histories.items()},

@@ -76,7 +76,7 @@ def _bag(path: Path, topic: str) -> Iterator[Source]:
         reader = AnyReader([path], default_typestore=get_typestore(Stores.LATEST))
         reader.open()
     except Exception as error:  # whatever a parser meets in a damaged file
-        raise sam2.BadInput(f"bag {path}: cannot be read: {error}") from error
+        raise sam2.BadInput(f"bag {path}: cannot be read: {error}{_cure(error)}") from error
     try:
         connections = _image_connections(reader, path, topic)
         total = sum(connection.msgcount for connection in connections)
@@ -156,6 +156,8 @@ def _folder(path: Path, fps: float) -> Iterator[Source]:
     """In the order of their names, numbers in them by value: 9.png comes before 10.png."""
     files = [file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES]
     files.sort(key=lambda file: [(int(part), "") if part.isdecimal() else (-1, part) for part in _parts(file.name)])
+    if not files and (bag := next((file for file in path.iterdir() if file.suffix in BAG_SUFFIXES), None)):
+        raise sam2.BadInput(f"folder {path}: no metadata.yaml beside {bag.name}; give that file itself")
     if not files:
         raise sam2.BadInput(
             f"folder {path}: expected metadata.yaml of a bag, or images ({', '.join(PICTURE_SUFFIXES)})"
@@ -180,3 +182,7 @@ def _timed(pictures: Iterator[np.ndarray], fps: float) -> Iterator[Shot]:
     for index, bgr in enumerate(pictures):
         stamp = round((index + 1) * 1e9 / fps)
         yield Shot(index, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), stamp, stamp, FRAME_ID)
+
+
+def _cure(error: Exception) -> str:
+    return "; if its recorder was killed, `mcap recover` mends it" if "magic is invalid" in str(error) else ""

@@ -48,9 +48,8 @@ def test_the_node_has_help_and_refuses_words_that_it_does_not_know():
 
 
 def test_an_impossible_parameter_is_one_sentence():
-    for given, said in (("max_objects:=999", "Max: 254"), ("lost_after_s:=5", "write it with a point, as 5.0")):
-        wrong = run_track("--ros-args", "-p", given)
-        assert wrong.returncode == 1 and said in wrong.stderr and "Traceback" not in wrong.stderr
+    wrong = run_track("--ros-args", "-p", "max_objects:=999")
+    assert wrong.returncode == 1 and "Max: 254" in wrong.stderr and "Traceback" not in wrong.stderr
 
 
 @pytest.mark.parametrize("domain", ["233", "-1", "x", "1.5"])

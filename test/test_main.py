@@ -18,11 +18,29 @@ from sam2_ros import fast_dds, main
 pytestmark = pytest.mark.ros
 
 
-@pytest.mark.parametrize("words", [["-p", "model"], ["--params-file", "/nowhere.yaml"], ["-r", "image"]])
-def test_ros_arguments_that_cannot_be_read_are_one_sentence(words):
-    command = [sys.executable, "-m", "sam2_ros.main", "--ros-args", *words]
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["-p", "model"], "NAME:=VALUE"),
+        (["-r", "image=/image"], "FROM:=TO"),
+        (["--params-file", "/nowhere.yaml"], "/nowhere.yaml"),
+        (["--params-file", "/sam2:\n\tros__parameters: {}\n"], "not by tabs"),
+        (["--params-file", "max_objects: 3\n"], "`/**:` and `  ros__parameters:`"),
+        (["-p", "classes:=person"], '["person"]'),
+        (["-p", "depth.enabled:=1"], "true or false"),
+        (["-p", "lost_after_s:=5"], "5.0"),
+    ],
+)
+def test_ros_arguments_that_cannot_be_read_are_one_sentence(words, hint, tmp_path):
+    """With what to do about it, since rcl names them in its own terms."""
+    option, given = words
+    if "\n" in given:
+        (tmp_path / "params.yaml").write_text(given)
+        given = str(tmp_path / "params.yaml")
+    command = [sys.executable, "-m", "sam2_ros.main", "--ros-args", option, given]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
-    assert ended.returncode == 2 and "Traceback" not in ended.stderr and words[1] in ended.stderr
+    assert ended.returncode == (1 if option == "-p" and ":=" in given else 2) and "Traceback" not in ended.stderr
+    assert given.partition(":=")[0] in ended.stderr and hint in ended.stderr
 
 
 def test_what_is_meant_as_a_parameter_is_not_taken_for_a_name():

@@ -7,7 +7,7 @@ pytest.importorskip("rclpy")
 from geometry_msgs.msg import Point, PointStamped
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import GetParameters, SetParameters
-from ros_rig import NodeProcess, click, start_tracking
+from ros_rig import PATIENCE_S, NodeProcess, click, start_tracking
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 from test_node_stream import stamp, values
@@ -59,7 +59,8 @@ def test_objects_are_listed_removed_and_reset(rig):
         number = camera.publish_until(lambda: ids() == ["a", "b"], first=number)
         listed = rig.call(ListObjects, "/sam2/list_objects")
         assert [(t.object_id, t.label, len(t.mask.counts)) for t in listed.objects] == [("a", 1, 0), ("b", 2, 0)]
-        assert listed.header.frame_id == "camera_optical"
+        assert listed.header.frame_id == "camera_optical" and 0 < listed.age < PATIENCE_S
+        rig.until(lambda: rig.call(ListObjects, "/sam2/list_objects").age > listed.age + 0.2)  # the camera stands still
         gone = rig.call(RemoveObjects, "/sam2/remove_objects", RemoveObjects.Request(object_ids=["b", "ghost"]))
         assert (gone.code, gone.unknown_ids) == (Code.UNKNOWN_OBJECT, ["ghost"])
         assert [t.object_id for t in rig.call(ListObjects, "/sam2/list_objects").objects] == ["a"]  # without an image

@@ -14,6 +14,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from test_track_out import header
 
 import sam2
+from sam2_ros import vision
 from sam2_ros.image_out import image_message
 from sam2_ros.node import TrackNode, load_tracker
 from sam2_ros.overlay import colour_of
@@ -164,6 +165,16 @@ def test_a_live_parameter_reaches_all_who_read_it(active):
 def pixel(image, x, y):
     rows = np.frombuffer(image.data, np.uint8).reshape(image.height, image.width, -1)
     return tuple(int(value) for value in rows[y, x])
+
+
+@pytest.mark.skipif(vision.INSTALLED, reason="vision_msgs is installed")
+@pytest.mark.parametrize("parameters", [{}, {"detector.confirm": 3}])
+def test_a_detector_that_cannot_be_heard_is_warned_of(rig, parameters):
+    with NodeProcess(parameters=parameters) as node:
+        rig.wait_for_state("active")
+        node.end()
+        warning = "detector.confirm is set, and there are no detections: install vision_msgs"
+        assert (warning in node.output) == bool(parameters)
 
 
 def test_live_parameters_change_what_a_running_node_publishes(rig):

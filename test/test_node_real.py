@@ -49,7 +49,7 @@ def test_a_prompt_gives_tracks_with_the_real_network_and_survives_a_restart(rig,
         camera.wait_for_subscriber()
         rig.until(lambda: rig.call(ListObjects, "/sam2/list_objects").code == Code.OK)
         refused = rig.call(RestoreObjects, "/sam2/restore", RestoreObjects.Request(name="bathroom"))
-        assert refused.code == Code.BAD_INPUT and "no such file" in refused.sentence
+        assert refused.code == Code.BAD_INPUT and "no such file; saved there: " in refused.sentence
         restored = rig.call(RestoreObjects, "/sam2/restore", RestoreObjects.Request(name="kitchen", max_age_s=3600.0))
         assert (restored.code, list(restored.object_ids)) == (Code.OK, ["b"]), restored.sentence
         got.clear()

@@ -37,6 +37,7 @@ def every_service(rig) -> dict[str, str]:
     }
     assert all(answer.sentence for answer in answers.values())
     listed = rig.call(ListObjects, "/sam2/list_objects")
+    assert listed.age == (-1.0 if listed.code == Code.OK else 0.0), "there was no image"
     reset = rig.call(Trigger, "/sam2/reset")
     enabled = rig.call(SetBool, "/sam2/enable", SetBool.Request(data=True))
     assert (

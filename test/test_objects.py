@@ -17,7 +17,7 @@ from sam2_ros import objects
 from sam2_ros.mailbox import Code
 from sam2_ros.msg import Track, Visibility, VisibilityArray
 from sam2_ros.ros_time import time_message
-from sam2_ros.srv import RemoveObjects, RestoreObjects, SaveObjects
+from sam2_ros.srv import ListObjects, RemoveObjects, RestoreObjects, SaveObjects
 
 pytestmark = pytest.mark.ros
 
@@ -68,13 +68,20 @@ def test_a_node_lists_removes_resets_and_chooses(rig, capsys):
 
     with NodeProcess() as node:
         start_tracking(rig, rig.camera(), "cup", "ball")
-        assert [line.split()[1] for line in says("").splitlines()] == ["object", "cup", "ball"]
+        assert [line.split()[1] for line in says("").splitlines()[:3]] == ["object", "cup", "ball"]
         assert "cup" not in says("ball") and says("hat", 1) == "UNKNOWN_OBJECT: not tracked: hat\n"
         assert says("--target ball") == "the target is ball\n" and says("--target hat", 1).startswith("UNKNOWN_OBJECT")
-        assert says("--remove cup hat", 1) == "removed cup; not tracked: hat\n"
+        assert says("--remove cup hat", 1) == "removed cup; not tracked: hat; tracked: ball\n"
         assert "not tracked: cup" in says("--remove cup", 1) and says("--remove ball ball") == "removed ball\n"
         assert says("--reset") == "all objects are forgotten\n" and says("") == "nothing is tracked\n"
         node.end()
+
+
+@pytest.mark.parametrize(("age", "is_told"), [(-1.0, False), (0.3, False), (5.26, True)])
+def test_what_is_not_new_any_more_is_told(age, is_told):
+    found = ListObjects.Response(objects=[Track(object_id="cup")], age=age)
+    said = objects.do(SimpleNamespace(ask=lambda *_: found), objects.parse([]))
+    assert ("5.3 s old, and no newer result came: `sam2_ros status` says why" in said) == is_told
 
 
 def test_saving_and_restoring_say_what_and_where():

@@ -132,3 +132,9 @@ def test_limits_are_the_librarys_unless_told_otherwise():
     shared = settings.keys() & limits.keys()
     assert shared == limits.keys() - {"pointers", "history_bytes", "points_per_prompt"}
     assert {name: settings[name] for name in shared} == {name: limits[name] for name in shared}
+
+
+def test_what_of_a_group_is_not_as_by_default():
+    assert params.changed(Settings(), "detector") == []
+    settings = Settings(detector_confirm=3, detector_unattended=True, depth_enabled=True)
+    assert params.changed(settings, "detector") == ["detector.confirm", "detector.unattended"]

@@ -33,7 +33,7 @@ def tracker(monkeypatch):
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def run(tmp_path, name="kitchen", root="data", out="tracks.mcap", refused=False):
+def run(tmp_path, *more, name="kitchen", root="data", out="tracks.mcap", refused=False):
     bag = tmp_path / name
     if not bag.exists():
         messages = [image_message(number) for number in range(5)]
@@ -42,7 +42,7 @@ def run(tmp_path, name="kitchen", root="data", out="tracks.mcap", refused=False)
         write_bag(bag, {"/image": messages})
     (tmp_path / "prompts.yaml").write_text(PROMPTS)
     words = ["--prompts", str(tmp_path / "prompts.yaml"), "--out", str(tmp_path / out), "--davis", str(tmp_path / root)]
-    return replay.main([str(bag), *words])
+    return replay.main([str(bag), *words, *more])
 
 
 def left(folder: Path) -> list[str]:
@@ -97,9 +97,18 @@ def test_recordings_gather_in_one_data_set(tmp_path, tracker):
 def test_a_video_that_is_there_is_kept(tmp_path, tracker):
     assert run(tmp_path) == 0
     before = left(tmp_path)
-    with pytest.raises(sam2.BadInput, match=r"480p/kitchen: is there already"):
+    with pytest.raises(sam2.BadInput, match=r"JPEGImages/480p/kitchen and .*Annotations/480p/kitchen: there already"):
         run(tmp_path, out="again.mcap")
     assert left(tmp_path) == before
+    assert run(tmp_path, "--name", "again", out="again.mcap") == 0
+    assert [video.name for video in open_dataset("davis", tmp_path / "data")] == ["again", "kitchen"]
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "/abs"])
+def test_a_name_is_one_folder(tmp_path, name, capsys):
+    with pytest.raises(SystemExit):
+        run(tmp_path, "--name", name)
+    assert "expected the name of a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("there", [False, True])

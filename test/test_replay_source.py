@@ -1,5 +1,6 @@
 """Every image of a bag, a video or a folder, in order, with its stamp; what is none of these is one sentence."""
 
+import json
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ pytest.importorskip("rosbags")
 pytest.importorskip("sam2_ros.msg", reason="needs the built interfaces")
 
 from bags import SIZE_HW, image_message, jpeg_message, picture, shots_of, stamp, write_bag
+from fakes import FakeTracker
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
 
@@ -155,3 +157,31 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path, mo
     monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)  # root may write anywhere but there
     with pytest.raises(sam2.BadInput, match=r"o: the folder .* cannot be written"):
         check_folder(tmp_path / "o")
+
+
+def test_a_recorder_that_was_killed_is_known_by_what_it_leaves(tmp_path):
+    bag = write_bag(tmp_path / "bag", {"/image": [image_message(number) for number in range(5)]})
+    (file,) = bag.glob("*.mcap")
+    (bag / "metadata.yaml").unlink()
+    with pytest.raises(sam2.BadInput, match=rf"no metadata.yaml beside {file.name}; give that file itself"):
+        shots_of(bag)
+    assert len(shots_of(file)[1]) == 5
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(sam2.BadInput, match="if its recorder was killed, `mcap recover` mends it"):
+        shots_of(file)
+
+
+def test_images_of_several_sizes_are_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(replay, "load_tracker", lambda *_: FakeTracker())
+    (tmp_path / "mixed").mkdir()
+    for number, size_hw in enumerate([(48, 64), (48, 64), (24, 32)]):
+        cv2.imwrite(str(tmp_path / "mixed" / f"{number}.png"), np.zeros((*size_hw, 3), np.uint8))
+    (tmp_path / "p.yaml").write_text("- {object_id: cup, points: [[1, 2]]}")
+    words = [str(tmp_path / "mixed"), "--prompts", str(tmp_path / "p.yaml"), "--out", str(tmp_path / "o.mcap")]
+    report = tmp_path / "r.json"
+    assert replay.main([*words, "--report", str(report)]) == 0
+    assert "images of several sizes: 2 of 64x48, 1 of 32x24; objects were kept" in capsys.readouterr().out
+    assert (source := json.loads(report.read_text())["source"])["width"] == 64 and source["height"] == 48
+    (tmp_path / "mixed" / "2.png").unlink()
+    (tmp_path / "o.mcap").unlink()
+    assert replay.main(words) == 0 and "several sizes" not in capsys.readouterr().out

@@ -161,6 +161,8 @@ def run(args: argparse.Namespace) -> None:
     # In windows every place in the image would be a program of its own.
     pays = device.type == "cuda" and not any(phase.window for phase in config.phases)
     trainer = Trainer(config, maker, args.out, device, team)
+    if team.leads:
+        print(f"learning from {maker}", flush=True)
     if pays if args.fuse is None else args.fuse:
         fuse(trainer.lessons)
     if trainer.resume():

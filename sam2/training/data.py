@@ -42,6 +42,9 @@ class SyntheticClips:
     def shape(self) -> tuple[int, int, int, int]:
         return self.num_frames, self.size, self.size, 4
 
+    def __str__(self) -> str:
+        return "the synthetic world; --dataset and --root name real data"
+
     def __call__(self, seed: int) -> np.ndarray:
         is_gentle = seed < HELD_OUT_SEED and seed % 100 < 100 * self.gentle
         clip = make_clip(seed, self.num_frames, self.size, GENTLE if is_gentle else None)

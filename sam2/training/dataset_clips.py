@@ -31,6 +31,11 @@ class DatasetClips:
     def shape(self) -> tuple[int, int, int, int]:
         return self.num_frames, self.size, self.size, 4
 
+    def __str__(self) -> str:
+        counts = ", ".join(f"{len(videos)} videos" for videos in self.videos)
+        too_few = any(len(videos) < 10 for videos in self.videos)
+        return counts + ("; checked on the same, for want of ten" if too_few else "; checked on every tenth")
+
     def __call__(self, seed: int) -> np.ndarray:
         rng = np.random.default_rng(seed)
         weights = np.array(self.weights) / sum(self.weights)

@@ -235,7 +235,10 @@ def _video_names(root: Path, layout: Layout, split: str, masks: Path) -> list[st
     if layout.list_file and listed.is_file():
         return sorted(line.strip() for line in listed.read_text().splitlines() if line.strip())
     if layout.list_file and "{split}" not in layout.masks:  # only the list tells the splits apart
-        raise BadInput(f"expected {listed} with the names of the videos; get the dataset from {layout.source}")
+        raise BadInput(
+            f"expected {listed} with the names of the videos, a line each: write it, if the data are your own, or get "
+            f"the dataset from {layout.source}"
+        )
     return sorted(folder.name for folder in masks.iterdir() if folder.is_dir())
 
 

@@ -268,7 +268,7 @@ class Trainer:
             self.out / "contact_sheet.png", report.draw_contact_sheet(frames, result.masks, result.targets)
         )
         place = f"step {at.step}, {at.elapsed_s / 60:.1f} min, phase {at.phase} {self.config.phases[at.phase].kind}"
-        return f"{place}, {self.steps_per_s:.1f} steps/s, {at.clips_made} clips: {result}"
+        return f"{place}, {self.steps_per_s:.1f} steps/s, {at.clips_made} clips made; {result}"
 
     def save(self) -> None:
         if self.team.leads:

@@ -1,0 +1,16 @@
+"""What to do about the mistakes that rcl names in its own terms. Knows its sentences and nothing else."""
+
+HINTS = {  # by what is in the sentence
+    "of type 'INTEGER', expecting type 'DOUBLE'": "write it with a point, as 5.0",
+    "expecting type 'STRING_ARRAY'": 'write it as a list, as ["person"]',
+    "expecting type 'BOOL'": "write true or false",
+    "Error parsing a event near": "is it YAML? It is indented by spaces, not by tabs",
+    "Cannot have a value before ros__parameters": "the file begins with the lines `/**:` and `  ros__parameters:`, and "
+    "the parameters are indented below",
+    "Couldn't parse remap rule": "write it as FROM:=TO, for example -r image:=/camera/image_raw",
+    "Couldn't parse parameter override rule": "write it as NAME:=VALUE, for example -p model:=tiny",
+}
+
+
+def with_hint(sentence: str) -> str:
+    return "; ".join([sentence, *(hint for part, hint in HINTS.items() if part in sentence)])
