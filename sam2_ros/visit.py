@@ -109,15 +109,20 @@ class Visit:
     def _find(self, kind, service: str):
         client = self.node.create_client(kind, f"{self.name}/{service}")
         if not client.wait_for_service(self._left_s()):
-            raise NoAnswer(
-                f"{client.srv_name} is not there within {self.timeout_s:g} s: is the node running, is its name "
-                f"{self.name}, and its ROS_DOMAIN_ID {self.node.context.get_domain_id()}, as here?"
-            )
+            raise NoAnswer(f"{client.srv_name} is not there within {self.timeout_s:g} s: {self._where_else()}")
         handshake = Handshake(self.node, client)  # without it the answer may be lost
         while not handshake.done() and self._left_s():
             rclpy.spin_once(self.node, timeout_sec=0.1)
         handshake.close()
         return self._clients.setdefault(service, client)
+
+    def _where_else(self) -> str:
+        found = self.node.get_service_names_and_types()
+        asked = {name.removesuffix("/list_objects") for name, kinds in found if "sam2_ros/srv/ListObjects" in kinds}
+        if there := sorted(asked - {self.name}):  # ours has a client now
+            return f"{', '.join(there)} can be asked: give one of them as --node"
+        domain = self.node.context.get_domain_id()
+        return f"is the node running, is its name {self.name}, and its ROS_DOMAIN_ID {domain}, as here?"
 
     def _left_s(self) -> float:
         return max(0.0, self._deadline - time.monotonic())

@@ -14,6 +14,7 @@ from ros_rig import FakeCamera, NodeProcess, click
 from small_stream import small_model
 
 import sam2
+from sam2_ros import objects
 from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.counters import Counters
 from sam2_ros.lane import Lane
@@ -40,7 +41,7 @@ class Cameras:
 
     def _outputs(self, index):
         return SimpleNamespace(
-            drop=lambda object_ids: None, restore=lambda object_ids: None, begin=lambda stamp_ns: None,
+            drop=lambda object_ids: None, note_restored=lambda object_ids: None, begin=lambda stamp_ns: None,
             publish=lambda arrival, frame, tracks: self._note(index, frame), idle=lambda: None,
         )  # fmt: skip
 
@@ -167,7 +168,7 @@ def test_one_lane_is_what_a_worker_always_was():
 
 
 @pytest.mark.ros
-def test_cameras_have_topics_objects_and_counters_of_their_own(rig):
+def test_cameras_have_topics_objects_and_counters_of_their_own(rig, capsys):
     with NodeProcess(parameters={"cameras": ["front", "wrist"]}) as node:
         cameras = {name: FakeCamera(rig, True, f"{name}/image") for name in ("front", "wrist")}
         for camera in cameras.values():
@@ -187,6 +188,9 @@ def test_cameras_have_topics_objects_and_counters_of_their_own(rig):
         rig.until(lambda: said)
         names = {status.name for message in said for status in message.status}
         assert {"/sam2: front: images", "/sam2: wrist: images", "/sam2: wrist: tracking"} <= names
+        assert objects.main(["--timeout", "2"]) == 2, "no camera of that name"
+        assert "/sam2/front, /sam2/wrist can be asked: give one of them as --node" in capsys.readouterr().err
+        assert objects.main(["--node", "/sam2/front", "--timeout", "20"]) == 0 and "cup" in capsys.readouterr().out
         node.end()
 
 
