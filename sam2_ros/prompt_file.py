@@ -99,6 +99,8 @@ def _entry(fields, where: str, folder: Path) -> Entry:
     if fields.get("mode", "add") not in _MODES:
         raise sam2.BadInput(f"{name}: mode: expected one of {', '.join(_MODES)}, got {fields['mode']!r}")
     points = _numbers(fields, "points", name)
+    if not all(isinstance(point, list) and len(point) == 2 for point in points):
+        raise sam2.BadInput(f"{name}: points: expected pairs, as [[320, 240]], got {fields['points']!r}")
     stamp = _stamp_ns(fields["stamp"], name) if "stamp" in fields else None
     prompt = sam2.Prompt(
         object_id=fields["object_id"],

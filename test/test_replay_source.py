@@ -18,7 +18,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 import sam2
-from sam2_ros import replay
+from sam2_ros import prompt_file, replay
 from sam2_ros.replay_sink import Report, TrackBag, check_folder, typestore
 from sam2_ros.replay_source import Shot, Source
 
@@ -185,3 +185,10 @@ def test_images_of_several_sizes_are_told(tmp_path, capsys, monkeypatch):
     (tmp_path / "mixed" / "2.png").unlink()
     (tmp_path / "o.mcap").unlink()
     assert replay.main(words) == 0 and "several sizes" not in capsys.readouterr().out
+
+
+def test_help_documents_the_prompts_file(capsys):
+    with pytest.raises(SystemExit) as caught:
+        replay.main(["--help"])
+    said = capsys.readouterr().out
+    assert caught.value.code == 0 and all(f"{field}:" in said for field in prompt_file.FIELDS)
