@@ -14,13 +14,11 @@ import numpy as np
 from PIL import Image
 
 import sam2
-from sam2.training.datasets import LAYOUTS
 from sam2_ros.overlay import colour_of
 from sam2_ros.replay_sink import check_folder
 from sam2_ros.replay_source import Shot
 
-LAYOUT = LAYOUTS["davis"]
-LIST = LAYOUT.list_file.format(split="train")
+FRAMES, MASKS, LIST = "JPEGImages/480p", "Annotations/480p", "ImageSets/2017/train.txt"
 _JPEG_QUALITY = 95
 _PALETTE = bytes([0, 0, 0, *(channel for label in range(1, 255) for channel in colour_of(label)), 255, 255, 255])
 
@@ -38,7 +36,7 @@ class DavisVideo:
 
         Raises sam2.BadInput if it has that video. Nothing is left of a failed replay; the list names whole videos only.
         """
-        frames, masks = root / LAYOUT.frames / name, root / LAYOUT.masks / name
+        frames, masks = root / FRAMES / name, root / MASKS / name
         there = " and ".join(str(folder) for folder in (frames, masks) if folder.exists())
         if there:
             raise sam2.BadInput(f"{there}: there already; remove them, or give this recording another --name")

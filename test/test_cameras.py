@@ -14,7 +14,6 @@ from ros_rig import FakeCamera, NodeProcess, click
 from small_stream import small_model
 
 import sam2
-from sam2_ros import objects
 from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.counters import Counters
 from sam2_ros.lane import Lane
@@ -22,6 +21,7 @@ from sam2_ros.mailbox import Arrival, Code, Mailbox
 from sam2_ros.msg import TrackArray
 from sam2_ros.params import Settings
 from sam2_ros.srv import AddObjects
+from sam2_ros.visit import Visit
 from sam2_ros.worker import Worker
 
 
@@ -168,7 +168,7 @@ def test_one_lane_is_what_a_worker_always_was():
 
 
 @pytest.mark.ros
-def test_cameras_have_topics_objects_and_counters_of_their_own(rig, capsys):
+def test_cameras_have_topics_objects_and_counters_of_their_own(rig):
     with NodeProcess(parameters={"cameras": ["front", "wrist"]}) as node:
         cameras = {name: FakeCamera(rig, True, f"{name}/image") for name in ("front", "wrist")}
         for camera in cameras.values():
@@ -188,9 +188,8 @@ def test_cameras_have_topics_objects_and_counters_of_their_own(rig, capsys):
         rig.until(lambda: said)
         names = {status.name for message in said for status in message.status}
         assert {"/sam2: front: images", "/sam2: wrist: images", "/sam2: wrist: tracking"} <= names
-        assert objects.main(["--timeout", "2"]) == 2, "no camera of that name"
-        assert "/sam2/front, /sam2/wrist can be asked: give one of them as --node" in capsys.readouterr().err
-        assert objects.main(["--node", "/sam2/front", "--timeout", "20"]) == 0 and "cup" in capsys.readouterr().out
+        said = "/sam2/front, /sam2/wrist can be asked: give one of them as --node"
+        rig.until(lambda: Visit(rig.node, "/sam2", timeout_s=1)._where_else() == said)
         node.end()
 
 
