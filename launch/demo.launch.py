@@ -8,6 +8,7 @@ from pathlib import Path
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, LogInfo, OpaqueFunction
+from launch.conditions import IfCondition
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
@@ -25,8 +26,8 @@ ARGUMENTS = {
 
 def around_the_tracker(context) -> list:
     """The camera, RViz if asked for, and what to do next."""
-    names = ("seed", "rate", "rviz", "image", "namespace")
-    seed, rate, rviz, image, namespace = (LaunchConfiguration(name).perform(context) for name in names)
+    names = ("seed", "rate", "image", "namespace")
+    seed, rate, image, namespace = (LaunchConfiguration(name).perform(context) for name in names)
     tracker = "/".join(["", *filter(None, namespace.split("/")), "sam2"])
     camera = Node(
         package="sam2_ros",
@@ -41,10 +42,11 @@ def around_the_tracker(context) -> list:
         executable="rviz2",
         arguments=["--display-config", str(SHARE / "config" / "track.rviz")],
         remappings=[(f"/sam2/{topic}", f"{tracker}/{topic}") for topic in SHOWN],
+        condition=IfCondition(LaunchConfiguration("rviz")),
     )
     ask = f"ros2 run sam2_ros sam2_ros prompt --node {tracker} --click X Y"
     hint = LogInfo(msg=f"Point at something: {ask} (pixels of the image)")
-    return [camera, *([viewer] if rviz.lower() == "true" else []), hint]
+    return [camera, viewer, hint]
 
 
 def generate_launch_description() -> LaunchDescription:

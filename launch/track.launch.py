@@ -20,7 +20,7 @@ CONFIG = Path(get_package_share_directory("sam2_ros")) / "config"
 # name: (default, description)
 ARGUMENTS = {
     "image": ("image", "image topic to track on; with image_transport compressed, the topic without /compressed"),
-    "depth": ("depth/image", "depth image topic, registered to the image; if given, depth.enabled is set"),
+    "depth": ("", "depth image topic, registered to the image; if given, depth.enabled is set; else depth/image"),
     "camera_info": ("camera_info", "calibration topic of the image; read with depth.enabled"),
     "model": ("", "nano, tiny, small, base_plus or large"),
     "checkpoint": ("", "weights file; empty and no such parameter = the model's own, shipped or downloaded"),
@@ -43,7 +43,7 @@ def track_node(context) -> list[Node]:
         for name, kind in OVERRIDES.items()
         if values[name]
     }
-    if values["depth"] != ARGUMENTS["depth"][0]:
+    if values["depth"]:
         given["depth.enabled"] = True
     return [
         Node(
@@ -54,7 +54,7 @@ def track_node(context) -> list[Node]:
             remappings=[
                 ("image", values["image"]),
                 ("image/compressed", f"{values['image']}/compressed"),
-                ("depth/image", values["depth"]),
+                ("depth/image", values["depth"] or "depth/image"),
                 ("camera_info", values["camera_info"]),
             ],
             ros_arguments=["--log-level", values["log_level"]],

@@ -64,15 +64,19 @@ class AutoPrompt:
             name = add.prompts[0].object_id
             other = next((twin_of(t, tracks, boxes) for t in tracks if t.object_id == name), "")
             if other:
-                self._counters.count_detections("turned out to be tracked", 1)
                 twins[name] = other
         if self._is_unattended:
             for index, track in enumerate(tracks):
                 others = [t for t in tracks[: index + 1] if t.object_id not in twins]
                 if track.object_id not in twins and (other := twin_of(track, others, boxes)):
-                    self._counters.count_detections("objects that became another", 1)
                     twins[track.object_id] = other
         return twins
+
+    def count_twins(self, adds: list[Add], twins: dict[str, str]) -> None:
+        """They have gone."""
+        mine = {name for add in adds if self.made(add) for name in add.object_ids & twins.keys()}
+        self._counters.count_detections("turned out to be tracked", len(mine))
+        self._counters.count_detections("objects that became another", len(twins) - len(mine))
 
     def made(self, add: Add) -> bool:
         """Whether it is one of the newest requests that were made here."""

@@ -87,14 +87,17 @@ class Camera:
         ours = [offer for offer in offers if offer.topic_type == self._type_name]
         self._counters.publishers = len(ours)
         self._counters.other_type = next((o.topic_type for o in offers if o.topic_type != self._type_name), "")
-        self._counters.elsewhere = () if ours else self._other_topics()
+        self._counters.elsewhere, self._counters.other_transport = ((), "") if ours else self._other_topics(topic)
         return matching_reliability(ours, self._settings.image_reliability)
 
-    def _other_topics(self) -> tuple[str, ...]:
-        """Where images come that could be meant."""
-        kinds, own = {"sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"}, self._node.get_name()
-        found = [name for name, types in self._node.get_topic_names_and_types() if kinds & set(types)]
-        return tuple(name for name in found if f"/{own}/" not in name and self._node.count_publishers(name))
+    def _other_topics(self, topic: str) -> tuple[tuple[str, ...], str]:
+        """Where images come that could be meant, of our type and not of depth; and ours by the other transport."""
+        own = f"{self._node.get_fully_qualified_name()}/"
+        found = [name for name, kinds in self._node.get_topic_names_and_types() if self._type_name in kinds]
+        meant = [name for name in found if not name.startswith(own) and "depth" not in name.lower()]
+        beside = topic.removesuffix("/compressed") if self._is_compressed else f"{topic}/compressed"
+        there = beside if self._node.count_publishers(beside) else ""
+        return tuple(name for name in meant if self._node.count_publishers(name)), there
 
     def _on_image(self, msg) -> None:
         now_ns = time.monotonic_ns()

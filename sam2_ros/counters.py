@@ -44,7 +44,8 @@ class Counters:
     reliability: str = ""  # asked for
     publishers: int = 0  # of our type
     other_type: str = ""  # that somebody publishes there
-    elsewhere: tuple[str, ...] = ()  # topics with images, where nobody publishes ours
+    elsewhere: tuple[str, ...] = ()  # topics with images of our type, where nobody publishes ours
+    other_transport: str = ""  # topic of our camera's images as the other image_transport has them
     depth_received: int = 0
     depth_matched: int = 0  # images with depth
     depth_missed: int = 0  # images that wanted depth and had none

@@ -109,8 +109,11 @@ class DepthOut:
 
     def _look_at_waiting(self, settings: Settings) -> None:
         """Oldest first, up to the first whose depth still may come: tracks with depth must go out in order."""
-        for one in [one for one in self._waiting if one.view is None]:
-            if len(self._waiting) <= MOST_WAITING and self._depth_may_come(one.header):
+        too_many = len(self._waiting) - MOST_WAITING  # of the oldest
+        for index, one in enumerate(list(self._waiting)):
+            if one.view is not None:
+                continue
+            if index >= too_many and self._depth_may_come(one.header):
                 return
             one.view = self._look(one.header, one.frame, one.tracks, settings)
             if one.view is None:

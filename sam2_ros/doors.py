@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 REFUSALS_EVERY_S = 5.0  # in the log
-BURST = 1000  # requests that may come at once
+BURST, BURST_WITH_MASKS = 1000, 100  # requests that may come at once; the middleware keeps the memory of the largest
 BAD_NAME = "name: expected 1 to 100 letters, digits, '_' or '-'"
 
 
@@ -50,14 +50,16 @@ class Doors:
         # Answers wait in coroutines; in a mutually exclusive group one of them would hold up all others.
         group = ReentrantCallbackGroup()
         # A burst must find room: what does not is lost in the middleware, where nobody can answer it.
-        burst = QoSProfile(depth=max(BURST, node.settings.prompt_queue))
+        burst, with_masks = (
+            QoSProfile(depth=max(depth, node.settings.prompt_queue)) for depth in (BURST, BURST_WITH_MASKS)
+        )
         self._results = node.create_publisher(PromptResult, channel.output("prompt_result"), burst)
-        for kind, topic, callback in (
-            (Prompt, "prompts", self._on_prompt),
-            (PointStamped, "click", self._on_click),
-            (Point, "click_point", self._on_click_point),
+        for kind, topic, callback, qos in (
+            (Prompt, "prompts", self._on_prompt, with_masks),
+            (PointStamped, "click", self._on_click, burst),
+            (Point, "click_point", self._on_click_point, burst),
         ):
-            node.create_subscription(kind, channel.output(topic), callback, burst, callback_group=group)
+            node.create_subscription(kind, channel.output(topic), callback, qos, callback_group=group)
         if vision.INSTALLED:
             topic, qos = channel.output("prompt_detections"), QoSProfile(depth=10)
             self._detections = node.create_subscription(
@@ -73,8 +75,9 @@ class Doors:
             (Trigger, "reset", self._reset),
             (SetBool, "enable", self._enable),
         ):
+            qos = with_masks if kind is AddObjects else burst
             node.create_service(
-                kind, channel.output(name), self._always_answered(callback), qos_profile=burst, callback_group=group
+                kind, channel.output(name), self._always_answered(callback), qos_profile=qos, callback_group=group
             )
 
     @property

@@ -56,7 +56,11 @@ def report(counters: Counters, situation: Situation, settings: Settings, now_ns:
     with counters.lock:
         findings = [
             Finding("images", *_images(counters, situation, settings, now_ns), _image_values(counters, now_ns)),
-            Finding("tracking", *_tracking(counters, situation, settings, now_ns), _tracking_values(counters, now_ns)),
+            Finding(
+                "tracking",
+                *_tracking(counters, situation, settings, now_ns),
+                {"state": situation.state} | _tracking_values(counters, now_ns),
+            ),
             Finding("requests", *_requests(counters), _request_values(counters)),
         ]
         if settings.depth_enabled:
@@ -106,7 +110,7 @@ def _why_silent(c: Counters) -> str:
             "sensor_msgs/msg/CompressedImage"
         )
     if c.publishers == 0:
-        return f"nobody publishes {c.topic} in ROS_DOMAIN_ID {c.domain}; {_where_images_are(c)}"
+        return f"nobody publishes {c.topic} in ROS_DOMAIN_ID {c.domain}{_where_images_are(c)}"
     if c.incompatible_qos:
         return (
             f"a publisher of {c.topic} does not offer our {c.incompatible_qos}; set image_reliability to auto or "
@@ -117,13 +121,15 @@ def _why_silent(c: Counters) -> str:
 
 
 def _where_images_are(c: Counters) -> str:
-    if f"{c.topic}/compressed" in c.elsewhere:
-        return f"{c.topic}/compressed is there: set image_transport to compressed"
+    if c.received:  # it is the right topic; its camera has stopped
+        return " any more"
+    if c.other_transport:
+        transport = "raw" if c.remap_from.endswith("/compressed") else "compressed"
+        return f"; {c.other_transport} is there: set image_transport to {transport}"
+    there = f"; images are on {', '.join(c.elsewhere[:NAMED])}" if c.elsewhere else ""
     suffix = "/compressed" if c.remap_from.endswith("/compressed") else ""
-    alike = [topic for topic in c.elsewhere if topic.endswith("/compressed") == bool(suffix)]
-    there = f"images are on {', '.join(c.elsewhere[:NAMED])}; " if c.elsewhere else ""
-    example = alike[0] if alike else f"/camera/image_raw{suffix}"
-    return f"{there}remap it, for example -r {c.remap_from}:={example}"
+    example = c.elsewhere[0] if c.elsewhere else f"/camera/image_raw{suffix}"
+    return f"{there}; remap it, for example -r {c.remap_from}:={example}"
 
 
 def why_no_image(c: Counters) -> str:

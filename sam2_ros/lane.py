@@ -32,18 +32,19 @@ class _Outcome:
     failed = False
 
 
-class _Twin(sam2.BadInput):
-    """Somebody's prompts show what is tracked already under another id."""
+class _Twins(sam2.BadInput):
+    """People's prompts show what is tracked already under another id."""
 
-    def __init__(self, add: Add, sentence: str) -> None:
-        super().__init__(sentence)
-        self.add = add
+    def __init__(self, refused: dict[Add, str]) -> None:
+        super().__init__("twins")
+        self.refused = refused  # with a sentence for each
 
 
-def _twin_sentence(name: str, twins: dict[str, str], before: set[str]) -> str:
-    """before: ids that were tracked before the image."""
-    known = "which is tracked already" if twins[name] in before else "another one in this request, too"
-    return f"the prompt for {name!r} shows {twins[name]!r}, {known}"
+def _twin_sentences(adds: list[Add], twins: dict[str, str], before: set[str]) -> dict[Add, str]:
+    """For each of `adds` that made one of `twins`; before: ids that were tracked before the image."""
+    found = {add: min(names) for add in adds if (names := add.object_ids & twins.keys())}
+    known = {True: "which is tracked already", False: "another one in this request, too"}
+    return {add: f"the prompt for {n!r} shows {twins[n]!r}, {known[twins[n] in before]}" for add, n in found.items()}
 
 
 class Lane:
@@ -191,18 +192,22 @@ class Lane:
         def accept(tracks: "list[sam2.Track]") -> None:
             twins.clear()
             twins.update(self._auto.twins(adds, tracks))
-            for add in adds:
-                if not self._auto.made(add) and (found := add.object_ids & twins.keys()):
-                    raise _Twin(add, _twin_sentence(min(found), twins, before))
+            peoples = [add for add in adds if not self._auto.made(add)]
+            if refused := _twin_sentences(peoples, twins, before):
+                raise _Twins(refused)
 
         while True:
             try:
                 prompts = [prompt for add in adds for prompt in add.prompts]
                 return self.tracker.step(frame, prompts, accept=accept), twins
+            except _Twins as twinned:
+                refused = {add: sam2.BadInput(sentence) for add, sentence in twinned.refused.items()}
             except sam2.BadInput as error:
                 if not adds:
                     raise
-                add = error.add if isinstance(error, _Twin) else adds[self._first_too_many(frame, adds)]
+                # Its traceback would keep the failed step's memory alive.
+                refused = {adds[self._first_too_many(frame, adds)]: error.with_traceback(None)}
+            for add, error in refused.items():
                 adds.remove(add)
                 with self._guarded("request"):
                     self._desk.refuse(add, error)
@@ -211,9 +216,10 @@ class Lane:
         self, twins: dict[str, str], adds: list[Add], tracks: "list[sam2.Track]", before: set[str]
     ) -> "list[sam2.Track]":
         """What is left when those that are tracked already under another id have gone; a detector is told."""
-        for add in adds:
-            if found := add.object_ids & twins.keys():
-                add.answer(Code.BAD_INPUT, _twin_sentence(min(found), twins, before))
+        for add, sentence in _twin_sentences(adds, twins, before).items():
+            with self._guarded("request"):
+                add.answer(Code.BAD_INPUT, sentence)
+        self._auto.count_twins(adds, twins)
         for name in twins:
             self.tracker.remove(name)
         self._counters.objects = len(self.tracker.object_ids)
@@ -233,7 +239,8 @@ class Lane:
     def _lose_image(self, error: Exception, adds: list[Add]) -> bool:
         """Answers all `adds`, which have not been carried out; whether the objects can be kept. Raises DeviceLost."""
         for add in adds:
-            add.answer(Code.INTERNAL, f"the image was lost: {error or type(error).__name__}")
+            with self._guarded("request"):
+                add.answer(Code.INTERNAL, f"the image was lost: {error or type(error).__name__}")
         if isinstance(error, sam2.DeviceLost):
             raise error
         in_a_row = self._counters.count_failed_image()

@@ -18,8 +18,11 @@ def strangers(words: list[str], node: str) -> Iterator[str]:
     for option, path in zip(words, words[1:], strict=False):
         if option != "--params-file":
             continue
-        tree = yaml.load(Path(path).read_text(errors="replace"), yaml.BaseLoader)  # values are of no interest
-        names = list(_names(tree or {}))
+        try:
+            trees = list(yaml.compose_all(Path(path).read_text(errors="replace")))
+        except (OSError, yaml.YAMLError):  # rcl's parser takes more, tabs among it; a warning must not be fatal
+            continue
+        names = [name for tree in trees if tree is not None for name in _names(tree)]
         if not any(re.fullmatch(_pattern(name), node) for name in names):
             yield (
                 f"{path}: has parameters for {' and '.join(names) or 'nobody'}, and this node is {node}: none of them "
@@ -27,14 +30,15 @@ def strangers(words: list[str], node: str) -> Iterator[str]:
             )
 
 
-def _names(tree: dict, prefix: str = "") -> Iterator[str]:
-    """Namespaces may be nested."""
-    for key, value in tree.items():
-        name = f"{prefix}/{str(key).strip('/')}"
-        if isinstance(value, dict) and _CONTENT in value:
-            yield name
-        if isinstance(value, dict):
-            yield from _names({key: inner for key, inner in value.items() if key != _CONTENT}, name)
+def _names(tree: yaml.Node, prefix: str = "") -> Iterator[str]:
+    """Namespaces may be nested, and keys come twice."""
+    for key, value in tree.value if isinstance(tree, yaml.MappingNode) else ():
+        name = f"{prefix}/{str(key.value).strip('/')}"
+        if isinstance(value, yaml.MappingNode):
+            inner = [(k, v) for k, v in value.value if k.value != _CONTENT]
+            if len(inner) < len(value.value):
+                yield name
+            yield from _names(yaml.MappingNode(value.tag, inner), name)
 
 
 def _pattern(name: str) -> str:

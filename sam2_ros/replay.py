@@ -116,7 +116,10 @@ def _main(args: argparse.Namespace) -> int:
         if args.sheet:
             sinks.append(stack.enter_context(ContactSheet.open(args.sheet)))
         if args.davis:
-            sinks.append(stack.enter_context(DavisVideo.open(args.davis, args.name or args.source.resolve().stem)))
+            place = args.source.resolve()
+            name = args.name or (place.name if place.is_dir() else place.stem)
+            count = len(prompt_file.Schedule(entries).object_ids)
+            sinks.append(stack.enter_context(DavisVideo.open(args.davis, name, count)))
         # Takes seconds: not before all else is known to be well.
         tracker = load_tracker(args, entries)
         began = time.monotonic()

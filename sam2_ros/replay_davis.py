@@ -4,6 +4,7 @@ Knows files. A mask's pixels are labels, as in the label mask; the palette has t
 """
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,34 +25,44 @@ _PALETTE = bytes([0, 0, 0, *(channel for label in range(1, 255) for channel in c
 
 
 class DavisVideo:
-    """A sink of a replay; use `open`. frames, masks: folders; files are named by the number of their image."""
+    """A sink of a replay; use `open`. frames, masks: folders; files are named by the number of their image.
 
-    def __init__(self, frames: Path, masks: Path) -> None:
-        self._frames, self._masks = frames, masks
+    objects: how many there will be. Images before the last of them is prompted are left out: who learns from a video
+    takes what has no mask there for absent.
+    """
+
+    def __init__(self, frames: Path, masks: Path, objects: int) -> None:
+        self._frames, self._masks, self._objects = frames, masks, objects
 
     @classmethod
     @contextmanager
-    def open(cls, root: Path, name: str) -> Iterator["DavisVideo"]:
+    def open(cls, root: Path, name: str, objects: int) -> Iterator["DavisVideo"]:
         """Adds the video `name` to the data set at `root`, which is made if need be, and to its training list.
 
-        Raises sam2.BadInput if it has that video. Nothing is left of a failed replay; the list names whole videos only.
+        Raises sam2.BadInput if it has that video, or cannot be written. Nothing is left of a failed replay.
         """
-        frames, masks = root / FRAMES / name, root / MASKS / name
+        frames, masks, names = root / FRAMES / name, root / MASKS / name, root / LIST
         there = " and ".join(str(folder) for folder in (frames, masks) if folder.exists())
         if there:
             raise sam2.BadInput(f"{there}: there already; remove them, or give this recording another --name")
-        with _folder(root), tempfile.TemporaryDirectory(dir=root, prefix=".replay_") as part:
-            made = cls(Path(part) / "frames", Path(part) / "masks")
-            made._frames.mkdir()
-            made._masks.mkdir()
-            yield made
-            for folder in (frames, masks):
-                folder.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(made._frames, frames)
-            os.rename(made._masks, masks)
-            _add_line(root / LIST, name)
+        with _folders(root, *(path.parent for path in (frames, masks, names))):
+            with tempfile.TemporaryDirectory(dir=root, prefix=".replay_") as part:
+                made = cls(Path(part) / "frames", Path(part) / "masks", objects)
+                made._frames.mkdir()
+                made._masks.mkdir()
+                yield made
+                try:
+                    os.rename(made._frames, frames)
+                    os.rename(made._masks, masks)
+                    _add_line(names, name)
+                except BaseException:
+                    shutil.rmtree(frames, ignore_errors=True)
+                    shutil.rmtree(masks, ignore_errors=True)
+                    raise
 
     def write(self, shot: Shot, tracks: list[sam2.Track]) -> None:
+        if len(tracks) < self._objects or any(track.state is sam2.State.INVALID for track in tracks):
+            return
         bgr = cv2.cvtColor(shot.rgb, cv2.COLOR_RGB2BGR)  # (H, W, 3)
         jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
         (self._frames / f"{shot.index:05}.jpg").write_bytes(jpeg.tobytes())
@@ -62,24 +73,28 @@ class DavisVideo:
 
 
 @contextmanager
-def _folder(root: Path) -> Iterator[None]:
-    """`root` is a folder meanwhile, and afterwards unless it was made in vain. Raises sam2.BadInput if it cannot be."""
-    if root.exists() and not root.is_dir():
-        raise sam2.BadInput(f"{root}: expected a folder, or nothing, found a file")
-    check_folder(root / "ImageSets" if root.is_dir() else root)
-    made_here = not root.is_dir()
-    root.mkdir(exist_ok=True)
+def _folders(*folders: Path) -> Iterator[None]:
+    """They are there meanwhile, and afterwards unless made in vain. Raises sam2.BadInput if they cannot be."""
+    made: list[Path] = []
     try:
+        for folder in folders:
+            for part in reversed([folder, *folder.parents]):
+                if not part.exists():
+                    check_folder(part)
+                    part.mkdir()
+                    made.append(part)
+                elif not part.is_dir():
+                    raise sam2.BadInput(f"{part}: expected a folder, or nothing, found a file")
+            check_folder(folder / "new")
         yield
     except BaseException:
-        with suppress(OSError):
-            if made_here:
-                root.rmdir()
+        for folder in reversed(made):
+            with suppress(OSError):
+                folder.rmdir()
         raise
 
 
 def _add_line(path: Path, line: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = path.read_text().splitlines() if path.exists() else []
     if line not in lines:
         path.write_text("".join(f"{each}\n" for each in [*lines, line]))

@@ -28,6 +28,7 @@ BAG_SUFFIXES = (".mcap", ".db3", ".bag")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 FRAME_ID = "camera"  # of images that come without one
 DEFAULT_FPS = 30.0
+MCAP_BEGIN = b"\x89MCAP"  # mcap.dev/spec
 MAX_PIXELS = 1 << 28  # a damaged header must not ask for all memory
 
 
@@ -76,7 +77,7 @@ def _bag(path: Path, topic: str) -> Iterator[Source]:
         reader = AnyReader([path], default_typestore=get_typestore(Stores.LATEST))
         reader.open()
     except Exception as error:  # whatever a parser meets in a damaged file
-        raise sam2.BadInput(f"bag {path}: cannot be read: {error}{_cure(error)}") from error
+        raise sam2.BadInput(f"bag {path}: cannot be read: {error}{_cure(path)}") from error
     try:
         connections = _image_connections(reader, path, topic)
         total = sum(connection.msgcount for connection in connections)
@@ -184,5 +185,10 @@ def _timed(pictures: Iterator[np.ndarray], fps: float) -> Iterator[Shot]:
         yield Shot(index, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), stamp, stamp, FRAME_ID)
 
 
-def _cure(error: Exception) -> str:
-    return "; if its recorder was killed, `mcap recover` mends it" if "magic is invalid" in str(error) else ""
+def _cure(path: Path) -> str:
+    """For a bag that begins as one and cannot be read."""
+    for file in path.glob("*.mcap") if path.is_dir() else [path]:
+        with file.open("rb") as opened:
+            if opened.read(len(MCAP_BEGIN)) == MCAP_BEGIN:
+                return "; if its recorder was killed, `mcap recover` mends it"
+    return ""

@@ -24,7 +24,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """Raises SystemExit, as argparse does."""
     parser = argparse.ArgumentParser(
         prog="sam2_ros status", description="How a running node is: what it lacks, and what to do about it.",
-        epilog="ends with 0 if all is well, 1 if something is not, 2 if nothing is heard of the node",
+        epilog="ends with 0 if the node is active and all is well, with 1 if not, with 2 if nothing is heard of it",
     )  # fmt: skip
     parser.add_argument("--values", action="store_true", help="also what was counted")
     parser.add_argument("--watch", action="store_true", help="a line whenever something changes; ends by Ctrl-C")
@@ -33,7 +33,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 if all is well, 1 if something is not, 2 if nothing was heard of the node."""
+    """0 if the node is active and all is well, 1 if not, 2 if nothing was heard of it."""
     args = parse(argv)
     try:
         with visit(args.node, args.timeout) as asked:
@@ -45,21 +45,19 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
     for status in found:
         print("\n".join(lines(status, asked.name, args.values)))
-    return int(any(level_of(status) is not Level.OK for status in found))
+    return int(any(level_of(status) is not Level.OK or not is_active(status) for status in found))
 
 
 def hear(asked: Visit) -> list[DiagnosticStatus]:
     """The node's next report. Raises NoAnswer."""
     got: list[DiagnosticStatus] = []
-    asked.node.create_subscription(DiagnosticArray, TOPIC, lambda msg: got.extend(of_node(msg, asked.name)), 10)
+    ours = asked.node.create_subscription(DiagnosticArray, TOPIC, lambda msg: got.extend(of_node(msg, asked.name)), 10)
     end = time.monotonic() + asked.timeout_s
     while not got and (left := end - time.monotonic()) > 0:
         rclpy.spin_once(asked.node, timeout_sec=left)
+    asked.node.destroy_subscription(ours)
     if not got:
-        raise NoAnswer(
-            f"nothing of {asked.name} on {TOPIC} within {asked.timeout_s:g} s: is the node running, is its name "
-            f"{asked.name}, and its ROS_DOMAIN_ID {asked.node.context.get_domain_id()}, as here?"
-        )
+        raise NoAnswer(f"nothing of {asked.name} on {TOPIC} within {asked.timeout_s:g} s: {asked.where_else()}")
     return got
 
 
@@ -94,6 +92,10 @@ def of_node(message: DiagnosticArray, name: str) -> list[DiagnosticStatus]:
 
 def level_of(status: DiagnosticStatus) -> Level:
     return Level(min(status.level[0], Level.ERROR))  # stale, which this node never says, is no better
+
+
+def is_active(status: DiagnosticStatus) -> bool:
+    return all(one.value == "active" for one in status.values if one.key == "state")
 
 
 def lines(status: DiagnosticStatus, name: str, with_values: bool) -> list[str]:

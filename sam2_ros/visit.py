@@ -109,14 +109,15 @@ class Visit:
     def _find(self, kind, service: str):
         client = self.node.create_client(kind, f"{self.name}/{service}")
         if not client.wait_for_service(self._left_s()):
-            raise NoAnswer(f"{client.srv_name} is not there within {self.timeout_s:g} s: {self._where_else()}")
+            raise NoAnswer(f"{client.srv_name} is not there within {self.timeout_s:g} s: {self.where_else()}")
         handshake = Handshake(self.node, client)  # without it the answer may be lost
         while not handshake.done() and self._left_s():
             rclpy.spin_once(self.node, timeout_sec=0.1)
         handshake.close()
         return self._clients.setdefault(service, client)
 
-    def _where_else(self) -> str:
+    def where_else(self) -> str:
+        """What to do where nobody of that name is."""
         found = self.node.get_service_names_and_types()
         asked = {name.removesuffix("/list_objects") for name, kinds in found if "sam2_ros/srv/ListObjects" in kinds}
         if there := sorted(asked - {self.name}):  # ours has a client now

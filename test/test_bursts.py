@@ -17,7 +17,7 @@ from sam2_ros.srv import AddObjects, RemoveObjects
 
 pytestmark = pytest.mark.ros
 
-MANY = 300
+MANY, MANY_PROMPTS = 900, 90
 DEEP = QoSProfile(depth=2 * MANY)  # at this end nothing may get lost
 
 
@@ -30,35 +30,35 @@ def node(rig):
         node.end()
 
 
-def at_once(node, send):
+def at_once(node, send, count):
     """The node gets them all when it goes on."""
     node.signal(signal.SIGSTOP)
-    sent = [send() for _ in range(MANY)]
+    sent = [send() for _ in range(count)]
     node.signal(signal.SIGCONT)
     return sent
 
 
 def test_a_burst_of_messages(rig, node):
     results = rig.collect(PromptResult, "/sam2/prompt_result", DEEP.depth)
-    for topic, message in (("prompts", click("a")), ("click_point", Point())):
+    for topic, message, count in (("prompts", click("a"), MANY_PROMPTS), ("click_point", Point(), MANY)):
         publisher = rig.node.create_publisher(type(message), f"/sam2/{topic}", DEEP)
         rig.until(lambda publisher=publisher: publisher.get_subscription_count() > 0)
         results.clear()
-        at_once(node, lambda publisher=publisher, message=message: publisher.publish(message))
-        rig.until(lambda: len(results) == MANY)
+        at_once(node, lambda publisher=publisher, message=message: publisher.publish(message), count)
+        rig.until(lambda count=count: len(results) == count)
         assert {Code(result.code).name for result in results} == {"BUSY", "NO_IMAGE"}, topic
 
 
 def test_a_burst_of_calls(rig, node):
-    for kind, name, fields, codes in (
-        (AddObjects, "add_objects", dict(prompts=[click("a")]), {"BUSY", "NO_IMAGE"}),
-        (RemoveObjects, "remove_objects", dict(object_ids=["y"]), {"BUSY", "UNKNOWN_OBJECT"}),
+    for kind, name, fields, count, codes in (
+        (AddObjects, "add_objects", dict(prompts=[click("a")]), MANY_PROMPTS, {"BUSY", "NO_IMAGE"}),
+        (RemoveObjects, "remove_objects", dict(object_ids=["y"]), MANY, {"BUSY", "UNKNOWN_OBJECT"}),
     ):
         request = kind.Request(**fields)
         client = rig.node.create_client(kind, f"/sam2/{name}", qos_profile=DEEP)
         handshake = Handshake(rig.node, client)
         rig.until(handshake.done)
         handshake.close()
-        futures = at_once(node, lambda client=client, request=request: client.call_async(request))
+        futures = at_once(node, lambda client=client, request=request: client.call_async(request), count)
         rig.until(lambda futures=futures: all(future.done() for future in futures))
         assert {Code(future.result().code).name for future in futures} <= codes, name

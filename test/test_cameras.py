@@ -189,7 +189,7 @@ def test_cameras_have_topics_objects_and_counters_of_their_own(rig):
         names = {status.name for message in said for status in message.status}
         assert {"/sam2: front: images", "/sam2: wrist: images", "/sam2: wrist: tracking"} <= names
         said = "/sam2/front, /sam2/wrist can be asked: give one of them as --node"
-        rig.until(lambda: Visit(rig.node, "/sam2", timeout_s=1)._where_else() == said)
+        rig.until(lambda: Visit(rig.node, "/sam2", timeout_s=1).where_else() == said)
         node.end()
 
 

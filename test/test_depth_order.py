@@ -7,6 +7,8 @@ pytest.importorskip("rclpy")
 from test_depth import NOW_NS, STEP_NS, scene
 from test_depth_out import FakeFrames, Rigged
 
+from sam2_ros.depth_out import MOST_WAITING
+
 pytestmark = pytest.mark.ros
 
 
@@ -32,3 +34,15 @@ def test_tracks_with_depth_do_not_wait_for_transforms():
     rig.depth(metres, NOW_NS + STEP_NS)
     rig.outputs.idle()
     assert rig.numbers("objects_tracks") == [0, 1] and rig.numbers("objects_poses") == []
+
+
+def test_images_that_wait_for_transforms_cost_the_newest_no_depth():
+    rig, (metres, mask) = Rigged(FakeFrames(known_ns=0)), scene()
+    rig.hear("objects_poses", "objects_tracks")
+    for number in range(MOST_WAITING):
+        rig.depth(metres, NOW_NS + number * STEP_NS)
+        rig.image(mask, NOW_NS + number * STEP_NS)
+    rig.image(mask, NOW_NS + MOST_WAITING * STEP_NS)
+    rig.depth(metres, NOW_NS + MOST_WAITING * STEP_NS)  # a little later than its image
+    rig.outputs.idle()
+    assert rig.numbers("objects_tracks") == list(range(MOST_WAITING + 1))

@@ -206,6 +206,19 @@ def test_of_a_persons_request_that_shows_what_is_tracked_already_nothing_is_done
         )
 
 
+def test_many_refused_requests_cost_one_more_step_and_nothing_is_counted():
+    with Bench(settings=Settings(detector_unattended=True)) as bench:
+        bench.add(point("cup"))
+        bench.step(1)
+        assert bench.answer().code is Code.OK
+        for n in range(8):
+            bench.add(point(f"again {n}"))
+        before = bench.tracker.calls.count("step")
+        assert names(bench.step(2)) == ["cup"]
+        assert [bench.answer().code for _ in range(8)] == [Code.BAD_INPUT] * 8
+        assert bench.tracker.calls.count("step") - before == 2 and not bench.counters.detections
+
+
 def test_messages_are_bounded_and_a_new_stream_forgets_them():
     with Bench(settings=dataclasses.replace(Settings(), detector_confirm=1)) as bench:
         bench.step(1)

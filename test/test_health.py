@@ -55,16 +55,21 @@ def test_the_same_numbers_give_the_same_sentences_and_are_not_changed():
 @pytest.mark.parametrize(
     "change, words",
     [
-        (dict(publishers=0), ["no image for 5.0 s", "nobody publishes /image", "-r image:="]),
-        (dict(publishers=0, remap_from="front/image"), ["-r front/image:="]),
         (
-            dict(publishers=0, elsewhere=("/b/compressed", "/a", "/c", "/d")),
-            ["images are on /b/compressed, /a, /c; remap", "-r image:=/a"],
+            dict(publishers=0, received=0),
+            ["no image for 5.0 s", "nobody publishes /image in", "-r image:=/camera/image_r"],
+        ),
+        (dict(publishers=0, received=0, remap_from="front/image"), ["-r front/image:="]),
+        (dict(publishers=0, received=0, elsewhere=("/a", "/b", "/c", "/d")), ["on /a, /b, /c; remap", "-r image:=/a"]),
+        (
+            dict(publishers=0, received=0, other_transport="/image/compressed", elsewhere=("/a",)),
+            ["/image/compressed is there: set image_transport to compressed"],
         ),
         (
-            dict(publishers=0, elsewhere=("/image/compressed",)),
-            ["/image/compressed is there: set image_transport to c"],
+            dict(publishers=0, received=0, other_transport="/image", remap_from="image/compressed"),
+            ["/image is there: set image_transport to raw"],
         ),
+        (dict(publishers=0, elsewhere=("/a",)), ["nobody publishes /image in ROS_DOMAIN_ID 0 any more"]),
         (dict(publishers=0, other_type="sensor_msgs/msg/CompressedImage"), ["carries sensor_msgs/msg/CompressedImage"]),
         (dict(incompatible_qos="RELIABILITY"), ["RELIABILITY", "image_reliability", "best_effort"]),
         (dict(), ["1 publisher(s) of /image, but nothing arrives"]),
@@ -77,7 +82,7 @@ def test_silence_is_an_error_with_its_cause(change, words):
 
 
 def test_a_topic_to_remap_to_has_the_suffix_of_the_one_that_is_missing():
-    silent = find("images", healthy(last_image_ns=NOW - 5 * S, publishers=0, remap_from="image/compressed"))
+    silent = find("images", healthy(last_image_ns=0, received=0, publishers=0, remap_from="image/compressed"))
     assert silent.sentence.endswith("-r image/compressed:=/camera/image_raw/compressed")
 
 

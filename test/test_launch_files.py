@@ -92,6 +92,8 @@ def test_a_node_that_ends_is_started_again_if_asked_for(asked, respawns):
         ({"use_sim_time": "true"}, {"use_sim_time": True}),
         ({"use_sim_time": "false"}, {"use_sim_time": False}),
         ({"depth": "/camera/depth"}, {"depth.enabled": True}),
+        ({"depth": "depth/image"}, {"depth.enabled": True}),
+        ({"depth": ""}, {}),
     ],
 )
 def test_only_what_is_asked_for_goes_over_the_parameter_file(asked, set_):
@@ -112,6 +114,13 @@ def test_the_camera_of_the_demo_is_where_the_tracker_looks(namespace):
     shown = yaml.safe_load((ROOT / "config/track.rviz").read_text())["Visualization Manager"]["Displays"]
     topics = {display["Topic"]["Value"] for display in shown}
     assert dict(viewer.expanded_remapping_rules) == {topic: topic.replace("/sam2", name) for topic in topics}
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(("rviz", "is_shown"), [("false", False), ("0", False), ("true", True), ("1", True)])
+def test_rviz_if_asked_for(rviz, is_shown):
+    (_, viewer, _), context = nodes_of("demo.launch.py", namespace="", image="image", rviz=rviz)
+    assert viewer.condition.evaluate(context) == is_shown
 
 
 @pytest.mark.ros

@@ -141,8 +141,10 @@ def test_it_says_why_nothing_comes_out(rig):
             return lambda: any(s.level == level and all(w in s.message for w in words) for m in said for s in m.status)
 
         rig.until(hears("nobody publishes /image", "remap it, for example -r image:=/camera/image_raw"))
-        rig.node.create_publisher(Image, "front/image", 1)
-        rig.until(hears("images are on /front/image; remap it, for example -r image:=/front/image"))
+        for topic in ("aligned_depth/image", "front/image"):
+            rig.node.create_publisher(Image, topic, 1)
+        rig.node.create_publisher(CompressedImage, "a/image/compressed", 1)
+        rig.until(hears("; images are on /front/image; remap it, for example -r image:=/front/image"))
         beside = rig.node.create_publisher(CompressedImage, "image/compressed", 1)
         rig.until(hears("/image/compressed is there: set image_transport to compressed"))
         refused = rig.call(AddObjects, "/sam2/add_objects", AddObjects.Request(prompts=[click("a")]))

@@ -71,6 +71,22 @@ def test_namespaces_may_be_nested(tmp_path, node):
     assert all("for /robots/one/sam2 and /robots/one/camera and /lidar, and" in sentence for sentence in said)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sam2:\n  ros__parameters:\n    max_objects: 3\t# a tab\n",
+        "sam2:\n  ros__parameters:\n    max_objects:\t3\n",
+        "sam2: {ros__parameters: {max_objects: 3}}\nsam2: {ros__parameters: {model: nano}}\n",
+        "camera: {ros__parameters: {a: 1}}\nsam2: {ros__parameters: {max_objects: 3}}\ncamera: {x: {}}\n",
+    ],
+)
+def test_what_rcl_takes_is_never_an_error(tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    assert taken(path, ROOT)
+    assert list(params_files.strangers(["--params-file", str(path)], ROOT)) == []
+
+
 def test_a_file_with_nothing_in_it_is_for_nobody(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("")

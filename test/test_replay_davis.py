@@ -55,14 +55,14 @@ def test_what_was_tracked_is_read_back(tmp_path, tracker):
     tracker.step = lambda frame, prompts: seen.append(step(frame, prompts)) or seen[-1]
     assert run(tmp_path) == 0
     (video,) = open_dataset("davis", tmp_path / "data")
-    assert video.name == "kitchen" and len(video.masks) == len(seen) == 5
-    for number, (rgb, tracks) in enumerate(zip(video.frames(), seen, strict=True)):
-        assert np.abs(rgb.astype(int) - picture(number)).max() <= 3, "JPEG"
+    assert video.name == "kitchen" and len(video.masks) == 3 and len(seen) == 5
+    for number, (rgb, tracks) in enumerate(zip(video.frames(), seen[2:], strict=True)):
+        assert np.abs(rgb.astype(int) - picture(2 + number)).max() <= 3, "JPEG"
         labels = sam2.label_mask(tracks, SIZE_HW)
         masks = video.masks[number]
         assert set(masks) == set(np.unique(labels)) - {0}
         assert all(np.array_equal(mask, labels == label) for label, mask in masks.items())
-    assert [len(video.masks[number]) for number in range(5)] == [0, 1, 2, 0, 2], "before the prompts, and away"
+    assert [len(video.masks[number]) for number in range(3)] == [2, 0, 2], "both are prompted by image 2, away in 3"
 
 
 def test_pictures_have_the_colours_of_the_overlay(tmp_path, tracker):
@@ -76,10 +76,12 @@ def test_pictures_have_the_colours_of_the_overlay(tmp_path, tracker):
 
 
 def test_files_have_the_numbers_of_their_images(tmp_path, tracker):
-    """The first image is refused: later ones keep the numbers that the prompts file knows them by."""
+    """Those that the prompts file knows them by. Before the last object is prompted there are none, nor where the image
+    or an answer is no good."""
+    tracker.nan_on = 2
     assert run(tmp_path, refused=True) == 0
     for folder, ending in (("JPEGImages", "jpg"), ("Annotations", "png")):
-        assert left(tmp_path / "data" / folder / "480p/kitchen") == [f"0000{number}.{ending}" for number in range(1, 5)]
+        assert left(tmp_path / "data" / folder / "480p/kitchen") == [f"0000{number}.{ending}" for number in (2, 4)]
 
 
 def test_recordings_gather_in_one_data_set(tmp_path, tracker):
@@ -129,9 +131,30 @@ def test_a_file_is_no_data_set(tmp_path, tracker):
     assert (tmp_path / "data").read_text() == "mine" and not (tmp_path / "tracks.mcap").exists()
 
 
+@pytest.mark.parametrize("taken", ["Annotations", "ImageSets"])
+def test_what_cannot_be_whole_is_refused_before_the_first_image(tmp_path, tracker, taken):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / taken).write_text("mine")
+    with pytest.raises(sam2.BadInput, match=f"{taken}: expected a folder, or nothing, found a file"):
+        run(tmp_path)
+    assert left(tmp_path / "data") == [taken] and not tracker.calls
+
+
+def test_a_list_that_cannot_be_written_leaves_no_video(tmp_path, tracker):
+    (tmp_path / "data" / LIST).mkdir(parents=True)  # a folder
+    with pytest.raises(OSError):
+        run(tmp_path)
+    assert not list((tmp_path / "data").rglob("*.jpg")) and not list((tmp_path / "data").rglob("kitchen"))
+
+
+def test_a_folder_is_named_whole(tmp_path, tracker):
+    assert run(tmp_path, name="run_2026.11.27") == 0
+    assert [video.name for video in open_dataset("davis", tmp_path / "data")] == ["run_2026.11.27"]
+
+
 def test_every_label_has_a_colour_of_its_own(tmp_path):
     """And 255, which no object has, is no colour of one: it means "not to be scored"."""
-    with DavisVideo.open(tmp_path / "data", "v") as video:
+    with DavisVideo.open(tmp_path / "data", "v", 0) as video:
         video.write(Shot(0, np.zeros((2, 2, 3), np.uint8), 1, 1, ""), [])
     with Image.open(tmp_path / "data/Annotations/480p/v/00000.png") as image:
         palette = np.array(image.getpalette()).reshape(256, 3)

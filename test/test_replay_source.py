@@ -169,6 +169,9 @@ def test_a_recorder_that_was_killed_is_known_by_what_it_leaves(tmp_path):
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(sam2.BadInput, match="if its recorder was killed, `mcap recover` mends it"):
         shots_of(file)
+    file.write_text("no bag at all, but long enough to be taken for one\n" * 50)
+    with pytest.raises(sam2.BadInput, match=r"cannot be read: [^;]*$"):
+        shots_of(file)
 
 
 def test_images_of_several_sizes_are_told(tmp_path, capsys, monkeypatch):

@@ -47,6 +47,12 @@ def test_a_line_says_how_what_and_why():
     assert status.level_of(said("x", level=b"\x03")) is status.Level.ERROR
 
 
+def test_a_node_that_is_not_active_is_not_well(monkeypatch):
+    for state, code in (("active", 0), ("inactive", 1)):
+        monkeypatch.setattr(status, "hear", lambda asked, state=state: [said("/sam2: tracking", state=state)])
+        assert status.main([]) == code
+
+
 def test_a_number_that_changes_is_no_news():
     known = {}
     assert len(status.changes(known, MESSAGE.status[:2], "/sam2")) == 2
