@@ -40,11 +40,15 @@ class _Twins(sam2.BadInput):
         self.refused = refused  # with a sentence for each
 
 
-def _twin_sentences(adds: list[Add], twins: dict[str, str], before: set[str]) -> dict[Add, str]:
-    """For each of `adds` that made one of `twins`; before: ids that were tracked before the image."""
-    found = {add: min(names) for add in adds if (names := add.object_ids & twins.keys())}
-    known = {True: "which is tracked already", False: "another one in this request, too"}
-    return {add: f"the prompt for {n!r} shows {twins[n]!r}, {known[twins[n] in before]}" for add, n in found.items()}
+def _twin_sentences(adds: list[Add], twins: dict[str, str]) -> dict[Add, str]:
+    """For each of `adds` that made one of `twins`."""
+    sentences = {}
+    for add in adds:
+        for name in sorted(add.object_ids & twins.keys())[:1]:
+            is_own = twins[name] in add.object_ids
+            known = "another one in this request, too" if is_own else "which is tracked already"
+            sentences[add] = f"the prompt for {name!r} shows {twins[name]!r}, {known}"
+    return sentences
 
 
 class Lane:
@@ -163,10 +167,10 @@ class Lane:
 
     def _step(self, frame: sam2.Frame, adds: list[Add], header) -> "list[sam2.Track] | None":
         """The tracker's answer for one image; None if the image is lost to an error. All `adds` are answered."""
-        began_ns, before = time.monotonic_ns(), set(self.tracker.object_ids)
+        began_ns = time.monotonic_ns()
         tracks, twins, keep_objects = None, {}, True
         try:
-            tracks, twins = self._step_with_those_that_fit(frame, adds, before)
+            tracks, twins = self._step_with_those_that_fit(frame, adds)
         except Exception as error:
             keep_objects = self._lose_image(error, adds)
         if tracks is None:
@@ -174,7 +178,7 @@ class Lane:
                 self._forget("failure", "the tracker failed")
             return None
         self._counters.count_step(time.monotonic_ns() - began_ns, len(tracks))
-        tracks = self._without(twins, adds, tracks, before)
+        tracks = self._without(twins, adds, tracks)
         self._desk.remember(frame.stamp_ns, header)
         self._auto.remember(frame.stamp_ns, tracks, changed=bool(adds))
         for add in adds:
@@ -183,7 +187,7 @@ class Lane:
         return tracks
 
     def _step_with_those_that_fit(
-        self, frame: sam2.Frame, adds: list[Add], before: set[str]
+        self, frame: sam2.Frame, adds: list[Add]
     ) -> "tuple[list[sam2.Track], dict[str, str]]":
         """The tracks, and which are twins of which. Takes from `adds`, each of which had passed `check` by itself, and
         refuses those that are too much for those before them, or are people's and show what is tracked already."""
@@ -193,7 +197,7 @@ class Lane:
             twins.clear()
             twins.update(self._auto.twins(adds, tracks))
             peoples = [add for add in adds if not self._auto.made(add)]
-            if refused := _twin_sentences(peoples, twins, before):
+            if refused := _twin_sentences(peoples, twins):
                 raise _Twins(refused)
 
         while True:
@@ -212,11 +216,9 @@ class Lane:
                 with self._guarded("request"):
                     self._desk.refuse(add, error)
 
-    def _without(
-        self, twins: dict[str, str], adds: list[Add], tracks: "list[sam2.Track]", before: set[str]
-    ) -> "list[sam2.Track]":
+    def _without(self, twins: dict[str, str], adds: list[Add], tracks: "list[sam2.Track]") -> "list[sam2.Track]":
         """What is left when those that are tracked already under another id have gone; a detector is told."""
-        for add, sentence in _twin_sentences(adds, twins, before).items():
+        for add, sentence in _twin_sentences(adds, twins).items():
             with self._guarded("request"):
                 add.answer(Code.BAD_INPUT, sentence)
         self._auto.count_twins(adds, twins)
