@@ -1,20 +1,28 @@
 """Fast DDS's shared memory with room for images, in every process that is started here.
 
-By default an image above half a megabyte does not fit, and what does not fit holds up what would.
+By default an image above half a megabyte does not fit, and what does not fit holds up what would. What processes that
+were killed have left there is taken away.
 """
 
+import fcntl
 import os
+import re
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 PROFILES = "FASTDDS_DEFAULT_PROFILES_FILE"
 _CHOICES = (PROFILES, "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS")
 SEGMENT_BYTES = 64 << 20  # of each process, as the profile says
+SHARED = Path("/dev/shm")
+GROWN_UP_S = 10.0  # a segment is not locked yet at the moment it is made
 
 
 def make_room() -> None:
     """Sets the environment of this process and its children, if `profile` has something to set. Call it before
     `rclpy.init`; other middlewares do not read it."""
+    remove_left_behind()
     if path := profile():
         os.environ[PROFILES] = path
 
@@ -29,10 +37,30 @@ def profile() -> str:
     return next((str(path) for place in places if (path := place / "config" / "fastdds_shm.xml").is_file()), "")
 
 
+def remove_left_behind(older_than_s: float = GROWN_UP_S) -> None:
+    """Takes away the segments of this user's processes that were killed, which Fast DDS leaves for ever: a node that is
+    started again and again must not fill the memory. Who lives holds a lock, as `fastdds shm clean` knows them, too."""
+    for lock in SHARED.glob("fastdds_*_el"):
+        if re.fullmatch("fastdds_[0-9a-f]{16}_el", lock.name):
+            with suppress(OSError):  # it is locked, or gone
+                _remove_unlocked(lock, older_than_s)
+
+
+def _remove_unlocked(lock: Path, older_than_s: float) -> None:
+    """Raises OSError if it is locked."""
+    about = lock.stat()
+    if about.st_uid != os.getuid() or time.time() - about.st_mtime < older_than_s:
+        return
+    with lock.open() as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock.with_name(lock.name.removesuffix("_el")).unlink(missing_ok=True)
+        lock.unlink()
+
+
 def _shared_memory_bytes() -> int:
     """What is free in the machine's shared memory; 0 where there is none."""
     try:
-        about = os.statvfs("/dev/shm")
+        about = os.statvfs(SHARED)
     except OSError:
         return 0
     return about.f_bavail * about.f_frsize

@@ -1,8 +1,10 @@
 """The node's process before there is a node: its arguments and its surroundings."""
 
 import errno
+import fcntl
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +81,42 @@ def test_its_shared_memory_has_room_for_images_unless_somebody_else_cares(given)
     path = next(line for line in ended.stdout.splitlines() if line.startswith("profile")).split()[1]
     assert path == given.get("FASTDDS_DEFAULT_PROFILES_FILE", path) and (given or Path(path).is_file())
     assert Path(path).name == ("mine.xml" if given else "fastdds_shm.xml")
+
+
+def segments_of(node: NodeProcess) -> set[Path]:
+    """Its own and those of whom it talks to."""
+    maps = Path(f"/proc/{node.process.pid}/maps").read_text()
+    return {Path("/dev/shm") / name for name in re.findall(r"/dev/shm/(fastdds_[0-9a-f]{16})\n", maps)}
+
+
+def is_locked(segment: Path) -> bool:
+    with segment.with_name(f"{segment.name}_el").open() as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+@pytest.mark.skipif(not fast_dds.SHARED.is_dir(), reason="there is no shared memory")
+def test_what_the_killed_left_in_shared_memory_is_taken_away_and_what_the_living_have_is_not(rig):
+    """As whoever starts next does it, to all that is not quite new."""
+    with NodeProcess() as killed, NodeProcess(remap={"__ns": "/other"}) as lives:
+        rig.wait_for_state("active")
+        rig.until(lambda: rig.node.count_publishers("/other/sam2/tracks"))
+        theirs, others = segments_of(killed), segments_of(lives)
+        killed.signal(signal.SIGKILL)
+        killed.exit_code()
+        left = {segment for segment in theirs if not is_locked(segment)}
+        assert left and others - left
+        for segment in left:
+            os.utime(f"{segment}_el")
+        fast_dds.remove_left_behind()
+        assert all(segment.exists() for segment in left), "too new"
+        fast_dds.remove_left_behind(0.0)
+        assert not any(path.exists() for segment in left for path in (segment, Path(f"{segment}_el")))
+        assert all(is_locked(segment) for segment in (theirs | others) - left)
+        lives.end()
 
 
 @pytest.mark.parametrize("disk", ["full", "read-only", "impossible", "good"])
