@@ -182,7 +182,7 @@ def _tracking(c: Counters, situation: Situation, settings: Settings, now_ns: int
 
 
 def _requests(c: Counters) -> tuple[Level, str]:
-    total = sum(c.answers.values())
+    total = sum(c.answers.values()) - c.answers["LOADING"]  # who heard that asks again
     internal = c.codes.count("INTERNAL")
     if internal:
         sentence = f"{internal} of the last {len(c.codes)} requests failed inside the node: {c.last_failure}"

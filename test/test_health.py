@@ -221,12 +221,12 @@ def test_no_object_says_how_to_get_one():
 
 def test_requests_that_failed_inside_are_a_warning():
     counters = healthy()
-    for code in ("OK", "OK", "BAD_INPUT"):
+    for code in ("LOADING", "OK", "OK", "BAD_INPUT"):  # who heard the first asked again
         counters.count_answer(code)
     assert find("requests", counters).sentence == "3 answered, 1 of them refused"
     counters.count_answer("INTERNAL")
     assert find("requests", counters).level is Level.WARN
-    assert find("requests", counters).values == {"BAD_INPUT": "1", "INTERNAL": "1", "OK": "2"}
+    assert find("requests", counters).values == {"BAD_INPUT": "1", "INTERNAL": "1", "LOADING": "1", "OK": "2"}
 
 
 def test_counting_a_refusal_and_a_success():
