@@ -220,6 +220,7 @@ def test_a_whole_run_with_untrained_weights_fails_honestly(tmp_path, weights):
     assert not processes_of(tmp_path)
 
 
+@pytest.mark.slow  # imports torch in several processes
 def test_weights_that_are_not_there_are_one_sentence(tmp_path):
     process = start_demo(tmp_path, "--checkpoint", str(tmp_path / "none.safetensors"))
     said, _ = process.communicate(timeout=120)
@@ -227,6 +228,7 @@ def test_weights_that_are_not_there_are_one_sentence(tmp_path):
     assert not processes_of(tmp_path)
 
 
+@pytest.mark.slow  # imports torch in several processes
 def test_another_tracker_in_the_domain_is_told(rig, tmp_path, weights):
     rig.node.create_publisher(TrackArray, "/sam2/tracks", 1)
     process = start_demo(tmp_path, "--frames", "20", "--checkpoint", str(weights))
