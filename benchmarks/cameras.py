@@ -13,8 +13,6 @@ import sys
 import time
 from pathlib import Path
 
-from sam2_ros.ros_time import time_message
-
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "cameras.md"
 NAMES = ("front", "left", "right")
@@ -86,6 +84,7 @@ class Stream:
         self.due = {name: start + index * self.period_s / len(cameras) for index, name in enumerate(cameras)}
 
     def run(self, until, running) -> None:
+        from sam2_ros.ros_time import time_message
 
         while not until():
             for name in running:

@@ -6,6 +6,7 @@ Used by the worker's thread only. Knows `sam2`'s public names. Does not know thr
 
 import functools
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import sam2
@@ -87,18 +88,18 @@ class Desk:
     def forget_images(self) -> None:
         self._headers.clear()
 
-    def expire(self, any_image: bool, why_none: str) -> None:
+    def expire(self, any_image: bool, why_none: Callable[[], str]) -> None:
         """Answers what waited too long. any_image: whether there has been an image at all; why_none: what is known."""
-        why_none = f"; {why_none}" if why_none else ""
         now_ns = time.monotonic_ns()
         for request in [r for r in self.waiting if isinstance(r, Add) and r.deadline_ns <= now_ns]:
             self.waiting.remove(request)
+            why = f"; {known}" if (known := why_none()) else ""
             if any(prompt.stamp_ns > self._newest_ns for prompt in request.prompts) and any_image:
                 request.answer(Code.STALE, "the image the prompt was made on did not come")
             elif any_image:
-                request.answer(Code.NO_IMAGE, f"no image came since, with which a prompt is carried out{why_none}")
+                request.answer(Code.NO_IMAGE, f"no image came since, with which a prompt is carried out{why}")
             else:
-                request.answer(Code.NO_IMAGE, f"no image came{why_none or '; is the camera running?'}")
+                request.answer(Code.NO_IMAGE, f"no image came{why or '; is the camera running?'}")
 
     def close(self, later: list[Request]) -> None:
         """Answers everything, also what arrived `later`."""

@@ -125,7 +125,7 @@ class Lane:
             for add in adds:  # all have been answered, unless something raised that nobody thought of
                 with self._guarded("request"):
                     add.answer(Code.INTERNAL, "an error inside the node; whether it was done is not known")
-        self._desk.expire(self._size_hw is not None, why_no_image(self._counters))
+        self._desk.expire(self._size_hw is not None, lambda: why_no_image(self._counters))
         self._desk.sort_out(self.tracker, None)  # what waited for a prompt that has just run, or never will
 
     def _receive(self, arrival: Arrival) -> sam2.Frame | None:

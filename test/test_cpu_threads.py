@@ -9,6 +9,7 @@ from small_stream import click
 
 pytest.importorskip("rclpy")
 
+from sam2 import evaluate
 from sam2.training import cli
 from sam2_ros import node, replay
 from sam2_ros.params import Settings
@@ -46,13 +47,18 @@ class Begun(Exception):
 
 
 @pytest.mark.parametrize(("environment", "expected"), [({}, 1), ({"OMP_NUM_THREADS": "5"}, MANY)])
-def test_training_sets_its_threads_unless_told_by_the_environment(environment, expected, tmp_path, monkeypatch):
+@pytest.mark.parametrize("what", ["training", "evaluation"])
+def test_a_command_sets_its_threads_unless_told_by_the_environment(what, environment, expected, tmp_path, monkeypatch):
     def begin(*_):
         raise Begun
 
-    monkeypatch.setattr(cli, "_maker", begin)
+    module, step, words = {
+        "training": (cli, "_maker", ["--config", "smoke"]),
+        "evaluation": (evaluate, "evaluate_all", ["--dataset", "synthetic", "--model", "nano", "--clips", "1"]),
+    }[what]
+    monkeypatch.setattr(module, step, begin)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(Begun):
-        cli.main(["--config", "smoke", "--device", "cpu", "--out", str(tmp_path)])
+        module.main([*words, "--device", "cpu", "--out", str(tmp_path)])
     assert torch.get_num_threads() == expected

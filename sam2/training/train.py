@@ -14,7 +14,9 @@ decays and losses, but not in these:
   40 %; there by 7, always on frame 0, and one in ten falls anywhere on the object instead of where the answer is wrong;
 - a later frame is prompted when its turn comes, by clicks on what was tracked; there also afresh, before all tracking;
 - masks of prompted frames are binarised before they are remembered, as the tracker does; there only outside training;
-- all four masks are taught their IoU, there those that answer; an object that no prompt showed is no lesson in absence;
+- half of the boxes are exact, there all are drawn carelessly;
+- all four masks are taught their IoU, at their own size, there those that answer, at the image's; an object that no
+  prompt showed is no lesson in absence;
 - neither drop path nor dropout; stronger augmentation; embeddings do not decay; weights are averaged.
 """
 
