@@ -1,5 +1,6 @@
 """Where the network runs, and what its failures are called there."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,6 +10,8 @@ import torch
 
 from sam2.config import find_config
 from sam2.errors import BadInput, DeviceLost, OutOfMemory
+
+_TORCHS_THREADS = torch.get_num_threads()  # before anybody asked for another number
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -28,14 +31,13 @@ def choose_device(wanted: str) -> torch.device:
 def set_cpu_threads(count: int, name: str) -> None:
     """How many threads the network called `name` uses on a CPU, in the calling thread and those it starts.
 
-    0: one for nano, whose products are too small to be worth sharing; for others as many as PyTorch would. Raises
-    BadInput for a negative count or an unknown name.
+    0: as many as PyTorch would, which OMP_NUM_THREADS tells; where that is not set, one for nano, whose products are so
+    small that threads mostly wait for each other. Raises BadInput for a negative count or an unknown name.
     """
     if count < 0:
         raise BadInput(f"cpu_threads: expected 0 or more, got {count}")
-    is_nano = find_config(name).name == "sam2.1_hiera_nano"
-    if count or is_nano:
-        torch.set_num_threads(count or 1)
+    is_small = find_config(name).name == "sam2.1_hiera_nano" and "OMP_NUM_THREADS" not in os.environ
+    torch.set_num_threads(count or (1 if is_small else _TORCHS_THREADS))
 
 
 # What torch calls a shortage of memory where it does not raise OutOfMemoryError: its CPU allocator, CUDA outside of its

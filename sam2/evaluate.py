@@ -250,8 +250,8 @@ def run(args: argparse.Namespace) -> dict:
     maker = TrackerMaker(args.model, checkpoint, args.device, args.precision, image_size, settings.memory)
     results = Results(args.out or _default_folder(settings), settings)
     workers = args.workers or (os.cpu_count() if device.type == "cpu" else 1)
-    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        set_cpu_threads(0, args.model)  # those of nano's small products wait for each other where others compute
+    if device.type == "cpu":
+        set_cpu_threads(0, args.model)
     scored = evaluate_all(videos, args.prompt, maker, results, workers)
     if args.dataset != "synthetic" and not any(result.objects for result in scored):
         raise BadInput(

@@ -148,9 +148,13 @@ def _runs(pixels: np.ndarray) -> np.ndarray:
 
 def _unfold(counts: np.ndarray | Sequence[int], num_pixels: int) -> np.ndarray:
     """(R,) run lengths, False first -> (num_pixels,) bool."""
-    runs = np.asarray(counts, dtype=np.int64)  # (R,)
-    if runs.ndim != 1 or (runs < 0).any() or runs.sum() != num_pixels:
-        raise BadInput(f"run lengths: expected non-negative numbers that sum to {num_pixels}, got sum {runs.sum()}")
+    try:
+        runs = np.asarray(counts, dtype=np.int64)  # (R,)
+    except (OverflowError, TypeError, ValueError) as error:
+        raise BadInput(f"run lengths: expected whole numbers that sum to {num_pixels}, got {counts!r:.99}") from error
+    is_possible = runs.ndim == 1 and ((runs >= 0) & (runs <= num_pixels)).all()  # else the sum may wrap around
+    if not is_possible or runs.sum() != num_pixels:
+        raise BadInput(f"run lengths: expected numbers >= 0 that sum to {num_pixels}, got {runs.tolist()!r:.99}")
     return np.repeat(np.arange(runs.size) % 2 == 1, runs)
 
 

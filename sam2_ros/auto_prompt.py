@@ -106,10 +106,12 @@ class AutoPrompt:
         return made
 
     def _take(self) -> tuple[int, list[Detection]] | None:
-        """The oldest message, once its image has been processed."""
+        """The oldest message whose image has been processed; one that is ahead of the images keeps none waiting."""
         with self._lock:
-            if self._waiting and self._waiting[0][0] <= self._results[-1][0]:
-                return self._waiting.popleft()
+            for index, message in enumerate(self._waiting):
+                if message[0] <= self._results[-1][0]:
+                    del self._waiting[index]
+                    return message
         return None
 
     def _requests(self, decisions: Decisions, stamp_ns: int, size_hw: tuple[int, int]) -> list[Request]:

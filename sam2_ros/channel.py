@@ -165,4 +165,5 @@ class Channel:
     @property
     def newest(self) -> tuple:
         """Header and tracks of the newest result; (None, []) if there is none."""
-        return self.outputs.newest if self.outputs else (None, [])
+        outputs = self.outputs  # once: another thread may let go of it
+        return outputs.newest if outputs else (None, [])

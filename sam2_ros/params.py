@@ -60,7 +60,9 @@ class Settings:
         6, "Images just past that each object remembers; fewer than 6 is faster and less exact.", span=(1, 6)
     )
     cpu_threads: int = _parameter(
-        0, "Threads of the network on a CPU; 0 = one for nano, which gains nothing from more, else all.", span=(0, 256)
+        0,
+        "Threads of the network on a CPU; 0 = what OMP_NUM_THREADS says, else one for nano and all for others.",
+        span=(0, 256),
     )
     memory_pooling: int = _parameter(
         1, "Tokens of a memory side by side that count as one; 2 is faster and less exact.", span=(1, 2)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import sam2
+from sam2 import device
 from sam2.config import CONFIGS, find_config
 from sam2.errors import BadInput
 
@@ -32,13 +33,17 @@ def test_unknown_name_is_refused_with_the_list():
         find_config("medium")
 
 
-@pytest.mark.parametrize(("count", "name", "threads"), [(0, "nano", 1), (3, "nano", 3), (2, "tiny", 2), (0, "tiny", 5)])
-def test_threads_on_a_cpu(count, name, threads):
+@pytest.mark.parametrize("told", [None, "5"])
+def test_threads_on_a_cpu(told, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if told:
+        monkeypatch.setenv("OMP_NUM_THREADS", told)
+    monkeypatch.setattr(device, "_TORCHS_THREADS", 5)
     before = torch.get_num_threads()
     try:
-        torch.set_num_threads(5)
-        sam2.set_cpu_threads(count, name)
-        assert torch.get_num_threads() == threads
+        for count, name, threads in ((3, "nano", 3), (0, "nano", 5 if told else 1), (2, "tiny", 2), (0, "tiny", 5)):
+            sam2.set_cpu_threads(count, name)
+            assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
 

@@ -9,7 +9,7 @@ from small_stream import click
 
 pytest.importorskip("rclpy")
 
-from sam2 import evaluate
+from sam2 import device, evaluate
 from sam2.training import cli
 from sam2_ros import node, replay
 from sam2_ros.params import Settings
@@ -25,6 +25,7 @@ def many_threads(monkeypatch):
     """As on a machine with many cores, where nobody has limited PyTorch."""
     before = torch.get_num_threads()
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(device, "_TORCHS_THREADS", MANY)
     torch.set_num_threads(MANY)
     yield
     torch.set_num_threads(before)

@@ -14,7 +14,7 @@ from benchmarks.hand_off import Badness, run
 from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.counters import Counters
 from sam2_ros.hand_off import MOST, Association, Detection, Rules, as_prompt, boxes_of, twin_of
-from sam2_ros.mailbox import Code, Remove
+from sam2_ros.mailbox import Answer, Code, Remove
 from sam2_ros.params import Settings
 
 SIZE_HW = (48, 64)
@@ -261,6 +261,21 @@ def test_a_detector_may_be_as_late_as_the_history_is_long():
             auto.remember(1 + n, [], changed=False)
         auto.post(100 - late, [seen(10, 10, 30, 30)])
         assert len(auto.requests(SIZE_HW)) == news
+
+
+def test_a_message_ahead_of_the_images_keeps_none_waiting():
+    """As of a detector with a wrong clock, or after stamps went back a little."""
+    counters = Counters()
+    auto = AutoPrompt(Settings(detector_confirm=1), counters, lambda *_: None)
+    auto.post(500, [seen(2, 2, 9, 9)])
+    auto.post(10, [seen(10, 10, 30, 30)])
+    auto.remember(10, [], changed=False)
+    assert [add.prompts[0].stamp_ns for add in auto.requests(SIZE_HW)] == [10]
+    auto._done("", 10, Answer(Code.OK, ""))
+    auto.remember(500, [], changed=True)
+    assert [add.prompts[0].stamp_ns for add in auto.requests(SIZE_HW)] == [
+        500
+    ] and "too late" not in counters.detections
 
 
 def test_what_is_unseen_for_long_is_forgotten_even_if_the_detector_says_nothing():

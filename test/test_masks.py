@@ -112,7 +112,9 @@ def test_run_lengths_round_trip(mask):
     assert np.array_equal(masks.rle_decode(masks.rle_encode(mask.T), mask.T.shape), mask.T)  # not contiguous
 
 
-@pytest.mark.parametrize("counts", [[5], [7], [], [3, -1, 4], [[6]]])
+@pytest.mark.parametrize(
+    "counts", [[5], [7], [], [3, -1, 4], [[6]], [2**63 - 1, 2**63 - 1, 8], [2**64 + 6], ["six"], [None, 6]]
+)
 def test_run_lengths_must_fill_the_mask(counts):
     with pytest.raises(BadInput, match="sum to 6"):
         masks.rle_decode(counts, (2, 3))
@@ -164,6 +166,7 @@ def test_coco_text_holds_any_runs(runs):
         ({"size": [2, 3], "counts": "12T"}, "complete last number"),
         ({"size": [2, 3], "counts": "T" * 9 + "1"}, "at most 40 bits"),
         ({"size": [2, 3], "counts": [6, 1]}, "sum to 6"),
+        ({"size": [2, 3], "counts": [2**63 - 1, 2**63 - 1, 8]}, "sum to 6"),  # 6 where it wraps around
     ],
 )
 def test_coco_refuses(rle, message):

@@ -264,3 +264,15 @@ def test_silence_is_told_at_once_and_not_with_the_next_report(inside):
         counters.last_image_ns = time.monotonic_ns() - silent_s * 10**9
         inside._on_tick()
     assert told == [TICKS_PER_REPORT + 2, TICKS_PER_REPORT + 4]
+
+
+def test_the_newest_result_may_go_while_it_is_asked_for():
+    """Lists are made in a thread of their own; a cleanup takes the outputs away meanwhile."""
+
+    class Leaving(channel_module.Channel):
+        def __init__(self):
+            self.reads = iter([SimpleNamespace(newest=("header", [])), None])
+
+        outputs = property(lambda self: next(self.reads))
+
+    assert Leaving().newest == ("header", [])

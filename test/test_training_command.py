@@ -6,6 +6,7 @@ import pytest
 import torch
 from small_video_folder import write_davis
 
+from sam2 import device
 from sam2.checkpoint import read_weights
 from sam2.training import cli, report
 
@@ -52,7 +53,7 @@ def test_nano_learns_in_one_thread_unless_told_otherwise(told, threads, tmp_path
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if told:
         monkeypatch.setenv("OMP_NUM_THREADS", told)
-    torch.set_num_threads(2)
+    monkeypatch.setattr(device, "_TORCHS_THREADS", 2)
     monkeypatch.setattr(cli.Trainer, "run", lambda *_: None)
     assert cli.main([*SMALL, "--out", str(tmp_path)]) == 0
     assert torch.get_num_threads() == threads

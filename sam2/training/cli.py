@@ -5,7 +5,6 @@ What is wrong with it is said in one sentence, and before the work where that is
 
 import argparse
 import math
-import os
 import signal
 import sys
 from dataclasses import replace
@@ -153,8 +152,8 @@ def run(args: argparse.Namespace) -> None:
     path = args.export or args.out / WEIGHTS
     if path.suffix not in WEIGHT_SUFFIXES:
         raise BadInput(f"--export: expected a name ending in {' or '.join(WEIGHT_SUFFIXES)}, got {path}")
-    if choose_device(args.device).type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        set_cpu_threads(0, config.model)  # threads of its small products wait for each other where others compute
+    if choose_device(args.device).type == "cpu":
+        set_cpu_threads(0, config.model)
     maker = _maker(args, config)
     team, device = join_team(args.device)
     _check_room(config, maker, device)
