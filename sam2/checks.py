@@ -70,15 +70,21 @@ def check_begins(prompt: Prompt) -> None:
 
 
 def check_places(prompt: Prompt, size_hw: tuple[int, int]) -> None:
-    """Whether a checked prompt fits an image of `size_hw`. Raises BadInput."""
+    """Whether a checked prompt fits an image of `size_hw`: points on its pixels, a box within its edges, a mask of its
+    size. Raises BadInput."""
+    height, width = size_hw
+    for index, (x, y) in enumerate(_points(prompt).tolist()):
+        if not (0 <= x < width and 0 <= y < height):
+            raise BadInput(
+                f"prompt.points_xy: point {index} at ({x:g}, {y:g}) is outside the image of {width}x{height}"
+            )
+    for x0, y0, x1, y1 in _corners(prompt).reshape(-1, 4).tolist():
+        if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
+            raise BadInput(
+                f"prompt.box_xyxy: ({x0:g}, {y0:g}, {x1:g}, {y1:g}) leaves the image of {width}x{height} pixels"
+            )
     if prompt.mask is not None and prompt.mask.shape != tuple(size_hw):
         raise BadInput(f"prompt.mask: expected the image's size {tuple(size_hw)}, got {prompt.mask.shape}")
-    height, width = size_hw
-    xy = np.concatenate((_corners(prompt), _points(prompt)))
-    outside = (xy < 0).any(axis=1) | (xy[:, 0] > width) | (xy[:, 1] > height)
-    if outside.any():
-        x, y = xy[outside][0].tolist()
-        raise BadInput(f"prompt: expected places inside the image, 0..{width} x 0..{height}, got ({x:g}, {y:g})")
 
 
 def check_stamp(stamp_ns: int, name: str) -> None:

@@ -13,7 +13,6 @@ import sam2
 from sam2_ros import prompt_in
 from sam2_ros.mailbox import Add, Code, Remove, Request, Restore, Save
 from sam2_ros.params import Settings
-from sam2_ros.refused import Refused
 
 
 class Desk:
@@ -135,8 +134,7 @@ class Desk:
                 if add.only_live and prompt.object_id not in tracker.object_ids:
                     raise sam2.UnknownObject(f"{prompt.object_id!r} was removed since the image the prompt was made on")
                 number = index if len(add.prompts) > 1 else None
-                prompt_in.numbered(number, functools.partial(prompt_in.check_inside, prompt, frame.size_hw))
-                tracker.check(prompt, frame)
+                prompt_in.numbered(number, functools.partial(tracker.check, prompt, frame))
         except sam2.DeviceLost:
             raise
         except Exception as error:  # whatever it is, the request is answered and the others go on
@@ -187,7 +185,6 @@ def code_of(error: Exception) -> Code:
         (sam2.UnknownObject, Code.UNKNOWN_OBJECT),
         (sam2.LimitReached, Code.LIMIT_REACHED),
         (sam2.BadInput, Code.BAD_INPUT),
-        (Refused, Code.BAD_INPUT),
     ):
         if isinstance(error, kind):
             return code

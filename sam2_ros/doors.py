@@ -23,7 +23,6 @@ from sam2_ros import prompt_in, vision
 from sam2_ros.hand_off import Detection
 from sam2_ros.mailbox import Add, Answer, Code, Remove, Request, Reset, Restore, Save
 from sam2_ros.msg import Prompt, PromptResult, Track
-from sam2_ros.refused import Refused
 from sam2_ros.ros_time import stamp_ns, time_message
 from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects, RestoreObjects, SaveObjects, SetTarget
 from sam2_ros.track_out import track_message
@@ -157,9 +156,9 @@ class Doors:
         names = [name for _, name, _ in asked if name]
         try:
             if len(names) != len(set(names)):
-                raise Refused("ids", f"one id is prompted twice in one request: {', '.join(sorted(names))}")
+                raise sam2.BadInput(f"one id is prompted twice in one request: {', '.join(sorted(names))}")
             request.prompts = [prompt_in.numbered(index, read) for index, (_, _, read) in enumerate(asked)]
-        except Refused as error:
+        except sam2.BadInput as error:
             request.answer(Code.BAD_INPUT, str(error))
             return
         self._post_request(request)

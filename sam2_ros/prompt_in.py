@@ -1,7 +1,7 @@
-"""Prompt messages and clicks -> sam2.Prompt, or a named reason why not. Nothing is ever half-accepted.
+"""Prompt messages and clicks -> sam2.Prompt, or a sentence why not. Nothing is ever half-accepted.
 
 Knows the fields of `sam2_ros/msg/Prompt` and what makes them impossible. Does not know which objects are tracked: what
-depends on that, or on the kept images, is the tracker's to say. Coordinates are pixels of the source image.
+depends on that, or on an image, is the tracker's to say. Coordinates are pixels of the source image.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,6 @@ from collections.abc import Callable
 import numpy as np
 
 import sam2
-from sam2_ros.refused import Refused
 from sam2_ros.ros_time import stamp_ns
 
 MASK_ENCODINGS = ("mono8", "8UC1")
@@ -19,19 +18,18 @@ _MODES = {0: sam2.PromptMode.ADD, 1: sam2.PromptMode.REPLACE}
 def from_message(msg) -> sam2.Prompt:
     """The prompt in a `sam2_ros/msg/Prompt`.
 
-    Raises Refused, naming field, index and value: mode, points, labels, box, mask, nothing. Whether it lies in the
-    image is left to `check_inside`.
+    Raises sam2.BadInput, naming field, index and value.
     """
     if msg.mode not in _MODES:
-        raise Refused("mode", f"mode {msg.mode}: expected 0 (ADD) or 1 (REPLACE)")
+        raise sam2.BadInput(f"mode {msg.mode}: expected 0 (ADD) or 1 (REPLACE)")
     points_xy, labels = _points(msg), np.array(msg.point_labels, np.int32)  # (K, 2), (K,)
     box_xyxy, mask = _box(msg), _mask(msg.mask)
     if mask is not None and (len(points_xy) or box_xyxy is not None):
-        raise Refused("mask", "a mask together with points or a box: expected one or the other")
+        raise sam2.BadInput("a mask together with points or a box: expected one or the other")
     if mask is None and box_xyxy is None and not len(points_xy):
-        raise Refused("nothing", "the prompt has no point, no box and no mask: give one of them")
+        raise sam2.BadInput("the prompt has no point, no box and no mask: give one of them")
     if msg.object_id == "" and len(points_xy) and box_xyxy is None and not (labels == 1).any():
-        raise Refused("labels", "a new object needs a point that is on it: all labels are 0")
+        raise sam2.BadInput("a new object needs a point that is on it: all labels are 0")
     return sam2.Prompt(
         object_id=msg.object_id, points_xy=points_xy, labels=labels, box_xyxy=box_xyxy, mask=mask,
         stamp_ns=stamp_ns(msg.header.stamp), mode=_MODES[msg.mode], class_name=msg.class_name,
@@ -39,67 +37,48 @@ def from_message(msg) -> sam2.Prompt:
 
 
 def from_click(x: float, y: float, stamp: int = 0) -> sam2.Prompt:
-    """A new object at one pixel; stamp in nanoseconds, 0 = the next image. Raises Refused("points")."""
+    """A new object at one pixel; stamp in nanoseconds, 0 = the next image. Raises sam2.BadInput."""
     with np.errstate(over="ignore"):  # what is too large becomes infinite
         xy = np.array([[x, y]], np.float32)
-    _require_finite("points", "click", xy[0])
+    _require_finite("click", xy[0])
     return sam2.Prompt(object_id="", points_xy=xy, labels=np.array([1]), stamp_ns=stamp)
 
 
 def check_frame(frame_id: str, camera_frame: str) -> None:
-    """Raises Refused("frame_id") if the prompt was made in another frame; empty names are not compared."""
+    """Raises sam2.BadInput if the prompt was made in another frame; empty names are not compared."""
     if frame_id and camera_frame and frame_id != camera_frame:
-        raise Refused(
-            "frame_id", f"frame_id {frame_id!r}: the images are in {camera_frame!r}, and prompts are pixels of them; "
-            "use that frame or leave it empty"
-        )  # fmt: skip
-
-
-def check_inside(prompt: sam2.Prompt, size_hw: tuple[int, int]) -> None:
-    """Raises Refused if the prompt does not fit an image of this size: points, box, mask."""
-    height, width = size_hw
-    for index, (x, y) in enumerate(prompt.points_xy):
-        if not (0 <= x < width and 0 <= y < height):
-            raise Refused("points", f"point {index} at ({x:g}, {y:g}) is outside the image of {width}x{height} pixels")
-    if prompt.box_xyxy is not None:
-        x0, y0, x1, y1 = prompt.box_xyxy
-        if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
-            raise Refused("box", f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) leaves the image of {width}x{height} pixels")
-    if prompt.mask is not None and prompt.mask.shape != tuple(size_hw):
-        got_height, got_width = prompt.mask.shape
-        raise Refused("mask", f"mask of {got_width}x{got_height} pixels: the image has {width}x{height}")
+        raise sam2.BadInput(
+            f"frame_id {frame_id!r}: the images are in {camera_frame!r}, and prompts are pixels of them; use that "
+            "frame or leave it empty"
+        )
 
 
 def numbered(index: int | None, do: Callable):
-    """What `do` returns; its Refused names the prompt by its place in the request; None = it is alone."""
+    """What `do` returns; its BadInput names the prompt by its place in the request; None = it is alone."""
     try:
         return do()
-    except Refused as error:
+    except sam2.BadInput as error:
         if index is None:
             raise
-        raise Refused(error.reason, f"prompt {index}: {error}") from error
+        raise type(error)(f"prompt {index}: {error}") from error
 
 
-def _require_finite(reason: str, what: str, values) -> None:
+def _require_finite(what: str, values) -> None:
     wrong = np.flatnonzero(~np.isfinite(values))
     if len(wrong):
-        raise Refused(reason, f"{what}[{wrong[0]}] is {values[wrong[0]]}: expected a number of pixels")
+        raise sam2.BadInput(f"{what}[{wrong[0]}] is {values[wrong[0]]}: expected a number of pixels")
 
 
 def _points(msg) -> np.ndarray:
     """(K, 2) float32."""
     flat, labels = msg.points_xy, msg.point_labels
     if len(flat) != 2 * len(labels):
-        raise Refused(
-            "points", f"{len(flat)} numbers in points_xy for {len(labels)} labels: expected two for each label"
-        )
-    _require_finite("points", "points_xy", flat)
+        raise sam2.BadInput(f"{len(flat)} numbers in points_xy for {len(labels)} labels: expected two for each label")
+    _require_finite("points_xy", flat)
     wrong = np.flatnonzero(~np.isin(labels, (0, 1)))
     if len(wrong):
         index = wrong[0]
-        raise Refused(
-            "labels", f"point_labels[{index}] is {labels[index]}: expected 1 (on the object) or 0 (not on it)"
-        )
+        raise sam2.BadInput(f"point_labels[{index}] is {labels[index]}: expected 1 (on the object) or 0 (not on it)")
     return np.array(flat, np.float32).reshape(-1, 2)
 
 
@@ -108,11 +87,11 @@ def _box(msg) -> np.ndarray | None:
     if len(msg.box_xyxy) == 0:
         return None
     if len(msg.box_xyxy) != 4:
-        raise Refused("box", f"{len(msg.box_xyxy)} numbers in box_xyxy: expected x_min, y_min, x_max, y_max or none")
-    _require_finite("box", "box_xyxy", msg.box_xyxy)
+        raise sam2.BadInput(f"{len(msg.box_xyxy)} numbers in box_xyxy: expected x_min, y_min, x_max, y_max or none")
+    _require_finite("box_xyxy", msg.box_xyxy)
     x0, y0, x1, y1 = msg.box_xyxy
     if x1 <= x0 or y1 <= y0:
-        raise Refused("box", f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) has no area: expected x_min < x_max, y_min < y_max")
+        raise sam2.BadInput(f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) has no area: expected x_min < x_max, y_min < y_max")
     return np.array([x0, y0, x1, y1], np.float32)
 
 
@@ -120,16 +99,16 @@ def _mask(msg) -> np.ndarray | None:
     """(H, W) bool, or None if there is no mask."""
     if len(msg.data) == 0:
         if msg.width or msg.height:
-            raise Refused("mask", f"mask of {msg.width}x{msg.height} pixels without data")
+            raise sam2.BadInput(f"mask of {msg.width}x{msg.height} pixels without data")
         return None
     if msg.encoding not in MASK_ENCODINGS:
-        raise Refused("mask", f"mask encoding {msg.encoding!r}: expected {' or '.join(MASK_ENCODINGS)}")
+        raise sam2.BadInput(f"mask encoding {msg.encoding!r}: expected {' or '.join(MASK_ENCODINGS)}")
     if msg.width == 0 or msg.height == 0 or msg.step < msg.width or len(msg.data) != msg.step * msg.height:
-        raise Refused(
-            "mask", f"mask of {msg.width}x{msg.height} pixels, step {msg.step}, with {len(msg.data)} bytes: expected "
-            "step >= width and step * height bytes"
-        )  # fmt: skip
+        raise sam2.BadInput(
+            f"mask of {msg.width}x{msg.height} pixels, step {msg.step}, with {len(msg.data)} bytes: expected step >= "
+            "width and step * height bytes"
+        )
     mask = np.frombuffer(msg.data, np.uint8).reshape(msg.height, msg.step)[:, : msg.width] != 0  # (H, W)
     if not mask.any():
-        raise Refused("mask", "mask without a single pixel on the object")
+        raise sam2.BadInput("mask without a single pixel on the object")
     return mask

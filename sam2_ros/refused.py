@@ -1,4 +1,4 @@
-"""What is said of an input that cannot be used: an image, a prompt, depth, a transform."""
+"""What is said of an input that cannot be used: an image, depth, a transform."""
 
 
 class Refused(Exception):

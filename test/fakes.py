@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 
 import sam2
+from sam2.checks import check_places
 
 LOW_RES = 64  # side of the fake logits
 
@@ -73,6 +74,8 @@ class FakeTracker:
         self._enter("check")
         prompts = [prompts] if isinstance(prompts, sam2.Prompt) else prompts
         for prompt in prompts:
+            if frame is not None:
+                check_places(prompt, frame.size_hw)
             if prompt.stamp_ns and prompt.stamp_ns < min([*self._stamps, frame.stamp_ns if frame else 0]):
                 raise sam2.Stale(f"prompt for {prompt.object_id!r}: {prompt.stamp_ns} is older than the kept history")
         self._check_limit(prompts)

@@ -78,7 +78,7 @@ def test_an_add_is_all_or_nothing():
         assert names(bench.step(1)) == []
         answer = bench.answer()
         assert answer.code is Code.BAD_INPUT and answer.object_ids == ()
-        assert re.match("prompt 1: point 0 at .*64x48", answer.sentence)
+        assert re.match(r"prompt 1: prompt\.points_xy: point 0 at .*64x48", answer.sentence)
 
 
 def test_a_refusal_by_the_step_itself_hits_the_newest_request():

@@ -13,9 +13,9 @@ pytest.importorskip("rclpy")
 
 import sam2
 from sam2.checkpoint import read_weights
+from sam2.checks import check_places
 from sam2_ros import prompt_in
 from sam2_ros.params import FIELDS, refusal, settings_of
-from sam2_ros.refused import Refused
 
 SHAPES = st.lists(st.one_of(st.integers(-2, 4), st.integers(2**31, 2**64)), max_size=4)
 TENSORS = st.fixed_dictionaries(
@@ -91,8 +91,8 @@ def test_what_the_parameters_let_pass_the_library_takes(given):
 def test_any_click_is_inside_the_image_or_refused(x, y, stamp, size_hw):
     try:
         prompt = prompt_in.from_click(x, y, stamp)
-        prompt_in.check_inside(prompt, size_hw)
-    except Refused as error:
+        check_places(prompt, size_hw)
+    except sam2.BadInput as error:
         assert str(error)
     else:
         x, y = prompt.points_xy[0]  # as float32, in which a little less than nothing is nothing

@@ -52,10 +52,14 @@ MALFORMED = {  # prompt, pattern of the sentence
     "mask and box": (sam2.Prompt("a", box_xyxy=[1, 2, 3, 4], mask=MASK), "prompt for 'a': expected a mask alone"),
 }
 MISPLACED = {
-    "left of the image": (click("a", -0.1), r"inside the image, 0\.\.80 x 0\.\.48, got \(-0.1, 15\)"),
-    "right of it": (click("a", 80.1), r"got \(80\.1, 15\)"),
-    "below it": (click("a", 1, 49), r"got \(1, 49\)"),
-    "box sticks out": (sam2.Prompt("a", box_xyxy=[1, 2, 81, 8]), r"got \(81, 8\)"),
+    "left of the image": (click("a", -0.1), r"point 0 at \(-0.1, 15\) is outside the image of 80x48"),
+    "on its right edge": (click("a", 80), r"\(80, 15\) is outside"),
+    "below it": (sam2.Prompt("a", [(1, 2), (1, 49)], [1, 1]), r"point 1 at \(1, 49\) is outside"),
+    "far away": (click("a", 1e30), r"\(1e\+30, 15\) is outside"),
+    "box left of it": (sam2.Prompt("a", box_xyxy=[-1, 2, 8, 8]), r"\(-1, 2, 8, 8\) leaves the image of 80x48"),
+    "box above it": (sam2.Prompt("a", box_xyxy=[1, -2, 8, 8]), r"\(1, -2, 8, 8\) leaves"),
+    "box right of it": (sam2.Prompt("a", box_xyxy=[1, 2, 81, 8]), r"\(1, 2, 81, 8\) leaves"),
+    "box below it": (sam2.Prompt("a", box_xyxy=[1, 2, 8, 49]), r"\(1, 2, 8, 49\) leaves"),
     "mask of another size": (
         sam2.Prompt("a", mask=MASK[1:]),
         r"mask: expected the image's size \(48, 80\), got \(47, 80\)",
@@ -123,14 +127,14 @@ def test_good_prompt_passes_before_and_after_the_first_image():
     tracker.check(click("a", 1e6))  # no image yet that it could be outside of
     run(tracker, range(1))
     tracker.check(click("a"))
-    with pytest.raises(sam2.BadInput, match="inside the image"):
+    with pytest.raises(sam2.BadInput, match="outside the image"):
         tracker.check(click("a", 1e6))
 
 
 @pytest.mark.parametrize(
     "prompt",
     [
-        sam2.Prompt("a", np.array([[0, 0], [80, 48]]), np.array([1, 0], np.int8)),
+        sam2.Prompt("a", np.array([[0, 0], [79.9, 47.9]]), np.array([1, 0], np.int8)),
         sam2.Prompt("a", torch.tensor([[3.5, 4.5]]), torch.tensor([1])),
         sam2.Prompt("a", ((3, 4),), (True,)),
         sam2.Prompt("a", np.zeros((0, 2)), [], box_xyxy=(0, 0, 80, 48)),

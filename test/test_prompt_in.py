@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 import sam2
 from sam2_ros import prompt_in
-from sam2_ros.refused import Refused
 
 SIZE_HW = (48, 64)
 
@@ -33,9 +32,9 @@ def message(**change):
 
 
 def refusal(msg):
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(sam2.BadInput) as caught:
         prompt_in.from_message(msg)
-    return caught.value
+    return str(caught.value)
 
 
 def test_every_field_arrives():
@@ -58,27 +57,27 @@ def test_a_mask_with_padded_rows():
 
 
 @pytest.mark.parametrize(
-    "change, reason, words",
+    "change, words",
     [
-        (dict(points_xy=[1.0, math.nan]), "points", ["points_xy[1]", "nan"]),
-        (dict(points_xy=[math.inf, 1.0]), "points", ["points_xy[0]", "inf"]),
-        (dict(points_xy=[1.0, 2.0, 3.0]), "points", ["3 numbers", "1 labels"]),
-        (dict(points_xy=[1.0, 2.0], point_labels=[]), "points", ["0 labels"]),
-        (dict(point_labels=[2]), "labels", ["point_labels[0]", "2"]),
-        (dict(point_labels=[-1]), "labels", ["-1"]),
-        (dict(box_xyxy=[1.0, 2.0, 3.0]), "box", ["3 numbers"]),
-        (dict(box_xyxy=[1.0, 2.0, math.nan, 4.0]), "box", ["box_xyxy[2]", "nan"]),
-        (dict(box_xyxy=[5.0, 2.0, 3.0, 4.0]), "box", ["no area"]),
-        (dict(box_xyxy=[1.0, 2.0, 1.0, 4.0]), "box", ["no area"]),
-        (dict(points_xy=[], point_labels=[]), "nothing", ["no point"]),
-        (dict(object_id="", point_labels=[0]), "labels", ["new object"]),
-        (dict(mode=7), "mode", ["7"]),
-        (dict(mask=mask_like(np.ones((48, 64), np.uint8))), "mask", ["together"]),
+        (dict(points_xy=[1.0, math.nan]), ["points_xy[1]", "nan"]),
+        (dict(points_xy=[math.inf, 1.0]), ["points_xy[0]", "inf"]),
+        (dict(points_xy=[1.0, 2.0, 3.0]), ["3 numbers", "1 labels"]),
+        (dict(points_xy=[1.0, 2.0], point_labels=[]), ["0 labels"]),
+        (dict(point_labels=[2]), ["point_labels[0]", "2"]),
+        (dict(point_labels=[-1]), ["-1"]),
+        (dict(box_xyxy=[1.0, 2.0, 3.0]), ["3 numbers"]),
+        (dict(box_xyxy=[1.0, 2.0, math.nan, 4.0]), ["box_xyxy[2]", "nan"]),
+        (dict(box_xyxy=[5.0, 2.0, 3.0, 4.0]), ["no area"]),
+        (dict(box_xyxy=[1.0, 2.0, 1.0, 4.0]), ["no area"]),
+        (dict(points_xy=[], point_labels=[]), ["no point"]),
+        (dict(object_id="", point_labels=[0]), ["new object"]),
+        (dict(mode=7), ["7"]),
+        (dict(mask=mask_like(np.ones((48, 64), np.uint8))), ["together"]),
     ],
 )
-def test_impossible_prompts_are_refused(change, reason, words):
-    error = refusal(message(**change))
-    assert error.reason == reason and all(word in str(error) for word in words)
+def test_impossible_prompts_are_refused(change, words):
+    sentence = refusal(message(**change))
+    assert all(word in sentence for word in words)
 
 
 @pytest.mark.parametrize(
@@ -94,38 +93,14 @@ def test_impossible_prompts_are_refused(change, reason, words):
     ],
 )
 def test_impossible_masks_are_refused(mask):
-    assert refusal(message(points_xy=[], point_labels=[], mask=mask)).reason == "mask"
-
-
-@pytest.mark.parametrize("xy", [(-0.1, 5), (64, 5), (5, 48), (5, -3), (1e30, 5)])
-def test_points_outside_are_refused_with_index_and_value(xy):
-    prompt = sam2.Prompt("cup", points_xy=[(1, 1), xy], labels=[1, 1])
-    with pytest.raises(Refused, match="point 1 at .*64x48"):
-        prompt_in.check_inside(prompt, SIZE_HW)
-
-
-def test_the_edges_of_the_image_are_inside():
-    prompt_in.check_inside(sam2.Prompt("cup", points_xy=[(0, 0), (63.9, 47.9)], labels=[1, 1]), SIZE_HW)
-    prompt_in.check_inside(sam2.Prompt("cup", box_xyxy=[0, 0, 64, 48]), SIZE_HW)
-    prompt_in.check_inside(sam2.Prompt("cup", mask=np.ones(SIZE_HW, bool)), SIZE_HW)
-
-
-@pytest.mark.parametrize("box", [(-1, 0, 5, 5), (0, -1, 5, 5), (0, 0, 65, 5), (0, 0, 5, 49)])
-def test_boxes_beyond_the_edge_are_refused(box):
-    with pytest.raises(Refused, match="leaves the image"):
-        prompt_in.check_inside(sam2.Prompt("cup", box_xyxy=box), SIZE_HW)
-
-
-def test_a_mask_of_another_size_is_refused_with_both_sizes():
-    with pytest.raises(Refused, match="32x24.*64x48"):
-        prompt_in.check_inside(sam2.Prompt("cup", mask=np.ones((24, 32), bool)), SIZE_HW)
+    assert "mask" in refusal(message(points_xy=[], point_labels=[], mask=mask))
 
 
 def test_clicks():
     click = prompt_in.from_click(3.0, 4.0, stamp=7)
     assert click.points_xy.tolist() == [[3, 4]] and click.labels.tolist() == [1]
     assert (click.object_id, click.stamp_ns) == ("", 7)
-    with pytest.raises(Refused, match=r"click\[1\] is nan"):
+    with pytest.raises(sam2.BadInput, match=r"click\[1\] is nan"):
         prompt_in.from_click(1.0, math.nan)
 
 
@@ -133,7 +108,7 @@ def test_a_prompt_made_in_another_frame_is_refused():
     prompt_in.check_frame("", "camera")
     prompt_in.check_frame("camera", "")
     prompt_in.check_frame("camera", "camera")
-    with pytest.raises(Refused, match="'map'.*'camera'"):
+    with pytest.raises(sam2.BadInput, match="'map'.*'camera'"):
         prompt_in.check_frame("map", "camera")
 
 
@@ -150,8 +125,7 @@ def test_any_message_is_understood_or_refused(points, labels, box, mode, name):
         prompt = prompt_in.from_message(
             message(points_xy=points, point_labels=labels, box_xyxy=box, mode=mode, object_id=name)
         )
-        prompt_in.check_inside(prompt, SIZE_HW)
-    except Refused as error:
-        assert error.reason and str(error)
+    except sam2.BadInput as error:
+        assert str(error)
     else:
         assert np.isfinite(prompt.points_xy).all() and set(prompt.labels.tolist()) <= {0, 1}
