@@ -102,7 +102,7 @@ def measure(name: str, weights: str, device_name: str, precision: str) -> dict:
 
         def track() -> None:
             answer = model.select(
-                model.decode(features, model.attend(model.look(features.stride16), *bank)), multimask=True
+                model.decode(features, model.attend(model.self_attend(features.stride16), *bank)), multimask=True
             )
             model.encode_memory(features.stride16, answer.low_res_logits, answer.object_score, from_prompt=False)
 
@@ -114,7 +114,7 @@ def full_bank(model: SAM2) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Memory of one object as `attend` takes it: seven frames and sixteen pointers, of random values."""
     config, device = model.config, model.device
     maskmem = torch.randn(1, config.memory_dim, config.grid_size, config.grid_size, device=device)
-    parts = [model.spatial_memory(maskmem, slot) for slot in range(NUM_MEMORIES)]
+    parts = [model.spatial_memory(maskmem, code) for code in range(NUM_MEMORIES)]
     pointers = torch.randn(1, NUM_POINTERS, config.d_model, device=device)
     parts.append(model.pointer_memory(pointers, torch.arange(NUM_POINTERS, device=device) / 15))
     tokens, positions = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))

@@ -49,8 +49,8 @@ def _look_per_object():
     """Each object begins with the image itself, as if it were alone."""
     track = FrameStep.track
 
-    def alone(self, objects, moment, looked):
-        return track(self, objects, moment, self.look(moment))
+    def alone(self, objects, moment, self_attended):
+        return track(self, objects, moment, self.self_attend(moment))
 
     with mock.patch.object(FrameStep, "track", alone):
         yield

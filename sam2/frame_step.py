@@ -42,13 +42,13 @@ class FrameStep:
         self.store = MemoryStore(model, limits)
         # Not methods: in a cycle, model and memories would stay on the device until the garbage collector comes.
         self._encode = Replayed(partial(_encode, model), _capture_on(model.device))
-        self._look = Replayed(partial(_look, model), _capture_on(model.device))
+        self._self_attend = Replayed(partial(_self_attend, model), _capture_on(model.device))
         self._advance = Replayed(partial(_track_and_remember, model, self.store), _capture_on(model.device))
         self._capacity = self.store.capacity
 
     def forget_graphs(self) -> None:
         """Gives their memory back; they are captured again when their steps have come often enough."""
-        for replayed in (self._encode, self._look, self._advance):
+        for replayed in (self._encode, self._self_attend, self._advance):
             replayed.forget()
 
     def encode(self, images: Sequence[np.ndarray]) -> Features:
@@ -63,19 +63,19 @@ class FrameStep:
         pixels = as_pixels(rgb).pin_memory().to(device, non_blocking=True)  # bytes, a quarter of the floats
         return to_model_input_on_device(pixels, side)
 
-    def look(self, moment: Moment) -> Tensor:
+    def self_attend(self, moment: Moment) -> Tensor:
         """(1, hw, C): the work on an image that all objects tracked in it share."""
-        return self._look(moment.features.stride16)[0]
+        return self._self_attend(moment.features.stride16)[0]
 
-    def track(self, objects: Sequence[TrackedObject], moment: Moment, looked: Tensor) -> Answer:
-        """Objects whose recalls for this frame have one shape: attend, decode, remember. `looked`: from `look`."""
+    def track(self, objects: Sequence[TrackedObject], moment: Moment, self_attended: Tensor) -> Answer:
+        """Objects whose recalls for this frame have one shape: attend, decode, remember. self_attended: (1, hw, C)."""
         rows = [obj.row for obj in objects]
         reading = self.store.reading(rows, [obj.bank.recall(moment.index) for obj in objects])
         writing = self.store.writing(rows, [obj.bank.slots(moment.index, is_prompted=False) for obj in objects])
         if self._capacity != self.store.capacity:
             self._capacity = self.store.capacity
             self._advance.forget()
-        logits, *rest = self._advance(*moment.features, looked, *reading, *writing)
+        logits, *rest = self._advance(*moment.features, self_attended, *reading, *writing)
         return Answer(self._fill_holes(logits), *rest)
 
     def tell(
@@ -102,7 +102,7 @@ class FrameStep:
             pixels = self._model.no_memory(moment.features.stride16)
         else:
             reading = self.store.reading([obj.row], [obj.bank.recall(moment.index)])
-            pixels = self._model.attend(self.look(moment), *self.store.gather(reading))
+            pixels = self._model.attend(self.self_attend(moment), *self.store.gather(reading))
         points, labels = given.points(self._model.device)
         mask_input = None if previous is None else as_prompt(previous)
         decoded = self._model.decode(moment.features, pixels, points, labels, mask_input)
@@ -116,15 +116,15 @@ def _encode(model: SAM2, images: Tensor) -> tuple[Tensor, ...]:
     return model.encode_image(images)
 
 
-def _look(model: SAM2, stride16: Tensor) -> tuple[Tensor, ...]:
-    return (model.look(stride16),)
+def _self_attend(model: SAM2, stride16: Tensor) -> tuple[Tensor, ...]:
+    return (model.self_attend(stride16),)
 
 
 def _track_and_remember(model: SAM2, store: MemoryStore, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """`track` on the device: features, looked, reading and writing -> an answer whose holes are not filled."""
-    features, looked = Features(*tensors[:3]), tensors[3]
+    """`track` on the device: features, self_attended, reading and writing -> an answer whose holes are not filled."""
+    features, self_attended = Features(*tensors[:3]), tensors[3]
     reading, writing = Reading(*tensors[4:9]), Writing(*tensors[9:])
-    pixels = model.attend(looked, *store.gather(reading))
+    pixels = model.attend(self_attended, *store.gather(reading))
     answer = model.select(model.decode(features, pixels), multimask=True)
     is_finite = _remember(model, store, features, writing, answer, from_prompt=False)
     return answer.low_res_logits, answer.iou, answer.object_score, is_finite

@@ -10,7 +10,7 @@ from sam2.memory_store import MemoryStore
 from sam2.tracked_object import TrackedObject
 
 
-class Saved(NamedTuple):
+class Snapshot(NamedTuple):
     """What a failed step goes back to; device buffers it may have written over are copied."""
 
     objects: dict[str, TrackedObject]
@@ -38,20 +38,20 @@ class LiveObjects(dict[str, TrackedObject]):
     def remove(self, object_id: str) -> None:
         self._store.release_row(self.pop(object_id).row)
 
-    def save(self, prompted: set[str]) -> Saved:
+    def snapshot(self, prompted: set[str]) -> Snapshot:
         """`prompted`: ids whose memories will be written over."""
         objects = {key: obj.copy() for key, obj in self.items()}
         rows = [objects[key].row for key in objects.keys() & prompted]
-        return Saved(objects, {row: self._store.copy_row(row) for row in rows}, self._next_label)
+        return Snapshot(objects, {row: self._store.copy_row(row) for row in rows}, self._next_label)
 
-    def put_back(self, saved: Saved) -> None:
+    def roll_back(self, snapshot: Snapshot) -> None:
         """What else was written to device buffers is in slots that no bank reads."""
-        rows = {obj.row for obj in saved.objects.values()}
+        rows = {obj.row for obj in snapshot.objects.values()}
         for obj in self.values():
             if obj.row not in rows:
                 self._store.release_row(obj.row)
         self.clear()
-        self.update(saved.objects)
-        self._next_label = saved.next_label
-        for row, copy in saved.rows.items():
+        self.update(snapshot.objects)
+        self._next_label = snapshot.next_label
+        for row, copy in snapshot.rows.items():
             self._store.restore_row(row, copy)

@@ -16,17 +16,17 @@ class MemoryAttention(nn.Module):
         self.layers = nn.ModuleList(MemoryAttentionLayer(config) for _ in range(config.memory_attention_layers))
         self.norm = nn.LayerNorm(config.d_model)
 
-    def look(self, stride16: Tensor) -> Tensor:
+    def self_attend(self, stride16: Tensor) -> Tensor:
         """Features (B, C, h, w) -> (B, hw, C): what comes before any memory, the same for all objects of an image."""
         position = sine_grid(*stride16.shape[1:], stride16.device)
-        return self.layers[0].look((stride16 + 0.1 * position).flatten(2).transpose(1, 2))
+        return self.layers[0].self_attend((stride16 + 0.1 * position).flatten(2).transpose(1, 2))
 
-    def forward(self, looked: Tensor, memory: Tensor, memory_pos: Tensor, num_pointer_tokens: int) -> Tensor:
-        """(B, hw, C) from `look`, memory tokens (N, M, D) with the pointers' last -> (N, C, h, w); B in {1, N}."""
+    def forward(self, self_attended: Tensor, memory: Tensor, memory_pos: Tensor, num_pointer_tokens: int) -> Tensor:
+        """(B, hw, C) from `self_attend`, memory tokens (N, M, D), pointers' last -> (N, C, h, w); B in {1, N}."""
         keys = memory + memory_pos
-        x = self.layers[0].remember(looked, keys, memory, num_pointer_tokens)
+        x = self.layers[0].cross_attend(self_attended, keys, memory, num_pointer_tokens)
         for layer in self.layers[1:]:
-            x = layer.remember(layer.look(x), keys, memory, num_pointer_tokens)
+            x = layer.cross_attend(layer.self_attend(x), keys, memory, num_pointer_tokens)
         side = round(x.shape[1] ** 0.5)
         return self.norm(x).transpose(1, 2).unflatten(2, (side, side))
 
@@ -41,12 +41,12 @@ class MemoryAttentionLayer(nn.Module):
         self.linear2 = Linear(config.feedforward_dim, dim)
         self.norm1, self.norm2, self.norm3 = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
 
-    def look(self, x: Tensor) -> Tensor:
+    def self_attend(self, x: Tensor) -> Tensor:
         """(B, hw, C) -> (B, hw, C): the image's own places meet each other."""
         y = self.norm1(x)
         return x + self.self_attn(y, y, y)
 
-    def remember(self, x: Tensor, keys: Tensor, values: Tensor, num_pointer_tokens: int) -> Tensor:
+    def cross_attend(self, x: Tensor, keys: Tensor, values: Tensor, num_pointer_tokens: int) -> Tensor:
         """x (B, hw, C), keys and values (N, M, D) -> (N, hw, C): they meet what is remembered."""
         x = x + self.cross_attn_image(self.norm2(x), keys, values, num_pointer_tokens)
         return x + in_slices(self._feed_forward, self.norm3(x))

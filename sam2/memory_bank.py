@@ -7,7 +7,7 @@ rings addressed by frame index, long enough that a late prompt finds what was re
 from dataclasses import dataclass
 
 from sam2.limits import Limits
-from sam2.model import PROMPTED_SLOT
+from sam2.model import PROMPTED_CODE
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class MemoryBank:
         """
         past = {index: slot for index, slot in self._prompted.items() if index < frame}
         recent = range(frame - self._limits.recent_memories, frame)
-        spatial = [(slot, PROMPTED_SLOT) for slot in past.values()]
+        spatial = [(slot, PROMPTED_CODE) for slot in past.values()]
         spatial += [(self.slots(i, False)[0], frame - i - 1) for i in recent if i in self._recent]
         pointers = [(slot, frame - index) for index, slot in past.items()]
         newest_first = range(frame - 1, frame - self._limits.pointers - 1, -1)

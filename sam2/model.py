@@ -23,7 +23,7 @@ from sam2.preprocess import logits_to_input_size, mask_logits
 from sam2.prompt_encoder import PADDING, PromptEncoder
 
 NUM_MEMORIES = 7  # one prompted and six recent frames; length of the table of temporal codes
-PROMPTED_SLOT = NUM_MEMORIES - 1  # the temporal code every prompted frame carries, whatever its age
+PROMPTED_CODE = NUM_MEMORIES - 1  # the temporal code every prompted frame carries, whatever its age
 ABSENT_LOGIT = -1024.0  # mask logits of an object that is not in the frame
 
 
@@ -86,22 +86,22 @@ class SAM2(nn.Module):
         """(B, C, h, w) for an object of which nothing is remembered."""
         return stride16 + self.no_mem_embed[..., None].transpose(1, 2)
 
-    def look(self, stride16: Tensor) -> Tensor:
+    def self_attend(self, stride16: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, hw, C): the part of `attend` that is the same for all objects of an image."""
-        return self.memory_attention.look(stride16)
+        return self.memory_attention.self_attend(stride16)
 
-    def attend(self, looked: Tensor, memory: Tensor, memory_pos: Tensor, num_pointer_tokens: int) -> Tensor:
-        """(B, hw, C) from `look`, memory (N, M, D), pointer tokens last -> (N, C, h, w); B in {1, N}."""
-        return self.memory_attention(looked, memory, memory_pos, num_pointer_tokens)
+    def attend(self, self_attended: Tensor, memory: Tensor, memory_pos: Tensor, num_pointer_tokens: int) -> Tensor:
+        """(B, hw, C) from `self_attend`, memory (N, M, D), pointer tokens last -> (N, C, h, w); B in {1, N}."""
+        return self.memory_attention(self_attended, memory, memory_pos, num_pointer_tokens)
 
-    def spatial_memory(self, maskmem: Tensor, slot: int) -> tuple[Tensor, Tensor]:
+    def spatial_memory(self, maskmem: Tensor, code: int) -> tuple[Tensor, Tensor]:
         """(N, D, h, w) -> tokens and positions, each (N, hw, D).
 
-        `slot`: PROMPTED_SLOT for a prompted frame, t - 1 for the frame t back.
+        code: PROMPTED_CODE for a prompted frame, t - 1 for the frame t back.
         """
         position = sine_grid(maskmem.shape[1], *maskmem.shape[2:], maskmem.device).flatten(2).transpose(1, 2)
         tokens = maskmem.flatten(2).transpose(1, 2).to(position.dtype)
-        return tokens, (position + self.maskmem_tpos_enc[slot]).expand_as(tokens)
+        return tokens, (position + self.maskmem_tpos_enc[code]).expand_as(tokens)
 
     def pointer_memory(self, pointers: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
         """pointers (N, P, C), time (P,) or (N, P) in units of the longest pointer memory -> each (N, P * C / D, D).

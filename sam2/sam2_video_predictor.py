@@ -246,8 +246,8 @@ class SAM2VideoPredictor(SAM2):
     def _remembering(self, state: VideoState, obj: ObjectState, frame_index: int, reverse: bool) -> Tensor:
         """(1, C, h, w): the frame's features after they met the object's memories."""
         parts = [
-            self.spatial_memory(result.maskmem.to(self.device), slot)
-            for result, slot in obj.memories(frame_index, reverse)
+            self.spatial_memory(result.maskmem.to(self.device), code)
+            for result, code in obj.memories(frame_index, reverse)
         ]
         pointers = list(obj.pointers(frame_index, reverse, state.num_frames))
         if pointers:
@@ -257,8 +257,8 @@ class SAM2VideoPredictor(SAM2):
             parts.append(self.pointer_memory(tokens, time / longest_pointer_memory(state.num_frames)))
         num_pointer_tokens = parts[-1][0].shape[1] if pointers else 0
         memory, position = concatenate(parts)
-        looked = self.look(self._features(state, frame_index).stride16)
-        return self.attend(looked, memory, position, num_pointer_tokens)
+        self_attended = self.self_attend(self._features(state, frame_index).stride16)
+        return self.attend(self_attended, memory, position, num_pointer_tokens)
 
     def _memory(self, state: VideoState, frame_index: int, result: FrameResult, from_prompt: bool) -> Tensor:
         stride16 = self._features(state, frame_index).stride16

@@ -30,7 +30,7 @@ FORMAT = "sam2_ros objects 1"
 
 
 @dataclass(frozen=True)
-class Keepsake:
+class SavedObject:
     """What one object remembers of P prompted frames, oldest first."""
 
     object_id: str
@@ -49,7 +49,7 @@ def save_objects(
             raise UnknownObject(f"object_id: expected one of {list(objects)}, got {object_id!r}")
     chosen = [objects[key] for key in dict.fromkeys(object_ids or objects)]
     kept = [
-        Keepsake(obj.object_id, obj.class_name, *store.read_slots(obj.row, obj.bank.prompted_slots))
+        SavedObject(obj.object_id, obj.class_name, *store.read_slots(obj.row, obj.bank.prompted_slots))
         for obj in chosen
         if obj.bank.prompted_slots
     ]
@@ -59,7 +59,7 @@ def save_objects(
     return [one.object_id for one in kept]
 
 
-def check_room(kept: Sequence[Keepsake], objects: Mapping[str, TrackedObject], limits: Limits) -> None:
+def check_room(kept: Sequence[SavedObject], objects: Mapping[str, TrackedObject], limits: Limits) -> None:
     """Raises BadInput for an id that lives, LimitReached for too many."""
     living = [one.object_id for one in kept if one.object_id in objects]
     if living:
@@ -68,7 +68,7 @@ def check_room(kept: Sequence[Keepsake], objects: Mapping[str, TrackedObject], l
         raise LimitReached(f"restore: expected at most {limits.max_objects} objects in all; remove some first")
 
 
-def put_back(one: Keepsake, store: MemoryStore, row: int, limits: Limits, before: int) -> MemoryBank:
+def put_back(one: SavedObject, store: MemoryStore, row: int, limits: Limits, before: int) -> MemoryBank:
     """Into the store; as memories of frames before `before`. With fewer places than there were the first and the newest
     are kept, as ever."""
     count, places = len(one.pointers), limits.prompted_memories
@@ -80,7 +80,7 @@ def put_back(one: Keepsake, store: MemoryStore, row: int, limits: Limits, before
     return bank
 
 
-def write_objects(path: Path, model: SAM2, kept: Sequence[Keepsake]) -> None:
+def write_objects(path: Path, model: SAM2, kept: Sequence[SavedObject]) -> None:
     """Replaces the file at once or not at all. Raises BadInput if it cannot be written."""
     tensors = {}
     for index, one in enumerate(kept):
@@ -104,7 +104,7 @@ def write_objects(path: Path, model: SAM2, kept: Sequence[Keepsake]) -> None:
         raise BadInput(f"saved objects {path}: cannot be written: {error}") from error
 
 
-def read_objects(path: Path, model: SAM2, object_ids: Sequence[str] = (), max_age_s: float = 0.0) -> list[Keepsake]:
+def read_objects(path: Path, model: SAM2, object_ids: Sequence[str] = (), max_age_s: float = 0.0) -> list[SavedObject]:
     """The objects named, or all. max_age_s: of the file, in seconds; 0 = any age.
 
     Raises BadInput for a file that is missing, damaged or made with another model, Stale for one that is too old,
@@ -119,7 +119,7 @@ def read_objects(path: Path, model: SAM2, object_ids: Sequence[str] = (), max_ag
         with safe_open(path, framework="pt", device="cpu") as file:
             about = json.loads((file.metadata() or {})["about"])
             found = [
-                Keepsake(
+                SavedObject(
                     str(entry["object_id"]), str(entry["class_name"]), file.get_tensor(f"{index}.spatial"),
                     file.get_tensor(f"{index}.pointers"),
                 )
@@ -149,7 +149,7 @@ def _identity(model: SAM2) -> dict:
     return {"model": config.name, "image_size": config.image_size, "weights": digest.hexdigest()}
 
 
-def _check(path: Path, about: dict, model: SAM2, found: list[Keepsake]) -> None:
+def _check(path: Path, about: dict, model: SAM2, found: list[SavedObject]) -> None:
     """Raises BadInput unless these are memories of this model."""
     if about.get("format") != FORMAT:
         raise BadInput(f"saved objects {path}: expected format {FORMAT!r}, got {about.get('format')!r}")

@@ -249,9 +249,9 @@ class Tracker:
                 key = obj.bank.recall(moment.index).shape if self.batched else obj.object_id
                 groups.setdefault(key, []).append(obj)
         answers = {}
-        looked = self._network.look(moment) if groups else None
+        self_attended = self._network.self_attend(moment) if groups else None
         for group in groups.values():
-            parts = self._network.track(group, moment, looked).split()
+            parts = self._network.track(group, moment, self_attended).split()
             answers |= {obj.object_id: part for obj, part in zip(group, parts, strict=True)}
         return answers
 
@@ -287,7 +287,7 @@ class Tracker:
     def _all_or_nothing(self, prompted: set[str]) -> Iterator[None]:
         """Device work that changes nothing if it fails. `prompted`: ids whose memories it may write over."""
         with self._on_device():
-            saved = self._objects.save(prompted)
+            snapshot = self._objects.snapshot(prompted)
         try:
             with self._on_device():
                 yield
@@ -296,5 +296,5 @@ class Tracker:
             if isinstance(error, OutOfMemory):
                 self._network.forget_graphs()  # they are worth less than the next step
             with self._on_device():
-                self._objects.put_back(saved)
+                self._objects.roll_back(snapshot)
             raise

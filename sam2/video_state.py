@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sam2.model import NUM_MEMORIES, PROMPTED_SLOT, Features
+from sam2.model import NUM_MEMORIES, PROMPTED_CODE, Features
 
 MAX_POINTERS = 16  # official `max_obj_ptrs_in_encoder`; recent pointers reach back one frame less
 
@@ -49,9 +49,9 @@ class ObjectState:
         return new.get(frame_index) or self.prompted.get(frame_index) or self.recent.get(frame_index)
 
     def memories(self, frame_index: int, reverse: bool) -> Iterator[tuple[FrameResult, int]]:
-        """(result, temporal slot) of every memory that `frame_index` attends to, in the official order."""
+        """(result, temporal code) of every memory that `frame_index` attends to, in the official order."""
         for result in self.prompted.values():
-            yield result, PROMPTED_SLOT
+            yield result, PROMPTED_CODE
         for frames_back in range(NUM_MEMORIES - 1, 0, -1):
             result = self.recent.get(frame_index + frames_back if reverse else frame_index - frames_back)
             if result is not None:

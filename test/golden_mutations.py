@@ -12,7 +12,7 @@ from golden_recipe import pseudo_random
 from sam2 import hiera, model, preprocess, sam2_video_predictor
 from sam2.image_encoder import FeaturePyramid
 from sam2.mask_decoder import MaskDecoder
-from sam2.model import PROMPTED_SLOT, SAM2
+from sam2.model import PROMPTED_CODE, SAM2
 from sam2.position import sine_grid, sine_time
 from sam2.prompt_encoder import PromptEncoder
 from sam2.sam2_video_predictor import SAM2VideoPredictor
@@ -42,12 +42,12 @@ def pointers_without_time(monkeypatch, run):
 
 
 def prompted_memory_with_a_recent_code(monkeypatch, run):
-    around(monkeypatch, SAM2, "spatial_memory", lambda f, self, maskmem, slot: f(self, maskmem, min(slot, 5)))
+    around(monkeypatch, SAM2, "spatial_memory", lambda f, self, maskmem, code: f(self, maskmem, min(code, 5)))
 
 
 def recent_codes_reversed(monkeypatch, run):
-    def reverse(f, self, maskmem, slot):
-        return f(self, maskmem, slot if slot == PROMPTED_SLOT else PROMPTED_SLOT - 1 - slot)
+    def reverse(f, self, maskmem, code):
+        return f(self, maskmem, code if code == PROMPTED_CODE else PROMPTED_CODE - 1 - code)
 
     around(monkeypatch, SAM2, "spatial_memory", reverse)
 
@@ -125,7 +125,7 @@ def no_position_under_the_image(monkeypatch, run):
     def without(f, self, stride16):
         return f(self, stride16 - 0.1 * sine_grid(*stride16.shape[1:], stride16.device))
 
-    around(monkeypatch, SAM2, "look", without)
+    around(monkeypatch, SAM2, "self_attend", without)
 
 
 def no_padding_point(monkeypatch, run):

@@ -8,7 +8,7 @@ import torch
 from small_training import SIDE, masks_of, small_model, squares
 
 from sam2.config import find_config
-from sam2.model import PROMPTED_SLOT, SAM2
+from sam2.model import PROMPTED_CODE, SAM2
 from sam2.tracker import Tracker
 from sam2.training import augment, prompts
 from sam2.training.clips import (
@@ -212,16 +212,16 @@ def test_plans_follow_the_chances():
 
 def test_the_bank_reads_prompted_then_recent_then_pointers(monkeypatch):
     model = small_model()
-    slots, ages = [], []
+    codes, ages = [], []
     spatial, pointer = model.spatial_memory, model.pointer_memory
-    monkeypatch.setattr(model, "spatial_memory", lambda m, slot: slots.append(slot) or spatial(m, slot))
+    monkeypatch.setattr(model, "spatial_memory", lambda m, code: codes.append(code) or spatial(m, code))
     monkeypatch.setattr(model, "pointer_memory", lambda p, t: ages.extend((t * 15).round().tolist()) or pointer(p, t))
     bank = Bank(model)
     entry = torch.zeros(1, 32, 2, 2), torch.zeros(1, 128)
     bank.prompted = [(0, *entry), (4, *entry)]
     bank.tracked = [(time, *entry) for time in range(20) if time not in (0, 4)]
     memory, position, num_pointer_tokens = bank.read(20)
-    assert slots == [PROMPTED_SLOT, PROMPTED_SLOT, 5, 4, 3, 2, 1, 0]
+    assert codes == [PROMPTED_CODE, PROMPTED_CODE, 5, 4, 3, 2, 1, 0]
     assert ages == [20, 16, *range(1, 16)]
     assert num_pointer_tokens == 17 * 4 and memory.shape == position.shape == (1, 8 * 4 + 17 * 4, 32)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sam2.config import CONFIGS, find_config
-from sam2.model import PROMPTED_SLOT, SAM2
+from sam2.model import PROMPTED_CODE, SAM2
 
 LAYOUTS = json.loads(gzip.decompress((Path(__file__).parent / "golden" / "state_dict_layout.json.gz").read_bytes()))
 MILLIONS = {"tiny": 38.9, "small": 46.0, "base_plus": 80.8, "large": 224.4}  # as published for SAM 2.1 and 2
@@ -34,14 +34,14 @@ def test_every_stage(name):
     assert features.stride16.shape == (1, dim, grid, grid)
 
     maskmem = torch.empty(num_objects, memory_dim, grid, grid, device="meta")
-    spatial, spatial_pos = model.spatial_memory(maskmem, PROMPTED_SLOT)
+    spatial, spatial_pos = model.spatial_memory(maskmem, PROMPTED_CODE)
     assert spatial.shape == spatial_pos.shape == (num_objects, grid * grid, memory_dim)
     pointers = torch.empty(num_objects, num_pointers, dim, device="meta")
     tokens, tokens_pos = model.pointer_memory(pointers, torch.empty(num_pointers, device="meta"))
     assert tokens.shape == tokens_pos.shape == (num_objects, num_pointers * dim // memory_dim, memory_dim)
 
     memory, position = torch.cat((spatial, tokens), dim=1), torch.cat((spatial_pos, tokens_pos), dim=1)
-    pixels = model.attend(model.look(features.stride16), memory, position, tokens.shape[1])
+    pixels = model.attend(model.self_attend(features.stride16), memory, position, tokens.shape[1])
     assert pixels.shape == (num_objects, dim, grid, grid)
     assert model.no_memory(features.stride16).shape == (1, dim, grid, grid)
 

@@ -163,7 +163,7 @@ def test_trace_is_caught(owner, name, mistake, monkeypatch):
 
 
 def test_failed_step_gives_its_labels_back(monkeypatch):
-    monkeypatch.setattr(LiveObjects, "put_back", lambda self, saved: labels.append(saved.next_label))
+    monkeypatch.setattr(LiveObjects, "roll_back", lambda self, snapshot: labels.append(snapshot.next_label))
     labels = []
     with pytest.raises(AssertionError):
         disturbed(monkeypatch, (tracker, "track_of"), 1, RuntimeError("broken"))

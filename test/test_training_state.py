@@ -1,4 +1,4 @@
-"""What a run keeps: its state, whole or not at all and of one recipe, packed or not, and the weights it leaves."""
+"""What a run keeps: its state, whole or not at all and of one recipe, and the weights it leaves."""
 
 from dataclasses import replace
 
@@ -40,24 +40,6 @@ def test_another_runs_state_is_refused(tmp_path):
         (tmp_path / state.STATE).write_bytes(content)
         with pytest.raises(BadCheckpoint, match="damaged"):
             trainer.resume()
-
-
-@pytest.mark.parametrize("muon", [0.0, 2.0])
-def test_packed_state_comes_back_nearly_the_same(tmp_path, monkeypatch, muon):
-    monkeypatch.setattr(state, "PART_BYTES", 2**20)
-    config = replace(TINY_RUN, steps=2, muon=muon)
-    trainer = run(tmp_path, config)
-    (tmp_path / "parts").mkdir()
-    (tmp_path / "parts" / "state.999").write_bytes(b"of a longer state")
-    state.pack(tmp_path / "run", tmp_path / "parts")
-    parts = list((tmp_path / "parts").iterdir())
-    assert len(parts) > 1 and all(part.stat().st_size <= 2**20 for part in parts)
-    state.unpack(tmp_path / "parts", tmp_path / "again")
-    back = Trainer(config, TwoSquares(), tmp_path / "again", CPU)
-    assert back.resume() and back.progress.step == 2
-    assert torch.equal(back.model.no_mem_embed, trainer.model.no_mem_embed)
-    with pytest.raises(BadCheckpoint, match="state.000"):
-        state.unpack(tmp_path / "run", tmp_path / "x")
 
 
 def test_exported_weights_are_the_average_in_the_official_layout(tmp_path):

@@ -7,7 +7,7 @@ import torch
 from small_training import SIDE, squares
 
 from sam2.config import find_config
-from sam2.model import PROMPTED_SLOT, SAM2
+from sam2.model import PROMPTED_CODE, SAM2
 from sam2.training import augment
 from sam2.training.config import Phase
 from sam2.training.windows import WindowedSAM2
@@ -36,13 +36,13 @@ def test_a_window_has_the_position_codes_of_its_place_in_the_whole_image():
             assert torch.equal(mine, official), "a whole image is what it was"
         sparse = plain.sam_prompt_encoder.sparse(point, label)
         grid, trunk = plain.sam_prompt_encoder.grid_position(), plain.image_encoder.trunk.position(32, 32)
-        codes = plain.spatial_memory(memory, PROMPTED_SLOT)[1]
+        codes = plain.spatial_memory(memory, PROMPTED_CODE)[1]
         model.view.move(2 * SIDE, row=SIDE, column=2 * SIDE)
         moved = point - torch.tensor([2.0 * SIDE, SIDE])
         assert torch.equal(model.sam_prompt_encoder.sparse(moved, label)[:, 0], sparse[:, 0])
         assert torch.equal(model.sam_prompt_encoder.grid_position(), grid[:, :, 2:6, 4:8])
         assert torch.equal(model.image_encoder.trunk.position(16, 16), trunk[:, 8:24, 16:32])
-        mine = model.spatial_memory(memory[:, :, 2:6, 4:8], PROMPTED_SLOT)[1].unflatten(1, (4, 4))
+        mine = model.spatial_memory(memory[:, :, 2:6, 4:8], PROMPTED_CODE)[1].unflatten(1, (4, 4))
         assert torch.equal(mine, codes.unflatten(1, (8, 8))[:, 2:6, 4:8])
     assert model.image_size == 2 * SIDE
 

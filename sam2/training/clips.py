@@ -15,7 +15,7 @@ from torch import Tensor
 from sam2.limits import Limits
 from sam2.mask_decoder import Decoded
 from sam2.memory_attention import concatenate
-from sam2.model import NUM_MEMORIES, PROMPTED_SLOT, SAM2, Features, Segmentation, is_ambiguous
+from sam2.model import NUM_MEMORIES, PROMPTED_CODE, SAM2, Features, Segmentation, is_ambiguous
 from sam2.preprocess import MEAN, STD, as_prompt, logits_to_input_size
 from sam2.training import prompts
 from sam2.training.tensors import constant, send
@@ -92,7 +92,7 @@ class Bank:
 
     def read(self, time: int) -> tuple[Tensor, Tensor, int]:
         """Memory and positions for frame `time`, each (N, tokens, D), and how many of the last tokens are pointers."""
-        parts = [self.model.spatial_memory(memory, PROMPTED_SLOT) for _, memory, _ in self.prompted]
+        parts = [self.model.spatial_memory(memory, PROMPTED_CODE) for _, memory, _ in self.prompted]
         for then, memory, _ in self.tracked:  # oldest first
             if time - then < NUM_MEMORIES:
                 parts.append(self.model.spatial_memory(memory, time - then - 1))
@@ -180,7 +180,7 @@ def track_clip(
         elif is_prompted and plan.first == "mask":
             result, decoded = model.segment_mask(frame, target[:, None].float()), None
         else:
-            pixels = model.attend(model.look(frame.stride16), *bank.read(time))
+            pixels = model.attend(model.self_attend(frame.stride16), *bank.read(time))
             decoded = model.decode(frame, pixels)
             result = model.select(decoded, multimask=True)
         if decoded is not None:

@@ -92,7 +92,7 @@ class DirectSource:
 
     def __init__(self, maker: Maker, device: torch.device, capacity: int, per_step: float = 0.25):
         self._clip = lru_cache(maxsize=capacity)(maker)
-        self._length, self._device = maker.shape[0], device
+        self._device = device
         self._capacity, self._per_step = capacity, per_step
 
     def sample(

@@ -1,15 +1,10 @@
 """What a run must remember to go on as if it had never stopped (but for open streams), and the weights it leaves.
 
-Files appear whole or not at all: written beside, then renamed. `pack` makes a smaller copy in parts for stores that
-refuse large files (moments of the optimiser in bfloat16, the average in float16: good to go on from, but not bit for
-bit).
-
-    python -m sam2.training.state pack RUN PARTS      python -m sam2.training.state unpack PARTS RUN
+Files appear whole or not at all: written beside, then renamed.
 """
 
 import io
 import os
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,9 +14,7 @@ from torch import Tensor, nn
 from sam2.errors import BadCheckpoint
 
 STATE = "state.pt"
-PART_BYTES = 15 * 2**20
 WEIGHT_SUFFIXES = (".pt", ".safetensors")
-_PARTS = "state.[0-9][0-9][0-9]"
 
 
 @dataclass
@@ -102,49 +95,3 @@ def export(weights: dict[str, Tensor], path: Path) -> None:
         write_atomically(path, _to_bytes({"model": weights}))
     else:
         raise BadCheckpoint(f"{path}: expected a name ending in {' or '.join(WEIGHT_SUFFIXES)}")
-
-
-def _convert(value: object, dtype: torch.dtype) -> object:
-    if isinstance(value, dict):
-        return {key: _convert(item, dtype) for key, item in value.items()}
-    is_large = isinstance(value, Tensor) and value.is_floating_point() and value.numel() > 1
-    return value.to(dtype) if is_large else value
-
-
-def _convert_optimizer(state: dict[str, dict], dtype: torch.dtype) -> dict[str, dict]:
-    """The moments of an optimiser, or of each of the parts of one."""
-    if "state" in state:
-        return state | {"state": _convert(state["state"], dtype)}
-    return {name: _convert_optimizer(part, dtype) for name, part in state.items()}
-
-
-def pack(run: Path, parts: Path) -> None:
-    """Writes `state.000`, `state.001`, ... of at most 15 MiB into `parts`, instead of those that are there."""
-    state = torch.load(run / STATE, map_location="cpu", weights_only=True)
-    state["average"] = _convert(state["average"], torch.float16)
-    state["optimizer"] = _convert_optimizer(state["optimizer"], torch.bfloat16)
-    content = _to_bytes(state)
-    parts.mkdir(parents=True, exist_ok=True)
-    for old in parts.glob(_PARTS):
-        old.unlink()
-    for index, start in enumerate(range(0, len(content), PART_BYTES)):
-        write_atomically(parts / f"state.{index:03d}", content[start : start + PART_BYTES])
-
-
-def unpack(parts: Path, run: Path) -> None:
-    """The inverse of `pack`, in float32. Raises BadCheckpoint if there are no parts."""
-    files = sorted(parts.glob(_PARTS))
-    if not files:
-        raise BadCheckpoint(f"{parts}: expected files state.000, state.001, ... written by `pack`")
-    content = b"".join(file.read_bytes() for file in files)
-    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    state["average"] = _convert(state["average"], torch.float32)
-    state["optimizer"] = _convert_optimizer(state["optimizer"], torch.float32)
-    run.mkdir(parents=True, exist_ok=True)
-    write_atomically(run / STATE, _to_bytes(state))
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 4 or sys.argv[1] not in ("pack", "unpack"):
-        sys.exit("usage: python -m sam2.training.state pack RUN PARTS | unpack PARTS RUN")
-    {"pack": pack, "unpack": unpack}[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))

@@ -46,9 +46,9 @@ class WindowedSAM2(SAM2):
     def image_size(self) -> int:
         return self.view.side
 
-    def spatial_memory(self, maskmem: Tensor, slot: int) -> tuple[Tensor, Tensor]:
+    def spatial_memory(self, maskmem: Tensor, code: int) -> tuple[Tensor, Tensor]:
         table = _sine_grid(self.view, maskmem.shape[1], maskmem.device)
-        position = table.flatten(2).transpose(1, 2) + self.maskmem_tpos_enc[slot]
+        position = table.flatten(2).transpose(1, 2) + self.maskmem_tpos_enc[code]
         tokens = maskmem.flatten(2).transpose(1, 2).to(table.dtype)
         return tokens, position.expand_as(tokens)
 
@@ -72,9 +72,9 @@ class _MemoryAttention(MemoryAttention):
         super().__init__(config)
         self.view = view
 
-    def look(self, stride16: Tensor) -> Tensor:
+    def self_attend(self, stride16: Tensor) -> Tensor:
         position = _sine_grid(self.view, stride16.shape[1], stride16.device)
-        return self.layers[0].look((stride16 + 0.1 * position).flatten(2).transpose(1, 2))
+        return self.layers[0].self_attend((stride16 + 0.1 * position).flatten(2).transpose(1, 2))
 
 
 class _PromptEncoder(PromptEncoder):
