@@ -16,8 +16,8 @@ import sam2
 from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.counters import Counters
 from sam2_ros.hand_off import Detection, ious
-from sam2_ros.mailbox import Add, Code
 from sam2_ros.params import Settings
+from sam2_ros.requests import Add, Code
 
 RESULTS = Path(__file__).parent / "results" / "hand_off.md"
 SIZE_HW = (90, 120)

@@ -1,4 +1,4 @@
-"""The two small blocks everyone uses."""
+"""MLP, layer norm over channels, and running a function in slices that stay in the cache."""
 
 from collections.abc import Callable
 

@@ -13,8 +13,8 @@ from dataclasses import replace
 import sam2
 from sam2_ros.counters import Counters
 from sam2_ros.hand_off import Association, Decisions, Detection, Rules, as_prompt, boxes_of, twin_of
-from sam2_ros.mailbox import Add, Answer, Remove, Request
 from sam2_ros.params import Settings
+from sam2_ros.requests import Add, Answer, Remove, Request
 
 WAITING = 8  # messages; a detector that is faster than the tracker loses its oldest
 

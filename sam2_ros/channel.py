@@ -19,11 +19,12 @@ from sam2_ros.camera import Camera
 from sam2_ros.counters import Counters
 from sam2_ros.depth_camera import DepthCamera
 from sam2_ros.depth_out import DepthOut
-from sam2_ros.doors import Doors
 from sam2_ros.health import Situation
-from sam2_ros.lane import Lane
-from sam2_ros.mailbox import Code, Mailbox
+from sam2_ros.mailbox import Mailbox
 from sam2_ros.outputs import Outputs
+from sam2_ros.pipeline import Pipeline
+from sam2_ros.requests import Code
+from sam2_ros.requests_in import RequestInputs
 
 if TYPE_CHECKING:
     from sam2_ros.node import TrackNode
@@ -49,7 +50,7 @@ class Channel:
         if node.settings.depth_enabled:
             topics = self.input("depth/image"), self.input("camera_info")
             self.depth = DepthCamera(node, topics, node.settings, self.counters, self.look_again)
-        self.doors = Doors(self)
+        self.inputs = RequestInputs(self)
         self._announcer = Announcer(node.get_logger())
 
     def input(self, topic: str) -> str:
@@ -58,17 +59,17 @@ class Channel:
     def output(self, topic: str) -> str:
         return f"~/{self.name}/{topic}" if self.name else f"~/{topic}"
 
-    def configure(self, bell: threading.Condition) -> Lane:
+    def configure(self, bell: threading.Condition) -> Pipeline:
         """What the worker needs of this camera. bell: that of all mailboxes."""
         settings = self.node.settings
         self.counters.objects = self.counters.failures_in_a_row = 0
         depth = None
         if self.depth is not None:
-            depth = DepthOut(self._create_output, self.depth, self.counters, self.node.frames)
+            depth = DepthOut(self._create_output, self.depth, self.counters, self.node.transforms)
         self.outputs = Outputs(self._create_output, settings, depth)
         self.mailbox = Mailbox(settings.prompt_queue, bell)
-        self.auto = AutoPrompt(settings, self.counters, self.doors.answer_detector)
-        return Lane(self.mailbox, settings, self.counters, self.outputs, self.auto, self.node.get_logger())
+        self.auto = AutoPrompt(settings, self.counters, self.inputs.answer_detector)
+        return Pipeline(self.mailbox, settings, self.counters, self.outputs, self.auto, self.node.get_logger())
 
     def open(self) -> None:
         self.outputs.open()
@@ -84,7 +85,7 @@ class Channel:
 
     def close(self, for_good: bool = False) -> None:
         self.close_inputs()
-        self.doors.close(for_good)
+        self.inputs.close(for_good)
         if self.outputs is not None:
             self.outputs.close()
 
@@ -101,8 +102,8 @@ class Channel:
         self.camera.tick()
         if self.depth is not None:
             self.depth.tick()
-        self.doors.tick()
-        if self.auto is not None and not self.auto.is_expected and self.doors.has_detector:
+        self.inputs.tick()
+        if self.auto is not None and not self.auto.is_expected and self.inputs.has_detector:
             self.auto.is_expected = True
 
     def statuses(self, situation: Situation) -> list[DiagnosticStatus]:
@@ -139,7 +140,7 @@ class Channel:
             qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
         return self.node.create_lifecycle_publisher(kind, self.output(topic), qos, callback_group=group)
 
-    # What the doors ask.
+    # What its inputs ask.
 
     def closed(self, adding: bool) -> tuple[Code, str] | None:
         """Why no request can be served just now, or None; `adding`: one that needs an image."""

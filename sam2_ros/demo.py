@@ -30,9 +30,9 @@ from sam2_ros.children import Children
 from sam2_ros.demo_score import Seen
 from sam2_ros.handshake import Handshake
 from sam2_ros.health import Level
-from sam2_ros.mailbox import Code
 from sam2_ros.msg import Prompt, TrackArray
 from sam2_ros.replay_sink import Film
+from sam2_ros.requests import Code
 from sam2_ros.ros_time import stamp_ns
 from sam2_ros.simulator import check_camera
 from sam2_ros.srv import AddObjects, ListObjects

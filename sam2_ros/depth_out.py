@@ -20,13 +20,13 @@ import sam2
 from sam2_ros import cloud_out, depth_in, track_out
 from sam2_ros.counters import Counters
 from sam2_ros.depth_camera import DepthCamera
-from sam2_ros.frames import Frames
 from sam2_ros.geometry import OrientedBox, Pinhole, Surface, find_surface, organised_points
 from sam2_ros.msg import TrackArray
 from sam2_ros.overlay import colour_of
 from sam2_ros.params import Settings
 from sam2_ros.refused import Refused
 from sam2_ros.ros_time import stamp_ns
+from sam2_ros.transforms import Transforms
 
 MOST_WAITING = 4  # images: at 30 per second enough for depth or transforms that come ten times per second
 RIM_PIXELS = 4  # taken out of the scene around each object: masks are not exact, and depth there is mixed
@@ -57,8 +57,8 @@ class _Waiting:
 class DepthOut:
     """create: makes a publisher for (message type, topic after the node's name, depth)."""
 
-    def __init__(self, create: Callable, camera: DepthCamera, counters: Counters, frames: Frames) -> None:
-        self._camera, self._counters, self._frames = camera, counters, frames
+    def __init__(self, create: Callable, camera: DepthCamera, counters: Counters, transforms: Transforms) -> None:
+        self._camera, self._counters, self._transforms = camera, counters, transforms
         self._waiting: deque[_Waiting] = deque()  # oldest first
         self.publishers = {
             "objects_tracks": create(TrackArray, "objects/tracks", 10),
@@ -101,7 +101,7 @@ class DepthOut:
         self._look_at_waiting(settings)
         while self._waiting and self._waiting[0].view is not None:
             view, may_wait = self._waiting[0].view, len(self._waiting) <= MOST_WAITING
-            if may_wait and self.is_wanted and self._frames.may_come(view.header):
+            if may_wait and self.is_wanted and self._transforms.may_come(view.header):
                 return
             self._waiting.popleft()
             if self.is_wanted:
@@ -140,7 +140,7 @@ class DepthOut:
     def _publish(self, view: View, settings: Settings) -> None:
         """Whatever has a subscriber."""
         try:
-            rotation, translation, frame_id = self._frames.to_target(view.header)
+            rotation, translation, frame_id = self._transforms.to_target(view.header)
         except Refused as error:
             self._counters.miss_depth(str(error))
             return

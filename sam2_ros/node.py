@@ -20,11 +20,11 @@ from rclpy.task import Future
 import sam2
 from sam2_ros import params, vision
 from sam2_ros.channel import Channel
-from sam2_ros.frames import Frames
 from sam2_ros.health import Situation, silence
-from sam2_ros.mailbox import Code
 from sam2_ros.params import Settings
 from sam2_ros.refused import Refused
+from sam2_ros.requests import Code
+from sam2_ros.transforms import Transforms
 from sam2_ros.worker import Phase, Worker
 
 TICK_S = 0.2  # how often the publishers of the image are looked at
@@ -89,7 +89,7 @@ class TrackNode(LifecycleNode):
         self.settings = params.declare(self, self._on_settings)
         self._make_tracker = make_tracker
         self._worker: Worker | None = None
-        self.frames: Frames | None = None
+        self.transforms: Transforms | None = None
         self._state, self._since_ns = "unconfigured", time.monotonic_ns()
         self._trouble: tuple[str, str] = ("", "")  # phase and sentence of a worker that had to be let go
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=1))
@@ -110,7 +110,7 @@ class TrackNode(LifecycleNode):
         try:
             sam2.find_config(self.settings.model)  # the one mistake that can be told without loading anything
             target = self.settings.depth_target_frame if self.settings.depth_enabled else ""
-            self.frames = Frames(self, target, self._on_transforms)
+            self.transforms = Transforms(self, target, self._on_transforms)
         except (sam2.BadInput, Refused) as error:
             self._trouble = ("failed", str(error))
             self.get_logger().error(str(error))
@@ -118,9 +118,9 @@ class TrackNode(LifecycleNode):
         if not vision.INSTALLED and (asked := params.changed(self.settings, "detector")):
             self.get_logger().warning(f"{asked[0]} is set, and there are no detections: install vision_msgs")
         bell = threading.Condition()
-        lanes = [channel.configure(bell) for channel in self._channels]
+        pipelines = [channel.configure(bell) for channel in self._channels]
         self._worker = Worker(
-            lambda settings=self.settings: self._make_tracker(settings), lanes, self._worker_changed.trigger,
+            lambda settings=self.settings: self._make_tracker(settings), pipelines, self._worker_changed.trigger,
             self.get_logger(),
         )  # fmt: skip
         self._worker.start()
@@ -177,7 +177,7 @@ class TrackNode(LifecycleNode):
     @property
     def has_waiting_clients(self) -> bool:
         """Whether a service has not sent its response yet."""
-        return any(channel.doors.waiting_clients for channel in self._channels)
+        return any(channel.inputs.waiting_clients for channel in self._channels)
 
     @property
     def is_hanging(self) -> bool:
@@ -235,9 +235,9 @@ class TrackNode(LifecycleNode):
         self._worker = None
         for channel in self._channels:
             channel.let_go()
-        if self.frames is not None:
-            self.frames.close()
-        self.frames = None
+        if self.transforms is not None:
+            self.transforms.close()
+        self.transforms = None
         return True
 
     def _enter(self, state: str) -> TransitionCallbackReturn:

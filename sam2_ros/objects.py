@@ -13,8 +13,8 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.time import Time
 from std_srvs.srv import Trigger
 
-from sam2_ros.mailbox import Code
 from sam2_ros.msg import Track, Visibility, VisibilityArray
+from sam2_ros.requests import Code
 from sam2_ros.srv import ListObjects, RemoveObjects, RestoreObjects, SaveObjects, SetTarget
 from sam2_ros.visit import NoAnswer, NodeRefused, Visit, add_arguments, agreed, visit
 

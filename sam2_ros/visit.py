@@ -14,7 +14,7 @@ import rclpy
 from rclpy.node import Node
 
 from sam2_ros.handshake import Handshake
-from sam2_ros.mailbox import Code
+from sam2_ros.requests import Code
 
 ASK_AGAIN_S = 0.5
 LONGEST_S = 3600  # that anybody waits

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from enum import Enum
 
 import sam2
-from sam2_ros.lane import Lane
 from sam2_ros.mailbox import wait_for_any
 from sam2_ros.params import Settings
+from sam2_ros.pipeline import Pipeline
 
 IDLE_S = 3600.0  # how long it may sleep when nothing waits; everything that matters wakes it
 
@@ -29,23 +29,25 @@ class Phase(Enum):
 class Worker:
     """Owns the thread and, through it, the trackers. Phases: LOADING, READY, or FAILED or DEVICE_LOST.
 
-    load: makes a tracker; runs in the thread, may take minutes. lanes: one for each camera, whose mailboxes share a
+    load: makes a tracker; runs in the thread, may take minutes. pipelines: one for each camera, whose mailboxes share a
     bell; each gets a tracker on the one model, warmed up. changed: called from the thread when `phase` changed. log:
     has error.
     """
 
-    def __init__(self, load: Callable[[], "sam2.Tracker"], lanes: list[Lane], changed: Callable[[], None], log) -> None:
+    def __init__(
+        self, load: Callable[[], "sam2.Tracker"], pipelines: list[Pipeline], changed: Callable[[], None], log
+    ) -> None:
         self.phase, self.sentence = Phase.LOADING, ""
         self.turn_since_ns = 0  # when the turn of a camera began, steady clock; 0 = it waits for work
-        self._load, self._lanes, self._changed, self._log = load, lanes, changed, log
+        self._load, self._pipelines, self._changed, self._log = load, pipelines, changed, log
         self._together = False  # whether the images of several cameras are encoded as one batch
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
 
     def set_settings(self, settings: Settings) -> None:
         """At any time."""
-        for lane in self._lanes:
-            lane.settings = settings
+        for pipeline in self._pipelines:
+            pipeline.settings = settings
 
     @property
     def can_serve(self) -> bool:
@@ -63,9 +65,9 @@ class Worker:
     def stop(self, timeout_s: float) -> bool:
         """Ends the thread after the image in hand; False if it still runs after `timeout_s`."""
         self._stopping.set()
-        for lane in self._lanes:
-            lane.stopping = True
-            lane.mailbox.wake()
+        for pipeline in self._pipelines:
+            pipeline.stopping = True
+            pipeline.mailbox.wake()
         if self._thread.ident is not None:  # it may never have started
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
@@ -78,18 +80,20 @@ class Worker:
             self._log.error(traceback.format_exc())
             self._enter(Phase.FAILED, f"the network has ended: {error!r}")
         finally:
-            for lane in self._lanes:
-                lane.close()
-                lane.tracker = None  # here, so that what is on the device goes with this thread, and at once
+            for pipeline in self._pipelines:
+                pipeline.close()
+                pipeline.tracker = None  # here, so that what is on the device goes with this thread, and at once
             sam2.empty_cache()
 
     def _start(self) -> bool:
         began = time.monotonic()
         try:
             first = self._load()
-            for lane, tracker in zip(self._lanes, [first, *(first.sibling() for _ in self._lanes[1:])], strict=True):
+            for pipeline, tracker in zip(
+                self._pipelines, [first, *(first.sibling() for _ in self._pipelines[1:])], strict=True
+            ):
                 tracker.warm_up()
-                lane.tracker = tracker
+                pipeline.tracker = tracker
         except Exception as error:  # whatever it is, the node must be able to say it
             if not isinstance(error, sam2.Sam2Error):
                 self._log.error(traceback.format_exc())
@@ -106,12 +110,12 @@ class Worker:
             self._changed()
 
     def _serve(self) -> None:
-        mailboxes = [lane.mailbox for lane in self._lanes]
+        mailboxes = [pipeline.mailbox for pipeline in self._pipelines]
         # Objects that are computed together are on a device that also likes images together.
-        self._together = len(self._lanes) > 1 and self._lanes[0].tracker.batched
+        self._together = len(self._pipelines) > 1 and self._pipelines[0].tracker.batched
         try:
             while not self._stopping.is_set():
-                wait_for_any(mailboxes, min(lane.patience_s(IDLE_S) for lane in self._lanes))
+                wait_for_any(mailboxes, min(pipeline.patience_s(IDLE_S) for pipeline in self._pipelines))
                 if self._together:
                     self._round_together()
                 else:
@@ -122,16 +126,16 @@ class Worker:
 
     def _round(self) -> None:
         """Each camera in turn, with the newest image it has when its turn comes."""
-        for lane in self._lanes:
+        for pipeline in self._pipelines:
             if not self._stopping.is_set():
                 self.turn_since_ns = time.monotonic_ns()
-                lane.turn(*lane.take())
+                pipeline.turn(*pipeline.take())
 
     def _round_together(self) -> None:
         """The images that wait now go through the encoder as one batch."""
         self.turn_since_ns = time.monotonic_ns()
-        taken = [(lane, *lane.take()) for lane in self._lanes]
-        pairs = [(lane.tracker, frame) for lane, _, frame in taken if frame is not None]
+        taken = [(pipeline, *pipeline.take()) for pipeline in self._pipelines]
+        pairs = [(pipeline.tracker, frame) for pipeline, _, frame in taken if frame is not None]
         if len(pairs) > 1:
             try:
                 pairs[0][0].encode_together(pairs)
@@ -143,7 +147,7 @@ class Worker:
                     f"images of {len(pairs)} cameras could not be encoded together, from now on they are one by one: "
                     f"{error}"
                 )
-        for lane, arrival, frame in taken:
+        for pipeline, arrival, frame in taken:
             if not self._stopping.is_set():
                 self.turn_since_ns = time.monotonic_ns()
-                lane.turn(arrival, frame)
+                pipeline.turn(arrival, frame)

@@ -1,4 +1,4 @@
-"""A worker on its own thread with queues where the node would be, for tests of the worker and of its desk."""
+"""A worker on its own thread with queues where the node would be, for tests of the worker and of pending requests."""
 
 import queue
 import time
@@ -10,9 +10,10 @@ from fakes import FakeTracker, image_like
 import sam2
 from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.counters import Counters
-from sam2_ros.lane import Lane
-from sam2_ros.mailbox import Add, Arrival, Mailbox
+from sam2_ros.mailbox import Arrival, Mailbox
 from sam2_ros.params import Settings
+from sam2_ros.pipeline import Pipeline
+from sam2_ros.requests import Add
 from sam2_ros.worker import Worker
 
 PATIENCE_S = 30.0  # a test that waits this long has failed
@@ -38,8 +39,10 @@ class Bench:
             begin=lambda stamp_ns: None,
             idle=idle or (lambda: None),
         )
-        lane = Lane(self.mailbox, self.settings, self.counters, outputs, self.auto, log)
-        self.worker = Worker(load or (lambda: self.tracker), [lane], lambda: self.phases.put(self.worker.phase), log)
+        pipeline = Pipeline(self.mailbox, self.settings, self.counters, outputs, self.auto, log)
+        self.worker = Worker(
+            load or (lambda: self.tracker), [pipeline], lambda: self.phases.put(self.worker.phase), log
+        )
 
     def __enter__(self):
         self.worker.start()

@@ -25,8 +25,8 @@ from std_msgs.msg import Header
 
 from sam2_ros.handshake import Handshake
 from sam2_ros.image_out import image_message
-from sam2_ros.mailbox import Code
 from sam2_ros.msg import Prompt
+from sam2_ros.requests import Code
 from sam2_ros.ros_time import time_message
 from sam2_ros.srv import AddObjects, ListObjects
 

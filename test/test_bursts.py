@@ -11,8 +11,8 @@ from rclpy.qos import QoSProfile
 from ros_rig import NodeProcess, click, start_tracking
 
 from sam2_ros.handshake import Handshake
-from sam2_ros.mailbox import Code
 from sam2_ros.msg import PromptResult
+from sam2_ros.requests import Code
 from sam2_ros.srv import AddObjects, RemoveObjects
 
 pytestmark = pytest.mark.ros

@@ -16,28 +16,31 @@ from small_stream import small_model
 import sam2
 from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.counters import Counters
-from sam2_ros.lane import Lane
-from sam2_ros.mailbox import Arrival, Code, Mailbox
+from sam2_ros.mailbox import Arrival, Mailbox
 from sam2_ros.msg import TrackArray
 from sam2_ros.params import Settings
+from sam2_ros.pipeline import Pipeline
+from sam2_ros.requests import Code
 from sam2_ros.srv import AddObjects
 from sam2_ros.visit import Visit
 from sam2_ros.worker import Worker
 
 
 class Cameras:
-    """A worker with several lanes on its own thread; `order` notes (camera, image) as they come out."""
+    """A worker with several pipelines on its own thread; `order` notes (camera, image) as they come out."""
 
     def __init__(self, count, tracker):
         self.order, self.done = [], threading.Condition()
         bell = threading.Condition()
         self.mailboxes = [Mailbox(4, bell) for _ in range(count)]
         log = SimpleNamespace(info=print, warning=print, error=print)
-        self.lanes = [
-            Lane(mailbox, Settings(), Counters(), self._outputs(index), AutoPrompt(Settings(), Counters(), print), log)
+        self.pipelines = [
+            Pipeline(
+                mailbox, Settings(), Counters(), self._outputs(index), AutoPrompt(Settings(), Counters(), print), log
+            )
             for index, mailbox in enumerate(self.mailboxes)
         ]
-        self.worker = Worker(lambda: tracker, self.lanes, lambda: None, log)
+        self.worker = Worker(lambda: tracker, self.pipelines, lambda: None, log)
 
     def _outputs(self, index):
         return SimpleNamespace(

@@ -10,8 +10,8 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from test_depth import depth_message
 
 import sam2
-from sam2_ros.mailbox import Code
 from sam2_ros.msg import TrackArray
+from sam2_ros.requests import Code
 from sam2_ros.srv import AddObjects, SetTarget
 
 pytestmark = pytest.mark.ros

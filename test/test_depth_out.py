@@ -19,7 +19,6 @@ from sam2_ros import depth_in
 from sam2_ros.counters import Counters
 from sam2_ros.depth_buffer import MOST_BEHIND_NS, DepthBuffer
 from sam2_ros.depth_out import MOST_WAITING, DepthOut
-from sam2_ros.frames import rotation_of
 from sam2_ros.geometry import Pinhole
 from sam2_ros.mailbox import Arrival
 from sam2_ros.msg import TrackArray
@@ -27,6 +26,7 @@ from sam2_ros.outputs import Outputs
 from sam2_ros.params import Settings
 from sam2_ros.refused import Refused
 from sam2_ros.ros_time import stamp_ns, time_message
+from sam2_ros.transforms import rotation_of
 
 pytestmark = pytest.mark.ros
 SETTINGS = Settings(depth_enabled=True, depth_scene_stride=1)

@@ -7,7 +7,8 @@ from fakes import FAULT_KINDS, FakeTracker, Fault, FaultSchedule, faulty, image_
 from small_stream import SIZE_HW, click, small_model
 
 import sam2
-from sam2_ros.mailbox import Arrival, Code
+from sam2_ros.mailbox import Arrival
+from sam2_ros.requests import Code
 
 FIRST, LAST, IMAGES = 10, 20, 40
 

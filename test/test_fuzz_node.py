@@ -1,5 +1,5 @@
 """Random sequences of lifecycle transitions, service calls, prompts and images against the real node process, beside a
-model of the state it must be in. `test_fuzz_lane.py` does the same to the worker's part, with failures."""
+model of the state it must be in. `test_fuzz_pipeline.py` does the same to the worker's part, with failures."""
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -7,8 +7,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from ros_rig import NodeProcess, click
 from std_srvs.srv import SetBool, Trigger
 
-from sam2_ros.mailbox import Code
 from sam2_ros.msg import TrackArray
+from sam2_ros.requests import Code
 from sam2_ros.ros_time import time_message
 from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects
 

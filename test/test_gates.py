@@ -22,9 +22,10 @@ from soak_report import DRIFT_PERCENT_PER_MIN, RSS_MB_PER_MIN, unexpected_traces
 
 from sam2_ros import health
 from sam2_ros.health import Situation
-from sam2_ros.lane import Lane
-from sam2_ros.mailbox import Arrival, Mailbox, Remove
+from sam2_ros.mailbox import Arrival, Mailbox
 from sam2_ros.params import Settings
+from sam2_ros.pipeline import Pipeline
+from sam2_ros.requests import Remove
 
 SHORT_RUN_MB_PER_MIN = 10.0  # a process that does other things, too; the leak is 60
 IMAGES_PER_S = 10.0  # what a leak per image is converted to minutes with
@@ -131,7 +132,7 @@ def fates_after_a_failure() -> Gate:
 
 def test_a_swallowed_exception(monkeypatch):
     assert fates_after_a_failure().is_kept
-    monkeypatch.setattr(Lane, "_report_failure", lambda self, what, error: None)
+    monkeypatch.setattr(Pipeline, "_report_failure", lambda self, what, error: None)
     assert not fates_after_a_failure().is_kept
 
 

@@ -14,8 +14,8 @@ from benchmarks.hand_off import Badness, run
 from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.counters import Counters
 from sam2_ros.hand_off import MOST, Association, Detection, Rules, as_prompt, boxes_of, twin_of
-from sam2_ros.mailbox import Answer, Code, Remove
 from sam2_ros.params import Settings
+from sam2_ros.requests import Answer, Code, Remove
 
 SIZE_HW = (48, 64)
 

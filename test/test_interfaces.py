@@ -20,8 +20,8 @@ from sensor_msgs.msg import RegionOfInterest
 from std_msgs.msg import Header
 
 from sam2_ros import msg as messages
-from sam2_ros.mailbox import Code
 from sam2_ros.msg import Mask, PromptResult, Track, TrackArray, Visibility
+from sam2_ros.requests import Code
 
 pytestmark = pytest.mark.ros
 ROOT = Path(__file__).parent.parent

@@ -4,7 +4,8 @@ import threading
 
 import pytest
 
-from sam2_ros.mailbox import Add, Arrival, Code, Mailbox, Remove, Request, Reset, wait_for_any
+from sam2_ros.mailbox import Arrival, Mailbox, wait_for_any
+from sam2_ros.requests import Add, Code, Remove, Request, Reset
 
 
 def arrival(n, new_stream=False):

@@ -17,9 +17,9 @@ from ros_rig import NodeProcess, click, start_tracking
 from std_srvs.srv import Trigger
 
 import sam2
-from sam2_ros.mailbox import Code
 from sam2_ros.msg import TrackArray
 from sam2_ros.node import NETWORK_ENDING, TrackNode
+from sam2_ros.requests import Code
 from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects
 from sam2_ros.worker import Phase
 

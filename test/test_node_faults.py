@@ -17,8 +17,8 @@ from test_node_stream import stamp, values
 
 import sam2
 from sam2_ros.image_out import image_message
-from sam2_ros.mailbox import Code
 from sam2_ros.msg import PromptResult, TrackArray
+from sam2_ros.requests import Code
 from sam2_ros.ros_time import time_message
 from sam2_ros.srv import AddObjects
 

@@ -17,12 +17,12 @@ from rosgraph_msgs.msg import Clock
 from std_srvs.srv import SetBool, Trigger
 
 from sam2_ros import channel as channel_module
-from sam2_ros import doors
 from sam2_ros import node as node_module
+from sam2_ros import requests_in
 from sam2_ros.announcer import Announcer
-from sam2_ros.mailbox import Code, Reset
 from sam2_ros.msg import Track, VisibilityArray
 from sam2_ros.node import TICKS_PER_REPORT, TrackNode
+from sam2_ros.requests import Code, Reset
 from sam2_ros.ros_time import time_message
 from sam2_ros.srv import AddObjects, ListObjects
 
@@ -64,7 +64,7 @@ def test_a_list_that_takes_its_time_holds_nobody_up(rig, inside, monkeypatch):
         assert go_on.wait(PATIENCE_S)
         return Track(object_id="cup") if track else 1 / 0
 
-    monkeypatch.setattr(doors, "track_message", track_message)
+    monkeypatch.setattr(requests_in, "track_message", track_message)
     monkeypatch.setattr(channel_module.Channel, "closed", lambda self, adding: None)
     for tracks, code in ((["a"], Code.OK), ([None], Code.INTERNAL)):
         monkeypatch.setattr(channel_module.Channel, "newest", property(lambda self, tracks=tracks: (None, tracks)))
@@ -197,7 +197,7 @@ def test_a_pause_in_a_simulation_faster_than_the_wall_clock_is_no_jump(rig):
 
 def test_cameras_do_not_save_over_each_other(rig):
     node = TrackNode(context=rig.context, parameter_overrides=[Parameter("cameras", value=["front", "wrist"])])
-    paths = [channel.doors._saved_path("kitchen") for channel in node._channels]
+    paths = [channel.inputs._saved_path("kitchen") for channel in node._channels]
     assert [path.parent.name for path in paths] == ["front", "wrist"] and len(set(paths)) == 2
     node.destroy_node()
 
@@ -206,7 +206,7 @@ def test_nodes_of_different_names_do_not_save_over_each_other(rig):
     paths = []
     for words in ([], ["-r", "__ns:=/robot1"], ["-r", "__ns:=/robot2"], ["-r", "__node:=other"]):
         node = TrackNode(context=rig.context, cli_args=["--ros-args", *words] if words else None)
-        paths.append(str(node._channels[0].doors._saved_path("kitchen").parent))
+        paths.append(str(node._channels[0].inputs._saved_path("kitchen").parent))
         node.destroy_node()
     root = paths[0]
     assert paths == [root, f"{root}/robot1/sam2", f"{root}/robot2/sam2", f"{root}/other"]
@@ -227,13 +227,13 @@ def test_another_node_of_the_name_is_told_in_the_diagnostics_and_in_the_log(rig,
 
 def test_only_a_network_that_hangs_makes_somebody_lose_patience(inside):
     """Not the wait for other cameras' images, however long, each of which is done in time."""
-    answers, door = [], inside._channels[0].doors
+    answers, inputs = [], inside._channels[0].inputs
     request = Reset(answers.append)
     request.asked_ns -= 3600 * 10**9
-    door._posted.add(request)
+    inputs._posted.add(request)
     for began_ns, is_hanging in ((0, False), (time.monotonic_ns() - 9 * 10**9, False), (1, True)):
         inside._worker = SimpleNamespace(turn_since_ns=began_ns)
-        door.tick()
+        inputs.tick()
         assert len(answers) == is_hanging
     inside._worker = None
     assert answers[0].code is Code.INTERNAL and "hangs" in answers[0].sentence

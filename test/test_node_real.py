@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 import sam2
 from sam2.model import SAM2
-from sam2_ros.mailbox import Code
 from sam2_ros.msg import TrackArray
+from sam2_ros.requests import Code
 from sam2_ros.srv import ListObjects, RemoveObjects, RestoreObjects, SaveObjects
 
 pytestmark = pytest.mark.ros

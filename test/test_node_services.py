@@ -7,7 +7,7 @@ pytest.importorskip("rclpy")
 from ros_rig import NodeProcess, click
 from std_srvs.srv import SetBool, Trigger
 
-from sam2_ros.mailbox import Code
+from sam2_ros.requests import Code
 from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects, RestoreObjects, SaveObjects, SetTarget
 
 pytestmark = pytest.mark.ros

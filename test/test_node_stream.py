@@ -10,8 +10,8 @@ from ros_rig import NodeProcess, click, start_tracking
 from sensor_msgs.msg import CompressedImage, Image
 
 import sam2
-from sam2_ros.mailbox import Code
 from sam2_ros.msg import PromptResult, TrackArray, VisibilityArray
+from sam2_ros.requests import Code
 from sam2_ros.srv import AddObjects
 
 pytestmark = pytest.mark.ros

@@ -14,8 +14,8 @@ from ros_rig import PATIENCE_S, NodeProcess, start_tracking
 from std_msgs.msg import Header
 
 from sam2_ros import objects
-from sam2_ros.mailbox import Code
 from sam2_ros.msg import Track, Visibility, VisibilityArray
+from sam2_ros.requests import Code
 from sam2_ros.ros_time import time_message
 from sam2_ros.srv import ListObjects, RemoveObjects, RestoreObjects, SaveObjects
 

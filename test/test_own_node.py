@@ -21,8 +21,8 @@ from test_depth import depth_message
 from test_replay import read_bag
 
 from sam2_ros import replay
-from sam2_ros.mailbox import Code
 from sam2_ros.msg import PromptResult, Track, TrackArray, Visibility, VisibilityArray
+from sam2_ros.requests import Code
 from sam2_ros.srv import AddObjects, ListObjects
 
 pytestmark = pytest.mark.ros

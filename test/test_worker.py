@@ -12,8 +12,9 @@ from fakes import FakeTracker
 
 import sam2
 from sam2_ros import image_in
-from sam2_ros.mailbox import Add, Arrival, Code, Remove, Reset
+from sam2_ros.mailbox import Arrival
 from sam2_ros.params import Settings
+from sam2_ros.requests import Add, Code, Remove, Reset
 from sam2_ros.worker import Phase
 
 

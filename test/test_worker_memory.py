@@ -23,7 +23,7 @@ def test_of_hundreds_of_images_few_are_kept():
         gc.collect()
         alive = [ref for ref in kept if ref() is not None]
         assert len(kept) == 900 and len(alive) <= 6  # the last one, and the one before it while it is let go
-        assert len(bench.worker._lanes[0]._desk._headers) == 5 and len(bench.auto._results) <= 5
+        assert len(bench.worker._pipelines[0]._pending._headers) == 5 and len(bench.auto._results) <= 5
 
 
 def test_the_tracker_goes_when_the_worker_ends():

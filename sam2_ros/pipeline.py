@@ -14,11 +14,12 @@ import sam2
 from sam2_ros import image_in
 from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.counters import Counters
-from sam2_ros.desk import Desk
 from sam2_ros.health import why_no_image
-from sam2_ros.mailbox import Add, Arrival, Code, Mailbox
+from sam2_ros.mailbox import Arrival, Mailbox
 from sam2_ros.params import Settings
+from sam2_ros.pending_requests import PendingRequests
 from sam2_ros.refused import Refused
+from sam2_ros.requests import Add, Code
 
 if TYPE_CHECKING:
     from sam2_ros.outputs import Outputs
@@ -51,7 +52,7 @@ def _twin_sentences(adds: list[Add], twins: dict[str, str]) -> dict[Add, str]:
     return sentences
 
 
-class Lane:
+class Pipeline:
     """What one camera has to itself in the worker. `tracker` is given by the worker before anything else happens.
 
     outputs: what takes the results; see `sam2_ros.outputs.Outputs`. auto: a detector's messages. log: has info, warning
@@ -66,33 +67,33 @@ class Lane:
         self.stopping = False
         self._outputs, self._auto = outputs, auto
         self._counters, self._log = counters, log
-        self._desk = Desk(settings, self._report_failure, self._drop, outputs.note_restored)
+        self._pending = PendingRequests(settings, self._report_failure, self._drop, outputs.note_restored)
         self._tell_again_s: dict[str, float] = {}  # by cause of a reset
         self._size_hw: tuple[int, int] | None = None  # of the images so far; None = there was none
 
     @property
     def settings(self) -> Settings:
         """May be replaced at any time."""
-        return self._desk.settings
+        return self._pending.settings
 
     @settings.setter
     def settings(self, settings: Settings) -> None:
-        self._desk.settings = settings
+        self._pending.settings = settings
         self._auto.wait_s = settings.prompt_wait_s
 
     def patience_s(self, longest_s: float) -> float:
         """Until something that waits here must be answered."""
-        return self._desk.patience_s(longest_s)
+        return self._pending.patience_s(longest_s)
 
     def close(self) -> None:
         """Answers everything, and whatever is still to come."""
-        self._desk.close(self.mailbox.close())
+        self._pending.close(self.mailbox.close())
         self._counters.busy_since_ns = 0  # an image that was taken and will have no turn
 
     def take(self) -> tuple[Arrival | None, sam2.Frame | None]:
         """What has come, without waiting: requests are kept, the image and its pixels are returned."""
         work = self.mailbox.take()
-        self._desk.waiting += work.requests
+        self._pending.waiting += work.requests
         if work.arrival is None or self.stopping:
             return None, None
         self._counters.busy_since_ns = time.monotonic_ns()
@@ -104,16 +105,16 @@ class Lane:
             self._turn(arrival, frame)
         if turn.failed and frame is not None:
             self._counters.count_failed_image()
-        self.mailbox.count_in_hand(len(self._desk.waiting))
+        self.mailbox.count_in_hand(len(self._pending.waiting))
         with self._guarded("publish"):
             self._outputs.idle()
 
     def _turn(self, arrival: Arrival | None, frame: sam2.Frame | None) -> None:
         adds: list[Add] = []
         try:
-            self._desk.waiting += self._auto.requests(self._size_hw)
+            self._pending.waiting += self._auto.requests(self._size_hw)
             with self._guarded("request"):  # an answer that cannot be delivered costs neither the image nor the others
-                adds += self._desk.sort_out(self.tracker, frame)
+                adds += self._pending.sort_out(self.tracker, frame)
             tracks = self._step(frame, adds, arrival.message.header) if frame is not None else None
             if tracks is not None:
                 with self._guarded("publish") as publishing:
@@ -125,8 +126,8 @@ class Lane:
             for add in adds:  # all have been answered, unless something raised that nobody thought of
                 with self._guarded("request"):
                     add.answer(Code.INTERNAL, "an error inside the node; whether it was done is not known")
-        self._desk.expire(self._size_hw is not None, lambda: why_no_image(self._counters))
-        self._desk.sort_out(self.tracker, None)  # what waited for a prompt that has just run, or never will
+        self._pending.expire(self._size_hw is not None, lambda: why_no_image(self._counters))
+        self._pending.sort_out(self.tracker, None)  # what waited for a prompt that has just run, or never will
 
     def _receive(self, arrival: Arrival) -> sam2.Frame | None:
         """The image as the tracker wants it, or None if it turns out to be broken. Sees where a new stream starts."""
@@ -156,7 +157,7 @@ class Lane:
         if now_s >= self._tell_again_s.get(cause, 0.0):  # two cameras on one topic make a jump of every image
             self._tell_again_s[cause] = now_s + LOG_EVERY_S
             self._log.warning(f"{sentence}: all objects are reset; more within {LOG_EVERY_S:.0f} s are only counted")
-        self._desk.forget_images()
+        self._pending.forget_images()
         self._auto.forget()
         with self._guarded("publish"):
             self._drop(None)
@@ -179,11 +180,11 @@ class Lane:
             return None
         self._counters.count_step(time.monotonic_ns() - began_ns, len(tracks))
         tracks = self._without(twins, adds, tracks)
-        self._desk.remember(frame.stamp_ns, header)
+        self._pending.remember(frame.stamp_ns, header)
         self._auto.remember(frame.stamp_ns, tracks, changed=bool(adds))
         for add in adds:
             with self._guarded("request"):
-                self._desk.confirm(add, tracks)
+                self._pending.confirm(add, tracks)
         return tracks
 
     def _step_with_those_that_fit(
@@ -214,7 +215,7 @@ class Lane:
             for add, error in refused.items():
                 adds.remove(add)
                 with self._guarded("request"):
-                    self._desk.refuse(add, error)
+                    self._pending.refuse(add, error)
 
     def _without(self, twins: dict[str, str], adds: list[Add], tracks: "list[sam2.Track]") -> "list[sam2.Track]":
         """What is left when those that are tracked already under another id have gone; a detector is told."""

@@ -11,9 +11,9 @@ from fakes import FakeTracker
 from small_stream import small_model
 
 import sam2
-from sam2_ros.desk import Desk
-from sam2_ros.mailbox import Add, Code, Remove, Reset, Restore, Save
 from sam2_ros.params import Settings
+from sam2_ros.pending_requests import PendingRequests
+from sam2_ros.requests import Add, Code, Remove, Reset, Restore, Save
 
 
 def test_a_prompt_waits_for_the_next_image_and_gets_an_id_and_a_label():
@@ -147,12 +147,12 @@ def test_a_new_stream_has_headers_of_its_own():
 
 
 def test_when_the_clock_was_set_back_headers_are_those_of_images_that_can_be_meant():
-    desk = Desk(Settings(), None, None, None)
+    pending = PendingRequests(Settings(), None, None, None)
     for stamp in (10, 20, 30, 18, 19):
-        desk.remember(stamp, f"header {stamp}")
-    assert desk._header_at(26) == "header 19" and desk._header_at(10) == "header 10"
-    desk.remember(20, "header 20 again")
-    assert desk._header_at(20) == "header 20 again"
+        pending.remember(stamp, f"header {stamp}")
+    assert pending._header_at(26) == "header 19" and pending._header_at(10) == "header 10"
+    pending.remember(20, "header 20 again")
+    assert pending._header_at(20) == "header 20 again"
 
 
 def test_remove_needs_no_image_and_names_the_unknown():

@@ -1,4 +1,4 @@
-"""Random sequences of images, prompts, removals, resets, failures and lifecycles through one camera's lane, without
+"""Random sequences of images, prompts, removals, resets, failures and lifecycles through one camera's pipeline, without
 threads and without ROS, against what must be true of any of them.
 
 The model of the expected state is made of the answers alone: what was answered OK has happened, in the order of the
@@ -17,9 +17,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 import sam2
 from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.health import Counters
-from sam2_ros.lane import Lane
-from sam2_ros.mailbox import Add, Arrival, Code, Mailbox, Remove, Request, Reset
+from sam2_ros.mailbox import Arrival, Mailbox
 from sam2_ros.params import Settings
+from sam2_ros.pipeline import Pipeline
+from sam2_ros.requests import Add, Code, Remove, Request, Reset
 
 IDS = st.sampled_from(["", "a", "b", "c", "d"])
 PLACES = st.sampled_from([5.0, 5.0, 63.0, 64.0, -1.0])
@@ -50,8 +51,8 @@ class LaneMachine(RuleBasedStateMachine):
             begin=lambda stamp_ns: None, idle=lambda: None,
         )  # fmt: skip
         auto = AutoPrompt(self.settings, self.counters, lambda object_id, stamp, answer: None)
-        self.lane = Lane(self.mailbox, self.settings, self.counters, outputs, auto, log)
-        self.lane.tracker = self.tracker
+        self.pipeline = Pipeline(self.mailbox, self.settings, self.counters, outputs, auto, log)
+        self.pipeline.tracker = self.tracker
         self.expected, self.jumped = [], False
 
     def told(self, cause: str, now_ns: int) -> None:
@@ -135,9 +136,9 @@ class LaneMachine(RuleBasedStateMachine):
     def turn(self):
         """What the worker does when the bell rings."""
         before = len(self.published)
-        arrival, frame = self.lane.take()
+        arrival, frame = self.pipeline.take()
         assert arrival is None or not self.jumped  # whatever became of the image that brought the news
-        self.lane.turn(arrival, frame)
+        self.pipeline.turn(arrival, frame)
         assert len(self.published) - before <= 1  # one image in, at most one result out
 
     @rule()
@@ -149,7 +150,7 @@ class LaneMachine(RuleBasedStateMachine):
     @rule(queue=st.just(QUEUE), failures=st.integers(1, 3))
     def live_settings(self, queue, failures):
         self.settings = Settings(prompt_queue=queue, max_failures=failures, history_frames=HISTORY)
-        self.lane.settings = self.settings
+        self.pipeline.settings = self.settings
 
     @rule()
     def deactivate(self):
@@ -160,7 +161,7 @@ class LaneMachine(RuleBasedStateMachine):
     def whole_lifecycle(self):
         """cleanup and configure: everybody is answered, and nobody later than that."""
         self.counters.ignored += self.mailbox.discard_image()
-        self.lane.close()
+        self.pipeline.close()
         assert all(len(answers) == 1 for answers in self.answers.values())
         self.ask(Reset)
         assert [answer.code for answer in self.answers.popitem()[1]] == [Code.STOPPING]
@@ -175,7 +176,7 @@ class LaneMachine(RuleBasedStateMachine):
     def nobody_is_answered_twice_and_few_wait(self):
         assert all(len(answers) <= 1 for answers in self.answers.values())
         assert sum(not answers for answers in self.answers.values()) <= QUEUE
-        assert len(self.lane._desk._headers) <= HISTORY
+        assert len(self.pipeline._pending._headers) <= HISTORY
 
     @invariant()
     def every_image_has_a_fate(self):
@@ -191,7 +192,7 @@ class LaneMachine(RuleBasedStateMachine):
         assert c.received == known + waiting
 
     def teardown(self):
-        self.lane.close()
+        self.pipeline.close()
         assert all(len(answers) == 1 for answers in self.answers.values())
 
 

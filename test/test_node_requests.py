@@ -1,4 +1,4 @@
-"""The node's doors as a user finds them: prompts, services, parameters, and what it says when nothing comes out."""
+"""The node's inputs as a user finds them: prompts, services, parameters, and what it says when nothing comes out."""
 
 import pytest
 
@@ -13,8 +13,8 @@ from std_srvs.srv import SetBool, Trigger
 from test_node_stream import stamp, values
 
 import sam2
-from sam2_ros.mailbox import Code
 from sam2_ros.msg import Prompt, PromptResult, Track, TrackArray
+from sam2_ros.requests import Code
 from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects, RestoreObjects, SaveObjects
 
 pytestmark = pytest.mark.ros

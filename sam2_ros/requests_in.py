@@ -21,8 +21,8 @@ from std_srvs.srv import SetBool, Trigger
 import sam2
 from sam2_ros import prompt_in, vision
 from sam2_ros.hand_off import Detection
-from sam2_ros.mailbox import Add, Answer, Code, Remove, Request, Reset, Restore, Save
 from sam2_ros.msg import Prompt, PromptResult, Track
+from sam2_ros.requests import Add, Answer, Code, Remove, Request, Reset, Restore, Save
 from sam2_ros.ros_time import stamp_ns, time_message
 from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects, RestoreObjects, SaveObjects, SetTarget
 from sam2_ros.track_out import track_message
@@ -36,7 +36,7 @@ BURST, BURST_WITH_MASKS = 1000, 100  # requests that may come at once; the middl
 BAD_NAME = "name: expected 1 to 100 letters, digits, '_' or '-'"
 
 
-class Doors:
+class RequestInputs:
     """One camera's subscriptions and services, from the node's first moment to its last."""
 
     def __init__(self, channel: "Channel") -> None:

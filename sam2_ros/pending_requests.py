@@ -11,11 +11,11 @@ from dataclasses import replace
 
 import sam2
 from sam2_ros import prompt_in
-from sam2_ros.mailbox import Add, Code, Remove, Request, Restore, Save
 from sam2_ros.params import Settings
+from sam2_ros.requests import Add, Code, Remove, Request, Restore, Save
 
 
-class Desk:
+class PendingRequests:
     """Every request put in is answered: by the tracker, by a refusal, by its deadline, or by `close`.
 
     failed: called with ("request", error) when something other than a refusal ends a request. gone: called with the ids

@@ -21,7 +21,7 @@ except ImportError:
 SET_BACK_NS = 1_000_000_000  # a transform so much older than the one before: a recording that starts over
 
 
-class Frames:
+class Transforms:
     """`to_target(header)` -> (rotation (3, 3) float32, translation (3,) float32, frame id). target "" = stay. news:
     called, on the executor, whenever TF has said something."""
 

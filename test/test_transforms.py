@@ -19,12 +19,12 @@ from std_srvs.srv import Empty
 from test_depth import NOW_NS, STEP_NS, scene
 from test_depth_out import FakeFrames, Rigged, with_depth
 
-from sam2_ros import frames
+from sam2_ros import transforms
 from sam2_ros.depth_out import MOST_WAITING
-from sam2_ros.frames import SET_BACK_NS, Frames
 from sam2_ros.msg import TrackArray
 from sam2_ros.refused import Refused
 from sam2_ros.ros_time import stamp_ns, time_message
+from sam2_ros.transforms import SET_BACK_NS, Transforms
 
 pytestmark = pytest.mark.ros
 
@@ -34,7 +34,7 @@ class TransformException(Exception):
 
 
 class StandIn:
-    """Of tf2_ros.Buffer: one transform; what Frames uses, as tf2 answers it."""
+    """Of tf2_ros.Buffer: one transform; what Transforms uses, as tf2 answers it."""
 
     def __init__(self, node):
         self.known, self.static = {}, None  # stamp ns -> TransformStamped
@@ -80,22 +80,22 @@ def tf2(request, monkeypatch):
         pytest.importorskip("tf2_ros")
         return
     module = SimpleNamespace(Buffer=StandIn, TransformListener=StandInListener, TransformException=TransformException)
-    monkeypatch.setattr(frames, "tf2_ros", module)
+    monkeypatch.setattr(transforms, "tf2_ros", module)
 
 
 class Told:
-    """Frames of a node, which hear what `say` says, and how often they told that there are news."""
+    """Transforms of a node, which hear what `say` says, and how often they told that there are news."""
 
     def __init__(self, node):
         self.news = 0
-        self.frames = Frames(node, "base_link", self.hear)
+        self.transforms = Transforms(node, "base_link", self.hear)
 
     def hear(self):
         self.news += 1
 
     def say(self, *stamps_ns, x=0.0):
         for stamp in stamps_ns:
-            self.frames._listener.callback(SimpleNamespace(transforms=[transform(stamp, x)]))
+            self.transforms._listener.callback(SimpleNamespace(transforms=[transform(stamp, x)]))
 
 
 @pytest.fixture
@@ -121,10 +121,10 @@ def header_at(at_ns, frame_id="optical"):
 
 
 def test_a_target_frame_without_tf2_is_refused_by_name(monkeypatch):
-    monkeypatch.setattr(frames, "tf2_ros", None)
+    monkeypatch.setattr(transforms, "tf2_ros", None)
     with pytest.raises(Refused, match="depth.target_frame is 'base_link'.*tf2_ros is not installed"):
-        Frames(None, "base_link", print)
-    here = Frames(None, "", print)
+        Transforms(None, "base_link", print)
+    here = Transforms(None, "", print)
     rotation, translation, frame_id = here.to_target(Header(frame_id="optical"))
     assert np.array_equal(rotation, np.eye(3)) and not translation.any() and frame_id == "optical"
     assert not here.may_come(Header(frame_id="optical"))
@@ -135,12 +135,12 @@ def test_the_transform_is_the_one_at_the_images_stamp(tf2, node):
     tf = Told(node)
     for number in range(3):
         tf.say(NOW_NS + number * STEP_NS, x=float(number))
-    rotation, translation, frame_id = tf.frames.to_target(header_at(NOW_NS + STEP_NS))
+    rotation, translation, frame_id = tf.transforms.to_target(header_at(NOW_NS + STEP_NS))
     assert frame_id == "base_link" and np.allclose(rotation @ [0, 0, 1], [1, 0, 0], atol=1e-6)
     assert translation.tolist() == [1.0, 0.0, 1.5] and rotation.dtype == translation.dtype == np.float32
-    assert tf.frames.to_target(header_at(0, "base_link"))[2] == "base_link"
+    assert tf.transforms.to_target(header_at(0, "base_link"))[2] == "base_link"
     assert tf.news == 3
-    tf.frames.close()
+    tf.transforms.close()
 
 
 def test_a_transform_to_nowhere_is_refused(tf2, node):
@@ -148,29 +148,29 @@ def test_a_transform_to_nowhere_is_refused(tf2, node):
     tf = Told(node)
     tf.say(NOW_NS, x=float("inf"))
     with pytest.raises(Refused, match=r"transform to base_link .* is \[(inf|nan)"):
-        tf.frames.to_target(header_at(NOW_NS))
-    tf.frames.close()
+        tf.transforms.to_target(header_at(NOW_NS))
+    tf.transforms.close()
 
 
 def test_only_what_is_newer_than_tf_may_still_come(tf2, node):
     tf = Told(node)
-    assert tf.frames.may_come(header_at(NOW_NS))  # nothing is connected yet
-    assert not tf.frames.may_come(header_at(NOW_NS, "base_link"))
+    assert tf.transforms.may_come(header_at(NOW_NS))  # nothing is connected yet
+    assert not tf.transforms.may_come(header_at(NOW_NS, "base_link"))
     tf.say(NOW_NS, NOW_NS + STEP_NS)
     offsets = (-1, 0, STEP_NS, STEP_NS + 1)
-    assert [tf.frames.may_come(header_at(NOW_NS + offset)) for offset in offsets] == [False, False, False, True]
+    assert [tf.transforms.may_come(header_at(NOW_NS + offset)) for offset in offsets] == [False, False, False, True]
     for offset in (-1, STEP_NS + 1):
         with pytest.raises(Refused, match="no transform to base_link at the image's stamp: .*extrapolation"):
-            tf.frames.to_target(header_at(NOW_NS + offset))
-    tf.frames.close()
+            tf.transforms.to_target(header_at(NOW_NS + offset))
+    tf.transforms.close()
 
 
 def test_a_camera_that_is_mounted_waits_for_nothing(tf2, node):
     tf = Told(node)
-    tf.frames._listener.static_callback(SimpleNamespace(transforms=[transform(0)]))
-    assert not tf.frames.may_come(header_at(NOW_NS)) and tf.news == 1
-    assert tf.frames.to_target(header_at(NOW_NS))[1].tolist() == [0.0, 0.0, 1.5]
-    tf.frames.close()
+    tf.transforms._listener.static_callback(SimpleNamespace(transforms=[transform(0)]))
+    assert not tf.transforms.may_come(header_at(NOW_NS)) and tf.news == 1
+    assert tf.transforms.to_target(header_at(NOW_NS))[1].tolist() == [0.0, 0.0, 1.5]
+    tf.transforms.close()
 
 
 @pytest.mark.parametrize("back_ns", [2 * SET_BACK_NS, 20 * SET_BACK_NS])
@@ -179,16 +179,16 @@ def test_transforms_that_start_over_leave_nothing_of_the_time_before(tf2, node, 
     tf = Told(node)
     tf.say(NOW_NS + back_ns, NOW_NS + back_ns + STEP_NS, x=9.0)
     tf.say(NOW_NS, NOW_NS + STEP_NS)
-    assert tf.frames.to_target(header_at(NOW_NS))[1].tolist() == [0.0, 0.0, 1.5]
-    assert tf.frames.may_come(header_at(NOW_NS + 2 * STEP_NS))
-    tf.frames.close()
+    assert tf.transforms.to_target(header_at(NOW_NS))[1].tolist() == [0.0, 0.0, 1.5]
+    assert tf.transforms.may_come(header_at(NOW_NS + 2 * STEP_NS))
+    tf.transforms.close()
 
 
 def test_transforms_a_little_out_of_order_are_kept(tf2, node):
     tf = Told(node)
     tf.say(NOW_NS, NOW_NS + 4 * STEP_NS, NOW_NS + 2 * STEP_NS)
-    assert not tf.frames.may_come(header_at(NOW_NS + 3 * STEP_NS))
-    tf.frames.close()
+    assert not tf.transforms.may_come(header_at(NOW_NS + 3 * STEP_NS))
+    tf.transforms.close()
 
 
 def test_what_is_closed_leaves_nothing_at_the_node(tf2, node):
@@ -197,7 +197,7 @@ def test_what_is_closed_leaves_nothing_at_the_node(tf2, node):
 
     before = belongings()
     for _ in range(3):
-        made = Frames(node, "base_link", print)
+        made = Transforms(node, "base_link", print)
         assert belongings() != before
         made.close()
         assert belongings() == before

@@ -1,0 +1,128 @@
+"""What can be asked of the worker, and how it is answered: exactly once.
+
+Knows threads. Does not know ROS topics or services, nor what a prompt contains. Times are nanoseconds of the steady
+clock.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import sam2
+
+
+class Code(IntEnum):
+    """How a request ended; names and values are those of `sam2_ros/msg/PromptResult`."""
+
+    OK = 0
+    BAD_INPUT = 1
+    STALE = 2
+    UNKNOWN_OBJECT = 3
+    LIMIT_REACHED = 4
+    NOT_ACTIVE = 5
+    LOADING = 6
+    BUSY = 7
+    STOPPING = 8
+    NO_IMAGE = 9
+    INTERNAL = 10
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: Code
+    sentence: str = ""  # for people; "" when OK
+    object_ids: tuple[str, ...] = ()  # those prompted, in the order asked, saved or restored
+    unknown_ids: tuple[str, ...] = ()  # Remove: of what is not tracked
+    labels: tuple[int, ...] = ()  # Add: their values in the label mask
+    headers: tuple[Any, ...] = ()  # Add: of the image that each prompt was applied to
+
+
+class Request:
+    """Something asked of the worker. `reply` may be called from any thread; only the first answer counts.
+
+    reply: called with the Answer. It must return at once.
+    """
+
+    object_ids: set[str] | None = None  # whom it is about; None = all objects
+
+    def __init__(self, reply: Callable[[Answer], None]) -> None:
+        self.asked_ns = time.monotonic_ns()
+        self.answered = False
+        self._begun = False
+        self._reply = reply
+        self._lock = threading.Lock()
+
+    def answer(self, code: Code, sentence: str = "", **more) -> None:
+        with self._lock:
+            if self.answered:
+                return
+            self.answered = True
+        self._reply(Answer(code, sentence, **more))
+
+    def begin(self) -> bool:
+        """It is being carried out, and can be given up no more; False if it has been answered already."""
+        with self._lock:
+            self._begun = not self.answered
+        return self._begun
+
+    def give_up(self, code: Code, sentence: str) -> None:
+        """Answers it, unless it is being carried out: then what comes of that is its answer."""
+        with self._lock:
+            if self.answered or self._begun:
+                return
+            self.answered = True
+        self._reply(Answer(code, sentence))
+
+
+class Add(Request):
+    """Prompt objects, all or nothing.
+
+    deadline_ns: when it is answered, whether an image came or not. only_live: an object that is gone by then, because
+    somebody removed it, stays away.
+    """
+
+    def __init__(
+        self, prompts: "list[sam2.Prompt]", deadline_ns: int, reply: Callable[[Answer], None], only_live: bool = False
+    ) -> None:
+        super().__init__(reply)
+        self.prompts = prompts
+        self.deadline_ns = deadline_ns
+        self.only_live = only_live
+
+    @property
+    def object_ids(self) -> set[str]:
+        return {prompt.object_id for prompt in self.prompts}
+
+
+class Remove(Request):
+    """Forget objects."""
+
+    def __init__(self, object_ids: list[str], reply: Callable[[Answer], None]) -> None:
+        super().__init__(reply)
+        self.object_ids = set(object_ids)
+
+
+class Reset(Request):
+    """Forget all objects."""
+
+
+class Save(Request):
+    """Write what objects remember to disk; none named = all."""
+
+    def __init__(self, path: Path, object_ids: list[str], reply: Callable[[Answer], None]) -> None:
+        super().__init__(reply)
+        self.path, self.chosen = path, object_ids
+        self.object_ids = set(object_ids) or None
+
+
+class Restore(Save):
+    """Track again what was saved. max_age_s: older files are refused; 0 = any age."""
+
+    def __init__(self, path: Path, object_ids: list[str], max_age_s: float, reply: Callable[[Answer], None]) -> None:
+        super().__init__(path, object_ids, reply)
+        self.max_age_s = max_age_s
