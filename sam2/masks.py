@@ -54,10 +54,9 @@ def label_mask(tracks: Iterable["Track"], size_hw: tuple[int, int]) -> np.ndarra
     for track in tracks:
         if tuple(track.size_hw) != tuple(size_hw):
             raise BadInput(f"track {track.object_id!r}: expected image size {tuple(size_hw)}, got {track.size_hw}")
-        box = bounding_box(track.mask)
-        if box is not None:
+        if track.box_xywh is not None:
             shown.append(track)
-            boxes.append(box)
+            boxes.append(track.box_xywh)
     for number, (track, box) in enumerate(zip(shown, boxes, strict=True)):
         x, y, width, height = box
         window = np.s_[y : y + height, x : x + width]

@@ -47,7 +47,7 @@ class Segmentation(NamedTuple):
 
 class SAM2(nn.Module):
     binarize_mask_from_pts_for_mem_enc = True  # official name; False reproduces `apply_postprocessing=False`
-    precision = Precision(torch.float32, "default")
+    precision = Precision(torch.float32, "as built")
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -72,6 +72,11 @@ class SAM2(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.no_mem_embed.device
+
+    @property
+    def description(self) -> str:
+        """Which network runs where, in which number format and why in that one; for logs."""
+        return f"{self.config.name} on {self.device} in {self.precision.name} ({self.precision.reason})"
 
     @property
     def image_size(self) -> int:

@@ -50,7 +50,7 @@ class Tracker:
         fill_hole_area: int = 8,
         batched: bool | None = None,
     ):
-        self._model = model
+        self.model = model
         self._limits = limits or Limits()
         self._sticky_corrections, self._fill_hole_area = sticky_corrections, fill_hole_area
         self.batched = model.device.type != "cpu" if batched is None else batched
@@ -63,7 +63,7 @@ class Tracker:
 
     def sibling(self) -> "Tracker":
         """A tracker without objects on the same model, set up alike: for another camera."""
-        return Tracker(self._model, self._limits, self._sticky_corrections, self._fill_hole_area, self.batched)
+        return Tracker(self.model, self._limits, self._sticky_corrections, self._fill_hole_area, self.batched)
 
     def encode_together(self, pairs: "Sequence[tuple[Tracker, Frame]]") -> None:
         """Encodes as one batch the frames that trackers of this model will be given next; their `step` then skips it.
@@ -92,7 +92,7 @@ class Tracker:
         """
         if self._objects:
             raise BadInput(f"warm_up: expected a tracker without objects, got {self.object_ids}; reset it first")
-        warm_up(self, self._limits, captures=self._model.device.type == "cuda")
+        warm_up(self, self._limits, captures=self.model.device.type == "cuda")
         self.reset()
         self._objects, self._next_frame = LiveObjects(self._network.store, self._limits), 0  # labels from 1 again
 
@@ -145,7 +145,7 @@ class Tracker:
         """Writes what objects, all if none is named, remember of their prompted frames; returns their ids. Raises
         UnknownObject, or BadInput if there is nothing to save or the file cannot be written."""
         with self._on_device():
-            return save_objects(Path(path), self._model, self._network.store, self._objects, object_ids)
+            return save_objects(Path(path), self.model, self._network.store, self._objects, object_ids)
 
     def restore(self, path: str | Path, object_ids: Sequence[str] = (), max_age_s: float = 0.0) -> list[str]:
         """Tracks again what `save` wrote, all or nothing; returns the ids. The objects are OCCLUDED until seen.
@@ -153,7 +153,7 @@ class Tracker:
         Raises what `read_objects` raises, BadInput for an id that lives, LimitReached.
         """
         with self._on_device():
-            kept = read_objects(Path(path), self._model, object_ids, max_age_s)
+            kept = read_objects(Path(path), self.model, object_ids, max_age_s)
         check_room(kept, self._objects, self._limits)
         oldest, newest = self._history.oldest, self._history.newest
         before = oldest.index if oldest else self._next_frame  # a late prompt must not come before what is restored
@@ -182,7 +182,7 @@ class Tracker:
     def _plan(self, prompts: Sequence[Prompt], frame: Frame | None) -> list[Planned]:
         check_prompts(prompts, self._limits)
         located = locate(prompts, frame, self._history, self._next_frame)
-        return plan_prompts(located, self._objects, self._limits, self._model.image_size)
+        return plan_prompts(located, self._objects, self._limits, self.model.image_size)
 
     def _prompt_past(self, plan: Planned, now: Moment) -> None:
         """Prompts a frame that has passed and repeats, for that object alone, what came between it and `now`."""
@@ -231,7 +231,7 @@ class Tracker:
         told = obj.told.get(moment.index, Told((), None, starts_over))
         previous = before.logits if before is not None and before.is_finite else None
         if told.logits is not None:
-            previous = torch.from_numpy(told.logits)[None, None].to(self._model.device)
+            previous = torch.from_numpy(told.logits)[None, None].to(self.model.device)
         is_prompted = obj.starts_at(moment.index) or self._sticky_corrections
         answer = self._network.tell(obj, given, moment, previous, is_prompted)
         logits = answer.logits[0, 0].cpu().numpy() if answer.is_finite else None
@@ -279,8 +279,8 @@ class Tracker:
 
     @contextmanager
     def _on_device(self) -> Iterator[None]:
-        device = self._model.device
-        with device_errors(device), torch.inference_mode(), self._model.precision.context(device):
+        device = self.model.device
+        with device_errors(device), torch.inference_mode(), self.model.precision.context(device):
             yield
 
     @contextmanager

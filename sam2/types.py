@@ -74,3 +74,8 @@ class Track:
         if self.state is not State.VISIBLE:
             return np.zeros(self.size_hw, dtype=bool)
         return masks.upsample_logits(self.low_res_logits, self.size_hw) > 0
+
+    @cached_property
+    def box_xywh(self) -> tuple[int, int, int, int] | None:
+        """x, y, width, height in pixels of the tight box around the mask; None if that is empty."""
+        return masks.bounding_box(self.mask)

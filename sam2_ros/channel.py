@@ -110,7 +110,7 @@ class Channel:
         ours = self.node.resolve_topic_name(self.output("visibility"))
         self.counters.rivals = max(self.node.count_publishers(ours) - 1, 0) if self.outputs else 0
         prefix = f"{self.node.get_fully_qualified_name()}: " + (f"{self.name}: " if self.name else "")
-        findings = health.report(self.counters, situation, self.node.settings)
+        findings = health.report(self.counters, situation, self.node.settings, time.monotonic_ns())
         for finding in findings:
             self._announcer.hear(f"{self.name} {finding.name}".strip(), finding.level, finding.sentence)
         return [

@@ -273,7 +273,7 @@ def choose_boxes(truth: TrackArray, how_many: int) -> dict[str, tuple[float, flo
     largest = sorted((track for track in truth.tracks if track.area), key=lambda track: -track.area)[:how_many]
     boxes = {}
     for track in sorted(largest, key=lambda track: track.label):
-        x, y, width, height = sam2.bounding_box(Seen(track).mask)
+        x, y, width, height = Seen(track).box_xywh
         boxes[track.object_id] = float(x), float(y), float(x + width), float(y + height)
     return boxes
 

@@ -37,6 +37,12 @@ class Seen:
             mask[packed.y : packed.y + packed.height, packed.x : packed.x + packed.width] = crop
         return mask
 
+    @property
+    def box_xywh(self) -> tuple[int, int, int, int] | None:
+        """x, y, width, height in pixels; None if the mask is empty."""
+        packed = self._message.mask
+        return (packed.x, packed.y, packed.width, packed.height) if packed.width and packed.height else None
+
 
 @dataclass
 class Result:

@@ -194,7 +194,7 @@ def ious(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def boxes_of(tracks: Sequence[sam2.Track]) -> dict[str, np.ndarray]:
     """(4,) x0, y0, x1, y1 around the mask of each visible object, by id."""
-    found = {track.object_id: sam2.bounding_box(track.mask) for track in tracks if track.state is sam2.State.VISIBLE}
+    found = {track.object_id: track.box_xywh for track in tracks}
     return {name: np.array([b[0], b[1], b[0] + b[2], b[1] + b[3]], np.float32) for name, b in found.items() if b}
 
 

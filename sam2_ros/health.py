@@ -3,7 +3,6 @@
 Knows no ROS. Times are nanoseconds of the steady clock, so a stopped /clock hides nothing.
 """
 
-import time
 from collections import deque
 from dataclasses import dataclass
 from enum import IntEnum
@@ -50,9 +49,8 @@ class Situation:
     enabled: bool = True
 
 
-def report(counters: Counters, situation: Situation, settings: Settings, now_ns: int | None = None) -> list[Finding]:
+def report(counters: Counters, situation: Situation, settings: Settings, now_ns: int) -> list[Finding]:
     """Why something, or nothing, comes out. Pure: the same numbers give the same sentences."""
-    now_ns = time.monotonic_ns() if now_ns is None else now_ns
     with counters.lock:
         findings = [
             Finding("images", *_images(counters, situation, settings, now_ns), _image_values(counters, now_ns)),
@@ -68,11 +66,10 @@ def report(counters: Counters, situation: Situation, settings: Settings, now_ns:
         return findings
 
 
-def silence(c: Counters, settings: Settings, active_since_ns: int, now_ns: int | None = None) -> tuple[bool, bool]:
+def silence(c: Counters, settings: Settings, active_since_ns: int, now_ns: int) -> tuple[bool, bool]:
     """Whether images do not come, or come no more, and whether the result of one does not, where results were in time:
     news that must not wait for the next report. active_since_ns: 0 = the node is not active, and silent as it should
     be."""
-    now_ns = time.monotonic_ns() if now_ns is None else now_ns
     if not active_since_ns:
         return False, False
     busy_ns = c.busy_since_ns  # once: the worker may be done in between

@@ -277,7 +277,8 @@ class TrackNode(LifecycleNode):
             channel.tick()
         self._ticks += 1
         began_ns = self._since_ns if self._state == "active" else 0
-        silent = [silence(channel.counters, self.settings, began_ns) for channel in self._channels]
+        now_ns = time.monotonic_ns()
+        silent = [silence(channel.counters, self.settings, began_ns, now_ns) for channel in self._channels]
         if self._ticks % TICKS_PER_REPORT == 0 or silent != self._silent:  # silence is told at once
             self._report()
         self._silent = silent

@@ -37,9 +37,10 @@ class Overlay:
         """A new (H, W, 3) uint8 RGB picture of one image. opacity: of the masks, 0..1."""
         picture = np.array(rgb)  # (H, W, 3); a copy, the image belongs to its message
         scale = max(min(rgb.shape[:2]) / 480, 0.5)  # of lines and letters
-        self._box_by_id = {track.object_id: self._box(track) for track in tracks if self._box(track)}
+        boxes = {track.object_id: track.box_xywh or self._box_by_id.get(track.object_id) for track in tracks}
+        self._box_by_id = {name: box for name, box in boxes.items() if box}
         for track in tracks:
-            if track.state is sam2.State.VISIBLE:
+            if track.box_xywh:
                 _paint(picture, track, opacity, scale)
         for track in tracks:
             box = self._box_by_id.get(track.object_id)
@@ -51,17 +52,10 @@ class Overlay:
                 _chip(picture, track, box, scale)
         return picture
 
-    def _box(self, track: sam2.Track) -> tuple[int, int, int, int] | None:
-        box = sam2.bounding_box(track.mask) if track.state is sam2.State.VISIBLE else None
-        return box or self._box_by_id.get(track.object_id)
-
 
 def _paint(picture: np.ndarray, track: sam2.Track, opacity: float, scale: float) -> None:
     """The mask in its colour, with a light rim around a dark one so that it stands out on anything."""
-    box = sam2.bounding_box(track.mask)
-    if box is None:
-        return
-    x, y, width, height = box
+    x, y, width, height = track.box_xywh
     inside = np.ascontiguousarray(track.mask[y : y + height, x : x + width])  # (height, width) bool
     region = picture[y : y + height, x : x + width]  # (height, width, 3) view
     colour = np.array(colour_of(track.label), np.float32)

@@ -42,10 +42,9 @@ def track_message(track: sam2.Track, with_mask: bool = True, surface: Surface | 
         message.position = point_message(surface.centroid)
         message.box_pose = pose_message(surface.box.centre, surface.box.rotation)
         message.box_size = size_message(surface.box.size)
-    box = sam2.bounding_box(track.mask) if track.state is sam2.State.VISIBLE else None
-    if box is None:
+    if track.box_xywh is None:
         return message
-    x, y, width, height = box
+    x, y, width, height = track.box_xywh
     crop = track.mask[y : y + height, x : x + width]  # (height, width) bool
     message.box = RegionOfInterest(x_offset=x, y_offset=y, width=width, height=height)
     moments = cv2.moments(np.ascontiguousarray(crop).view(np.uint8), binaryImage=True)

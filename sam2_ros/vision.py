@@ -30,10 +30,9 @@ def detections(header, tracks: list[sam2.Track]) -> "Detection2DArray":
     """A detection for each visible object: id, class, presence, and the box around its mask."""
     made = Detection2DArray(header=header)
     for track in tracks:
-        box = sam2.bounding_box(track.mask) if track.state is sam2.State.VISIBLE else None
-        if box is None:
+        if track.box_xywh is None:
             continue
-        x, y, width, height = map(float, box)
+        x, y, width, height = map(float, track.box_xywh)
         made.detections.append(
             Detection2D(
                 header=header, id=track.object_id,

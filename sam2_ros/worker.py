@@ -100,7 +100,7 @@ class Worker:
             lost = isinstance(error, sam2.DeviceLost)
             self._enter(Phase.DEVICE_LOST if lost else Phase.FAILED, f"cannot load the model: {error}")
             return False
-        self._enter(Phase.READY, f"model loaded in {time.monotonic() - began:.1f} s")
+        self._enter(Phase.READY, f"loaded {first.model.description} in {time.monotonic() - began:.1f} s")
         return True
 
     def _enter(self, phase: Phase, sentence: str) -> None:

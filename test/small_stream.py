@@ -70,7 +70,7 @@ def run(
 
 def fork(tracker: sam2.Tracker) -> sam2.Tracker:
     """An independent tracker in the same state, on the same network."""
-    model = tracker._model
+    model = tracker.model
     return deepcopy(tracker, {id(model): model})
 
 

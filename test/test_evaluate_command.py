@@ -139,7 +139,7 @@ def test_a_card_without_a_place_is_said_before_any_work(text, words, wanted, tmp
 @pytest.mark.filterwarnings("ignore")
 def test_the_tracker_has_the_input_asked_for(nano_weights):
     tracker = evaluate.TrackerMaker("nano", nano_weights, "cpu", "fp32", image_size=320, has_memory=True)()
-    assert tracker._model.image_size == 320
+    assert tracker.model.image_size == 320
 
 
 @pytest.mark.parametrize(

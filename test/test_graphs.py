@@ -163,7 +163,7 @@ def test_what_is_on_the_device_goes_with_the_tracker():
     """At once, and not when the garbage collector comes by: the next model may need the room."""
     tracker = Tracker(load_model("nano", device="cpu"))
     tracker.step(Frame(np.zeros((48, 64, 3), np.uint8)), [Prompt("a", points_xy=[(9, 9)], labels=[1])])
-    left = [weakref.ref(tracker._model), weakref.ref(tracker._network.store)]
+    left = [weakref.ref(tracker.model), weakref.ref(tracker._network.store)]
     gc.collect()
     gc.disable()
     try:

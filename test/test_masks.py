@@ -30,6 +30,10 @@ class FakeTrack:
     def mask(self) -> np.ndarray:
         return masks.upsample_logits(self.low_res_logits, self.size_hw) > 0
 
+    @property
+    def box_xywh(self):
+        return masks.bounding_box(self.mask)
+
 
 def smooth_logits(seed: int, side: int = 64, bias: float = -1.0) -> np.ndarray:
     noise = np.random.RandomState(seed).standard_normal((side, side)).astype(np.float32)

@@ -39,7 +39,7 @@ class Stream:
 
     def fork(self) -> "Stream":
         """An independent stream that continues from here, on the same network."""
-        shared = (self.tracker._model, self.recorder, self.rows, self.tracks)
+        shared = (self.tracker.model, self.recorder, self.rows, self.tracks)
         twin = deepcopy(self, {id(thing): thing for thing in shared})
         twin.rows, twin.tracks = dict(self.rows), dict(self.tracks)
         return twin

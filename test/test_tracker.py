@@ -229,6 +229,7 @@ def test_state_follows_presence(presence):
     assert {(track.object_id, track.label) for track in tracks} == {("a", 1)}
     for track in tracks:
         assert track.mask.any() == (track.object_score > 0) == (track.presence > 0.5) == (track.state is State.VISIBLE)
+        assert track.box_xywh == sam2.bounding_box(track.mask) and (track.box_xywh is None) == (not track.mask.any())
 
 
 def test_occluded_only_after_as_many_frames_as_asked(presence):
