@@ -38,27 +38,22 @@ class PendingRequests:
     def sort_out(self, tracker: "sam2.Tracker", frame: sam2.Frame | None) -> list[Add]:
         """Serves what can be served now and returns the Adds to run on `frame`; the rest goes on waiting."""
         adds, waiting = [], []
-        blocked: set[str] = set()  # ids that an earlier request has still to deal with
-        all_blocked = False  # an earlier reset waits
+        held: set[str] = set()  # ids that an earlier request has still to deal with; "" is a new one each time
+        all_held = False  # an earlier request about all objects waits
         for request in self.waiting:
             if request.answered:  # somebody lost patience; it must not be carried out behind their back
                 continue
-            everybody = request.object_ids is None
-            if all_blocked or (
-                blocked if everybody else request.object_ids & blocked - {""}
-            ):  # "" = a new one each time
-                waiting.append(request)
-                all_blocked |= everybody
-            elif not isinstance(request, Add):
+            about_all = request.object_ids is None
+            is_held = all_held or bool(held if about_all else request.object_ids & held - {""})
+            if not is_held and not isinstance(request, Add):
                 self._serve(tracker, request)
-                continue
-            elif frame is None or not _is_due(request, frame):
+            elif is_held or frame is None or not _is_due(request, frame):
                 waiting.append(request)
+                all_held |= about_all
+                held |= request.object_ids or set()
             elif self._accept(tracker, request, frame) and request.begin():
                 adds.append(request)
-            else:
-                continue
-            blocked |= request.object_ids or set()
+                held |= request.object_ids
         self.waiting = waiting
         return adds
 
