@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+import sam2
+
 MIN_POINTS = 12  # measured on the object; fewer say nothing
 MIN_SHARE = 0.02  # of the mask's pixels
 _EDGE_PIXELS = 2  # at a mask's edge, where the mask is least sure and depth cameras mix near and far
@@ -64,7 +66,7 @@ def find_surface(depth_m: np.ndarray, mask: np.ndarray, pinhole: Pinhole) -> Sur
     it. Where depth is missing, centroid and box take the plane through the rest (planes are linear in 1/z), so that a
     hole does not pull them aside.
     """
-    y, x, height, width = _bounds(mask)
+    x, y, width, height = sam2.bounding_box(mask) or (0, 0, 0, 0)
     inside = mask[y : y + height, x : x + width]  # (height, width)
     z = depth_m[y : y + height, x : x + width]
     core = _without_edge(inside)
@@ -129,14 +131,6 @@ def quaternion_of(rotation: np.ndarray) -> np.ndarray:
     )
     q = np.linalg.eigh(k)[1][:, -1]
     return q if q[3] >= 0 else -q
-
-
-def _bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """y, x, height, width; zero height if the mask is empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return 0, 0, 0, 0
-    return int(rows[0]), int(columns[0]), int(rows[-1] - rows[0] + 1), int(columns[-1] - columns[0] + 1)
 
 
 def _without_edge(inside: np.ndarray) -> np.ndarray:

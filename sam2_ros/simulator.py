@@ -16,7 +16,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 import sam2
@@ -24,7 +24,7 @@ from sam2_ros import fast_dds
 from sam2_ros.image_out import image_message
 from sam2_ros.msg import Track, TrackArray
 from sam2_ros.params import Settings
-from sam2_ros.track_out import mask_message
+from sam2_ros.track_out import set_place
 
 FRAME_ID = "camera_optical_frame"
 FASTEST = 1000  # images per second
@@ -100,12 +100,7 @@ class Simulator(Node):
             track.mask.image_height, track.mask.image_width = mask.shape
             box = sam2.bounding_box(mask)
             if box:
-                x, y, width, height = box
-                crop = mask[y : y + height, x : x + width]
-                rows, columns = np.nonzero(crop)
-                track.box = RegionOfInterest(x_offset=x, y_offset=y, width=width, height=height)
-                track.area, track.mask = len(rows), mask_message(crop, (x, y), mask.shape)
-                track.centroid_x, track.centroid_y = x + columns.mean() + 0.5, y + rows.mean() + 0.5
+                set_place(track, mask, box)
             tracks.append(track)
         return tracks
 

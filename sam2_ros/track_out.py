@@ -15,7 +15,7 @@ from sam2_ros.cloud_out import point_message, pose_message, size_message
 from sam2_ros.geometry import Surface
 from sam2_ros.image_out import image_message
 from sam2_ros.msg import Mask, Track, TrackArray, Visibility, VisibilityArray
-from sam2_ros.ros_time import time_message
+from sam2_ros.ros_time import stamp_ns, time_message
 
 UNNAMED = "object"  # the class of objects that were prompted without one
 
@@ -42,10 +42,15 @@ def track_message(track: sam2.Track, with_mask: bool = True, surface: Surface | 
         message.position = point_message(surface.centroid)
         message.box_pose = pose_message(surface.box.centre, surface.box.rotation)
         message.box_size = size_message(surface.box.size)
-    if track.box_xywh is None:
-        return message
-    x, y, width, height = track.box_xywh
-    crop = track.mask[y : y + height, x : x + width]  # (height, width) bool
+    if track.box_xywh is not None:
+        set_place(message, track.mask, track.box_xywh, with_mask)
+    return message
+
+
+def set_place(message: Track, mask: np.ndarray, box_xywh: tuple[int, int, int, int], with_mask: bool = True) -> None:
+    """Box, area, centroid and, if wanted, run lengths of an (H, W) bool mask that is not empty."""
+    x, y, width, height = box_xywh
+    crop = mask[y : y + height, x : x + width]  # (height, width) bool
     message.box = RegionOfInterest(x_offset=x, y_offset=y, width=width, height=height)
     moments = cv2.moments(np.ascontiguousarray(crop).view(np.uint8), binaryImage=True)
     message.area = int(moments["m00"])
@@ -53,8 +58,7 @@ def track_message(track: sam2.Track, with_mask: bool = True, surface: Surface | 
     message.centroid_x = x + moments["m10"] / moments["m00"] + 0.5
     message.centroid_y = y + moments["m01"] / moments["m00"] + 0.5
     if with_mask:
-        message.mask = mask_message(crop, (x, y), track.size_hw)
-    return message
+        message.mask = mask_message(crop, (x, y), mask.shape)
 
 
 def mask_message(crop: np.ndarray, xy: tuple[int, int], size_hw: tuple[int, int]) -> Mask:
@@ -68,7 +72,7 @@ def mask_message(crop: np.ndarray, xy: tuple[int, int], size_hw: tuple[int, int]
 
 
 def visibility_array(header, tracks: list[sam2.Track]) -> VisibilityArray:
-    now_ns = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
+    now_ns = stamp_ns(header.stamp)
     return VisibilityArray(
         header=header,
         objects=[
