@@ -14,9 +14,9 @@ from rclpy.time import Time
 from std_srvs.srv import Trigger
 
 from sam2_ros.msg import Track, Visibility, VisibilityArray
+from sam2_ros.node_client import NoAnswer, NodeClient, NodeRefused, add_arguments, agreed, connect
 from sam2_ros.requests import Code
 from sam2_ros.srv import ListObjects, RemoveObjects, RestoreObjects, SaveObjects, SetTarget
-from sam2_ros.visit import NoAnswer, NodeRefused, Visit, add_arguments, agreed, visit
 
 STATES = {Track.VISIBLE: "visible", Track.OCCLUDED: "occluded", Track.LOST: "lost", Track.INVALID: "invalid"}
 SILENT_S = 2
@@ -55,41 +55,41 @@ def main(argv: list[str] | None = None) -> int:
     """0 if it was done, 1 if the node refused, 2 if it did not answer."""
     args = parse(argv)
     try:
-        with visit(args.node, args.timeout) as asked:
+        with connect(args.node, args.timeout) as client:
             if args.watch:
-                return watch(asked, set(args.ids))
-            print(do(asked, args))
+                return watch(client, set(args.ids))
+            print(do(client, args))
     except (NodeRefused, NoAnswer) as error:
         print(error, file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def do(asked: Visit, args: argparse.Namespace) -> str:
+def do(client: NodeClient, args: argparse.Namespace) -> str:
     """What to print. Raises NodeRefused, NoAnswer."""
     ids = args.ids
     if args.remove:
-        answer = asked.ask(RemoveObjects, "remove_objects", RemoveObjects.Request(object_ids=ids))
+        answer = client.call(RemoveObjects, "remove_objects", RemoveObjects.Request(object_ids=ids))
         removed = ", ".join(name for name in dict.fromkeys(ids) if name not in answer.unknown_ids)
         if answer.code == Code.UNKNOWN_OBJECT and removed:
             raise NodeRefused(f"removed {removed}; {answer.sentence}")
         agreed(answer)
         return f"removed {removed}"
     if args.reset:
-        answer = asked.ask(Trigger, "reset", Trigger.Request())
+        answer = client.call(Trigger, "reset", Trigger.Request())
         if not answer.success:
             raise NodeRefused(answer.message)
         return "all objects are forgotten"
     if args.target:
-        agreed(asked.ask(SetTarget, "set_target", SetTarget.Request(object_id="".join(ids))))
+        agreed(client.call(SetTarget, "set_target", SetTarget.Request(object_id="".join(ids))))
         return f"the target is {ids[0] if ids else 'the object with the lowest label'}"
     if args.save is not None:
-        kept = agreed(asked.ask(SaveObjects, "save", SaveObjects.Request(name=args.save, object_ids=ids)))
+        kept = agreed(client.call(SaveObjects, "save", SaveObjects.Request(name=args.save, object_ids=ids)))
         return f"saved {', '.join(kept.object_ids)} in {kept.path}"
     if args.restore is not None:
         request = RestoreObjects.Request(name=args.restore, object_ids=ids)
-        return f"tracking {', '.join(agreed(asked.ask(RestoreObjects, 'restore', request)).object_ids)} again"
-    answer = agreed(asked.ask(ListObjects, "list_objects", ListObjects.Request()))
+        return f"tracking {', '.join(agreed(client.call(RestoreObjects, 'restore', request)).object_ids)} again"
+    answer = agreed(client.call(ListObjects, "list_objects", ListObjects.Request()))
     listed = answer.objects
     unknown = sorted(set(ids) - {track.object_id for track in listed})
     if unknown:
@@ -113,9 +113,9 @@ def table(tracks: list[Track]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def watch(asked: Visit, ids: set[str]) -> int:
+def watch(client: NodeClient, ids: set[str]) -> int:
     """Until Ctrl-C. Raises NoAnswer if there is no node to watch."""
-    listed = {track.object_id for track in asked.ask(ListObjects, "list_objects", ListObjects.Request()).objects}
+    listed = {track.object_id for track in client.call(ListObjects, "list_objects", ListObjects.Request()).objects}
     if not (listed & ids if ids else listed):
         print(f"not tracked yet: {', '.join(sorted(ids)) or 'anything'}; waiting", flush=True)
     known: dict[str, int] = {}  # state by object id
@@ -131,13 +131,13 @@ def watch(asked: Visit, ids: set[str]) -> int:
         nonlocal is_silent
         if not is_silent and time.monotonic() - heard_s > SILENT_S:
             is_silent = True
-            print(f"no result of {asked.name} for {SILENT_S} s; `sam2_ros status` says why", flush=True)
+            print(f"no result of {client.name} for {SILENT_S} s; `sam2_ros status` says why", flush=True)
             known.clear()  # told anew when there are results again
 
-    asked.node.create_subscription(VisibilityArray, f"{asked.name}/visibility", hear, 10)
-    asked.node.create_timer(0.2, listen, clock=Clock(clock_type=ClockType.STEADY_TIME))
+    client.node.create_subscription(VisibilityArray, f"{client.name}/visibility", hear, 10)
+    client.node.create_timer(0.2, listen, clock=Clock(clock_type=ClockType.STEADY_TIME))
     try:
-        rclpy.spin(asked.node)
+        rclpy.spin(client.node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     return 0

@@ -15,9 +15,9 @@ from std_msgs.msg import Header
 
 from sam2_ros.image_out import image_message
 from sam2_ros.msg import Prompt, Track
+from sam2_ros.node_client import NoAnswer, NodeClient, NodeRefused, add_arguments, agreed, connect
 from sam2_ros.ros_time import time_message
 from sam2_ros.srv import AddObjects, ListObjects
-from sam2_ros.visit import NoAnswer, NodeRefused, Visit, add_arguments, agreed, visit
 
 LOOK_S = 1.0  # for the result after the answer
 
@@ -72,11 +72,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     request = AddObjects.Request(prompts=[message(args)])
     try:
-        with visit(args.node, args.timeout) as asked:
-            answer = agreed(asked.ask(AddObjects, "add_objects", request))
+        with connect(args.node, args.timeout) as client:
+            answer = agreed(client.call(AddObjects, "add_objects", request))
             tracks = {}
             with suppress(NoAnswer):  # it is tracked, whether or not we hear more
-                tracks = look(asked, answer.object_ids)
+                tracks = look(client, answer.object_ids)
     except (NodeRefused, NoAnswer) as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -85,15 +85,15 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def look(asked: Visit, object_ids: list[str]) -> dict[str, Track]:
+def look(client: NodeClient, object_ids: list[str]) -> dict[str, Track]:
     """What the node says of these objects, by id, once its result is out: the answer comes just before it."""
     end = time.monotonic() + LOOK_S
     while True:
-        answer = asked.ask(ListObjects, "list_objects", ListObjects.Request())
+        answer = client.call(ListObjects, "list_objects", ListObjects.Request())
         tracks = {track.object_id: track for track in answer.objects}
         if set(object_ids) <= tracks.keys() or time.monotonic() > end:
             return tracks
-        asked.wait(0.02)
+        client.wait(0.02)
 
 
 def _how(track: Track) -> str:

@@ -13,7 +13,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import ExternalShutdownException
 
 from sam2_ros.health import Level
-from sam2_ros.visit import NoAnswer, Visit, add_arguments, visit
+from sam2_ros.node_client import NoAnswer, NodeClient, add_arguments, connect
 
 TOPIC = "/diagnostics"
 SILENT_S = 3  # three reports
@@ -36,32 +36,34 @@ def main(argv: list[str] | None = None) -> int:
     """0 if the node is active and all is well, 1 if not, 2 if nothing was heard of it."""
     args = parse(argv)
     try:
-        with visit(args.node, args.timeout) as asked:
+        with connect(args.node, args.timeout) as client:
             if args.watch:
-                return watch(asked)
-            found = hear(asked)
+                return watch(client)
+            found = hear(client)
     except NoAnswer as error:
         print(error, file=sys.stderr)
         return error.exit_code
     for status in found:
-        print("\n".join(lines(status, asked.name, args.values)))
+        print("\n".join(lines(status, client.name, args.values)))
     return int(any(level_of(status) is not Level.OK or not is_active(status) for status in found))
 
 
-def hear(asked: Visit) -> list[DiagnosticStatus]:
+def hear(client: NodeClient) -> list[DiagnosticStatus]:
     """The node's next report. Raises NoAnswer."""
     got: list[DiagnosticStatus] = []
-    ours = asked.node.create_subscription(DiagnosticArray, TOPIC, lambda msg: got.extend(of_node(msg, asked.name)), 10)
-    end = time.monotonic() + asked.timeout_s
+    ours = client.node.create_subscription(
+        DiagnosticArray, TOPIC, lambda msg: got.extend(of_node(msg, client.name)), 10
+    )
+    end = time.monotonic() + client.timeout_s
     while not got and (left := end - time.monotonic()) > 0:
-        rclpy.spin_once(asked.node, timeout_sec=left)
-    asked.node.destroy_subscription(ours)
+        rclpy.spin_once(client.node, timeout_sec=left)
+    client.node.destroy_subscription(ours)
     if not got:
-        raise NoAnswer(f"nothing of {asked.name} on {TOPIC} within {asked.timeout_s:g} s: {asked.where_else()}")
+        raise NoAnswer(f"nothing of {client.name} on {TOPIC} within {client.timeout_s:g} s: {client.where_else()}")
     return got
 
 
-def watch(asked: Visit) -> int:
+def watch(client: NodeClient) -> int:
     """Until Ctrl-C. Raises NoAnswer if there is no node to watch."""
     known: dict[str, tuple] = {}
     heard_s = time.monotonic()
@@ -69,16 +71,16 @@ def watch(asked: Visit) -> int:
     def tell(statuses: list[DiagnosticStatus]) -> None:
         nonlocal heard_s
         heard_s = time.monotonic()
-        for line in changes(known, statuses, asked.name):
+        for line in changes(known, statuses, client.name):
             print(line, flush=True)
 
-    tell(hear(asked))
-    asked.node.create_subscription(DiagnosticArray, TOPIC, lambda msg: tell(of_node(msg, asked.name)), 10)
+    tell(hear(client))
+    client.node.create_subscription(DiagnosticArray, TOPIC, lambda msg: tell(of_node(msg, client.name)), 10)
     try:
         while True:
-            rclpy.spin_once(asked.node, timeout_sec=0.2)
+            rclpy.spin_once(client.node, timeout_sec=0.2)
             if known and time.monotonic() - heard_s > SILENT_S:
-                print(f"nothing of {asked.name} for {SILENT_S} s", flush=True)
+                print(f"nothing of {client.name} for {SILENT_S} s", flush=True)
                 known.clear()  # told anew when it is heard again
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0

@@ -18,11 +18,11 @@ from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.counters import Counters
 from sam2_ros.mailbox import Arrival, Mailbox
 from sam2_ros.msg import TrackArray
+from sam2_ros.node_client import NodeClient
 from sam2_ros.params import Settings
 from sam2_ros.pipeline import Pipeline
 from sam2_ros.requests import Code
 from sam2_ros.srv import AddObjects
-from sam2_ros.visit import Visit
 from sam2_ros.worker import Worker
 
 
@@ -192,7 +192,7 @@ def test_cameras_have_topics_objects_and_counters_of_their_own(rig):
         names = {status.name for message in said for status in message.status}
         assert {"/sam2: front: images", "/sam2: wrist: images", "/sam2: wrist: tracking"} <= names
         said = "/sam2/front, /sam2/wrist can be asked: give one of them as --node"
-        rig.until(lambda: Visit(rig.node, "/sam2", timeout_s=1).where_else() == said)
+        rig.until(lambda: NodeClient(rig.node, "/sam2", timeout_s=1).where_else() == said)
         node.end()
 
 

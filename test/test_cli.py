@@ -15,7 +15,7 @@ pytest.importorskip("rclpy")
 from ros_rig import NodeProcess
 
 import sam2
-from sam2_ros import cli, demo, objects, prompt, simulator, visit
+from sam2_ros import cli, demo, node_client, objects, prompt, simulator
 from sam2_ros.msg import Track
 
 pytestmark = pytest.mark.ros
@@ -216,10 +216,10 @@ def test_a_prompt_that_was_carried_out_is_no_failure_if_nothing_more_is_heard(mo
 
     def ask(kind, service, request):
         if service == "list_objects":
-            raise visit.NoAnswer("no answer from /sam2 within 4 s")
+            raise node_client.NoAnswer("no answer from /sam2 within 4 s")
         return kind.Response(object_ids=["cup"])
 
-    monkeypatch.setattr(prompt, "visit", lambda name, timeout_s: nullcontext(SimpleNamespace(ask=ask)))
+    monkeypatch.setattr(prompt, "connect", lambda name, timeout_s: nullcontext(SimpleNamespace(call=ask)))
     assert prompt.main(["--click", "1", "2"]) == 0 and capsys.readouterr().out == "tracking cup\n"
 
 

@@ -95,13 +95,13 @@ def test_saving_and_restoring_say_what_and_where():
             found.path = "/there/kitchen.safetensors"
         return found
 
-    visit = SimpleNamespace(ask=answer)
-    assert objects.do(visit, objects.parse(["--save", "kitchen"])) == "saved cup, ball in /there/kitchen.safetensors"
-    assert objects.do(visit, objects.parse(["--restore", "kitchen", "cup"])) == "tracking cup, ball again"
+    client = SimpleNamespace(call=answer)
+    assert objects.do(client, objects.parse(["--save", "kitchen"])) == "saved cup, ball in /there/kitchen.safetensors"
+    assert objects.do(client, objects.parse(["--restore", "kitchen", "cup"])) == "tracking cup, ball again"
     assert asked == [("save", "kitchen", []), ("restore", "kitchen", ["cup"])]
-    visit.ask = lambda *_: RestoreObjects.Response(code=int(Code.STALE), sentence="too old")
+    client.call = lambda *_: RestoreObjects.Response(code=int(Code.STALE), sentence="too old")
     with pytest.raises(objects.NodeRefused, match="STALE: too old"):
-        objects.do(visit, objects.parse(["--restore", "kitchen"]))
+        objects.do(client, objects.parse(["--restore", "kitchen"]))
 
 
 def test_it_watches_until_it_is_interrupted(rig):

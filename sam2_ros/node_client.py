@@ -1,6 +1,6 @@
-"""A running node asked from the command line: each question is answered, or given up when the time is over.
+"""A running node called from the command line: each call is answered, or given up when the time is over.
 
-Knows services and their waiting; what is asked, and what an answer means, is the commands' business.
+Knows services and their waiting; what is called, and what an answer means, is the commands' business.
 """
 
 import argparse
@@ -60,8 +60,8 @@ def _seconds(given: str) -> float:
 
 
 @contextmanager
-def visit(name: str, timeout_s: float) -> Iterator["Visit"]:
-    """A ROS node of our own for as long as it takes; the rest is as in Visit."""
+def connect(name: str, timeout_s: float) -> Iterator["NodeClient"]:
+    """A ROS node of our own for as long as it takes; the rest is as in NodeClient."""
     with rclpy.init(args=[]):
         try:
             node = rclpy.create_node("sam2_command")
@@ -70,20 +70,20 @@ def visit(name: str, timeout_s: float) -> Iterator["Visit"]:
                 raise KeyboardInterrupt from None
             raise
         try:
-            yield Visit(node, name, timeout_s)
+            yield NodeClient(node, name, timeout_s)
         finally:
             node.destroy_node()
 
 
-class Visit:
-    """name: of the node asked, or `<node>/<camera>`. timeout_s: for all questions together."""
+class NodeClient:
+    """name: of the node asked, or `<node>/<camera>`. timeout_s: for all calls together."""
 
     def __init__(self, node: Node, name: str, timeout_s: float) -> None:
         self.node, self.name, self.timeout_s = node, name, timeout_s
         self._deadline = time.monotonic() + timeout_s
         self._clients = {}
 
-    def ask(self, kind, service: str, request):
+    def call(self, kind, service: str, request):
         """The node's answer, asked again while it loads its model. Raises NoAnswer."""
         client = self._clients.get(service) or self._find(kind, service)
         said = False
