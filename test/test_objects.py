@@ -80,7 +80,7 @@ def test_a_node_lists_removes_resets_and_chooses(rig, capsys):
 @pytest.mark.parametrize(("age", "is_told"), [(-1.0, False), (0.3, False), (5.26, True)])
 def test_what_is_not_new_any_more_is_told(age, is_told):
     found = ListObjects.Response(objects=[Track(object_id="cup")], age=age)
-    said = objects.do(SimpleNamespace(ask=lambda *_: found), objects.parse([]))
+    said = objects.do(SimpleNamespace(call=lambda *_: found), objects.parse([]))
     assert ("5.3 s old, and no newer result came: `sam2_ros status` says why" in said) == is_told
 
 
