@@ -232,7 +232,9 @@ class SAM2AutomaticMaskGenerator:
             "predicted_iou": one.iou,
             "point_coords": [list(one.point_xy)],
             "stability_score": one.stability,
-            "crop_box": [one.crop.x0, one.crop.y0, one.crop.x1 - one.crop.x0, one.crop.y1 - one.crop.y0],
+            "crop_box": list(
+                map(float, (one.crop.x0, one.crop.y0, one.crop.x1 - one.crop.x0, one.crop.y1 - one.crop.y0))
+            ),
         }
 
 

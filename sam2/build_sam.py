@@ -28,6 +28,22 @@ _OPTIONS = {  # the others
     "sam_mask_decoder_extra_args.dynamic_multimask_stability_thresh": float,
 }
 
+_FIXED = {  # options of the official YAML files that have one value here, and what cannot change a number
+    "num_maskmem": "7",
+    "max_cond_frames_in_attn": "-1",
+    "memory_temporal_stride_for_eval": "1",
+    "max_obj_ptrs_in_encoder": "16",
+    "non_overlap_masks_for_mem_enc": "false",
+    "use_mask_input_as_output_without_sam": "true",
+    "compile_image_encoder": "false",
+}
+_OF_IMAGES = (  # `apply_postprocessing`
+    "++model.sam_mask_decoder_extra_args.dynamic_multimask_via_stability=true",
+    "++model.sam_mask_decoder_extra_args.dynamic_multimask_stability_delta=0.05",
+    "++model.sam_mask_decoder_extra_args.dynamic_multimask_stability_thresh=0.98",
+)
+_OF_VIDEO = ("++model.binarize_mask_from_pts_for_mem_enc=true", "++model.fill_hole_area=8")
+
 
 def build_sam2(
     config_file: str,
@@ -39,7 +55,8 @@ def build_sam2(
     **kwargs,
 ) -> SAM2:
     """`config_file`: "configs/sam2.1/sam2.1_hiera_t.yaml" or any name that `find_config` takes. Without `ckpt_path`
-    the weights are untrained. `apply_postprocessing`: an unstable single mask falls back to the best of three.
+    the weights are untrained. `apply_postprocessing`: an unstable single mask falls back to the best of three; as
+    upstream, its options win over those of `hydra_overrides_extra`.
     Raises BadInput for an unknown config or override, BadCheckpoint for unusable weights."""
     config = _sized(find_config(config_file), hydra_overrides_extra)
     return _finish(SAM2(config), ckpt_path, device, mode, hydra_overrides_extra, apply_postprocessing)
@@ -58,9 +75,8 @@ def build_sam2_video_predictor(
     """As `build_sam2`; `apply_postprocessing` also closes holes of up to 8 pixels and binarises the masks of prompted
     frames before they are remembered. `vos_optimized` is accepted and changes nothing: compilation upstream changes
     numbers slightly, and the fast path here is `sam2.Tracker`."""
-    config = _sized(find_config(config_file), hydra_overrides_extra)
-    predictor = SAM2VideoPredictor(config, fill_hole_area=8 if apply_postprocessing else 0)
-    predictor.binarize_mask_from_pts_for_mem_enc = apply_postprocessing
+    predictor = SAM2VideoPredictor(_sized(find_config(config_file), hydra_overrides_extra))
+    predictor.binarize_mask_from_pts_for_mem_enc = False
     return _finish(predictor, ckpt_path, device, mode, hydra_overrides_extra, apply_postprocessing)
 
 
@@ -75,8 +91,9 @@ def build_sam2_video_predictor_hf(model_id: str, **kwargs) -> SAM2VideoPredictor
 
 
 def _finish(model, ckpt_path, device, mode, overrides, apply_postprocessing):
-    model.sam_mask_decoder.dynamic_multimask_via_stability = apply_postprocessing
-    for override in overrides:
+    model.sam_mask_decoder.dynamic_multimask_via_stability = False
+    postprocessing = (_OF_VIDEO if isinstance(model, SAM2VideoPredictor) else ()) + _OF_IMAGES
+    for override in (*overrides, *(postprocessing if apply_postprocessing else ())):
         if not _SIZE.fullmatch(override):
             _apply_override(model, override)
     if ckpt_path is not None:
@@ -96,6 +113,8 @@ def _apply_override(model: SAM2, override: str) -> None:
     path = path.removeprefix("model.")
     part, _, name = path.rpartition(".")
     owner = model.sam_mask_decoder if part else model
+    if path in _FIXED and text.strip().lower() == _FIXED[path]:
+        return
     if path not in _OPTIONS or not hasattr(owner, name):
         known = ", ".join(("image_size", *_OPTIONS))
         raise BadInput(

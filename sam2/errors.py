@@ -16,16 +16,16 @@ class Stale(BadInput):
     """A prompt names a frame that is older than the kept history, or one that was never seen."""
 
 
-class UnknownObject(BadInput):
-    """No live object has this id."""
+class UnknownObject(BadInput, RuntimeError):
+    """No live object has this id. A RuntimeError, too, as the official predictor's."""
 
 
 class LimitReached(BadInput):
     """Accepting this would exceed a bound of `Limits`."""
 
 
-class BadCheckpoint(Sam2Error):
-    """A weights file is missing, damaged, unsafe, or belongs to another model."""
+class BadCheckpoint(Sam2Error, RuntimeError):
+    """A weights file is missing, damaged, unsafe, or belongs to another model. A RuntimeError, too, as upstream's."""
 
 
 class OutOfMemory(Sam2Error):

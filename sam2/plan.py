@@ -75,7 +75,7 @@ def plan_prompts(
             continue
         check_places(prompt, size_hw)
         if prompt.mode is PromptMode.REPLACE:
-            told = {key: given for key, given in told.items() if key[0] != prompt.object_id}
+            told = {key: given for key, given in told.items() if key[0] != prompt.object_id or key[1] > index}
         given, key = give(prompt, size_hw, image_size), (prompt.object_id, index)
         if key in told:
             given = told[key].add(given, limits)

@@ -47,10 +47,17 @@ class SAM2ImagePredictor:
     def device(self) -> torch.device:
         return self.model.device
 
+    @property
+    def _features(self) -> dict | None:
+        """Upstream's private name for what it keeps of an image, which its notebooks print."""
+        if self._image is None:
+            return None
+        return {"image_embed": self._image.stride16, "high_res_feats": [self._image.stride4, self._image.stride8]}
+
     def reset_predictor(self) -> None:
         """Forgets the image."""
-        self._features: Features | None = None  # stride16 carries `no_mem_embed`
-        self._sizes_hw: list[tuple[int, int]] = []  # of the source images
+        self._image: Features | None = None  # of one image or several; stride16 carries `no_mem_embed`
+        self._orig_hw: list[tuple[int, int]] = []  # of the source images
         self._is_batch = False
 
     def set_image(self, image: np.ndarray | Image) -> None:
@@ -80,7 +87,7 @@ class SAM2ImagePredictor:
         Returns masks as float32 (bool values as 0 and 1 unless `return_logits`), with a leading N for N prompts.
         Raises BadInput for a bad prompt, RuntimeError without an image.
         """
-        if self._features is None:
+        if self._image is None:
             raise RuntimeError("An image must be set with .set_image(...) before mask prediction.")
         prompts = point_coords, point_labels, box, mask_input
         return self._predict_one(-1, *prompts, multimask_output, return_logits, normalize_coords)
@@ -96,10 +103,10 @@ class SAM2ImagePredictor:
         normalize_coords: bool = True,
     ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
         """`predict` for each image of `set_image_batch`, prompts given as one entry per image."""
-        if self._features is None or not self._is_batch:
+        if self._image is None or not self._is_batch:
             raise RuntimeError("Images must be set with .set_image_batch(...) before batched mask prediction.")
         batches = point_coords_batch, point_labels_batch, box_batch, mask_input_batch
-        count = len(self._sizes_hw)
+        count = len(self._orig_hw)
         for batch in batches:
             if batch is not None and len(batch) != count:
                 raise BadInput(f"predict_batch: expected one entry per image ({count}) in each batch, got {len(batch)}")
@@ -115,24 +122,24 @@ class SAM2ImagePredictor:
 
     def get_image_embedding(self) -> Tensor:
         """(B, C, h, w), `no_mem_embed` included. Raises RuntimeError without an image."""
-        if self._features is None:
+        if self._image is None:
             raise RuntimeError("An image must be set with .set_image(...) to generate an embedding.")
-        return self._features.stride16
+        return self._image.stride16
 
     @torch.no_grad()
     def _set(self, images: list[np.ndarray], is_batch: bool) -> None:
         side = self.model.image_size
         batch = torch.stack([preprocess.to_image_predictor_input(rgb, side) for rgb in images]).to(self.device)
         features = self.model.encode_image(batch)
-        self._features = features._replace(stride16=self.model.no_memory(features.stride16))
-        self._sizes_hw = [rgb.shape[:2] for rgb in images]
+        self._image = features._replace(stride16=self.model.no_memory(features.stride16))
+        self._orig_hw = [rgb.shape[:2] for rgb in images]
         self._is_batch = is_batch
 
     @torch.no_grad()
     def _predict_one(
         self, index: int, points, labels, box, mask_input, multimask: bool, return_logits: bool, in_pixels: bool
     ) -> Masks:
-        size_hw = self._sizes_hw[index]
+        size_hw = self._orig_hw[index]
         xy, marks = self._point_inputs(points, labels, box, size_hw if in_pixels else (1, 1))
         logits, iou = self._decode(index, xy, marks, self._mask_input(mask_input), multimask)
         masks = self.upsample(logits, size_hw)
@@ -148,7 +155,7 @@ class SAM2ImagePredictor:
 
         points (N, K, 2) pixels of the image, labels (N, K), mask_input (N, 1, 4h, 4w) logits. Raises BadInput.
         """
-        xy, marks = self._point_inputs(points, labels, None, self._sizes_hw[-1])
+        xy, marks = self._point_inputs(points, labels, None, self._orig_hw[-1])
         logits, iou = self._decode(-1, xy, marks, self._mask_input(mask_input), multimask)
         return logits.float(), iou.float()
 
@@ -159,7 +166,7 @@ class SAM2ImagePredictor:
     def _decode(self, index: int, xy, marks, mask_input: Tensor | None, multimask: bool) -> tuple[Tensor, Tensor]:
         """(N, C, 4h, 4w) logits and (N, C) IoUs."""
         encoder, decoder = self.model.sam_prompt_encoder, self.model.sam_mask_decoder
-        image = Features(*(feature[index][None] for feature in self._features))
+        image = Features(*(feature[index][None] for feature in self._image))
         # Without points there is no padding token either, unlike in video.
         sparse = image.stride16.new_zeros(1, 0, image.stride16.shape[1]) if xy is None else encoder.sparse(xy, marks)
         pixels = image.stride16 + encoder.dense(mask_input)

@@ -8,6 +8,7 @@ is tracked over if propagation restarts at that very frame.
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -159,8 +160,8 @@ class SAM2VideoPredictor(SAM2):
         """
         state = inference_state
         length = state.num_frames if max_frame_num_to_track is None else max_frame_num_to_track
-        if length < 0:
-            raise BadInput(f"max_frame_num_to_track: expected 0 or more, got {length}")
+        if not isinstance(length, (int, np.integer)) or length < 0:
+            raise BadInput(f"max_frame_num_to_track: expected an integer, 0 or more, got {length!r}")
         if start_frame_idx is not None:
             inputs.check_frame_index(start_frame_idx, state.num_frames, "start_frame_idx")
         self.propagate_in_video_preflight(state)
@@ -291,8 +292,9 @@ class SAM2VideoPredictor(SAM2):
     def _video_logits(self, state: VideoState, logits: Tensor) -> Tensor:
         """(N, 1, 4h, 4w) -> (N, 1, H, W) at the source's size."""
         logits = logits_to_pixels(logits, (state.video_height, state.video_width))
-        if self.non_overlap_masks and logits.shape[0] > 1:
-            owner = logits.argmax(dim=0, keepdim=True)
-            index = torch.arange(logits.shape[0], device=logits.device)[:, None, None, None]
-            logits = torch.where(owner == index, logits, logits.clamp(max=-10.0))
-        return logits
+        return self._apply_non_overlapping_constraints(logits) if self.non_overlap_masks else logits
+
+    def _apply_non_overlapping_constraints(self, pred_masks: Tensor) -> Tensor:
+        """(N, 1, H, W): all but the largest logit become at most -10. Upstream's `vos_inference.py` calls it so."""
+        index = torch.arange(pred_masks.shape[0], device=pred_masks.device)[:, None, None, None]
+        return torch.where(pred_masks.argmax(dim=0) == index, pred_masks, pred_masks.clamp(max=-10.0))

@@ -38,8 +38,8 @@ class Tracker:
     object's numbers bit for bit independent of which others there are.
 
     Differs from the official predictor in this: beyond `limits.prompted_memories` prompted frames the second oldest is
-    dropped; pointers' time codes are in units of `limits.pointers` frames, where the official unit depends on the
-    clip's length if it is below 16 frames.
+    dropped, which a late prompt on a frame before it does not undo; pointers' time codes are in units of
+    `limits.pointers` frames, where the official unit depends on the clip's length if it is below 16 frames.
     """
 
     def __init__(
@@ -106,8 +106,7 @@ class Tracker:
 
         A prompt on a new id makes an object, on a live id it adds to or replaces what the object was told. It applies
         to the frame nearest to its `stamp_ns`; if that frame has passed, the object alone is tracked again from there.
-        Prompts apply in the order of their frames, those for one frame in the order given; REPLACE also forgets what
-        the object was told on frames after its own.
+        Prompts apply in the order of their frames, those for one frame in the order given.
 
         Raises BadInput, Stale or LimitReached for the frame or any prompt; then, as after any other error, nothing has
         changed. accept: called with the tracks while that still holds; what it raises is such an error, too.
@@ -220,7 +219,8 @@ class Tracker:
             obj = self._objects.add(prompt.object_id, "", moment.index, moment.stamp_ns)
         elif starts_over:
             obj.start_over(moment.index, moment.stamp_ns)
-            obj.told, tracked = {}, None
+            obj.told = {index: told for index, told in obj.told.items() if index > moment.index}
+            tracked = None
         obj.class_name = prompt.class_name or obj.class_name
         return self._tell(obj, plan.given, moment, tracked, starts_over)
 

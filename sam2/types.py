@@ -26,12 +26,21 @@ class PromptMode(Enum):
     REPLACE = "replace"  # forget the object's memory, start from this prompt
 
 
+def _use_own_integers(stamped: "Frame | Prompt") -> None:
+    """Differences of NumPy's unsigned integers wrap around, and its signed ones have an end."""
+    if isinstance(stamped.stamp_ns, np.integer):
+        object.__setattr__(stamped, "stamp_ns", int(stamped.stamp_ns))
+
+
 @dataclass(frozen=True)
 class Frame:
     """One camera image."""
 
     rgb: np.ndarray  # (H, W, 3) uint8, RGB
-    stamp_ns: int = 0  # when it was taken; 0 = unknown
+    stamp_ns: int = 0  # when it was taken; 0 = unknown. Where a clock was set back, `Tracker.reset()`
+
+    def __post_init__(self):
+        _use_own_integers(self)
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -50,6 +59,9 @@ class Prompt:
     stamp_ns: int = 0  # the frame it was made on; 0 = the frame it is given with
     mode: PromptMode = PromptMode.ADD
     class_name: str = ""
+
+    def __post_init__(self):
+        _use_own_integers(self)
 
 
 @dataclass(frozen=True)

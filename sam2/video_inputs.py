@@ -38,7 +38,8 @@ def point_inputs(
     if points is None and box is None:
         raise BadInput("prompt: expected points, a box, or both, got neither")
     size_hw = size_hw or (1, 1)
-    xy = torch.zeros(0, 2) if points is None else _points(points)
+    is_box_alone = points is None or (box is not None and finite_floats("points", points).numel() == 0)
+    xy = torch.zeros(0, 2) if is_box_alone else _points(points)
     marks = check_labels([] if labels is None else labels, xy.shape[:1])
     check_inside("points", xy[marks != PADDING], size_hw)
     if box is not None:
@@ -52,19 +53,26 @@ def point_inputs(
 
 
 def mask_input(mask, size_hw: tuple[int, int], image_size: int, device: torch.device) -> Tensor:
-    """(H, W) of the video or (S, S), of anything castable to bool -> (1, 1, S, S) float32 zeros and ones on `device`.
+    """(H, W) of the video or (S, S) -> (1, 1, S, S) float32 zeros and ones on `device`. As upstream, a tensor's values
+    are inside from one half on, once they are resized; of anything else whatever is not zero.
 
     Upstream stretches a mask of any other size over the image, which hides mistakes.
     """
-    mask = torch.as_tensor(np.asarray(mask) if not isinstance(mask, Tensor) else mask)
-    if tuple(mask.shape) not in (tuple(size_hw), (image_size, image_size)):
+    try:
+        values = (mask if isinstance(mask, Tensor) else torch.as_tensor(np.asarray(mask))).detach()
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"mask: expected an array or a tensor of numbers, got {type(mask).__name__}") from error
+    if values.is_complex():
+        raise BadInput(f"mask: expected real numbers, got {values.dtype}")
+    values = values.to(device, torch.float32)
+    if tuple(values.shape) not in (tuple(size_hw), (image_size, image_size)):
         raise BadInput(
             f"mask: expected the video's size {tuple(size_hw)} or the network's {(image_size, image_size)}, "
-            f"got shape {tuple(mask.shape)}"
+            f"got shape {tuple(values.shape)}"
         )
-    if mask.is_floating_point() and not mask.isfinite().all():
+    if not values.isfinite().all():
         raise BadInput("mask: expected finite values, got NaN or infinity")
-    return masks_to_model(mask.bool()[None].to(device), image_size)
+    return masks_to_model((values if isinstance(mask, Tensor) else values.bool())[None], image_size)
 
 
 def finite_floats(name: str, values) -> Tensor:

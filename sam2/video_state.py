@@ -4,7 +4,7 @@ Pure bookkeeping: tensors are stored and handed out, never computed on. "Prompte
 calls conditioning frames; everything else that was tracked is "recent".
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -79,9 +79,16 @@ def longest_pointer_memory(num_frames: int) -> int:
     return min(num_frames, MAX_POINTERS) - 1
 
 
-@dataclass
-class VideoState:
-    """One video's session. `state["obj_ids"]` and the like read as on the official dict."""
+_KEYS = (  # of the official dict
+    *("images", "num_frames", "video_height", "video_width", "device", "storage_device"),
+    *("obj_ids", "obj_id_to_idx", "obj_idx_to_id"),
+)
+
+
+@dataclass(eq=False)
+class VideoState(Mapping):
+    """One video's session. Reads as the official dict does, but for what that keeps of each object, which is in
+    `objects`."""
 
     images: Sequence[Tensor]  # of (3, S, S) float32, normalised
     video_height: int  # of the source, pixels
@@ -99,5 +106,21 @@ class VideoState:
     def obj_ids(self) -> list:
         return list(self.objects)
 
+    @property
+    def obj_id_to_idx(self) -> dict:
+        return {obj_id: index for index, obj_id in enumerate(self.objects)}
+
+    @property
+    def obj_idx_to_id(self) -> dict:
+        return dict(enumerate(self.objects))
+
     def __getitem__(self, key: str):
+        if key not in _KEYS:
+            raise KeyError(f"{key!r}: expected one of {', '.join(_KEYS)}")
         return getattr(self, key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_KEYS)
+
+    def __len__(self) -> int:
+        return len(_KEYS)

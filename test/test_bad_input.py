@@ -67,6 +67,9 @@ def test_video_points(session, arguments, says, obj_id):
         (np.zeros((1, HEIGHT, WIDTH), bool), 0, r"mask: .*got shape \(1, 60, 96\)"),
         (np.zeros((0, 0), bool), 0, r"mask: .*got shape \(0, 0\)"),
         (np.full((HEIGHT, WIDTH), NAN), 0, r"mask: expected finite"),
+        (None, 0, r"mask: expected an array or a tensor of numbers, got NoneType"),
+        ("cup", 0, r"mask: expected an array or a tensor of numbers, got str"),
+        (np.zeros((HEIGHT, WIDTH), complex), 0, r"mask: expected real numbers, got torch.complex128"),
         (np.zeros((HEIGHT, WIDTH), bool), 6, r"frame_idx: .*got 6"),
     ],
 )
@@ -125,13 +128,13 @@ def image_predictor(session):
     ],
 )
 def test_images(image_predictor, image, got):
-    before = fingerprint(vars(image_predictor)["_features"])
+    before = fingerprint(vars(image_predictor)["_image"])
     says = r"image: expected a non-empty \(H, W, 3\) uint8 array in RGB order, got " + got
     with pytest.raises(BadInput, match=says):
         image_predictor.set_image(image)
     with pytest.raises(BadInput, match=says):
         image_predictor.set_image_batch([frames()[1], image])
-    assert fingerprint(vars(image_predictor)["_features"]) == before
+    assert fingerprint(vars(image_predictor)["_image"]) == before
 
 
 def test_image_batches(image_predictor):
@@ -171,10 +174,10 @@ def test_image_batches(image_predictor):
     ],
 )
 def test_image_prompts(image_predictor, arguments, says):
-    before = fingerprint(vars(image_predictor)["_features"])
+    before = fingerprint(vars(image_predictor)["_image"])
     with pytest.raises(BadInput, match=says):
         image_predictor.predict(**arguments)
-    assert fingerprint(vars(image_predictor)["_features"]) == before
+    assert fingerprint(vars(image_predictor)["_image"]) == before
 
 
 def test_prompts_before_an_image(session):

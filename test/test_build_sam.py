@@ -81,7 +81,9 @@ def test_postprocessing_switches():
     assert build_sam2("nano", device="cpu").sam_mask_decoder.dynamic_multimask_via_stability
 
 
-def test_overrides():
+@pytest.mark.parametrize(("postprocessing", "hole", "delta"), [(False, 3, 0.01), (True, 8, 0.05)])
+def test_overrides_and_what_postprocessing_sets_over_them(postprocessing, hole, delta):
+    """Upstream appends the options of its postprocessing to the caller's."""
     predictor = build_sam2_video_predictor(
         "nano",
         device="cpu",
@@ -90,9 +92,17 @@ def test_overrides():
             "++model.non_overlap_masks=true",
             "++model.sam_mask_decoder_extra_args.dynamic_multimask_stability_delta=0.01",
         ],
+        apply_postprocessing=postprocessing,
     )
-    assert (predictor.fill_hole_area, predictor.non_overlap_masks) == (3, True)
-    assert predictor.sam_mask_decoder.dynamic_multimask_stability_delta == 0.01
+    assert (predictor.fill_hole_area, predictor.non_overlap_masks) == (hole, True)
+    assert predictor.sam_mask_decoder.dynamic_multimask_stability_delta == delta
+
+
+def test_an_override_that_says_what_is_so_anyway_is_taken():
+    told = ["model.compile_image_encoder=false", "++model.num_maskmem=7", "++model.max_cond_frames_in_attn=-1"]
+    assert build_sam2("nano", device="cpu", hydra_overrides_extra=told).config.name == "sam2.1_hiera_nano"
+    with pytest.raises(BadInput, match="expected an option"):
+        build_sam2("nano", device="cpu", hydra_overrides_extra=["++model.max_cond_frames_in_attn=4"])
 
 
 @pytest.mark.parametrize("build", [build_sam2, build_sam2_video_predictor])

@@ -1,5 +1,6 @@
 """The ring of recent frames: what is kept, for how long, and which frame a stamp means."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -155,3 +156,14 @@ def test_cleared():
     assert ring.newest is None and ring.since(0) == []
     ring.add(3, 4 * SECOND, (13, 20), features(3))
     assert kept(ring) == [3]
+
+
+def test_numpy_s_integers_are_stamps_like_any():
+    """Differences of unsigned ones wrap around: an image of before seemed the farthest."""
+    ring = History(sam2.Limits())
+    for index in range(3):
+        frame = sam2.Frame(np.zeros((4, 4, 3), np.uint8), np.uint64((index + 1) * 10**8))
+        assert type(frame.stamp_ns) is int
+        ring.add(index, frame.stamp_ns, frame.size_hw, features(index))
+    prompt = sam2.Prompt("a", [(1, 1)], [1], stamp_ns=np.uint64(140_000_000))
+    assert ring.find(prompt.stamp_ns, ring.newest.stamp_ns).index == 0

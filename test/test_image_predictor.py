@@ -49,6 +49,16 @@ def test_existing_script_runs_unchanged(model):
     assert masks.shape == (1, HEIGHT, WIDTH) and scores.shape == (1,)
 
 
+def test_what_upstream_keeps_of_an_image_has_its_private_name(model, predictor):
+    """Its notebooks print it; scripts for fine-tuning decode it."""
+    kept = predictor._features
+    assert torch.equal(kept["image_embed"], predictor.get_image_embedding())
+    sides = [feature.shape[-1] for feature in (*kept["high_res_feats"], kept["image_embed"])]
+    assert sides == [model.image_size // stride for stride in (4, 8, 16)]
+    predictor.reset_predictor()
+    assert predictor._features is None
+
+
 def test_masks_are_the_thresholded_logits(predictor):
     masks, iou, low_res = predictor.predict(**POINT)
     logits, same_iou, same_low_res = predictor.predict(**POINT, return_logits=True)

@@ -61,6 +61,7 @@ CASES = {
     "a click on a mask": Late({4: [disc("live"), click("live", 40, 30, 0)]}, {7: [4]}),
     "start over": Late({4: [AGAIN]}, {7: [4]}),
     "a click on an image from before it started over": REPLACED,
+    "start over on an image from before a click": Late({3: [AGAIN]}, {8: [3]}, on_time={6: [click("live", 9, 9, 0)]}),
     "out of order": OUT_OF_ORDER,
     "out of order in one step": replace(OUT_OF_ORDER, given_with={8: [5, 3]}),
     "out of order on a live object": Late({3: [BOX], 5: [click("live", 40, 30, 0)]}, {6: [5], 8: [3]}),

@@ -1,0 +1,67 @@
+"""Small things that scripts written for the official video predictor rely on."""
+
+import numpy as np
+import pytest
+import torch
+from nano_video import HEIGHT, WIDTH, nano_predictor, write_jpegs
+
+from sam2.errors import BadInput
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return nano_predictor()
+
+
+@pytest.fixture
+def state(predictor, tmp_path):
+    return predictor.init_state(str(write_jpegs(tmp_path)))
+
+
+def test_the_state_reads_like_a_dict(predictor, state):
+    predictor.add_new_points_or_box(state, 0, "cup", points=[[30, 20]], labels=[1])
+    assert "images" in state and len(state["images"]) == state["num_frames"]
+    assert state["obj_ids"] == ["cup"] and state["obj_id_to_idx"] == {"cup": 0} and state["obj_idx_to_id"] == {0: "cup"}
+    assert {"video_height", "video_width", "device"} <= state.keys() and state.get("constants") is None
+    with pytest.raises(KeyError, match="'constants': expected one of images, "):
+        state["constants"]
+
+
+def test_a_tensor_s_values_are_cut_at_one_half_and_anything_else_is_true_or_false(predictor, state):
+    soft = torch.full((HEIGHT, WIDTH), 0.01)
+    soft[10:40, 20:60] = 0.9
+    areas = {}
+    for name, mask in (("soft", soft), ("bool", soft > 0.5), ("array", soft.numpy()), ("list", soft.tolist())):
+        predictor.reset_state(state)
+        areas[name] = int((predictor.add_new_mask(state, 0, 1, mask)[2] > 0).sum())
+    assert abs(areas["soft"] - 30 * 40) < 60 and abs(areas["bool"] - 30 * 40) < 60
+    assert areas["array"] == areas["list"] == HEIGHT * WIDTH
+
+
+def test_a_box_with_no_points_is_a_box(predictor, state):
+    box = [10, 10, 50, 40]
+    alone = predictor.add_new_points_or_box(state, 0, "a", box=box)[2]
+    predictor.reset_state(state)
+    assert torch.equal(predictor.add_new_points_or_box(state, 0, "a", points=[], labels=[], box=box)[2], alone)
+    with pytest.raises(BadInput, match=r"points: expected shape \(K, 2\), got \(0,\)"):
+        predictor.add_new_points_or_box(state, 0, "a", points=[], labels=[])
+
+
+def test_of_overlapping_masks_the_largest_logit_stays(predictor):
+    logits = torch.tensor([[3.0, 1.0, -2.0], [2.0, 4.0, -1.0]])[:, None, None]  # (2, 1, 1, 3)
+    apart = predictor._apply_non_overlapping_constraints(logits)
+    assert apart[:, 0, 0].tolist() == [[3.0, -10.0, -10.0], [-10.0, 4.0, -1.0]]
+    assert torch.equal(predictor._apply_non_overlapping_constraints(logits[:1]), logits[:1])
+
+
+def test_an_unknown_object_is_a_runtime_error(predictor, state):
+    with pytest.raises(RuntimeError, match="obj_id: expected one of"):
+        predictor.remove_object(state, "nobody", strict=True)
+
+
+@pytest.mark.parametrize("length", [2.5, "3", -1])
+def test_a_length_that_is_none_is_refused_before_anything_changes(predictor, state, length):
+    predictor.add_new_mask(state, 0, "cup", np.ones((HEIGHT, WIDTH), bool))
+    with pytest.raises(BadInput, match="max_frame_num_to_track: expected an integer, 0 or more"):
+        next(predictor.propagate_in_video(state, max_frame_num_to_track=length))
+    assert state.objects["cup"].new_prompted
