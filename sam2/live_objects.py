@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from sam2.history import Moment
 from sam2.limits import MAX_LABEL, Limits, free_label
 from sam2.memory_bank import MemoryBank
 from sam2.memory_store import MemoryStore
@@ -37,6 +38,12 @@ class LiveObjects(dict[str, TrackedObject]):
 
     def remove(self, object_id: str) -> None:
         self._store.release_row(self.pop(object_id).row)
+
+    def follow_clock(self, before: Moment | None, now_ns: int) -> None:
+        """`before`: the newest frame; a stamp `now_ns` that is older, and known, is of a clock that was set back."""
+        if before is not None and 0 < now_ns < before.stamp_ns:
+            for obj in self.values():
+                obj.set_clock_back(before.stamp_ns - now_ns)
 
     def snapshot(self, prompted: set[str]) -> Snapshot:
         """`prompted`: ids whose memories will be written over."""

@@ -54,6 +54,11 @@ class TrackedObject:
         self.bank.rewind(frame)
         self.seen = {index: stamp for index, stamp in self.seen.items() if index < frame}
 
+    def set_clock_back(self, by_ns: int) -> None:
+        """What it saw before a clock was set back is as long ago by the new one; 0 would mean an unknown time."""
+        self.seen = {index: max(stamp - by_ns, 1) if stamp else 0 for index, stamp in self.seen.items()}
+        self.born_ns = max(self.born_ns - by_ns, 1) if self.born_ns else 0
+
     def note(self, frame: int, stamp_ns: int, is_visible: bool, limits: Limits) -> None:
         """Records whether it was visible; older records than the history are dropped, but for the newest sighting.
 

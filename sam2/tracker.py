@@ -164,6 +164,7 @@ class Tracker:
         return [one.object_id for one in kept]
 
     def _step(self, frame: Frame, planned: list[Planned]) -> list[Track]:
+        self._objects.follow_clock(self._history.newest, frame.stamp_ns)
         moment = self._history.add(self._next_frame, frame.stamp_ns, frame.size_hw, self._encode(frame))
         for plan in planned:
             if plan.frame < moment.index:
@@ -219,8 +220,7 @@ class Tracker:
             obj = self._objects.add(prompt.object_id, "", moment.index, moment.stamp_ns)
         elif starts_over:
             obj.start_over(moment.index, moment.stamp_ns)
-            obj.told = {index: told for index, told in obj.told.items() if index > moment.index}
-            tracked = None
+            obj.told, tracked = {i: told for i, told in obj.told.items() if i > moment.index}, None
         obj.class_name = prompt.class_name or obj.class_name
         return self._tell(obj, plan.given, moment, tracked, starts_over)
 

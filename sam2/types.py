@@ -37,7 +37,7 @@ class Frame:
     """One camera image."""
 
     rgb: np.ndarray  # (H, W, 3) uint8, RGB
-    stamp_ns: int = 0  # when it was taken; 0 = unknown. Where a clock was set back, `Tracker.reset()`
+    stamp_ns: int = 0  # when it was taken; 0 = unknown
 
     def __post_init__(self):
         _use_own_integers(self)
@@ -75,7 +75,7 @@ class Track:
     object_score: float  # presence logit; > 0 means visible
     presence: float  # sigmoid(object_score), 0..1
     predicted_iou: float  # the network's own estimate for this mask, 0..1
-    last_seen_ns: int  # stamp of the newest frame in which it was visible
+    last_seen_ns: int  # stamp of the newest frame in which it was visible, by the newest frame's clock
     frames_since_seen: int  # 0 when visible
     size_hw: tuple[int, int]  # of the source image
     low_res_logits: np.ndarray  # (h, w) float32 at a quarter of the network's input

@@ -40,6 +40,7 @@ class View:
     rgb: np.ndarray  # (H, W, 3) uint8
     tracks: list[sam2.Track]
     depth_m: np.ndarray  # (H, W) float32, NaN where there is none
+    depth_frame: str  # as the depth image's header has it
     pinhole: Pinhole
     surfaces: dict[str, Surface]  # by object id, of the visible ones that depth shows
 
@@ -134,7 +135,7 @@ class DepthOut:
             self._counters.count_failure(f"depth: {type(error).__name__}", str(error))
             self._counters.miss_depth(f"depth failed: {error}")
             return None
-        self._counters.match_depth(self._unseen(view))
+        self._counters.match_depth(self._other_frame(view) or self._unseen(view))
         return view
 
     def _publish(self, view: View, settings: Settings) -> None:
@@ -170,7 +171,14 @@ class DepthOut:
         depth_m = depth_in.to_metres(message, settings.depth_nearest_m, settings.depth_farthest_m)
         found = {t.object_id: find_surface(depth_m, t.mask, pinhole) for t in tracks if t.state is sam2.State.VISIBLE}
         surfaces = {name: surface for name, surface in found.items() if surface is not None}
-        return View(header, frame.rgb, tracks, depth_m, pinhole, surfaces)
+        return View(header, frame.rgb, tracks, depth_m, message.header.frame_id, pinhole, surfaces)
+
+    @staticmethod
+    def _other_frame(view: View) -> str:
+        ours, theirs = view.header.frame_id, view.depth_frame
+        if not (ours and theirs) or ours == theirs:
+            return ""
+        return f"depth is in the frame {theirs!r} and the image in {ours!r}; expected depth registered to the image"
 
     @staticmethod
     def _unseen(view: View) -> str:

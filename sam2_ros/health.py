@@ -3,6 +3,8 @@
 Knows no ROS. Times are nanoseconds of the steady clock, so a stopped /clock hides nothing.
 """
 
+import itertools
+import statistics
 from collections import deque
 from dataclasses import dataclass
 from enum import IntEnum
@@ -11,6 +13,8 @@ from sam2_ros.counters import Counters
 from sam2_ros.params import Settings
 
 NAMED = 3  # topics, of those there are
+PERIODS, SLOWEST = 5, 2.5  # of a camera: its newest, and how many of them without an image are no silence yet
+RATE_OVER_S = 5.0
 PERSISTENT = 30  # late results in a row that make a warning an error
 RESETS, WITHIN_S = 3, 10.0  # so many within so long are no accident any more
 DEFAULT_SEGMENT_BYTES = 512 * 1024  # of Fast DDS's shared memory; larger best-effort images are mostly lost
@@ -74,7 +78,14 @@ def silence(c: Counters, settings: Settings, active_since_ns: int, now_ns: int) 
         return False, False
     busy_ns = c.busy_since_ns  # once: the worker may be done in between
     is_stuck = busy_ns > 0 and now_ns - busy_ns > settings.max_age_s * 1e9 and not c.late_in_a_row
-    return now_ns - max(c.last_image_ns, active_since_ns) > settings.image_timeout_s * 1e9, is_stuck
+    return now_ns - max(c.last_image_ns, active_since_ns) > _timeout_s(c, settings) * 1e9, is_stuck
+
+
+def _timeout_s(c: Counters, settings: Settings) -> float:
+    """A camera may be slower than `image_timeout_s` from image to image."""
+    times = list(c.arrivals_ns)[-PERIODS - 1 :]
+    usual_ns = statistics.median(b - a for a, b in itertools.pairwise(times)) if len(times) > 1 else 0
+    return max(settings.image_timeout_s, SLOWEST * usual_ns / 1e9)
 
 
 def _images(c: Counters, situation: Situation, settings: Settings, now_ns: int) -> tuple[Level, str]:
@@ -82,8 +93,8 @@ def _images(c: Counters, situation: Situation, settings: Settings, now_ns: int) 
         return Level.OK, f"the node is {situation.state}; activate it to receive images"
     last_ns = max(c.last_image_ns, situation.since_ns)
     silent_s = (now_ns - last_ns) / 1e9
-    if silent_s > settings.image_timeout_s:
-        return Level.ERROR, f"no image for {silent_s:.1f} s: {_why_silent(c)}"
+    if silent_s > _timeout_s(c, settings):
+        return Level.ERROR, f"no image for {silent_s:.1f} s: {_why_silent(c)}{_refused_before(c)}"
     if c.refused_in_a_row:
         level = Level.ERROR if c.refused_in_a_row > 5 else Level.WARN
         return level, f"the last {c.refused_in_a_row} images were refused: {c.last_refusal}"
@@ -98,6 +109,10 @@ def _images(c: Counters, situation: Situation, settings: Settings, now_ns: int) 
         return Level.WARN, "images carry no stamp: prompts can only mean the next image"
     rate = _rate(c.arrivals_ns, now_ns)
     return Level.OK, f"{rate:.1f} images/s" if rate else "waiting for images"
+
+
+def _refused_before(c: Counters) -> str:
+    return f"; those before were refused: {c.last_refusal}" if c.refused_in_a_row else ""
 
 
 def _why_silent(c: Counters) -> str:
@@ -240,12 +255,15 @@ def _tracking_values(c: Counters, now_ns: int) -> dict[str, str]:
 
 
 def _rate(times_ns: deque, now_ns: int) -> float:
-    """Events per second between the first and the last; less and less when there are no more."""
-    if len(times_ns) < 2 or times_ns[-1] == times_ns[0]:
+    """Events per second over the last RATE_OVER_S, of rare ones over the last three; less and less when there are no
+    more."""
+    lately = [at_ns for at_ns in times_ns if now_ns - at_ns < RATE_OVER_S * 1e9]
+    times = lately if len(lately) > 2 else list(times_ns)[-3:]
+    if len(times) < 2 or times[-1] == times[0]:
         return 0.0
-    period_ns = (times_ns[-1] - times_ns[0]) / (len(times_ns) - 1)
-    overdue_ns = max(now_ns - times_ns[-1] - 2 * period_ns, 0)
-    return (len(times_ns) - 1) * 1e9 / (times_ns[-1] - times_ns[0] + overdue_ns)
+    period_ns = (times[-1] - times[0]) / (len(times) - 1)
+    overdue_ns = max(now_ns - times[-1] - 2 * period_ns, 0)
+    return (len(times) - 1) * 1e9 / (times[-1] - times[0] + overdue_ns)
 
 
 def _percentile(values: deque, percent: int) -> float:

@@ -96,7 +96,7 @@ class Outputs:
             self._restored = set()
             if not self._open:
                 return False
-            self._send("visibility", lambda: track_out.visibility_array(header, tracks))
+            self._send("visibility", lambda: track_out.visibility_array(header, tracks, frame.stamp_ns))
             self._send("label_mask", lambda: track_out.label_mask(header, tracks, frame.size_hw))
             self._send("target_mask", lambda: track_out.target_mask(header, tracks, frame.size_hw, self.target))
             self._attempt(lambda: self._send_classes(header, tracks, frame.size_hw))

@@ -99,7 +99,11 @@ class Settings:
         span=(0.1, 3600.0), unit="s",
     )  # fmt: skip
     image_timeout_s: float = _parameter(
-        0.8, "No image for this long is an error in the diagnostics.", span=(0.1, 3600.0), unit="s", live=True
+        0.8,
+        "No image for this long, or two and a half of the camera's own periods, is an error in the diagnostics.",
+        span=(0.1, 3600.0),
+        unit="s",
+        live=True,
     )
     max_age_s: float = _parameter(
         1.0, "Results published later than this after their image arrived are a warning in the diagnostics.",
@@ -226,6 +230,8 @@ def declare(node: Node, on_change: Callable[[Settings, set[str]], None]) -> Sett
         if names:
             on_change(read(node), names)
 
+    for name in [name for name, given in node._parameter_overrides.items() if given.type_ is Parameter.Type.NOT_SET]:
+        del node._parameter_overrides[name]  # an empty list, whose type rcl cannot tell, is what is there by default
     node.add_on_set_parameters_callback(check)
     node.declare_parameters("", [(name, _to_ros(row.default), _descriptor(row)) for name, row in FIELDS.items()])
     node.add_post_set_parameters_callback(changed)

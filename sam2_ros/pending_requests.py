@@ -151,10 +151,10 @@ class PendingRequests:
                 for name in sorted(request.object_ids - set(unknown)):
                     tracker.remove(name)
                     self._gone([name])
-            else:
-                tracker.reset()
+            else:  # the images stay: what a person sees may still be prompted
+                for name in tracker.object_ids:
+                    tracker.remove(name)
                 self._gone(None)
-                self.forget_images()
         except sam2.DeviceLost:
             raise
         except Exception as error:

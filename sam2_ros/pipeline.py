@@ -70,6 +70,7 @@ class Pipeline:
         self._pending = PendingRequests(settings, self._report_failure, self._drop, outputs.note_restored)
         self._tell_again_s: dict[str, float] = {}  # by cause of a reset
         self._size_hw: tuple[int, int] | None = None  # of the images so far; None = there was none
+        self._newest: tuple[int, int] | None = None  # time of the newest image, and when it came by the steady clock
 
     @property
     def settings(self) -> Settings:
@@ -148,7 +149,14 @@ class Pipeline:
         self._size_hw = size_hw
         with self._guarded("publish"):
             self._outputs.begin(arrival.stamp_ns)
-        return sam2.Frame(rgb, arrival.stamp_ns)
+        return sam2.Frame(rgb, self._time_of(arrival))
+
+    def _time_of(self, arrival: Arrival) -> int:
+        """The image's stamp; without one, the time that passed since the image before is added to that one's."""
+        before_ns, came_ns = self._newest or (time.time_ns(), arrival.arrived_ns)
+        stamp_ns = arrival.stamp_ns or before_ns + arrival.arrived_ns - came_ns
+        self._newest = stamp_ns, arrival.arrived_ns
+        return stamp_ns
 
     def _forget(self, cause: str, sentence: str) -> None:
         """All objects are dropped, and people are told."""

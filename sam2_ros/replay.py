@@ -187,7 +187,7 @@ def replay(source, entries: list[prompt_file.Entry], tracker: sam2.Tracker, sink
 
 def _encoding_ahead(shots: Iterable, tracker: sam2.Tracker) -> Iterator[tuple]:
     """(shot, its frame); while one is in use the tracker has begun with the next."""
-    frames = ((shot, sam2.Frame(shot.rgb, shot.stamp_ns)) for shot in shots)
+    frames = ((shot, sam2.Frame(shot.rgb, shot.time_ns)) for shot in shots)
     current = next(frames, None)
     while current is not None:
         following = next(frames, None)

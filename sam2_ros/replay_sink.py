@@ -79,7 +79,7 @@ class TrackBag:
         header = Header(stamp=time_message(shot.stamp_ns), frame_id=shot.frame_id)
         messages = (
             track_array(header, tracks),
-            visibility_array(header, tracks),
+            visibility_array(header, tracks, shot.time_ns),
             label_mask(header, tracks, shot.rgb.shape[:2]),
         )
         for (topic, kind), message in zip(TOPICS.items(), messages, strict=True):

@@ -42,6 +42,11 @@ class Shot:
     logged_ns: int  # when it was recorded
     frame_id: str
 
+    @property
+    def time_ns(self) -> int:
+        """Its stamp; without one, when it was recorded."""
+        return self.stamp_ns or self.logged_ns
+
 
 @dataclass
 class Source:

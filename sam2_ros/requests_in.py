@@ -30,7 +30,6 @@ from sam2_ros.track_out import track_message
 if TYPE_CHECKING:
     from sam2_ros.channel import Channel
 
-
 REFUSALS_EVERY_S = 5.0  # in the log
 BURST, BURST_WITH_MASKS = 1000, 100  # requests that may come at once; the middleware keeps the memory of the largest
 BAD_NAME = "name: expected 1 to 100 letters, digits, '_' or '-'"
@@ -49,9 +48,8 @@ class RequestInputs:
         # Answers wait in coroutines; in a mutually exclusive group one of them would hold up all others.
         group = ReentrantCallbackGroup()
         # A burst must find room: what does not is lost in the middleware, where nobody can answer it.
-        burst, with_masks = (
-            QoSProfile(depth=max(depth, node.settings.prompt_queue)) for depth in (BURST, BURST_WITH_MASKS)
-        )
+        room = node.settings.prompt_queue
+        burst, with_masks = (QoSProfile(depth=max(depth, room)) for depth in (BURST, BURST_WITH_MASKS))
         self._results = node.create_publisher(PromptResult, channel.output("prompt_result"), burst)
         for kind, topic, callback, qos in (
             (Prompt, "prompts", self._on_prompt, with_masks),
@@ -123,6 +121,12 @@ class RequestInputs:
     def _on_detections(self, msg) -> None:
         if self._channel.closed(adding=True):
             self._channel.counters.count_detections("while closed", len(msg.detections))
+            return
+        try:
+            prompt_in.check_frame(msg.header.frame_id, self._channel.camera.frame_id)
+        except sam2.BadInput as error:
+            self._channel.counters.count_detections("of another frame", len(msg.detections))
+            self._node.get_logger().warning(f"detections: {error}", throttle_duration_sec=REFUSALS_EVERY_S)
             return
         detections = [Detection(*values) for values in vision.read_detections(msg)]
         self._channel.auto.post(stamp_ns(msg.header.stamp), detections)

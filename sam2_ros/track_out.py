@@ -15,7 +15,7 @@ from sam2_ros.cloud_out import point_message, pose_message, size_message
 from sam2_ros.geometry import Surface
 from sam2_ros.image_out import image_message
 from sam2_ros.msg import Mask, Track, TrackArray, Visibility, VisibilityArray
-from sam2_ros.ros_time import stamp_ns, time_message
+from sam2_ros.ros_time import time_message
 
 UNNAMED = "object"  # the class of objects that were prompted without one
 
@@ -71,8 +71,8 @@ def mask_message(crop: np.ndarray, xy: tuple[int, int], size_hw: tuple[int, int]
     )
 
 
-def visibility_array(header, tracks: list[sam2.Track]) -> VisibilityArray:
-    now_ns = stamp_ns(header.stamp)
+def visibility_array(header, tracks: list[sam2.Track], now_ns: int) -> VisibilityArray:
+    """now_ns: of the frame, which has a time even if its header has none."""
     return VisibilityArray(
         header=header,
         objects=[
@@ -88,7 +88,7 @@ def visibility_array(header, tracks: list[sam2.Track]) -> VisibilityArray:
 def _seconds_since_seen(track: sam2.Track, now_ns: int) -> float:
     if track.frames_since_seen == 0:
         return 0.0
-    return max(now_ns - track.last_seen_ns, 0) / 1e9  # a clock can be set back
+    return max(now_ns - track.last_seen_ns, 0) / 1e9  # an image of before a clock was set back may be prompted
 
 
 def label_mask(header, tracks: list[sam2.Track], size_hw: tuple[int, int]) -> Image:

@@ -165,6 +165,16 @@ def test_without_depth_2d_is_untouched_and_the_reason_is_told():
     assert rig.got("objects_cloud").width == 0  # depth there is, points there are none: not silence
 
 
+def test_depth_of_another_frame_is_used_and_told():
+    rig, (metres, mask) = Rigged(), scene()
+    rig.hear("tracks")
+    message = depth_message(metres)
+    message.header.frame_id = "depth_optical"
+    rig.camera.buffer.add(NOW_NS, message, NOW_NS)
+    rig.image(mask)
+    assert "frame 'depth_optical' and the image in 'camera_optical'" in rig.counters.depth_trouble
+
+
 def test_an_error_in_3d_does_not_cost_the_2d_results(monkeypatch):
     rig, (metres, mask) = Rigged(), scene()
     rig.hear("tracks", "objects_cloud")

@@ -29,9 +29,9 @@ def declared():
     rclpy.init(context=context)
     nodes = []
 
-    def declare(**overrides):
+    def declare(*words, **overrides):
         given = [Parameter(name, value=value) for name, value in overrides.items()]
-        nodes.append(Node("params", context=context, parameter_overrides=given))
+        nodes.append(Node("params", context=context, parameter_overrides=given, cli_args=["--ros-args", *words]))
         changes = []
         return nodes[-1], params.declare(nodes[-1], lambda *change: changes.append(change)), changes
 
@@ -76,6 +76,13 @@ def test_ros_gets_the_defaults_descriptions_ranges_and_read_only_flags(declared)
 def test_values_given_at_start_are_taken(declared):
     _, settings, _ = declared(model="tiny", max_objects=3, lost_after_s=9.5, autostart=False)
     assert settings == dataclasses.replace(Settings(), model="tiny", max_objects=3, lost_after_s=9.5, autostart=False)
+
+
+@pytest.mark.parametrize("name", ["cameras", "classes", "detector.classes"])
+def test_an_empty_list_is_what_is_there_by_default(declared, name):
+    """rcl cannot tell its type, and would say that it is not initialised."""
+    _, settings, _ = declared("-p", f"{name}:=[]")
+    assert settings == Settings()
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_masks_at_the_edges(mask):
 
 def test_no_object_is_a_stamped_empty_message():
     assert track_out.track_array(header(), []).header == header()
-    assert track_out.visibility_array(header(), []).header == header()
+    assert track_out.visibility_array(header(), [], NOW_NS).header == header()
     empty = track_out.label_mask(header(), [], SIZE_HW)
     assert empty.header == header() and not any(empty.data)
 
@@ -105,7 +105,7 @@ def test_visibility_counts_the_seconds():
     tracks = [
         track("a"), track("b", state=sam2.State.OCCLUDED, last_seen_ns=NOW_NS - 1_500_000_000, presence=0.25),
     ]  # fmt: skip
-    objects = track_out.visibility_array(header(), tracks).objects
+    objects = track_out.visibility_array(header(), tracks, NOW_NS).objects
     assert [(o.object_id, o.state, o.presence, o.seconds_since_seen) for o in objects] == [
         ("a", 0, 0.75, 0.0), ("b", 1, 0.25, 1.5),
     ]  # fmt: skip

@@ -260,3 +260,17 @@ def test_seen_without_a_stamp_is_seen_at_the_last_known_time(presence):
 
 def test_without_stamps_nothing_is_lost(presence):
     assert letters(watch(sam2.Limits(lost_after_s=0.0), presence, "1000", stamped=False)) == "VOOO"
+
+
+def test_time_goes_on_where_a_clock_is_set_back(presence):
+    """Unseen from frame 2 on; before frame 4 the clock goes back by some two seconds."""
+    tracker, tracks = sam2.Tracker(small_model(), sam2.Limits(lost_after_s=4.5 * PERIOD_NS / 1e9)), []
+    stamps = [stamp(i) + (3 if i < 4 else 1) * 10**9 for i in range(8)]
+    for index, at_ns in enumerate(stamps):
+        presence.logit = 2.0 if index < 2 else -2.0
+        tracks += tracker.step(sam2.Frame(images()[index], at_ns), [click("a")] if index == 0 else [])
+    assert letters(tracks) == "VVOOOOOL"
+    ago = [at_ns - track.last_seen_ns for at_ns, track in zip(stamps, tracks, strict=True)]
+    assert ago == [PERIOD_NS * periods for periods in (0, 0, 1, 2, 2, 3, 4, 5)]
+    (track,) = tracker.step(sam2.Frame(images()[8], 7))  # ... and here to its very beginning
+    assert 0 < track.last_seen_ns <= 7

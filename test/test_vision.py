@@ -57,6 +57,11 @@ def test_a_detector_drives_the_node_and_label_info_reaches_who_comes_late(rig):
         number = camera.publish_until(lambda: len(tracks) > count + 20, first=number)
         assert all(len(t.tracks) <= 1 for t in tracks) and found[-1].detections[0].id == tracks[-1].tracks[0].object_id
         assert [a.code for a in answers] == [PromptResult.OK]
+        elsewhere = vision.detections(Header(frame_id="other"), [track("", (2, 2, 9, 9))])
+        for _ in range(3):
+            detector.publish(elsewhere)
+        said = rig.diagnostics()
+        rig.until(lambda: said and any("of another frame" in v.key for s in said[-1].status for v in s.values))
         late, got = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL), []
         rig.node.create_subscription(LabelInfo, "/sam2/label_info", got.append, late)
         rig.until(lambda: got)

@@ -14,7 +14,7 @@ import sam2
 from sam2_ros import image_in
 from sam2_ros.mailbox import Arrival
 from sam2_ros.params import Settings
-from sam2_ros.requests import Add, Code, Remove, Reset
+from sam2_ros.requests import Add, Code, Remove
 from sam2_ros.worker import Phase
 
 
@@ -161,7 +161,7 @@ def test_a_step_that_fails_for_ever_drops_the_objects_and_the_thread_lives(error
         assert bench.counters.resets == {"failure": 1}
 
 
-@pytest.mark.parametrize("method", ["step", "reset", "check", "remove"])
+@pytest.mark.parametrize("method", ["step", "check", "remove"])
 @pytest.mark.parametrize("error", [RuntimeError("boom"), KeyError("boom"), AssertionError(), ZeroDivisionError()])
 def test_an_unknown_error_in_any_method_is_answered_counted_logged_once_and_survived(method, error):
     tracker = FakeTracker()
@@ -175,7 +175,7 @@ def test_an_unknown_error_in_any_method_is_answered_counted_logged_once_and_surv
                 bench.add(point("b"))
                 bench.image(2 + n)
             else:
-                bench.ask(*{"reset": (Reset,), "remove": (Remove, ["a"])}[method])
+                bench.ask(Remove, ["a"])
             assert bench.answer().code is Code.INTERNAL
         bench.add(point("c"))
         assert {"a", "c"} <= set(names(bench.step(9)))  # what fails has changed nothing

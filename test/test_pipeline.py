@@ -1,0 +1,36 @@
+"""Which image is meant, and when it was, where stamps are missing or objects have gone."""
+
+import time
+
+import numpy as np
+from bench import Bench, names, point
+from fakes import image_like
+
+from sam2_ros.mailbox import Arrival
+from sam2_ros.requests import Code, Reset
+
+S = 10**9
+
+
+def test_after_a_reset_the_images_of_before_can_still_be_prompted():
+    """They may still be on somebody's screen."""
+    with Bench() as bench:
+        bench.add(point("a"))
+        bench.step(1)
+        bench.ask(Reset)
+        assert [bench.answer().code for _ in range(2)] == [Code.OK, Code.OK]
+        bench.add(point("b", stamp=1))
+        assert names(bench.step(2)) == ["b"]
+        assert bench.answer().headers == ("header 1",)
+
+
+def test_an_image_without_a_stamp_is_as_much_later_as_it_came_later():
+    message = image_like(np.zeros((48, 64, 3), np.uint8), "rgb8")
+    message.header = "header"
+    times = []
+    with Bench() as bench:
+        for stamp_ns, arrived_s in ((0, 10), (0, 11), (500 * S, 12), (0, 14)):
+            bench.mailbox.post_image(Arrival(message, stamp_ns, arrived_s * S))
+            times.append(bench.outputs.get()[1].stamp_ns)
+    assert abs(times[0] - time.time_ns()) < 600 * S and times[1] - times[0] == S
+    assert times[2:] == [500 * S, 502 * S]
