@@ -111,7 +111,7 @@ def weights(argv: list[str]) -> int:
     if not argv or argv[0].startswith("-"):
         print("usage: sam2_ros weights MODEL...\n\nDownloads official weights to the cache and checks their SHA-256.")
         print("MODEL: tiny, small, base_plus, large (2.1), or an official name such as sam2_hiera_tiny.")
-        return 0 if argv else 2
+        return 0 if argv and argv[0] in ("-h", "--help") else 2
     with _imports_ended_by_ctrl_c("weights"):
         import sam2
 

@@ -58,6 +58,7 @@ def test_a_domain_that_is_none_is_one_sentence(domain, capsys, monkeypatch):
     assert cli.main(["prompt", "--click", "1", "2"]) == 2
     assert capsys.readouterr().err == f"sam2_ros: ROS_DOMAIN_ID: expected 0 to 232, got {domain!r}\n"
     assert cli.main(["weights", "--help"]) == 0  # without ROS
+    assert cli.main(["weights", "--hlep"]) == cli.main(["weights"]) == 2
 
 
 def test_the_rest_of_the_line_goes_to_the_command(monkeypatch):
