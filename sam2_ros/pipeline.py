@@ -177,9 +177,9 @@ class Pipeline:
     def _step(self, frame: sam2.Frame, adds: list[Add], header) -> "list[sam2.Track] | None":
         """The tracker's answer for one image; None if the image is lost to an error. All `adds` are answered."""
         began_ns = time.monotonic_ns()
-        tracks, twins, keep_objects = None, {}, True
+        tracks, keep_objects = None, True
         try:
-            tracks, twins = self._step_with_those_that_fit(frame, adds)
+            tracks, done, twins = self._step_with_those_that_fit(frame, adds)
         except Exception as error:
             keep_objects = self._lose_image(error, adds)
         if tracks is None:
@@ -187,41 +187,42 @@ class Pipeline:
                 self._forget("failure", "the tracker failed")
             return None
         self._counters.count_step(time.monotonic_ns() - began_ns, len(tracks))
-        tracks = self._without(twins, adds, tracks)
+        tracks = self._without(twins, done, tracks)
         self._pending.remember(frame.stamp_ns, header)
-        self._auto.remember(frame.stamp_ns, tracks, changed=bool(adds))
-        for add in adds:
+        self._auto.remember(frame.stamp_ns, tracks, changed=bool(done))
+        for add in done:
             with self._guarded("request"):
                 self._pending.confirm(add, tracks)
         return tracks
 
     def _step_with_those_that_fit(
         self, frame: sam2.Frame, adds: list[Add]
-    ) -> "tuple[list[sam2.Track], dict[str, str]]":
-        """The tracks, and which are twins of which. Takes from `adds`, each of which had passed `check` by itself, and
-        refuses those that are too much for those before them, or are people's and show what is tracked already."""
-        twins: dict[str, str] = {}
+    ) -> "tuple[list[sam2.Track], list[Add], dict[str, str]]":
+        """The tracks, what was carried out, and which objects are twins of which. Of `adds`, each of which had passed
+        `check` by itself, those are refused that are too much for those before them, or are people's and show what is
+        tracked already."""
+        left, twins = list(adds), {}
 
         def accept(tracks: "list[sam2.Track]") -> None:
             twins.clear()
-            twins.update(self._auto.twins(adds, tracks))
-            peoples = [add for add in adds if not self._auto.made(add)]
+            twins.update(self._auto.twins(left, tracks))
+            peoples = [add for add in left if not self._auto.made(add)]
             if refused := _twin_sentences(peoples, twins):
                 raise _Twins(refused)
 
         while True:
             try:
-                prompts = [prompt for add in adds for prompt in add.prompts]
-                return self.tracker.step(frame, prompts, accept=accept), twins
+                prompts = [prompt for add in left for prompt in add.prompts]
+                return self.tracker.step(frame, prompts, accept=accept), left, twins
             except _Twins as twinned:
                 refused = {add: sam2.BadInput(sentence) for add, sentence in twinned.refused.items()}
             except sam2.BadInput as error:
-                if not adds:
+                if not left:
                     raise
                 # Its traceback would keep the failed step's memory alive.
-                refused = {adds[self._first_too_many(frame, adds)]: error.with_traceback(None)}
+                refused = {left[self._first_too_many(frame, left)]: error.with_traceback(None)}
             for add, error in refused.items():
-                adds.remove(add)
+                left.remove(add)
                 with self._guarded("request"):
                     self._pending.refuse(add, error)
 
