@@ -1,6 +1,6 @@
 """Small runs for tests of training: two moving squares, a tiny recipe, a nano network of a few pixels."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 
 from sam2.config import find_config
 from sam2.training.config import Phase, TrainConfig
+from sam2.training.synthetic import HELD_OUT_SEED
 from sam2.training.train import Trainer
 from sam2.training.windows import WindowedSAM2
 
@@ -48,9 +49,17 @@ class TwoSquares:
         return clip
 
 
+@dataclass(frozen=True)
 class Broken(TwoSquares):
+    """Fails from one seed on."""
+
+    error: Exception
+    first: int = 0
+
     def __call__(self, seed: int) -> np.ndarray:
-        raise OSError("the disk is gone")
+        if self.first <= seed < HELD_OUT_SEED:
+            raise self.error
+        return super().__call__(seed)
 
 
 def small_model(name: str = "nano") -> WindowedSAM2:

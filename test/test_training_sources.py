@@ -9,7 +9,7 @@ from small_training import CPU, SIDE, TINY_RUN, Broken, TwoSquares, squares
 
 from sam2.checkpoint import read_weights
 from sam2.config import find_config
-from sam2.errors import OutOfMemory
+from sam2.errors import BadInput, OutOfMemory
 from sam2.model import SAM2
 from sam2.training import report, state
 from sam2.training.config import Phase, TrainConfig, find_train_config
@@ -111,10 +111,18 @@ def test_workers_fill_the_pool_with_the_makers_clips():
     assert all(clip.tobytes() in expected or clip[::-1].tobytes() in expected for clip in forward)
 
 
-def test_a_failing_maker_stops_the_run_with_its_own_words():
-    source = PooledSource(Broken(), CPU, capacity=4, workers=1)
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (OSError("the disk is gone"), OSError, "^the disk is gone$"),
+        (BadInput("x.png: expected a palette PNG"), BadInput, "^x.png: expected a palette PNG$"),
+        (IndexError("5"), RuntimeError, r"^making clip 0 failed:\nTraceback(.|\n)*IndexError: 5"),
+    ],
+)
+def test_a_failing_maker_stops_the_run_with_its_own_words(error, kind, words):
+    source = PooledSource(Broken(error), CPU, capacity=4, workers=1)
     try:
-        with pytest.raises(RuntimeError, match="the disk is gone"):
+        with pytest.raises(kind, match=words):
             source.sample(np.random.default_rng(0), 0, 4, 4, 1)
     finally:
         source.close()
@@ -138,7 +146,7 @@ def test_the_contact_sheet_colours_predictions_and_outlines_truth():
     masks, targets = np.zeros((2, 1, 1, 3, 16, 16), bool)
     masks[..., 2:6, 2:6] = True
     targets[..., 8:14, 8:14] = True
-    sheet = report.draw_contact_sheet(frames, masks, targets)
+    sheet = report.contact_sheet(frames, masks, targets)
     assert sheet.shape == (16, 48, 3)
     assert tuple(sheet[3, 3]) == tuple(c // 2 for c in report.PALETTE[0])
     assert tuple(sheet[8, 10]) == (255, 255, 255) and not sheet[10, 10].any()

@@ -6,15 +6,17 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from small_training import CPU, TINY_RUN, TwoSquares, run
+from small_training import CPU, TINY_RUN, Broken, TwoSquares, run
+from small_video_folder import write_video
 
 from sam2.errors import BadInput
 from sam2.training import report
 from sam2.training.stop import noted_signals
-from sam2.training.team import Team
+from sam2.training.team import NotMade, Team
 from sam2.training.train import Trainer
 
 
@@ -53,6 +55,84 @@ def test_a_signal_ends_the_run_after_the_step_in_hand_and_nothing_is_lost(tmp_pa
     again = Trainer(replace(TINY_RUN, steps=60), TwoSquares(), tmp_path, CPU)
     assert again.resume() and again.progress.step == 3
     assert all(torch.equal(a, b) for a, b in zip(again.model.parameters(), trainer.model.parameters(), strict=True))
+
+
+def test_clips_that_cannot_be_made_end_the_run_with_what_was_learnt_saved(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sam2.training.train.LOG_EVERY", 3)
+    config = replace(TINY_RUN, steps=12, pool=2)
+    broken = Trainer(config, Broken(OSError("x.jpg: damaged"), first=2), tmp_path / "parts", CPU)
+    with pytest.raises(OSError, match="^x.jpg: damaged$"):
+        broken.run()
+    at = broken.progress.step
+    assert at % 3, "between two looks"
+    assert f"step {at} is saved; when this is put right, the same command goes on" in capsys.readouterr().err
+    assert [int(row["step"]) for row in report.read_rows(tmp_path / "parts" / "log.csv")][-1] == at
+    again, whole = run(tmp_path, config, "parts"), run(tmp_path, config, "whole")
+    assert again.progress.step == 12
+    assert all(torch.equal(a, b) for a, b in zip(again.model.parameters(), whole.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("error", [None, OSError("gone")])
+def test_a_team_stops_together_for_want_of_clips(monkeypatch, error):
+    """Whichever process has none; the others would wait for it for ever."""
+
+    def make():
+        if error:
+            raise error
+        return "clips"
+
+    monkeypatch.setattr(Team, "largest", lambda team, value, device: value)
+    if not error:
+        assert Team(0, 2).together(make) == "clips"
+    monkeypatch.setattr(Team, "largest", lambda team, value, device: 1.0)
+    with pytest.raises(NotMade) as caught:
+        Team(0, 2).together(make)
+    assert caught.value.__cause__ is error or "another process of the team" in str(caught.value.__cause__)
+
+
+def test_a_lack_of_memory_is_no_want_of_clips():
+    """A smaller batch may fit."""
+
+    def make():
+        raise torch.OutOfMemoryError("no room")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        Team().together(make)
+
+
+def damaged_davis(root: Path) -> Path:
+    """Ten videos, of which one is kept for checks and another has a damaged mask; its path."""
+    names = [f"v{number}" for number in range(10)]
+    for name in names:
+        write_video(root / "JPEGImages/480p", root / "Annotations/480p", name)
+    (root / "ImageSets/2017").mkdir(parents=True)
+    (root / "ImageSets/2017/train.txt").write_text("\n".join(names))
+    damaged = root / "Annotations/480p/v4/00001.png"
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    return damaged
+
+
+def test_a_bad_file_ends_the_command_with_a_sentence_and_what_was_learnt_is_saved(tmp_path):
+    damaged, out = damaged_davis(tmp_path / "davis"), tmp_path / "run"
+    words = f"--config smoke --workers 1 --size 32 --device cpu --steps 100000 --out {out} --dataset davis --root"
+    command = [sys.executable, "-m", "sam2.training.train", *words.split(), str(tmp_path / "davis")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"{damaged}: expected a palette PNG"), done.stderr
+    step = torch.load(out / "state.pt", weights_only=True)["progress"]["step"]
+    assert f"step {step} is saved; when this is put right" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_bad_file_ends_a_whole_team_with_a_sentence(tmp_path):
+    damaged, out = damaged_davis(tmp_path / "davis"), tmp_path / "run"
+    words = f"--config smoke --workers 0 --pool 40 --size 32 --device cpu --steps 100000 --out {out} --dataset davis"
+    command = "-m torch.distributed.run --standalone --nproc-per-node 2 -m sam2.training.train".split()
+    command = [sys.executable, *command, *words.split(), "--root", str(tmp_path / "davis")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1 and f"{damaged}: expected a palette PNG" in done.stderr, done.stderr
+    step = torch.load(out / "state.pt", weights_only=True)["progress"]["step"]
+    assert f"step {step} is saved; when this is put right" in done.stderr
 
 
 def test_a_team_whose_folders_differ_is_refused(tmp_path, monkeypatch):

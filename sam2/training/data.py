@@ -22,10 +22,12 @@ import torch
 from torch import Tensor
 
 from sam2.device import device_errors
-from sam2.errors import OutOfMemory
+from sam2.errors import OutOfMemory, Sam2Error
 from sam2.training.clips import MAX_LABEL
+from sam2.training.config import TrainConfig
 from sam2.training.scene import GENTLE
 from sam2.training.synthetic import HELD_OUT_SEED, make_clip
+from sam2.training.team import Team
 from sam2.training.tensors import send
 
 Maker = Callable[[int], np.ndarray]
@@ -135,8 +137,11 @@ def _work(maker: Maker, first_seed: int, step: int, ring: ctypes.Array, free, re
         try:
             slots[slot] = maker(seed % HELD_OUT_SEED)
             seen = labels_seen(slots[slot])
+        except (Sam2Error, OSError) as error:  # a file is wrong, which it says
+            ready.put(error)
+            return
         except Exception:
-            ready.put(f"making clip {seed} failed:\n{traceback.format_exc()}")
+            ready.put(RuntimeError(f"making clip {seed} failed:\n{traceback.format_exc()}"))
             return
         ready.put((slot, seen))
         seed += step
@@ -157,7 +162,8 @@ class PooledSource:
     """Worker processes keep replacing the oldest of `capacity` clips that live on the device.
 
     One thread moves finished clips to the device; only the caller's thread writes into the pool, between batches, so a
-    batch never sees half a clip. Raises RuntimeError with the worker's traceback if a maker fails.
+    batch never sees half a clip. Raises a maker's Sam2Error or OSError, and RuntimeError with the worker's traceback if
+    it fails otherwise.
     """
 
     def __init__(self, maker: Maker, device: torch.device, capacity: int, workers: int, first_seed: int = 0):
@@ -191,7 +197,7 @@ class PooledSource:
         try:
             self._move_clips()
         except Exception:  # whoever takes clips must hear of it: they would be the same for ever
-            self._hand_over(f"moving clips to {self._device} failed:\n{traceback.format_exc()}")
+            self._hand_over(RuntimeError(f"moving clips to {self._device} failed:\n{traceback.format_exc()}"))
 
     def _move_clips(self) -> None:
         is_cuda = self._device.type == "cuda"
@@ -205,7 +211,7 @@ class PooledSource:
                 message = self._ready.get(timeout=0.5)
             except queue.Empty:
                 continue
-            if isinstance(message, str):
+            if isinstance(message, Exception):
                 self._hand_over(message)
                 return
             slot, seen = message
@@ -216,7 +222,7 @@ class PooledSource:
             self._free.put(slot)
             self._hand_over((clip, seen))
 
-    def _hand_over(self, moved: "tuple[Tensor, np.ndarray] | str") -> None:
+    def _hand_over(self, moved: tuple[Tensor, np.ndarray] | Exception) -> None:
         """Waits for room, but not for ever: `close` waits for this thread."""
         while not self._stop.is_set():
             try:
@@ -233,8 +239,8 @@ class PooledSource:
             if not any(worker.is_alive() for worker in self._workers):
                 raise RuntimeError("all clip workers have died without a message; look above for why") from None
             return False
-        if isinstance(moved, str):
-            raise RuntimeError(moved)
+        if isinstance(moved, Exception):
+            raise moved
         clip, seen = moved
         if clip.is_cuda:
             clip.record_stream(torch.cuda.current_stream(self._device))
@@ -266,3 +272,13 @@ class PooledSource:
         for channel in (self._free, self._ready):
             channel.cancel_join_thread()
             channel.close()
+
+
+def open_source(
+    maker: Maker, device: torch.device, config: TrainConfig, clips_made: int, team: Team
+) -> DirectSource | PooledSource:
+    """What the recipe draws clips from; clips_made: by earlier runs, whose worlds are not made again."""
+    if config.workers == 0:
+        return DirectSource(maker, device, config.pool)
+    first = config.seed + clips_made + team.rank * HELD_OUT_SEED // team.size
+    return PooledSource(maker, device, config.pool, config.workers, first)

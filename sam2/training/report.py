@@ -1,11 +1,16 @@
 """Pictures of a run: loss curves from its log, and a contact sheet of what the model sees in the held-out clips."""
 
 import csv
+import math
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from sam2.training.state import Progress
+from sam2.training.validate import Validation
+
+LOG, CHECKS = "log.csv", "validation.csv"  # in a run's folder
 PALETTE = ((255, 80, 60), (60, 200, 90), (70, 130, 255), (255, 200, 40), (210, 90, 255), (60, 220, 230))  # RGB
 
 
@@ -26,6 +31,18 @@ def append_row(path: Path, row: dict[str, object]) -> None:
         writer.writerow(row)
 
 
+def log_step(folder: Path, at: Progress, kind: str, losses: dict[str, float], steps_per_s: float) -> None:
+    row = {"step": at.step, "elapsed_s": round(at.elapsed_s, 1), "phase": at.phase, "kind": kind}
+    names = ("loss", "iou", "focal", "dice", "iou_error", "presence", "alike_iou", "grad_norm", "rate")
+    row |= {name: f"{losses.get(name, math.nan):.6g}" for name in names}
+    append_row(folder / LOG, row | {"steps_per_s": f"{steps_per_s:.2f}", "clips_made": at.clips_made})
+
+
+def log_check(folder: Path, at: Progress, result: Validation) -> None:
+    figures = {name: f"{getattr(result, name):.4f}" for name in ("first_iou", "tracked_iou", "presence")}
+    append_row(folder / CHECKS, {"step": at.step, "elapsed_s": round(at.elapsed_s, 1)} | figures)
+
+
 def read_rows(path: Path) -> list[dict[str, str]]:
     """The whole lines of a CSV file; none if there is no file."""
     if not path.exists():
@@ -34,7 +51,12 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
 
 
-def draw_contact_sheet(frames: np.ndarray, masks: np.ndarray, targets: np.ndarray, columns: int = 8) -> np.ndarray:
+def draw_contact_sheet(folder: Path, frames: np.ndarray, masks: np.ndarray, targets: np.ndarray) -> None:
+    """What `contact_sheet` draws, into the run's folder."""
+    write_picture(folder / "contact_sheet.png", contact_sheet(frames, masks, targets))
+
+
+def contact_sheet(frames: np.ndarray, masks: np.ndarray, targets: np.ndarray, columns: int = 8) -> np.ndarray:
     """One row per clip, time to the right: predictions filled in colour, truth outlined in white.
 
     frames (B, T, S, S, 3) uint8 RGB, masks and targets (B, M, T, S, S) bool -> (B * S, columns * S, 3) uint8 RGB.
@@ -60,14 +82,17 @@ def write_picture(path: Path, rgb: np.ndarray) -> None:
         raise OSError(f"{path}: cannot write the picture; does the folder exist and the disk have room?")
 
 
-def draw_curves(log: Path, validation: Path, picture: Path) -> None:
-    """Loss, training IoU and validation over steps, as a PNG. Nothing without matplotlib: curves are a convenience."""
+def draw_curves(folder: Path) -> None:
+    """Loss, training IoU and validation over steps, into the run's folder.
+
+    Nothing without matplotlib: curves are a convenience.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         return
-    rows, checks = read_rows(log), read_rows(validation)
+    rows, checks = read_rows(folder / LOG), read_rows(folder / CHECKS)
     if not rows:
         return
     figure = Figure(figsize=(11, 4), layout="constrained")
@@ -85,4 +110,4 @@ def draw_curves(log: Path, validation: Path, picture: Path) -> None:
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    figure.savefig(picture, dpi=110)
+    figure.savefig(folder / "curves.png", dpi=110)

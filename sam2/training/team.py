@@ -1,10 +1,20 @@
 """The processes that train as one, and the device of this one."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+
+from sam2.errors import Sam2Error
+
+Made = TypeVar("Made")
+
+
+class NotMade(Exception):
+    """Raised by `Team.together`; the cause says why."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,20 @@ class Team:
         dist.broadcast(shared, 0)
         return shared.item()
 
+    def together(self, make: Callable[[], Made]) -> Made:
+        """What `make` gives. Where it raises in one process this raises NotMade in all: no other would come to the end
+        of a step without that one. A lack of device memory is raised as it is: the step may fit another time."""
+        made, failure = None, None
+        try:
+            made = make()
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            failure = error
+        if self.largest(failure is not None, torch.device("cpu")):  # which does not wait for a GPU's steps
+            raise NotMade from failure or Sam2Error("another process of the team has no clips; it says why")
+        return made
+
 
 ALONE = Team()
 
@@ -45,7 +69,7 @@ def join_team(device: str) -> tuple[Team, torch.device]:
     torch.backends.cuda.enable_cudnn_sdp(False)  # but memories grow every frame, and this plans each length anew
     if "RANK" not in os.environ:
         return ALONE, torch.device(kind, 0) if kind == "cuda" else torch.device(kind)
-    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo")
     local = torch.device(kind, int(os.environ["LOCAL_RANK"])) if kind == "cuda" else torch.device(kind)
     if kind == "cuda":
         torch.cuda.set_device(local)

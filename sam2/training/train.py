@@ -7,17 +7,7 @@
     torchrun --nproc-per-node 8 -m sam2.training.train --config finetune ...
 
 The folder --out keeps `state.pt` (everything needed to go on), `log.csv`, `validation.csv`, `curves.png`,
-`contact_sheet.png` and, when the command ends, the averaged weights as `weights.pt`. `finetune` follows the SAM 2 paper
-(arXiv 2408.00714), appendix C.2, and the official fine-tuning recipe for MOSE in lengths, kinds of prompts, rates,
-decays and losses, but not in these:
-- a frame is corrected by 1 to 3 clicks, frame 0 in 30 % of the clips that begin with a click or a box, a later frame in
-  40 %; there by 7, always on frame 0, and one in ten falls anywhere on the object instead of where the answer is wrong;
-- a later frame is prompted when its turn comes, by clicks on what was tracked; there also afresh, before all tracking;
-- masks of prompted frames are binarised before they are remembered, as the tracker does; there only outside training;
-- half of the boxes are exact, there all are drawn carelessly;
-- all four masks are taught their IoU, at their own size, there those that answer, at the image's; an object that no
-  prompt showed is no lesson in absence;
-- neither drop path nor dropout; stronger augmentation; embeddings do not decay; weights are averaged.
+`contact_sheet.png` and, when the command ends, the averaged weights as `weights.pt`. Recipes are in `config`.
 """
 
 import math
@@ -26,6 +16,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -39,13 +30,13 @@ from sam2.config import find_config
 from sam2.errors import BadInput, OutOfMemory
 from sam2.training import report, state
 from sam2.training.config import Phase, TrainConfig
-from sam2.training.data import DirectSource, Maker, PooledSource
+from sam2.training.data import DirectSource, Maker, PooledSource, open_source
 from sam2.training.lessons import Lessons
 from sam2.training.optim import Average, make_optimizer, prepare_from_scratch, set_rates
 from sam2.training.state import Progress
 from sam2.training.stop import noted_signals
 from sam2.training.synthetic import HELD_OUT_SEED
-from sam2.training.team import ALONE, Team
+from sam2.training.team import ALONE, NotMade, Team
 from sam2.training.validate import validate
 from sam2.training.windows import WindowedSAM2
 
@@ -116,21 +107,26 @@ class Trainer:
         """Trains until the run is done, `seconds` have passed or a signal comes, whose number it returns; 0: none came.
 
         Leaves state behind and, unless there is a hurry, pictures. Raises FloatingPointError if the loss stays no
-        number.
+        number, and what making clips raises, when what was learnt until then is saved.
         """
         self.save()  # so that there is something to go back to
-        source = self._open_source()
         earlier_clips = self.progress.clips_made
+        source = open_source(self.maker, self.device, self.config, earlier_clips, self.team)
         last_save = begin = time.monotonic()
         next_check = begin + VALIDATE_EVERY_S
         bar = tqdm(total=1.0, initial=min(self.share, 1.0), disable=not self.team.leads, mininterval=5, bar_format=_BAR)
-        clock, losses = begin, {}
+        clock, losses, failure = begin, {}, None
         with noted_signals() as signals, closing(source), closing(bar):
-            while self.share < 1 and self._is_in_time(begin, seconds, signals):
+            while self.share < 1 and not failure and self._is_in_time(begin, seconds, signals):
                 first = self.progress.step
-                for _ in range(self._steps_until_look()):
-                    losses = self._step_that_fits(source)
-                    if signals and self.team.size == 1:  # a team stops together
+                try:
+                    for _ in range(self._steps_until_look()):
+                        losses = self._step_that_fits(source)
+                        if signals and self.team.size == 1:  # a team stops together
+                            break
+                except NotMade as error:
+                    failure = error.__cause__
+                    if self.progress.step == first:  # there is nothing new to log
                         break
                 self.progress.clips_made = earlier_clips + source.clips_made
                 now = time.monotonic()
@@ -146,21 +142,25 @@ class Trainer:
                     self.save()
                     last_save = clock = time.monotonic()
         self.save()
+        if failure:
+            self._end_for_want_of_clips(failure)
         stopped_by = int(self.team.largest(max(signals, default=0), self.device))
         if self.team.leads and not stopped_by:
             print(self.check(), flush=True)
         return stopped_by
 
+    def _end_for_want_of_clips(self, failure: BaseException) -> NoReturn:
+        if self.team.leads:
+            print(
+                f"step {self.progress.step} is saved; when this is put right, the same command goes on:",
+                file=sys.stderr,
+            )
+        self.leave_team()
+        raise failure
+
     def _is_in_time(self, begin: float, seconds: float, signals: list[int]) -> bool:
         """The same in every process of the team."""
         return self.team.largest(math.inf if signals else time.monotonic() - begin, self.device) < seconds
-
-    def _open_source(self) -> DirectSource | PooledSource:
-        config = self.config
-        if config.workers == 0:
-            return DirectSource(self.maker, self.device, config.pool)
-        first = config.seed + self.progress.clips_made + self.team.rank * HELD_OUT_SEED // self.team.size
-        return PooledSource(self.maker, self.device, config.pool, config.workers, first)
 
     def _steps_until_look(self) -> int:
         left = self.config.steps - self.progress.step if self.config.steps else LOG_EVERY
@@ -204,7 +204,7 @@ class Trainer:
         torch.manual_seed(int(own.integers(2**62)))
         rate = set_rates(self.optimizer, phase, done, (at.phase_step + 1) / self.config.warmup)
         drawn = phase.draw(rng, self.model.config.image_size)
-        losses = self.wrapped(self._sample(source, drawn, own), drawn, rng)
+        losses = self.wrapped(self.team.together(lambda: self._sample(source, drawn, own)), drawn, rng)
         self.optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
         norm = nn.utils.clip_grad_norm_(self.lessons.parameters(), self.config.max_grad_norm, foreach=True)
@@ -234,11 +234,7 @@ class Trainer:
             return False
         at, phase = self.progress, self.config.phases[self.progress.phase]
         if self.team.leads:
-            row = {"step": at.step, "elapsed_s": round(at.elapsed_s, 1), "phase": at.phase, "kind": self.kind}
-            names = ("loss", "iou", "focal", "dice", "iou_error", "presence", "alike_iou", "grad_norm", "rate")
-            row |= {name: f"{values.get(name, math.nan):.6g}" for name in names}
-            row |= {"steps_per_s": f"{self.steps_per_s:.2f}", "clips_made": at.clips_made}
-            report.append_row(self.out / "log.csv", row)
+            report.log_step(self.out, at, self.kind, values, self.steps_per_s)
             bar.set_description_str(f"{at.phase} {phase.kind}", refresh=False)
             bar.set_postfix_str(f"step {at.step} loss {values['loss']:.3f} IoU {values['iou']:.3f}", refresh=False)
             bar.update(min(self.share, 1.0) - bar.n)
@@ -262,13 +258,9 @@ class Trainer:
         result = validate(self.model, self.held_out, objects=3, min_area=self.config.min_area)
         self.average.swap(self.lessons)
         at = self.progress
-        figures = {name: f"{getattr(result, name):.4f}" for name in ("first_iou", "tracked_iou", "presence")}
-        report.append_row(self.out / "validation.csv", {"step": at.step, "elapsed_s": round(at.elapsed_s, 1)} | figures)
-        report.draw_curves(self.out / "log.csv", self.out / "validation.csv", self.out / "curves.png")
-        frames = self.held_out[..., :3].cpu().numpy()
-        report.write_picture(
-            self.out / "contact_sheet.png", report.draw_contact_sheet(frames, result.masks, result.targets)
-        )
+        report.log_check(self.out, at, result)
+        report.draw_curves(self.out)
+        report.draw_contact_sheet(self.out, self.held_out[..., :3].cpu().numpy(), result.masks, result.targets)
         place = f"step {at.step}, {at.elapsed_s / 60:.1f} min, phase {at.phase} {self.config.phases[at.phase].kind}"
         return f"{place}, {self.steps_per_s:.1f} steps/s, {at.clips_made} clips made; {result}"
 
