@@ -1,4 +1,4 @@
-"""Lessons: prompts, augmentation, the choice of objects, and a forward pass that remembers as the tracker does."""
+"""Lessons: prompts, the choice of objects, and a forward pass that remembers as the tracker does."""
 
 from dataclasses import replace
 
@@ -68,61 +68,6 @@ def test_corrective_clicks_fix_what_is_wrong():
     points, labels = prompts.corrective_click(predicted, truth)
     assert labels[:, 0].tolist() == [1, 0, -1], "missed, too much, nothing wrong"
     assert points[0, 0, 1] >= 8 and points[1, 0, 0] >= 12
-
-
-# augmentation
-
-
-def test_strength_zero_changes_nothing():
-    clips = squares()
-    rgb, labels = augment.augment(clips, 0.0)
-    assert torch.equal((rgb * 255).round().byte(), clips[..., :3].permute(0, 1, 4, 2, 3))
-    assert torch.equal(labels, clips[..., 3])
-
-
-def test_affine_moves_pixels_and_labels_together():
-    rgb, labels = augment.split(squares(16))
-    moved, moved_labels = augment.affine(rgb, labels, 1.0)
-    assert not torch.equal(moved_labels, labels)
-    red = (moved[:, :, 0] > 0.6) & (moved[:, :, 1] < 0.3)
-    agreement = (red & (moved_labels == 1)).sum() / (red | (moved_labels == 1)).sum()
-    assert agreement > 0.85, "up to interpolated edges"
-
-
-def test_mosaic_leaves_one_quarter_labelled():
-    rgb, labels = augment.split(squares(4))
-    tiled, tiled_labels = augment.mosaic(rgb, labels, 1.0)
-    half = SIDE // 2
-    quarters = [tiled_labels[..., y : y + half, x : x + half] for y in (0, half) for x in (0, half)]
-    labelled = torch.stack([quarter.flatten(1).any(1) for quarter in quarters], 1)
-    assert (labelled.sum(1) == 1).all()
-    assert ((tiled[:, 0, 0] > 0.6).sum((1, 2)) > (rgb[:, 0, 0] > 0.6).sum((1, 2)) * 0.8).all(), (
-        "four quarter-size twins"
-    )
-
-
-def test_an_interruption_shows_another_clip_without_labels_but_never_first():
-    clips = squares(32)
-    cut = augment.interrupt(clips, 1.0)
-    assert torch.equal(cut[:, 0], clips[:, 0])
-    changed = (cut != clips).flatten(2).any(2)
-    assert changed.any(1).all() and not cut[..., 3][changed].any()
-
-
-def test_a_clip_alone_is_never_interrupted(monkeypatch):
-    """There is no other scene, and what can be seen must not be taught as away."""
-    interrupted = []
-    monkeypatch.setattr(augment, "interrupt", lambda clips, _: interrupted.append(len(clips)) or clips)
-    for count in (1, 2):
-        augment.augment(squares(count), 1.0)
-    assert interrupted == [2]
-
-
-def test_jitter_changes_colours_per_clip():
-    rgb, _ = augment.split(squares(4))
-    changed = augment.jitter(rgb, 1.0)
-    assert changed.min() >= 0 and changed.max() <= 1
-    assert (changed - rgb).abs().mean((1, 2, 3, 4)).min() > 0.005
 
 
 # choosing

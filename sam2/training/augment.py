@@ -129,9 +129,10 @@ def jitter(rgb: Tensor, strength: float) -> Tensor:
     shape = (count, 1, 1, 1, 1)
     gray = (rgb * constant((0.299, 0.587, 0.114), device).view(3, 1, 1)).sum(2, keepdim=True)
     saturation = _uniform(shape, 1 - 0.5 * strength, 1 + 0.5 * strength, device)
-    saturation = torch.where(_chance(count, 0.05, device).view(shape), 0.0, saturation)
-    rgb = gray + (rgb - gray) * saturation
+    is_gray = _chance(count, 0.05, device).view(shape)
+    rgb = gray + (rgb - gray) * torch.where(is_gray, 0.0, saturation)
     tint = _uniform((count, 1, 3, 1, 1), 1 - 0.1 * strength, 1 + 0.1 * strength, device)
+    tint = torch.where(is_gray, 1.0, tint)
     contrast = _uniform(shape, 1 - 0.3 * strength, 1 + 0.3 * strength, device)
     brightness = _uniform(shape, -0.15, 0.15, device) * strength
     flicker = _uniform((count, length, 1, 1, 1), -0.03, 0.03, device) * strength
