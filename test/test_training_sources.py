@@ -1,5 +1,6 @@
 """What runs leave and where clips come from: exports, fine-tuning, pools, pictures."""
 
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +14,9 @@ from sam2.errors import BadInput, OutOfMemory
 from sam2.model import SAM2
 from sam2.training import report, state
 from sam2.training.config import Phase, TrainConfig, find_train_config
-from sam2.training.data import DirectSource, PooledSource, SyntheticClips
+from sam2.training.data import DirectSource, PooledSource, SyntheticClips, open_source
 from sam2.training.synthetic import HELD_OUT_SEED
+from sam2.training.team import ALONE
 from sam2.training.train import Trainer
 
 
@@ -98,6 +100,15 @@ def test_what_a_step_sees_depends_on_the_step_alone():
         draws.append(source.sample(np.random.default_rng(7), 40, 3, 2, 1))
     assert torch.equal(*draws) and draws[0].shape == (3, 2, SIDE, SIDE, 4)
     assert not torch.equal(draws[0], source.sample(np.random.default_rng(8), 41, 3, 2, 1))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_seed_chooses_the_first_world(workers):
+    config = replace(TINY_RUN, workers=workers, seed=5 * HELD_OUT_SEED + 100)
+    with closing(open_source(TwoSquares(), CPU, config, clips_made=0, team=ALONE)) as source:
+        batch = source.sample(np.random.default_rng(0), 8, 4, 4, 1).numpy()
+    expected = {TwoSquares()(seed).tobytes() for seed in range(100, 140)}
+    assert all(clip.tobytes() in expected or clip[::-1].tobytes() in expected for clip in batch)
 
 
 def test_workers_fill_the_pool_with_the_makers_clips():

@@ -31,6 +31,7 @@ from sam2.training.team import Team
 from sam2.training.tensors import send
 
 Maker = Callable[[int], np.ndarray]
+_NEW_PER_STEP = 0.25  # clips that each step of a `DirectSource` replaces
 _TRIES = 12  # draws of frames for one in which something returns
 
 
@@ -92,16 +93,16 @@ class DirectSource:
     Unless it has streams, which are not saved. For smoke runs, tests and debugging.
     """
 
-    def __init__(self, maker: Maker, device: torch.device, capacity: int, per_step: float = 0.25):
+    def __init__(self, maker: Maker, device: torch.device, capacity: int, first_seed: int = 0):
         self._clip = lru_cache(maxsize=capacity)(maker)
         self._device = device
-        self._capacity, self._per_step = capacity, per_step
+        self._capacity, self._first_seed = capacity, first_seed
 
     def sample(
         self, rng: np.random.Generator, step: int, batch: int, frames: int, max_stride: int, vanish: float = 0.0
     ) -> Tensor:
         """(batch, frames, S, S, 4) uint8 on the device."""
-        oldest = int(step * self._per_step)
+        oldest = self._first_seed + int(step * _NEW_PER_STEP)
         chosen = rng.integers(oldest, oldest + self._capacity, batch) % HELD_OUT_SEED
         clips = [self._clip(int(seed)) for seed in chosen]
         indices = draw_frames(rng, np.stack([labels_seen(clip) for clip in clips]), frames, max_stride, vanish)
@@ -277,8 +278,9 @@ class PooledSource:
 def open_source(
     maker: Maker, device: torch.device, config: TrainConfig, clips_made: int, team: Team
 ) -> DirectSource | PooledSource:
-    """What the recipe draws clips from; clips_made: by earlier runs, whose worlds are not made again."""
+    """What the recipe draws clips from; clips_made: by earlier runs; workers do not make those
+    worlds again."""
     if config.workers == 0:
-        return DirectSource(maker, device, config.pool)
+        return DirectSource(maker, device, config.pool, config.seed)
     first = config.seed + clips_made + team.rank * HELD_OUT_SEED // team.size
     return PooledSource(maker, device, config.pool, config.workers, first)
