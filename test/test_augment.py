@@ -71,3 +71,21 @@ def test_clips_in_gray_are_gray_and_the_others_are_not(monkeypatch):
     spread = augment.jitter(rgb, 1.0)
     spread = spread.amax(2) - spread.amin(2)  # of R, G and B
     assert not spread[is_gray].any() and (spread[~is_gray].amax((1, 2, 3)) > 0.3).all()
+
+
+@pytest.mark.parametrize("start", [4, 5])
+def test_labels_of_a_mosaic_lie_on_their_objects(start):
+    """Objects of an odd side lose nothing when every second pixel is taken."""
+    labels = torch.zeros(1, 1, SIDE, SIDE, dtype=torch.uint8)
+    labels[..., start : start + 9, start : start + 7] = 1
+    rgb = labels[:, :, None].expand(-1, -1, 3, -1, -1).float()
+    tiled, tiled_labels = augment.mosaic(rgb, labels, 1.0)
+    half = SIDE // 2
+    top = 0 if tiled_labels[..., :half, :].any() else half
+    quarter = (..., slice(top, top + half), slice(top, top + half))
+    places = torch.stack(torch.meshgrid(torch.arange(half), torch.arange(half), indexing="ij"))
+    image, mask = (
+        (places * shown).sum((1, 2)) / shown.sum() for shown in (tiled[quarter][0, 0, 0], tiled_labels[quarter][0, 0])
+    )
+    assert (image - mask).abs().max() < 0.02
+    assert torch.equal(augment.mosaic(torch.ones_like(rgb), labels, 1.0)[0], torch.ones_like(rgb)), "no brightness lost"
