@@ -41,7 +41,7 @@ from sam2.limits import MAX_LABEL, Limits
 from sam2.memoryless import MemorylessTracker
 from sam2.precision import choose_precision
 from sam2.tracker import Tracker
-from sam2.training.datasets import LAYOUTS, open_dataset
+from sam2.training.datasets import LAYOUTS, describe, open_dataset
 from sam2.training.synthetic import HELD_OUT_SEED, World
 from sam2.weights_cache import find_weights, sha256
 
@@ -177,8 +177,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def _videos(args: argparse.Namespace, side: int) -> list[AnyVideo]:
     if args.dataset != "synthetic":
         if args.root is None:
-            source = LAYOUTS[args.dataset].source
-            raise BadInput(f"--root: expected the folder of {args.dataset}, got none; get the dataset from {source}")
+            raise BadInput(f"--root: expected, of {args.dataset}, {describe(args.dataset, args.split)}; got none")
         videos = open_dataset(args.dataset, args.root, args.split)
         return [RecordedVideo(video, may_overlap=args.dataset == "sav") for video in videos]
     if args.seed < HELD_OUT_SEED:

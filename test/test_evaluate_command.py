@@ -147,7 +147,7 @@ def test_the_tracker_has_the_input_asked_for(nano_weights):
     [
         (["--seed", "5"], "trained on"),
         (["--frames", "2"], "at least 3"),
-        (["--dataset", "davis"], "davischallenge.org"),
+        (["--dataset", "davis"], "holds JPEGImages/480p and Annotations/480p, from https://davischallenge.org"),
         (["--model", "enormous"], "expected one of"),
         (["--image-size", "100"], "multiple of 32"),
         (["--size", "-5"], "expected 32 or more, got -5"),

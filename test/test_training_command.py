@@ -66,13 +66,34 @@ def test_nano_learns_in_one_thread_unless_told_otherwise(told, threads, tmp_path
         (["--config", "nano_cpu", "--size", "64"], "from 128 on for nano_cpu"),
         (["--root", "somewhere"], "expected a --dataset"),
         (["--steps", "-5"], "--steps: expected 1 or more"),
-        (["--batch-scale", "nan"], "--batch-scale: expected 0 or more"),
-        (["--budget-minutes", "-1"], "--budget-minutes: expected 0 or more"),
+        (["--minutes", "nan"], "--minutes: expected 0 or more"),
+        (["--seed", "-1"], "--seed: expected 0 to"),
+        (["--seed", str(2**63)], "--seed: expected 0 to"),
+        (["--batch-scale", "nan"], "--batch-scale: expected more than 0"),
+        (["--batch-scale", "inf"], "--batch-scale: expected more than 0, at most 1000, got inf"),
+        (["--batch-scale", "0"], "--batch-scale: expected more than 0"),
+        (["--budget-minutes", "0"], "--budget-minutes: expected more than 0"),
+        (["--budget-minutes", "nan"], "--budget-minutes: expected more than 0"),
         (["--workers", "-1"], "--workers: expected 0"),
         (["--pool", "-3"], "--pool: expected 1 or more"),
         (["--pool", "1000000000"], "are free; choose a smaller --pool"),
         (["--config", "finetune"], "finetune goes on from weights, expected a file of tiny"),
         (["--dataset", "davis"], "one folder for each"),
+        (
+            ["--dataset", "davis"],
+            "of davis the folder that holds JPEGImages/480p and Annotations/480p, from https://davis",
+        ),
+        (
+            ["--dataset", "sav"],
+            "of sav the folder that holds <name>.mp4 beside <name>_manual.json, from https://ai.meta",
+        ),
+        *(
+            (
+                ["--dataset", "davis", "--root", ".", "--weight", weight],
+                f"--weight: expected 0 or more for each --dataset, and more than 0 for one, got {float(weight)}",
+            )
+            for weight in ("0", "nan", "inf", "-1")
+        ),
         (["--dataset", "davis", "--root", "nowhere"], "davischallenge.org"),
         (["--dataset", "davis", "--root", "nowhere", "--weight", "1", "--weight", "2"], "none or one for each"),
         (["--export", "weights.bin"], ".safetensors"),

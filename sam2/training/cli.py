@@ -19,13 +19,14 @@ from sam2.errors import BadInput, Sam2Error
 from sam2.training.config import CONFIGS, TrainConfig, find_train_config, scaled
 from sam2.training.data import Maker, SyntheticClips
 from sam2.training.dataset_clips import DatasetClips
-from sam2.training.datasets import LAYOUTS, open_dataset
+from sam2.training.datasets import LAYOUTS, describe, open_dataset
 from sam2.training.fuse import fuse
 from sam2.training.state import STATE, WEIGHT_SUFFIXES
 from sam2.training.team import join_team
 from sam2.training.train import Trainer
 
 WEIGHTS = "weights.pt"  # in --out
+_MOST = {"budget_minutes": 1e6, "batch_scale": 1e3}  # beyond it is a slip
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -74,7 +75,7 @@ def _config(args: argparse.Namespace) -> TrainConfig:
         workers=config.workers if args.workers is None else args.workers,
         pool=args.pool or config.pool,
     )
-    if args.budget_minutes:
+    if args.budget_minutes is not None:
         config = replace(config, budget_minutes=args.budget_minutes, steps=0)
     if args.steps:
         config = replace(config, steps=args.steps)
@@ -86,19 +87,31 @@ def _config(args: argparse.Namespace) -> TrainConfig:
 
 
 def _check_ranges(args: argparse.Namespace) -> None:
-    for name, least in (
-        ("minutes", 0),
-        ("budget_minutes", 0),
-        ("steps", 1),
-        ("batch_scale", 0),
-        ("pool", 1),
-        ("seed", 0),
+    for name, least, most in (
+        ("minutes", 0, math.inf),
+        ("steps", 1, math.inf),
+        ("pool", 1, math.inf),
+        ("seed", 0, 2**62),  # what sums of it still fit in
+        ("workers", 0, math.inf),
     ):
         value = getattr(args, name)
-        if value is not None and not value >= least:  # NaN is not
-            raise BadInput(f"--{name.replace('_', '-')}: expected {least} or more, got {value}")
-    if args.workers is not None and args.workers < 0:
-        raise BadInput(f"--workers: expected 0 (repeatable) or more, got {args.workers}")
+        if value is not None and not least <= value <= most:  # NaN is not
+            span = f"{least} or more" if most == math.inf else f"{least} to {most}"
+            raise BadInput(f"--{name}: expected {span}, got {value}")
+    for name in ("budget_minutes", "batch_scale"):
+        value = getattr(args, name)
+        if value is not None and not 0 < value <= _MOST[name]:
+            raise BadInput(f"--{name.replace('_', '-')}: expected more than 0, at most {_MOST[name]:g}, got {value}")
+
+
+def _weights(args: argparse.Namespace) -> tuple[float, ...]:
+    weights = args.weight or [1.0] * len(args.dataset)
+    if len(weights) != len(args.dataset):
+        raise BadInput(f"--weight: expected none or one for each of {len(args.dataset)} --dataset, got {len(weights)}")
+    if not all(0 <= weight < math.inf for weight in weights) or not 0 < sum(weights) < math.inf:
+        got = ", ".join(map(str, weights))
+        raise BadInput(f"--weight: expected 0 or more for each --dataset, and more than 0 for one, got {got}")
+    return tuple(weights)
 
 
 def _maker(args: argparse.Namespace, config: TrainConfig) -> Maker:
@@ -109,12 +122,13 @@ def _maker(args: argparse.Namespace, config: TrainConfig) -> Maker:
         return SyntheticClips(config.clip_frames, size, config.gentle)
     roots = args.root or []
     if len(roots) != len(args.dataset):
-        raise BadInput(f"--root: expected one folder for each of {len(args.dataset)} --dataset, got {len(roots)}")
-    weights = args.weight or [1.0] * len(roots)
-    if len(weights) != len(roots):
-        raise BadInput(f"--weight: expected none or one for each of {len(roots)} --dataset, got {len(weights)}")
+        wanted = "; ".join(f"of {name} {describe(name, 'train')}" for name in dict.fromkeys(args.dataset))
+        raise BadInput(
+            f"--root: expected one folder for each of {len(args.dataset)} --dataset, got {len(roots)}: {wanted}"
+        )
+    weights = _weights(args)
     videos = tuple(tuple(open_dataset(n, r, "train")) for n, r in zip(args.dataset, roots, strict=True))
-    return DatasetClips(videos, tuple(weights), config.clip_frames, size)
+    return DatasetClips(videos, weights, config.clip_frames, size)
 
 
 def _check_room(config: TrainConfig, maker: Maker, device: torch.device) -> None:

@@ -230,6 +230,15 @@ def open_dataset(name: str, root: str | Path, split: str = "train") -> list[Vide
     return videos
 
 
+def describe(name: str, split: str) -> str:
+    """In words: the folder that `open_dataset` wants as root, and where to get it."""
+    layout = LAYOUTS[name]
+    holds = " and ".join(folder.format(split=split) for folder in (layout.frames, layout.masks))
+    if name == "sav" and split == "train":
+        holds = "<name>.mp4 beside <name>_manual.json"
+    return f"the folder that holds {holds}, from {layout.source}"
+
+
 def _video_names(root: Path, layout: Layout, split: str, masks: Path) -> list[str]:
     listed = root / layout.list_file.format(split=split)
     if layout.list_file and listed.is_file():
