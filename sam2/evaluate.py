@@ -37,6 +37,7 @@ from sam2.evaluation_video import (
     VideoResult,
     evaluate_video,
 )
+from sam2.files import check_file, check_folder, writing
 from sam2.limits import MAX_LABEL, Limits
 from sam2.memoryless import MemorylessTracker
 from sam2.precision import choose_precision
@@ -200,8 +201,10 @@ def _check_outputs(args: argparse.Namespace, place: str) -> None:
     """Before hours of work: what is to be written at the end can be."""
     for name in ("json", "plot", "card"):
         path = getattr(args, name)
-        if path and path.parent.is_dir() and not os.access(path.parent, os.W_OK):
-            raise BadInput(f"--{name} {path}: the folder {path.parent} cannot be written; choose another")
+        if path:
+            check_file(path, f"--{name}")
+    if args.out:
+        check_folder(args.out, "--out")
     if args.card:
         split_card(args.card, place)
     if args.plot and args.plot.suffix not in (".png", ".svg", ".pdf", ".jpg"):
@@ -264,8 +267,10 @@ def run(args: argparse.Namespace) -> dict:
     if args.card:
         write_into_card(args.card, place, _card_text(summary))
     if args.plot:
-        args.plot.parent.mkdir(parents=True, exist_ok=True)
-        plot(scored, f"{config.name}{size_text} on {args.dataset}, {args.prompt}, memory {args.memory}", args.plot)
+        title = f"{config.name}{size_text} on {args.dataset}, {args.prompt}, memory {args.memory}"
+        with writing(args.plot):
+            args.plot.parent.mkdir(parents=True, exist_ok=True)
+            plot(scored, title, args.plot)
     return summary
 
 

@@ -4,12 +4,12 @@ Knows nothing about trackers or figures.
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sam2.errors import BadInput
 from sam2.evaluation_video import ObjectResult, RecordedVideo, SyntheticVideo, VideoResult
+from sam2.files import write_whole
 
 _SETTINGS = "settings.json"
 
@@ -63,11 +63,8 @@ class Results:
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Whole or not at all; makes the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(content, indent=1))
-    os.replace(part, path)
+    """Raises what `write_whole` raises."""
+    write_whole(path, json.dumps(content, indent=1).encode())
 
 
 def _read(path: Path) -> dict:

@@ -11,6 +11,7 @@ import numpy as np
 from sam2 import metrics
 from sam2.errors import BadInput
 from sam2.evaluation_video import ObjectResult, VideoResult
+from sam2.files import writing
 from sam2.metrics import mean_score
 
 GROUPS: dict[str, Callable[[ObjectResult], bool]] = {
@@ -115,7 +116,8 @@ def write_into_card(card: Path, name: str, text: str) -> None:
     Raises what `split_card` raises.
     """
     before, after = split_card(card, name)
-    card.write_text(f"{before}{text}\n{after}")
+    with writing(card):
+        card.write_text(f"{before}{text}\n{after}")
 
 
 def split_card(card: Path, name: str) -> tuple[str, str]:

@@ -155,6 +155,9 @@ def test_the_tracker_has_the_input_asked_for(nano_weights):
         (["--checkpoint", "missing.pt"], "missing.pt"),
         (["--device", "cuda:99"], "CUDA device"),
         (["--card", "missing.md"], "missing.md"),
+        (["--json", "/proc/foo/x.json"], "--json: the folder /proc cannot be written"),
+        (["--plot", "."], "--plot: expected the name of a file, got the folder ."),
+        (["--out", "/dev/null"], "--out: expected a folder, got the file /dev/null"),
     ],
 )
 def test_command_says_what_is_wrong(arguments, message, capsys, monkeypatch, tmp_path):

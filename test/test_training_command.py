@@ -97,6 +97,7 @@ def test_nano_learns_in_one_thread_unless_told_otherwise(told, threads, tmp_path
         (["--dataset", "davis", "--root", "nowhere"], "davischallenge.org"),
         (["--dataset", "davis", "--root", "nowhere", "--weight", "1", "--weight", "2"], "none or one for each"),
         (["--export", "weights.bin"], ".safetensors"),
+        (["--export", "/proc/foo/weights.pt"], "--export: the folder /proc cannot be written"),
         (["--checkpoint", "missing.pt"], "missing.pt"),
         (["--checkpoint", "OTHER"], "choose the matching model"),
     ],
@@ -107,6 +108,12 @@ def test_it_says_what_is_wrong(words, message, tmp_path, monkeypatch, capsys, ot
     assert cli.main([*SMALL, *words, "--out", "run"]) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run" / "state.pt").exists()
+
+
+def test_a_file_is_no_folder_of_a_run(tmp_path, capsys):
+    (tmp_path / "run").write_text("")
+    assert cli.main([*SMALL, "--out", str(tmp_path / "run")]) == 1
+    assert f"--out: expected a folder, got the file {tmp_path / 'run'}" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

@@ -17,14 +17,6 @@ def one_seed():
     torch.manual_seed(0)
 
 
-def test_state_is_replaced_whole(tmp_path, monkeypatch):
-    state.write_atomically(tmp_path / "file", b"old")
-    monkeypatch.setattr(state.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError("killed here")))
-    with pytest.raises(OSError):
-        state.write_atomically(tmp_path / "file", b"new, but half")
-    assert (tmp_path / "file").read_bytes() == b"old"
-
-
 def test_another_runs_state_is_refused(tmp_path):
     trainer = Trainer(TINY_RUN, TwoSquares(), tmp_path, CPU)
     trainer.save()

@@ -39,6 +39,12 @@ def test_a_header_that_a_full_disk_cut_off_is_written_again(tmp_path):
         assert report.read_rows(log) == [{"step": "1", "loss": "1.5"}]
 
 
+def test_a_full_disk_says_which_file_found_no_room(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "open", lambda *_, **__: open("/dev/full", "w"), raising=False)
+    with pytest.raises(OSError, match=r"log.csv: cannot be written \(No space left on device\); make room"):
+        report.append_row(tmp_path / "log.csv", {"step": 0})
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_after_the_step_in_hand_and_nothing_is_lost(tmp_path, monkeypatch, number):
     trainer = Trainer(replace(TINY_RUN, steps=60), TwoSquares(), tmp_path, CPU)

@@ -16,6 +16,7 @@ from sam2.checkpoint import read_weights
 from sam2.config import find_config
 from sam2.device import choose_device, free_bytes, set_cpu_threads
 from sam2.errors import BadInput, Sam2Error
+from sam2.files import check_file, check_folder
 from sam2.training.config import CONFIGS, TrainConfig, find_train_config, scaled
 from sam2.training.data import Maker, SyntheticClips
 from sam2.training.dataset_clips import DatasetClips
@@ -166,6 +167,8 @@ def run(args: argparse.Namespace) -> None:
     path = args.export or args.out / WEIGHTS
     if path.suffix not in WEIGHT_SUFFIXES:
         raise BadInput(f"--export: expected a name ending in {' or '.join(WEIGHT_SUFFIXES)}, got {path}")
+    check_folder(args.out, "--out")
+    check_file(path, "--export")
     if choose_device(args.device).type == "cpu":
         set_cpu_threads(0, config.model)
     maker = _maker(args, config)

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from sam2.files import writing
 from sam2.training.state import Progress
 from sam2.training.validate import Validation
 
@@ -22,7 +23,7 @@ def append_row(path: Path, row: dict[str, object]) -> None:
     header, before = ",".join(row), path.read_bytes() if path.exists() else b""
     first = before.partition(b"\r\n")[0].decode(errors="replace")
     is_new = first != header and header.startswith(first)
-    with open(path, "w" if is_new else "a", newline="") as file:
+    with writing(path), open(path, "w" if is_new else "a", newline="") as file:
         if not is_new and not before.endswith(b"\n"):
             file.write("\r\n")
         writer = csv.DictWriter(file, list(row))

@@ -1,10 +1,6 @@
-"""What a run must remember to go on as if it had never stopped (but for open streams), and the weights it leaves.
-
-Files appear whole or not at all: written beside, then renamed.
-"""
+"""What a run must remember to go on as if it had never stopped (but for open streams), and the weights it leaves."""
 
 import io
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sam2.errors import BadCheckpoint
+from sam2.files import write_whole
 
 STATE = "state.pt"
 WEIGHT_SUFFIXES = (".pt", ".safetensors")
@@ -29,15 +26,6 @@ class Progress:
     retries: int = 0  # how often a non-finite loss threw the run back
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    beside = path.with_suffix(path.suffix + ".part")
-    with open(beside, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
-
-
 def _to_bytes(value: object) -> bytes:
     buffer = io.BytesIO()
     torch.save(value, buffer)
@@ -47,7 +35,7 @@ def _to_bytes(value: object) -> bytes:
 def save_state(folder: Path, modules: dict[str, object], progress: Progress, recipe: str) -> None:
     """modules: anything with `state_dict`, by name; recipe: what a run must share to go on. One file, `state.pt`."""
     state = {name: module.state_dict() for name, module in modules.items()}
-    write_atomically(folder / STATE, _to_bytes(state | {"progress": asdict(progress), "recipe": recipe}))
+    write_whole(folder / STATE, _to_bytes(state | {"progress": asdict(progress), "recipe": recipe}))
 
 
 def load_state(folder: Path, modules: dict[str, object], device: torch.device, recipe: str) -> Progress | None:
@@ -86,12 +74,11 @@ def averaged_weights(model: nn.Module, average: dict[str, Tensor]) -> dict[str, 
 
 def export(weights: dict[str, Tensor], path: Path) -> None:
     """Official layout: `.pt` as {"model": float32}, `.safetensors` as float16."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".safetensors":
         from safetensors.torch import save
 
-        write_atomically(path, save({name: value.half() for name, value in weights.items()}, {"format": "pt"}))
+        write_whole(path, save({name: value.half() for name, value in weights.items()}, {"format": "pt"}))
     elif path.suffix == ".pt":
-        write_atomically(path, _to_bytes({"model": weights}))
+        write_whole(path, _to_bytes({"model": weights}))
     else:
         raise BadCheckpoint(f"{path}: expected a name ending in {' or '.join(WEIGHT_SUFFIXES)}")

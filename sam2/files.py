@@ -1,0 +1,55 @@
+"""Files that appear whole or not at all; and can one be written where it is to be?"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sam2.errors import BadInput
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Makes an OSError name the path and say what to do: a full disk does neither."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"{path}: cannot be written ({reason}); make room, or name another place") from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Written beside, then renamed; makes the folder. Raises OSError, when nothing is left beside it."""
+    part = path.with_name(f"{path.name}.part")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(part, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
+
+
+def check_file(path: Path, option: str) -> None:
+    """Before hours of work. Raises BadInput unless a file can be written there; its folders need not exist yet."""
+    if path.is_dir():
+        raise BadInput(f"{option}: expected the name of a file, got the folder {path}; add a name")
+    check_folder(path.parent, option)
+
+
+def check_folder(path: Path, option: str) -> None:
+    """Likewise for files in a folder, which need not exist yet."""
+    path = path.absolute()
+    nearest = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not nearest.is_dir():
+        raise BadInput(f"{option}: expected a folder, got the file {nearest}; name another place")
+    try:
+        with tempfile.TemporaryFile(dir=nearest):  # the bits of its mode do not tell for everyone everywhere
+            pass
+    except OSError as error:
+        raise BadInput(f"{option}: the folder {nearest} cannot be written ({error.strerror}); name another") from error

@@ -1,0 +1,45 @@
+"""Files are written whole or not at all, and what cannot be written is said before the work."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from sam2 import files
+from sam2.errors import BadInput
+
+
+def test_a_file_is_replaced_whole(tmp_path, monkeypatch):
+    path = tmp_path / "new" / "file.pt"
+    files.write_whole(path, b"old")
+
+    def is_full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fsync", is_full)
+    with pytest.raises(OSError) as caught:
+        files.write_whole(path, b"new, but half")
+    assert str(caught.value) == f"{path}: cannot be written (No space left on device); make room, or name another place"
+    assert path.read_bytes() == b"old" and list(path.parent.iterdir()) == [path], "nothing of the new one"
+
+
+def test_what_can_be_written_is_not_made_by_the_check(tmp_path):
+    (tmp_path / "old.json").write_text("{}")
+    for path in (tmp_path / "old.json", tmp_path / "new.json", tmp_path / "a" / "b" / "new.json"):
+        files.check_file(path, "--json")
+    files.check_folder(tmp_path / "a" / "b", "--out")
+    assert [path.name for path in tmp_path.iterdir()] == ["old.json"]
+
+
+def test_what_cannot_be_written_names_the_option_and_the_place(tmp_path):
+    (tmp_path / "file").write_text("")
+    for check, path, words in (
+        (files.check_file, tmp_path, f"--x: expected the name of a file, got the folder {tmp_path}; add a name"),
+        (files.check_folder, tmp_path / "file", f"--x: expected a folder, got the file {tmp_path}/file"),
+        (files.check_file, tmp_path / "file" / "a" / "b", f"--x: expected a folder, got the file {tmp_path}/file"),
+        (files.check_file, Path("/proc/foo/x.json"), "--x: the folder /proc cannot be written"),
+    ):
+        with pytest.raises(BadInput) as caught:
+            check(path, "--x")
+        assert str(caught.value).startswith(words)
