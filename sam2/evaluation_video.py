@@ -89,7 +89,14 @@ class RecordedVideo:
 
     def frames(self) -> Iterator[Annotated]:
         for index, rgb in enumerate(self.video.frames()):
-            yield Annotated(rgb, self.video.masks.get(index))
+            masks = self.video.masks.get(index)
+            for object_id, mask in (masks or {}).items():
+                if mask.shape != rgb.shape[:2]:
+                    raise BadInput(
+                        f"video {self.name}: expected masks of the frames' size {rgb.shape[:2]}, got {mask.shape} "
+                        f"of object {object_id} in frame {index}"
+                    )
+            yield Annotated(rgb, masks)
 
 
 @dataclass

@@ -11,6 +11,7 @@ from sam2.errors import BadInput
 from sam2.masks import coco_encode
 from sam2.training.clips import MAX_LABEL
 from sam2.training.dataset_clips import DatasetClips
+from sam2.training.dataset_files import read_rgb
 from sam2.training.datasets import LAYOUTS, open_dataset
 from sam2.training.synthetic import HELD_OUT_SEED
 
@@ -73,6 +74,26 @@ def test_grey_masks_are_of_one_object_if_the_first_shows_nothing_else(tmp_path):
             cv2.imwrite(str(tmp_path / f"valid/Annotations/a1/{index:05d}.png"), mask)
         (video,) = open_dataset("mose", tmp_path, "valid")
         assert [{key: int(mask.sum()) for key, mask in video.masks[i].items()} for i in range(3)] == expected
+
+
+def test_a_jpeg_that_ends_in_its_middle_is_refused(davis):
+    path = davis / "JPEGImages/480p/bear/00001.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (*SIZE_HW, 3), np.uint8)
+    cv2.imwrite(str(path), noise)
+    whole = path.read_bytes()
+    (video, _) = open_dataset("davis", davis, "train")
+    path.write_bytes(whole + bytes(100))
+    assert np.array_equal(video.frames_at([1])[0], read_rgb(path)), "what some cameras write behind the end"
+    for content in (whole[: len(whole) // 2], whole[:-2], b""):
+        path.write_bytes(content)
+        with pytest.raises(BadInput, match=r"bear/00001.jpg: expected"):
+            list(video.frames())
+
+
+def test_a_mask_without_its_frame_is_refused(davis):
+    (davis / "JPEGImages/480p/bear/00001.jpg").unlink()
+    with pytest.raises(BadInput, match=r"Annotations/480p/bear/00001.png: expected its frame 00001.jpg in .*bear"):
+        open_dataset("davis", davis, "train")
 
 
 def test_masks_with_colours_or_wide_numbers_are_refused(tmp_path):
@@ -140,6 +161,15 @@ def test_a_film_gives_the_frames_asked_for_in_that_order(sav):
     assert abs(int(late[0, 0, 0]) - 160) < 8 and abs(int(early[0, 0, 0]) - 80) < 8
     with pytest.raises(BadInput, match="ends before"):
         video.frames_at([40])
+
+
+def test_a_film_that_ends_before_its_masks_is_refused_when_it_is_played(sav):
+    whole = json.loads((sav / "sav_000009_manual.json").read_text())
+    whole["masklet"].append(whole["masklet"][-1])
+    (sav / "sav_000009_manual.json").write_text(json.dumps(whole))
+    (video,) = open_dataset("sav", sav, "train")
+    with pytest.raises(BadInput, match=r"sav_000009.mp4: frames \[12\] are annotated, but the film ends before them"):
+        list(video.frames())
 
 
 @pytest.mark.parametrize("name", sorted(LAYOUTS))

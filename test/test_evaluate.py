@@ -121,6 +121,15 @@ def test_where_each_object_has_masks_of_its_own_only_its_own_frames_count():
     assert second.there == [True, True, False, True] and second.j == [1.0, 1.0, 0.0, 1.0]
 
 
+def test_masks_of_another_size_name_the_video_and_the_frame():
+    masks = {0: {1: square(5, 5)}, 2: {1: square(5, 5)[:-1]}}
+    video = SimpleNamespace(name="odd", frames=lambda: iter([np.zeros((*SIZE_HW, 3), np.uint8)] * 4), masks=masks)
+    height, width = SIZE_HW
+    wanted = rf"video odd: expected .* size \({height}, {width}\), got \({height - 1}, {width}\) of object 1 in frame 2"
+    with pytest.raises(BadInput, match=wanted):
+        evaluate_video(RecordedVideo(video), Oracle(perfect), "mask")
+
+
 def test_j_is_told_by_age_of_what_is_there():
     video = SimpleNamespace(
         name="aging",

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 import torch
-from small_video_folder import write_davis
+from small_video_folder import write_davis, write_palette
 
 from sam2 import device
 from sam2.checkpoint import read_weights
@@ -32,6 +32,16 @@ def test_it_learns_from_a_dataset_goes_on_and_leaves_weights(tmp_path, capsys):
     assert "going on from step 2" in capsys.readouterr().out
     assert [row["step"] for row in report.read_rows(tmp_path / "run" / "log.csv")] == ["2", "3"]
     assert read_weights(tmp_path / "other" / "x.safetensors").keys() == trained.keys()
+
+
+def test_a_dataset_without_objects_is_refused(tmp_path, capsys):
+    write_davis(tmp_path / "davis")
+    for path in (tmp_path / "davis").rglob("*.png"):
+        write_palette(path, {})
+    out = tmp_path / "run"
+    assert cli.main([*SMALL, "--dataset", "davis", "--root", str(tmp_path / "davis"), "--out", str(out)]) == 1
+    assert "2 videos; checked on the same, for want of ten: expected objects in the masks" in capsys.readouterr().err
+    assert not (out / "state.pt").exists()
 
 
 def test_ctrl_c_is_no_error_and_says_how_to_go_on(tmp_path, monkeypatch, capsys):

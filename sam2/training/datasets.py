@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import cv2
 import numpy as np
-from PIL import Image
 
 from sam2.errors import BadInput
 from sam2.masks import coco_decode
+from sam2.training.dataset_files import VOID, read_film, read_indices, read_palette, read_rgb
 
-VOID = 255  # palette index some datasets use for "do not score"; read as background
 SAV_MASK_EVERY = 4  # SA-V annotates at 6 frames a second what was filmed at 24
 
 Masks = dict[int, np.ndarray]  # object id -> (H, W) bool
@@ -67,7 +65,7 @@ class FolderMasks(Mapping):
     def _is_grey(self) -> bool:
         """Whether these are masks of one object, 255 in grey pictures: whether the first is, which shows something."""
         for path in self.paths:
-            labels, mode = _read_indices(path)
+            labels, mode = read_indices(path)
             if labels.any():
                 return mode == "L" and set(np.unique(labels)) <= {0, VOID}
         return False
@@ -143,69 +141,32 @@ class Video:
         return [*(self.source if isinstance(self.source, tuple) else [self.source]), *self.masks.paths]
 
     def frames(self) -> Iterator[np.ndarray]:
-        """Every frame in order, (H, W, 3) uint8 RGB."""
+        """Every frame in order, (H, W, 3) uint8 RGB. Raises BadInput where a film ends before its masks."""
         if isinstance(self.source, tuple):
             yield from (read_rgb(path) for path in self.source)
         else:
-            yield from _read_film(self.source)
+            count = 0
+            for frame in read_film(self.source):
+                yield frame
+                count += 1
+            self._check_end([index for index in self.masks if index >= count])
 
     def frames_at(self, indices: list[int]) -> list[np.ndarray]:
         """Some frames, in the order asked for; cheap for images, a film is decoded up to the last one."""
         if isinstance(self.source, tuple):
             return [read_rgb(self.source[i]) for i in indices]
         wanted, kept = set(indices), {}
-        for index, frame in enumerate(_read_film(self.source, wanted)):
+        for index, frame in enumerate(read_film(self.source, wanted)):
             if index in wanted:
                 kept[index] = frame
             if len(kept) == len(wanted):
                 break
-        if missing := wanted - set(kept):
-            raise BadInput(f"{self.source}: frames {sorted(missing)} are annotated, but the film ends before them")
+        self._check_end(sorted(wanted - set(kept)))
         return [kept[i] for i in indices]
 
-
-def read_palette(path: Path) -> np.ndarray:
-    """(H, W) uint8: the palette indices of a PNG, not its colours.
-
-    Raises BadInput if the file is no image, or has colours or wide numbers instead of indices.
-    """
-    return _read_indices(path)[0]
-
-
-def _read_indices(path: Path) -> tuple[np.ndarray, str]:
-    """What `read_palette` gives, and the picture's mode."""
-    try:
-        with Image.open(path) as image:
-            mode, labels = image.mode, np.array(image)
-    except OSError as error:
-        raise BadInput(f"{path}: expected a palette PNG ({error})") from error
-    if mode not in ("P", "L", "1"):
-        raise BadInput(f"{path}: expected a PNG whose pixels are object numbers (mode P or L), got mode {mode}")
-    return labels.astype(np.uint8), mode
-
-
-def read_rgb(path: Path) -> np.ndarray:
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise BadInput(f"{path}: expected a JPEG or PNG image, found none that can be decoded")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def _read_film(path: Path, wanted: set[int] | None = None) -> Iterator[np.ndarray | None]:
-    """Frames in order; those not wanted are skipped without decoding to RGB and come as None."""
-    film = cv2.VideoCapture(str(path))
-    try:
-        if not film.isOpened():
-            raise BadInput(f"{path}: expected a video that OpenCV can open")
-        index = 0
-        while film.grab():
-            if wanted is None or index in wanted:
-                yield cv2.cvtColor(film.retrieve()[1], cv2.COLOR_BGR2RGB)
-            else:
-                yield None
-            index += 1
-    finally:
-        film.release()
+    def _check_end(self, missing: list[int]) -> None:
+        if missing:
+            raise BadInput(f"{self.source}: frames {missing} are annotated, but the film ends before them")
 
 
 def open_dataset(name: str, root: str | Path, split: str = "train") -> list[Video]:
@@ -271,8 +232,11 @@ def _open_folder(frames: Path, masks: Path) -> Video:
     files: dict[int, list[tuple[int | None, Path]]] = {}
     for path in sorted(masks.rglob("[!.]*.png")):  # either one per frame, or one folder per object
         object_id = _object_id(path.parent) if path.parent != masks else None
-        if path.stem in index_of:
-            files.setdefault(index_of[path.stem], []).append((object_id, path))
+        if path.stem not in index_of:
+            raise BadInput(
+                f"{path}: expected its frame {path.stem}.jpg in {frames}, found none; copy or unpack it again"
+            )
+        files.setdefault(index_of[path.stem], []).append((object_id, path))
     if not files:
         raise BadInput(f"{masks}: expected PNG masks named like the frames in {frames}, found none")
     return Video(frames.name, images, FolderMasks(dict(sorted(files.items()))))

@@ -66,6 +66,11 @@ class Trainer:
         self.average = Average(self.lessons, config.ema)
         self.progress = Progress()
         held_out = np.stack([maker(CHECKED_SEED + i)[:CHECKED_FRAMES] for i in range(CHECKED_CLIPS)])
+        if not held_out[..., 3].any():
+            raise BadInput(
+                f"{maker}: expected objects in the masks, found none in {CHECKED_CLIPS} clips; in a mask 0 is "
+                "background, 1 to 254 are objects, and 255 is the one object where it is gray"
+            )
         self.held_out = torch.from_numpy(held_out).to(device)
         self.maker = maker
         self.steps_per_s = 0.0

@@ -1,0 +1,61 @@
+"""Images, masks and films as they lie on disk; what is damaged is named. Knows nothing of datasets."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from sam2.errors import BadInput
+
+VOID = 255  # palette index some datasets use for "do not score"; read as background
+_JPEG_BEGINS, _JPEG_ENDS = b"\xff\xd8", b"\xff\xd9"
+_TRAILER = 1024  # bytes that a camera may write behind the end of a JPEG
+
+
+def read_palette(path: Path) -> np.ndarray:
+    """(H, W) uint8: the palette indices of a PNG, not its colours.
+
+    Raises BadInput if the file is no image, or has colours or wide numbers instead of indices.
+    """
+    return read_indices(path)[0]
+
+
+def read_indices(path: Path) -> tuple[np.ndarray, str]:
+    """What `read_palette` gives, and the picture's mode."""
+    try:
+        with Image.open(path) as image:
+            mode, labels = image.mode, np.array(image)
+    except OSError as error:
+        raise BadInput(f"{path}: expected a palette PNG ({error})") from error
+    if mode not in ("P", "L", "1"):
+        raise BadInput(f"{path}: expected a PNG whose pixels are object numbers (mode P or L), got mode {mode}")
+    return labels.astype(np.uint8), mode
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    content = path.read_bytes()
+    if content.startswith(_JPEG_BEGINS) and _JPEG_ENDS not in content[-_TRAILER:]:  # the rest would be read as gray
+        raise BadInput(f"{path}: expected a whole JPEG, got one that ends in its middle; copy or unpack it again")
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    if image is None:
+        raise BadInput(f"{path}: expected a JPEG or PNG image, found none that can be decoded")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def read_film(path: Path, wanted: set[int] | None = None) -> Iterator[np.ndarray | None]:
+    """Frames in order; those not wanted are skipped without decoding to RGB and come as None."""
+    film = cv2.VideoCapture(str(path))
+    try:
+        if not film.isOpened():
+            raise BadInput(f"{path}: expected a video that OpenCV can open")
+        index = 0
+        while film.grab():
+            if wanted is None or index in wanted:
+                yield cv2.cvtColor(film.retrieve()[1], cv2.COLOR_BGR2RGB)
+            else:
+                yield None
+            index += 1
+    finally:
+        film.release()
