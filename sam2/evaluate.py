@@ -8,7 +8,6 @@ Synthetic videos are worlds of the default difficulty, by default at the model's
 """
 
 import argparse
-import hashlib
 import importlib.util
 import multiprocessing
 import os
@@ -27,14 +26,16 @@ from sam2.checkpoint import load_model, resized
 from sam2.config import find_config
 from sam2.device import choose_device, set_cpu_threads
 from sam2.errors import BadInput, Sam2Error
-from sam2.evaluation_files import Results, Settings, write_json
+from sam2.evaluation_files import Results, Settings, data_digest, default_folder, write_json
 from sam2.evaluation_report import drift, plot, split_card, summarise, table, write_into_card
 from sam2.evaluation_video import (
     PROMPT_KINDS,
+    SHORTEST,
     RecordedVideo,
     StreamTracker,
     SyntheticVideo,
     VideoResult,
+    check_annotated,
     evaluate_video,
 )
 from sam2.files import check_file, check_folder, writing
@@ -43,12 +44,11 @@ from sam2.memoryless import MemorylessTracker
 from sam2.precision import choose_precision
 from sam2.tracker import Tracker
 from sam2.training.datasets import LAYOUTS, describe, open_dataset
-from sam2.training.synthetic import HELD_OUT_SEED, World
+from sam2.training.synthetic import HELD_OUT_SEED
 from sam2.weights_cache import find_weights, sha256
 
 AnyVideo = SyntheticVideo | RecordedVideo
 MakeTracker = Callable[[], StreamTracker]
-_SHORTEST = 3  # frames: the first and the last do not count
 _COLUMNS = """\
 Columns, in percent, every object alike: J is the overlap of predicted and true mask, F that of their borders, J&F the
 mean of both, without the first and the last annotated image. visibility: whether "it is in the image" was right; there
@@ -151,7 +151,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--dataset", default="synthetic", choices=("synthetic", *LAYOUTS))
     add("--root", type=Path, help="folder of a dataset on disk")
-    add("--split", default="val", help="of a dataset on disk, as it calls it")
+    add("--split", help="of a dataset on disk, as it calls it; by default val, and valid of youtube_vos, mose and lvos")
     add("--seed", type=int, default=HELD_OUT_SEED, help="of the first synthetic clip; the others follow")
     add("--clips", type=int, default=200, help="how many synthetic clips")
     add("--frames", type=int, default=40, help="length of a synthetic clip")
@@ -172,7 +172,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         type=Path,
         help="write the table into this Markdown file, after <!-- PROMPT[ at SIZE][ without memory] -->",
     )
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if args.split is None and args.dataset != "synthetic":
+        args.split = LAYOUTS[args.dataset].validation
+    return args
 
 
 def _videos(args: argparse.Namespace, side: int) -> list[AnyVideo]:
@@ -180,12 +183,13 @@ def _videos(args: argparse.Namespace, side: int) -> list[AnyVideo]:
         if args.root is None:
             raise BadInput(f"--root: expected, of {args.dataset}, {describe(args.dataset, args.split)}; got none")
         videos = open_dataset(args.dataset, args.root, args.split)
+        check_annotated(videos, f"{args.dataset} ({args.split})")
         return [RecordedVideo(video, may_overlap=args.dataset == "sav") for video in videos]
     if args.seed < HELD_OUT_SEED:
         raise BadInput(f"--seed: expected {HELD_OUT_SEED} or more, got {args.seed}, which may have been trained on")
-    if args.frames < _SHORTEST or args.clips < 1:
+    if args.frames < SHORTEST or args.clips < 1:
         raise BadInput(
-            f"--frames, --clips: expected at least {_SHORTEST} frames and 1 clip, got {args.frames} and {args.clips}"
+            f"--frames, --clips: expected at least {SHORTEST} frames and 1 clip, got {args.frames} and {args.clips}"
         )
     return [SyntheticVideo(args.seed + i, args.frames, side) for i in range(args.clips)]
 
@@ -213,24 +217,6 @@ def _check_outputs(args: argparse.Namespace, place: str) -> None:
         raise BadInput("--plot: expected matplotlib, found none; pip install matplotlib, or leave --plot out")
 
 
-def _data_digest(videos: list[AnyVideo]) -> str:
-    digest = hashlib.sha256(b"J and F of an object's own frames")  # what is kept, and how it is scored
-    if isinstance(videos[0], SyntheticVideo):
-        digest.update(World(HELD_OUT_SEED, (64, 64)).frame(0).rgb.tobytes())
-    else:
-        for path in (path for recorded in videos for path in recorded.video.files):
-            about = path.stat()
-            digest.update(f"{path.resolve()} {about.st_size} {about.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:16]
-
-
-def _default_folder(settings: Settings) -> Path:
-    memory = "" if settings.memory else "_no_memory"
-    name = f"{settings.dataset}_{settings.model}_{settings.image_size}_{settings.prompt}{memory}"
-    name += f"_{settings.precision}_{settings.side}"
-    return Path("out/evaluation") / f"{name}_{settings.weights_sha256[:8]}{settings.data[:8]}"
-
-
 def run(args: argparse.Namespace) -> dict:
     """Everything `main` does but print; returns the summary. Raises Sam2Error, and OSError for files."""
     config = find_config(args.model)
@@ -248,9 +234,9 @@ def run(args: argparse.Namespace) -> dict:
         raise BadInput(f"--checkpoint: expected a weights file, found none at {checkpoint}")
     split = args.split if args.dataset != "synthetic" else ""
     what = (args.dataset, split, config.name, image_size, sha256(checkpoint), args.prompt, args.memory == "on")
-    settings = Settings(*what, precision.name, side, _data_digest(videos))
+    settings = Settings(*what, precision.name, side, data_digest(videos))
     maker = TrackerMaker(args.model, checkpoint, args.device, args.precision, image_size, settings.memory)
-    results = Results(args.out or _default_folder(settings), settings)
+    results = Results(args.out or default_folder(settings), settings)
     workers = args.workers or (os.cpu_count() if device.type == "cpu" else 1)
     if device.type == "cpu":
         set_cpu_threads(0, args.model)
@@ -260,6 +246,11 @@ def run(args: argparse.Namespace) -> dict:
             f"{args.dataset} ({args.split}): expected objects in its masks, found none in {len(scored)} videos"
         )
     summary = {**summarise(scored), "settings": asdict(settings)}
+    if summary["j_and_f"] is None and args.dataset != "synthetic":
+        raise BadInput(
+            f"{args.dataset} ({args.split}): expected an object with masks in {SHORTEST} frames or more, as its first "
+            "and last do not count; found none"
+        )
     if args.dataset == "synthetic":
         summary["settings"] |= {"seed": args.seed, "clips": args.clips, "frames": args.frames}
     if args.json:

@@ -3,6 +3,7 @@
 Knows nothing about trackers or figures.
 """
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from sam2.errors import BadInput
 from sam2.evaluation_video import ObjectResult, RecordedVideo, SyntheticVideo, VideoResult
 from sam2.files import write_whole
+from sam2.training.synthetic import HELD_OUT_SEED, World
 
 _SETTINGS = "settings.json"
 
@@ -28,6 +30,25 @@ class Settings:
     precision: str  # that was used: "fp32", "bf16" or "fp16"
     side: int  # of synthetic frames, pixels
     data: str = ""  # digest of a synthetic frame, since another program may draw other worlds, or of a dataset's files
+
+
+def data_digest(videos: list[SyntheticVideo] | list[RecordedVideo]) -> str:
+    """Of what the synthetic world looks like, or of the files of recorded videos."""
+    digest = hashlib.sha256(b"J and F of an object's own frames")  # what is kept, and how it is scored
+    if isinstance(videos[0], SyntheticVideo):
+        digest.update(World(HELD_OUT_SEED, (64, 64)).frame(0).rgb.tobytes())
+    else:
+        for path in (path for recorded in videos for path in recorded.video.files):
+            about = path.stat()
+            digest.update(f"{path.resolve()} {about.st_size} {about.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def default_folder(settings: Settings) -> Path:
+    memory = "" if settings.memory else "_no_memory"
+    name = f"{settings.dataset}_{settings.model}_{settings.image_size}_{settings.prompt}{memory}"
+    name += f"_{settings.precision}_{settings.side}"
+    return Path("out/evaluation") / f"{name}_{settings.weights_sha256[:8]}{settings.data[:8]}"
 
 
 class Results:

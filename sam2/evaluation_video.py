@@ -21,6 +21,7 @@ from sam2.training.synthetic import World
 from sam2.types import Frame, Prompt, State, Track
 
 PROMPT_KINDS = ("click", "box", "mask")
+SHORTEST = 3  # frames, or annotated ones: the first and the last do not count
 _FRAME_NS = 33_333_333  # between frames; any video plays at 30 a second
 _SMALLEST_PROMPTED = 2e-3  # of the image; of a synthetic object less than this in frame 0 is not worth a click
 
@@ -97,6 +98,16 @@ class RecordedVideo:
                         f"of object {object_id} in frame {index}"
                     )
             yield Annotated(rgb, masks)
+
+
+def check_annotated(videos: list[Video], which: str) -> None:
+    """Raises BadInput unless most videos can be scored. Films count as if they could: their masks take long to read."""
+    enough = sum(not isinstance(video.source, tuple) or len(video.masks) >= SHORTEST for video in videos)
+    if 2 * enough < len(videos):
+        raise BadInput(
+            f"{which}: expected masks of {SHORTEST} frames or more in each video, found them in {enough} of "
+            f"{len(videos)}; where only first frames are annotated, the benchmark's server scores: use another --split"
+        )
 
 
 @dataclass

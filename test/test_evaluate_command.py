@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from oracle import Oracle, TwoSquares, perfect
 from safetensors.torch import save_file
-from small_video_folder import write_davis
+from small_video_folder import write_davis, write_video
 
 from sam2 import evaluate
 from sam2.config import CONFIGS
 from sam2.errors import BadCheckpoint, BadInput, Sam2Error
-from sam2.evaluation_files import Results, Settings
+from sam2.evaluation_files import Results, Settings, data_digest
 from sam2.evaluation_report import table
-from sam2.evaluation_video import RecordedVideo, SyntheticVideo, evaluate_video
+from sam2.evaluation_video import ObjectResult, RecordedVideo, SyntheticVideo, VideoResult, evaluate_video
 from sam2.model import SAM2
-from sam2.training.datasets import open_dataset
+from sam2.training.datasets import LAYOUTS, open_dataset
 from sam2.training.synthetic import HELD_OUT_SEED
 
 
@@ -167,6 +167,33 @@ def test_command_says_what_is_wrong(arguments, message, capsys, monkeypatch, tmp
     assert not any(tmp_path.iterdir()), "before any work"
 
 
+@pytest.mark.parametrize(("dataset", "split"), [("youtube_vos", "valid"), ("mose", "valid"), ("lvos", "valid")])
+def test_videos_with_first_masks_only_are_refused_before_any_work(dataset, split, tmp_path, monkeypatch, capsys):
+    """As the official validation splits of the first two are; each dataset has its own name for that split."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "c"):
+        write_video(tmp_path / split / "JPEGImages", tmp_path / split / "Annotations", name)
+    for name in ("a", "b"):
+        for number in (1, 2):
+            (tmp_path / split / "Annotations" / name / f"0000{number}.png").unlink()
+    assert evaluate.main(["--dataset", dataset, "--root", "."]) == 1
+    wanted = f"{dataset} ({split}): expected masks of 3 frames or more in each video, found them in 1 of 3; where only "
+    assert capsys.readouterr().err.startswith(wanted + "first frames are annotated, the benchmark's server scores")
+    assert [path.name for path in tmp_path.iterdir()] == [split]
+
+
+def test_objects_without_a_frame_that_counts_are_no_result(tmp_path, monkeypatch, nano_weights, capsys):
+    write_davis(tmp_path)
+    result = VideoResult("bear", 3, 1.0, [ObjectResult(1, [], [1, 2], [1.0, 1.0], [1.0, 1.0], [True] * 2, [True] * 2)])
+    monkeypatch.setattr(evaluate, "evaluate_all", lambda *_: [result])
+    words = ["--dataset", "davis", "--root", str(tmp_path), "--split", "train", "--checkpoint", str(nano_weights)]
+    assert evaluate.main([*words, "--device", "cpu", "--out", str(tmp_path / "out")]) == 1
+    assert "davis (train): expected an object with masks in 3 frames or more" in capsys.readouterr().err
+    assert {name: evaluate.parse(["--dataset", name]).split for name in LAYOUTS} == {
+        "davis": "val", "youtube_vos": "valid", "mose": "valid", "lvos": "valid", "sav": "val",
+    }  # fmt: skip
+
+
 def refuse():
     raise BadCheckpoint("weights of tiny; choose the matching model")
 
@@ -209,10 +236,10 @@ def test_results_are_of_the_files_they_were_made_from(tmp_path):
     for folder in ("one", "other"):
         write_davis(tmp_path / folder)
         videos = [RecordedVideo(video) for video in open_dataset("davis", tmp_path / folder, "train")]
-        digests += [evaluate._data_digest(videos), evaluate._data_digest(videos)]
+        digests += [data_digest(videos), data_digest(videos)]
     mask = next((tmp_path / "other" / "Annotations").rglob("*.png"))
     mask.write_bytes(mask.read_bytes() + b" ")
-    digests.append(evaluate._data_digest(videos))
+    digests.append(data_digest(videos))
     assert digests[0] == digests[1] and len(set(digests)) == 3
 
 

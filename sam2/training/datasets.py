@@ -29,6 +29,7 @@ class Layout:
     frames: str
     masks: str
     source: str  # where to get it
+    validation: str = "valid"  # what it calls the split to be evaluated on
     list_file: str = ""  # names of the split's videos, one per line; otherwise every folder counts
 
 
@@ -37,6 +38,7 @@ LAYOUTS: dict[str, Layout] = {
         "JPEGImages/480p",
         "Annotations/480p",
         "https://davischallenge.org/davis2017/code.html (TrainVal, 480p)",
+        "val",
         "ImageSets/2017/{split}.txt",
     ),
     "youtube_vos": Layout("{split}/JPEGImages", "{split}/Annotations", "https://youtube-vos.org/dataset/vos"),
@@ -46,6 +48,7 @@ LAYOUTS: dict[str, Layout] = {
         "sav_{split}/JPEGImages_24fps",
         "sav_{split}/Annotations_6fps",
         "https://ai.meta.com/datasets/segment-anything-video-downloads",
+        "val",
         "sav_{split}/sav_{split}.txt",
     ),
 }
