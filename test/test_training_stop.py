@@ -45,6 +45,26 @@ def test_a_full_disk_says_which_file_found_no_room(tmp_path, monkeypatch):
         report.append_row(tmp_path / "log.csv", {"step": 0})
 
 
+def test_curves_go_on_from_the_step_that_was_saved(tmp_path, monkeypatch):
+    """Killed after step 6 of a run whose state is of step 4."""
+    monkeypatch.setattr("sam2.training.train.LOG_EVERY", 2)
+    trainer = run(tmp_path, replace(TINY_RUN, steps=4))
+    state = (trainer.out / "state.pt").read_bytes()
+    first = (trainer.out / "log.csv").read_text()
+    run(tmp_path, replace(TINY_RUN, steps=6))
+    (trainer.out / "state.pt").write_bytes(state)
+    for team, steps in ((Team(1, 2), ["2", "4", "6"]), (Team(0, 2), ["2", "4"])):
+        monkeypatch.setattr(Team, "agree", lambda team, value, device: value)
+        trainer.team = team
+        assert trainer.resume()
+        assert [row["step"] for row in report.read_rows(trainer.out / "log.csv")] == steps, "the first process alone"
+    assert (trainer.out / "log.csv").read_text() == first
+    assert [row["step"] for row in report.read_rows(trainer.out / "validation.csv")] == ["4"]
+    run(tmp_path, replace(TINY_RUN, steps=4))
+    checks = report.read_rows(trainer.out / "validation.csv")
+    assert [row["step"] for row in checks] == ["4"], "a run that is done is checked again, in the same row"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_after_the_step_in_hand_and_nothing_is_lost(tmp_path, monkeypatch, number):
     trainer = Trainer(replace(TINY_RUN, steps=60), TwoSquares(), tmp_path, CPU)

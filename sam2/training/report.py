@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from sam2.files import writing
+from sam2.files import write_whole, writing
 from sam2.training.state import Progress
 from sam2.training.validate import Validation
 
@@ -32,6 +32,23 @@ def append_row(path: Path, row: dict[str, object]) -> None:
         writer.writerow(row)
 
 
+def drop_rows(path: Path, last: int) -> None:
+    """Drops the rows of steps after `last` from a CSV file whose first column is the step; what is no row stays."""
+    if not path.exists():
+        return
+    lines = path.read_bytes().splitlines(keepends=True)
+    steps = [line.partition(b",")[0] for line in lines]
+    kept = [line for line, step in zip(lines, steps, strict=True) if not step.isdigit() or int(step) <= last]
+    if len(kept) < len(lines):
+        write_whole(path, b"".join(kept))
+
+
+def go_back(folder: Path, step: int) -> None:
+    """Forgets what a run logged after `step`, which it takes up again: its curves would run backwards."""
+    for name in (LOG, CHECKS):
+        drop_rows(folder / name, step)
+
+
 def log_step(folder: Path, at: Progress, kind: str, losses: dict[str, float], steps_per_s: float) -> None:
     row = {"step": at.step, "elapsed_s": round(at.elapsed_s, 1), "phase": at.phase, "kind": kind}
     names = ("loss", "iou", "focal", "dice", "iou_error", "presence", "alike_iou", "grad_norm", "rate")
@@ -41,6 +58,7 @@ def log_step(folder: Path, at: Progress, kind: str, losses: dict[str, float], st
 
 def log_check(folder: Path, at: Progress, result: Validation) -> None:
     figures = {name: f"{getattr(result, name):.4f}" for name in ("first_iou", "tracked_iou", "presence")}
+    drop_rows(folder / CHECKS, at.step - 1)  # a run that was done is checked again when it is told to go on
     append_row(folder / CHECKS, {"step": at.step, "elapsed_s": round(at.elapsed_s, 1)} | figures)
 
 

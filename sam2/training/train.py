@@ -99,6 +99,8 @@ class Trainer:
                 f"{self.out}: this process goes on from step {self.progress.step}, the first of the team from {first}; "
                 "expected one folder that all machines share"
             )
+        if found and self.team.leads:
+            report.go_back(self.out, first)
         return found is not None
 
     @property
