@@ -142,7 +142,7 @@ def flood(num_prompts: int, is_sticky: bool) -> Growth:
 
 @pytest.mark.parametrize(
     ("num_prompts", "is_sticky"),
-    [(200, True), pytest.param(1000, True, marks=pytest.mark.slow), pytest.param(1000, False, marks=pytest.mark.slow)],
+    [(100, True), pytest.param(1000, True, marks=pytest.mark.slow), pytest.param(1000, False, marks=pytest.mark.slow)],
 )
 def test_flood_of_prompts(num_prompts, is_sticky):
     assert flood(num_prompts, is_sticky).is_of(NONE, 1)
