@@ -12,6 +12,7 @@ from sam2.linear import Linear, linear, prefers_onednn
 from sam2.position import rotary_table, rotate
 
 _TILE_QUERIES, _TILE_KEYS = 256, 1024  # a tile of scores stays in the cache of one core (1 MB)
+_WHOLE_KEYS = 64  # a multiple of it, even in the last tile: oneDNN makes, and keeps, a program for every shape
 
 
 class Attention(nn.Module):
@@ -58,7 +59,7 @@ class RotaryAttention(Attention):
         side = round(q.shape[1] ** 0.5)
         table = rotary_table(self.q_proj.out_features, side, q.device)
         q = rotate(self.q_proj(q), table).expand(k.shape[0], -1, -1)
-        k = self._rotate_grids(self.k_proj(k), table, num_unrotated)
+        k = self._turned_keys(k, table, num_unrotated)
         counts = None
         if self.pooling > 1:
             k, v = (self._pool_grids(x, side, num_unrotated) for x in (k, v))
@@ -67,6 +68,19 @@ class RotaryAttention(Attention):
         # Weights over the keys sum to one, so the values can be projected after they are averaged: dim_memory wide
         # instead of C, a quarter of that product's work.
         return self.out_proj(self.v_proj(average(q[:, None], k[:, None], v[:, None], counts)[:, 0]))
+
+    def _turned_keys(self, k: Tensor, table: Tensor, num_unrotated: int) -> Tensor:
+        """(N, M, dim_memory) -> (N, M, C)"""
+        if num_unrotated == 0 or not prefers_onednn(k):
+            return self._rotate_grids(self.k_proj(k), table, num_unrotated)
+        # oneDNN makes, and keeps, a program for every shape. There are few of an object's grids, and many of grids with
+        # pointers, times the objects.
+        num_rotated = k.shape[1] - num_unrotated
+        turned = k.new_empty(*k.shape[:2], self.k_proj.out_features)
+        for out, grids in zip(turned.split(1), k[:, :num_rotated].split(1), strict=True):
+            out[:, :num_rotated] = self._rotate_grids(self.k_proj(grids), table, 0)
+        turned[:, num_rotated:] = self.k_proj.plain(k[:, num_rotated:])
+        return turned
 
     @staticmethod
     def _rotate_grids(k: Tensor, table: Tensor, num_unrotated: int) -> Tensor:
@@ -114,8 +128,12 @@ def _goes_in_tiles(q: Tensor, k: Tensor, v: Tensor) -> bool:
 
 def _average_rows(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """(T, C), (M, C), (M, D), (M,) -> (T, D)"""
-    keys, values = k.split(_TILE_KEYS), [part.t().contiguous() for part in v.split(_TILE_KEYS)]
-    biases = [None] * len(keys) if bias is None else bias.split(_TILE_KEYS)
+    keys, values = list(k.split(_TILE_KEYS)), [part.t().contiguous() for part in v.split(_TILE_KEYS)]
+    biases = [None] * len(keys) if bias is None else list(bias.split(_TILE_KEYS))
+    if missing := -k.shape[0] % _WHOLE_KEYS:
+        weight = k.new_zeros(keys[-1].shape[0]) if bias is None else biases[-1]
+        keys[-1], values[-1] = F.pad(keys[-1], (0, 0, 0, missing)), F.pad(values[-1], (0, missing))
+        biases[-1] = F.pad(weight, (0, missing), value=-torch.inf)  # they weigh nothing
     tiles = list(zip(keys, values, biases, strict=True))
     return torch.cat([_average_tile(rows, tiles) for rows in q.split(_TILE_QUERIES)])
 

@@ -26,6 +26,10 @@ class Linear(nn.Linear):
         """(..., in) -> (..., out)"""
         return linear(x, self.weight, self.bias, activation)
 
+    def plain(self, x: Tensor) -> Tensor:
+        """PyTorch's own product, for few rows whose number changes: oneDNN makes, and keeps, a program for each."""
+        return F.linear(x, self.weight, self.bias)
+
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "none") -> Tensor:
     """activation(x weightᵀ + bias): x (..., K), weight (M, K), bias (M,) -> (..., M)."""

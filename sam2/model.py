@@ -117,7 +117,7 @@ class SAM2(nn.Module):
         tokens = pointers.unflatten(2, (-1, memory_dim)).flatten(1, 2)
         if not self.config.pointers_carry_time:
             return tokens, torch.zeros_like(tokens)
-        position = self.obj_ptr_tpos_proj(sine_time(time, pointers.shape[2]))  # (P, D) or (N, P, D)
+        position = self.obj_ptr_tpos_proj.plain(sine_time(time, pointers.shape[2]))  # (P, D) or (N, P, D)
         return tokens, position.repeat_interleave(pointers.shape[2] // memory_dim, dim=-2).expand_as(tokens)
 
     def decode(

@@ -14,7 +14,7 @@ from sam2.ahead import Ahead
 from sam2.checks import check_frame, check_prompts
 from sam2.device import device_errors
 from sam2.errors import BadInput, OutOfMemory, UnknownObject
-from sam2.frame_step import Answer, FrameStep
+from sam2.frame_step import Answer, FrameStep, batches
 from sam2.given_prompt import GivenPrompt
 from sam2.history import History, Moment
 from sam2.limits import Limits
@@ -250,9 +250,9 @@ class Tracker:
                 groups.setdefault(key, []).append(obj)
         answers = {}
         self_attended = self._network.self_attend(moment) if groups else None
-        for group in groups.values():
-            parts = self._network.track(group, moment, self_attended).split()
-            answers |= {obj.object_id: part for obj, part in zip(group, parts, strict=True)}
+        for batch in batches(groups.values(), self.model.device):
+            parts = self._network.track(batch, moment, self_attended).split()
+            answers |= {obj.object_id: part for obj, part in zip(batch, parts, strict=True)}
         return answers
 
     def _commit(self, obj: TrackedObject, moment: Moment, answer: Answer, is_prompted: bool = False) -> None:
