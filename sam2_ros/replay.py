@@ -131,6 +131,8 @@ def _main(args: argparse.Namespace) -> int:
     if len(report.sizes_wh) > 1:
         sizes = ", ".join(f"{count} of {width}x{height}" for (width, height), count in report.sizes_wh.items())
         print(f"images of several sizes: {sizes}; objects were kept across them, which the node does not do")
+    if report.times_set_back:
+        print(f"stamps went back {report.times_set_back} times; objects were kept, which the node does not always do")
     written = args.out, args.overlay, args.sheet, args.report, args.davis
     print(f"wrote {', '.join(str(path) for path in written if path)}")
     return 0

@@ -5,6 +5,7 @@ the same replay writes the same bytes; and a file appears whole or not at all.
 """
 
 import array
+import itertools
 import json
 import os
 import sys
@@ -191,6 +192,11 @@ class Report:
                 history.prompted_frames.append(shot.index)
             if track.state is sam2.State.VISIBLE:
                 history.ious.append(track.predicted_iou)
+
+    @property
+    def times_set_back(self) -> int:
+        """How often a stamp was older than the one before."""
+        return sum(late < early for early, late in itertools.pairwise(self._stamps_ns))
 
     def as_dict(self) -> dict:
         """Stamps in nanoseconds, sizes in pixels (the most frequent), shares of 1. announced: images, as the source has

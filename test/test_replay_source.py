@@ -190,6 +190,18 @@ def test_images_of_several_sizes_are_told(tmp_path, capsys, monkeypatch):
     assert replay.main(words) == 0 and "several sizes" not in capsys.readouterr().out
 
 
+def test_a_clock_that_was_set_back_is_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(replay, "load_tracker", lambda *_: FakeTracker())
+    (tmp_path / "p.yaml").write_text("- {object_id: cup, points: [[1, 2]]}")
+    for numbers, is_told in (([0, 1, 2, 0, 1, 2, 0], True), ([0, 1, 2], False)):
+        name = f"{len(numbers)}"
+        bag = write_bag(tmp_path / name, {"/image": [image_message(number) for number in numbers]})
+        assert (
+            replay.main([str(bag), "--prompts", str(tmp_path / "p.yaml"), "--out", str(tmp_path / f"{name}.mcap")]) == 0
+        )
+        assert ("stamps went back 2 times; objects were kept" in capsys.readouterr().out) == is_told
+
+
 def test_help_documents_the_prompts_file(capsys):
     with pytest.raises(SystemExit) as caught:
         replay.main(["--help"])
