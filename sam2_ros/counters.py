@@ -22,6 +22,7 @@ class Counters:
     dropped: int = 0  # replaced by a newer one before they were processed
     processed: int = 0
     published: int = 0
+    withheld: int = 0  # results of images that were in hand when the node was deactivated
     ignored: int = 0  # while disabled
     unstamped: int = 0
     unstamped_in_a_row: int = 0
@@ -144,6 +145,10 @@ class Counters:
         if number:
             with self.lock:
                 self.detections[what] += int(number)
+
+    def count_withheld(self) -> None:
+        with self.lock:
+            self.withheld += 1
 
     def count_unpublished(self) -> None:
         with self.lock:

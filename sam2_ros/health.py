@@ -244,6 +244,7 @@ def _tracking_values(c: Counters, now_ns: int) -> dict[str, str]:
         "objects": str(c.objects),
         "processed": str(c.processed),
         "published": str(c.published),
+        "withheld at deactivation": str(c.withheld),
         "published per second": f"{_rate(c.outputs_ns, now_ns):.2f}",
         "age p50 s": f"{_percentile(c.ages_ns, 50) / 1e9:.4f}",
         "age p95 s": f"{_percentile(c.ages_ns, 95) / 1e9:.4f}",

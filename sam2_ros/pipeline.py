@@ -262,6 +262,8 @@ class Pipeline:
     def _hand_on(self, arrival: Arrival, frame: sam2.Frame, tracks: "list[sam2.Track]") -> None:
         if self._outputs.publish(arrival, frame, tracks):
             self._counters.count_output(arrival.arrived_ns, time.monotonic_ns(), self.settings.max_age_s)
+        else:
+            self._counters.count_withheld()
 
     @contextmanager
     def _guarded(self, what: str) -> Iterator[_Outcome]:

@@ -95,9 +95,10 @@ def longest_silence(times_s: Sequence[float], results: Sequence[float], bound_s:
 
 
 def unpublished(counts: dict[str, str]) -> Gate:
-    """Images that were processed and whose results were neither published nor lost to a failure that was counted."""
+    """Images that were processed and whose results were neither published, nor withheld because the node was no longer
+    active, nor lost to a failure that was counted."""
     failed = sum(int(n) for key, n in counts.items() if key.startswith("failed: publish: "))
-    known = int(counts.get("published", 0)) + failed
+    known = int(counts.get("published", 0)) + int(counts.get("withheld at deactivation", 0)) + failed
     return Gate("results that were not published", int(counts.get("processed", 1)) - known, 0)
 
 

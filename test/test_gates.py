@@ -96,6 +96,7 @@ def test_a_node_that_falls_silent():
 
 def test_results_that_are_computed_and_not_published():
     assert unpublished({"processed": "30", "published": "28", "failed: publish: RCLError": "2"}).is_kept
+    assert unpublished({"processed": "30", "published": "29", "withheld at deactivation": "1"}).is_kept
     assert not unpublished({"processed": "30", "published": "15"}).is_kept
     assert not unpublished({}).is_kept and not unaccounted({}).is_kept
 
