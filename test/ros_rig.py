@@ -3,6 +3,7 @@
 Nothing here sleeps until something is ready: `until` spins until a condition holds, and fails the test if it does not.
 """
 
+import gc
 import json
 import os
 import re
@@ -108,6 +109,9 @@ class Rig:
         self.executor.shutdown()
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
+        # What is left in cycles holds on to participants; taken away while another node begins, they may wait for ever.
+        self.node = self.executor = None
+        gc.collect()
 
     def until(self, condition, within_s: float = PATIENCE_S):
         """Spins until `condition()` is true and returns what it gave."""
