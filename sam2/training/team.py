@@ -46,7 +46,7 @@ class Team:
 
     def together(self, make: Callable[[], Made]) -> Made:
         """What `make` gives. Where it raises in one process this raises NotMade in all: no other would come to the end
-        of a step without that one. A lack of device memory is raised as it is: the step may fit another time."""
+        of a step without that one. A lack of device memory is raised as it is: alone, a smaller step may fit."""
         made, failure = None, None
         try:
             made = make()
