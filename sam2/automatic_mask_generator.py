@@ -117,8 +117,8 @@ class SAM2AutomaticMaskGenerator:
 
     The default thresholds are upstream's, meant for its large model. `nano` is less sure and less steady: it wants
     `pred_iou_thresh=0.6, stability_score_thresh=0.8`. On frame 0 of its own world, seeds 3000001 to 3000012, 57 objects
-    and 16 x 16 points, it finds (IoU above 0.5) 0 with the defaults, 7 with 0.8 and 0.9, 16 with 0.7 and 0.85, 25 with
-    0.6 and 0.8 (38 of 66 masks are of an object), 34 with 0.5 and 0.7 (61 of 168).
+    and 16 x 16 points, it finds (IoU above 0.5) 0 with the defaults, 8 with 0.8 and 0.9, 20 with 0.7 and 0.85, 28 with
+    0.6 and 0.8 (45 of 90 masks are of an object), 42 with 0.5 and 0.7 (88 of 220).
     """
 
     def __init__(
