@@ -20,20 +20,21 @@ SHOWN = ("overlay", "label_mask", "objects/cloud", "objects/markers", "scene_clo
 ARGUMENTS = {
     "seed": ("1000036", "which synthetic world the camera looks at"),
     "rate": ("10.0", "images per second"),
+    "still": ("60.0", "seconds in which nothing moves yet, to prompt in"),
     "rviz": ("false", "true = show ~/overlay in RViz"),
 }
 
 
 def around_the_tracker(context) -> list:
     """The camera, RViz if asked for, and what to do next."""
-    names = ("seed", "rate", "image", "namespace")
-    seed, rate, image, namespace = (LaunchConfiguration(name).perform(context) for name in names)
+    names = ("seed", "rate", "still", "image", "namespace")
+    seed, rate, still, image, namespace = (LaunchConfiguration(name).perform(context) for name in names)
     tracker = "/".join(["", *filter(None, namespace.split("/")), "sam2"])
     camera = Node(
         package="sam2_ros",
         executable="sam2_ros",
         namespace=namespace,
-        arguments=["simulate", "--gentle", "--seed", seed, "--rate", rate],
+        arguments=["simulate", "--gentle", "--seed", seed, "--rate", rate, "--still", still],
         remappings=[("image", image)],
         output="screen",
     )

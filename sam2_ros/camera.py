@@ -91,13 +91,15 @@ class Camera:
         return matching_reliability(ours, self._settings.image_reliability)
 
     def _other_topics(self, topic: str) -> tuple[tuple[str, ...], str]:
-        """Where images come that could be meant, of our type and not of depth; and ours by the other transport."""
+        """Where images come that could be meant, of our type and not of depth, those that are called image first; and
+        ours by the other transport."""
         own = f"{self._node.get_fully_qualified_name()}/"
         found = [name for name, kinds in self._node.get_topic_names_and_types() if self._type_name in kinds]
         meant = [name for name in found if not name.startswith(own) and "depth" not in name.lower()]
         beside = topic.removesuffix("/compressed") if self._is_compressed else f"{topic}/compressed"
         there = beside if self._node.count_publishers(beside) else ""
-        return tuple(name for name in meant if self._node.count_publishers(name)), there
+        likely = sorted(meant, key=lambda name: not _is_called_image(name))
+        return tuple(name for name in likely if self._node.count_publishers(name)), there
 
     def _on_image(self, msg) -> None:
         now_ns = time.monotonic_ns()
@@ -142,6 +144,11 @@ class Camera:
 
     def _on_lost(self, event) -> None:
         self._counters.lose_on_the_way(event.total_count_change)
+
+
+def _is_called_image(topic: str) -> bool:
+    """As cameras and image_proc have it: image, image_raw, image_rect ..."""
+    return topic.removesuffix("/compressed").rpartition("/")[2].startswith("image")
 
 
 def matching_reliability(publishers: Sequence, asked: str) -> ReliabilityPolicy:

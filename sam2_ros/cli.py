@@ -62,6 +62,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"sam2_ros {command}: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # of `sam2_ros objects --watch | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
+        return 128 + signal.SIGPIPE
     except Exception as error:
         sentence = _sentence_of(error)
         if not sentence:

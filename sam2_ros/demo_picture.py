@@ -192,7 +192,7 @@ def _figures(run: Score, width: int) -> np.ndarray:
     found = sum(absence.found for absence in run.absences)
     text = (
         f"{run.results} results of {run.images} images, {run.fps:.1f} per second, age {run.age_p50_s * 1e3:.0f} ms"
-        f"   mean IoU {run.mean_iou:.2f}   visibility {run.visibility:.0%}"
+        f"   mean IoU {run.mean_iou:.2f}   visibility {run.visibility:.1%}"
         f"   found again {found} of {len(run.absences)} times"
     )
     write(strip, text, (16, 54), 0.65)

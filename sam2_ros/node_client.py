@@ -61,18 +61,19 @@ def _seconds(given: str) -> float:
 
 @contextmanager
 def connect(name: str, timeout_s: float) -> Iterator["NodeClient"]:
-    """A ROS node of our own for as long as it takes; the rest is as in NodeClient."""
+    """A ROS node of our own for as long as it takes; the rest is as in NodeClient. Raises KeyboardInterrupt once a
+    signal came, SIGTERM too."""
     with rclpy.init(args=[]):
         try:
             node = rclpy.create_node("sam2_command")
+            try:
+                yield NodeClient(node, name, timeout_s)
+            finally:
+                node.destroy_node()
         except Exception:
-            if not rclpy.ok():  # Ctrl-C came in between, and rclpy ended the context
+            if not rclpy.ok():  # a signal ended the context, at which rclpy raises one thing here and another there
                 raise KeyboardInterrupt from None
             raise
-        try:
-            yield NodeClient(node, name, timeout_s)
-        finally:
-            node.destroy_node()
 
 
 class NodeClient:
@@ -83,21 +84,24 @@ class NodeClient:
         self._deadline = time.monotonic() + timeout_s
         self._clients = {}
 
-    def call(self, kind, service: str, request):
-        """The node's answer, asked again while it loads its model. Raises NoAnswer."""
+    def call(self, kind, service: str, request, waits_for: tuple[Code, ...] = (Code.LOADING,)):
+        """The node's answer, asked again while it is one that passes. Raises NoAnswer."""
         client = self._clients.get(service) or self._find(kind, service)
-        said = False
+        said: set[Code] = set()
         while True:
+            asked = time.monotonic()
             future = client.call_async(request)
             rclpy.spin_until_future_complete(self.node, future, timeout_sec=self._left_s())
             if not future.done():
                 raise NoAnswer(f"no answer from {self.name} within {self.timeout_s:g} s")
-            again = time.monotonic() + ASK_AGAIN_S
-            if not _is_loading(future.result()) or again > self._deadline:
-                return future.result()
-            if not said:
-                print("the model is being loaded; waiting", file=sys.stderr, flush=True)
-                said = True
+            answer, now = future.result(), time.monotonic()
+            code = next((code for code in waits_for if _says(answer, code)), None)
+            if code is None or now + ASK_AGAIN_S + (now - asked) > self._deadline:  # the last answer says most
+                return answer
+            if code not in said:
+                why = "the model is being loaded" if code is Code.LOADING else answer.sentence
+                print(f"{why}; waiting", file=sys.stderr, flush=True)
+                said.add(code)
             self.wait(ASK_AGAIN_S)
 
     def wait(self, seconds: float) -> None:
@@ -129,6 +133,6 @@ class NodeClient:
         return max(0.0, self._deadline - time.monotonic())
 
 
-def _is_loading(answer) -> bool:
+def _says(answer, code: Code) -> bool:
     """A std_srvs answer has no code, so the node writes its name before the sentence."""
-    return getattr(answer, "code", None) == Code.LOADING or getattr(answer, "message", "").startswith(Code.LOADING.name)
+    return getattr(answer, "code", None) == code or getattr(answer, "message", "").startswith(code.name)

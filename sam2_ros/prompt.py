@@ -16,6 +16,7 @@ from std_msgs.msg import Header
 from sam2_ros.image_out import image_message
 from sam2_ros.msg import Prompt, Track
 from sam2_ros.node_client import NoAnswer, NodeClient, NodeRefused, add_arguments, agreed, connect
+from sam2_ros.requests import Code
 from sam2_ros.ros_time import time_message
 from sam2_ros.srv import AddObjects, ListObjects
 
@@ -73,7 +74,8 @@ def main(argv: list[str] | None = None) -> int:
     request = AddObjects.Request(prompts=[message(args)])
     try:
         with connect(args.node, args.timeout) as client:
-            answer = agreed(client.call(AddObjects, "add_objects", request))
+            camera_too = (Code.LOADING, Code.NO_IMAGE)  # it may have been started just before
+            answer = agreed(client.call(AddObjects, "add_objects", request, camera_too))
             tracks = {}
             with suppress(NoAnswer):  # it is tracked, whether or not we hear more
                 tracks = look(client, answer.object_ids)

@@ -52,6 +52,11 @@ class Entry:
         return index >= self.frame if self.frame is not None else stamp_ns >= self.stamp_ns
 
     @property
+    def begins(self) -> bool:
+        """Whether it says where the object is, not only where it is not."""
+        return self.prompt.mask is not None or self.prompt.box_xyxy is not None or 1 in self.prompt.labels
+
+    @property
     def place(self) -> str:
         """The image it waits for, in words."""
         return f"frame {self.frame}" if self.frame is not None else f"stamp {Decimal(self.stamp_ns) / 10**9}"
@@ -89,7 +94,7 @@ def read(path: Path) -> list[Entry]:
 
 def _entry(fields, where: str, folder: Path) -> Entry:
     if not isinstance(fields, dict) or not fields.get("object_id"):
-        raise sam2.BadInput(f"{where}: expected fields with an object_id, got {fields!r}")
+        raise sam2.BadInput(f"{where}: expected an object_id and where it is, got {fields!r}")
     name = f"{where} ({fields['object_id']!r})"
     unknown = [field for field in fields if field not in FIELDS]
     if unknown:

@@ -174,6 +174,8 @@ def replay(source, entries: list[prompt_file.Entry], tracker: sam2.Tracker, sink
         for entry in due:
             with _blaming([entry]):
                 tracker.check(entry.prompt, frame)
+        if not seen:
+            _look_ahead(schedule.waiting, source, tracker, frame)
         with _blaming(due):
             tracks = tracker.step(frame, [entry.prompt for entry in due])
         for sink in sinks:
@@ -197,6 +199,21 @@ def _encoding_ahead(shots: Iterable, tracker: sam2.Tracker) -> Iterator[tuple]:
             tracker.encode_ahead(following[1])
         yield current
         current = following
+
+
+def _look_ahead(waiting: list[prompt_file.Entry], source, tracker: sam2.Tracker, first: sam2.Frame) -> None:
+    """A place that is in no image is said at the first one, not after hours. Where images may differ in size, only as
+    a warning."""
+    for entry in waiting:
+        if not entry.begins:
+            continue  # what it corrects is not there yet
+        try:
+            with _blaming([entry]):
+                tracker.check(entry.prompt, first)
+        except sam2.BadInput as error:
+            if source.one_size:
+                raise
+            print(f"sam2_ros replay: as the first image is: {error}", file=sys.stderr)
 
 
 def _check_frames(entries: list[prompt_file.Entry], total: int) -> None:

@@ -57,6 +57,7 @@ class Source:
     total: int  # images, refused ones counted; 0 = unknown
     fps: float
     shots: Iterator[Shot]
+    one_size: bool = False  # all images are as large as the first
     refused: Counter = field(default_factory=Counter)
     last_refusal: str = ""
 
@@ -144,7 +145,7 @@ def _video(path: Path, fps: float) -> Iterator[Source]:
             )
         fps = video.get(cv2.CAP_PROP_FPS) or fps or DEFAULT_FPS
         total = max(int(video.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
-        yield Source(path.name, "", total, fps, _timed(_read_all(video), fps))
+        yield Source(path.name, "", total, fps, _timed(_read_all(video), fps), one_size=True)
     finally:
         video.release()
 

@@ -28,6 +28,7 @@ from sam2_ros.track_out import set_place
 
 FRAME_ID = "camera_optical_frame"
 FASTEST = 1000  # images per second
+LONGEST_STILL_S = 3600
 MOST_PIXELS = Settings.max_pixels  # the node refuses more
 DESCRIPTION = """\
 A camera that publishes a synthetic world with ground truth.
@@ -41,14 +42,17 @@ class Simulator(Node):
     """One frame of `world` per period; frame t is a function of t, whatever the rate.
 
     world: has `frame(t)` and `size_hw`. frames: how many to publish, 0 = for ever. wait: begin when so many
-    subscribe to the image, so that nobody misses frame 0. Topics: image (rgb8), depth/image (32FC1, metres),
-    camera_info, ~/ground_truth (TrackArray, objects "object_1" ... by label), ~/ground_truth/label_mask (mono8).
+    subscribe to the image, so that nobody misses frame 0. still: images of frame 0 before things move. Topics: image
+    (rgb8), depth/image (32FC1, metres), camera_info, ~/ground_truth (TrackArray, objects "object_1" ... by label),
+    ~/ground_truth/label_mask (mono8).
     """
 
-    def __init__(self, world: "sam2.World", rate: float, frames: int = 0, wait: int = 0, **kwargs) -> None:
+    def __init__(
+        self, world: "sam2.World", rate: float, frames: int = 0, wait: int = 0, still: int = 0, **kwargs
+    ) -> None:
         super().__init__("camera", **kwargs)
         self.done = False
-        self._world, self._frames, self._wait, self._t = world, frames, wait, 0
+        self._world, self._frames, self._wait, self._still, self._t = world, frames, wait, still, 0
         self._last_seen: dict[int, tuple[int, Header]] = {}  # frame and header in which a label was last visible
         qos = QoSProfile(depth=2)  # reliable: best effort loses large images on default transports
         self._image = self.create_publisher(Image, "image", qos)
@@ -62,7 +66,7 @@ class Simulator(Node):
         if self.done or (self._image.get_subscription_count() < self._wait):
             return
         self._wait = 0
-        self._publish(self._world.frame(self._t))
+        self._publish(self._world.frame(max(0, self._t - self._still)))
         self._t += 1
         self.done = self._t == self._frames
 
@@ -145,8 +149,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--gentle", action="store_true", help="a friendlier world: nothing small, fast, alike or camouflaged"
     )
+    parser.add_argument(
+        "--still",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="seconds in which nothing moves yet (default: %(default)s)",
+    )
     args, ros_args = parser.parse_known_args(argv)
     check_camera(parser, args)
+    if not 0 <= args.still <= LONGEST_STILL_S:
+        parser.error(f"--still: expected seconds, 0 to {LONGEST_STILL_S}, got {args.still:g}")
     if ros_args and ros_args[0] != "--ros-args":
         parser.error(f"unknown argument {ros_args[0]!r}; those of ROS come after --ros-args")
     signals = []
@@ -155,7 +168,7 @@ def main(argv: list[str] | None = None) -> int:
     fast_dds.make_room()
     rclpy.init(args=ros_args, signal_handler_options=SignalHandlerOptions.NO)
     world = (sam2.World.gentle if args.gentle else sam2.World)(args.seed, (args.height, args.width))
-    node = Simulator(world, args.rate, args.frames, args.wait)
+    node = Simulator(world, args.rate, args.frames, args.wait, round(args.still * args.rate))
     domain = node.context.get_domain_id()
     size = f"{args.width}x{args.height}"
     print(

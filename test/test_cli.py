@@ -206,6 +206,46 @@ def test_a_prompt_waits_for_a_model_that_is_being_loaded(rig, tmp_path):
         node.end()
 
 
+def test_a_prompt_waits_for_a_camera_that_was_just_started(rig):
+    with NodeProcess(parameters={"prompt_wait_s": 0.1}) as node:
+        rig.wait_for_state("active")
+        early = run_prompt("--click", "30", "20", "--id", "cup", "--timeout", "120")
+        assert re.fullmatch(r"nobody publishes /image .*; waiting\n", early.stderr.readline())
+        rig.camera().publish_until(lambda: early.poll() is not None)
+        assert early.returncode == 0 and early.communicate()[0].startswith("tracking cup: ")
+        vain = run_prompt("--click", "30", "20", "--timeout", "1.5")  # the camera is silent again
+        said = vain.communicate()[1]
+        assert vain.returncode == 1 and "; waiting\nNO_IMAGE: " in said, said
+        node.end()
+
+
+@pytest.mark.parametrize("command", ["status", "objects"])
+def test_a_signal_ends_a_command_that_waits_without_a_traceback(command, rig):
+    lonely = subprocess.Popen(
+        [sys.executable, "-m", "sam2_ros.cli", command, "--node", "/nobody", "--timeout", "300"],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    rig.until(lambda: "sam2_command" in rig.node.get_node_names())
+    lonely.terminate()
+    assert lonely.communicate()[1] == f"sam2_ros {command}: interrupted\n" and lonely.returncode == 130
+
+
+def test_a_reader_that_leaves_is_no_error():
+    talk = "SimpleNamespace(main=lambda rest: [print('news', flush=True) for _ in range(10**6)])"
+    code = f"""
+import importlib, sys
+from types import SimpleNamespace
+from sam2_ros import cli
+importlib.import_module = lambda name: {talk}
+sys.exit(cli.main(["objects"]))
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as talker:
+        assert talker.stdout.readline() == b"news\n"
+        talker.stdout.close()
+        assert talker.stderr.read() == b""
+    assert talker.returncode == 141
+
+
 def test_a_prompt_without_a_node_says_so():
     lonely = run_prompt("--click", "1", "2", "--node", "/nobody", "--timeout", "0.5")
     said = lonely.communicate()[1]
@@ -215,7 +255,7 @@ def test_a_prompt_without_a_node_says_so():
 def test_a_prompt_that_was_carried_out_is_no_failure_if_nothing_more_is_heard(monkeypatch, capsys):
     """Whoever is told that it failed would prompt again."""
 
-    def ask(kind, service, request):
+    def ask(kind, service, request, waits_for=()):
         if service == "list_objects":
             raise node_client.NoAnswer("no answer from /sam2 within 4 s")
         return kind.Response(object_ids=["cup"])

@@ -8,6 +8,7 @@ import yaml
 
 pytest.importorskip("rclpy")
 
+import sam2  # noqa: E402
 from sam2_ros.params import FIELDS, refusal  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
@@ -52,6 +53,16 @@ def test_a_page_names_only_what_there_is(path):
 
 def test_wrong_names_are_found():
     assert wrong_names("`/sam2/tracks` /sam2/front/prompts ~/nothing /sam2/other") == {"nothing", "other"}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/own_node.md", "docs/moveit.md"])
+def test_the_first_click_is_on_a_thing(page):
+    """The simulator's world is still then. The README's click is for the launch file, too."""
+    text, launch = (ROOT / page).read_text(), (ROOT / "launch/demo.launch.py").read_text()
+    (seed,) = re.findall(r"simulate --gentle --seed (\d+) --still 60 &", text)
+    assert f'"seed": ("{seed}", ' in launch and '"still": ("60.0", ' in launch
+    x, y = re.search(r"(?:--click |points_xy, prompt.point_labels = \[)(\d+)(?:\.0,)? (\d+)", text).groups()
+    assert sam2.World.gentle(int(seed), (480, 640)).frame(0).masks[:, int(y), int(x)].any()
 
 
 def test_the_readme_names_every_page():

@@ -145,6 +145,8 @@ def test_it_says_why_nothing_comes_out(rig):
             rig.node.create_publisher(Image, topic, 1)
         rig.node.create_publisher(CompressedImage, "a/image/compressed", 1)
         rig.until(hears("; images are on /front/image; remap it, for example -r image:=/front/image"))
+        rig.node.create_publisher(Image, "a/label_mask", 1)
+        rig.until(hears("; images are on /front/image, /a/label_mask; remap it, for example -r image:=/front/image"))
         beside = rig.node.create_publisher(CompressedImage, "image/compressed", 1)
         rig.until(hears("/image/compressed is there: set image_transport to compressed"))
         refused = rig.call(AddObjects, "/sam2/add_objects", AddObjects.Request(prompts=[click("a")]))

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.ros
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "own_node.md").read_text()
 PROGRAMS = dict(re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?```python\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE))
-PAGE_SIZE_HW = (360, 400)  # the page's click lies in its corner, so that a mask which is misplaced does not fit
+PAGE_SIZE_HW = (410, 470)  # the page's click lies in its corner, so that a mask which is misplaced does not fit
 AWAY = 60  # steps without the object
 
 
@@ -119,7 +119,7 @@ def test_prompting_masks_and_positions(rig, tmp_path):
 
         number = camera.publish_until(all_said, number, PAGE_SIZE_HW)
         track, (at, size) = tracks[-1].tracks[0], (placed[-1].tracks[0].position, placed[-1].tracks[0].box_size)
-        assert track.area > 0 and masks.said().startswith(f"cup VISIBLE (360, 400) {track.area}\n")
+        assert track.area > 0 and masks.said().startswith(f"cup VISIBLE {PAGE_SIZE_HW} {track.area}\n")
         assert len({f"{value:.2f}" for value in (at.x, at.y, at.z, size.x, size.y)}) == 5
         assert positions.said().startswith(f"cup: x {at.x:.2f} y {at.y:.2f} z 1.50 m, {size.x:.2f} m long\n")
 

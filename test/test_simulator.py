@@ -76,6 +76,16 @@ def test_four_frames_on_every_topic(recorded):
         assert crop.all() and (first.mask.x, first.mask.y, first.mask.width, first.mask.height) == (3, 2, 6, 4)
 
 
+def test_a_still_world_moves_later(rig):
+    node = Simulator(TwoSquares(), rate=100.0, frames=5, wait=1, still=3, context=rig.context)
+    images = rig.collect(Image, "/image")
+    rig.executor.add_node(node)
+    rig.until(lambda: node.done and len(images) == 5)
+    rig.executor.remove_node(node)
+    node.destroy_node()
+    assert [image.data[0] for image in images] == [0, 0, 0, 0, 1]
+
+
 def test_camera_info_is_an_ideal_pinhole():
     from std_msgs.msg import Header
 
