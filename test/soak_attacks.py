@@ -19,7 +19,7 @@ from std_srvs.srv import SetBool, Trigger
 from sam2_ros.msg import Prompt
 from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects
 
-OBJECTS = 2  # that are tracked when nothing is wrong
+OBJECTS = 2  # that are tracked when nothing is wrong, and the busiest moment is over
 SERVICES = {
     "add_objects": AddObjects, "remove_objects": RemoveObjects, "list_objects": ListObjects, "reset": Trigger,
     "enable": SetBool, "change_state": ChangeState, "set_parameters": SetParameters,
@@ -53,6 +53,7 @@ class Attacks:
             self.other_reliability, self.camera_returns,
         ]  # fmt: skip
         self._order: list = []
+        self.objects = OBJECTS  # fewer are prompted anew
 
     def connect(self) -> None:
         for name, kind in SERVICES.items():
@@ -75,7 +76,7 @@ class Attacks:
         self._later = [(when, what) for when, what in self._later if when > time.monotonic()]
         for what in due:
             what()
-        if not self._adding and not self._busy and len(self.soak.tracked) < OBJECTS:
+        if not self._adding and not self._busy and len(self.soak.tracked) < self.objects:
             self._adding = True
             self.call("add_objects", AddObjects.Request(prompts=self._truths()), self._added)
 
@@ -111,7 +112,7 @@ class Attacks:
         """Boxes around what is visible in the image of now."""
         truth, prompts = self.soak.truth(), []
         for number, (mask, visible) in enumerate(zip(truth.masks, truth.visible, strict=True)):
-            if visible and len(prompts) < OBJECTS:
+            if visible and len(prompts) < self.objects:
                 rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
                 box = [float(v) for v in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)]
                 prompts.append(Prompt(object_id=f"thing {number}", box_xyxy=box))
