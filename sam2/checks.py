@@ -38,7 +38,7 @@ def check_prompt(prompt: Prompt, limits: Limits) -> None:
     if not isinstance(prompt, Prompt):
         raise BadInput(f"prompt: expected sam2.Prompt, got {type(prompt).__name__}")
     if not isinstance(prompt.object_id, str) or not 0 < len(prompt.object_id) <= MAX_ID_LENGTH:
-        raise BadInput(f"prompt.object_id: expected 1 to {MAX_ID_LENGTH} characters, got {prompt.object_id!r}")
+        raise BadInput(f"prompt.object_id: expected 1 to {MAX_ID_LENGTH} characters, got {prompt.object_id!r:.100}")
     if not isinstance(prompt.class_name, str):
         raise BadInput(f"prompt.class_name: expected a string, got {prompt.class_name!r}")
     if not isinstance(prompt.mode, PromptMode):
