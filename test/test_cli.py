@@ -17,6 +17,7 @@ from ros_rig import NodeProcess
 import sam2
 from sam2_ros import cli, demo, node_client, objects, prompt, simulator
 from sam2_ros.msg import Track
+from sam2_ros.requests import Code
 
 pytestmark = pytest.mark.ros
 
@@ -213,10 +214,20 @@ def test_a_prompt_waits_for_a_camera_that_was_just_started(rig):
         assert re.fullmatch(r"nobody publishes /image .*; waiting\n", early.stderr.readline())
         rig.camera().publish_until(lambda: early.poll() is not None)
         assert early.returncode == 0 and early.communicate()[0].startswith("tracking cup: ")
-        vain = run_prompt("--click", "30", "20", "--timeout", "1.5")  # the camera is silent again
-        said = vain.communicate()[1]
-        assert vain.returncode == 1 and "; waiting\nNO_IMAGE: " in said, said
         node.end()
+
+
+def test_whoever_waited_in_vain_gets_the_last_answer_and_what_is_waited_for_is_said_once(monkeypatch, capsys):
+    answer = SimpleNamespace(code=Code.NO_IMAGE, sentence="no image came")
+    asked = SimpleNamespace(done=lambda: True, result=lambda: answer)
+    client = node_client.NodeClient(None, "/sam2", timeout_s=0.3)
+    client._clients["add_objects"] = SimpleNamespace(call_async=lambda request: asked)
+    monkeypatch.setattr(node_client, "ASK_AGAIN_S", 0.001)
+    monkeypatch.setattr(node_client.rclpy, "spin_until_future_complete", lambda node, future, timeout_sec: None)
+    monkeypatch.setattr(node_client.rclpy, "spin_once", lambda node, timeout_sec: None)
+    assert client.call(None, "add_objects", None, (Code.LOADING, Code.NO_IMAGE)) is answer
+    assert client.call(None, "add_objects", None) is answer  # who does not wait for images
+    assert capsys.readouterr().err == "no image came; waiting\n"
 
 
 @pytest.mark.parametrize("command", ["status", "objects"])
