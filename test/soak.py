@@ -206,6 +206,7 @@ def main() -> int:
     parser.add_argument("--docs", action="store_true", help="write plot and figures into docs/, too")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # the node must not outlive it
     (options.out / "tensors.csv").unlink(missing_ok=True)
     soak = Soak(options, options.out)
     try:
