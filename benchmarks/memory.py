@@ -7,6 +7,7 @@ and come again. Prints and writes `benchmarks/results/memory_nano_cpu.md`.
 """
 
 import os
+import sys
 from pathlib import Path
 
 from tqdm import tqdm
@@ -45,6 +46,8 @@ class Stream:
 
 
 def main() -> None:
+    if not all(map(os.environ.get, VARIABLES)):
+        sys.exit(__doc__)
     sam2.set_cpu_threads(1, "nano")
     stream, grown = Stream(), []
     bar = tqdm(total=OBJECTS * (1 + 2 * ROUNDS), unit="objects")
@@ -74,7 +77,7 @@ def resident_mb() -> float:
 
 def report(grown: list[float], rounds: list[float]) -> str:
     """grown: MB by number of objects, from 1. rounds: MB of each."""
-    given = ", ".join(f"{name}={os.environ.get(name, 'not set')}" for name in VARIABLES)
+    given = ", ".join(f"{name}={os.environ[name]}" for name in VARIABLES)
     lines = [["objects", "resident memory, MB more"], ["---:"] * 2]
     lines += [[f"{number}", f"{mb:.1f}"] for number, mb in enumerate(grown, start=1)]
     return (

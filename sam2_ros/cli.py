@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 USAGE = """usage: sam2_ros COMMAND [arguments]
 
@@ -58,12 +58,15 @@ def main(argv: list[str] | None = None) -> int:
             return weights(rest)
         with _imports_ended_by_ctrl_c(command):
             module = importlib.import_module(MODULES[command])
-        return module.main(rest)
+        code = module.main(rest)
+        print(end="", flush=True)  # here, where it is no error that the reader has left
+        return code
     except KeyboardInterrupt:
         print(f"sam2_ros {command}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # of `sam2_ros objects --watch | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
+        with suppress(AttributeError, OSError, ValueError):  # there may be no such file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
         return 128 + signal.SIGPIPE
     except Exception as error:
         sentence = _sentence_of(error)

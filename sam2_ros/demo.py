@@ -284,7 +284,7 @@ def _draw(args: argparse.Namespace, audience: Audience, results: list, run, prom
         for picture in audience.images():
             _check_signals()
             film.write_picture(picture)
-    rate = max(1.0, round(args.rate * len(results) / args.frames, 1))  # it lasts as long as what it shows
+    rate = max(0.1, round(args.rate * len(results) / args.frames, 1))  # it lasts as long as what it shows
     with Film.open(args.out / "demo.mp4", rate) as film:
         for picture in demo_picture.film(results, audience.image, args.width):
             _check_signals()

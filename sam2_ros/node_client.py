@@ -70,6 +70,8 @@ def connect(name: str, timeout_s: float) -> Iterator["NodeClient"]:
                 yield NodeClient(node, name, timeout_s)
             finally:
                 node.destroy_node()
+        except NodeRefused:
+            raise
         except Exception:
             if not rclpy.ok():  # a signal ended the context, at which rclpy raises one thing here and another there
                 raise KeyboardInterrupt from None
@@ -88,16 +90,18 @@ class NodeClient:
         """The node's answer, asked again while it is one that passes. Raises NoAnswer."""
         client = self._clients.get(service) or self._find(kind, service)
         said: set[Code] = set()
+        before = ""
         while True:
             asked = time.monotonic()
             future = client.call_async(request)
             rclpy.spin_until_future_complete(self.node, future, timeout_sec=self._left_s())
             if not future.done():
-                raise NoAnswer(f"no answer from {self.name} within {self.timeout_s:g} s")
+                raise NoAnswer(f"no answer from {self.name} within {self.timeout_s:g} s{before}")
             answer, now = future.result(), time.monotonic()
             code = next((code for code in waits_for if _says(answer, code)), None)
             if code is None or now + ASK_AGAIN_S + (now - asked) > self._deadline:  # the last answer says most
                 return answer
+            before = f"; the last one was {code.name}. What was asked may still be carried out"
             if code not in said:
                 why = "the model is being loaded" if code is Code.LOADING else answer.sentence
                 print(f"{why}; waiting", file=sys.stderr, flush=True)

@@ -94,7 +94,7 @@ def read(path: Path) -> list[Entry]:
 
 def _entry(fields, where: str, folder: Path) -> Entry:
     if not isinstance(fields, dict) or not fields.get("object_id"):
-        raise sam2.BadInput(f"{where}: expected an object_id and where it is, got {fields!r}")
+        raise sam2.BadInput(f"{where}: expected fields, one of them object_id, got {fields!r}")
     name = f"{where} ({fields['object_id']!r})"
     unknown = [field for field in fields if field not in FIELDS]
     if unknown:

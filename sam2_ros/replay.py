@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -163,17 +164,17 @@ def replay(source, entries: list[prompt_file.Entry], tracker: sam2.Tracker, sink
     Raises sam2.BadInput naming the entry for a prompt that is refused or whose image never came.
     """
     schedule = prompt_file.Schedule(entries)
-    for entry in entries:
+    for entry in sorted(entries, key=lambda entry: not entry.begins):
         with _blaming([entry]):
-            tracker.check(entry.prompt)
+            tracker.check([*_what_it_corrects(entry, entries), entry.prompt])
     seen = 0
     # Nothing is drawn where nobody looks: in a log file a bar is noise.
     bar = tqdm(source.shots, total=source.total or None, unit=" images", disable=None)
     for shot, frame in _encoding_ahead(bar, tracker):
         due = schedule.take(shot.index, shot.stamp_ns)
-        for entry in due:
+        for number, entry in enumerate(due, start=1):
             with _blaming([entry]):
-                tracker.check(entry.prompt, frame)
+                tracker.check([one.prompt for one in due[:number]], frame)
         if not seen:
             _look_ahead(schedule.waiting, source, tracker, frame)
         with _blaming(due):
@@ -201,19 +202,25 @@ def _encoding_ahead(shots: Iterable, tracker: sam2.Tracker) -> Iterator[tuple]:
         current = following
 
 
+def _what_it_corrects(entry: prompt_file.Entry, entries: list[prompt_file.Entry]) -> list[sam2.Prompt]:
+    """A prompt that begins the object which `entry` says only where it is not; none where it begins one itself."""
+    others = [one.prompt for one in entries if one.begins and one.prompt.object_id == entry.prompt.object_id]
+    return [] if entry.begins else others[:1]
+
+
 def _look_ahead(waiting: list[prompt_file.Entry], source, tracker: sam2.Tracker, first: sam2.Frame) -> None:
     """A place that is in no image is said at the first one, not after hours. Where images may differ in size, only as
     a warning."""
     for entry in waiting:
-        if not entry.begins:
-            continue  # what it corrects is not there yet
+        on_it = [1] * len(entry.prompt.labels)  # what a correction corrects may not be there yet
         try:
             with _blaming([entry]):
-                tracker.check(entry.prompt, first)
+                tracker.check(replace(entry.prompt, labels=on_it), first)
         except sam2.BadInput as error:
             if source.one_size:
                 raise
-            print(f"sam2_ros replay: as the first image is: {error}", file=sys.stderr)
+            warning = f"sam2_ros replay: going on, but if no later image is larger than the first: {error}"
+            tqdm.write(warning, file=sys.stderr)
 
 
 def _check_frames(entries: list[prompt_file.Entry], total: int) -> None:

@@ -10,6 +10,7 @@ import time
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException
 
 from sam2_ros.health import Level
@@ -74,16 +75,19 @@ def watch(client: NodeClient) -> int:
         for line in changes(known, statuses, client.name):
             print(line, flush=True)
 
+    def listen() -> None:
+        if known and time.monotonic() - heard_s > SILENT_S:
+            print(f"nothing of {client.name} for {SILENT_S} s", flush=True)
+            known.clear()  # told anew when it is heard again
+
     tell(hear(client))
     client.node.create_subscription(DiagnosticArray, TOPIC, lambda msg: tell(of_node(msg, client.name)), 10)
+    client.node.create_timer(0.2, listen, clock=Clock(clock_type=ClockType.STEADY_TIME))
     try:
-        while True:
-            rclpy.spin_once(client.node, timeout_sec=0.2)
-            if known and time.monotonic() - heard_s > SILENT_S:
-                print(f"nothing of {client.name} for {SILENT_S} s", flush=True)
-                known.clear()  # told anew when it is heard again
+        rclpy.spin(client.node)
     except (KeyboardInterrupt, ExternalShutdownException):
-        return 0
+        pass
+    return 0
 
 
 def of_node(message: DiagnosticArray, name: str) -> list[DiagnosticStatus]:

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 
 import sam2
-from sam2.checks import check_places
+from sam2.checks import check_begins, check_places
 
 LOW_RES = 64  # side of the fake logits
 
@@ -74,7 +74,9 @@ class FakeTracker:
     def check(self, prompts, frame=None):
         self._enter("check")
         prompts = [prompts] if isinstance(prompts, sam2.Prompt) else prompts
-        for prompt in prompts:
+        for number, prompt in enumerate(prompts):
+            if prompt.object_id not in {*self._objects, *(one.object_id for one in prompts[:number])}:
+                check_begins(prompt)
             if frame is not None:
                 check_places(prompt, frame.size_hw)
             if prompt.stamp_ns and prompt.stamp_ns < min([*self._stamps, frame.stamp_ns if frame else 0]):

@@ -45,7 +45,6 @@ class Attacks:
         self._spoilt = 0  # images still to be malformed
         self._later: list[tuple[float, object]] = []  # (when, what)
         self._adding, self._busy = False, False
-        self._listeners = []
         self._prompts = soak.rig.node.create_publisher(Prompt, "/sam2/prompts", QoSProfile(depth=10))
         self._all = [
             self.malformed_images, self.bad_prompts, self.flood, self.removal, self.reset, self.pause,
@@ -161,11 +160,11 @@ class Attacks:
     def more_listeners(self) -> None:
         """Every picture is wanted for a while."""
         node, kinds = self.soak.rig.node, {"overlay": Image, "label_mask": Image, "overlay/compressed": CompressedImage}
-        self._listeners = [
+        listeners = [
             node.create_subscription(kind, f"/sam2/{topic}", lambda msg: None, QoSProfile(depth=1))
             for topic, kind in kinds.items()
         ]
-        self.after(10.0, lambda: [node.destroy_subscription(listener) for listener in self._listeners])
+        self.after(10.0, lambda: [node.destroy_subscription(listener) for listener in listeners])
 
     def other_reliability(self) -> None:
         self.soak.offer(reliable=False)

@@ -207,17 +207,25 @@ def test_what_the_tracker_refuses_names_the_entry(bag, tmp_path, fake_tracker):
 
 
 def test_a_later_place_that_is_in_no_image_is_said_at_the_first(bag, tmp_path, fake_tracker, capsys):
-    """In a video it is refused; a bag's images may grow, and what is corrected is not there yet."""
+    """In a video it is refused; a bag's images may grow."""
     later = "- {object_id: cup, points: [[32, 24]]}\n- {object_id: mug, frame: 3, points: [[640, 2]]}"
     with replay_sink.Film.open(clip := tmp_path / "clip.mp4", 10.0) as film:
         for _ in range(6):
             film.write_picture(np.zeros((*SIZE_HW, 3), np.uint8))
     correction = later.replace("mug", "cup").replace("2]]}", "2]], labels: [0]}")
-    for source, text, steps, warnings in ((clip, later, 0, 0), (bag, later, 3, 1), (bag, correction, 3, 0)):
+    for source, text, steps, warnings in ((clip, later, 0, 0), (bag, later, 3, 1), (bag, correction, 3, 1)):
         with pytest.raises(sam2.BadInput, match=r"entry 2 \('\w+'\), frame 3: .*outside the image of 64x48"):
             run(source, tmp_path, text=text)
-        said = capsys.readouterr().err.count("as the first image is: ")
+        said = capsys.readouterr().err.count("no later image is larger")
         assert (fake_tracker.tracker.steps, said) == (steps, warnings)
+
+
+@pytest.mark.parametrize("frame", [0, 3])
+def test_what_an_object_is_not_may_be_said_of_the_same_image_or_a_later_one(bag, tmp_path, fake_tracker, frame):
+    first, not_it = "- {object_id: cup, points: [[32, 24]]}\n", "{object_id: cup, points: [[6, 2]], labels: [0]"
+    assert run(bag, tmp_path, text=f"{first}- {not_it}, frame: {frame}}}") == 0
+    with pytest.raises(sam2.BadInput, match=r"entry 1 \('cup'\).*an object begins with a point that is on it"):
+        run(bag, tmp_path, text=f"- {not_it}}}", out="other.mcap")
 
 
 def test_the_report_says_when_an_object_was_away(bag, tmp_path, fake_tracker):
