@@ -164,7 +164,7 @@ def replay(source, entries: list[prompt_file.Entry], tracker: sam2.Tracker, sink
     Raises sam2.BadInput naming the entry for a prompt that is refused or whose image never came.
     """
     schedule = prompt_file.Schedule(entries)
-    for entry in sorted(entries, key=lambda entry: not entry.begins):
+    for entry in sorted(entries, key=lambda entry: not entry.begins):  # first what others lean on: the blame is its own
         with _blaming([entry]):
             tracker.check([*_what_it_corrects(entry, entries), entry.prompt])
     seen = 0
@@ -204,8 +204,9 @@ def _encoding_ahead(shots: Iterable, tracker: sam2.Tracker) -> Iterator[tuple]:
 
 def _what_it_corrects(entry: prompt_file.Entry, entries: list[prompt_file.Entry]) -> list[sam2.Prompt]:
     """A prompt that begins the object which `entry` says only where it is not; none where it begins one itself."""
-    others = [one.prompt for one in entries if one.begins and one.prompt.object_id == entry.prompt.object_id]
-    return [] if entry.begins else others[:1]
+    if entry.begins:
+        return []
+    return [one.prompt for one in entries if one.begins and one.prompt.object_id == entry.prompt.object_id][:1]
 
 
 def _look_ahead(waiting: list[prompt_file.Entry], source, tracker: sam2.Tracker, first: sam2.Frame) -> None:

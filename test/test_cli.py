@@ -221,7 +221,7 @@ def test_a_prompt_waits_for_a_camera_that_was_just_started(rig):
 def test_whoever_waited_in_vain_gets_the_last_answer_and_what_is_waited_for_is_said_once(monkeypatch, capsys):
     answer = SimpleNamespace(code=Code.NO_IMAGE, sentence="no image came")
     asked = SimpleNamespace(done=lambda: True, result=lambda: answer)
-    client = node_client.NodeClient(None, "/sam2", timeout_s=0.3)
+    client = node_client.NodeClient(None, "/sam2", timeout_s=1.0)
     client._clients["add_objects"] = SimpleNamespace(call_async=lambda request: asked)
     monkeypatch.setattr(node_client, "ASK_AGAIN_S", 0.001)
     monkeypatch.setattr(node_client.rclpy, "spin_until_future_complete", lambda node, future, timeout_sec: None)
