@@ -10,7 +10,6 @@ memory attention, decoder and memory encoder. Reading and resizing the image is 
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -25,6 +24,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 import sam2
+from benchmarks.machine import processor
 from sam2.config import CONFIGS
 from sam2.device import choose_device
 from sam2.model import NUM_MEMORIES, SAM2
@@ -148,7 +148,7 @@ def peak_bytes(device: torch.device) -> int:
 
 def report(rows: list[dict], device: torch.device) -> str:
     """A markdown table with the machine it was measured on."""
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     where += f", threads: {torch.get_num_threads()}, load {os.getloadavg()[0]:.1f}" if device.type == "cpu" else ""
     lines = [
         f"# One model, one frame: {where}, {rows[0]['dtype']}, torch {torch.__version__}",

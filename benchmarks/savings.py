@@ -21,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 import sam2
+from benchmarks.machine import processor
 from benchmarks.stream import RESULTS, make_weights
 from sam2 import attention, layers, linear, memory_attention, position
 from sam2.frame_step import FrameStep
@@ -116,7 +117,7 @@ def main() -> None:
         lines.append([name, predicted, f"x {ratio:.2f}", f"{statistics.median(spent):.2f}"])
     text = (
         f"{args.model}, {args.objects} objects, full spatial memory, {args.threads} threads, {args.turns} turns, "
-        f"torch {torch.__version__}; median of the ratios of processor time.\n\n"
+        f"{processor()}, torch {torch.__version__}; median of the ratios of processor time.\n\n"
     ) + "".join(f"| {' | '.join(line)} |\n" for line in lines)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"savings_{args.model}.md").write_text(text)

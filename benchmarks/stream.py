@@ -22,6 +22,7 @@ import torch
 from tqdm import tqdm
 
 import sam2
+from benchmarks.machine import processor
 from sam2.model import SAM2
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -101,8 +102,6 @@ class Peer:
     def __init__(self, name: str, spec: dict, official_python: str | None):
         self.name, self.frames = name, []
         command, folder = [sys.executable, "-m", f"benchmarks.peers.{_MODULES.get(name, name)}"], ROOT
-        # Threads that spin while they wait would slow down whoever's turn it is.
-        environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
         if name.startswith("official"):
             if official_python is None:
                 raise FileNotFoundError("no interpreter with Meta's sam2 given (--official-python)")
@@ -110,7 +109,6 @@ class Peer:
         self.process = subprocess.Popen(
             command,
             cwd=folder,  # away from this repository, whose package is also called sam2
-            env=environment,
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -190,7 +188,7 @@ def report(args: argparse.Namespace, rows: list[list[str]], threads: int) -> str
         "CPU time / ours",
     ]
     lines = [" | ".join(row) for row in (head, ["---"] * len(head), *rows)]
-    place = f"{threads} CPU threads" if args.device == "cpu" else torch.cuda.get_device_name()
+    place = f"{threads} threads of {processor()}" if args.device == "cpu" else torch.cuda.get_device_name()
     how = ", objects batched" if args.batched else ""
     conditions = f"{args.model}{how}, {SIZE_HW[1]}x{SIZE_HW[0]} images, {place}, torch {torch.__version__}"
     return (

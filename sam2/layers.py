@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sam2.linear import Linear
 
-_ROWS = 2048  # tokens that go through an MLP at a time on a CPU
+_ROWS = 2048  # tokens that go through an MLP at a time, for each thread of a CPU
 
 
 def in_slices(function: Callable[[Tensor], Tensor], x: Tensor, items: int = 1) -> Tensor:
@@ -18,7 +18,7 @@ def in_slices(function: Callable[[Tensor], Tensor], x: Tensor, items: int = 1) -
     from the system.
     """
     flat = x.flatten(0, -items - 1)
-    rows = max(1, _ROWS // flat[0, ..., 0].numel())
+    rows = max(1, _ROWS * torch.get_num_threads() // flat[0, ..., 0].numel())
     if x.device.type != "cpu" or torch.is_grad_enabled() or flat.shape[0] <= rows:
         return function(x)
     return torch.cat([function(part) for part in flat.split(rows)]).unflatten(0, x.shape[:-items])
