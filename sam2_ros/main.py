@@ -4,7 +4,6 @@ SIGINT and SIGTERM end it with 0 in every state, without a traceback; a second o
 it with 70, for a supervisor to start it again.
 """
 
-import ctypes
 import gc
 import os
 import signal
@@ -13,7 +12,7 @@ import tempfile
 import time
 from typing import NoReturn
 
-from sam2_ros import fast_dds
+from sam2_ros import fast_dds, heap
 from sam2_ros.rcl_errors import with_hint
 
 USAGE = """usage: sam2_ros track [--ros-args -r FROM:=TO -p PARAMETER:=VALUE --params-file FILE ...]
@@ -25,8 +24,6 @@ Topics, services and parameters are in the README; every parameter with its defa
 FAREWELL_S = 0.5  # to send the last answers
 LINGER_S = 0.1  # for them to be read: what lies unread in Fast DDS's shared memory goes with the participant
 EXIT_AT_ONCE = 130
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # glibc, malloc.h
-KEEP_BYTES = 1 << 30
 
 
 class _Signals:
@@ -48,28 +45,6 @@ class _Signals:
         if self.is_starting:
             os._exit(0)
         self.came = True
-
-
-def _keep_freed_memory() -> None:
-    """Tells glibc to reuse image-sized buffers.
-
-    By default it gives them back to the kernel and gets them again, page by page, for every image: at 1280x720 that
-    takes longer than everything the node does with them. What is kept is bounded by the busiest moment.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
-    if mallopt is not None:
-        mallopt(M_ARENA_MAX, 1)
-        mallopt(M_MMAP_THRESHOLD, KEEP_BYTES)
-        mallopt(M_TRIM_THRESHOLD, KEEP_BYTES)
-
-
-def _bound_kept_programs() -> None:
-    """Tells oneDNN how many to keep of the programs that it makes for every shape, 0.4 MB each. Read when it is loaded.
-
-    By default it keeps 1024, and PyTorch's bridge to it as many again, for nothing: a step takes no longer with 16.
-    """
-    os.environ.setdefault("LRU_CACHE_CAPACITY", "16")  # 0 ends the process
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")  # room for a network's and many objects'
 
 
 def _log_arguments() -> list[str]:
@@ -102,11 +77,11 @@ def main(argv: list[str] | None = None, make_tracker=None) -> NoReturn:
         print(USAGE, end="")
         os._exit(0)
     signals = _Signals()  # before the imports, which take seconds
-    _keep_freed_memory()
+    heap.keep_freed()
     # Threads that wait for each other by spinning take the processor from those they wait for, as soon as anything else
     # runs on the machine; then the network takes ten times as long. Read when the library is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    _bound_kept_programs()
+    heap.bound_programs()
     fast_dds.make_room()
     sys.setswitchinterval(0.0005)  # the worker must not wait 5 ms for the executor's bookkeeping
     import rclpy

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from enum import Enum
 
 import sam2
+from sam2_ros import heap
 from sam2_ros.mailbox import wait_for_any
 from sam2_ros.params import Settings
 from sam2_ros.pipeline import Pipeline
@@ -94,6 +95,7 @@ class Worker:
             ):
                 tracker.warm_up()
                 pipeline.tracker = tracker
+            heap.reserve()
         except Exception as error:  # whatever it is, the node must be able to say it
             if not isinstance(error, sam2.Sam2Error):
                 self._log.error(traceback.format_exc())
