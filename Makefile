@@ -16,8 +16,10 @@ unexport ROS_DISTRO ROS_VERSION ROS_PYTHON_VERSION RMW_IMPLEMENTATION _ROS_WHEEL
 INPUTS := pyproject.toml setup.py CMakeLists.txt package.xml $(sort $(wildcard msg/*.msg srv/*.srv))
 STAMP := $(VENV)/.ready-$(TORCH)-$(shell cat $(INPUTS) | cksum | cut -d ' ' -f 1)
 RUN := $(VENV)/bin/python
-# A test that hangs says where, with the stacks of all threads, and ends the run; processes it started may stay.
+# Two at a time, file by file: much of the time is waiting for nodes. A test that hangs says where, with the stacks of all
+# threads, and ends the worker that ran it; processes it started may stay.
 PYTEST := $(RUN) -m pytest --timeout 600 --timeout-method thread
+TWO := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-all soak bench lint
@@ -32,10 +34,11 @@ demo: venv  ## simulated camera, tracker and prompts over ROS 2; pictures in out
 	$(VENV)/bin/sam2_ros demo
 
 test: venv  ## the tests that take minutes
-	$(PYTEST) -m 'not slow and not gpu and not soak'
+	$(PYTEST) $(TWO) -m 'not slow and not gpu and not soak'
 
 test-all: test  ## those, then the slow ones and, where there is a GPU, the GPU's
-	$(PYTEST) -m '$(if $(GPU),(slow or gpu),slow and not gpu) and not soak'
+	$(PYTEST) $(TWO) -m 'slow and not gpu and not soak'
+	$(if $(GPU),$(PYTEST) -m 'gpu and not soak')
 
 soak: venv  ## the node under faults for SOAK_MINUTES (60); gates, plot and figures into out/soak and docs/reliability.md
 	$(RUN) test/soak.py --minutes $(SOAK_MINUTES) --docs

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from functools import cache
 
 import numpy as np
 
@@ -32,10 +33,12 @@ def bound_programs() -> None:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")  # room for a network's and many objects'
 
 
+@cache
 def reserve() -> None:
-    """Takes, for a network that is ready, what it will need later, and frees it into what is kept.
+    """Takes, once the first network is ready, what it will need later, and frees it into what is kept.
 
     That is 13 MB with nano for each of the first four numbers of objects, whose programs come when they come, 20 more
-    for the first, and what gaps between blocks of all sizes cost. Without it memory grows in steps, for an hour.
+    for the first, and what gaps between blocks of all sizes cost. Without it memory grows in steps, for an hour. Later
+    networks find what those before them left.
     """
     np.ones(RESERVE_BYTES, np.uint8)  # written to, so that it is the process's own
