@@ -1,23 +1,23 @@
 """What a number of objects that was never there before costs: oneDNN keeps programs for its shapes.
 
-    LRU_CACHE_CAPACITY=16 ONEDNN_PRIMITIVE_CACHE_CAPACITY=512 python -m benchmarks.memory
+    python -m benchmarks.memory
 
-with what the node sets for itself. nano on one thread of a CPU, objects batched: they come one after another, then go
-and come again. Prints and writes `benchmarks/results/memory_nano_cpu.md`.
+As the node has it, and without what the node reserves. nano on one thread of a CPU, objects batched: they come one
+after another, then go and come again. Prints and writes `benchmarks/results/memory_nano_cpu.md`.
 """
 
+import multiprocessing
 import os
-import sys
 from pathlib import Path
 
 from tqdm import tqdm
 
 import sam2
 from benchmarks.stream import RESULTS, SIZE_HW
+from sam2_ros import heap
 
 OBJECTS, FRAMES = 8, 30  # frames after each object that came or went
 ROUNDS = 4
-VARIABLES = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
 
 
 class Stream:
@@ -46,11 +46,26 @@ class Stream:
 
 
 def main() -> None:
-    if not all(map(os.environ.get, VARIABLES)):
-        sys.exit(__doc__)
+    heap.bound_programs()  # oneDNN reads it in the processes that follow
+    context, found = multiprocessing.get_context("spawn"), {}
+    for reserved in (True, False):
+        with context.Pool(1) as pool:
+            found[reserved] = pool.apply(measure, (reserved,))
+    text = report(found)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "memory_nano_cpu.md").write_text(text)
+    print(text)
+
+
+def measure(reserved: bool) -> tuple[float, list[float], list[float]]:
+    """In a process of its own: MB at the start, MB more by number of objects, from 1, and MB more of each round."""
+    heap.keep_freed()
     sam2.set_cpu_threads(1, "nano")
     stream, grown = Stream(), []
-    bar = tqdm(total=OBJECTS * (1 + 2 * ROUNDS), unit="objects")
+    if reserved:
+        heap.reserve()
+    at_start = resident_mb()
+    bar = tqdm(total=OBJECTS * (1 + 2 * ROUNDS), unit="objects", desc="reserved" if reserved else "not reserved")
 
     def growth(change, number: int) -> float:
         before = resident_mb()
@@ -64,10 +79,7 @@ def main() -> None:
     for _ in range(ROUNDS):
         gone = [growth(stream.remove, number) for number in reversed(range(OBJECTS))]
         rounds.append(sum(gone) + sum(growth(stream.add, number) for number in range(OBJECTS)))
-    text = report(grown, rounds)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "memory_nano_cpu.md").write_text(text)
-    print(text)
+    return at_start, grown, rounds
 
 
 def resident_mb() -> float:
@@ -75,15 +87,17 @@ def resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def report(grown: list[float], rounds: list[float]) -> str:
-    """grown: MB by number of objects, from 1. rounds: MB of each."""
-    given = ", ".join(f"{name}={os.environ[name]}" for name in VARIABLES)
-    lines = [["objects", "resident memory, MB more"], ["---:"] * 2]
-    lines += [[f"{number}", f"{mb:.1f}"] for number, mb in enumerate(grown, start=1)]
+def report(found: dict[bool, tuple[float, list[float], list[float]]]) -> str:
+    """By whether memory was reserved: what `measure` gives."""
+    lines = [["", "as the node has it", "nothing reserved"], ["---", "---:", "---:"]]
+    lines += [["at the start", *(f"{found[key][0]:.0f} MB" for key in (True, False))]]
+    for number in range(1, OBJECTS + 1):
+        lines += [[f"object {number}", *(f"{found[key][1][number - 1]:+.1f}" for key in (True, False))]]
+    for number in range(ROUNDS):
+        lines += [["all gone one by one and back", *(f"{found[key][2][number]:+.1f}" for key in (True, False))]]
     return (
-        f"nano, one thread, {SIZE_HW[1]}x{SIZE_HW[0]}, {FRAMES} images after each object that came; {given}.\n\n"
-        + "".join(f"| {' | '.join(line)} |\n" for line in lines)
-        + f"\nAll gone one by one and back again, {ROUNDS} times: {', '.join(f'{mb:+.1f}' for mb in rounds)} MB.\n"
+        f"Resident memory; nano, one thread, {SIZE_HW[1]}x{SIZE_HW[0]}, {FRAMES} images after each object that came or"
+        " went.\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
     )
 
 
