@@ -16,10 +16,10 @@ unexport ROS_DISTRO ROS_VERSION ROS_PYTHON_VERSION RMW_IMPLEMENTATION _ROS_WHEEL
 INPUTS := pyproject.toml setup.py CMakeLists.txt package.xml $(sort $(wildcard msg/*.msg srv/*.srv))
 STAMP := $(VENV)/.ready-$(TORCH)-$(shell cat $(INPUTS) | cksum | cut -d ' ' -f 1)
 RUN := $(VENV)/bin/python
-# Two at a time, file by file: much of the time is waiting for nodes. A test that hangs says where, with the stacks of all
-# threads, and ends the worker that ran it; processes it started may stay.
-PYTEST := $(RUN) -m pytest --timeout 600 --timeout-method thread
-TWO := -n 2 --dist loadfile
+# A test that hangs says where, with the stacks of all threads, and ends the run; processes it started may stay.
+PYTEST := $(RUN) -m pytest --timeout 600 --timeout-method thread -o faulthandler_timeout=590
+# Two at a time, file by file: much of the time is waiting for nodes.
+TWO := -n 2 --dist loadfile --max-worker-restart 0
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-all soak bench lint

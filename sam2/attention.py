@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from sam2.linear import Linear, linear, prefers_onednn
 from sam2.position import rotary_table, rotate
 
-_TILE_QUERIES, _TILE_KEYS = 256, 1024  # a tile of scores stays in the cache of one core (1 MB)
+_TILE_QUERIES, _TILE_KEYS = 256, 1024  # a thread's tile of scores stays in its core's cache (1 MB)
 _WHOLE_KEYS = 64  # a multiple of it, even in the last tile: oneDNN makes, and keeps, a program for every shape
 
 
@@ -139,7 +139,8 @@ def _average_rows(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tenso
 
 
 def _tile_queries() -> int:
-    """Several threads get more each: they meet after every product, and the ones that sleep until then wake slowly."""
+    """Several threads get more each, whatever the cache: they meet after every product, and the ones that sleep until
+    then wake slowly. Measured with two threads (`benchmarks/README.md`)."""
     threads = torch.get_num_threads()
     return _TILE_QUERIES if threads == 1 else 4 * _TILE_QUERIES * threads
 

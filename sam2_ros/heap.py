@@ -1,14 +1,16 @@
-"""What the process holds of memory: flat from the first image on. All of it is glibc's or oneDNN's business."""
+"""What the process holds of memory, so that it is nearly flat from the first image on."""
 
 import ctypes
 import os
+from contextlib import suppress
 from functools import cache
 
 import numpy as np
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 _KEEP_BYTES = 1 << 30
-RESERVE_BYTES = 96 << 20
+_PIECE_BYTES = 8 << 20
+RESERVE_BYTES = 12 * _PIECE_BYTES
 
 
 def keep_freed() -> None:
@@ -20,7 +22,7 @@ def keep_freed() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
-        mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES) or mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # all that older ones take
         mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
 
 
@@ -35,10 +37,12 @@ def bound_programs() -> None:
 
 @cache
 def reserve() -> None:
-    """Takes, once the first network is ready, what it will need later, and frees it into what is kept.
+    """Takes, once the first network is ready on a CPU, what it will need later, and frees it into what is kept.
 
-    That is 13 MB with nano for each of the first four numbers of objects, whose programs come when they come, 20 more
-    for the first, and what gaps between blocks of all sizes cost. Without it memory grows in steps, for an hour. Later
-    networks find what those before them left.
+    That is, with nano, 12 to 17 MB of programs for each of the first four numbers of objects, which come when those
+    come, 25 more for the first, and what gaps between blocks of all sizes cost. Without it memory grows in steps, for
+    an hour. Larger networks need more. Later networks find what those before them left. Where memory is short, nothing.
     """
-    np.ones(RESERVE_BYTES, np.uint8)  # written to, so that it is the process's own
+    with suppress(MemoryError):
+        pieces = [np.ones(_PIECE_BYTES, np.uint8) for _ in range(RESERVE_BYTES // _PIECE_BYTES)]  # written to: ours
+        del pieces

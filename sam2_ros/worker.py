@@ -95,7 +95,8 @@ class Worker:
             ):
                 tracker.warm_up()
                 pipeline.tracker = tracker
-            heap.reserve()
+            if first.model.device.type == "cpu":
+                heap.reserve()
         except Exception as error:  # whatever it is, the node must be able to say it
             if not isinstance(error, sam2.Sam2Error):
                 self._log.error(traceback.format_exc())

@@ -29,7 +29,7 @@ class FakeTracker:
     """
 
     batched = False
-    model = SimpleNamespace(description="a fake on cpu")
+    model = SimpleNamespace(description="a fake on cpu", device=SimpleNamespace(type="cpu"))
 
     def __init__(
         self, delay=0.0, raise_on=None, nan_on=None, gate=None, absent_on=(), max_objects=16, history=30,

@@ -1,13 +1,19 @@
 """What the process holds of memory, in processes of their own."""
 
+import ctypes
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from bench import PATIENCE_S, Bench
+from fakes import FakeTracker
 
 from sam2_ros import heap
+from sam2_ros.worker import Phase
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,27 +36,64 @@ def test_what_onednn_keeps_is_bounded_unless_somebody_else_cares(name, expected,
 
 
 GROWTH = """
+import os
+import threading
 from pathlib import Path
 import numpy as np
 from sam2_ros import heap
 
 def resident_mb():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
-{first}
-before = resident_mb()
-blocks = [np.ones(1 << size, np.uint8) for size in (20, 16, 12) for _ in range(80)]
-grown = resident_mb() - before
-del blocks
-print(grown, resident_mb() - before)
+def grow():  # in a thread, as the network
+    {reserve}
+    before = resident_mb()
+    blocks = [np.ones(1 << size, np.uint8) for size in (20, 16, 12) for _ in range(80)]
+    grown = resident_mb() - before
+    del blocks
+    print(grown, resident_mb() - before)
+
+{keep}
+thread = threading.Thread(target=grow)
+thread.start()
+thread.join()
 """
 
 
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="other C libraries have no mallopt")
 def test_what_was_reserved_is_there_and_stays():
     """Measured: 0.0 MB, and 85 MB where nothing was reserved, or was given back."""
-    grown, left = map(float, printed(GROWTH.format(first="heap.keep_freed(); heap.reserve()")).split())
+    grown, left = map(float, printed(GROWTH.format(keep="heap.keep_freed()", reserve="heap.reserve()")).split())
     assert grown < 2 and left > -2
-    for without in ("heap.keep_freed()", "heap.reserve()"):
-        grown, _ = map(float, printed(GROWTH.format(first=without)).split())
+    for keep, reserve in (("heap.keep_freed()", "pass"), ("pass", "heap.reserve()")):
+        grown, _ = map(float, printed(GROWTH.format(keep=keep, reserve=reserve)).split())
         assert grown > 60
-    assert heap.RESERVE_BYTES > 85 << 20
+
+
+def test_a_reserve_that_is_not_to_be_had_is_no_error():
+    code = "import resource; from sam2_ros import heap; resource.setrlimit(resource.RLIMIT_DATA, (90 << 20,) * 2); "
+    assert printed(code + "heap.reserve(); print('all the same')") == "all the same"
+    with pytest.raises(subprocess.CalledProcessError):
+        printed(code + "import numpy; numpy.ones(heap.RESERVE_BYTES, numpy.uint8)")
+
+
+def test_the_node_does_all_of_it(monkeypatch):
+    """`main` says it before anything is imported that reads it."""
+    pytest.importorskip("rclpy")
+    code = (
+        "from sam2_ros import heap, main; heap.keep_freed = lambda: print('kept', end=' '); "
+        "heap.bound_programs = lambda: 1 / 0; main.main([])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert ended.stdout == "kept " and "ZeroDivisionError" in ended.stderr
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cpu", 1), ("cuda", 0)])
+def test_a_network_that_is_ready_on_a_cpu_has_memory_reserved(device, expected, monkeypatch):
+    calls = []
+    monkeypatch.setattr(heap, "reserve", lambda: calls.append(threading.current_thread().name))
+    tracker = FakeTracker()
+    tracker.model = SimpleNamespace(description="a fake", device=SimpleNamespace(type=device))
+    with Bench(tracker) as bench:
+        assert bench.phases.get(timeout=PATIENCE_S) is Phase.READY
+    assert len(calls) == expected and threading.current_thread().name not in calls

@@ -18,6 +18,14 @@ def seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture(params=[1, 2, 3])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("shape", [(3, 24), (2, 5, 24), (2, 3, 4, 24)])
 @torch.inference_mode()
@@ -70,6 +78,13 @@ def test_attention_in_tiles_equals_pytorchs(monkeypatch, onednn, width, num_keys
     assert (average(q, k, v) - expected).abs().max() < 1e-6  # measured 2.1e-7; a lost tile changes 1e-1
 
 
+@torch.inference_mode()
+def test_attention_of_several_threads_equals_pytorchs(threads):
+    q, k, v = torch.randn(1, 1, 4096 + 100, 32), torch.randn(1, 1, 1500, 32), torch.randn(1, 1, 1500, 16)
+    expected = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
+    assert (average(q, k, v) - expected).abs().max() < 1e-6
+
+
 @pytest.mark.parametrize("num_keys", [10, 2500])
 @torch.inference_mode()
 def test_a_key_can_count_as_several(num_keys):
@@ -99,10 +114,10 @@ def test_pooling_equals_attention_to_the_means_and_nothing_changes_where_neighbo
 
 
 @torch.inference_mode()
-def test_slices_change_nothing():
-    tokens = torch.randn(3, 1000, 8)
+def test_slices_change_nothing(threads):
+    tokens = torch.randn(3, 3000, 8)
     assert torch.equal(in_slices(lambda x: x * 2, tokens), tokens * 2)
-    windows = torch.randn(100, 8, 8, 4)
+    windows = torch.randn(120, 8, 8, 4)
     swapped = in_slices(lambda x: x.transpose(1, 2).contiguous(), windows, items=3)
     assert torch.equal(swapped, windows.transpose(1, 2)), "a window was cut"
 
