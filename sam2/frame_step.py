@@ -38,7 +38,7 @@ class Answer(NamedTuple):
 
 
 def batches(groups: Iterable[list[TrackedObject]], device: torch.device) -> Iterator[list[TrackedObject]]:
-    """What to compute together: groups, on a CPU in parts of `_CPU_BATCH` objects. Larger ones gain little there."""
+    """What to compute together: groups, on a CPU in parts of `_CPU_BATCH` objects (`benchmarks/README.md`)."""
     for group in groups:
         size = _CPU_BATCH if device.type == "cpu" else len(group)
         yield from (group[start : start + size] for start in range(0, len(group), size))

@@ -70,6 +70,14 @@ def test_what_was_reserved_is_there_and_stays():
         assert grown > 60
 
 
+def test_later_networks_find_what_is_there():
+    """A second reserve would need as much again, beside what is in use."""
+    used = "heap.reserve(); used = np.ones(64 << 20, np.uint8); before = resident_mb(); heap.reserve"
+    code = GROWTH.split("def grow")[0] + f"heap.keep_freed(); {used}{{}}(); print(resident_mb() - before)"
+    assert float(printed(code.format(""))) < 2
+    assert float(printed(code.format(".__wrapped__"))) > 30
+
+
 def test_a_reserve_that_is_not_to_be_had_is_no_error():
     code = "import resource; from sam2_ros import heap; resource.setrlimit(resource.RLIMIT_DATA, (90 << 20,) * 2); "
     assert printed(code + "heap.reserve(); print('all the same')") == "all the same"
@@ -77,7 +85,7 @@ def test_a_reserve_that_is_not_to_be_had_is_no_error():
         printed(code + "import numpy; numpy.ones(heap.RESERVE_BYTES, numpy.uint8)")
 
 
-def test_the_node_does_all_of_it(monkeypatch):
+def test_the_node_does_all_of_it():
     """`main` says it before anything is imported that reads it."""
     pytest.importorskip("rclpy")
     code = (
