@@ -37,19 +37,19 @@ def profile() -> str:
     return next((str(path) for place in places if (path := place / "config" / "fastdds_shm.xml").is_file()), "")
 
 
-def remove_left_behind(older_than_s: float = GROWN_UP_S) -> None:
+def remove_left_behind() -> None:
     """Takes away the segments of this user's processes that were killed, which Fast DDS leaves for ever: a node that is
     started again and again must not fill the memory. Who lives holds a lock, as `fastdds shm clean` knows them, too."""
     for lock in SHARED.glob("fastdds_*_el"):
         if re.fullmatch("fastdds_[0-9a-f]{16}_el", lock.name):
             with suppress(OSError):  # it is locked, or gone
-                _remove_unlocked(lock, older_than_s)
+                _remove_unlocked(lock)
 
 
-def _remove_unlocked(lock: Path, older_than_s: float) -> None:
+def _remove_unlocked(lock: Path) -> None:
     """Raises OSError if it is locked."""
     about = lock.stat()
-    if about.st_uid != os.getuid() or time.time() - about.st_mtime < older_than_s:
+    if about.st_uid != os.getuid() or time.time() - about.st_mtime < GROWN_UP_S:
         return
     with lock.open() as opened:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,8 +1,10 @@
-"""Isolation: every test process has a ROS domain of its own, on this machine only, and its own log folder."""
+"""Isolation: every test process has a ROS domain of its own, on this machine only, and its own log folder. Every test
+leaves signals and the environment as they were."""
 
 import contextlib
 import fcntl
 import os
+import signal
 import socket
 import tempfile
 import warnings
@@ -15,7 +17,7 @@ def claim_domain() -> int:
     """A domain without participants, ours until this process ends: other test processes see the lock."""
     for attempt in range(100):
         domain = 1 + (os.getpid() + attempt) % 100
-        lock = os.open(Path(tempfile.gettempdir()) / f"ros_domain_{domain}.lock", os.O_RDWR | os.O_CREAT, 0o666)
+        lock = os.open(Path(tempfile.gettempdir()) / f"ros_domain_{domain}_{os.getuid()}.lock", os.O_RDWR | os.O_CREAT)
         with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             probe.bind(("", 7410 + 250 * domain))  # where the domain's first participant listens (DDSI-RTPS, 9.6.2)
@@ -35,6 +37,25 @@ with warnings.catch_warnings(), contextlib.suppress(ImportError):
     # The message generator's parser imports a module that Python 3.11 deprecates; warnings are errors here.
     warnings.simplefilter("ignore", DeprecationWarning)
     import lark  # noqa: F401
+
+with contextlib.suppress(ImportError):
+    import hypothesis
+
+    hypothesis.settings.register_profile("any machine", deadline=None)  # one may stall for longer than any test takes
+    hypothesis.settings.load_profile("any machine")
+
+
+@pytest.fixture(autouse=True)
+def nothing_for_the_next_test():
+    """Commands that run in this process take its signals, and say in its environment what their children read."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    environment = dict(os.environ)
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    for name in os.environ.keys() - environment:
+        del os.environ[name]
+    os.environ.update(environment)
 
 
 @pytest.fixture

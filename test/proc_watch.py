@@ -34,15 +34,18 @@ class _Mallinfo2(ctypes.Structure):
     ]
 
 
+_mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None)  # once: a library that is opened leaves 70 bytes
+if _mallinfo2 is not None:
+    _mallinfo2.restype = _Mallinfo2
+
+
 def in_use_mb() -> float:
-    """What this process holds of the heap's main arena and of blocks with a mapping of their own, without what is free.
+    """What this process holds of the heap and of blocks with a mapping of their own, without what is free.
 
     A leak fills what is free before the process grows: with what `sam2_ros/heap.py` reserves, 96 MiB of it go unseen in
     `rss_mb`. NaN with a C library that cannot say it.
     """
-    mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None)
-    if mallinfo2 is None:
+    if _mallinfo2 is None:
         return float("nan")
-    mallinfo2.restype = _Mallinfo2
-    info = mallinfo2()
+    info = _mallinfo2()
     return (info.uordblks + info.hblkhd) / 2**20

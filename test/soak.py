@@ -72,7 +72,7 @@ class Soak:
 
     def _start_node(self) -> subprocess.Popen:
         tracker = {"seed": self.options.seed, "one_in": 300, "every_s": 15, "fake": self.options.fake}
-        tracker["tensors"] = str(self.out / "tensors.csv")
+        tracker["memory"] = str(self.out / "memory.csv")
         command = [sys.executable, str(HERE / "soak_node.py"), json.dumps(tracker), "--ros-args", "-p", "device:=cpu"]
         path = os.pathsep.join([str(HERE), str(HERE.parent)])
         self._log = open(self.out / "node.log", "w")
@@ -128,11 +128,11 @@ class Soak:
         cpu_ms = 1000 * (now["cpu_s"] - self._last["cpu_s"]) / images if images > 0 else np.nan
         self._last = {"processed": processed, "cpu_s": now.pop("cpu_s")}
         ages, self.ages = self.ages, []
-        tensors = self.out / "tensors.csv"
-        counted = tensors.read_text().split()[-1].split(",") if tensors.exists() else ["", "nan", "nan"]
+        memory = self.out / "memory.csv"
+        counted = memory.read_text().split()[-1].split(",") if memory.exists() else ["nan"] * 3
         faults = [self.schedule.kind(self.index), self.attacks.name]
         return now | {
-            "t_s": time.monotonic() - began, "tensors": counted[1], "tensor_bytes": counted[2],
+            "t_s": time.monotonic() - began, "tensors": counted[0], "tensor_bytes": counted[1], "in_use_mb": counted[2],
             "age_p50_s": np.percentile(ages, 50) if ages else np.nan, "results": len(ages),
             "age_p99_s": np.percentile(ages, 99) if ages else np.nan, "cpu_ms_per_image": cpu_ms,
             "sent": self.sent, "received": self.counts.get("received", 0), "processed": processed,
@@ -207,7 +207,7 @@ def main() -> int:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # the node must not outlive it
-    (options.out / "tensors.csv").unlink(missing_ok=True)
+    (options.out / "memory.csv").unlink(missing_ok=True)
     soak = Soak(options, options.out)
     try:
         soak.run()

@@ -1,7 +1,7 @@
-"""The real node process, its network made to fail now and then, its tensors counted: soak_node.py '{...}' --ros-args
+"""The real node process, its network made to fail now and then, its memory watched: soak_node.py '{...}' --ros-args
 
-The first argument is JSON: `tensors`, the file that gets a line "seconds,tensors,bytes" every `every_s` seconds; `seed`
-and `one_in`: one image in so many fails; `fake`: no network.
+The first argument is JSON: `memory`, the file that gets a line "tensors,their bytes,MB in use" every `every_s` seconds;
+`seed` and `one_in`: one image in so many fails; `fake`: no network.
 """
 
 import json
@@ -10,6 +10,7 @@ import sys
 import time
 
 from fakes import FakeTracker
+from proc_watch import in_use_mb
 
 import sam2
 from sam2_ros.main import main
@@ -19,7 +20,7 @@ INJECTED = "injected by the soak"  # in every message of a failure that was plan
 
 
 class Watched:
-    """A tracker that is told to fail, and says how many tensors are alive when a step has ended."""
+    """A tracker that is told to fail, and says what memory is in use when a step has ended."""
 
     def __init__(self, tracker, options: dict) -> None:
         self._tracker, self._options = tracker, options
@@ -48,8 +49,8 @@ class Watched:
         from small_stream import live_tensors
 
         number, size = live_tensors()
-        with open(self._options["tensors"], "a") as file:
-            file.write(f"{time.time():.1f},{number},{size}\n")
+        with open(self._options["memory"], "a") as file:
+            file.write(f"{number},{size},{in_use_mb()}\n")
         self._due = time.monotonic() + self._options["every_s"]
 
 

@@ -11,10 +11,10 @@ import numpy as np
 from gates import Gate, drifts, grows, longest_silence, second_half, slope, unaccounted, unpublished
 
 FIELDS = [
-    "t_s", "rss_mb", "threads", "files", "tensors", "tensor_bytes", "age_p50_s", "age_p99_s", "cpu_ms_per_image",
-    "results", "sent", "received", "processed", "dropped", "objects", "load", "fault",
+    "t_s", "rss_mb", "in_use_mb", "threads", "files", "tensors", "tensor_bytes", "age_p50_s", "age_p99_s",
+    "cpu_ms_per_image", "results", "sent", "received", "processed", "dropped", "objects", "load", "fault",
 ]  # fmt: skip
-RSS_MB_PER_MIN = 0.1  # 6 MB an hour, were all of it growth
+MB_PER_MIN = 0.1  # 6 MB an hour, were all of it growth
 TENSORS_PER_MIN = TENSOR_MB_PER_MIN = 1.0  # they come and go with the objects
 THREADS_PER_MIN = FILES_PER_MIN = 0.1
 DRIFT_PERCENT_PER_MIN = 1.0
@@ -33,6 +33,13 @@ def read(folder: Path) -> dict[str, np.ndarray]:
     } | {"fault": np.array([row["fault"] for row in rows])}  # fmt: skip
 
 
+def in_use(samples: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """(seconds, MB) with as much in tensors as most often: how much is in use depends on the objects."""
+    sizes, which, times = np.unique(samples["tensor_bytes"], return_inverse=True, return_counts=True)
+    alike = which == np.where(np.isnan(sizes), 0, times).argmax()
+    return samples["t_s"][alike], samples["in_use_mb"][alike]
+
+
 def unexpected_traces(log: str) -> list[str]:
     """Records with a traceback that no planted failure explains."""
     records = re.split(r"(?m)^(?=\[(?:DEBUG|INFO|WARN|ERROR|FATAL)\])", log)
@@ -43,7 +50,8 @@ def gates(folder: Path) -> list[Gate]:
     samples, end = read(folder), json.loads((folder / "end.json").read_text())
     t = samples["t_s"]
     return [
-        grows("resident memory", t, samples["rss_mb"], RSS_MB_PER_MIN, "MB"),
+        grows("resident memory", t, samples["rss_mb"], MB_PER_MIN, "MB"),
+        grows("memory in use", *in_use(samples), MB_PER_MIN, "MB"),
         grows("live tensors", t, samples["tensors"], TENSORS_PER_MIN, "tensors"),
         grows("live tensors' memory", t, samples["tensor_bytes"] / 1e6, TENSOR_MB_PER_MIN, "MB"),
         grows("threads", t, samples["threads"], THREADS_PER_MIN, "threads"),
@@ -69,8 +77,10 @@ def plot(folder: Path, path: Path) -> None:
     samples = read(folder)
     minutes = samples["t_s"] / 60
     figure, axes = pyplot.subplots(5, 1, sharex=True, figsize=(10, 9), layout="constrained")
-    axes[0].plot(minutes, samples["rss_mb"], lw=0.8)
-    axes[0].set_ylabel("resident MB")
+    axes[0].plot(minutes, samples["rss_mb"], lw=0.8, label="resident")
+    axes[0].plot(minutes, samples["in_use_mb"], lw=0.8, label="in use")
+    axes[0].set_ylabel("MB")
+    axes[0].legend(loc="center right")
     axes[1].plot(minutes, samples["tensors"], lw=0.8)
     axes[1].set_ylabel("live tensors")
     axes[2].plot(minutes, samples["threads"], lw=0.8, label="threads")
@@ -116,6 +126,7 @@ def summary(folder: Path) -> str:
     samples, end = read(folder), json.loads((folder / "end.json").read_text())
     counts, t = dict.fromkeys(_COUNTED, "?") | end["counts"], samples["t_s"]  # a node that died told nothing
     late = {name: slope(*second_half(t, samples[name])) for name in ("rss_mb", "tensors", "threads", "files")}
+    late["in_use_mb"] = slope(*second_half(*in_use(samples)))
     ages = samples["age_p50_s"][np.isfinite(samples["age_p50_s"])]
     p99 = samples["age_p99_s"][np.isfinite(samples["age_p99_s"])]
     lines = [

@@ -151,8 +151,6 @@ def test_children_end_with_their_block_and_a_failed_one_is_told(tmp_path):
             bad.wait()
             children.check()
     assert good.poll() is not None
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="module")

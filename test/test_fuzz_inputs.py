@@ -31,7 +31,7 @@ HEADERS = st.dictionaries(
 
 
 @given(header=HEADERS, length=st.one_of(st.none(), st.integers(0, 2**64 - 1)), data=st.binary(max_size=200))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_header_of_a_weights_file_is_read_or_refused(header, length, data, tmp_path_factory):
     """A safetensors file of our own making: names, types, shapes, offsets and the header's length all lie at will."""
     text = json.dumps(header).encode()
@@ -46,7 +46,7 @@ def test_any_header_of_a_weights_file_is_read_or_refused(header, length, data, t
 
 
 @given(data=st.binary(min_size=1, max_size=300), name=st.sampled_from(["fuzz.pt", "fuzz.safetensors"]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_bytes_are_no_weights(data, name, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / name
     path.write_bytes(data)
@@ -69,7 +69,7 @@ NUMBERS = {name: row for name, row in FIELDS.items() if row.type in (int, float,
 
 
 @given(given=st.fixed_dictionaries({}, optional={name: values(row) for name, row in NUMBERS.items()}))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_what_the_parameters_let_pass_the_library_takes(given):
     """Every set of values is refused by the table, or the limits made of it are limits."""
     accepted = {name: value for name, value in given.items() if not refusal(name, value)}
@@ -87,7 +87,7 @@ def test_what_the_parameters_let_pass_the_library_takes(given):
     stamp=st.integers(-(2**31), 2**62),
     size_hw=st.tuples(st.integers(16, 99), st.integers(16, 99)),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_click_is_inside_the_image_or_refused(x, y, stamp, size_hw):
     try:
         prompt = prompt_in.from_click(x, y, stamp)

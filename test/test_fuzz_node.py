@@ -140,7 +140,7 @@ def test_any_sequence_leaves_the_node_in_the_state_it_must_be_in(rig):
     with NodeProcess(parameters={"autostart": False}) as node:
         NodeMachine.rig, NodeMachine.camera = rig, rig.camera()
         rules = settings(
-            max_examples=12, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck),
+            max_examples=12, stateful_step_count=30, suppress_health_check=list(HealthCheck),
             derandomize=True,
         )  # fmt: skip
         run_state_machine_as_test(NodeMachine, settings=rules)

@@ -21,7 +21,7 @@ from gates import (
     wrong_pixels,
 )
 from proc_watch import Watch, in_use_mb
-from soak_report import DRIFT_PERCENT_PER_MIN, RSS_MB_PER_MIN, unexpected_traces
+from soak_report import DRIFT_PERCENT_PER_MIN, MB_PER_MIN, in_use, unexpected_traces
 
 from sam2_ros import health, heap
 from sam2_ros.health import Situation
@@ -112,7 +112,18 @@ def test_memory_that_grows_by_ten_megabytes_an_hour(mb_per_min, is_kept, seed):
     """A memory that only flickers by half a megabyte keeps the gate."""
     t = np.arange(0, 3600, 5.0)
     rss = 500 + np.random.default_rng(seed).normal(0, 0.5, len(t)) + mb_per_min * t / 60
-    assert grows("memory", t, rss, RSS_MB_PER_MIN, "MB").is_kept is is_kept
+    assert grows("memory", t, rss, MB_PER_MIN, "MB").is_kept is is_kept
+
+
+@pytest.mark.parametrize("mb_per_min, is_kept", [(0.0, True), (0.15, False)])
+def test_what_is_in_use_is_compared_with_as_many_objects(mb_per_min, is_kept):
+    """Each object is 15 MB, and they come and go; before the first count there is none."""
+    t = np.arange(0, 3600, 5.0)
+    objects = np.random.default_rng(0).integers(0, 3, len(t))
+    samples = {"t_s": t, "tensor_bytes": 2e7 + 1.5e7 * objects, "in_use_mb": 200 + 15 * objects + mb_per_min * t / 60}
+    samples["tensor_bytes"][:300] = samples["in_use_mb"][:300] = np.nan
+    assert grows("memory", *in_use(samples), MB_PER_MIN, "MB").is_kept is is_kept
+    assert not grows("memory", t, samples["in_use_mb"], MB_PER_MIN, "MB").is_kept
 
 
 def test_a_node_that_falls_silent():

@@ -43,7 +43,8 @@ BF16_RMS = 3e-5  # of logits: below it only if memories were rounded to bfloat16
 @pytest.fixture(autouse=True, scope="module")
 def idle_cores():
     """These tests are arithmetic and want every idle core; on a busy one, threads would only wait for each other."""
-    before, cores = torch.get_num_threads(), len(os.sched_getaffinity(0))
+    before = torch.get_num_threads()
+    cores = max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)))
     torch.set_num_threads(max(1, min(cores, round(cores + 1 - os.getloadavg()[0]))))  # this process is one of the load
     yield
     torch.set_num_threads(before)

@@ -63,7 +63,7 @@ def test_cut_files_are_refused(extension, keep):
 
 @pytest.mark.parametrize("extension", [".jpg", ".png"])
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_damaged_files_are_decoded_or_refused(extension, seed):
     msg = compressed(smooth_rgb(), extension, "jpeg png")
     random = np.random.default_rng(seed)

@@ -45,7 +45,7 @@ def in_channels(rgb, encoding):
 
 @pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "rgba8", "bgra8"])
 @given(padding=st.integers(0, 7), seed=st.integers(0, 99))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_colour_is_exact_whatever_the_padding(encoding, padding, seed):
     rgb = random_rgb(seed)
     assert np.array_equal(convert(image_like(in_channels(rgb, encoding), encoding, padding)), rgb)
@@ -187,7 +187,7 @@ FIELD = st.one_of(st.integers(0, 40), st.integers(0, 2**32 - 1))
     width=FIELD, height=FIELD, step=FIELD, size=st.integers(0, 4000), bigendian=st.integers(0, 255),
     encoding=st.sampled_from([*image_in.SUPPORTED_ENCODINGS, *REFUSED_ENCODINGS]),
 )  # fmt: skip
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_header_is_converted_or_refused(width, height, step, size, bigendian, encoding):
     msg = SimpleNamespace(
         width=width, height=height, step=step, data=bytes(size), is_bigendian=bigendian, encoding=encoding
@@ -202,7 +202,7 @@ def test_any_header_is_converted_or_refused(width, height, step, size, bigendian
 
 @pytest.mark.parametrize("encoding", image_in.SUPPORTED_ENCODINGS)
 @given(half_width=st.integers(8, 20), half_height=st.integers(8, 20), padding=st.integers(0, 5))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_every_well_formed_image_converts(encoding, half_width, half_height, padding):
     layout = image_in._LAYOUTS[encoding]
     width, height = 2 * half_width, 2 * half_height

@@ -124,9 +124,9 @@ def test_rviz_if_asked_for(rviz, is_shown):
 
 
 @pytest.mark.ros
-@pytest.mark.skipif(fast_dds._shared_memory_bytes() < 2 * fast_dds.SEGMENT_BYTES, reason="/dev/shm has no room")
 @pytest.mark.parametrize("callers", [None, "own.xml"])
 def test_a_bag_has_room_for_its_images_unless_somebody_else_cares(callers, monkeypatch):
+    monkeypatch.setattr(fast_dds, "_shared_memory_bytes", lambda: 1 << 40)
     if callers:
         monkeypatch.setenv(PROFILE, callers)
     else:

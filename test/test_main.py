@@ -65,16 +65,15 @@ def test_a_middleware_that_says_no_is_one_sentence(tmp_path):
     assert re.search("^sam2_ros track: .*secur", ended.stderr, re.M | re.I), ended.stderr
 
 
-@pytest.mark.skipif(fast_dds._shared_memory_bytes() < 2 * fast_dds.SEGMENT_BYTES, reason="/dev/shm has no room")
 @pytest.mark.parametrize("given", [{}, {"FASTDDS_DEFAULT_PROFILES_FILE": "/mine.xml"}])
 def test_its_shared_memory_has_room_for_images_unless_somebody_else_cares(given):
     """However it is started: otherwise somebody who looks at ~/overlay holds up ~/visibility."""
     code = (
-        "import os; from sam2_ros.main import main\n"
-        "def stop(settings): print('profile', os.environ['FASTDDS_DEFAULT_PROFILES_FILE'], flush=True); os._exit(0)\n"
-        "main([], stop)"
+        "import os; from sam2_ros import fast_dds, main; fast_dds._shared_memory_bytes = lambda: 1 << 40\n"
+        "def stop(settings): print('profile', os.environ.get(fast_dds.PROFILES), flush=True); os._exit(0)\n"
+        "main.main([], stop)"
     )
-    environment = {name: value for name, value in os.environ.items() if "_DEFAULT_PROFILES_FILE" not in name} | given
+    environment = {name: value for name, value in os.environ.items() if name not in fast_dds._CHOICES} | given
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, env=environment
     )
@@ -105,15 +104,17 @@ def test_what_the_killed_left_in_shared_memory_is_taken_away_and_what_the_living
         rig.wait_for_state("active")
         rig.until(lambda: rig.node.count_publishers("/other/sam2/tracks"))
         theirs, others = segments_of(killed), segments_of(lives)
+        for segment in theirs:
+            os.utime(f"{segment}_el")  # whoever starts meanwhile does not take them away
         killed.signal(signal.SIGKILL)
         killed.exit_code()
         left = {segment for segment in theirs if not is_locked(segment)}
         assert left and others - left
-        for segment in left:
-            os.utime(f"{segment}_el")
         fast_dds.remove_left_behind()
         assert all(segment.exists() for segment in left), "too new"
-        fast_dds.remove_left_behind(0.0)
+        for segment in left:
+            os.utime(f"{segment}_el", (0, 0))
+        fast_dds.remove_left_behind()
         assert not any(path.exists() for segment in left for path in (segment, Path(f"{segment}_el")))
         assert all(is_locked(segment) for segment in (theirs | others) - left)
         lives.end()

@@ -31,7 +31,7 @@ def expected(limits: sam2.Limits, prompted: set[int], start: int, frame: int, un
     return codes, ago
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.sets(st.integers(1, 30)),
     st.sets(st.integers(1, 30)),
@@ -53,7 +53,7 @@ def test_full_bank_in_the_official_order():
     assert len(set(recall.slots)) == 8 and len(set(recall.pointer_slots)) == 17
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sets(st.integers(1, 40)), st.integers(0, SMALL.history_frames - 1))
 def test_slots_hold_what_was_written(prompted, frames_back):
     """Plays the store: whatever a recall points at must still be what was written for that frame, also when the oldest

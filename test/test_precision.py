@@ -39,7 +39,7 @@ def test_inside_its_context_products_have_that_format(wanted, dtype):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype is dtype
 
 
-def test_a_model_says_what_it_is():
+def test_a_model_says_what_it_is(monkeypatch):
     model = small_model()
-    model.precision = choose_precision("auto", CPU)
+    monkeypatch.setattr(model, "precision", choose_precision("auto", CPU))
     assert model.description == f"{model.config.name} on cpu in fp32 (cpu has no fast reduced precision)"

@@ -119,7 +119,7 @@ NUMBER = st.floats(width=32)
     points=st.lists(NUMBER, max_size=6), labels=st.lists(st.integers(-128, 127), max_size=3),
     box=st.lists(NUMBER, max_size=5), mode=st.integers(0, 255), name=st.text(max_size=3),
 )  # fmt: skip
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_message_is_understood_or_refused(points, labels, box, mode, name):
     try:
         prompt = prompt_in.from_message(

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -40,8 +39,7 @@ def fake_tracker(monkeypatch):
         return made.tracker
 
     monkeypatch.setattr(replay, "load_tracker", load)
-    yield made
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return made
 
 
 def prompts(tmp_path, text="- {object_id: cup, class_name: mug, points: [[32, 24]]}"):

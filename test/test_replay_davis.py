@@ -1,7 +1,6 @@
 """A replay as a video of a data set: what was tracked is what the reader of such data sets finds."""
 
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +28,7 @@ PROMPTS = "[{object_id: cup, frame: 1, points: [[20, 24]]}, {object_id: pot, fra
 def tracker(monkeypatch):
     tracker = FakeTracker(absent_on=[3])
     monkeypatch.setattr(replay, "load_tracker", lambda args, entries: tracker)
-    yield tracker
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return tracker
 
 
 def run(tmp_path, *more, name="kitchen", root="data", out="tracks.mcap", refused=False):

@@ -5,6 +5,7 @@ import signal
 import pytest
 import torch
 from small_video_folder import write_davis, write_palette
+from torch.backends import cuda, cudnn
 
 from sam2 import device
 from sam2.checkpoint import read_weights
@@ -14,10 +15,12 @@ SMALL = ["--config", "smoke", "--steps", "2", "--size", "32", "--batch-scale", "
 
 
 @pytest.fixture(autouse=True)
-def threads_of_the_other_tests():
-    before = torch.get_num_threads()
+def settings_of_the_other_tests():
+    before, benchmark, attention = torch.get_num_threads(), cudnn.benchmark, cuda.cudnn_sdp_enabled()
     yield
     torch.set_num_threads(before)
+    cudnn.benchmark = benchmark
+    cuda.enable_cudnn_sdp(attention)
 
 
 def test_it_learns_from_a_dataset_goes_on_and_leaves_weights(tmp_path, capsys):
