@@ -88,16 +88,19 @@ def do(client: NodeClient, args: argparse.Namespace) -> str:
         return f"saved {', '.join(kept.object_ids)} in {kept.path}"
     if args.restore is not None:
         request = RestoreObjects.Request(name=args.restore, object_ids=ids)
-        return f"tracking {', '.join(agreed(client.call(RestoreObjects, 'restore', request)).object_ids)} again"
+        back = agreed(client.call(RestoreObjects, "restore", request)).object_ids
+        return f"tracking {', '.join(back)} again, from the next image on"
     answer = agreed(client.call(ListObjects, "list_objects", ListObjects.Request()))
     listed = answer.objects
     unknown = sorted(set(ids) - {track.object_id for track in listed})
     if unknown:
-        raise NodeRefused(f"UNKNOWN_OBJECT: not tracked: {', '.join(unknown)}")
-    said = table([track for track in listed if not ids or track.object_id in ids])
+        known = f"; {answer.sentence}" if answer.sentence else ""
+        raise NodeRefused(f"UNKNOWN_OBJECT: not tracked: {', '.join(unknown)}{known}")
+    shown = [track for track in listed if not ids or track.object_id in ids]
+    lines = [table(shown)] if shown or not answer.sentence else []
     if listed and answer.age > OLD_S:
-        said += f"\nthat is {answer.age:.1f} s old, and no newer result came: `sam2_ros status` says why"
-    return said
+        lines.append(f"that is {answer.age:.1f} s old, and no newer result came: `sam2_ros status` says why")
+    return "\n".join([*lines, answer.sentence] if answer.sentence else lines)
 
 
 def table(tracks: list[Track]) -> str:
@@ -115,9 +118,10 @@ def table(tracks: list[Track]) -> str:
 
 def watch(client: NodeClient, ids: set[str]) -> int:
     """Until Ctrl-C. Raises NoAnswer if there is no node to watch."""
-    listed = {track.object_id for track in client.call(ListObjects, "list_objects", ListObjects.Request()).objects}
+    answer = client.call(ListObjects, "list_objects", ListObjects.Request())
+    listed = {track.object_id for track in answer.objects}
     if not (listed & ids if ids else listed):
-        print(f"not tracked yet: {', '.join(sorted(ids)) or 'anything'}; waiting", flush=True)
+        print(answer.sentence or f"not tracked yet: {', '.join(sorted(ids)) or 'anything'}; waiting", flush=True)
     known: dict[str, int] = {}  # state by object id
     heard_s, is_silent = time.monotonic(), False
 

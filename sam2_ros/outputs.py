@@ -65,17 +65,23 @@ class Outputs:
                 self._depth.forget()
         header, tracks = self.newest
         gone = set(self.object_ids) if object_ids is None else set(object_ids)
-        self._restored -= gone
+        self._restored = self._restored - gone  # another set: other threads read it
         self.newest = (header, [track for track in tracks if track.object_id not in gone])
 
     def note_restored(self, object_ids: Collection[str]) -> None:
         """These objects are back, and will be among the tracks of the next image. In the worker's thread."""
-        self._restored |= set(object_ids)
+        self._restored = self._restored | set(object_ids)
 
     @property
     def object_ids(self) -> list[str]:
         """Of everything that is tracked."""
         return [*(track.object_id for track in self.newest[1]), *sorted(self._restored)]
+
+    @property
+    def waiting(self) -> str:
+        """A sentence about what was restored since the newest image; "" if nothing was."""
+        names = ", ".join(sorted(self._restored))
+        return f"restored, and tracked from the next image on: {names}" if names else ""
 
     def open(self) -> None:
         with self._gate:

@@ -67,7 +67,7 @@ class Pipeline:
         self.stopping = False
         self._outputs, self._auto = outputs, auto
         self._counters, self._log = counters, log
-        self._pending = PendingRequests(settings, self._report_failure, self._drop, outputs.note_restored)
+        self._pending = PendingRequests(settings, self._report_failure, self._drop, self._note_restored)
         self._tell_again_s: dict[str, float] = {}  # by cause of a reset
         self._size_hw: tuple[int, int] | None = None  # of the images so far; None = there was none
         self._newest: tuple[int, int] | None = None  # time of the newest image, and when it came by the steady clock
@@ -282,6 +282,11 @@ class Pipeline:
         """They are gone, though there was no image since; None = all."""
         self._counters.objects = len(self.tracker.object_ids) if object_ids is not None else 0
         self._outputs.drop(object_ids)
+
+    def _note_restored(self, object_ids: list[str]) -> None:
+        """They are back, and no image came since."""
+        self._counters.objects = len(self.tracker.object_ids)
+        self._outputs.note_restored(object_ids)
 
     def _report_failure(self, what: str, error: Exception) -> None:
         """Counts it; the first of its kind is logged with its trace."""

@@ -52,9 +52,14 @@ def test_a_prompt_gives_tracks_with_the_real_network_and_survives_a_restart(rig,
         assert refused.code == Code.BAD_INPUT and "no such file; saved there: " in refused.sentence
         restored = rig.call(RestoreObjects, "/sam2/restore", RestoreObjects.Request(name="kitchen", max_age_s=3600.0))
         assert (restored.code, list(restored.object_ids)) == (Code.OK, ["b"]), restored.sentence
+        listed = rig.call(ListObjects, "/sam2/list_objects")
+        assert not listed.objects and listed.sentence.endswith("from the next image on: b")
+        said = rig.diagnostics()
+        rig.until(lambda: any(v.key == "objects" and v.value == "1" for m in said for s in m.status for v in s.values))
         got.clear()
         camera.publish_until(lambda: got, first=number, period_s=0.2)
         assert [t.object_id for t in got[-1].tracks] == ["b"]
+        assert rig.call(ListObjects, "/sam2/list_objects").sentence == ""
         node.end()
 
 

@@ -84,6 +84,19 @@ def test_what_is_not_new_any_more_is_told(age, is_told):
     assert ("5.3 s old, and no newer result came: `sam2_ros status` says why" in said) == is_told
 
 
+def test_what_was_restored_and_waits_for_an_image_is_told(capsys):
+    waits = "restored, and tracked from the next image on: hat"
+
+    def says(*words, **answer):
+        found = ListObjects.Response(sentence=waits, **answer)
+        return objects.do(SimpleNamespace(call=lambda *_: found), objects.parse(words))
+
+    assert says() == waits
+    assert says(objects=[Track(object_id="cup")]).split("\n")[2:] == [waits]
+    with pytest.raises(objects.NodeRefused, match=f"not tracked: hat; {waits}"):
+        says("hat")
+
+
 def test_saving_and_restoring_say_what_and_where():
     """Against answers as the node gives them; `test_node_real.py` has the services themselves."""
     asked = []
@@ -97,7 +110,9 @@ def test_saving_and_restoring_say_what_and_where():
 
     client = SimpleNamespace(call=answer)
     assert objects.do(client, objects.parse(["--save", "kitchen"])) == "saved cup, ball in /there/kitchen.safetensors"
-    assert objects.do(client, objects.parse(["--restore", "kitchen", "cup"])) == "tracking cup, ball again"
+    assert objects.do(client, objects.parse(["--restore", "kitchen", "cup"])) == (
+        "tracking cup, ball again, from the next image on"
+    )
     assert asked == [("save", "kitchen", []), ("restore", "kitchen", ["cup"])]
     client.call = lambda *_: RestoreObjects.Response(code=int(Code.STALE), sentence="too old")
     with pytest.raises(objects.NodeRefused, match="STALE: too old"):

@@ -248,12 +248,14 @@ def test_what_was_removed_is_in_no_list(outputs):
     assert outputs.newest[0] == "header" and [t.object_id for t in outputs.newest[1]] == ["b"]
     outputs.note_restored(["kept", "d"])
     assert outputs.object_ids == ["b", "d", "kept"]
+    assert outputs.waiting == "restored, and tracked from the next image on: d, kept"
     outputs.drop(["d"])
     assert outputs.object_ids == ["b", "kept"]
     outputs.drop(None)
     assert outputs.newest[1] == outputs.object_ids == []
     outputs.note_restored(["kept"])
     hand_over(outputs)
+    assert outputs.waiting == ""
     assert outputs.object_ids == ["cup"]  # what was restored is among the tracks, if it is still there
 
 
