@@ -152,6 +152,10 @@ def _live(signals: _Signals, arguments: list[str], make_tracker) -> int:
     executor.add_node(node)
     if node.settings.autostart:
         node.autostart()
+    else:
+        node.get_logger().info(
+            "autostart is false: a lifecycle manager, or `ros2 lifecycle set`, configures and activates"
+        )
     # The node's own timer makes spin_once return often enough for a signal to be seen.
     while not signals.came and not node.done.done():
         executor.spin_once(timeout_sec=0.2)

@@ -69,7 +69,7 @@ class Settings:
     )
     image_size: int = _parameter(
         0,
-        "Side of the network's input, a multiple of 32; smaller is faster, larger can be better; 0 = the model's own.",
+        "Side of the network's input, a multiple of 32 from 64; smaller is faster, larger can be better; 0 = its own.",
         span=(0, 2048),
         unit="pixels",
     )

@@ -40,7 +40,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--class", default="", dest="class_name", help="what kind of thing it is")
     parser.add_argument("--replace", action="store_true", help="forget what the object has and start from this")
     parser.add_argument(
-        "--stamp", type=int, default=0, help="nanoseconds: stamp of the image it was made on; 0 = the next"
+        "--stamp", type=int, default=0, metavar="NANOSECONDS", help="stamp of the image it was made on; 0 = the next"
     )
     add_arguments(parser)
     args = parser.parse_args(argv)

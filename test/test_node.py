@@ -174,6 +174,7 @@ def test_ten_rounds_of_the_whole_lifecycle(rig):
         assert rig.change_state("configure") and rig.change_state("activate")
         start_tracking(rig, rig.camera(), "a")
         node.end()
+        assert node.output.count("autostart is false: a lifecycle manager") == 1
 
 
 def test_a_network_that_hangs_is_said_everybody_is_answered_and_the_node_can_be_stopped(rig):
