@@ -3,6 +3,7 @@
 Knows TrackArray messages. Does not know how they came. Only (image, object) pairs after the prompted image count.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,6 +54,7 @@ class Result:
     age_s: float  # from the image's stamp until its result arrived
     tracks: dict[str, Seen]
     truth: dict[str, Seen]
+    unseen: dict[str, int]  # in how many images until this one, with a result or without, each was out of view
 
     @cached_property
     def ious(self) -> dict[str, float]:
@@ -106,16 +108,18 @@ class Score:
 
 def pair_up(answers: Sequence[tuple[TrackArray, int]], truths: Sequence[TrackArray]) -> list[Result]:
     """answers: with the times (ns, the clock of the stamps) at which they arrived. What has no truth is left out."""
-    frames = {stamp_ns(truth.header.stamp): (number, truth) for number, truth in enumerate(truths)}
-    results = []
+    frames, results, unseen = {}, [], Counter()
+    for number, truth in enumerate(truths):
+        unseen.update(track.object_id for track in truth.tracks if track.state != Track.VISIBLE)
+        frames[stamp_ns(truth.header.stamp)] = number, truth, unseen.copy()
     for answer, arrived_ns in answers:
         stamp = stamp_ns(answer.header.stamp)
         if stamp not in frames:
             continue
-        number, truth = frames[stamp]
+        number, truth, unseen = frames[stamp]
         tracks = {track.object_id: Seen(track) for track in answer.tracks}
         true = {track.object_id: Seen(track) for track in truth.tracks}
-        results.append(Result(number, stamp, (arrived_ns - stamp) / 1e9, tracks, true))
+        results.append(Result(number, stamp, (arrived_ns - stamp) / 1e9, tracks, true, unseen))
     return results
 
 
@@ -151,18 +155,18 @@ def score(results: Sequence[Result], images: int, answers: int, prompted_ns: int
 
 def find_absences(results: Sequence[Result], name: str) -> list[Absence]:
     """Those of one object, after it was first tracked, that end before the results do."""
-    absences, gone = [], None
+    absences, before, gone = [], None, None
     for index, result in enumerate(results):
         if name not in result.tracks:
             continue
         if not result.is_in_view(name):
             gone = index if gone is None else gone
-        elif gone is not None:
-            if index - gone >= SHORTEST_ABSENCE:
-                window = results[index : index + RETURN_WITHIN]
-                found = any(later.ious.get(name, 0.0) >= _FOUND_IOU for later in window)
-                absences.append(Absence(name, gone, index, found))
-            gone = None
+            continue
+        if before and gone is not None and result.unseen[name] - before.unseen[name] >= SHORTEST_ABSENCE:
+            window = results[index : index + RETURN_WITHIN]
+            found = any(later.ious.get(name, 0.0) >= _FOUND_IOU for later in window)
+            absences.append(Absence(name, gone, index, found))
+        before, gone = result, None
     return absences
 
 

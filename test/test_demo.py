@@ -106,6 +106,16 @@ def test_an_object_that_is_mistaken_for_another_is_not_found_again(story):
     assert "not found again" in demo_picture.story(results_of(said, true), run.absences)[3][1]
 
 
+@pytest.mark.parametrize(
+    "away, absences", [(range(10, 16), [(10, 11, True)]), (range(12, 15), [(10, 11, True)]), ((12, 14), [])]
+)
+def test_an_absence_is_as_long_as_its_images_of_which_one_result_is_enough(away, absences):
+    true = [{"a": square(2), "b": None if n in away else square(40)} for n in range(30)]
+    said = [None if n in (10, 11, 13, 14, 15) else masks for n, masks in enumerate(true)]
+    run = demo_score.score(results_of(said, true), 30, 25, PERIOD_NS)
+    assert [(a.gone, a.back, a.found) for a in run.absences] == absences
+
+
 def test_nothing_to_judge_is_an_error():
     with pytest.raises(sam2.BadInput, match="0 results"):
         demo_score.score([], 10, 0, 0)
