@@ -91,11 +91,13 @@ class Camera:
         return matching_reliability(ours, self._settings.image_reliability)
 
     def _other_topics(self, topic: str) -> tuple[tuple[str, ...], str]:
-        """Where images come that could be meant, of our type and not of depth, those that are called image first; and
-        ours by the other transport."""
+        """Where images come that could be meant, of our type, not of depth and not another camera's of ours, those that
+        are called image first; and ours by the other transport."""
         own = f"{self._node.get_fully_qualified_name()}/"
+        taken = {subscription.topic_name for subscription in self._node.subscriptions}
         found = [name for name, kinds in self._node.get_topic_names_and_types() if self._type_name in kinds]
-        meant = [name for name in found if not name.startswith(own) and "depth" not in name.lower()]
+        free = [name for name in found if not name.startswith(own) and name not in taken]
+        meant = [name for name in free if "depth" not in name.lower()]
         beside = topic.removesuffix("/compressed") if self._is_compressed else f"{topic}/compressed"
         there = beside if self._node.count_publishers(beside) else ""
         likely = sorted(meant, key=lambda name: not _is_called_image(name))

@@ -197,6 +197,17 @@ def test_cameras_have_topics_objects_and_counters_of_their_own(rig):
 
 
 @pytest.mark.ros
+def test_a_camera_that_is_missing_is_not_looked_for_where_another_one_is(rig):
+    with NodeProcess(parameters={"cameras": ["front", "wrist"]}) as node:
+        FakeCamera(rig, True, "front/image")
+        FakeCamera(rig, True, "hand/image")
+        said = rig.diagnostics()
+        sentence = "images are on /hand/image; remap it, for example -r wrist/image:=/hand/image"
+        rig.until(lambda: any(s.message.endswith(sentence) for m in said for s in m.status if "wrist" in s.name))
+        node.end()
+
+
+@pytest.mark.ros
 @pytest.mark.parametrize("wrong", [["a", "a"], ["9"], ["a/b"], ["", "a"]])
 def test_names_that_make_no_topics_are_refused(wrong):
     from sam2_ros import params
