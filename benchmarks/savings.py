@@ -116,7 +116,7 @@ def main() -> None:
         ratio = statistics.median(t / base for t, base in zip(spent, times[0], strict=True))
         lines.append([name, predicted, f"x {ratio:.2f}", f"{statistics.median(spent):.2f}"])
     text = (
-        f"{args.model}, {args.objects} objects, full spatial memory, {args.threads} threads, {args.turns} turns, "
+        f"{args.model}, {args.objects} objects, full spatial memory, {args.threads} thread(s), {args.turns} turns, "
         f"{processor()}, torch {torch.__version__}; median of the ratios of processor time.\n\n"
     ) + "".join(f"| {' | '.join(line)} |\n" for line in lines)
     RESULTS.mkdir(exist_ok=True)

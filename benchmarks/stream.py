@@ -188,7 +188,7 @@ def report(args: argparse.Namespace, rows: list[list[str]], threads: int) -> str
         "CPU time / ours",
     ]
     lines = [" | ".join(row) for row in (head, ["---"] * len(head), *rows)]
-    place = f"{threads} threads of {processor()}" if args.device == "cpu" else torch.cuda.get_device_name()
+    place = f"{threads} thread(s) of {processor()}" if args.device == "cpu" else torch.cuda.get_device_name()
     how = ", objects batched" if args.batched else ""
     conditions = f"{args.model}{how}, {SIZE_HW[1]}x{SIZE_HW[0]} images, {place}, torch {torch.__version__}"
     return (
