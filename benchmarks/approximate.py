@@ -145,8 +145,8 @@ def report(args: argparse.Namespace, times: list[list[float]], likeness: list[tu
         ratio = statistics.median(e / t for e, t in zip(times[0], spent, strict=True))
         lines.append([option.name, f"{statistics.median(spent):.2f}", f"{ratio:.2f}", f"{same:.3f}", f"{true:.3f}"])
     return (
-        f"{args.threads} thread(s), torch {torch.__version__}; speed: {args.frames} turns, one object, full memory bank; "
-        f"IoU: {args.clips} held-out clips of {CLIP_FRAMES} frames, boxes on the first.\n\n"
+        f"{args.threads} thread(s), torch {torch.__version__}; speed: {args.frames} turns, one object, full memory "
+        f"bank; IoU: {args.clips} held-out clips of {CLIP_FRAMES} frames, boxes on the first.\n\n"
         + "\n".join(f"| {' | '.join(line)} |" for line in lines)
         + "\n"
     )
