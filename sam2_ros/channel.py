@@ -164,6 +164,11 @@ class Channel:
         return (time.monotonic_ns() - came_ns) / 1e9 if came_ns else -1.0
 
     @property
+    def waiting(self) -> str:
+        """A sentence about what was restored since the newest result, or ""."""
+        return self.outputs.waiting if self.outputs else ""
+
+    @property
     def newest(self) -> tuple:
         """Header and tracks of the newest result; (None, []) if there is none."""
         outputs = self.outputs  # once: another thread may let go of it

@@ -219,7 +219,7 @@ class RequestInputs:
             return
         made = await self._answer_of(self._aside.submit(self._list).add_done_callback)
         response.header, response.objects = made.result()
-        response.age, response.sentence = self._channel.newest_age_s, self._channel.outputs.waiting
+        response.age, response.sentence = self._channel.newest_age_s, self._channel.waiting
 
     def _list(self) -> tuple[Header, list[Track]]:
         """Of the newest result; made once for all who ask. In the thread aside."""
