@@ -108,10 +108,10 @@ class Score:
 
 def pair_up(answers: Sequence[tuple[TrackArray, int]], truths: Sequence[TrackArray]) -> list[Result]:
     """answers: with the times (ns, the clock of the stamps) at which they arrived. What has no truth is left out."""
-    frames, results, unseen = {}, [], Counter()
+    frames, results, so_far = {}, [], Counter()
     for number, truth in enumerate(truths):
-        unseen.update(track.object_id for track in truth.tracks if track.state != Track.VISIBLE)
-        frames[stamp_ns(truth.header.stamp)] = number, truth, unseen.copy()
+        so_far.update(track.object_id for track in truth.tracks if track.state != Track.VISIBLE)
+        frames[stamp_ns(truth.header.stamp)] = number, truth, so_far.copy()
     for answer, arrived_ns in answers:
         stamp = stamp_ns(answer.header.stamp)
         if stamp not in frames:
