@@ -79,6 +79,20 @@ def grows(name: str, times_s: Sequence[float], values: Sequence[float], bound: f
     return Gate(f"growth of {name}", slope(*second_half(times_s, values)).upper, bound, f"{unit}/min")
 
 
+def rises(name: str, times_s: Sequence[float], values: Sequence[float], bound: float, unit: str) -> Gate:
+    """From the least value of the third quarter to that of the last, per minute between them: in these is nothing that
+    comes and goes, if all that does has gone once in each. NaN if there are fewer samples than BLOCKS in one."""
+    times, values = np.asarray(times_s, float) / 60, np.asarray(values, float)  # minutes
+    known = np.isfinite(values)
+    times, values = times[known], values[known]
+    third, last = np.searchsorted(times, times[0] + (times[-1] - times[0]) * np.array([0.5, 0.75]))
+    rise = np.nan
+    if min(last - third, len(times) - last) >= BLOCKS:
+        before, after = third + values[third:last].argmin(), last + values[last:].argmin()
+        rise = float((values[after] - values[before]) / (times[after] - times[before]))
+    return Gate(f"growth of {name}", rise, bound, f"{unit}/min")
+
+
 def drifts(name: str, times_s: Sequence[float], values: Sequence[float], bound: float) -> Gate:
     """The same in percent of the mean of the first half."""
     times, values = np.asarray(times_s, float), np.asarray(values, float)

@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
-from gates import Gate, drifts, grows, longest_silence, second_half, slope, unaccounted, unpublished
+from gates import Gate, drifts, grows, longest_silence, rises, second_half, slope, unaccounted, unpublished
 
 FIELDS = [
     "t_s", "rss_mb", "in_use_mb", "threads", "files", "tensors", "tensor_bytes", "age_p50_s", "age_p99_s",
@@ -33,13 +33,6 @@ def read(folder: Path) -> dict[str, np.ndarray]:
     } | {"fault": np.array([row["fault"] for row in rows])}  # fmt: skip
 
 
-def in_use(samples: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """(seconds, MB) with as much in tensors as most often: how much is in use depends on the objects."""
-    sizes, which, times = np.unique(samples["tensor_bytes"], return_inverse=True, return_counts=True)
-    alike = which == np.where(np.isnan(sizes), 0, times).argmax()
-    return samples["t_s"][alike], samples["in_use_mb"][alike]
-
-
 def unexpected_traces(log: str) -> list[str]:
     """Records with a traceback that no planted failure explains."""
     records = re.split(r"(?m)^(?=\[(?:DEBUG|INFO|WARN|ERROR|FATAL)\])", log)
@@ -51,7 +44,7 @@ def gates(folder: Path) -> list[Gate]:
     t = samples["t_s"]
     return [
         grows("resident memory", t, samples["rss_mb"], MB_PER_MIN, "MB"),
-        grows("memory in use", *in_use(samples), MB_PER_MIN, "MB"),
+        rises("least memory in use", t, samples["in_use_mb"], MB_PER_MIN, "MB"),
         grows("live tensors", t, samples["tensors"], TENSORS_PER_MIN, "tensors"),
         grows("live tensors' memory", t, samples["tensor_bytes"] / 1e6, TENSOR_MB_PER_MIN, "MB"),
         grows("threads", t, samples["threads"], THREADS_PER_MIN, "threads"),
@@ -126,7 +119,6 @@ def summary(folder: Path) -> str:
     samples, end = read(folder), json.loads((folder / "end.json").read_text())
     counts, t = dict.fromkeys(_COUNTED, "?") | end["counts"], samples["t_s"]  # a node that died told nothing
     late = {name: slope(*second_half(t, samples[name])) for name in ("rss_mb", "tensors", "threads", "files")}
-    late["in_use_mb"] = slope(*second_half(*in_use(samples)))
     ages = samples["age_p50_s"][np.isfinite(samples["age_p50_s"])]
     p99 = samples["age_p99_s"][np.isfinite(samples["age_p99_s"])]
     lines = [
