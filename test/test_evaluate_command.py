@@ -4,8 +4,11 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +25,8 @@ from sam2.evaluation_video import ObjectResult, RecordedVideo, SyntheticVideo, V
 from sam2.model import SAM2
 from sam2.training.datasets import LAYOUTS, open_dataset
 from sam2.training.synthetic import HELD_OUT_SEED
+
+ROOT = Path(__file__).parents[1]
 
 
 class Counting:
@@ -220,6 +225,17 @@ def test_a_failing_process_ends_the_run_with_a_sentence(factory, message, tmp_pa
 
 def never():
     threading.Event().wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_in_a_sentence_with_all_its_processes(number, tmp_path):
+    command = [sys.executable, "-m", "sam2.evaluate", "--clips", "50", "--workers", "2", "--out", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert any("video/s" in line for line in process.stderr)  # the bar: it has begun
+        process.send_signal(number)
+        said = process.stderr.read()  # until the last of them has closed it
+    assert process.returncode == 130
+    assert "stopped; videos that are done are kept" in said and "resource_tracker" not in said
 
 
 def test_ctrl_c_does_not_wait_for_the_videos_in_hand(monkeypatch, tmp_path):
