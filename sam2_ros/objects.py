@@ -94,13 +94,17 @@ def do(client: NodeClient, args: argparse.Namespace) -> str:
     listed = answer.objects
     unknown = sorted(set(ids) - {track.object_id for track in listed})
     if unknown:
-        known = f"; {answer.sentence}" if answer.sentence else ""
-        raise NodeRefused(f"UNKNOWN_OBJECT: not tracked: {', '.join(unknown)}{known}")
+        raise NodeRefused(with_waiting(f"UNKNOWN_OBJECT: not tracked: {', '.join(unknown)}", answer, "; "))
     shown = [track for track in listed if not ids or track.object_id in ids]
-    lines = [table(shown)] if shown or not answer.sentence else []
+    said = table(shown) if shown or not answer.sentence else ""
     if listed and answer.age > OLD_S:
-        lines.append(f"that is {answer.age:.1f} s old, and no newer result came: `sam2_ros status` says why")
-    return "\n".join([*lines, answer.sentence] if answer.sentence else lines)
+        said += f"\nthat is {answer.age:.1f} s old, and no newer result came: `sam2_ros status` says why"
+    return with_waiting(said, answer, "\n")
+
+
+def with_waiting(said: str, answer: ListObjects.Response, between: str) -> str:
+    """And what was restored and waits for an image, if anything does."""
+    return between.join(filter(None, (said, answer.sentence)))
 
 
 def table(tracks: list[Track]) -> str:
@@ -121,7 +125,8 @@ def watch(client: NodeClient, ids: set[str]) -> int:
     answer = client.call(ListObjects, "list_objects", ListObjects.Request())
     listed = {track.object_id for track in answer.objects}
     if not (listed & ids if ids else listed):
-        print(answer.sentence or f"not tracked yet: {', '.join(sorted(ids)) or 'anything'}; waiting", flush=True)
+        missing = f"not tracked yet: {', '.join(sorted(ids)) or 'anything'}; waiting"
+        print(with_waiting(missing, answer, "; "), flush=True)
     known: dict[str, int] = {}  # state by object id
     heard_s, is_silent = time.monotonic(), False
 

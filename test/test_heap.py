@@ -36,14 +36,15 @@ def test_what_onednn_keeps_is_bounded_unless_somebody_else_cares(name, expected,
 
 
 GROWTH = """
-import os
+import sys
 import threading
-from pathlib import Path
 import numpy as np
 from sam2_ros import heap
+sys.path.insert(0, "test")
+from proc_watch import Watch
 
 def resident_mb():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return Watch("self").read()["rss_mb"]
 
 def grow():  # in a thread, as the network
     {reserve}

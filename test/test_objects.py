@@ -84,7 +84,7 @@ def test_what_is_not_new_any_more_is_told(age, is_told):
     assert ("5.3 s old, and no newer result came: `sam2_ros status` says why" in said) == is_told
 
 
-def test_what_was_restored_and_waits_for_an_image_is_told(capsys):
+def test_what_was_restored_and_waits_for_an_image_is_told():
     waits = "restored, and tracked from the next image on: hat"
 
     def says(*words, **answer):
