@@ -40,7 +40,7 @@ from sam2_ros.srv import AddObjects, ListObjects
 READY_S, ANSWER_S, LAST_RESULT_S = 180.0, 30.0, 5.0  # how long to wait before giving up
 DISCOVERY_S = 2.0  # in which others are heard of, if there are any
 ENOUGH_IOU, ENOUGH_VISIBILITY = 0.75, 0.9  # what the demonstration must reach to be one
-
+PICTURES = "demo.mp4", "demo.png", "camera.mp4"
 
 _signals: list[int] = []  # that came
 
@@ -181,6 +181,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         _surroundings()
         args.out.mkdir(parents=True, exist_ok=True)
+        for name in PICTURES:  # of an earlier demo: nobody must take them for this one's
+            (args.out / name).unlink(missing_ok=True)
         return _run(args)
     except Interrupted:
         print("sam2_ros demo: interrupted", file=sys.stderr)
@@ -250,7 +252,8 @@ def _perform(args: argparse.Namespace, audience: Audience, children: Children) -
     truth = audience.first_image
     boxes = choose_boxes(truth, args.objects)
     prompts = [Prompt(header=truth.header, object_id=name, box_xyxy=box) for name, box in boxes.items()]
-    print(f"3/4 a box around each of {', '.join(boxes)}")
+    whole = ", all that is in sight" if len(boxes) < args.objects else ""
+    print(f"3/4 a box around each of {', '.join(boxes)}{whole}")
     answer = audience.call(AddObjects, "/sam2/add_objects", AddObjects.Request(prompts=prompts))
     if answer.code != Code.OK:
         raise sam2.Sam2Error(f"the tracker refused the prompts: {Code(answer.code).name}: {answer.sentence}")

@@ -214,9 +214,10 @@ def test_the_click_of_the_readme_follows_one_thing_in_the_demos_world():
 
 @pytest.mark.slow
 def test_a_whole_run_with_untrained_weights_fails_honestly(tmp_path, weights):
-    process = start_demo(tmp_path, "--frames", "20", "--rate", "4", "--checkpoint", str(weights))
+    process = start_demo(tmp_path, "--frames", "20", "--rate", "4", "--objects", "50", "--checkpoint", str(weights))
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 1 and "expected a mean IoU of 0.75" in said and "Traceback" not in said
+    assert ", all that is in sight\n" in said
     assert int(re.search(r"images from the camera +(\d+)", said)[1]) == 20
     assert cv2.imread(str(tmp_path / "demo.png")) is not None
     video = cv2.VideoCapture(str(tmp_path / "demo.mp4"))
@@ -229,11 +230,12 @@ def test_a_whole_run_with_untrained_weights_fails_honestly(tmp_path, weights):
 
 
 @pytest.mark.slow  # imports torch in several processes
-def test_weights_that_are_not_there_are_one_sentence(tmp_path):
+def test_weights_that_are_not_there_are_one_sentence_and_leave_no_pictures_of_an_earlier_demo(tmp_path):
+    (tmp_path / "demo.png").touch()
     process = start_demo(tmp_path, "--checkpoint", str(tmp_path / "none.safetensors"))
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 1 and "none.safetensors" in said.splitlines()[-1] and "Traceback" not in said
-    assert not processes_of(tmp_path)
+    assert not processes_of(tmp_path) and not (tmp_path / "demo.png").exists()
 
 
 @pytest.mark.slow  # imports torch in several processes
