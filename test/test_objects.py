@@ -84,7 +84,7 @@ def test_what_is_not_new_any_more_is_told(age, is_told):
     assert ("5.3 s old, and no newer result came: `sam2_ros status` says why" in said) == is_told
 
 
-def test_what_was_restored_and_waits_for_an_image_is_told():
+def test_what_was_restored_and_waits_for_an_image_is_told(monkeypatch, capsys):
     waits = "restored, and tracked from the next image on: hat"
 
     def says(*words, **answer):
@@ -95,6 +95,12 @@ def test_what_was_restored_and_waits_for_an_image_is_told():
     assert says(objects=[Track(object_id="cup")]).split("\n")[2:] == [waits]
     with pytest.raises(objects.NodeRefused, match=f"not tracked: hat; {waits}"):
         says("hat")
+
+    monkeypatch.setattr(objects.rclpy, "spin", lambda node: None)
+    node = SimpleNamespace(create_subscription=lambda *_: None, create_timer=lambda *_, clock: None)
+    watched = SimpleNamespace(call=lambda *_: ListObjects.Response(sentence=waits), node=node, name="/sam2")
+    assert objects.watch(watched, {"hat"}) == 0
+    assert capsys.readouterr().out == f"not tracked yet: hat; waiting; {waits}\n"
 
 
 def test_saving_and_restoring_say_what_and_where():
