@@ -166,7 +166,8 @@ def _open(path: Path) -> dict[str, Tensor]:
         if is_zipfile(path) or path.suffix != ".safetensors":
             content = torch.load(path, map_location="cpu", weights_only=True)
         else:
-            content = load_file(path)
+            # Mapped, the weights would change with the file while they are used, or end the process if it gets shorter.
+            content = load_file(path, backend="pread")
     except pickle.UnpicklingError as error:
         raise BadCheckpoint(
             f"checkpoint {path}: expected tensors only, got a pickle that wants to run code, or no pickle at all; "

@@ -1,8 +1,11 @@
-"""`load_model` says what its weights are good for."""
+"""`load_model` says what its weights are good for, and does not depend on their file any more."""
 
+import gc
 import logging
+import sys
 
 import pytest
+import torch
 from nano_video import nano_predictor
 from safetensors.torch import save_file
 
@@ -30,3 +33,30 @@ def test_weights_of_ones_own_are_no_demonstration(caplog, tmp_path):
     save_file({k: v.contiguous() for k, v in nano_predictor().state_dict().items()}, tmp_path / "mine.safetensors")
     (warning,) = said(caplog, checkpoint=tmp_path / "mine.safetensors")
     assert "not an official file" in warning
+
+
+def test_weights_do_not_change_with_their_file(tmp_path):
+    """Mapped, those of float32 did; and of a file that had become shorter the first use ended the process (SIGBUS)."""
+    path = tmp_path / "mine.safetensors"
+    save_file({k: v.contiguous() for k, v in nano_predictor().state_dict().items()}, path)
+    before = nano_predictor().state_dict()
+    after = sam2.load_model("nano", checkpoint=path, device="cpu").state_dict()
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    for name, tensor in before.items():
+        assert torch.equal(after[name], tensor), name
+
+
+def test_loading_again_and_again_leaves_nothing_behind():
+    """Measured: 0 to 3 of Python's blocks for each loading, and 742 of a mapped file (safetensors 0.4 to 0.8)."""
+
+    def blocks() -> int:
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    for _ in range(3):
+        sam2.load_model("nano", device="cpu")
+    before = blocks()
+    for _ in range(5):
+        sam2.load_model("nano", device="cpu")
+    assert blocks() - before < 5 * 100
