@@ -2,6 +2,8 @@
 
 import ctypes
 import os
+import platform
+import re
 import subprocess
 import sys
 import threading
@@ -16,6 +18,7 @@ from sam2_ros import heap
 from sam2_ros.worker import Phase
 
 ROOT = Path(__file__).parents[1]
+KERNEL = tuple(int(number) for number in re.findall(r"\d+", platform.release())[:2])
 
 
 def printed(code: str, **variables: str) -> str:
@@ -69,6 +72,23 @@ def test_what_was_reserved_is_there_and_stays():
     for keep, reserve in (("heap.keep_freed()", "pass"), ("pass", "heap.reserve()")):
         grown, _ = map(float, printed(GROWTH.format(keep=keep, reserve=reserve)).split())
         assert grown > 60
+
+
+HOLES = """
+holes = [(np.empty(6 << 20, np.uint8), np.ones(1 << 20, np.uint8)) for _ in range(8)]  # nobody writes to the large ones
+between = [small for _, small in holes]
+del holes
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="other C libraries have no mallopt")
+@pytest.mark.skipif(KERNEL < (5, 14), reason="older kernels have no MADV_POPULATE_WRITE")
+def test_pages_that_nobody_has_written_to_are_had_as_well():
+    """Measured: 0.0 MB, and 39 to 42 MB where they are not."""
+    code = GROWTH.split("def grow")[0] + f"heap.keep_freed()\n{HOLES}{{}}heap.reserve()\nbefore = resident_mb()\n"
+    code += "used = [np.ones(4 << 20, np.uint8) for _ in range(8)]\nprint(resident_mb() - before)"
+    assert float(printed(code.format(""))) < 2
+    assert float(printed(code.format("heap._own_all_pages = lambda: None\n"))) > 20
 
 
 def test_later_networks_find_what_is_there():
