@@ -129,11 +129,11 @@ class Soak:
         self._last = {"processed": processed, "cpu_s": now.pop("cpu_s")}
         ages, self.ages = self.ages, []
         memory = self.out / "memory.csv"
-        counted = memory.read_text().split()[-1].split(",") if memory.exists() else ["nan"] * 3
+        counted = memory.read_text().split()[-1].split(",") if memory.exists() else ["nan"] * 4
         faults = [self.schedule.kind(self.index), self.attacks.name]
         return now | {
             "t_s": time.monotonic() - began, "tensors": counted[0], "tensor_bytes": counted[1], "in_use_mb": counted[2],
-            "age_p50_s": np.percentile(ages, 50) if ages else np.nan, "results": len(ages),
+            "blocks": counted[3], "age_p50_s": np.percentile(ages, 50) if ages else np.nan, "results": len(ages),
             "age_p99_s": np.percentile(ages, 99) if ages else np.nan, "cpu_ms_per_image": cpu_ms,
             "sent": self.sent, "received": self.counts.get("received", 0), "processed": processed,
             "dropped": self.counts.get("dropped for a newer one", 0), "objects": len(self.tracked),

@@ -1,7 +1,7 @@
 """The real node process, its network made to fail now and then, its memory watched: soak_node.py '{...}' --ros-args
 
-The first argument is JSON: `memory`, the file that gets a line "tensors,their bytes,MB in use" every `every_s` seconds;
-`seed` and `one_in`: one image in so many fails; `fake`: no network.
+The first argument is JSON: `memory`, the file that gets a line "tensors,their bytes,MB in use,Python's blocks" every
+`every_s` seconds; `seed` and `one_in`: one image in so many fails; `fake`: no network.
 """
 
 import json
@@ -50,7 +50,7 @@ class Watched:
 
         number, size = live_tensors()
         with open(self._options["memory"], "a") as file:
-            file.write(f"{number},{size},{in_use_mb()}\n")
+            file.write(f"{number},{size},{in_use_mb()},{sys.getallocatedblocks()}\n")
         self._due = time.monotonic() + self._options["every_s"]
 
 

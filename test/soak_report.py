@@ -11,10 +11,11 @@ import numpy as np
 from gates import Gate, drifts, grows, longest_silence, rises, second_half, slope, unaccounted, unpublished
 
 FIELDS = [
-    "t_s", "rss_mb", "in_use_mb", "threads", "files", "tensors", "tensor_bytes", "age_p50_s", "age_p99_s",
+    "t_s", "rss_mb", "in_use_mb", "blocks", "threads", "files", "tensors", "tensor_bytes", "age_p50_s", "age_p99_s",
     "cpu_ms_per_image", "results", "sent", "received", "processed", "dropped", "objects", "load", "fault",
 ]  # fmt: skip
 MB_PER_MIN = 0.1  # 6 MB an hour, were all of it growth
+BLOCKS_PER_MIN = 100.0  # 10 kB: of objects that Python keeps apart from the heap
 TENSORS_PER_MIN = TENSOR_MB_PER_MIN = 1.0  # they come and go with the objects
 THREADS_PER_MIN = FILES_PER_MIN = 0.1
 DRIFT_PERCENT_PER_MIN = 1.0
@@ -45,6 +46,7 @@ def gates(folder: Path) -> list[Gate]:
     return [
         grows("resident memory", t, samples["rss_mb"], MB_PER_MIN, "MB"),
         rises("least memory in use", t, samples["in_use_mb"], MB_PER_MIN, "MB"),
+        rises("least number of Python's blocks", t, samples["blocks"], BLOCKS_PER_MIN, "blocks"),
         grows("live tensors", t, samples["tensors"], TENSORS_PER_MIN, "tensors"),
         grows("live tensors' memory", t, samples["tensor_bytes"] / 1e6, TENSOR_MB_PER_MIN, "MB"),
         grows("threads", t, samples["threads"], THREADS_PER_MIN, "threads"),

@@ -1,6 +1,7 @@
 """Each gate of the soak is shown to fail: a fault is planted, and the gate must see it and must be quiet without it."""
 
 import mmap
+import sys
 import time
 import types
 from concurrent.futures import ProcessPoolExecutor
@@ -33,6 +34,7 @@ from sam2_ros.requests import Remove
 
 SHORT_RUN_MB_PER_MIN = 10.0  # a process that does other things, too; the leak is 60
 LEAK_BYTES = 100_000
+SMALL_MB = 100e-6  # more than most of Python's blocks have
 IMAGES_PER_S = 10.0  # what a leak per image is converted to minutes with
 
 
@@ -58,32 +60,43 @@ def in_pages_of_its_own():
     return pages
 
 
+def in_small_objects():
+    return [(number,) for number in range(1000)]
+
+
 def nothing():
     pass
 
 
-def gates_of_a_leak(leak) -> tuple[Gate, Gate]:
-    """Of resident memory and of what is in use, in a process with a node's memory."""
+def gates_of_a_leak(leak) -> tuple[Gate, Gate, Gate]:
+    """Of resident memory, of what is in use and of Python's blocks, in a process with a node's memory."""
     heap.keep_freed()
     heap.reserve()
-    rss, in_use, watch = [], [], Watch("self")
+    rss, in_use, blocks, watch = [], [], [], Watch("self")
     with Bench(Leaky(leak)) as bench:
         bench.add(point("a"))
         for n in range(1, 801):
             bench.step(n)
             rss.append(watch.read()["rss_mb"])
             in_use.append(in_use_mb())
+            blocks.append(sys.getallocatedblocks() * SMALL_MB)
     times_s = np.arange(800) / IMAGES_PER_S
-    return tuple(grows("memory", times_s, series, SHORT_RUN_MB_PER_MIN, "MB") for series in (rss, in_use))
+    return tuple(grows("memory", times_s, series, SHORT_RUN_MB_PER_MIN, "MB") for series in (rss, in_use, blocks))
 
 
 @pytest.mark.skipif(np.isnan(in_use_mb()), reason="other C libraries do not say what is in use")
 @pytest.mark.parametrize(
-    "leak, kept", [(nothing, (True, True)), (on_the_heap, (True, False)), (in_pages_of_its_own, (False, True))]
+    "leak, kept",
+    [
+        (nothing, (True, True, True)),
+        (on_the_heap, (True, False, True)),
+        (in_pages_of_its_own, (False, True, True)),
+        (in_small_objects, (False, True, False)),
+    ],
 )
 def test_a_leak_of_100_kb_per_image(leak, kept):
     """What was reserved hides a leak on the heap from resident memory, not from what is in use. What is not on the heap
-    is the other way round."""
+    is the other way round; of that, what Python allots to small objects is in its blocks."""
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
         assert tuple(gate.is_kept for gate in process.submit(gates_of_a_leak, leak).result()) == kept
 
