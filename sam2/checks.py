@@ -13,7 +13,7 @@ from sam2.limits import Limits
 from sam2.preprocess import check_rgb
 from sam2.types import Frame, Prompt, PromptMode
 
-MAX_ID_LENGTH = 128
+MAX_NAME_LENGTH = 128  # of ids and class names, which go out with every result
 
 
 def check_frame(frame: Frame) -> None:
@@ -37,10 +37,12 @@ def check_prompt(prompt: Prompt, limits: Limits) -> None:
     LimitReached."""
     if not isinstance(prompt, Prompt):
         raise BadInput(f"prompt: expected sam2.Prompt, got {type(prompt).__name__}")
-    if not isinstance(prompt.object_id, str) or not 0 < len(prompt.object_id) <= MAX_ID_LENGTH:
-        raise BadInput(f"prompt.object_id: expected 1 to {MAX_ID_LENGTH} characters, got {prompt.object_id!r:.100}")
-    if not isinstance(prompt.class_name, str):
-        raise BadInput(f"prompt.class_name: expected a string, got {prompt.class_name!r}")
+    if not prompt.object_id or not is_name(prompt.object_id):
+        raise BadInput(f"prompt.object_id: expected 1 to {MAX_NAME_LENGTH} characters, got {prompt.object_id!r:.100}")
+    if not is_name(prompt.class_name):
+        raise BadInput(
+            f"prompt.class_name: expected at most {MAX_NAME_LENGTH} characters, got {prompt.class_name!r:.100}"
+        )
     if not isinstance(prompt.mode, PromptMode):
         raise BadInput(f"prompt.mode: expected a sam2.PromptMode, got {prompt.mode!r}")
     check_stamp(prompt.stamp_ns, "prompt.stamp_ns")
@@ -58,6 +60,14 @@ def check_prompt(prompt: Prompt, limits: Limits) -> None:
         _check_mask(prompt, has_points=len(xy) + len(corners) > 0)
     elif len(xy) + len(corners) == 0:
         raise BadInput(f"prompt for {prompt.object_id!r}: expected points, a box or a mask, got none")
+
+
+def is_name(value) -> bool:
+    """Whether it is text that is not too long and that UTF-8, and so a message, can hold."""
+    try:
+        return isinstance(value, str) and len(value) <= MAX_NAME_LENGTH and bool(value.encode() or True)
+    except UnicodeEncodeError:
+        return False
 
 
 def check_begins(prompt: Prompt) -> None:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sam2.checks import MAX_ID_LENGTH
+from sam2.checks import MAX_NAME_LENGTH, is_name
 from sam2.errors import BadInput, LimitReached, Stale, UnknownObject
 from sam2.limits import Limits
 from sam2.memory_bank import MemoryBank
@@ -69,14 +69,9 @@ def check_room(kept: Sequence[SavedObject], objects: Mapping[str, TrackedObject]
 
 
 def put_back(one: SavedObject, store: MemoryStore, row: int, limits: Limits, before: int) -> MemoryBank:
-    """Into the store; as memories of frames before `before`. With fewer places than there were the first and the newest
-    are kept, as ever."""
-    count, places = len(one.pointers), limits.prompted_memories
-    keep = list(range(count))
-    if count > places:
-        keep = [*keep[: min(1, places - 1)], *keep[count - max(places - 1, 1) :]]
-    bank = MemoryBank.of_prompted(limits, len(keep), before)
-    store.write_slots(row, bank.prompted_slots, one.spatial[keep], one.pointers[keep])
+    """Into the store; as memories of frames before `before`."""
+    bank = MemoryBank.of_prompted(limits, len(one.pointers), before)
+    store.write_slots(row, bank.prompted_slots, one.spatial, one.pointers)
     return bank
 
 
@@ -104,11 +99,14 @@ def write_objects(path: Path, model: SAM2, kept: Sequence[SavedObject]) -> None:
         raise BadInput(f"saved objects {path}: cannot be written: {error}") from error
 
 
-def read_objects(path: Path, model: SAM2, object_ids: Sequence[str] = (), max_age_s: float = 0.0) -> list[SavedObject]:
-    """The objects named, or all. max_age_s: of the file, in seconds; 0 = any age.
+def read_objects(
+    path: Path, model: SAM2, limits: Limits, object_ids: Sequence[str] = (), max_age_s: float = 0.0
+) -> list[SavedObject]:
+    """The objects named, or all; of what each remembers no more than there is room for. max_age_s: of the file, in
+    seconds; 0 = any age.
 
     Raises BadInput for a file that is missing, damaged or made with another model, Stale for one that is too old,
-    UnknownObject for an id that is not in it.
+    UnknownObject for an id that is not in it, LimitReached for too many.
     """
     if not max_age_s >= 0:
         raise BadInput(f"max_age_s: expected seconds, 0 for any age, got {max_age_s:g}")
@@ -116,28 +114,50 @@ def read_objects(path: Path, model: SAM2, object_ids: Sequence[str] = (), max_ag
         beside = ", ".join(sorted(other.stem for other in path.parent.glob(f"*{path.suffix}"))) or "nothing"
         raise BadInput(f"saved objects {path}: there is no such file; saved there: {beside}")
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
+        # Read, not mapped: what is mapped changes with the file, or ends the process if it gets shorter.
+        with safe_open(path, framework="pt", device="cpu", backend="pread") as file:
             about = json.loads((file.metadata() or {})["about"])
-            found = [
-                SavedObject(
-                    str(entry["object_id"]), str(entry["class_name"]), file.get_tensor(f"{index}.spatial"),
-                    file.get_tensor(f"{index}.pointers"),
-                )
-                for index, entry in enumerate(about["objects"])
-            ]  # fmt: skip
+            names = [(str(entry["object_id"]), str(entry["class_name"])) for entry in about["objects"]]
             age_s = time.time() - float(about["saved_at"])
+            _check(path, about, model, names)
+            if max_age_s and not -1 <= age_s <= max_age_s:  # nor of no age, nor of the future; clocks are set right
+                raise Stale(f"saved objects {path}: saved {age_s:.0f} s ago, expected at most {max_age_s:g} s")
+            chosen = _choose(path, [object_id for object_id, _ in names], object_ids)
+            if len(chosen) > limits.max_objects:
+                raise LimitReached(f"restore: expected at most {limits.max_objects} objects, {path} has {len(chosen)}")
+            return [SavedObject(*names[index], *_memories(path, file, index, model, limits)) for index in chosen]
+    except BadInput:
+        raise
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise BadInput(f"saved objects {path}: expected a file written by save, got a damaged or other one") from error
-    _check(path, about, model, found)
-    if max_age_s and not -1 <= age_s <= max_age_s:  # nor of no age, nor of the future; clocks are set right, though
-        raise Stale(f"saved objects {path}: saved {age_s:.0f} s ago, expected at most {max_age_s:g} s")
-    unknown = set(object_ids) - {one.object_id for one in found}
+
+
+def _choose(path: Path, there: list[str], object_ids: Sequence[str]) -> list[int]:
+    """Which entries are meant. Raises UnknownObject."""
+    unknown = set(object_ids) - set(there)
     if unknown:
-        raise UnknownObject(
-            f"saved objects {path}: no {', '.join(sorted(unknown))} in it; it has "
-            f"{', '.join(one.object_id for one in found)}"
-        )
-    return [one for one in found if not object_ids or one.object_id in object_ids]
+        raise UnknownObject(f"saved objects {path}: no {', '.join(sorted(unknown))} in it; it has {', '.join(there)}")
+    return [index for index, name in enumerate(there) if not object_ids or name in object_ids]
+
+
+def _memories(path: Path, file, index: int, model: SAM2, limits: Limits) -> tuple[Tensor, Tensor]:
+    """(P, hw, D) and (P, C) of one object. With fewer places than there were the first and the newest are read, as they
+    would have been kept. Raises BadInput."""
+    config, places = model.config, limits.prompted_memories
+    rows = {"spatial": ([config.grid_size**2, config.memory_dim], "BF16"), "pointers": ([config.d_model], "F32")}
+    found = []
+    for part, (shape, dtype) in rows.items():
+        stored = file.get_slice(f"{index}.{part}")
+        count, *others = stored.get_shape() or [0]
+        if not (count and others == shape and stored.get_dtype() == dtype):
+            raise BadInput(f"saved objects {path}: memory {index} is damaged")
+        keep = list(range(count))
+        if count > places:
+            keep = [*keep[: min(1, places - 1)], *keep[count - max(places - 1, 1) :]]
+        found.append(torch.cat([stored[row : row + 1] for row in keep]))
+    if len(found[0]) != len(found[1]) or not all(tensor.isfinite().all() for tensor in found):
+        raise BadInput(f"saved objects {path}: memory {index} is damaged")
+    return found[0], found[1]
 
 
 def _identity(model: SAM2) -> dict:
@@ -149,8 +169,8 @@ def _identity(model: SAM2) -> dict:
     return {"model": config.name, "image_size": config.image_size, "weights": digest.hexdigest()}
 
 
-def _check(path: Path, about: dict, model: SAM2, found: list[SavedObject]) -> None:
-    """Raises BadInput unless these are memories of this model."""
+def _check(path: Path, about: dict, model: SAM2, names: list[tuple[str, str]]) -> None:
+    """Raises BadInput unless these are memories of this model, under names that prompts could have."""
     if about.get("format") != FORMAT:
         raise BadInput(f"saved objects {path}: expected format {FORMAT!r}, got {about.get('format')!r}")
     for what, expected in _identity(model).items():
@@ -159,15 +179,11 @@ def _check(path: Path, about: dict, model: SAM2, found: list[SavedObject]) -> No
                 f"saved objects {path}: made with {what} {about.get(what)}, this model has {expected}; prompt the "
                 "objects again, or load that model"
             )
-    config = model.config
-    shapes = (config.grid_size**2, config.memory_dim), (config.d_model,)
-    for one in found:
-        same = (one.spatial.dim(), one.pointers.dim()) == (3, 2) and len(one.spatial) == len(one.pointers) > 0
-        same = same and (tuple(one.spatial.shape[1:]), tuple(one.pointers.shape[1:])) == shapes
-        same = same and one.spatial.dtype is torch.bfloat16 and one.pointers.dtype is torch.float32
-        if not (same and one.spatial.isfinite().all() and one.pointers.isfinite().all()):
-            raise BadInput(f"saved objects {path}: the memory of {one.object_id!r} is damaged")
-    names = [one.object_id for one in found]
-    if len(set(names)) != len(names) or not all(0 < len(name) <= MAX_ID_LENGTH for name in names):
-        shown = [name[:MAX_ID_LENGTH] for name in names]
-        raise BadInput(f"saved objects {path}: expected different ids of 1 to {MAX_ID_LENGTH} characters, got {shown}")
+    ids = [object_id for object_id, _ in names]
+    if len(set(ids)) != len(ids) or not all(object_id and is_name(object_id) for object_id in ids):
+        shown = [object_id[:MAX_NAME_LENGTH] for object_id in ids]
+        raise BadInput(
+            f"saved objects {path}: expected different ids of 1 to {MAX_NAME_LENGTH} characters, got {shown}"
+        )
+    if not all(is_name(class_name) for _, class_name in names):
+        raise BadInput(f"saved objects {path}: expected class names of at most {MAX_NAME_LENGTH} characters")

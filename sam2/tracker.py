@@ -152,7 +152,7 @@ class Tracker:
         Raises what `read_objects` raises, BadInput for an id that lives, LimitReached.
         """
         with self._on_device():
-            kept = read_objects(Path(path), self.model, object_ids, max_age_s)
+            kept = read_objects(Path(path), self.model, self._limits, object_ids, max_age_s)
         check_room(kept, self._objects, self._limits)
         oldest, newest = self._history.oldest, self._history.newest
         before = oldest.index if oldest else self._next_frame  # a late prompt must not come before what is restored

@@ -139,7 +139,7 @@ def test_a_path_that_is_none_is_refused(path):
 
 def test_fewer_places_keep_the_first_and_the_newest(tmp_path):
     used().save(tmp_path / "x", ["a"])
-    whole = saved_objects.read_objects(tmp_path / "x", small_model())[0]
+    whole = saved_objects.read_objects(tmp_path / "x", small_model(), sam2.Limits())[0]
     assert len(whole.pointers) == 2
     for places in (1, 2, 3):
         tracker = sam2.Tracker(small_model(), limits=sam2.Limits(prompted_memories=places))
@@ -167,6 +167,9 @@ def rewritten(path, about=None, tensors=None):
         ({"saved_at": 0}, None, sam2.Stale, "expected at most 60 s"),
         ({"objects": [{"object_id": "a", "class_name": ""}] * 2}, None, sam2.BadInput, "different ids"),
         ({"objects": [{"object_id": "a" * 129, "class_name": ""}]}, None, sam2.BadInput, "1 to 128 characters"),
+        ({"objects": [{"object_id": "c\ud800p", "class_name": ""}]}, None, sam2.BadInput, "1 to 128 characters"),
+        ({"objects": [{"object_id": "a", "class_name": "k" * 129}]}, None, sam2.BadInput, "at most 128 characters"),
+        ({"objects": [{"object_id": "a", "class_name": "\udcfc"}]}, None, sam2.BadInput, "at most 128 characters"),
         ({"saved_at": float("nan")}, None, sam2.Stale, "expected at most 60 s"),
         ({"saved_at": 1e12}, None, sam2.Stale, "expected at most 60 s"),
         ({"objects": 7}, None, sam2.BadInput, "damaged"),
@@ -184,6 +187,39 @@ def test_a_file_that_does_not_fit_is_refused_by_name_and_changes_nothing(tmp_pat
     with pytest.raises(error, match=match):
         after.restore(path, max_age_s=60.0)
     assert after.object_ids == []
+
+
+def test_of_a_file_no_more_is_read_than_there_is_room_for(tmp_path, monkeypatch):
+    """It may say what it likes of its size: a sparse one of a gigabyte costs a page on disk."""
+    path, cells = tmp_path / "x.safetensors", CONFIG.grid_size**2
+    used().save(path, ["a"])
+    many = {
+        "0.spatial": torch.ones(5000, cells, CONFIG.memory_dim, dtype=torch.bfloat16),
+        "0.pointers": torch.ones(5000, CONFIG.d_model),
+    }
+    rewritten(path, tensors=many)
+    (one,) = saved_objects.read_objects(path, small_model(), sam2.Limits(prompted_memories=3))
+    assert len(one.spatial) == len(one.pointers) == 3 and one.spatial.untyped_storage().nbytes() == one.spatial.nbytes
+    path = tmp_path / "two.safetensors"
+    used().save(path)
+    monkeypatch.setattr(saved_objects, "_memories", None)  # is not asked for
+    with pytest.raises(sam2.LimitReached, match="at most 1 objects, .* has 2"):
+        saved_objects.read_objects(path, small_model(), sam2.Limits(max_objects=1))
+
+
+def test_a_file_that_gets_shorter_while_it_is_read_is_damaged(tmp_path, monkeypatch):
+    """Mapped, it ended the process (SIGBUS), this one too."""
+    path, read = tmp_path / "x.safetensors", saved_objects._memories
+    used().save(path, ["a"])
+
+    def cut_off(*arguments):
+        with path.open("r+b") as file:
+            file.truncate()
+        return read(*arguments)
+
+    monkeypatch.setattr(saved_objects, "_memories", cut_off)
+    with pytest.raises(sam2.BadInput, match="damaged"):
+        sam2.Tracker(small_model()).restore(path)
 
 
 def test_damaged_and_missing_files_ids_and_limits(tmp_path):
