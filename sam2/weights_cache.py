@@ -29,21 +29,27 @@ OFFICIAL_SHA256 = {  # by file name, as the Hugging Face hub and several project
 
 
 def cache_folder() -> Path:
-    """`$SAM2_ROS_CACHE`, else `~/.cache/sam2_ros`."""
-    return Path(os.environ.get("SAM2_ROS_CACHE") or Path.home() / ".cache" / "sam2_ros")
+    """`$SAM2_ROS_CACHE`, else `~/.cache/sam2_ros`. Raises BadCheckpoint for a user without a home."""
+    if chosen := os.environ.get("SAM2_ROS_CACHE"):
+        return Path(chosen)
+    try:
+        return Path.home() / ".cache" / "sam2_ros"
+    except RuntimeError as error:
+        raise BadCheckpoint(f"weights: {error} set SAM2_ROS_CACHE to a folder for them, or HOME") from error
 
 
 def find_weights(config: ModelConfig) -> Path:
     """The packaged file, else the downloaded one. Raises BadCheckpoint with the command that gets it."""
     packaged = PACKAGED / f"{config.name}.safetensors"
-    cached = cache_folder() / f"{config.name}.pt"
-    for path in (packaged, cached):
-        if path.is_file():
-            return path
-    if cached.name not in OFFICIAL_SHA256:
+    if packaged.is_file():
+        return packaged
+    if f"{config.name}.pt" not in OFFICIAL_SHA256:
         raise BadCheckpoint(
             f"weights of {config.name}: expected {packaged}, which this installation lacks; install again"
         )
+    cached = cache_folder() / f"{config.name}.pt"
+    if cached.is_file():
+        return cached
     raise BadCheckpoint(
         f"weights of {config.name}: expected {cached}, found nothing there; "
         f"run: sam2_ros weights {_spoken_name(config)}"

@@ -16,9 +16,10 @@ from sam2_ros import image_in
 from sam2_ros.counters import Counters
 from sam2_ros.mailbox import Arrival, Mailbox
 from sam2_ros.params import Settings
+from sam2_ros.readable import readable
 from sam2_ros.refused import Refused
 from sam2_ros.ros_time import simulated_ns, stamp_ns
-from sam2_ros.stamps import Stamp, StampWatch
+from sam2_ros.stamps import Stamp, StampWatch, steady_ns
 
 LOG_EVERY_S = 5.0  # warnings of one kind
 
@@ -112,7 +113,7 @@ class Camera:
             return
         try:
             image_in.check(msg, self._settings.max_pixels)
-            verdict = self._watch.judge(stamp, now_ns, simulated_ns(self._node))
+            verdict = self._watch.judge(stamp, steady_ns(), simulated_ns(self._node))
             if not verdict.usable:
                 raise Refused(verdict.value, f"image with stamp {stamp / 1e9:.9f}: {verdict.value}")
         except Refused as error:
@@ -139,7 +140,7 @@ class Camera:
         """Logs the first of a kind in LOG_EVERY_S."""
         if now_ns >= self._log_due_ns.get(reason, 0):
             self._log_due_ns[reason] = now_ns + int(LOG_EVERY_S * 1e9)
-            self._node.get_logger().warning(sentence)
+            self._node.get_logger().warning(readable(sentence))
 
     def _on_incompatible(self, event) -> None:
         self._counters.incompatible_qos = qos_policy_name_from_kind(event.last_policy_kind)

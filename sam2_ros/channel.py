@@ -6,6 +6,7 @@ its topics have no name in them either. Knows which parts belong together. Does 
 
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
@@ -23,8 +24,10 @@ from sam2_ros.health import Situation
 from sam2_ros.mailbox import Mailbox
 from sam2_ros.outputs import Outputs
 from sam2_ros.pipeline import Pipeline
+from sam2_ros.readable import readable
 from sam2_ros.requests import Code
 from sam2_ros.requests_in import RequestInputs
+from sam2_ros.save_folder import saved_path
 
 if TYPE_CHECKING:
     from sam2_ros.node import TrackNode
@@ -98,6 +101,12 @@ class Channel:
                 self.node.destroy_lifecycle_publisher(publisher)
         self.outputs = None
 
+    def saved_path(self, name: str) -> Path:
+        """Of saved objects. Raises what `save_folder.saved_path` raises."""
+        node = self.node.get_fully_qualified_name().strip("/")
+        unusual = "" if node == self.node.DEFAULT_NAME else node
+        return saved_path(self.node.settings.save_folder, unusual, self.name, name)
+
     def tick(self) -> None:
         self.camera.tick()
         if self.depth is not None:
@@ -116,7 +125,7 @@ class Channel:
         return [
             DiagnosticStatus(
                 level=bytes([finding.level]), name=prefix + finding.name, message=finding.sentence,
-                hardware_id=self.camera.frame_id,
+                hardware_id=readable(self.camera.frame_id),
                 values=[KeyValue(key=key, value=value) for key, value in finding.values.items()],
             )
             for finding in findings

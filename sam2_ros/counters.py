@@ -4,8 +4,11 @@ Knows no ROS. Times are nanoseconds of the steady clock.
 """
 
 import threading
+import traceback
 from collections import Counter, deque
 from dataclasses import dataclass, field
+
+from sam2_ros.readable import readable, utf8
 
 WINDOW = 100  # images that rates and percentiles are taken over
 
@@ -130,8 +133,15 @@ class Counters:
         """How many of this kind so far."""
         with self.lock:
             self.failures[kind] += 1
-            self.last_failure = f"{kind}: {sentence}"
+            self.last_failure = readable(f"{kind}: {sentence}")
             return self.failures[kind]
+
+    def note_failure(self, what: str, error: Exception, log) -> None:
+        """Counts it; the first of its kind is logged with its trace. log: has error."""
+        kind = f"{what}: {type(error).__name__}"
+        if self.count_failure(kind, str(error)) == 1:
+            trace = "".join(traceback.format_exception(error))
+            log.error(utf8(f"{kind}: {error}; more of this kind are only counted\n{trace}"))
 
     def count_output(self, arrived_ns: int, now_ns: int, max_age_s: float) -> None:
         with self.lock:

@@ -104,7 +104,10 @@ def _images(c: Counters, situation: Situation, settings: Settings, now_ns: int) 
     if lost > 0.1 * len(c.ways):
         return Level.WARN, f"{lost} of the last {len(c.ways)} images were lost on the way{_segment_hint(c, '; ')}"
     if c.publishers > 1:
-        return Level.WARN, f"{c.publishers} publishers of {c.topic}, whose images take turns; stop or remap all but one"
+        return Level.WARN, (
+            f"{c.publishers} publishers of {c.topic}: their images take turns; stop or remap all but one (one that was "
+            "killed is counted for some seconds yet)"
+        )
     if c.unstamped_in_a_row:
         return Level.WARN, "images carry no stamp: prompts can only mean the next image"
     rate = _rate(c.arrivals_ns, now_ns)

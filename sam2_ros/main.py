@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from typing import NoReturn
 
 from sam2_ros import fast_dds, heap
@@ -24,6 +25,7 @@ Topics, services and parameters are in the README; every parameter with its defa
 FAREWELL_S = 0.5  # to send the last answers
 LINGER_S = 0.1  # for them to be read: what lies unread in Fast DDS's shared memory goes with the participant
 EXIT_AT_ONCE = 130
+TOO_MANY = 1000  # rounds of the executor that failed, one after another: nothing works any more
 
 
 class _Signals:
@@ -56,14 +58,19 @@ def _log_arguments() -> list[str]:
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"?")
     except OSError as error:
-        sentence = f"no log files: {folder}: {error.strerror}; make it writable or set ROS_LOG_DIR"
-        print(f"sam2_ros: {sentence}", file=sys.stderr)
+        _say(f"sam2_ros: no log files: {folder}: {error.strerror}; make it writable or set ROS_LOG_DIR")
         return ["--ros-args", "--disable-external-lib-logs"]
     return []
 
 
+def _say(sentence: str) -> None:
+    """To whoever started us, if they can still be told: the disk may be full of what we said."""
+    with suppress(OSError, ValueError, AttributeError):
+        print(sentence, file=sys.stderr, flush=True)
+
+
 def _give_up(sentence: str, code: int) -> NoReturn:
-    print(f"sam2_ros track: {sentence}", file=sys.stderr, flush=True)
+    _say(f"sam2_ros track: {sentence}")
     os._exit(code)
 
 
@@ -99,8 +106,9 @@ def main(argv: list[str] | None = None, make_tracker=None) -> NoReturn:
     if sentence:  # outside `except`: the error holds what there was of the node
         _give_up(sentence, code=1)
     rclpy.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):  # either may have been closed before we came, or its disk be full
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
     # The interpreter would take torch apart first, for up to a second, and trip over a network that is still busy.
     os._exit(code)
 
@@ -157,18 +165,30 @@ def _live(signals: _Signals, arguments: list[str], make_tracker) -> int:
             "autostart is false: a lifecycle manager, or `ros2 lifecycle set`, configures and activates"
         )
     # The node's own timer makes spin_once return often enough for a signal to be seen.
-    while not signals.came and not node.done.done():
-        executor.spin_once(timeout_sec=0.2)
-    code = node.done.result() if node.done.done() else 0
+    failed = 0
+    while not signals.came and not node.done.done() and failed < TOO_MANY:
+        failed = 0 if _spin(node, executor, timeout_s=0.2) else failed + 1
+    code = node.done.result() if node.done.done() else int(failed == TOO_MANY)
     node.stop()
     farewell = time.monotonic() + FAREWELL_S
     linger_s = LINGER_S if node.has_waiting_clients else 0.0
     while node.has_waiting_clients and time.monotonic() < farewell:
-        executor.spin_once(timeout_sec=0.05)
+        _spin(node, executor, timeout_s=0.05)
     time.sleep(linger_s)
     executor.shutdown()
     node.destroy_node()
     return code
+
+
+def _spin(node, executor, timeout_s: float) -> bool:
+    """One round; False if something was raised on the way to a callback of ours, or back: by rclpy, over a parameter of
+    no type, a /clock before 1970 or an answer that it cannot send. That costs the one call."""
+    try:
+        executor.spin_once(timeout_sec=timeout_s)
+    except Exception as error:
+        node.note_failure(error)
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -240,6 +240,10 @@ class TrackNode(LifecycleNode):
         self.transforms = None
         return True
 
+    def note_failure(self, error: Exception) -> None:
+        """A callback raised it, and whoever called may get no answer. Counted with the first camera."""
+        self._channels[0].counters.note_failure("callback", error, self.get_logger())
+
     def _enter(self, state: str) -> TransitionCallbackReturn:
         self._state, self._since_ns = state, time.monotonic_ns()
         return TransitionCallbackReturn.SUCCESS

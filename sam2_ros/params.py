@@ -125,7 +125,7 @@ class Settings:
     target: str = _parameter("", "Object shown on ~/target_mask; empty = the one with the lowest label.", live=True)
     save_folder: str = _parameter(
         "",
-        "Where ~/save puts files, of named cameras and nodes in folders of their names; empty = ~/.ros/sam2_objects.",
+        "Where ~/save puts files, of named nodes and cameras (camera.NAME) in folders; empty = ~/.ros/sam2_objects.",
     )
     classes: list = _parameter(
         ("",), "Class names with a fixed value in ~/class_mask, the first 1; other names get the next free values.",

@@ -5,7 +5,6 @@ many of these in a row, a lost device is raised. Knows `sam2`'s public names. Do
 """
 
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -289,8 +288,4 @@ class Pipeline:
         self._outputs.note_restored(object_ids)
 
     def _report_failure(self, what: str, error: Exception) -> None:
-        """Counts it; the first of its kind is logged with its trace."""
-        kind = f"{what}: {type(error).__name__}"
-        if self._counters.count_failure(kind, str(error)) == 1:
-            trace = "".join(traceback.format_exception(error))
-            self._log.error(f"{kind}: {error}; more of this kind are only counted\n{trace}")
+        self._counters.note_failure(what, error, self._log)

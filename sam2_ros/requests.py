@@ -12,6 +12,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sam2_ros.readable import readable
+
 if TYPE_CHECKING:
     import sam2
 
@@ -62,7 +64,7 @@ class Request:
             if self.answered:
                 return
             self.answered = True
-        self._reply(Answer(code, sentence, **more))
+        self._reply(Answer(code, readable(sentence), **more))
 
     def begin(self) -> bool:
         """It is being carried out, and can be given up no more; False if it has been answered already."""
@@ -76,7 +78,7 @@ class Request:
             if self.answered or self._begun:
                 return
             self.answered = True
-        self._reply(Answer(code, sentence))
+        self._reply(Answer(code, readable(sentence)))
 
 
 class Add(Request):

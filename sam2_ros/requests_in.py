@@ -4,11 +4,9 @@ The services wait for the worker in coroutines, so that the executor goes on. Kn
 how a request is carried out.
 """
 
-import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geometry_msgs.msg import Point, PointStamped
@@ -22,6 +20,7 @@ import sam2
 from sam2_ros import prompt_in, vision
 from sam2_ros.hand_off import Detection
 from sam2_ros.msg import Prompt, PromptResult, Track
+from sam2_ros.readable import readable, utf8
 from sam2_ros.requests import Add, Answer, Code, Remove, Request, Reset, Restore, Save
 from sam2_ros.ros_time import stamp_ns, time_message
 from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects, RestoreObjects, SaveObjects, SetTarget
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
     from sam2_ros.channel import Channel
 
 REFUSALS_EVERY_S = 5.0  # in the log
+HANGS = "the network hangs; whether this will still be done is not known"
 BURST, BURST_WITH_MASKS = 1000, 100  # requests that may come at once; the middleware keeps the memory of the largest
-BAD_NAME = "name: expected 1 to 100 letters, digits, '_' or '-'"
 
 
 class RequestInputs:
@@ -41,6 +40,7 @@ class RequestInputs:
     def __init__(self, channel: "Channel") -> None:
         self.waiting_clients = 0  # of services
         self._posted: set[Request] = set()  # not answered yet
+        self._ticked_ns = self._awake_since_ns = 0
         self._aside = ThreadPoolExecutor(1, "aside")  # for what is too slow for the executor, and not the network's
         self._listed: tuple = (None, None)  # the newest result, and what a list of it says
         self._channel = channel
@@ -93,11 +93,17 @@ class RequestInputs:
                 request.give_up(Code.STOPPING, "the node is being deactivated")
 
     def tick(self) -> None:
-        """Answers for a worker that hangs: nobody waits much longer than it takes to call it that."""
-        patience_ns = int((self._node.settings.prompt_wait_s + self._node.settings.hang_after_s) * 1e9)
+        """Answers for a worker that hangs: nobody waits much longer than it takes to call it that. Time in which this
+        process stood still does not count: what came meanwhile has only now been begun."""
+        now_ns = time.monotonic_ns()
+        hang_ns, wait_ns = (int(s * 1e9) for s in (self._node.settings.hang_after_s, self._node.settings.prompt_wait_s))
+        if now_ns - self._ticked_ns > hang_ns:
+            self._awake_since_ns = now_ns
+        self._ticked_ns = now_ns
         for request in list(self._posted):
-            if self._node.is_hanging and time.monotonic_ns() - request.asked_ns > patience_ns:
-                request.answer(Code.INTERNAL, "the network hangs; whether this will still be done is not known")
+            if self._node.is_hanging and now_ns - max(request.asked_ns, self._awake_since_ns) > wait_ns + hang_ns:
+                self._channel.counters.count_failure("request", HANGS)
+                request.answer(Code.INTERNAL, HANGS)
             if request.answered:
                 self._posted.discard(request)
 
@@ -126,7 +132,7 @@ class RequestInputs:
             prompt_in.check_frame(msg.header.frame_id, self._channel.camera.frame_id)
         except sam2.BadInput as error:
             self._channel.counters.count_detections("of another frame", len(msg.detections))
-            self._node.get_logger().warning(f"detections: {error}", throttle_duration_sec=REFUSALS_EVERY_S)
+            self._node.get_logger().warning(readable(f"detections: {error}"), throttle_duration_sec=REFUSALS_EVERY_S)
             return
         detections = [Detection(*values) for values in vision.read_detections(msg)]
         self._channel.auto.post(stamp_ns(msg.header.stamp), detections)
@@ -190,11 +196,12 @@ class RequestInputs:
             try:
                 await callback(request, response)
             except Exception as error:
-                self._node.get_logger().error(f"inside a service: {error!r}")
+                sentence = readable(repr(error))
+                self._node.get_logger().error(f"inside a service: {sentence}")
                 if hasattr(response, "code"):
-                    response.code, response.sentence = int(Code.INTERNAL), repr(error)
+                    response.code, response.sentence = int(Code.INTERNAL), sentence
                 else:
-                    response.success, response.message = False, repr(error)
+                    response.success, response.message = False, sentence
             finally:
                 self.waiting_clients -= 1
             return response
@@ -241,28 +248,19 @@ class RequestInputs:
             self._channel.outputs.target = request.object_id
 
     async def _save(self, request, response) -> None:
-        path = self._saved_path(request.name)
-        answer = await self._post(lambda reply: Save(path, list(request.object_ids), reply), "" if path else BAD_NAME)
+        answer = await self._post(
+            lambda reply: Save(self._channel.saved_path(request.name), list(request.object_ids), reply)
+        )
         response.code, response.sentence = int(answer.code), answer.sentence
         if answer.code is Code.OK:
-            response.object_ids, response.path = list(answer.object_ids), str(path)
+            response.object_ids = list(answer.object_ids)
+            response.path = utf8(str(self._channel.saved_path(request.name)))
 
     async def _restore(self, request, response) -> None:
-        path, max_age_s = self._saved_path(request.name), request.max_age_s
-        make = lambda reply: Restore(path, list(request.object_ids), max_age_s, reply)  # noqa: E731
-        answer = await self._post(make, "" if path else BAD_NAME)
+        ids, max_age_s = list(request.object_ids), request.max_age_s
+        answer = await self._post(lambda reply: Restore(self._channel.saved_path(request.name), ids, max_age_s, reply))
         response.code, response.sentence = int(answer.code), answer.sentence
         response.object_ids = list(answer.object_ids) if answer.code is Code.OK else []
-
-    def _saved_path(self, name: str) -> Path | None:
-        """None for a name that could lead out of the folder."""
-        folder = self._node.settings.save_folder
-        folder = Path(folder).expanduser() if folder else Path.home() / ".ros" / "sam2_objects"
-        name_of_node = self._node.get_fully_qualified_name().strip("/")
-        if name_of_node != self._node.DEFAULT_NAME:  # objects of one robot, or one camera, are not those of another
-            folder /= name_of_node
-        folder /= self._channel.name
-        return folder / f"{name}.safetensors" if re.fullmatch(r"[A-Za-z0-9_-]{1,100}", name) else None
 
     async def _reset(self, request, response) -> None:
         answer = await self._post(Reset)
@@ -274,19 +272,21 @@ class RequestInputs:
         response.success = True
         response.message = "images are processed" if request.data else "images are ignored; objects are kept"
 
-    async def _post(self, make: Callable, wrong: str = "") -> Answer:
-        """Posts a request that needs no image and waits for its answer. wrong: with what was asked; "" = nothing is."""
+    async def _post(self, make: Callable) -> Answer:
+        """Posts a request that needs no image and waits for its answer. make: given the reply; may raise BadInput."""
 
         def post(reply: Callable) -> None:
             def counted(answer: Answer) -> None:
                 self._channel.counters.count_answer(answer.code.name)
                 reply(answer)
 
-            request, closed = make(counted), self._channel.closed(adding=False)
+            closed = self._channel.closed(adding=False)
+            try:
+                request = Request(counted) if closed else make(counted)
+            except sam2.BadInput as error:
+                request, closed = Request(counted), (Code.BAD_INPUT, str(error))
             if closed:
                 request.answer(*closed)
-            elif wrong:
-                request.answer(Code.BAD_INPUT, wrong)
             else:
                 self._post_request(request)
 

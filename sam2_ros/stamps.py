@@ -4,6 +4,7 @@ Knows the clock of the stamps, a steady one and that of a simulation. Does not k
 nanoseconds.
 """
 
+import time
 from enum import Enum
 
 OLDER_IN_A_ROW = 3  # so many late images, each newer than the one before, are a clock that was set back
@@ -28,6 +29,11 @@ class Stamp(Enum):
         return self in (Stamp.JUMP_BACK, Stamp.JUMP_AHEAD)
 
 
+def steady_ns() -> int:
+    """A clock that nobody sets and that goes on while the machine is suspended, as stamps do (clock_gettime(2))."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns()
+
+
 class StampWatch:
     """Remembers the newest stamp and when it arrived; a jump is reported once, on the first image after it.
 
@@ -45,7 +51,7 @@ class StampWatch:
     def judge(self, stamp_ns: int, now_ns: int, simulated_ns: int = 0) -> Stamp:
         """Says what the stamp of an image that arrived at `now_ns` means, and remembers it if usable.
 
-        now_ns: of a steady clock. simulated_ns: of /clock, which may be faster, stand still or go back; 0 = none.
+        now_ns: of `steady_ns`. simulated_ns: of /clock, which may be faster, stand still or go back; 0 = none.
         """
         if stamp_ns == 0:
             return Stamp.UNKNOWN

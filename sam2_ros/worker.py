@@ -16,6 +16,7 @@ from sam2_ros import heap
 from sam2_ros.mailbox import wait_for_any
 from sam2_ros.params import Settings
 from sam2_ros.pipeline import Pipeline
+from sam2_ros.readable import readable, utf8
 
 IDLE_S = 3600.0  # how long it may sleep when nothing waits; everything that matters wakes it
 
@@ -78,7 +79,7 @@ class Worker:
             if self._start():
                 self._serve()
         except Exception as error:  # whatever it is: a node whose network has ended must not seem well
-            self._log.error(traceback.format_exc())
+            self._log.error(utf8(traceback.format_exc()))
             self._enter(Phase.FAILED, f"the network has ended: {error!r}")
         finally:
             for pipeline in self._pipelines:
@@ -99,7 +100,7 @@ class Worker:
                 heap.reserve()
         except Exception as error:  # whatever it is, the node must be able to say it
             if not isinstance(error, sam2.Sam2Error):
-                self._log.error(traceback.format_exc())
+                self._log.error(utf8(traceback.format_exc()))
             lost = isinstance(error, sam2.DeviceLost)
             self._enter(Phase.DEVICE_LOST if lost else Phase.FAILED, f"cannot load the model: {error}")
             return False
@@ -107,7 +108,7 @@ class Worker:
         return True
 
     def _enter(self, phase: Phase, sentence: str) -> None:
-        self.sentence = sentence
+        self.sentence = readable(sentence)
         self.phase = phase
         if not self._stopping.is_set():  # whoever stopped it knows, and may be gone
             self._changed()

@@ -242,7 +242,7 @@ def test_counting_a_refusal_and_a_success():
 
 def test_two_cameras_on_one_topic_are_a_warning():
     found = find("images", healthy(publishers=2))
-    assert found.level is Level.WARN and "2 publishers of /image, whose images take turns" in found.sentence
+    assert found.level is Level.WARN and "2 publishers of /image: their images take turns" in found.sentence
 
 
 def test_results_that_are_not_published_whole_are_a_warning_until_one_is():

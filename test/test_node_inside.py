@@ -197,8 +197,8 @@ def test_a_pause_in_a_simulation_faster_than_the_wall_clock_is_no_jump(rig):
 
 def test_cameras_do_not_save_over_each_other(rig):
     node = TrackNode(context=rig.context, parameter_overrides=[Parameter("cameras", value=["front", "wrist"])])
-    paths = [channel.inputs._saved_path("kitchen") for channel in node._channels]
-    assert [path.parent.name for path in paths] == ["front", "wrist"] and len(set(paths)) == 2
+    paths = [channel.saved_path("kitchen") for channel in node._channels]
+    assert [path.parent.name for path in paths] == ["camera.front", "camera.wrist"] and len(set(paths)) == 2
     node.destroy_node()
 
 
@@ -206,7 +206,7 @@ def test_nodes_of_different_names_do_not_save_over_each_other(rig):
     paths = []
     for words in ([], ["-r", "__ns:=/robot1"], ["-r", "__ns:=/robot2"], ["-r", "__node:=other"]):
         node = TrackNode(context=rig.context, cli_args=["--ros-args", *words] if words else None)
-        paths.append(str(node._channels[0].inputs._saved_path("kitchen").parent))
+        paths.append(str(node._channels[0].saved_path("kitchen").parent))
         node.destroy_node()
     root = paths[0]
     assert paths == [root, f"{root}/robot1/sam2", f"{root}/robot2/sam2", f"{root}/other"]
@@ -231,12 +231,31 @@ def test_only_a_network_that_hangs_makes_somebody_lose_patience(inside):
     request = Reset(answers.append)
     request.asked_ns -= 3600 * 10**9
     inputs._posted.add(request)
+    inputs._ticked_ns, inputs._awake_since_ns = time.monotonic_ns(), 0
     for began_ns, is_hanging in ((0, False), (time.monotonic_ns() - 9 * 10**9, False), (1, True)):
         inside._worker = SimpleNamespace(turn_since_ns=began_ns)
         inputs.tick()
         assert len(answers) == is_hanging
     inside._worker = None
     assert answers[0].code is Code.INTERNAL and "hangs" in answers[0].sentence
+    assert "hangs" in inside._channels[0].counters.last_failure
+
+
+def test_the_time_in_which_the_process_stood_still_makes_nobody_lose_patience(inside):
+    """SIGSTOP, a suspended machine: afterwards everything is old, and only now begun."""
+    answers, inputs = [], inside._channels[0].inputs
+    request = Reset(answers.append)
+    request.asked_ns -= 3600 * 10**9
+    inputs._posted.add(request)
+    inside._worker = SimpleNamespace(turn_since_ns=1)
+    inputs._ticked_ns, inputs._awake_since_ns = time.monotonic_ns() - 3600 * 10**9, 0
+    inputs.tick()
+    inputs.tick()
+    assert not answers
+    inputs._awake_since_ns -= 3600 * 10**9
+    inputs.tick()
+    inside._worker = None
+    assert answers[0].code is Code.INTERNAL
 
 
 def test_diagnostics_come_once_per_second_on_a_clock_that_never_stands_still(rig, monkeypatch):

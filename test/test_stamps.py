@@ -1,9 +1,12 @@
 """Stamps: order, duplicates, and clocks that jump. One jump is one event, and no stamp can freeze the stream."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sam2_ros import stamps
 from sam2_ros.stamps import Stamp, StampWatch
 
 S = 1_000_000_000
@@ -101,3 +104,9 @@ def test_whatever_came_before_an_increasing_stream_is_soon_taken(before):
     # ... and so is one that starts below everything before
     again = [watch.judge(stamp, 500 + stamp) for stamp in range(1, 6)]
     assert sum(v.is_jump for v in again) == 1 and again[2:].count(Stamp.NEXT) >= 2
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="Linux has it")
+def test_the_steady_clock_goes_on_while_the_machine_is_suspended(monkeypatch):
+    monkeypatch.setattr(stamps.time, "clock_gettime_ns", {time.CLOCK_BOOTTIME: 7}.get)
+    assert stamps.steady_ns() == 7

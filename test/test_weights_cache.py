@@ -129,3 +129,14 @@ def test_the_command_downloads_by_name_and_says_where(server, capsys):
     assert capsys.readouterr().out == f"{path}\n" and path.read_bytes() == CONTENT
     assert cli.main(["weights", "nano"]) == 1 and "not published" in capsys.readouterr().err
     assert cli.main(["weights", "huge"]) == 1 and "sam2.1_hiera_tiny" in capsys.readouterr().err
+
+
+def test_without_a_home_the_packaged_weights_are_found_and_others_say_what_to_set(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("SAM2_ROS_CACHE", raising=False)
+    monkeypatch.setattr(weights_cache.Path, "home", homeless)
+    assert weights_cache.find_weights(find_config("nano")).is_file()
+    with pytest.raises(BadCheckpoint, match="set SAM2_ROS_CACHE to a folder"):
+        weights_cache.find_weights(find_config("tiny"))

@@ -1,0 +1,136 @@
+"""What once ended the node, or kept it from starting: things of rclpy, of the surroundings, of the machine."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from builtin_interfaces.msg import Time
+from fakes import FakeTracker
+from rcl_interfaces.msg import Parameter, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from ros_rig import HERE, PATIENCE_S, NodeProcess, start_tracking
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from sam2_ros import camera as camera_module
+from sam2_ros import main
+from sam2_ros.node import TrackNode
+from sam2_ros.requests import Answer, Code
+from sam2_ros.srv import SaveObjects
+
+pytestmark = pytest.mark.ros
+FAILURE = "failed: callback: ValueError"
+
+
+@pytest.fixture
+def inside(rig):
+    """A node that nobody spins."""
+    node = TrackNode(lambda settings: FakeTracker(), context=rig.context)
+    yield node
+    node.stop()
+    node.destroy_node()
+
+
+def test_what_rclpy_raises_costs_one_call_and_is_counted(rig):
+    """A parameter of no type, and a /clock before 1970."""
+    with NodeProcess(parameters={"use_sim_time": True}) as node:
+        camera, said = rig.camera(), rig.diagnostics()
+        number = start_tracking(rig, camera, "cup")
+        nothing = Parameter(name="target", value=ParameterValue(type=99))
+        rig.start_call(SetParameters, "/sam2/set_parameters", SetParameters.Request(parameters=[nothing]))
+        clock = rig.node.create_publisher(Clock, "/clock", 1)
+        rig.until(lambda: clock.get_subscription_count() > 0)
+        clock.publish(Clock(clock=Time(sec=-1)))
+
+        def counted() -> set[str]:
+            return {pair.value for message in said for s in message.status for pair in s.values if pair.key == FAILURE}
+
+        camera.publish_until(lambda: "2" in counted(), first=number)
+        node.signal(signal.SIGTERM)
+        assert node.exit_code() == 0
+    assert node.output.count("Traceback") == 1 and "more of this kind are only counted" in node.output
+
+
+@pytest.mark.parametrize("closed", [(1,), (1, 2)])
+def test_it_needs_nobody_to_talk_to(rig, closed):
+    def close() -> None:
+        for number in closed:
+            os.close(number)
+
+    command = [sys.executable, str(HERE / "fake_node.py"), "{}"]
+    path = os.pathsep.join([str(HERE), str(HERE.parent)])
+    process = subprocess.Popen(command, preexec_fn=close, cwd=HERE.parent, env=os.environ | {"PYTHONPATH": path})
+    try:
+        rig.wait_for_state("active")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_disk_that_is_full_of_what_was_said_does_not_keep_it_from_starting(monkeypatch):
+    class Full:
+        def write(self, text):
+            raise OSError("No space left on device")
+
+    monkeypatch.setenv("ROS_LOG_DIR", "/proc/no/such/place")
+    monkeypatch.setattr(sys, "stderr", Full())
+    assert main._log_arguments() == ["--ros-args", "--disable-external-lib-logs"]
+
+
+def test_when_nothing_works_any_more_it_ends(monkeypatch):
+    """A supervisor must see it; one good round in between and it goes on."""
+    noted, stopped = [], SimpleNamespace(came=False)
+    node = SimpleNamespace(
+        settings=SimpleNamespace(autostart=True), autostart=lambda: None, done=SimpleNamespace(done=lambda: False),
+        note_failure=noted.append, stop=lambda: None, has_waiting_clients=False, destroy_node=lambda: None,
+    )  # fmt: skip
+
+    class Broken:
+        rounds = 0
+
+        def add_node(self, node): ...
+        def shutdown(self): ...
+
+        def spin_once(self, timeout_sec):
+            Broken.rounds += 1
+            if Broken.rounds != 10:
+                raise ValueError("broken")
+
+    monkeypatch.setattr(main, "_make_node", lambda *_: node)
+    monkeypatch.setattr("rclpy.executors.SingleThreadedExecutor", Broken)
+    assert main._live(stopped, [], None) == 1
+    assert Broken.rounds == main.TOO_MANY + 10 and len(noted) == main.TOO_MANY + 9
+
+
+def test_a_path_that_is_no_utf8_can_be_told(inside, monkeypatch):
+    async def saved(make):
+        return Answer(Code.OK, object_ids=("a",))
+
+    inputs, response = inside._channels[0].inputs, SaveObjects.Response()
+    monkeypatch.setattr(inputs, "_post", saved)
+    monkeypatch.setattr(inside._channels[0], "saved_path", lambda name: Path("/m\udcfcller") / name)
+    with pytest.raises(StopIteration):
+        inputs._save(SaveObjects.Request(name="kitchen"), response).send(None)
+    assert response.path == "/m\\udcfcller/kitchen" and response.object_ids == ["a"]
+
+
+def test_a_machine_that_was_suspended_begins_no_new_stream(inside, monkeypatch):
+    """Its stamps go on meanwhile, and Linux's CLOCK_MONOTONIC does not."""
+    clock, taken = iter([10 * 10**9, 3610 * 10**9]), []
+    monkeypatch.setattr(camera_module, "steady_ns", lambda: next(clock))
+    camera = inside._channels[0].camera
+    camera._mailbox = SimpleNamespace(post_image=taken.append, discard_image=lambda: False)
+    for seconds in (1000, 4600):
+        header = Header(stamp=Time(sec=seconds))
+        camera._on_image(Image(header=header, height=20, width=20, step=60, encoding="rgb8", data=bytes(1200)))
+    assert [arrival.new_stream for arrival in taken] == [False, False]
