@@ -35,10 +35,13 @@ def upsample_logits(low_res: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray
 
 def bounding_box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
     """(x, y, width, height) pixels of the tight box around the True pixels of an (H, W) bool mask; None if none is."""
-    if mask.size == 0:
+    # Not `cv2.boundingRect`, which before OpenCV 4.10 misses columns of odd widths (opencv#24217), and is slower.
+    rows = np.flatnonzero(mask.any(axis=1))
+    if len(rows) == 0:
         return None
-    x, y, width, height = cv2.boundingRect(np.ascontiguousarray(mask, dtype=bool).view(np.uint8))
-    return (x, y, width, height) if width else None
+    y, height = int(rows[0]), int(rows[-1] - rows[0]) + 1
+    columns = np.flatnonzero(mask[y : y + height].any(axis=0))
+    return int(columns[0]), y, int(columns[-1] - columns[0]) + 1, height
 
 
 def label_mask(tracks: Iterable["Track"], size_hw: tuple[int, int]) -> np.ndarray:

@@ -83,8 +83,8 @@ def test_bounding_box_is_tight(mask):
         assert box is None
         return
     x, y, width, height = box
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    assert (x, y, x + width, y + height) == (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+    rows, columns = np.nonzero(mask)  # of every pixel
+    assert (x, y, x + width, y + height) == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
 
 
 def test_bounding_box_of_odd_arrays():
