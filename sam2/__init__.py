@@ -19,6 +19,8 @@ from sam2.tracker import Tracker
 from sam2.types import Frame, Prompt, PromptMode, State, Track
 from sam2.weights_cache import download_weights
 
+__version__ = "0.1.0"  # and in package.xml
+
 
 def __getattr__(name: str):
     """`sam2.World`, the synthetic world, is loaded when it is first asked for: only simulators need it."""
@@ -46,6 +48,7 @@ __all__ = [
     "Tracker",
     "UnknownObject",
     "World",
+    "__version__",
     "bounding_box",
     "download_weights",
     "empty_cache",

@@ -84,10 +84,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise BadCheckpoint(
-            f"checkpoint {path}: expected a file, found none; `sam2_ros weights tiny` fetches official ones, "
-            "and says where they are"
-        )
+        cure = "`sam2_ros weights tiny` fetches official ones, and says where they are"
+        if (PACKAGED / path.name).is_file():
+            cure = f"this package's is {PACKAGED / path.name}"
+        raise BadCheckpoint(f"checkpoint {path}: expected a file, found none; {cure}")
     try:
         with path.open("rb") as file:
             head = file.read(512).lstrip()

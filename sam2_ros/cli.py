@@ -20,12 +20,13 @@ Point at a thing once; know for every camera image from then on which pixels it 
   status     how a running node is, and why nothing comes out of it
   objects    what a running node tracks; watch it, remove, reset, save and restore:
                sam2_ros objects --watch
-  replay     run a bag, a video or a folder of images through the tracker, every frame, without ROS
+  replay     run a bag, a video or a folder of images through the tracker, every frame, without a node
   weights    download official weights: sam2_ros weights tiny
 
-`sam2_ros COMMAND --help` says more about one of them.
+`sam2_ros COMMAND --help` says more about one of them; `sam2_ros --version` says which one this is.
 """
 
+FROM_PIP = "torch", "safetensors", "tqdm", "rosbags"  # what a sourced ROS 2 does not bring
 LAST_DOMAIN = 232  # DDSI-RTPS 9.6.2: ports are made of it
 MODULES = {  # of each command's function `main(argv) -> exit code`
     "demo": "sam2_ros.demo",
@@ -43,6 +44,11 @@ def main(argv: list[str] | None = None) -> int:
     command, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if command in ("-h", "--help", "help"):
         print(USAGE, end="")
+        return 0
+    if command == "--version":
+        from sam2 import __version__
+
+        print(f"sam2_ros {__version__}")
         return 0
     if command not in (*MODULES, "weights"):
         print(f"sam2_ros: no command {command!r}; expected one of {', '.join([*MODULES, 'weights'])}", file=sys.stderr)
@@ -104,12 +110,21 @@ def _imports_ended_by_ctrl_c(command: str) -> Iterator[None]:
 
 def _sentence_of(error: Exception) -> str:
     """What people are told of an error that is not a mistake of this program; "" for one that may be."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return _how_to_get(error.name)
     import sam2  # not before: it takes seconds, and `track` must be able to end well meanwhile
 
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     # Of rclpy, which has no public name for it: the middleware says no.
     return str(error) if isinstance(error, sam2.Sam2Error) or type(error).__name__ == "RCLError" else ""
+
+
+def _how_to_get(module: str) -> str:
+    package = module.partition(".")[0]
+    if package in FROM_PIP:
+        return f"{package} is not installed; run: pip install {package}"
+    return f"{module} is not there; source your ROS 2 and the workspace, or run: pip install 'sam2-ros[ros]'"
 
 
 def weights(argv: list[str]) -> int:

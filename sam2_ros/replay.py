@@ -78,15 +78,14 @@ def _name(given: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0, or 130 if interrupted. Raises sam2.Sam2Error with one sentence for everything that can be wrong."""
+    """0, or 130 if interrupted. Raises sam2.Sam2Error with one sentence for everything that can be wrong, and
+    ModuleNotFoundError where rosbags or the messages are not installed."""
     args = parse(argv)
     # Its decoder is silent: what is wrong with a video is said by us, once.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # unwinds, so that no part file stays
     try:
         return _main(args)
-    except ModuleNotFoundError as error:
-        raise sam2.BadInput(f"{error.name} is not installed; run: pip install rosbags (and source your ROS)") from error
     except KeyboardInterrupt:
         print("sam2_ros replay: interrupted, nothing was written", file=sys.stderr)
         return 130

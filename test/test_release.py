@@ -1,0 +1,66 @@
+"""What a release consists of, and what is said where a part of it is missing. Needs no ROS."""
+
+import re
+import subprocess
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+import sam2
+from sam2_ros import cli
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_version_is_one(capsys):
+    assert ET.parse(ROOT / "package.xml").findtext("version") == sam2.__version__
+    assert 'version = { attr = "sam2.__version__" }' in (ROOT / "pyproject.toml").read_text()
+    assert cli.main(["--version"]) == 0 and capsys.readouterr().out == f"sam2_ros {sam2.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("missing", "cure"),
+    [
+        ("rclpy", "rclpy is not there; source your ROS 2 and the workspace, or run: pip install 'sam2-ros[ros]'"),
+        ("sam2_ros.msg", "sam2_ros.msg is not there; source"),
+        ("torch", "torch is not installed; run: pip install torch"),
+        ("rosbags.highlevel", "rosbags is not installed; run: pip install rosbags"),
+    ],
+)
+def test_what_is_not_installed_is_one_sentence(missing, cure, monkeypatch, capsys):
+    """To have forgotten to source ROS is a beginner's first mistake."""
+
+    def fail(name):
+        raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
+
+    monkeypatch.setattr(cli.importlib, "import_module", fail)
+    assert cli.main(["replay"]) == 1
+    assert capsys.readouterr().err.startswith(f"sam2_ros replay: {cure}")
+
+
+def test_of_our_own_weights_it_says_where_they_are(tmp_path):
+    with pytest.raises(sam2.BadCheckpoint, match="found none; this package's is .*sam2/weights/sam2.1_hiera_nano"):
+        sam2.load_model("nano", checkpoint=tmp_path / "sam2.1_hiera_nano.safetensors")
+    with pytest.raises(sam2.BadCheckpoint, match="found none; `sam2_ros weights tiny` fetches"):
+        sam2.load_model("nano", checkpoint=tmp_path / "mine.safetensors")
+
+
+def test_both_manifests_want_the_same_safetensors():
+    (least,) = re.findall(r'"safetensors>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())
+    assert f'"safetensors>={least}"' in (ROOT / "README.md").read_text()
+
+
+def test_a_source_distribution_has_what_its_tests_need():
+    named = set(re.findall(r"^graft (\w+)$", (ROOT / "MANIFEST.in").read_text(), re.M))
+    folders = {line.split("/")[0] for line in tracked() if "/" in line and not line.startswith(".")}
+    assert named == folders - {"sam2_ros"}, "setuptools finds that by itself"
+
+
+def tracked() -> list[str]:
+    """Files in git; the test is left out where there is none."""
+    try:
+        listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this is no git repository")
+    return listed.stdout.splitlines()
