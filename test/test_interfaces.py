@@ -81,6 +81,17 @@ def example() -> TrackArray:
     return TrackArray(header=Header(stamp=stamp, frame_id="camera_optical"), tracks=[cup, ball])
 
 
+def test_nothing_of_the_machine_that_built_them_is_exported():
+    """CMake refuses whoever links what names a folder that is gone, as pip's are."""
+    folders = [Path(prefix) / "share" / "sam2_ros" / "cmake" for prefix in PREFIXES.split(os.pathsep)]
+    exports = [path for folder in folders for path in folder.glob("*Export.cmake")]
+    named = [re.findall('INTERFACE_INCLUDE_DIRECTORIES "([^"]*)"', path.read_text()) for path in exports]
+    assert len(named) > 5, "the interfaces are installed somewhere"
+    assert {folder for (found,) in filter(None, named) for folder in found.split(";")} == {
+        "${_IMPORT_PREFIX}/include/sam2_ros"
+    }
+
+
 @pytest.fixture(scope="module")
 def cpp_program(tmp_path_factory) -> Path:
     """test/cpp compiled against the installed headers and libraries."""
