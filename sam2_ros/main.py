@@ -4,6 +4,7 @@ SIGINT and SIGTERM end it with 0 in every state, without a traceback; a second o
 it with 70, for a supervisor to start it again.
 """
 
+import errno
 import gc
 import os
 import signal
@@ -54,6 +55,8 @@ def _log_arguments() -> list[str]:
     home = os.environ.get("ROS_HOME") or os.path.join(os.path.expanduser("~"), ".ros")
     folder = os.environ.get("ROS_LOG_DIR") or os.path.join(home, "log")
     try:
+        if folder.startswith("~"):  # a container's user without an entry among the users
+            raise FileNotFoundError(errno.ENOENT, "this user has no home")
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"?")
