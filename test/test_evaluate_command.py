@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -230,7 +231,9 @@ def never():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_in_a_sentence_with_all_its_processes(number, tmp_path):
     command = [sys.executable, "-m", "sam2.evaluate", "--clips", "50", "--workers", "2", "--out", str(tmp_path)]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+    # A shell without job control starts what is in the background with SIGINT ignored, and that is inherited.
+    heard = partial(signal.signal, number, signal.SIG_DFL)
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:
         assert any("video/s" in line for line in process.stderr)  # the bar: it has begun
         process.send_signal(number)
         said = process.stderr.read()  # until the last of them has closed it
