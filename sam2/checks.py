@@ -37,7 +37,7 @@ def check_prompt(prompt: Prompt, limits: Limits) -> None:
     LimitReached."""
     if not isinstance(prompt, Prompt):
         raise BadInput(f"prompt: expected sam2.Prompt, got {type(prompt).__name__}")
-    if not prompt.object_id or not is_name(prompt.object_id):
+    if not is_name(prompt.object_id) or not prompt.object_id:
         raise BadInput(f"prompt.object_id: expected 1 to {MAX_NAME_LENGTH} characters, got {prompt.object_id!r:.100}")
     if not is_name(prompt.class_name):
         raise BadInput(
@@ -64,10 +64,13 @@ def check_prompt(prompt: Prompt, limits: Limits) -> None:
 
 def is_name(value) -> bool:
     """Whether it is text that is not too long and that UTF-8, and so a message, can hold."""
+    if not isinstance(value, str) or len(value) > MAX_NAME_LENGTH:
+        return False
     try:
-        return isinstance(value, str) and len(value) <= MAX_NAME_LENGTH and bool(value.encode() or True)
+        value.encode()
     except UnicodeEncodeError:
         return False
+    return True
 
 
 def check_begins(prompt: Prompt) -> None:

@@ -52,8 +52,8 @@ class _Signals:
 
 def _log_arguments() -> list[str]:
     """ROS arguments without which a full disk, or one that is read-only, would keep the node from starting."""
-    home = os.environ.get("ROS_HOME") or os.path.join(os.path.expanduser("~"), ".ros")
-    folder = os.environ.get("ROS_LOG_DIR") or os.path.join(home, "log")
+    home = os.environ.get("ROS_HOME") or os.path.join("~", ".ros")
+    folder = os.path.expanduser(os.environ.get("ROS_LOG_DIR") or os.path.join(home, "log"))  # as rcl does
     try:
         if folder.startswith("~"):  # a container's user without an entry among the users
             raise FileNotFoundError(errno.ENOENT, "this user has no home")

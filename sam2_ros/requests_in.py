@@ -93,15 +93,15 @@ class RequestInputs:
                 request.give_up(Code.STOPPING, "the node is being deactivated")
 
     def tick(self) -> None:
-        """Answers for a worker that hangs: nobody waits much longer than it takes to call it that. Time in which this
-        process stood still does not count: what came meanwhile has only now been begun."""
+        """Answers for a worker that hangs. Time in which this whole process stood still does not count."""
         now_ns = time.monotonic_ns()
-        hang_ns, wait_ns = (int(s * 1e9) for s in (self._node.settings.hang_after_s, self._node.settings.prompt_wait_s))
-        if now_ns - self._ticked_ns > hang_ns:
+        settings, slept_ns, self._ticked_ns = self._node.settings, now_ns - self._ticked_ns, now_ns
+        if slept_ns > settings.hang_after_s * 1e9:
             self._awake_since_ns = now_ns
-        self._ticked_ns = now_ns
+        patience_ns = int((settings.prompt_wait_s + settings.hang_after_s) * 1e9)
         for request in list(self._posted):
-            if self._node.is_hanging and now_ns - max(request.asked_ns, self._awake_since_ns) > wait_ns + hang_ns:
+            is_old = now_ns - max(request.asked_ns, self._awake_since_ns) > patience_ns
+            if is_old and self._node.is_hanging and not request.answered:
                 self._channel.counters.count_failure("request", HANGS)
                 request.answer(Code.INTERNAL, HANGS)
             if request.answered:

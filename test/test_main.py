@@ -152,6 +152,15 @@ def test_without_a_home_there_is_no_log_and_no_folder_of_that_name(tmp_path, mon
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("name", "folder"), [("ROS_LOG_DIR", "there"), ("ROS_HOME", "there/log")])
+def test_a_tilde_in_the_log_folder_is_the_home(name, folder, tmp_path, monkeypatch):
+    for other in ("ROS_LOG_DIR", "ROS_HOME"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(name, "~/there")
+    assert main._log_arguments() == [] and (tmp_path / folder).is_dir()
+
+
 def test_its_shared_memory_goes_with_it(rig):
     """64 MiB that stayed behind at every restart would fill the machine's memory."""
     before = set(os.listdir("/dev/shm"))
