@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -27,6 +26,7 @@ from sam2.model import SAM2
 from sam2.tracked_object import TrackedObject
 
 FORMAT = "sam2_ros objects 1"
+MOST_MEMORIES = 64  # of an object in a file, unless there is room for more: they are all read, whatever is kept
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ def write_objects(path: Path, model: SAM2, kept: Sequence[SavedObject]) -> None:
 def read_objects(
     path: Path, model: SAM2, limits: Limits, object_ids: Sequence[str] = (), max_age_s: float = 0.0
 ) -> list[SavedObject]:
-    """The objects named, or all; of what each remembers no more than there is room for. max_age_s: of the file, in
-    seconds; 0 = any age.
+    """The objects named, or all; of each as many memories as there is room for. max_age_s: of the file, in seconds;
+    0 = any age.
 
     Raises BadInput for a file that is missing, damaged or made with another model, Stale for one that is too old,
     UnknownObject for an id that is not in it, LimitReached for too many.
@@ -149,12 +149,12 @@ def _memories(path: Path, file, index: int, model: SAM2, limits: Limits) -> tupl
     for part, (shape, dtype) in rows.items():
         stored = file.get_slice(f"{index}.{part}")
         count, *others = stored.get_shape() or [0]
-        if not (count and others == shape and stored.get_dtype() == dtype):
+        if not (0 < count <= max(places, MOST_MEMORIES) and others == shape and stored.get_dtype() == dtype):
             raise BadInput(f"saved objects {path}: memory {index} is damaged")
         keep = list(range(count))
         if count > places:
             keep = [*keep[: min(1, places - 1)], *keep[count - max(places - 1, 1) :]]
-        found.append(torch.cat([stored[row : row + 1] for row in keep]))
+        found.append(stored[:][keep])
     if len(found[0]) != len(found[1]) or not all(tensor.isfinite().all() for tensor in found):
         raise BadInput(f"saved objects {path}: memory {index} is damaged")
     return found[0], found[1]

@@ -26,7 +26,10 @@ Point at a thing once; know for every camera image from then on which pixels it 
 `sam2_ros COMMAND --help` says more about one of them; `sam2_ros --version` says which one this is.
 """
 
-FROM_PIP = "torch", "safetensors", "tqdm", "rosbags"  # what a sourced ROS 2 does not bring
+FROM_PIP = {  # what a sourced ROS 2 does not bring, or not everywhere: packages by module
+    **{name: name for name in ("torch", "safetensors", "tqdm", "rosbags", "numpy")},
+    "cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml",
+}  # fmt: skip
 LAST_DOMAIN = 232  # DDSI-RTPS 9.6.2: ports are made of it
 MODULES = {  # of each command's function `main(argv) -> exit code`
     "demo": "sam2_ros.demo",
@@ -45,21 +48,20 @@ def main(argv: list[str] | None = None) -> int:
     if command in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0
-    if command == "--version":
-        from sam2 import __version__
-
-        print(f"sam2_ros {__version__}")
-        return 0
-    if command not in (*MODULES, "weights"):
+    if command not in (*MODULES, "weights", "--version"):
         print(f"sam2_ros: no command {command!r}; expected one of {', '.join([*MODULES, 'weights'])}", file=sys.stderr)
         return 2
-    if command not in ("weights", "replay") and not _is_domain(domain := os.environ.get("ROS_DOMAIN_ID") or "0"):
+    if command not in ("weights", "replay", "--version") and not _is_domain(
+        domain := os.environ.get("ROS_DOMAIN_ID") or "0"
+    ):
         print(f"sam2_ros: ROS_DOMAIN_ID: expected 0 to {LAST_DOMAIN}, got {domain!r}", file=sys.stderr)
         return 2
     # Threads that wait for each other by spinning make the network ten times as slow when anything else runs on the
     # machine. Read when the library is loaded, so it must be said before the command's imports.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
+        if command == "--version":
+            return version()
         if command == "weights":
             return weights(rest)
         with _imports_ended_by_ctrl_c(command):
@@ -121,10 +123,21 @@ def _sentence_of(error: Exception) -> str:
 
 
 def _how_to_get(module: str) -> str:
+    """ "" for a part of this program, whose absence is a mistake; its compiled messages may be missing, though."""
     package = module.partition(".")[0]
     if package in FROM_PIP:
-        return f"{package} is not installed; run: pip install {package}"
+        return f"{package} is not installed; run: pip install {FROM_PIP[package]}"
+    if package in ("sam2", "sam2_ros") and not module.startswith(("sam2_ros.msg", "sam2_ros.srv")):
+        return ""
     return f"{module} is not there; source your ROS 2 and the workspace, or run: pip install 'sam2-ros[ros]'"
+
+
+def version() -> int:
+    with _imports_ended_by_ctrl_c("--version"):
+        import sam2
+
+    print(f"sam2_ros {sam2.__version__}")
+    return 0
 
 
 def weights(argv: list[str]) -> int:

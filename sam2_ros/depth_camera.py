@@ -3,7 +3,6 @@
 Knows topics and QoS. What is wrong is counted by reason and said in the diagnostics; it does not stop the 2-D outputs.
 """
 
-import time
 from collections.abc import Callable
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -19,6 +18,7 @@ from sam2_ros.geometry import Pinhole
 from sam2_ros.params import Settings
 from sam2_ros.refused import Refused
 from sam2_ros.ros_time import simulated_ns, stamp_ns
+from sam2_ros.stamps import steady_ns
 
 
 class DepthCamera:
@@ -79,7 +79,7 @@ class DepthCamera:
     def _on_depth(self, msg: Image) -> None:
         try:
             depth_in.check_depth(msg, self._settings.max_pixels)
-            verdict = self.buffer.add(stamp_ns(msg.header.stamp), msg, time.monotonic_ns(), simulated_ns(self._node))
+            verdict = self.buffer.add(stamp_ns(msg.header.stamp), msg, steady_ns(), simulated_ns(self._node))
             if not verdict.usable:
                 raise Refused(verdict.value, f"depth image: {verdict.value} stamp")
         except Refused as error:

@@ -58,7 +58,7 @@ def _own_all_pages() -> None:
     """
     with suppress(OSError, AttributeError):
         madvise = ctypes.CDLL(None).madvise
-        for line in Path("/proc/self/maps").read_text().splitlines():
+        for line in Path("/proc/self/maps").read_text(errors="replace").splitlines():
             if line.endswith("[heap]"):
                 start, end = (int(address, 16) for address in line.split()[0].split("-"))
                 madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_POPULATE_WRITE)

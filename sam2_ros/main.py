@@ -52,11 +52,12 @@ class _Signals:
 
 def _log_arguments() -> list[str]:
     """ROS arguments without which a full disk, or one that is read-only, would keep the node from starting."""
-    home = os.environ.get("ROS_HOME") or os.path.join("~", ".ros")
-    folder = os.path.expanduser(os.environ.get("ROS_LOG_DIR") or os.path.join(home, "log"))  # as rcl does
+    folder = os.environ.get("ROS_LOG_DIR") or os.path.join(os.environ.get("ROS_HOME") or "~/.ros", "log")
+    if folder.startswith("~") and (home := os.environ.get("HOME")):  # rcl knows no home but this
+        folder = home + folder[1:]
     try:
-        if folder.startswith("~"):  # a container's user without an entry among the users
-            raise FileNotFoundError(errno.ENOENT, "this user has no home")
+        if folder.startswith("~"):  # rcl would end the node
+            raise FileNotFoundError(errno.ENOENT, "HOME is not set")
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"?")
@@ -190,8 +191,17 @@ def _spin(node, executor, timeout_s: float) -> bool:
         executor.spin_once(timeout_sec=timeout_s)
     except Exception as error:
         node.note_failure(error)
+        _serve_again(node)
         return False
     return True
+
+
+def _serve_again(node) -> None:
+    """Frees what rclpy was about to take when that failed: marked as being served, it and its group would never be."""
+    for entity in (*node.subscriptions, *node.services, *node.clients, *node.timers, *node.guards, *node.waitables):
+        if getattr(entity, "_executor_event", False):
+            entity._executor_event = False
+            entity.callback_group.ending_execution(entity)
 
 
 if __name__ == "__main__":

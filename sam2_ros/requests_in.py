@@ -96,11 +96,11 @@ class RequestInputs:
         """Answers for a worker that hangs. Time in which this whole process stood still does not count."""
         now_ns = time.monotonic_ns()
         settings, slept_ns, self._ticked_ns = self._node.settings, now_ns - self._ticked_ns, now_ns
-        if slept_ns > settings.hang_after_s * 1e9:
+        if slept_ns > max(settings.hang_after_s, 2.0) * 1e9:  # 2 s: many ticks
             self._awake_since_ns = now_ns
-        patience_ns = int((settings.prompt_wait_s + settings.hang_after_s) * 1e9)
+        patience_s = settings.prompt_wait_s + settings.hang_after_s
         for request in list(self._posted):
-            is_old = now_ns - max(request.asked_ns, self._awake_since_ns) > patience_ns
+            is_old = now_ns - max(request.asked_ns, self._awake_since_ns) > patience_s * 1e9
             if is_old and self._node.is_hanging and not request.answered:
                 self._channel.counters.count_failure("request", HANGS)
                 request.answer(Code.INTERNAL, HANGS)

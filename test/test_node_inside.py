@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -253,6 +254,8 @@ def test_the_time_in_which_the_process_stood_still_makes_nobody_lose_patience(in
     inputs.tick()
     assert not answers
     inputs._awake_since_ns -= 3600 * 10**9
+    inside.settings = replace(inside.settings, hang_after_s=0.1)  # less than from tick to tick
+    inputs._ticked_ns -= 10**9
     inputs.tick()
     inside._worker = None
     assert answers[0].code is Code.INTERNAL

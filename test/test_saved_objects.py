@@ -189,17 +189,21 @@ def test_a_file_that_does_not_fit_is_refused_by_name_and_changes_nothing(tmp_pat
     assert after.object_ids == []
 
 
-def test_of_a_file_no_more_is_read_than_there_is_room_for(tmp_path, monkeypatch):
-    """It may say what it likes of its size: a sparse one of a gigabyte costs a page on disk."""
+def test_of_a_file_no_more_is_read_than_can_be_meant(tmp_path, monkeypatch):
     path, cells = tmp_path / "x.safetensors", CONFIG.grid_size**2
     used().save(path, ["a"])
     many = {
-        "0.spatial": torch.ones(5000, cells, CONFIG.memory_dim, dtype=torch.bfloat16),
-        "0.pointers": torch.ones(5000, CONFIG.d_model),
+        "0.spatial": torch.ones(64, cells, CONFIG.memory_dim, dtype=torch.bfloat16),
+        "0.pointers": torch.ones(64, CONFIG.d_model),
     }
     rewritten(path, tensors=many)
     (one,) = saved_objects.read_objects(path, small_model(), sam2.Limits(prompted_memories=3))
     assert len(one.spatial) == len(one.pointers) == 3 and one.spatial.untyped_storage().nbytes() == one.spatial.nbytes
+    more = {name: torch.cat((tensor, tensor[:1])) for name, tensor in many.items()}
+    rewritten(path, tensors=more)
+    assert len(saved_objects.read_objects(path, small_model(), sam2.Limits(prompted_memories=65))[0].spatial) == 65
+    with pytest.raises(sam2.BadInput, match="memory 0 is damaged"):  # a sparse one of gigabytes is a page on disk
+        saved_objects.read_objects(path, small_model(), sam2.Limits())
     path = tmp_path / "two.safetensors"
     used().save(path)
     monkeypatch.setattr(saved_objects, "_memories", None)  # is not asked for
