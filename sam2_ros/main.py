@@ -201,7 +201,8 @@ def _serve_again(node) -> None:
     for entity in (*node.subscriptions, *node.services, *node.clients, *node.timers, *node.guards, *node.waitables):
         if getattr(entity, "_executor_event", False):
             entity._executor_event = False
-            entity.callback_group.ending_execution(entity)
+            with suppress(AssertionError, AttributeError):  # its group was not taken, or it has none
+                entity.callback_group.ending_execution(entity)
 
 
 if __name__ == "__main__":
