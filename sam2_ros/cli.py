@@ -116,6 +116,8 @@ def _sentence_of(error: Exception) -> str:
         return _how_to_get(error.name)
     import sam2  # not before: it takes seconds, and `track` must be able to end well meanwhile
 
+    if isinstance(error, UnicodeEncodeError):  # only rclpy encodes what came from the command line
+        return f"an argument: expected UTF-8, got {error.object!r}"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     # Of rclpy, which has no public name for it: the middleware says no.

@@ -128,6 +128,8 @@ def _check_arguments(words: list[str]) -> None:
         unknown = remove_ros_args(args=["sam2_ros", *words])[1:]
     except RuntimeError as error:  # rclpy's own kind has no public name
         _give_up(with_hint(str(error)), code=2)
+    except UnicodeEncodeError as error:
+        _give_up(f"an argument: expected UTF-8, got {error.object!r}", code=2)
     if unknown:
         _give_up(f"unknown argument {unknown[0]!r}; parameters are given as --ros-args -p model:=tiny", code=2)
 

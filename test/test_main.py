@@ -53,6 +53,14 @@ def test_what_is_meant_as_a_parameter_is_not_taken_for_a_name():
     assert ended.returncode == 2 and "'model:=tiny' must come after --ros-args: -p model:=tiny" in ended.stderr
 
 
+@pytest.mark.parametrize("command", ["track", "simulate"])
+def test_bytes_that_are_no_text_are_one_sentence(command):
+    words = [sys.executable, "-m", "sam2_ros.cli", command, "--ros-args", "-p", b"x:=\xff"]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert ended.returncode in (1, 2) and "Traceback" not in ended.stderr
+    assert f"sam2_ros {command}: an argument: expected UTF-8, got 'x:=\\udcff'" in ended.stderr
+
+
 def test_a_middleware_that_says_no_is_one_sentence(tmp_path):
     """Here: keys are demanded, and there are none."""
     secure = {
