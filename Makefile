@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 SOAK_MINUTES ?= 60
 TORCH := 2.13.0
+OLDEST := numpy==1.26.4 opencv-python-headless==4.6.0.66 pillow==10.2.0 pyyaml==6.0.1 tqdm==4.66.2
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 GPU := $(shell nvidia-smi -L 2>/dev/null)
 
@@ -22,10 +23,10 @@ PYTEST := $(RUN) -m pytest --timeout 600 --timeout-method thread -o faulthandler
 TWO := -n 2 --dist loadfile --max-worker-restart 0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all soak bench lint
+.PHONY: help venv demo test test-all test-oldest soak bench lint
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 venv: $(STAMP)  ## create .venv with everything in it; at once when nothing changed
 	@mkdir -p $(VENV)/share/sam2_ros && cp -Rp launch config $(VENV)/share/sam2_ros/
@@ -39,6 +40,10 @@ test: venv  ## the tests that take minutes
 test-all: test  ## those, then the slow ones and, where there is a GPU, the GPU's
 	$(PYTEST) $(TWO) -m 'slow and not gpu and not soak'
 	$(if $(GPU),$(PYTEST) -m 'gpu and not soak')
+
+test-oldest: venv  ## make test with the libraries of Ubuntu 24.04 (Python 3.12 at most), which rosdep installs
+	$(RUN) -m pip install -q --no-deps --upgrade --target $(VENV)/oldest $(OLDEST)
+	PYTHONPATH=$(VENV)/oldest $(PYTEST) $(TWO) -m 'not slow and not gpu and not soak'
 
 soak: venv  ## the node under faults for SOAK_MINUTES (60); gates, plot and figures into out/soak and docs/reliability.md
 	$(RUN) test/soak.py --minutes $(SOAK_MINUTES) --docs
