@@ -58,6 +58,14 @@ def test_only_the_best_of_three_and_the_single_mask_are_taught():
     assert (iou.grad != 0).all(), "every hypothesis learns how good it is"
 
 
+def test_the_single_mask_is_none_of_the_three():
+    """Also where it is the best of all: one of the three is taught beside it."""
+    masks, iou, score = answer()
+    segmentation_loss(masks, iou, score, masks.detach()[:, 0] > 0, LossWeights(), side=4).total.backward()
+    taught = (masks.grad.abs().sum((0, 2, 3)) > 0).tolist()
+    assert taught[0] and sum(taught[1:]) == 1
+
+
 def test_without_weight_the_single_mask_is_left_alone():
     masks, iou, score = answer()
     segmentation_loss(masks, iou, score, masks.detach()[:, 2] > 0, LossWeights(single=0.0), side=4).total.backward()
@@ -129,6 +137,10 @@ def test_the_best_mask_there_can_be_has_an_iou_of_one(radius):
     loss = segmentation_loss(best, torch.ones(1, 4), torch.ones(1, 1), target, LossWeights(), side=64)
     assert loss.iou.item() == 0.0 and loss.mean_iou.item() == 1.0
     assert mask_iou(best, resize_target(target, 32)[:, None].expand_as(best)).max() < 0.97, "what it was compared with"
+
+
+def test_solid_is_what_is_object_by_half():
+    assert solid(torch.tensor([[0.3, 0.5, 0.6, 1.0]])).tolist() == [[0, 1, 1, 1]]
 
 
 def test_what_is_not_there_is_solid_nowhere():

@@ -116,8 +116,16 @@ def test_forgotten_and_rewound():
     twin = bank.copy()
     bank.rewind(3)
     assert (bank.recall(3).codes, twin.recall(6).codes) == ((6, 1, 0), (6, 6, 4, 3, 0))
+    bank.rewind(2)
+    assert bank.recall(3).codes == (6, 1), "frame 2 is as forgotten as what came after it"
     bank.rewind(0)
     assert not bank.can_recall(100)
+
+
+def test_a_tracked_frame_that_is_prompted_then_is_remembered_once():
+    bank = filled(sam2.Limits(), {0}, range(2))
+    bank.remember_prompted(1)
+    assert (bank.recall(2).codes, bank.recall(2).frames_ago) == ((6, 6), (2, 1))
 
 
 def test_nothing_grows():
