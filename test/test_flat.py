@@ -93,6 +93,7 @@ def test_flat_for_long(batched):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # beside other work on two cores more than the ten minutes that tests have
 def test_flat_for_long_with_nano():
     assert growth(WARM, 3000, sam2.load_model("nano", device="cpu")).is_of(NONE, 1)
 

@@ -101,6 +101,15 @@ def test_an_absent_object_teaches_presence_only():
     assert score.grad[0] < 0 < score.grad[1], "present pulls the score up, absent pulls it down"
 
 
+def test_masks_are_averaged_over_those_that_are_there():
+    masks, iou, score = answer(num_objects=2)
+    target = torch.zeros(2, 4, 4, dtype=torch.bool)
+    target[0, :2] = True
+    both, alone = (segmentation_loss(masks[:n], iou[:n], score[:n], target[:n], LossWeights(), side=4) for n in (2, 1))
+    for name in ("focal", "dice", "iou"):
+        assert getattr(both, name).item() == pytest.approx(getattr(alone, name).item())
+
+
 def test_a_prompt_for_nothing_is_no_lesson():
     masks, iou, score = answer(num_objects=2)
     target = torch.zeros(2, 4, 4, dtype=torch.bool)
