@@ -12,7 +12,7 @@ class Classes:
     """names: those with a fixed value, MAX_CLASSES at most, the first 1; later names get the next free values."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self.ids = {name: number for number, name in enumerate(filter(None, names), start=1)}
+        self.ids = {name: number for number, name in enumerate(dict.fromkeys(filter(None, names)), start=1)}
         self._is_new = True
 
     def learn(self, names: Iterable[str]) -> bool:

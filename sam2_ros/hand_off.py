@@ -119,11 +119,11 @@ class Association:
         matched, taken = {}, set()
         for overlap, index, track in sorted(overlaps, key=lambda pair: -pair[0]):
             if index not in matched and track.object_id not in taken:
-                if overlap >= self.rules.overlap or _share_inside(track, accepted[index].box_xyxy) >= INSIDE:
+                if overlap >= self.rules.overlap or _is_part(track, accepted[index]):
                     matched[index] = (overlap, track)
                     taken.add(track.object_id)
         for index, (overlap, track) in matched.items():
-            drifted = overlap < self.rules.refresh_below
+            drifted = overlap < self.rules.refresh_below and _are_alike(track, accepted[index])
             self._apart[track.object_id] = self._apart.get(track.object_id, 0) + 1 if drifted else 0
             if drifted and self._apart[track.object_id] >= self.rules.confirm:
                 self._apart[track.object_id] = 0
@@ -134,9 +134,8 @@ class Association:
         for index, detection in enumerate(accepted):
             if index in matched:
                 continue
-            box = detection.box_xyxy
             near = [live[k] for k in np.flatnonzero(table[index])]
-            if (table[index] >= self.rules.overlap).any() or any(_share_inside(t, box) >= INSIDE for t in near):
+            if (table[index] >= self.rules.overlap).any() or any(_is_part(t, detection) for t in near):
                 _ignore(made, "part of a tracked object")
             else:
                 free.append(detection)
@@ -221,6 +220,16 @@ def as_prompt(detection: Detection, object_id: str, stamp_ns: int, size_hw: tupl
         return None
     mode = sam2.PromptMode.REPLACE if object_id else sam2.PromptMode.ADD
     return sam2.Prompt(object_id, box_xyxy=box, stamp_ns=stamp_ns, mode=mode, class_name=detection.class_name)
+
+
+def _is_part(track: sam2.Track, detection: Detection) -> bool:
+    """Whether the box shows the object and more of its kind; a cup in front of a person is no part of the person."""
+    return _are_alike(track, detection) and _share_inside(track, detection.box_xyxy) >= INSIDE
+
+
+def _are_alike(track: sam2.Track, detection: Detection) -> bool:
+    """Whether they may be of one class; without a name anything may."""
+    return track.class_name == detection.class_name or not (track.class_name and detection.class_name)
 
 
 def _share_inside(track: sam2.Track, box: np.ndarray) -> float:

@@ -54,6 +54,15 @@ def test_a_box_on_a_live_object_is_never_another_one():
     assert len(association.step([seen(40, 10, 50, 20)], tracks, 0).new) == 1  # beside it
 
 
+def test_a_thing_in_front_of_another_class_is_no_part_of_it():
+    cup, person = track("a", (30, 30, 40, 40)), seen(5, 5, 60, 60, class_name="person")
+    association = Association(Rules(confirm=1, refresh_below=0.9))
+    assert [d.class_name for d in association.step([person], [cup], 0).new] == ["person"]
+    decided = association.step([seen(28, 28, 41, 41, class_name="person")], [cup], 1)
+    assert not (decided.refresh or decided.new), "nearly its box is the same thing, whatever it is called"
+    assert not Association(Rules(confirm=1)).step([seen(5, 5, 60, 60, class_name="")], [cup], 0).new
+
+
 def test_several_boxes_on_one_thing_are_one():
     decided = Association(Rules(confirm=1)).step([seen(10, 10, 20, 20), seen(11, 10, 21, 20, score=0.95)], [], 0)
     assert [d.score for d in decided.new] == [0.95] and decided.ignored == {"double": 1}

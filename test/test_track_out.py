@@ -273,6 +273,12 @@ def test_the_class_mask_merges_instances_and_its_values_are_stable():
     assert (message.encoding, message.step, message.header) == ("mono8", message.width, header())
 
 
+def test_a_class_named_twice_has_one_value():
+    classes = Classes(["mug", "mug", "floor"])
+    classes.learn(["box"])
+    assert classes.ids == {"mug": 1, "floor": 2, "box": 3}
+
+
 def test_there_are_254_classes_and_the_rest_shares_the_last():
     classes = Classes([""])
     classes.learn(map(str, range(300)))
