@@ -5,6 +5,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from small_video_folder import SIZE_HW, write_davis, write_frame, write_palette, write_video
 
 from sam2.errors import BadInput
@@ -258,3 +259,13 @@ def test_held_out_seeds_draw_from_other_videos(davis):
     clips = DatasetClips((tuple([bear] * 9 + [dog]),), (1.0,), num_frames=3, size=16)
     assert all(3 in clips(HELD_OUT_SEED + seed)[..., 3] for seed in range(4))
     assert not any(3 in clips(seed)[..., 3] for seed in range(30))
+
+
+def test_a_picture_is_read_as_it_is_stored(tmp_path):
+    """Like its masks, which know no orientation."""
+    rgb = np.zeros((16, 32, 3), np.uint8)
+    rgb[:8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 3  # orientation: upside down
+    Image.fromarray(rgb).save(tmp_path / "0.jpg", exif=exif)
+    assert read_rgb(tmp_path / "0.jpg")[:4].min() > 200

@@ -35,10 +35,13 @@ def read_indices(path: Path) -> tuple[np.ndarray, str]:
 
 
 def read_rgb(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8. Raises BadInput for what is no whole JPEG or PNG."""
     content = path.read_bytes()
     if content.startswith(_JPEG_BEGINS) and _JPEG_ENDS not in content[-_TRAILER:]:  # the rest would be read as gray
         raise BadInput(f"{path}: expected a whole JPEG, got one that ends in its middle; copy or unpack it again")
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    # As it is stored, whatever its EXIF says: the masks are as stored too.
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
     if image is None:
         raise BadInput(f"{path}: expected a JPEG or PNG image, found none that can be decoded")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
