@@ -132,7 +132,10 @@ def _convert(msg) -> np.ndarray:
     if msg.step % item:  # OpenCV takes no rows that start in the middle of a number
         pixels = np.ascontiguousarray(pixels)
     pixels = pixels.view(layout.dtype).reshape(rows, msg.width, layout.channels)  # (H, W, C), still a view
-    rgb = pixels if layout.to_rgb is None else cv2.cvtColor(pixels, layout.to_rgb)  # (H, W, 3)
+    return _as_uint8(pixels if layout.to_rgb is None else cv2.cvtColor(pixels, layout.to_rgb))  # (H, W, 3)
+
+
+def _as_uint8(rgb: np.ndarray) -> np.ndarray:
     return rgb if rgb.dtype == np.uint8 else cv2.convertScaleAbs(rgb, alpha=255 / 65535)
 
 
@@ -193,14 +196,24 @@ def _jpeg_size(data: memoryview) -> tuple[int, int] | None:
 
 
 def _decode_file(msg) -> np.ndarray:
+    # image_transport: "<source>; jpeg compressed <what the encoder was given>", where nothing is the source itself:
+    # of a Bayer camera the mosaic, in a grey file.
+    mosaic = re.fullmatch(r"\s*(bayer_\w+)\s*;.*compressed\s*", msg.format)
+    if mosaic and mosaic[1] in _LAYOUTS:
+        grey = _decode(msg, cv2.IMREAD_ANYDEPTH)  # (H, W) uint8 or uint16
+        return _as_uint8(cv2.cvtColor(grey, _LAYOUTS[mosaic[1]].to_rgb))
+    image = _decode(msg, cv2.IMREAD_COLOR)  # (H, W, 3) uint8
+    # An encoder that was handed RGB as if it were BGR has swapped the channels in the file.
+    if re.search(r"compressed\s+rgb", msg.format.lower()):
+        return image
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _decode(msg, mode: int) -> np.ndarray:
     try:
-        image = cv2.imdecode(np.frombuffer(msg.data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = cv2.imdecode(np.frombuffer(msg.data, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         image = None
     if image is None:
         raise Refused("decode", f"compressed image ({msg.format}) of {len(msg.data)} bytes cannot be decoded")
-    # image_transport: "<source>; jpeg compressed <what the encoder was given>". An encoder that was handed RGB as if
-    # it were BGR has swapped the channels in the file.
-    if re.search(r"compressed\s+rgb", msg.format.lower()):
-        return image
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image

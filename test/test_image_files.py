@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_image_in import convert, random_rgb, refusal
+from test_image_in import convert, image_like, random_rgb, refusal
 
 from sam2_ros import image_in
 from sam2_ros.refused import Refused
@@ -39,6 +39,19 @@ def test_jpeg_has_its_channels_in_place(text):
 def test_an_encoder_that_was_handed_rgb_is_undone():
     swapped = compressed(smooth_rgb()[..., ::-1], ".png", "rgb8; png compressed rgb8")
     assert np.array_equal(convert(swapped), smooth_rgb())
+
+
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_compressed_mosaic_is_what_it_is_uncompressed(pattern, dtype):
+    """image_transport turns colours only into BGR; a mosaic becomes a grey file, and its format says what it was."""
+    mosaic = np.random.default_rng(3).integers(0, np.iinfo(dtype).max + 1, (48, 64), dtype=dtype)
+    encoding = f"bayer_{pattern}{8 * mosaic.itemsize}"
+    file = SimpleNamespace(format=f"{encoding}; png compressed ", data=cv2.imencode(".png", mosaic)[1].tobytes())
+    rgb = convert(image_like(mosaic, encoding))
+    assert np.array_equal(convert(file), rgb) and np.ptp(rgb, axis=-1).max() > 100
+    file.format = f"{encoding}; jpeg compressed mono8"  # what was turned into grey is no mosaic any more
+    assert np.ptp(convert(file), axis=-1).max() == 0
 
 
 @pytest.mark.parametrize("change", [lambda d: d + bytes(3000), lambda d: d[:2] + b"\xff" * 5 + d[2:]])
