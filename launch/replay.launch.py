@@ -9,7 +9,14 @@ from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, ExecuteProcess, IncludeLaunchDescription, OpaqueFunction, Shutdown
+from launch.actions import (
+    DeclareLaunchArgument,
+    ExecuteProcess,
+    IncludeLaunchDescription,
+    OpaqueFunction,
+    Shutdown,
+    TimerAction,
+)
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 
@@ -18,15 +25,17 @@ from sam2_ros import fast_dds
 LAUNCH = Path(get_package_share_directory("sam2_ros")) / "launch"
 
 
-def player(context) -> list[ExecuteProcess]:
+def player(context) -> list[TimerAction]:
     """`ros2 bag play`, publishing /clock."""
-    bag, delay, options = (LaunchConfiguration(name).perform(context) for name in ("bag", "delay", "play_options"))
-    command = ["ros2", "bag", "play", bag, "--clock", "--delay", delay, *shlex.split(options)]
+    bag, options = (LaunchConfiguration(name).perform(context) for name in ("bag", "play_options"))
+    # Its own delay comes with every loop, and cannot be 0; it is for the tracker to find the player.
+    command = ["ros2", "bag", "play", bag, "--clock", "--delay", "0.5", *shlex.split(options)]
     # Without it Fast DDS loses large images.
     profile = fast_dds.profile()
     room = {fast_dds.PROFILES: profile} if profile else {}
     over = Shutdown(reason="the bag is over")
-    return [ExecuteProcess(cmd=command, output="screen", on_exit=over, additional_env=room)]
+    process = ExecuteProcess(cmd=command, output="screen", on_exit=over, additional_env=room)
+    return [TimerAction(period=LaunchConfiguration("delay"), actions=[process])]
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -34,7 +43,7 @@ def generate_launch_description() -> LaunchDescription:
         [
             DeclareLaunchArgument("bag", description="folder or file of the bag"),
             DeclareLaunchArgument(
-                "delay", default_value="10.0", description="seconds before the first message, for the model to load"
+                "delay", default_value="10.0", description="seconds before it is played, for the model to load"
             ),
             DeclareLaunchArgument(
                 "play_options",

@@ -131,11 +131,21 @@ def test_a_bag_has_room_for_its_images_unless_somebody_else_cares(callers, monke
         monkeypatch.setenv(PROFILE, callers)
     else:
         monkeypatch.delenv(PROFILE, raising=False)
-    (player,), context = nodes_of("replay.launch.py", bag="kitchen", play_options="--rate 0.5")
+    (timer,), context = nodes_of("replay.launch.py", bag="kitchen", play_options="--loop --rate 0.5")
+    (player,) = timer.actions
     player.prepare(context)
-    assert player.process_details["cmd"] == [*"ros2 bag play kitchen --clock --delay 10.0 --rate 0.5".split()]
+    assert player.process_details["cmd"] == [*"ros2 bag play kitchen --clock --delay 0.5 --loop --rate 0.5".split()]
     given = player.process_details["env"].get(PROFILE)
     assert given == "own.xml" if callers else given.endswith("config/fastdds_shm.xml")
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(("asked", "seconds"), [({}, 10.0), ({"delay": "0"}, 0.0)])
+def test_a_bag_is_played_after_the_delay_and_looped_without_it(asked, seconds):
+    (timer,), context = nodes_of("replay.launch.py", bag="kitchen", **asked)
+    from launch.utilities.type_utils import perform_typed_substitution
+
+    assert perform_typed_substitution(context, timer.period, float) == seconds
 
 
 @pytest.mark.ros
