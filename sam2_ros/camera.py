@@ -54,6 +54,10 @@ class Camera:
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
         self._subscription = None
+        self.discard_image()
+
+    def discard_image(self) -> None:
+        """One that waits for the worker is not wanted any more."""
         if self._mailbox is not None and self._mailbox.discard_image():
             self._counters.ignored += 1
 

@@ -81,6 +81,12 @@ class Channel:
         self.camera.open(self.mailbox)
         self.node.get_logger().info(f"listening to {self.counters.topic}")
 
+    def enable(self, enabled: bool) -> None:
+        """Whether images are wanted; one that waits is not, any more."""
+        self.enabled = enabled
+        if not enabled:
+            self.camera.discard_image()
+
     def close_inputs(self) -> None:
         self.camera.close()
         if self.depth is not None:

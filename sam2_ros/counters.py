@@ -26,7 +26,7 @@ class Counters:
     processed: int = 0
     published: int = 0
     withheld: int = 0  # results of images that were in hand when the node was deactivated
-    ignored: int = 0  # while disabled
+    ignored: int = 0  # while disabled, or in the mailbox when the node was deactivated
     unstamped: int = 0
     unstamped_in_a_row: int = 0
     lost_on_the_way: int = 0  # the middleware says so
@@ -53,6 +53,7 @@ class Counters:
     depth_received: int = 0
     depth_matched: int = 0  # images with depth
     depth_missed: int = 0  # images that wanted depth and had none
+    depth_wanted: bool = False  # clouds, poses and the like; tracks are complete without
     depth_trouble: str = ""  # why the newest had none, or not for all objects; "" = all is well
     depth_refused: Counter = field(default_factory=Counter)  # depth images and calibrations, by reason
     refused: Counter = field(default_factory=Counter)  # images, by reason
@@ -62,7 +63,7 @@ class Counters:
     failures: Counter = field(default_factory=Counter)  # by kind
     resets_ns: deque = field(default_factory=_recent)
     ways: deque = field(default_factory=_recent)  # whether an image arrived (True) or was lost on the way
-    codes: deque = field(default_factory=_recent)  # of the newest answers
+    codes: deque = field(default_factory=_recent)  # of the newest answers: when, and which
     arrivals_ns: deque = field(default_factory=_recent)
     outputs_ns: deque = field(default_factory=_recent)
     ages_ns: deque = field(default_factory=_recent)  # from an image's arrival to its result
@@ -88,13 +89,11 @@ class Counters:
             self.lost_on_the_way += number
             self.ways.extend([False] * min(number, WINDOW))
 
-    def refuse_image(self, reason: str, sentence: str) -> int:
-        """How many were refused for this reason so far."""
+    def refuse_image(self, reason: str, sentence: str) -> None:
         with self.lock:
             self.refused[reason] += 1
             self.refused_in_a_row += 1
             self.last_refusal = sentence
-            return self.refused[reason]
 
     def refuse_depth(self, reason: str, sentence: str) -> None:
         with self.lock:
@@ -170,7 +169,7 @@ class Counters:
             self.resets_ns.append(now_ns)
             self.objects = 0
 
-    def count_answer(self, code: str) -> None:
+    def count_answer(self, code: str, now_ns: int) -> None:
         with self.lock:
             self.answers[code] += 1
-            self.codes.append(code)
+            self.codes.append((now_ns, code))

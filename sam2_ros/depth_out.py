@@ -88,6 +88,7 @@ class DepthOut:
 
     def take(self, header: Header, frame: sam2.Frame, tracks: list[sam2.Track], settings: Settings) -> View | None:
         """The newest image's result. Its view, if depth is here already; `retry` publishes it, now or later."""
+        self._counters.depth_wanted = self.is_wanted
         newest = _Waiting(header, frame, tracks)
         self._waiting.append(newest)
         self._look_at_waiting(settings)

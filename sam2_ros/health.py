@@ -17,6 +17,7 @@ PERIODS, SLOWEST = 5, 2.5  # of a camera: its newest, and how many of them witho
 RATE_OVER_S = 5.0
 PERSISTENT = 30  # late results in a row that make a warning an error
 RESETS, WITHIN_S = 3, 10.0  # so many within so long are no accident any more
+INTERNAL_S = 600.0  # for so long it is news that a request failed inside
 DEFAULT_SEGMENT_BYTES = 512 * 1024  # of Fast DDS's shared memory; larger best-effort images are mostly lost
 SEGMENT_CURE = (
     "start the camera with FASTDDS_DEFAULT_PROFILES_FILE=<share>/sam2_ros/config/fastdds_shm.xml, or let it publish "
@@ -51,6 +52,8 @@ class Situation:
     sentence: str = ""  # of the worker
     since_ns: int = 0  # when this state began
     enabled: bool = True
+    closed: str = ""  # why nothing is tracked just now, and what to do
+    outputs: str = "~/"  # what the names of this camera's topics and services begin with
 
 
 def report(counters: Counters, situation: Situation, settings: Settings, now_ns: int) -> list[Finding]:
@@ -63,7 +66,7 @@ def report(counters: Counters, situation: Situation, settings: Settings, now_ns:
                 *_tracking(counters, situation, settings, now_ns),
                 {"state": situation.state} | _tracking_values(counters, now_ns),
             ),
-            Finding("requests", *_requests(counters), _request_values(counters)),
+            Finding("requests", *_requests(counters, now_ns), _request_values(counters)),
         ]
         if settings.depth_enabled:
             findings.append(Finding("depth", *_depth(counters, situation), _depth_values(counters)))
@@ -90,7 +93,7 @@ def _timeout_s(c: Counters, settings: Settings) -> float:
 
 def _images(c: Counters, situation: Situation, settings: Settings, now_ns: int) -> tuple[Level, str]:
     if situation.state != "active":
-        return Level.OK, f"the node is {situation.state}; activate it to receive images"
+        return Level.OK, situation.closed or f"the node is {situation.state}"
     last_ns = max(c.last_image_ns, situation.since_ns)
     silent_s = (now_ns - last_ns) / 1e9
     if silent_s > _timeout_s(c, settings):
@@ -99,7 +102,7 @@ def _images(c: Counters, situation: Situation, settings: Settings, now_ns: int) 
         level = Level.ERROR if c.refused_in_a_row > 5 else Level.WARN
         return level, f"the last {c.refused_in_a_row} images were refused: {c.last_refusal}"
     if not situation.enabled:
-        return Level.WARN, "disabled: images are ignored until ~/enable is called with true"
+        return Level.WARN, f"disabled: images are ignored until {situation.outputs}enable is called with true"
     lost = c.ways.count(False)
     if lost > 0.1 * len(c.ways):
         return Level.WARN, f"{lost} of the last {len(c.ways)} images were lost on the way{_segment_hint(c, '; ')}"
@@ -166,6 +169,8 @@ def _segment_hint(c: Counters, joint: str) -> str:
 def _tracking(c: Counters, situation: Situation, settings: Settings, now_ns: int) -> tuple[Level, str]:
     if situation.phase in ("failed", "device lost"):
         return Level.ERROR, situation.sentence
+    if situation.phase == "ending":
+        return Level.WARN, situation.closed
     if situation.state != "active":
         return Level.OK, f"the node is {situation.state}"
     if situation.phase == "loading":
@@ -192,13 +197,14 @@ def _tracking(c: Counters, situation: Situation, settings: Settings, now_ns: int
         level = Level.ERROR if c.late_in_a_row >= PERSISTENT else Level.WARN
         return level, f"results are late: {age_s:.2f} s old, max_age_s is {settings.max_age_s:g}; use a smaller model"
     if c.objects == 0:
-        return Level.OK, "no object: prompt one on ~/prompts, ~/click or ~/add_objects"
+        prompts, click, add_objects = (f"{situation.outputs}{name}" for name in ("prompts", "click", "add_objects"))
+        return Level.OK, f"no object: prompt one on {prompts}, {click} or {add_objects}"
     return Level.OK, f"{c.objects} object(s), {_rate(c.outputs_ns, now_ns):.1f} results/s, {age_s:.3f} s old"
 
 
-def _requests(c: Counters) -> tuple[Level, str]:
+def _requests(c: Counters, now_ns: int) -> tuple[Level, str]:
     total = sum(c.answers.values()) - c.answers["LOADING"]  # who heard that asks again
-    internal = c.codes.count("INTERNAL")
+    internal = sum(code == "INTERNAL" and now_ns - at_ns < INTERNAL_S * 1e9 for at_ns, code in c.codes)
     if internal:
         sentence = f"{internal} of the last {len(c.codes)} requests failed inside the node: {c.last_failure}"
         return Level.WARN, sentence
@@ -210,7 +216,9 @@ def _depth(c: Counters, situation: Situation) -> tuple[Level, str]:
     if situation.state != "active":
         return Level.OK, f"the node is {situation.state}"
     if c.depth_trouble:
-        return Level.WARN, f"{c.depth_trouble}; 2-D results are not touched"
+        # One of several cameras may have no depth, and nobody may miss it.
+        level = Level.WARN if c.depth_wanted or c.depth_received else Level.OK
+        return level, f"{c.depth_trouble}; 2-D results are not touched"
     if not c.depth_matched:
         return Level.OK, "nobody wants 3-D results yet"
     return Level.OK, f"{c.depth_matched} images with depth"
@@ -230,7 +238,7 @@ def _image_values(c: Counters, now_ns: int) -> dict[str, str]:
         "received": str(c.received),
         "received per second": f"{_rate(c.arrivals_ns, now_ns):.2f}",
         "dropped for a newer one": str(c.dropped),
-        "ignored while disabled": str(c.ignored),
+        "ignored while disabled or inactive": str(c.ignored),
         "lost on the way": str(c.lost_on_the_way),
         "without stamp": str(c.unstamped),
     }

@@ -144,7 +144,8 @@ def _make_node(arguments: list[str], make_tracker):
     from rclpy.impl.implementation_singleton import rclpy_implementation
     from rclpy.signals import SignalHandlerOptions
 
-    from sam2_ros.node import TrackNode, load_tracker
+    from sam2_ros.load_tracker import load_tracker
+    from sam2_ros.node import TrackNode
     from sam2_ros.params_files import strangers
 
     try:

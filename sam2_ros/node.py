@@ -21,6 +21,7 @@ import sam2
 from sam2_ros import params, vision
 from sam2_ros.channel import Channel
 from sam2_ros.health import Situation, silence
+from sam2_ros.load_tracker import load_tracker
 from sam2_ros.params import Settings
 from sam2_ros.refused import Refused
 from sam2_ros.requests import Code
@@ -32,31 +33,6 @@ TICKS_PER_REPORT = 5
 STOP_TIMEOUT_S = 2.0  # for the image in hand
 NETWORK_ENDING = "the network is ending; call cleanup again, then configure and activate"
 EXIT_DEVICE_LOST = 70
-
-
-def load_tracker(settings: Settings) -> "sam2.Tracker":
-    """The tracker that the parameters ask for. Raises Sam2Error with the reason why not."""
-    sam2.set_cpu_threads(settings.cpu_threads, settings.model)
-    model = sam2.load_model(
-        settings.model,
-        checkpoint=settings.checkpoint or None,
-        device=settings.device,
-        precision=settings.precision,
-        image_size=settings.image_size or None,
-        memory_pooling=settings.memory_pooling,
-    )
-    limits = sam2.Limits(
-        max_objects=settings.max_objects,
-        prompted_memories=settings.prompted_memories,
-        recent_memories=settings.recent_memories,
-        history_frames=settings.history_frames,
-        history_s=settings.history_s,
-        occluded_after=settings.occluded_after,
-        lost_after_s=settings.lost_after_s,
-    )
-    # Faster on any device; but on a CPU the worker must not take several cameras' images together, too.
-    batched = None if len(settings.cameras) > 1 else True
-    return sam2.Tracker(model, limits=limits, sticky_corrections=True, batched=batched)
 
 
 def _transition(callback: Callable) -> Callable:
@@ -291,8 +267,13 @@ class TrackNode(LifecycleNode):
         phase, sentence = self._trouble
         if self._worker is not None:
             phase, sentence = self._worker.phase.value, self._worker.sentence
+            if self._worker.is_stopping:
+                phase = "ending"
+        _, closed = self.closed() or (None, "")
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         for channel in self._channels:
-            message.status += channel.statuses(Situation(self._state, phase, sentence, self._since_ns, channel.enabled))
+            outputs = channel.output("")
+            situation = Situation(self._state, phase, sentence, self._since_ns, channel.enabled, closed, outputs)
+            message.status += channel.statuses(situation)
         self._diagnostics.publish(message)

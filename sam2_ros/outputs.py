@@ -154,6 +154,8 @@ class Outputs:
             picture = self._overlay.draw(frame.rgb, tracks, self.settings.overlay_opacity)  # (H, W, 3)
             self._send("overlay", lambda: image_out.image_message(header, picture, "rgb8"))
             self._send("overlay_jpeg", lambda: image_out.jpeg_message(header, picture, self.settings.jpeg_quality))
+        else:
+            self._overlay.forget()
 
     def _wanted(self, name: str) -> bool:
         return name in self.publishers and self.publishers[name].get_subscription_count() > 0

@@ -33,6 +33,10 @@ class Overlay:
     def __init__(self) -> None:
         self._box_by_id: dict[str, tuple[int, int, int, int]] = {}  # x, y, width, height in pixels
 
+    def forget(self) -> None:
+        """There were images that were not drawn: where things were is not known any more."""
+        self._box_by_id = {}
+
     def draw(self, rgb: np.ndarray, tracks: list[sam2.Track], opacity: float) -> np.ndarray:
         """A new (H, W, 3) uint8 RGB picture of one image. opacity: of the masks, 0..1."""
         picture = np.array(rgb)  # (H, W, 3); a copy, the image belongs to its message

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 REFUSALS_EVERY_S = 5.0  # in the log
 HANGS = "the network hangs; whether this will still be done is not known"
+Asked = tuple[Header, str, Callable[[], sam2.Prompt]]  # header, object id, and how to read the prompt
 BURST, BURST_WITH_MASKS = 1000, 100  # requests that may come at once; the middleware keeps the memory of the largest
 
 
@@ -112,17 +113,17 @@ class RequestInputs:
         self._channel.mailbox.post_request(request)
 
     def _on_prompt(self, msg: Prompt) -> None:
-        self._add([(msg.header, msg.object_id, lambda: self._read(msg))], lambda answer: None)
+        self._add([(msg.header, msg.object_id, lambda: self._read(msg))])
 
     def _on_click(self, msg: PointStamped) -> None:
         def read() -> sam2.Prompt:
             prompt_in.check_frame(msg.header.frame_id, self._channel.camera.frame_id)
             return prompt_in.from_click(msg.point.x, msg.point.y, stamp_ns(msg.header.stamp))
 
-        self._add([(msg.header, "", read)], lambda answer: None)
+        self._add([(msg.header, "", read)])
 
     def _on_click_point(self, msg: Point) -> None:
-        self._add([(Header(), "", lambda: prompt_in.from_click(msg.x, msg.y))], lambda answer: None)
+        self._add([(Header(), "", lambda: prompt_in.from_click(msg.x, msg.y))])
 
     def _on_detections(self, msg) -> None:
         if self._channel.closed(adding=True):
@@ -141,22 +142,20 @@ class RequestInputs:
     def answer_detector(self, object_id: str | None, stamp: int, answer: Answer) -> None:
         """Called by the worker. object_id: prompted, "" = a new object, None = objects were removed; stamp: of the
         image that the detector saw."""
-        self._channel.counters.count_answer(answer.code.name)
-        if object_id is not None:
-            header = Header(stamp=time_message(stamp), frame_id=self._channel.camera.frame_id)
-            self._publish_results([(header, object_id, None)], answer)
+        header = Header(stamp=time_message(stamp), frame_id=self._channel.camera.frame_id)
+        self._publish_results([(header, object_id, None)] if object_id is not None else [], answer)
 
     def _read(self, msg: Prompt) -> sam2.Prompt:
         prompt_in.check_frame(msg.header.frame_id, self._channel.camera.frame_id)
         return prompt_in.from_message(msg)
 
-    def _add(self, asked: list[tuple[Header, str, Callable[[], sam2.Prompt]]], reply: Callable) -> None:
-        """Posts one request of several prompts: header, object id and how to read each. `reply` gets the answer."""
+    def _add(self, asked: list[Asked], reply: Callable | None = None) -> None:
+        """Posts one request of several prompts. `reply` gets the answer; who prompts by a topic has none."""
 
         def answered(answer: Answer) -> None:
-            self._channel.counters.count_answer(answer.code.name)
-            self._publish_results(asked, answer)
-            reply(answer)
+            self._publish_results(asked, answer, asks_again=reply is not None)
+            if reply is not None:
+                reply(answer)
 
         request = Add([], time.monotonic_ns() + int(self._node.settings.prompt_wait_s * 1e9), answered)
         closed = self._channel.closed(adding=True)
@@ -173,9 +172,10 @@ class RequestInputs:
             return
         self._post_request(request)
 
-    def _publish_results(self, asked: list, answer: Answer) -> None:
-        # Whoever prompts by a topic may hear nothing else; who hears LOADING will ask again.
-        if answer.code not in (Code.OK, Code.LOADING):
+    def _publish_results(self, asked: list[Asked], answer: Answer, asks_again: bool = False) -> None:
+        self._channel.counters.count_answer(answer.code.name, time.monotonic_ns())
+        # Whoever prompts by a topic may hear nothing else.
+        if asked and answer.code is not Code.OK and not (asks_again and answer.code is Code.LOADING):
             text = f"prompt refused: {answer.code.name}: {answer.sentence}"
             self._node.get_logger().warning(text, throttle_duration_sec=REFUSALS_EVERY_S)
         for index, (header, name, _) in enumerate(asked):
@@ -268,7 +268,7 @@ class RequestInputs:
         response.message = "" if response.success else f"{answer.code.name}: {answer.sentence}"
 
     async def _enable(self, request, response) -> None:
-        self._channel.enabled = request.data
+        self._channel.enable(request.data)
         response.success = True
         response.message = "images are processed" if request.data else "images are ignored; objects are kept"
 
@@ -277,7 +277,7 @@ class RequestInputs:
 
         def post(reply: Callable) -> None:
             def counted(answer: Answer) -> None:
-                self._channel.counters.count_answer(answer.code.name)
+                self._channel.counters.count_answer(answer.code.name, time.monotonic_ns())
                 reply(answer)
 
             closed = self._channel.closed(adding=False)

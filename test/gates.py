@@ -120,7 +120,7 @@ def unaccounted(counts: dict[str, str]) -> Gate:
     """Images that came and of which nothing is known. counts: the values of the node's diagnostics, by key."""
     if "received" not in counts:
         return Gate("images without a fate", np.nan, 0)  # the node is gone
-    fates = ("processed", "dropped for a newer one", "ignored while disabled")
+    fates = ("processed", "dropped for a newer one", "ignored while disabled or inactive")
     known = sum(int(counts[key]) for key in fates)
     known += sum(
         int(n) for key, n in counts.items() if key.startswith(("refused: ", "failed: step: ", "failed: image: "))

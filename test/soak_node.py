@@ -58,7 +58,7 @@ def make_tracker(settings):
     options = json.loads(sys.argv[1])
     if options.get("fake"):
         return Watched(FakeTracker(delay=0.05), options)
-    from sam2_ros.node import load_tracker
+    from sam2_ros.load_tracker import load_tracker
 
     return Watched(load_tracker(settings), options)
 

@@ -21,7 +21,7 @@ THREADS_PER_MIN = FILES_PER_MIN = 0.1
 DRIFT_PERCENT_PER_MIN = 1.0
 SILENCE_S = 60.0  # off, paused and deactivated one after another
 STEP_MB = 0.25
-_COUNTED = ("received", "processed", "lost on the way", "dropped for a newer one", "ignored while disabled")
+_COUNTED = ("received", "processed", "lost on the way", "dropped for a newer one", "ignored while disabled or inactive")
 BEGIN, END = "<!-- soak: written by test/soak_report.py -->", "<!-- end of soak -->"
 
 
@@ -131,7 +131,7 @@ def summary(folder: Path) -> str:
         f"{counts['dropped for a newer one']} dropped for a newer one, "
         f"{sum(int(n) for key, n in counts.items() if key.startswith('refused'))} refused, "
         f"{sum(int(n) for key, n in counts.items() if key.startswith('failed: step'))} lost to planted failures, "
-        f"{counts['ignored while disabled']} ignored while disabled. {end['calls']} service calls. "
+        f"{counts['ignored while disabled or inactive']} ignored while disabled. {end['calls']} service calls. "
         f"Age p50 {np.median(ages):.2f} s, p99 {np.median(p99):.2f} s (medians over 5 s windows).",
         "", f"Done to the node: {', '.join(f'{name} {n}x' for name, n in sorted(end['attacks'].items()))}.",
         "", "| gate | value | at most | |", "| --- | --- | --- | --- |",

@@ -11,7 +11,7 @@ pytest.importorskip("rclpy")
 
 from sam2 import device, evaluate
 from sam2.training import cli
-from sam2_ros import node, replay
+from sam2_ros import load_tracker, replay
 from sam2_ros.params import Settings
 from sam2_ros.prompt_file import Entry
 
@@ -33,7 +33,7 @@ def many_threads(monkeypatch):
 
 @pytest.mark.parametrize(("cpu_threads", "expected"), [(0, 1), (3, 3)])
 def test_the_node_sets_its_threads(cpu_threads, expected):
-    node.load_tracker(Settings(model="nano", device="cpu", cpu_threads=cpu_threads))
+    load_tracker.load_tracker(Settings(model="nano", device="cpu", cpu_threads=cpu_threads))
     assert torch.get_num_threads() == expected
 
 

@@ -1,5 +1,7 @@
 """A parameter has an effect: it reaches what it is for, when the node starts and, if it is live, while it runs."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,8 @@ from test_track_out import header
 import sam2
 from sam2_ros import vision
 from sam2_ros.image_out import image_message
-from sam2_ros.node import TrackNode, load_tracker
+from sam2_ros.load_tracker import load_tracker
+from sam2_ros.node import TrackNode
 from sam2_ros.overlay import colour_of
 from sam2_ros.params import FIELDS, Settings
 from sam2_ros.ros_time import time_message
@@ -69,6 +72,11 @@ def test_what_is_empty_or_0_is_the_models_own_choice(loaded):
     _, network = loaded["load_model"]
     assert network["checkpoint"] is network["image_size"] is None
     assert loaded["Tracker"][1]["batched"] is None  # with several cameras it is the device that decides
+
+
+def test_a_checkpoint_may_be_at_home(loaded):
+    load_tracker(Settings(checkpoint="~/w.pt"))  # a launch argument and a parameter file leave it as it is
+    assert loaded["load_model"][1]["checkpoint"] == str(Path.home() / "w.pt")
 
 
 @pytest.mark.parametrize("device, there", [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1), ("cuda:77", 1)])

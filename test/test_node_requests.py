@@ -13,7 +13,9 @@ from std_srvs.srv import SetBool, Trigger
 from test_node_stream import stamp, values
 
 import sam2
+from sam2_ros.mailbox import Arrival, Mailbox
 from sam2_ros.msg import Prompt, PromptResult, Track, TrackArray
+from sam2_ros.node import TrackNode
 from sam2_ros.requests import Code
 from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects, RestoreObjects, SaveObjects
 
@@ -104,12 +106,24 @@ def test_disabled_ignores_images_and_keeps_objects(rig):
         before = counted("received")
         ignored = camera.publish(number + 1)
         rig.until(lambda: counted("received") == before + 1)
-        assert counted("ignored while disabled") == 1
+        assert counted("ignored while disabled or inactive") == 1
         assert rig.call(SetBool, "/sam2/enable", SetBool.Request(data=True)).success
         camera.publish_until(lambda: stamp(got[-1]) > stamp(ignored), first=number + 2)
         assert stamp(ignored) not in map(stamp, got)
         assert [t.object_id for t in got[-1].tracks] == ["a"]
         node.end()
+
+
+def test_an_image_that_waits_when_images_are_disabled_is_not_processed(rig):
+    node = TrackNode(context=rig.context)
+    (channel,) = node._channels
+    mailbox = channel.camera._mailbox = Mailbox(1)
+    for enabled in (True, False):
+        mailbox.post_image(Arrival(None, stamp_ns=1, arrived_ns=1))
+        channel.enable(enabled)
+        assert (channel.enabled, mailbox.has_work, channel.counters.ignored) == (enabled, enabled, not enabled)
+    node.stop()
+    node.destroy_node()
 
 
 REFUSED = [  # parameter, value, what the reason says

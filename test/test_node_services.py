@@ -7,6 +7,7 @@ pytest.importorskip("rclpy")
 from ros_rig import NodeProcess, click
 from std_srvs.srv import SetBool, Trigger
 
+from sam2_ros.msg import Prompt, PromptResult
 from sam2_ros.requests import Code
 from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects, RestoreObjects, SaveObjects, SetTarget
 
@@ -78,3 +79,21 @@ def test_states_and_services_are_answered_while_the_model_loads(rig):
         assert every_service(rig) == all_answer("LOADING")
         assert rig.change_state("deactivate")
         node.end()
+        assert "prompt refused" not in node.output, "who calls a service hears it, and asks again"
+
+
+def test_a_prompt_by_topic_that_comes_while_the_model_loads_is_refused_in_the_log_too(rig):
+    with NodeProcess(tracker={"load": 3600}) as node:
+        rig.wait_for_state("active")
+        rig.camera().publish(0)
+        results, prompts = (
+            rig.collect(PromptResult, "/sam2/prompt_result"),
+            rig.node.create_publisher(Prompt, "/sam2/prompts", 10),
+        )
+        rig.until(lambda: prompts.get_subscription_count())
+        rig.until(lambda: rig.node.count_publishers("/sam2/prompt_result"))
+        prompts.publish(click("cup"))
+        rig.until(lambda: results)
+        assert results[0].code == Code.LOADING
+        node.end()
+        assert "prompt refused: LOADING: the model is being loaded; ask again" in node.output

@@ -285,3 +285,14 @@ def test_there_are_254_classes_and_the_rest_shares_the_last():
     assert classes.ids["0"] == 1 and classes.ids["253"] == len(classes.ids) == 254
     late = track("late", 7, blob(left=5), class_name="299")
     assert max(track_out.class_mask(header(), [late], SIZE_HW, classes.ids).data) == 254
+
+
+def test_the_overlay_forgets_where_things_were_over_images_that_nobody_looked_at(outputs):
+    frame = sam2.Frame(np.zeros((240, 320, 3), np.uint8), NOW_NS)
+    (seen,) = FakeTracker().step(frame, [sam2.Prompt("cup", points_xy=[(160, 120)], labels=[1])])
+    lost = dataclasses.replace(seen, state=sam2.State.LOST)
+    overlay, drawn = outputs.publishers["overlay"], []
+    for shown, overlay.subscribers in ((seen, 1), (lost, 1), (lost, 0), (lost, 1)):
+        outputs.publish(Arrival(Image(header=header()), NOW_NS, 0), frame, [shown])
+        drawn += [any(overlay.sent.get_nowait().data) for _ in range(overlay.subscribers)]
+    assert drawn == [True, True, False]

@@ -1,0 +1,50 @@
+"""What the diagnostics say to who wants something of the node: answers, names to call, and why nothing can be done."""
+
+import pytest
+
+from sam2_ros.health import INTERNAL_S, Counters, Level, Situation, report
+from sam2_ros.params import Settings
+
+S = 1_000_000_000
+NOW = 10_000 * S
+WRIST = Situation("active", "ready", since_ns=NOW, outputs="~/wrist/")
+
+
+def find(name, counters, situation=WRIST, now_ns=NOW, **settings):
+    return next(f for f in report(counters, situation, Settings(**settings), now_ns) if f.name == name)
+
+
+def test_requests_that_failed_inside_are_a_warning_for_ten_minutes():
+    counters = Counters()
+    for code in ("LOADING", "OK", "OK", "BAD_INPUT"):  # who heard the first asked again
+        counters.count_answer(code, NOW)
+    assert find("requests", counters).sentence == "3 answered, 1 of them refused"
+    counters.count_answer("INTERNAL", NOW)
+    assert find("requests", counters).level is Level.WARN
+    assert find("requests", counters).values == {"BAD_INPUT": "1", "INTERNAL": "1", "LOADING": "1", "OK": "2"}
+    over_ns = NOW + round(INTERNAL_S * S)
+    assert find("requests", counters, now_ns=over_ns - 1).level is Level.WARN
+    over = find("requests", counters, now_ns=over_ns)
+    assert (over.level, over.sentence) == (Level.OK, "4 answered, 2 of them refused")
+
+
+def test_names_are_those_of_the_camera():
+    counters = Counters(publishers=1, last_image_ns=NOW)
+    prompt = "no object: prompt one on ~/wrist/prompts, ~/wrist/click or ~/wrist/add_objects"
+    assert find("tracking", counters).sentence == prompt
+    off = Situation("active", "ready", since_ns=NOW, enabled=False, outputs="~/wrist/")
+    assert "until ~/wrist/enable is called" in find("images", counters, off).sentence
+
+
+@pytest.mark.parametrize(("phase", "level"), [("ending", Level.WARN), ("ready", Level.OK)])
+def test_a_network_that_ends_and_has_not_ended_is_a_warning_with_what_to_do(phase, level):
+    found = find("tracking", Counters(), Situation("inactive", phase, closed="the network is ending; call cleanup"))
+    assert found.level is level and found.sentence == (
+        "the node is inactive" if level is Level.OK else "the network is ending; call cleanup"
+    )
+
+
+@pytest.mark.parametrize("change", [dict(depth_wanted=True), dict(depth_received=1), {}])
+def test_a_camera_without_depth_is_a_warning_only_where_somebody_misses_it(change):
+    found = find("depth", Counters(depth_trouble="no depth image on /wrist/depth", **change), depth_enabled=True)
+    assert found.level is (Level.WARN if change else Level.OK) and "no depth image on" in found.sentence
