@@ -10,26 +10,18 @@ import os
 import signal
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
-import numpy as np
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
-from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import Image
 
 import sam2
-from sam2_ros import demo_picture, demo_score, fast_dds, image_in
+from sam2_ros import demo_picture, demo_score, fast_dds
 from sam2_ros.children import Children
+from sam2_ros.demo_audience import ANSWER_S, READY_S, Audience, Interrupted, check_signals, in_time, signals
 from sam2_ros.demo_score import Seen
-from sam2_ros.handshake import Handshake
-from sam2_ros.health import Level
 from sam2_ros.msg import Prompt, TrackArray
 from sam2_ros.replay_sink import Film
 from sam2_ros.requests import Code
@@ -37,104 +29,10 @@ from sam2_ros.ros_time import stamp_ns
 from sam2_ros.simulator import check_camera
 from sam2_ros.srv import AddObjects, ListObjects
 
-READY_S, ANSWER_S, LAST_RESULT_S = 180.0, 30.0, 5.0  # how long to wait before giving up
-DISCOVERY_S = 2.0  # in which others are heard of, if there are any
+LAST_RESULT_S = 5.0  # how long to wait for it
+PROMPTS = 5  # on a busy machine the tracker may not have got the first image
 ENOUGH_IOU, ENOUGH_VISIBILITY = 0.75, 0.9  # what the demonstration must reach to be one
 PICTURES = "demo.mp4", "demo.png", "camera.mp4"
-
-_signals: list[int] = []  # that came
-
-
-class Interrupted(Exception):
-    """A signal asked for the end."""
-
-
-class Audience:
-    """A node that sees what any user of the camera and the tracker can see, and keeps it.
-
-    spool: an open file for the images, which would fill the memory.
-    """
-
-    def __init__(self, node: Node, executor: SingleThreadedExecutor, children: Children, spool) -> None:
-        self.answers: list[tuple[TrackArray, int]] = []  # with the times (ns) they arrived at
-        self.truths: list[TrackArray] = []
-        self._node, self._executor, self._children, self._spool = node, executor, children, spool
-        self._places: dict[int, tuple[int, tuple[int, int]]] = {}  # offset in the spool and (H, W), by stamp
-        self._trouble = ""
-        keep_all = QoSProfile(depth=100)
-        node.create_subscription(TrackArray, "/sam2/tracks", self._on_tracks, keep_all)
-        node.create_subscription(TrackArray, "/camera/ground_truth", self.truths.append, keep_all)
-        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, keep_all)
-
-    def find_rivals(self) -> None:
-        """Raises sam2.Sam2Error if there is a tracker already: its objects are somebody's."""
-        self.until(_in(DISCOVERY_S), READY_S, "the network")
-        self._look_for_trackers(allowed=0)
-        if self._trouble:
-            raise sam2.Sam2Error(self._trouble)
-
-    def _look_for_trackers(self, allowed: int) -> None:
-        if self._node.count_publishers("/sam2/tracks") > allowed:  # its objects would be taken for those of the demo
-            domain = os.environ["ROS_DOMAIN_ID"]
-            self._trouble = f"another tracker publishes /sam2/tracks in ROS_DOMAIN_ID={domain}; choose another domain"
-
-    def watch(self) -> None:
-        """Looks at the images too."""
-        self._node.create_subscription(Image, "/image", self._on_image, QoSProfile(depth=20))
-
-    def until(self, condition: Callable[[], bool], within_s: float, what: str) -> None:
-        """Spins until it is true. Raises sam2.Sam2Error if that takes too long, or a process or the tracker fails."""
-        deadline = time.monotonic() + within_s
-        while not condition():
-            _check_signals()
-            self._children.check()
-            if self._trouble:
-                raise sam2.Sam2Error(self._trouble)
-            if time.monotonic() > deadline:
-                raise sam2.Sam2Error(f"waited {within_s:.0f} s for {what} in vain; see the *.log files")
-            self._executor.spin_once(timeout_sec=0.1)
-
-    def call(self, kind, name: str, request):
-        """The response of a service."""
-        client = self._node.create_client(kind, name)
-        handshake = Handshake(self._node, client)
-        self.until(lambda: client.service_is_ready() and handshake.done(), READY_S, f"the service {name}")
-        handshake.close()
-        future = client.call_async(request)
-        self.until(future.done, ANSWER_S, f"an answer of {name}")
-        self._node.destroy_client(client)
-        return future.result()
-
-    @property
-    def first_image(self) -> TrackArray | None:
-        """The truth about the first image that was received."""
-        return next((truth for truth in self.truths if stamp_ns(truth.header.stamp) in self._places), None)
-
-    def image(self, stamp: int) -> np.ndarray:
-        """(H, W, 3) uint8 RGB; grey if the image itself did not get here."""
-        offset, (height, width) = self._places.get(stamp, next(iter(self._places.values())))
-        if stamp not in self._places:
-            return np.full((height, width, 3), 96, np.uint8)
-        self._spool.seek(offset)
-        return np.frombuffer(self._spool.read(height * width * 3), np.uint8).reshape(height, width, 3)
-
-    def images(self) -> Iterator[np.ndarray]:
-        """(H, W, 3) uint8 RGB: all that got here, as the camera sent them."""
-        return map(self.image, sorted(self._places))
-
-    def _on_image(self, msg: Image) -> None:
-        rgb = image_in.to_rgb(msg)  # (H, W, 3)
-        self._places[stamp_ns(msg.header.stamp)] = self._spool.seek(0, os.SEEK_END), rgb.shape[:2]
-        self._spool.write(np.ascontiguousarray(rgb))
-
-    def _on_tracks(self, msg: TrackArray) -> None:
-        self.answers.append((msg, time.time_ns()))
-
-    def _on_diagnostics(self, msg: DiagnosticArray) -> None:
-        self._look_for_trackers(allowed=1)
-        for status in msg.status:
-            if status.name.endswith(": tracking") and status.level == bytes([Level.ERROR]):
-                self._trouble = status.message
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -174,10 +72,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """0 if it went well, 1 if the tracker was not good enough, 130 if interrupted; raises sam2.Sam2Error otherwise."""
     args = parse(argv)
-    _signals.clear()
+    signals.clear()
     for number in (signal.SIGINT, signal.SIGTERM):
         # Only noted: raised in the middle of a callback, the exception would be swallowed.
-        signal.signal(number, lambda number, frame: _signals.append(number))
+        signal.signal(number, lambda number, frame: signals.append(number))
     try:
         _surroundings()
         args.out.mkdir(parents=True, exist_ok=True)
@@ -187,12 +85,6 @@ def main(argv: list[str] | None = None) -> int:
     except Interrupted:
         print("sam2_ros demo: interrupted", file=sys.stderr)
         return 130
-
-
-def _check_signals() -> None:
-    """Raises Interrupted once a signal came."""
-    if _signals:
-        raise Interrupted
 
 
 def _surroundings() -> None:
@@ -239,7 +131,7 @@ def _perform(args: argparse.Namespace, audience: Audience, children: Children) -
     children.start("tracker", "track", "--ros-args", *given)
     ready = (Code.OK, Code.NO_IMAGE)
     while (answer := audience.call(ListObjects, "/sam2/list_objects", ListObjects.Request())).code not in ready:
-        audience.until(_in(0.2), READY_S, f"the tracker ({answer.sentence})")
+        audience.until(in_time(0.2), READY_S, f"the tracker ({answer.sentence})")
     world = "the full world" if args.full else "a gentle world: nothing small, fast, alike or camouflaged"
     print(f"2/4 starting the camera: {args.frames} images of {args.width}x{args.height}, {args.rate:g} per second")
     print(f"    it shows {world}")
@@ -249,26 +141,31 @@ def _perform(args: argparse.Namespace, audience: Audience, children: Children) -
     words += [] if args.full else ["--gentle"]
     camera = children.start("camera", "simulate", "--wait", "2", *words)  # for the tracker and for us
     audience.until(lambda: audience.first_image is not None, READY_S, "the first image")
-    truth = audience.first_image
-    boxes = choose_boxes(truth, args.objects)
-    prompts = [Prompt(header=truth.header, object_id=name, box_xyxy=box) for name, box in boxes.items()]
-    whole = ", all that is in sight" if len(boxes) < args.objects else ""
-    print(f"3/4 a box around each of {', '.join(boxes)}{whole}")
-    answer = audience.call(AddObjects, "/sam2/add_objects", AddObjects.Request(prompts=prompts))
-    if answer.code != Code.OK:
-        raise sam2.Sam2Error(f"the tracker refused the prompts: {Code(answer.code).name}: {answer.sentence}")
+    prompted = _prompt(audience, args.objects)
     print("4/4 tracking")
     audience.until(lambda: camera.poll() == 0, args.frames / args.rate * 3 + READY_S, "the last image")
-    last = _in(LAST_RESULT_S)
+    last = in_time(LAST_RESULT_S)
     newest = audience.truths[-1].header
     audience.until(lambda: last() or audience.answers[-1][0].header == newest, ANSWER_S, "the last result")
-    return boxes, stamp_ns(truth.header.stamp)
+    return prompted
 
 
-def _in(seconds: float) -> Callable[[], bool]:
-    """A condition that becomes true so much later."""
-    end = time.monotonic() + seconds
-    return lambda: time.monotonic() >= end
+def _prompt(audience: Audience, how_many: int) -> tuple[dict, int]:
+    """Boxes in the first image or, if the tracker began with a later one, in the newest; as `_perform` returns them."""
+    truth = audience.first_image
+    for _ in range(PROMPTS):
+        boxes = choose_boxes(truth, how_many)
+        prompts = [Prompt(header=truth.header, object_id=name, box_xyxy=box) for name, box in boxes.items()]
+        whole = ", all that is in sight" if len(boxes) < how_many else ""
+        print(f"3/4 a box around each of {', '.join(boxes)}{whole}")
+        answer = audience.call(AddObjects, "/sam2/add_objects", AddObjects.Request(prompts=prompts))
+        if answer.code == Code.OK:
+            return boxes, stamp_ns(truth.header.stamp)
+        if answer.code != Code.STALE:
+            break
+        print("    the tracker began with a later image; again:")
+        truth = audience.newest_image
+    raise sam2.Sam2Error(f"the tracker refused the prompts: {Code(answer.code).name}: {answer.sentence}")
 
 
 def choose_boxes(truth: TrackArray, how_many: int) -> dict[str, tuple[float, float, float, float]]:
@@ -285,12 +182,12 @@ def _draw(args: argparse.Namespace, audience: Audience, results: list, run, prom
     """camera.mp4, demo.mp4 and demo.png."""
     with Film.open(args.out / "camera.mp4", args.rate) as film:
         for picture in audience.images():
-            _check_signals()
+            check_signals()
             film.write_picture(picture)
     rate = max(0.1, round(args.rate * len(results) / args.frames, 1))  # it lasts as long as what it shows
     with Film.open(args.out / "demo.mp4", rate) as film:
         for picture in demo_picture.film(results, audience.image, args.width):
-            _check_signals()
+            check_signals()
             film.write_picture(picture)
     sheet = demo_picture.sheet(results, run, audience.image, *prompted)  # (H, W, 3)
     cv2.imwrite(str(args.out / "demo.png"), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))

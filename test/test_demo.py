@@ -21,7 +21,8 @@ import sam2
 from sam2_ros import demo, demo_picture, demo_score
 from sam2_ros.children import Children
 from sam2_ros.msg import Track, TrackArray
-from sam2_ros.ros_time import time_message
+from sam2_ros.requests import Code
+from sam2_ros.ros_time import stamp_ns, time_message
 from sam2_ros.track_out import mask_message
 
 pytestmark = pytest.mark.ros
@@ -246,6 +247,32 @@ def test_another_tracker_in_the_domain_is_told(rig, tmp_path, weights):
     last = said.splitlines()[-1]
     assert process.returncode == 1 and "another tracker publishes /sam2/tracks" in last and "Traceback" not in said
     assert not processes_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("codes", "prompted", "error"),
+    [
+        ([Code.STALE, Code.STALE, Code.OK], 7, None),  # the tracker was busy when the first image came
+        ([Code.STALE, Code.BAD_INPUT], None, "BAD_INPUT: told so"),
+        ([Code.STALE] * demo.PROMPTS, None, "STALE: told so"),
+    ],
+)
+def test_boxes_are_drawn_anew_in_a_newer_image_if_the_tracker_has_not_got_the_first(codes, prompted, error):
+    asked, first, newest = [], array_of(0, {"a": square(2)}), array_of(7, {"a": square(40)})
+
+    def call(kind, name, request):
+        asked.extend(request.prompts)
+        return kind.Response(code=int(codes[len(asked) - 1]), sentence="told so")
+
+    audience = SimpleNamespace(first_image=first, newest_image=newest, call=call)
+    if error:
+        with pytest.raises(sam2.Sam2Error, match=error):
+            demo._prompt(audience, 3)
+    else:
+        boxes, stamp = demo._prompt(audience, 3)
+        assert stamp == stamp_ns(asked[-1].header.stamp) == (prompted + 1) * PERIOD_NS
+        assert boxes == {"a": tuple(asked[-1].box_xyxy)}
+    assert [prompt.header for prompt in asked] == [first.header, *[newest.header] * (len(codes) - 1)]
 
 
 def test_a_tracker_that_is_known_is_told_before_anything_is_put_into_it(rig):

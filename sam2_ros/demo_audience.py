@@ -1,0 +1,140 @@
+"""Who watches the demonstration: a node that keeps what any user of the camera and the tracker can see.
+
+Knows topics and services. Does not know what is made of it.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image
+
+import sam2
+from sam2_ros import image_in
+from sam2_ros.children import Children
+from sam2_ros.handshake import Handshake
+from sam2_ros.health import Level
+from sam2_ros.msg import TrackArray
+from sam2_ros.ros_time import stamp_ns
+
+READY_S, ANSWER_S = 180.0, 30.0  # how long to wait before giving up
+DISCOVERY_S = 2.0  # in which others are heard of, if there are any
+
+signals: list[int] = []  # that came
+
+
+class Interrupted(Exception):
+    """A signal asked for the end."""
+
+
+def check_signals() -> None:
+    """Raises Interrupted once a signal came."""
+    if signals:
+        raise Interrupted
+
+
+def in_time(seconds: float) -> Callable[[], bool]:
+    """A condition that becomes true so much later."""
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() >= end
+
+
+class Audience:
+    """A node that sees what any user of the camera and the tracker can see, and keeps it.
+
+    spool: an open file for the images, which would fill the memory.
+    """
+
+    def __init__(self, node: Node, executor: SingleThreadedExecutor, children: Children, spool) -> None:
+        self.answers: list[tuple[TrackArray, int]] = []  # with the times (ns) they arrived at
+        self.truths: list[TrackArray] = []
+        self._node, self._executor, self._children, self._spool = node, executor, children, spool
+        self._places: dict[int, tuple[int, tuple[int, int]]] = {}  # offset in the spool and (H, W), by stamp
+        self._trouble = ""
+        keep_all = QoSProfile(depth=100)
+        node.create_subscription(TrackArray, "/sam2/tracks", self._on_tracks, keep_all)
+        node.create_subscription(TrackArray, "/camera/ground_truth", self.truths.append, keep_all)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, keep_all)
+
+    def find_rivals(self) -> None:
+        """Raises sam2.Sam2Error if there is a tracker already: its objects are somebody's."""
+        self.until(in_time(DISCOVERY_S), READY_S, "the network")
+        self._look_for_trackers(allowed=0)
+        if self._trouble:
+            raise sam2.Sam2Error(self._trouble)
+
+    def _look_for_trackers(self, allowed: int) -> None:
+        if self._node.count_publishers("/sam2/tracks") > allowed:  # its objects would be taken for those of the demo
+            domain = os.environ["ROS_DOMAIN_ID"]
+            self._trouble = f"another tracker publishes /sam2/tracks in ROS_DOMAIN_ID={domain}; choose another domain"
+
+    def watch(self) -> None:
+        """Looks at the images too."""
+        self._node.create_subscription(Image, "/image", self._on_image, QoSProfile(depth=20))
+
+    def until(self, condition: Callable[[], bool], within_s: float, what: str) -> None:
+        """Spins until it is true. Raises sam2.Sam2Error if that takes too long, or a process or the tracker fails."""
+        deadline = time.monotonic() + within_s
+        while not condition():
+            check_signals()
+            self._children.check()
+            if self._trouble:
+                raise sam2.Sam2Error(self._trouble)
+            if time.monotonic() > deadline:
+                raise sam2.Sam2Error(f"waited {within_s:.0f} s for {what} in vain; see the *.log files")
+            self._executor.spin_once(timeout_sec=0.1)
+
+    def call(self, kind, name: str, request):
+        """The response of a service."""
+        client = self._node.create_client(kind, name)
+        handshake = Handshake(self._node, client)
+        self.until(lambda: client.service_is_ready() and handshake.done(), READY_S, f"the service {name}")
+        handshake.close()
+        future = client.call_async(request)
+        self.until(future.done, ANSWER_S, f"an answer of {name}")
+        self._node.destroy_client(client)
+        return future.result()
+
+    @property
+    def first_image(self) -> TrackArray | None:
+        """The truth about the first image that was received."""
+        return next(self._seen(self.truths), None)
+
+    @property
+    def newest_image(self) -> TrackArray | None:
+        """The same about the newest."""
+        return next(self._seen(reversed(self.truths)), None)
+
+    def _seen(self, truths: Iterable[TrackArray]) -> Iterator[TrackArray]:
+        return (truth for truth in truths if stamp_ns(truth.header.stamp) in self._places)
+
+    def image(self, stamp: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB; grey if the image itself did not get here."""
+        offset, (height, width) = self._places.get(stamp, next(iter(self._places.values())))
+        if stamp not in self._places:
+            return np.full((height, width, 3), 96, np.uint8)
+        self._spool.seek(offset)
+        return np.frombuffer(self._spool.read(height * width * 3), np.uint8).reshape(height, width, 3)
+
+    def images(self) -> Iterator[np.ndarray]:
+        """(H, W, 3) uint8 RGB: all that got here, as the camera sent them."""
+        return map(self.image, sorted(self._places))
+
+    def _on_image(self, msg: Image) -> None:
+        rgb = image_in.to_rgb(msg)  # (H, W, 3)
+        self._places[stamp_ns(msg.header.stamp)] = self._spool.seek(0, os.SEEK_END), rgb.shape[:2]
+        self._spool.write(np.ascontiguousarray(rgb))
+
+    def _on_tracks(self, msg: TrackArray) -> None:
+        self.answers.append((msg, time.time_ns()))
+
+    def _on_diagnostics(self, msg: DiagnosticArray) -> None:
+        self._look_for_trackers(allowed=1)
+        for status in msg.status:
+            if status.name.endswith(": tracking") and status.level == bytes([Level.ERROR]):
+                self._trouble = status.message
