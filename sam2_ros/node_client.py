@@ -17,6 +17,7 @@ from sam2_ros.handshake import Handshake
 from sam2_ros.requests import Code
 
 ASK_AGAIN_S = 0.5
+SILENT_S = 3.0  # three reports; what is waited for is said then
 LONGEST_S = 3600  # that anybody waits
 
 
@@ -42,7 +43,7 @@ def agreed(answer):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Who is asked, and how long."""
     parser.add_argument("--node", default="/sam2", type=_node_name, help="name of the node (default: %(default)s)")
-    parser.add_argument("--timeout", type=_seconds, default=10.0, help="seconds to wait (default: %(default)s)")
+    parser.add_argument("--timeout", type=_seconds, default=30.0, help="seconds to wait (default: %(default)s)")
 
 
 def _node_name(given: str) -> str:
@@ -57,6 +58,10 @@ def _seconds(given: str) -> float:
         if 0 < float(given) <= LONGEST_S:
             return float(given)
     raise argparse.ArgumentTypeError(f"expected seconds, above 0 and up to {LONGEST_S}, got {given!r}")
+
+
+def tell_waiting(why: str) -> None:
+    print(f"{why}; waiting", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -104,7 +109,7 @@ class NodeClient:
             before = f"; the last one was {code.name}. What was asked may still be carried out"
             if code not in said:
                 why = "the model is being loaded" if code is Code.LOADING else answer.sentence
-                print(f"{why}; waiting", file=sys.stderr, flush=True)
+                tell_waiting(why)
                 said.add(code)
             self.wait(ASK_AGAIN_S)
 
@@ -116,7 +121,11 @@ class NodeClient:
 
     def _find(self, kind, service: str):
         client = self.node.create_client(kind, f"{self.name}/{service}")
-        if not client.wait_for_service(self._left_s()):
+        found = client.wait_for_service(min(self._left_s(), SILENT_S))
+        if not found and self._left_s():  # a node that was just started may still be importing PyTorch
+            tell_waiting(f"{client.srv_name} is not there yet")
+            found = client.wait_for_service(self._left_s())
+        if not found:
             raise NoAnswer(f"{client.srv_name} is not there within {self.timeout_s:g} s: {self.where_else()}")
         handshake = Handshake(self.node, client)  # without it the answer may be lost
         while not handshake.done() and self._left_s():

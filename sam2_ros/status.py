@@ -14,10 +14,9 @@ from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException
 
 from sam2_ros.health import Level
-from sam2_ros.node_client import NoAnswer, NodeClient, add_arguments, connect
+from sam2_ros.node_client import SILENT_S, NoAnswer, NodeClient, add_arguments, connect, tell_waiting
 
 TOPIC = "/diagnostics"
-SILENT_S = 3  # three reports
 ROW = "{:<6} {:<18} {}"
 
 
@@ -55,9 +54,12 @@ def hear(client: NodeClient) -> list[DiagnosticStatus]:
     ours = client.node.create_subscription(
         DiagnosticArray, TOPIC, lambda msg: got.extend(of_node(msg, client.name)), 10
     )
-    end = time.monotonic() + client.timeout_s
-    while not got and (left := end - time.monotonic()) > 0:
-        rclpy.spin_once(client.node, timeout_sec=left)
+    begin, told = time.monotonic(), False
+    while not got and (left := begin + client.timeout_s - time.monotonic()) > 0:
+        rclpy.spin_once(client.node, timeout_sec=min(left, SILENT_S))
+        if not (told or got) and SILENT_S < time.monotonic() - begin < client.timeout_s:
+            told = True
+            tell_waiting(f"nothing of {client.name} on {TOPIC} yet")
     client.node.destroy_subscription(ours)
     if not got:
         raise NoAnswer(f"nothing of {client.name} on {TOPIC} within {client.timeout_s:g} s: {client.where_else()}")
@@ -77,7 +79,7 @@ def watch(client: NodeClient) -> int:
 
     def listen() -> None:
         if known and time.monotonic() - heard_s > SILENT_S:
-            print(f"nothing of {client.name} for {SILENT_S} s", flush=True)
+            print(f"nothing of {client.name} for {SILENT_S:g} s", flush=True)
             known.clear()  # told anew when it is heard again
 
     tell(hear(client))

@@ -18,7 +18,6 @@ from ros_rig import NodeProcess
 import sam2
 from sam2_ros import cli, demo, node_client, objects, prompt, simulator
 from sam2_ros.msg import Track
-from sam2_ros.requests import Code
 
 pytestmark = pytest.mark.ros
 
@@ -218,19 +217,6 @@ def test_a_prompt_waits_for_a_camera_that_was_just_started(rig):
         node.end()
 
 
-def test_whoever_waited_in_vain_gets_the_last_answer_and_what_is_waited_for_is_said_once(monkeypatch, capsys):
-    answer = SimpleNamespace(code=Code.NO_IMAGE, sentence="no image came")
-    asked = SimpleNamespace(done=lambda: True, result=lambda: answer)
-    client = node_client.NodeClient(None, "/sam2", timeout_s=1.0)
-    client._clients["add_objects"] = SimpleNamespace(call_async=lambda request: asked)
-    monkeypatch.setattr(node_client, "ASK_AGAIN_S", 0.001)
-    monkeypatch.setattr(node_client.rclpy, "spin_until_future_complete", lambda node, future, timeout_sec: None)
-    monkeypatch.setattr(node_client.rclpy, "spin_once", lambda node, timeout_sec: None)
-    assert client.call(None, "add_objects", None, (Code.LOADING, Code.NO_IMAGE)) is answer
-    assert client.call(None, "add_objects", None) is answer  # who does not wait for images
-    assert capsys.readouterr().err == "no image came; waiting\n"
-
-
 @pytest.mark.parametrize("command", ["status", "objects", "objects --watch"])
 def test_a_signal_ends_a_command_that_waits_without_a_traceback(command, rig):
     lonely = subprocess.Popen(
@@ -239,7 +225,8 @@ def test_a_signal_ends_a_command_that_waits_without_a_traceback(command, rig):
     )  # fmt: skip
     rig.until(lambda: "sam2_command" in rig.node.get_node_names())
     lonely.terminate()
-    assert lonely.communicate()[1] == f"sam2_ros {command.split()[0]}: interrupted\n" and lonely.returncode == 130
+    said = lonely.communicate()[1].splitlines()  # on a busy machine also what it waits for
+    assert said[-1] == f"sam2_ros {command.split()[0]}: interrupted" and lonely.returncode == 130 and len(said) < 3
 
 
 def test_a_reader_that_leaves_is_no_error():
