@@ -1,5 +1,6 @@
 """Dataset loaders on tiny folders of each layout, written here."""
 
+import gc
 import json
 
 import cv2
@@ -154,6 +155,17 @@ def test_sav_training_is_a_film_with_masklets(sav):
         (sav / "sav_000009_manual.json").write_text(damaged)
         with pytest.raises(BadInput, match="an SA-V annotation"):
             list(open_dataset("sav", sav, "train")[0].masks)
+
+
+def test_of_sav_only_the_newest_annotations_stay_in_memory(tmp_path):
+    rle = coco_encode(np.eye(41, dtype=bool))
+    for index in range(9):
+        (tmp_path / f"sav_{index}.mp4").touch()
+        (tmp_path / f"sav_{index}_manual.json").write_text(json.dumps({"masklet": [[rle]], "masklet_id": [0]}))
+    videos = open_dataset("sav", tmp_path, "train")
+    assert all(video.masks[0][0].any() for video in videos)
+    kept = [thing for thing in gc.get_objects() if type(thing) is dict and thing.get("counts") == rle["counts"]]
+    assert len([thing for thing in kept if thing is not rle]) <= 4
 
 
 def test_a_film_gives_the_frames_asked_for_in_that_order(sav):

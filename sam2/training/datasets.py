@@ -8,7 +8,7 @@ pages, ai.meta.com/datasets/segment-anything-video).
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +92,19 @@ class FolderMasks(Mapping):
         return len(self._files)
 
 
+@lru_cache(maxsize=4)  # not one per video: read, such a file is many times its size, and SA-V has 50 000
+def _masklets(path: Path, size: int, mtime_ns: int) -> tuple[list[int], list[list[dict]]]:
+    """Object ids, and each annotated frame's masks of them in that order; size and time tell versions of a file apart.
+
+    Raises BadInput.
+    """
+    try:
+        content = json.loads(path.read_text())
+        return [int(i) for i in content["masklet_id"]], list(content["masklet"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"{path}: expected an SA-V annotation with 'masklet' and 'masklet_id', got {error!r}") from error
+
+
 class RleMasks(Mapping):
     """The masklets of one SA-V JSON, decoded when asked for."""
 
@@ -102,15 +115,10 @@ class RleMasks(Mapping):
     def paths(self) -> list[Path]:
         return [self._path]
 
-    @cached_property
+    @property
     def _frames(self) -> tuple[list[int], list[list[dict]]]:
-        try:
-            content = json.loads(self._path.read_text())
-            return [int(i) for i in content["masklet_id"]], list(content["masklet"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise BadInput(
-                f"{self._path}: expected an SA-V annotation with 'masklet' and 'masklet_id', got {error!r}"
-            ) from error
+        about = self._path.stat()
+        return _masklets(self._path, about.st_size, about.st_mtime_ns)
 
     def __getitem__(self, index: int) -> Masks:
         ids, frames = self._frames
