@@ -16,6 +16,10 @@ class Stale(BadInput):
     """A prompt names a frame that is older than the kept history, or one that was never seen."""
 
 
+class MaskTooThin(BadInput):
+    """Nothing of a mask prompt is left at the size of the network's input."""
+
+
 class UnknownObject(BadInput, RuntimeError):
     """No live object has this id. A RuntimeError, too, as the official predictor's."""
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from sam2 import metrics
-from sam2.errors import BadInput
+from sam2.errors import BadInput, MaskTooThin
 from sam2.masks import bounding_box, label_mask
 from sam2.training.datasets import Masks, Video
 from sam2.training.synthetic import World
@@ -30,6 +30,8 @@ class StreamTracker(Protocol):
     """What is evaluated; `sam2.Tracker` is one."""
 
     def reset(self) -> None: ...
+
+    def check(self, prompts: Prompt, frame: Frame) -> None: ...
 
     def step(self, frame: Frame, prompts: list[Prompt]) -> list[Track]: ...
 
@@ -153,7 +155,7 @@ def evaluate_video(video: SyntheticVideo | RecordedVideo, tracker: StreamTracker
     """Plays a video to a tracker, prompting each object once, by `kind` of PROMPT_KINDS, and scores every answer.
 
     Where predicted masks overlap the larger logit counts, as in benchmarks whose results are label images, unless the
-    video's masks `may_overlap`. The tracker is reset first.
+    video's masks `may_overlap`. An object whose mask is too thin to be a prompt is missed. The tracker is reset first.
     """
     tracker.reset()
     objects: dict[int, ObjectResult] = {}
@@ -161,9 +163,11 @@ def evaluate_video(video: SyntheticVideo | RecordedVideo, tracker: StreamTracker
     annotated, seconds, index = [], 0.0, -1
     for index, (rgb, masks) in enumerate(video.frames()):
         first_seen = {k: m for k, m in (masks or {}).items() if k not in objects and video.wants(index, m)}
+        frame = Frame(rgb, (index + 1) * _FRAME_NS)
         prompts = [prompt_for(object_id, mask, kind) for object_id, mask in first_seen.items()]
+        prompts = [prompt for prompt in prompts if _can_be_given(prompt, frame, tracker)]
         began = time.perf_counter()
-        tracks = tracker.step(Frame(rgb, (index + 1) * _FRAME_NS), prompts)
+        tracks = tracker.step(frame, prompts)
         seconds += time.perf_counter() - began
         if masks is None:
             continue
@@ -171,11 +175,22 @@ def evaluate_video(video: SyntheticVideo | RecordedVideo, tracker: StreamTracker
         objects |= {k: ObjectResult(k, video.tags(k)) for k in first_seen}
         # Where every object has masks of its own, some are annotated in a frame and others are not.
         judged = {k: result for k, result in objects.items() if k in masks or not video.may_overlap}
-        _score_frame(index, masks, _answers(tracks, rgb.shape[:2], video.may_overlap), judged, overlaps)
+        missed = dict.fromkeys(judged, Answer(np.zeros(frame.size_hw, bool), is_seen=False))
+        answers = missed | _answers(tracks, frame.size_hw, video.may_overlap)
+        _score_frame(index, masks, answers, judged, overlaps)
     is_dense = annotated == list(range(annotated[0], annotated[0] + len(annotated))) if annotated else False
     for result in objects.values() if is_dense else ():
         result.returns = _found_again(result, overlaps[result.object_id])
     return VideoResult(video.name, index + 1, seconds, list(objects.values()))
+
+
+def _can_be_given(prompt: Prompt, frame: Frame, tracker: StreamTracker) -> bool:
+    """Whether anything of it is left at the network's size."""
+    try:
+        tracker.check(prompt, frame)
+    except MaskTooThin:
+        return False
+    return True
 
 
 class Answer(NamedTuple):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sam2.errors import LimitReached
+from sam2.errors import LimitReached, MaskTooThin
 from sam2.limits import Limits
 from sam2.preprocess import box_to_model, masks_to_model, points_to_model
 from sam2.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
@@ -46,9 +46,15 @@ class GivenPrompt:
 
 
 def give(prompt: Prompt, size_hw: tuple[int, int], image_size: int) -> GivenPrompt:
-    """A checked prompt on an image of `size_hw` -> network-input pixels."""
+    """A checked prompt on an image of `size_hw` -> network-input pixels. Raises MaskTooThin."""
     if prompt.mask is not None:
         mask = masks_to_model(prompt.mask[None], image_size)[0, 0].bool().numpy()
+        if not mask.any():
+            raise MaskTooThin(
+                f"prompt.mask: expected one that is not lost at the network's {image_size}x{image_size} pixels, got "
+                f"{np.count_nonzero(prompt.mask)} of {size_hw[1]}x{size_hw[0]} pixels, too few or too thin; give a "
+                "point or a box"
+            )
         return GivenPrompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int32), mask)
     xy = points_to_model(np.asarray(prompt.points_xy, np.float32).reshape(-1, 2), size_hw, image_size)
     labels = np.asarray(prompt.labels, np.float32).reshape(-1).astype(np.int32)  # a copy: it is kept

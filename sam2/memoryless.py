@@ -25,6 +25,9 @@ class MemorylessTracker:
         self._tracker.reset()
         self._known = {}
 
+    def check(self, prompts: Prompt | list[Prompt], frame: Frame) -> None:
+        self._tracker.check(prompts, frame)
+
     def step(self, frame: Frame, prompts: list[Prompt]) -> list[Track]:
         if prompts:
             tracks = {track.object_id: track for track in self._tracker.step(frame, prompts)}

@@ -57,6 +57,9 @@ class Oracle:
     def reset(self):
         self.resets, self.t, self.ids = self.resets + 1, -1, []
 
+    def check(self, prompts, frame):
+        pass
+
     def step(self, frame, prompts):
         self.t += 1
         self.prompts += [(self.t, prompt) for prompt in prompts]

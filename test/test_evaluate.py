@@ -121,6 +121,24 @@ def test_where_each_object_has_masks_of_its_own_only_its_own_frames_count():
     assert second.there == [True, True, False, True] and second.j == [1.0, 1.0, 0.0, 1.0]
 
 
+@pytest.mark.parametrize("has_memory", [True, False])
+def test_an_object_too_thin_for_a_mask_prompt_is_missed(has_memory):
+    """And the others are tracked all the same."""
+    thin = np.zeros((480, 640), bool)
+    thin[100, 50:400] = True
+    whole = np.zeros((480, 640), bool)
+    whole[200:400, 200:400] = True
+    frames, masks = [np.zeros((480, 640, 3), np.uint8)] * 4, dict.fromkeys(range(4), {1: thin, 2: whole})
+    video = SimpleNamespace(name="thin", frames=lambda: iter(frames), masks=masks)
+    tracker = Tracker(small_model())
+    result = evaluate_video(
+        RecordedVideo(video), tracker if has_memory else MemorylessTracker(tracker.model, tracker), "mask"
+    )
+    missed, other = result.objects
+    assert missed.j == [0.0] * 4 and missed.seen == [False] * 4 and missed.there == [True] * 4
+    assert other.seen[0] and other.j[0] > 0.5
+
+
 def test_masks_of_another_size_name_the_video_and_the_frame():
     masks = {0: {1: square(5, 5)}, 2: {1: square(5, 5)[:-1]}}
     video = SimpleNamespace(name="odd", frames=lambda: iter([np.zeros((*SIZE_HW, 3), np.uint8)] * 4), masks=masks)
