@@ -1,6 +1,7 @@
 """Lessons: prompts, the choice of objects, and a forward pass that remembers as the tracker does."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,12 +26,30 @@ from sam2.training.config import Phase
 from sam2.training.data import draw_frames, labels_seen, something_returns
 from sam2.training.lessons import Lessons
 from sam2.training.losses import segmentation_loss
+from sam2.training.validate import validate
 from sam2.types import Frame, Prompt
 
 
 @pytest.fixture(autouse=True)
 def one_seed():
     torch.manual_seed(0)
+
+
+# validation
+
+
+def test_presence_is_judged_of_what_was_clicked(monkeypatch):
+    """In a clip without objects nothing was: whatever is tracked from there is neither right nor wrong."""
+    clips = squares(2)
+    clips[1, ..., 3] = 0
+    away = (clips[0, ..., 3] == 1).flatten(1).any(1).logical_not()
+    assert away.tolist() == [False, False, True, False], "of one of the two objects"
+    everywhere = SimpleNamespace(low_res_logits=torch.ones(4, 1, SIDE // 4, SIDE // 4))
+    monkeypatch.setattr("sam2.training.validate.track_clip", lambda *_: (None, [everywhere] * 4))
+    result = validate(small_model(), clips, objects=2, min_area=1)
+    assert result.presence == pytest.approx(5 / 6)
+    clips[0, ..., 3] = 0
+    assert validate(small_model(), clips, objects=2, min_area=1).presence == 0
 
 
 # prompts

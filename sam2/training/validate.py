@@ -21,7 +21,7 @@ class Validation:
 
     first_iou: float  # on the clicked frame
     tracked_iou: float  # J: over later frames in which the object is there
-    presence: float  # frames whose presence is judged right
+    presence: float  # later frames whose presence is judged right, of objects that were clicked
     masks: np.ndarray  # (B, M, T, S, S) bool, predicted
     targets: np.ndarray  # likewise, true
 
@@ -52,12 +52,13 @@ def validate(model: SAM2, clips: Tensor, objects: int, min_area: int, kind: str 
     masks, targets = torch.cat(found), torch.cat(true)  # (N, T, S, S)
     iou = mask_iou(masks.float() - 0.5, targets.float())  # (N, T)
     there, seen = targets.flatten(2).any(2), masks.flatten(2).any(2)
-    scored = there[:, 1:] & there[:, :1]
+    clicked = there[:, :1]  # a clip without objects is tracked from a click on nothing
+    scored, right = there[:, 1:] & clicked, (there == seen)[:, 1:] & clicked
     shape = (len(clips), objects, *masks.shape[1:])
     return Validation(
         first_iou=(iou[:, 0] * there[:, 0]).sum().item() / max(there[:, 0].sum().item(), 1),
         tracked_iou=(iou[:, 1:] * scored).sum().item() / max(scored.sum().item(), 1),
-        presence=(there == seen)[:, 1:].float().mean().item(),
+        presence=right.sum().item() / max(clicked.sum().item() * right.shape[1], 1),
         masks=masks.view(shape).cpu().numpy(),
         targets=targets.view(shape).cpu().numpy(),
     )
