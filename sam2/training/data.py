@@ -254,7 +254,10 @@ class PooledSource:
     def sample(
         self, rng: np.random.Generator, step: int, batch: int, frames: int, max_stride: int, vanish: float = 0.0
     ) -> Tensor:
-        """(batch, frames, S, S, 4) uint8 on the device. Waits only until there are as many clips as a batch needs."""
+        """(batch, frames, S, S, 4) uint8 on the device.
+
+        Waits only until there are as many clips as a batch needs: a run begins, and goes on after a stop, with few.
+        """
         while self.clips_made < min(batch, len(self._pool)):
             self._take(wait=True)
         while self._take(wait=False):

@@ -1,4 +1,7 @@
-"""What a run must remember to go on as if it had never stopped (but for open streams), and the weights it leaves."""
+"""What a run must remember to go on where it was, and the weights it leaves.
+
+Not as if it had never stopped: open streams are not saved, nor is a pool of clips, which fills anew with others.
+"""
 
 import io
 from dataclasses import asdict, dataclass
