@@ -15,13 +15,16 @@ _TORCHS_THREADS = torch.get_num_threads()  # before anybody asked for another nu
 
 
 def choose_device(wanted: str) -> torch.device:
-    """`wanted`: "auto" (CUDA where there is one) or a name `torch.device` takes. Raises BadInput if it is missing."""
+    """`wanted`: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N". Raises BadInput for any other device that
+    PyTorch knows, on which nothing here has been tried, and if it is missing."""
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(wanted)
-    except RuntimeError as error:
-        raise BadInput(f"device: expected auto, cpu, cuda or cuda:N, got {wanted!r}") from error
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index):
+        raise BadInput(f"device: expected auto, cpu, cuda or cuda:N, got {wanted!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count() or "no"
         raise BadInput(f"device {wanted!r}: PyTorch finds {count} CUDA device(s) here; use 'auto' or 'cpu'")
