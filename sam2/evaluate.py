@@ -3,24 +3,18 @@
     python -m sam2.evaluate --dataset synthetic --model nano --clips 200 --frames 40 --json figures.json
     python -m sam2.evaluate --dataset davis --root DAVIS --model tiny --prompt mask
 
-Knows how work is shared out; what is measured is in `evaluation_video`, what it adds up to in `evaluation_report`.
+What is measured is in `evaluation_video`, how work is shared out in `evaluation_run`, what it adds up to in
+`evaluation_report`.
 Synthetic videos are worlds of the default difficulty, by default at the model's own image size.
 """
 
 import argparse
 import importlib.util
-import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import torch
-from tqdm import tqdm
 
 from sam2.checkpoint import load_model, resized
 from sam2.config import find_config
@@ -28,6 +22,7 @@ from sam2.device import choose_device, set_cpu_threads
 from sam2.errors import BadInput, Sam2Error
 from sam2.evaluation_files import Results, Settings, data_digest, default_folder, write_json
 from sam2.evaluation_report import drift, plot, split_card, summarise, table, write_into_card
+from sam2.evaluation_run import AnyVideo, evaluate_all
 from sam2.evaluation_video import (
     PROMPT_KINDS,
     SHORTEST,
@@ -36,7 +31,6 @@ from sam2.evaluation_video import (
     SyntheticVideo,
     VideoResult,
     check_annotated,
-    evaluate_video,
 )
 from sam2.files import check_file, check_folder, writing
 from sam2.limits import MAX_LABEL, Limits
@@ -47,8 +41,6 @@ from sam2.training.datasets import LAYOUTS, describe, open_dataset
 from sam2.training.synthetic import HELD_OUT_SEED
 from sam2.weights_cache import find_weights, sha256
 
-AnyVideo = SyntheticVideo | RecordedVideo
-MakeTracker = Callable[[], StreamTracker]
 _COLUMNS = """\
 Columns, in percent, every object alike: J is the overlap of predicted and true mask, F that of their borders, J&F the
 mean of both, without the first and the last annotated image. visibility: whether "it is in the image" was right; there
@@ -73,75 +65,6 @@ class TrackerMaker:
         # As many objects as a label image holds; nothing is prompted late, so no history is kept.
         tracker = Tracker(model, Limits(max_objects=MAX_LABEL, history_frames=1))
         return tracker if self.has_memory else MemorylessTracker(model, tracker)
-
-
-def evaluate_all(
-    videos: list[AnyVideo], prompt: str, make_tracker: MakeTracker, results: Results, workers: int
-) -> list[VideoResult]:
-    """Results of all videos, in their order; those that `results` holds from an earlier run are not computed again.
-
-    prompt: one of PROMPT_KINDS; workers: processes, each with a tracker of its own, 1 = this process (for more,
-    make_tracker must be picklable). Raises what a video raises; what was done until then is kept.
-    """
-    done = {video.name: results.find(video) for video in videos}
-    missing = [video for video in videos if done[video.name] is None]
-    if len(missing) < len(videos):
-        print(f"{len(videos) - len(missing)} of {len(videos)} videos: {results.folder} has their results", flush=True)
-    run = _in_processes if workers > 1 and len(missing) > 1 else _in_this_process
-    with tqdm(total=len(videos), initial=len(videos) - len(missing), unit="video", desc=prompt) as progress:
-        for result in run(missing, prompt, make_tracker, workers):
-            results.keep(result)
-            done[result.name] = result
-            progress.update()
-    return [done[video.name] for video in videos]
-
-
-def _in_this_process(videos: list[AnyVideo], prompt: str, make_tracker: MakeTracker, _) -> Iterator[VideoResult]:
-    tracker = make_tracker() if videos else None
-    for video in videos:
-        yield evaluate_video(video, tracker, prompt)
-
-
-_tracker: StreamTracker | Sam2Error | None = None  # of a worker process
-
-
-def _start_worker(make_tracker: MakeTracker) -> None:
-    global _tracker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then stops the workers
-    torch.set_num_threads(1)
-    try:
-        _tracker = make_tracker()
-    except Sam2Error as error:  # raised with the first video: an error here only breaks the pool
-        _tracker = error
-
-
-def _work(video: AnyVideo, prompt: str) -> VideoResult:
-    if isinstance(_tracker, Sam2Error):
-        raise _tracker
-    return evaluate_video(video, _tracker, prompt)
-
-
-def _in_processes(
-    videos: list[AnyVideo], prompt: str, make_tracker: MakeTracker, workers: int
-) -> Iterator[VideoResult]:
-    """In the order in which they are done."""
-    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    others = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(min(workers, len(videos)), context, _start_worker, (make_tracker,)) as pool:
-        jobs = [pool.submit(_work, video, prompt) for video in videos]
-        try:
-            for job in as_completed(jobs):
-                yield job.result()
-        except BrokenProcessPool as error:
-            raise Sam2Error(
-                "evaluation: expected its processes to live, one was killed, most likely for memory; use fewer "
-                "--workers, videos that are done are kept"
-            ) from error
-        except BaseException:
-            for worker in set(multiprocessing.active_children()) - others:  # a video may take minutes; it is not kept
-                worker.terminate()
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -240,12 +163,14 @@ def run(args: argparse.Namespace) -> dict:
     workers = args.workers or (os.cpu_count() if device.type == "cpu" else 1)
     if device.type == "cpu":
         set_cpu_threads(0, args.model)
-    scored = evaluate_all(videos, args.prompt, maker, results, workers)
+    played = evaluate_all(videos, args.prompt, maker, results, workers)
+    scored = _without_failures(played)
     if args.dataset != "synthetic" and not any(result.objects for result in scored):
         raise BadInput(
             f"{args.dataset} ({args.split}): expected objects in its masks, found none in {len(scored)} videos"
         )
-    summary = {**summarise(scored), "settings": asdict(settings)}
+    failed = [result.name for result in played if result.failure]
+    summary = {**summarise(scored), "failed": failed, "settings": asdict(settings)}
     if summary["j_and_f"] is None and args.dataset != "synthetic":
         raise BadInput(
             f"{args.dataset} ({args.split}): expected an object with masks in {SHORTEST} frames or more, as its first "
@@ -255,7 +180,7 @@ def run(args: argparse.Namespace) -> dict:
         summary["settings"] |= {"seed": args.seed, "clips": args.clips, "frames": args.frames}
     if args.json:
         write_json(args.json, summary)
-    if args.card:
+    if args.card and not failed:
         write_into_card(args.card, place, _card_text(summary))
     if args.plot:
         title = f"{config.name}{size_text} on {args.dataset}, {args.prompt}, memory {args.memory}"
@@ -263,6 +188,14 @@ def run(args: argparse.Namespace) -> dict:
             args.plot.parent.mkdir(parents=True, exist_ok=True)
             plot(scored, title, args.plot)
     return summary
+
+
+def _without_failures(results: list[VideoResult]) -> list[VideoResult]:
+    """Raises Sam2Error if that leaves none."""
+    scored = [result for result in results if not result.failure]
+    if not scored:
+        raise Sam2Error(f"all {len(results)} videos failed, the first with: {results[0].failure}")
+    return scored
 
 
 def _card_text(summary: dict) -> str:
@@ -283,7 +216,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 128 + signal.SIGINT
     print(f"{table(summary)}\n\n{drift(summary)}")
     print(f"{summary['videos']} videos, {summary['frames_per_second']} frames per second in each process")
-    return 0
+    if failed := summary["failed"]:
+        print(
+            f"this is without {len(failed)} of {len(failed) + summary['videos']} videos, which failed: "
+            f"{', '.join(failed)}; a --card is left as it was",
+            file=sys.stderr,
+        )
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -132,6 +132,7 @@ class VideoResult:
     num_frames: int
     seconds: float  # spent in the tracker
     objects: list[ObjectResult]
+    failure: str = ""  # why there is nothing else
 
 
 def prompt_for(object_id: int, mask: np.ndarray, kind: str) -> Prompt:

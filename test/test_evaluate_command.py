@@ -1,96 +1,24 @@
-"""The evaluation's files, processes and command line."""
+"""The evaluation's command line."""
 
 import json
-import multiprocessing
-import os
 import signal
 import subprocess
 import sys
-import threading
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
-from oracle import Oracle, TwoSquares, perfect
 from safetensors.torch import save_file
 from small_video_folder import write_davis, write_video
 
 from sam2 import evaluate
 from sam2.config import CONFIGS
-from sam2.errors import BadCheckpoint, BadInput, Sam2Error
-from sam2.evaluation_files import Results, Settings, data_digest
 from sam2.evaluation_report import table
-from sam2.evaluation_video import ObjectResult, RecordedVideo, SyntheticVideo, VideoResult, evaluate_video
+from sam2.evaluation_video import ObjectResult, VideoResult
 from sam2.model import SAM2
-from sam2.training.datasets import LAYOUTS, open_dataset
-from sam2.training.synthetic import HELD_OUT_SEED
+from sam2.training.datasets import LAYOUTS
 
 ROOT = Path(__file__).parents[1]
-
-
-class Counting:
-    """A tracker factory that counts the videos played to its tracker."""
-
-    def __init__(self):
-        self.oracle = Oracle(perfect)
-
-    def __call__(self):
-        return self.oracle
-
-
-def settings(**changes) -> Settings:
-    plain = {
-        "dataset": "synthetic", "split": "val", "model": "nano", "image_size": 256, "weights_sha256": "0",
-        "prompt": "click", "memory": True, "precision": "fp32", "side": 64,
-    }  # fmt: skip
-    return Settings(**plain | changes)
-
-
-def test_a_stopped_run_goes_on_where_it_was(tmp_path):
-    videos = [TwoSquares(f"video_{i}") for i in range(3)]
-    first = Counting()
-    done = evaluate.evaluate_all(videos[:2], "click", first, Results(tmp_path, settings()), workers=1)
-    second = Counting()
-    again = evaluate.evaluate_all(videos, "click", second, Results(tmp_path, settings()), workers=1)
-    assert (first.oracle.resets, second.oracle.resets) == (2, 1)
-    assert again[:2] == done
-    assert [video.name for video in again] == ["video_0", "video_1", "video_2"]
-
-
-def test_results_of_other_settings_are_refused(tmp_path):
-    Results(tmp_path, settings())
-    Results(tmp_path, settings())
-    with pytest.raises(BadInput, match="name another --out"):
-        Results(tmp_path, settings(prompt="box"))
-
-
-def test_a_kept_clip_of_another_length_is_not_used(tmp_path):
-    results = Results(tmp_path, settings())
-    video = SyntheticVideo(HELD_OUT_SEED, 4, 64)
-    results.keep(evaluate_video(video, Oracle(lambda t, k: np.zeros((64, 64), bool)), "click"))
-    assert results.find(video) is not None
-    assert results.find(SyntheticVideo(HELD_OUT_SEED, 5, 64)) is None
-
-
-@dataclass(frozen=True)
-class PerfectFactory:
-    def __call__(self):
-        return Oracle(perfect)
-
-
-@pytest.mark.slow
-def test_several_processes_give_what_one_gives(tmp_path):
-    videos = [TwoSquares(f"video_{i}") for i in range(3)]
-    runs = [
-        evaluate.evaluate_all(videos, "click", PerfectFactory(), Results(tmp_path / str(n), settings()), n)
-        for n in (1, 2)
-    ]
-    for run in runs:
-        for result in run:
-            result.seconds = 0.0
-    assert runs[0] == runs[1]
 
 
 @pytest.fixture(scope="module")
@@ -200,32 +128,25 @@ def test_objects_without_a_frame_that_counts_are_no_result(tmp_path, monkeypatch
     }  # fmt: skip
 
 
-def refuse():
-    raise BadCheckpoint("weights of tiny; choose the matching model")
-
-
-def test_a_worker_that_cannot_begin_says_why_with_its_first_video(monkeypatch):
-    monkeypatch.setattr(evaluate.torch, "set_num_threads", lambda count: None)
-    monkeypatch.setattr(evaluate, "_tracker", None)
-    evaluate._start_worker(refuse)
-    with pytest.raises(BadCheckpoint, match="choose the matching model"):
-        evaluate._work(TwoSquares(), "click")
-
-
-def kill_oneself():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("factory", "message"), [(refuse, "matching model"), (kill_oneself, "fewer --workers")])
-def test_a_failing_process_ends_the_run_with_a_sentence(factory, message, tmp_path):
-    videos = [TwoSquares(f"video_{i}") for i in range(2)]
-    with pytest.raises(Sam2Error, match=message):
-        evaluate.evaluate_all(videos, "click", factory, Results(tmp_path, settings()), workers=2)
-
-
-def never():
-    threading.Event().wait()
+@pytest.mark.filterwarnings("ignore")
+def test_figures_say_which_videos_are_missing(tmp_path, nano_weights, capsys):
+    write_davis(tmp_path)
+    words = ["--dataset", "davis", "--root", str(tmp_path), "--split", "train", "--checkpoint", str(nano_weights)]
+    words += ["--device", "cpu", "--workers", "1", "--out", str(tmp_path / "out"), "--json", str(tmp_path / "it.json")]
+    card = tmp_path / "card.md"
+    card.write_text("<!-- click -->\nof all\n<!-- end -->\n")
+    (tmp_path / "JPEGImages/480p/dog/00001.jpg").write_bytes(b"no picture")
+    assert evaluate.main([*words, "--card", str(card)]) == 1
+    said = capsys.readouterr()
+    assert "| all" in said.out and "video dog failed: " in said.err and "dog/00001.jpg: expected" in said.err
+    assert "this is without 1 of 2 videos, which failed: dog; a --card is left as it was" in said.err
+    summary = json.loads((tmp_path / "it.json").read_text())
+    assert (summary["failed"], summary["videos"]) == (["dog"], 1)
+    assert "of all" in card.read_text()
+    (tmp_path / "JPEGImages/480p/bear/00001.jpg").write_bytes(b"no picture")
+    words[words.index("--out") + 1] = str(tmp_path / "other")
+    assert evaluate.main(words) == 1
+    assert "all 2 videos failed, the first with: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -239,28 +160,6 @@ def test_a_signal_ends_it_in_a_sentence_with_all_its_processes(number, tmp_path)
         said = process.stderr.read()  # until the last of them has closed it
     assert process.returncode == 130
     assert "stopped; videos that are done are kept" in said and "resource_tracker" not in said
-
-
-def test_ctrl_c_does_not_wait_for_the_videos_in_hand(monkeypatch, tmp_path):
-    """Without an end to its processes this would wait for ever."""
-    monkeypatch.setattr(evaluate, "as_completed", lambda jobs: (_ for _ in ()).throw(KeyboardInterrupt))
-    before = set(multiprocessing.active_children())
-    with pytest.raises(KeyboardInterrupt):
-        evaluate.evaluate_all([TwoSquares("a"), TwoSquares("b")], "click", never, Results(tmp_path, settings()), 2)
-    assert set(multiprocessing.active_children()) <= before
-
-
-def test_results_are_of_the_files_they_were_made_from(tmp_path):
-    """Another copy, or masks that were corrected: nothing kept of the old ones is told again."""
-    digests = []
-    for folder in ("one", "other"):
-        write_davis(tmp_path / folder)
-        videos = [RecordedVideo(video) for video in open_dataset("davis", tmp_path / folder, "train")]
-        digests += [data_digest(videos), data_digest(videos)]
-    mask = next((tmp_path / "other" / "Annotations").rglob("*.png"))
-    mask.write_bytes(mask.read_bytes() + b" ")
-    digests.append(data_digest(videos))
-    assert digests[0] == digests[1] and len(set(digests)) == 3
 
 
 def test_ctrl_c_says_what_is_kept(monkeypatch, capsys):

@@ -1,0 +1,108 @@
+"""How the videos of an evaluation are shared out: one after another here, or in parallel processes.
+
+Knows neither what is measured nor the command line.
+"""
+
+import multiprocessing
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+
+import torch
+from tqdm import tqdm
+
+from sam2.errors import DeviceLost, Sam2Error
+from sam2.evaluation_files import Results
+from sam2.evaluation_video import RecordedVideo, StreamTracker, SyntheticVideo, VideoResult, evaluate_video
+
+AnyVideo = SyntheticVideo | RecordedVideo
+MakeTracker = Callable[[], StreamTracker]
+
+
+def evaluate_all(
+    videos: list[AnyVideo], prompt: str, make_tracker: MakeTracker, results: Results, workers: int
+) -> list[VideoResult]:
+    """Results of all videos, in their order; those that `results` holds from an earlier run are not computed again.
+
+    prompt: one of PROMPT_KINDS; workers: processes, each with a tracker of its own, 1 = this process (for more,
+    make_tracker must be picklable). A video that cannot be played, or fails on the way, is said and gives a result with
+    a `failure`, which is not kept. Raises DeviceLost and what make_tracker raises; what was done until then is kept.
+    """
+    done = {video.name: results.find(video) for video in videos}
+    missing = [video for video in videos if done[video.name] is None]
+    if len(missing) < len(videos):
+        print(f"{len(videos) - len(missing)} of {len(videos)} videos: {results.folder} has their results", flush=True)
+    run = _in_processes if workers > 1 and len(missing) > 1 else _in_this_process
+    with tqdm(total=len(videos), initial=len(videos) - len(missing), unit="video", desc=prompt) as progress:
+        for result in run(missing, prompt, make_tracker, workers):
+            if result.failure:
+                tqdm.write(f"video {result.name} failed: {result.failure}", file=sys.stderr)
+            else:
+                results.keep(result)
+            done[result.name] = result
+            progress.update()
+    return [done[video.name] for video in videos]
+
+
+def _in_this_process(videos: list[AnyVideo], prompt: str, make_tracker: MakeTracker, _) -> Iterator[VideoResult]:
+    tracker = make_tracker() if videos else None
+    for video in videos:
+        yield _play(video, tracker, prompt)
+
+
+def _play(video: AnyVideo, tracker: StreamTracker, prompt: str) -> VideoResult:
+    """One damaged video does not cost the others their figures."""
+    try:
+        return evaluate_video(video, tracker, prompt)
+    except DeviceLost:
+        raise
+    except (Sam2Error, OSError) as error:  # they say what is wrong
+        failure = str(error)
+    except Exception:
+        failure = traceback.format_exc()
+    return VideoResult(video.name, 0, 0.0, [], failure)
+
+
+_tracker: StreamTracker | Exception | None = None  # of a worker process
+
+
+def _start_worker(make_tracker: MakeTracker) -> None:
+    global _tracker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then stops the workers
+    torch.set_num_threads(1)
+    try:
+        _tracker = make_tracker()
+    except Exception as error:  # raised with the first video: an error here only breaks the pool
+        _tracker = error
+
+
+def _work(video: AnyVideo, prompt: str) -> VideoResult:
+    if isinstance(_tracker, Exception):
+        raise _tracker
+    return _play(video, _tracker, prompt)
+
+
+def _in_processes(
+    videos: list[AnyVideo], prompt: str, make_tracker: MakeTracker, workers: int
+) -> Iterator[VideoResult]:
+    """In the order in which they are done."""
+    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+    others = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(min(workers, len(videos)), context, _start_worker, (make_tracker,)) as pool:
+        jobs = [pool.submit(_work, video, prompt) for video in videos]
+        try:
+            for job in as_completed(jobs):
+                yield job.result()
+        except BrokenProcessPool as error:
+            raise Sam2Error(
+                "evaluation: expected its processes to live, one was killed, most likely for memory; use fewer "
+                "--workers, videos that are done are kept"
+            ) from error
+        except BaseException:
+            for worker in set(multiprocessing.active_children()) - others:  # a video may take minutes; it is not kept
+                worker.terminate()
+            pool.shutdown(cancel_futures=True)
+            raise

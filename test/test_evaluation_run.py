@@ -1,0 +1,175 @@
+"""The evaluation's files and processes: what was done is kept, and what fails says so."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from oracle import Oracle, TwoSquares, perfect
+from small_video_folder import write_davis
+
+from sam2 import evaluation_run
+from sam2.errors import BadCheckpoint, BadInput, DeviceLost, Sam2Error
+from sam2.evaluation_files import Results, Settings, data_digest
+from sam2.evaluation_video import RecordedVideo, SyntheticVideo, evaluate_video
+from sam2.training.datasets import open_dataset
+from sam2.training.synthetic import HELD_OUT_SEED
+
+
+class Counting:
+    """A tracker factory that counts the videos played to its tracker."""
+
+    def __init__(self):
+        self.oracle = Oracle(perfect)
+
+    def __call__(self):
+        return self.oracle
+
+
+def settings(**changes) -> Settings:
+    plain = {
+        "dataset": "synthetic", "split": "val", "model": "nano", "image_size": 256, "weights_sha256": "0",
+        "prompt": "click", "memory": True, "precision": "fp32", "side": 64,
+    }  # fmt: skip
+    return Settings(**plain | changes)
+
+
+def test_a_stopped_run_goes_on_where_it_was(tmp_path):
+    videos = [TwoSquares(f"video_{i}") for i in range(3)]
+    first = Counting()
+    done = evaluation_run.evaluate_all(videos[:2], "click", first, Results(tmp_path, settings()), workers=1)
+    second = Counting()
+    again = evaluation_run.evaluate_all(videos, "click", second, Results(tmp_path, settings()), workers=1)
+    assert (first.oracle.resets, second.oracle.resets) == (2, 1)
+    assert again[:2] == done
+    assert [video.name for video in again] == ["video_0", "video_1", "video_2"]
+
+
+def test_results_of_other_settings_are_refused(tmp_path):
+    Results(tmp_path, settings())
+    Results(tmp_path, settings())
+    with pytest.raises(BadInput, match="name another --out"):
+        Results(tmp_path, settings(prompt="box"))
+
+
+def test_a_kept_clip_of_another_length_is_not_used(tmp_path):
+    results = Results(tmp_path, settings())
+    video = SyntheticVideo(HELD_OUT_SEED, 4, 64)
+    results.keep(evaluate_video(video, Oracle(lambda t, k: np.zeros((64, 64), bool)), "click"))
+    assert results.find(video) is not None
+    assert results.find(SyntheticVideo(HELD_OUT_SEED, 5, 64)) is None
+
+
+@dataclass(frozen=True)
+class PerfectFactory:
+    def __call__(self):
+        return Oracle(perfect)
+
+
+@pytest.mark.slow
+def test_several_processes_give_what_one_gives(tmp_path):
+    videos = [TwoSquares(f"video_{i}") for i in range(3)]
+    runs = [
+        evaluation_run.evaluate_all(videos, "click", PerfectFactory(), Results(tmp_path / str(n), settings()), n)
+        for n in (1, 2)
+    ]
+    for run in runs:
+        for result in run:
+            result.seconds = 0.0
+    assert runs[0] == runs[1]
+
+
+@dataclass(frozen=True)
+class Damaged(TwoSquares):
+    error: Exception | None = None
+
+    def frames(self):
+        yield from list(super().frames())[:4]
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (BadInput("x.jpg: expected a JPEG"), "x.jpg: expected a JPEG"),
+        (OSError("the disk is gone"), "the disk is gone"),
+        (IndexError("list index"), "Traceback"),
+    ],
+)
+def test_one_damaged_video_is_named_and_costs_the_others_nothing(error, words, tmp_path, capsys):
+    videos = [TwoSquares("a"), Damaged("b", error=error), TwoSquares("c")]
+    kept = Results(tmp_path, settings())
+    results = evaluation_run.evaluate_all(videos, "click", PerfectFactory(), kept, workers=1)
+    assert [(result.name, len(result.objects)) for result in results] == [("a", 2), ("b", 0), ("c", 2)]
+    assert results[1].failure.startswith(words) and str(error) in results[1].failure
+    assert not results[0].failure and f"video b failed: {words}" in capsys.readouterr().err
+    assert kept.find(videos[0]) and kept.find(videos[2]) and kept.find(videos[1]) is None
+
+
+def test_a_lost_device_is_no_damaged_video(tmp_path):
+    videos = [Damaged("a", error=DeviceLost("cuda:0: only a new process can recover it")), TwoSquares("b")]
+    with pytest.raises(DeviceLost):
+        evaluation_run.evaluate_all(videos, "click", PerfectFactory(), Results(tmp_path, settings()), workers=1)
+
+
+def refuse():
+    raise BadCheckpoint("weights of tiny; choose the matching model")
+
+
+def no_file():
+    raise FileNotFoundError("weights: no such file")
+
+
+@pytest.mark.parametrize(
+    ("factory", "error", "words"),
+    [(refuse, BadCheckpoint, "choose the matching model"), (no_file, FileNotFoundError, "weights: no such file")],
+)
+def test_a_worker_that_cannot_begin_says_why_with_its_first_video(factory, error, words, monkeypatch):
+    monkeypatch.setattr(evaluation_run.torch, "set_num_threads", lambda count: None)
+    monkeypatch.setattr(evaluation_run, "_tracker", None)
+    evaluation_run._start_worker(factory)
+    with pytest.raises(error, match=words):
+        evaluation_run._work(TwoSquares(), "click")
+
+
+def kill_oneself():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("factory", "message"), [(refuse, "matching model"), (kill_oneself, "fewer --workers")])
+def test_a_failing_process_ends_the_run_with_a_sentence(factory, message, tmp_path):
+    videos = [TwoSquares(f"video_{i}") for i in range(2)]
+    with pytest.raises(Sam2Error, match=message):
+        evaluation_run.evaluate_all(videos, "click", factory, Results(tmp_path, settings()), workers=2)
+
+
+def never():
+    threading.Event().wait()
+
+
+def test_ctrl_c_does_not_wait_for_the_videos_in_hand(monkeypatch, tmp_path):
+    """Without an end to its processes this would wait for ever."""
+    monkeypatch.setattr(evaluation_run, "as_completed", lambda jobs: (_ for _ in ()).throw(KeyboardInterrupt))
+    before = set(multiprocessing.active_children())
+    with pytest.raises(KeyboardInterrupt):
+        evaluation_run.evaluate_all(
+            [TwoSquares("a"), TwoSquares("b")], "click", never, Results(tmp_path, settings()), 2
+        )
+    assert set(multiprocessing.active_children()) <= before
+
+
+def test_results_are_of_the_files_they_were_made_from(tmp_path):
+    """Another copy, or masks that were corrected: nothing kept of the old ones is told again."""
+    digests = []
+    for folder in ("one", "other"):
+        write_davis(tmp_path / folder)
+        videos = [RecordedVideo(video) for video in open_dataset("davis", tmp_path / folder, "train")]
+        digests += [data_digest(videos), data_digest(videos)]
+    mask = next((tmp_path / "other" / "Annotations").rglob("*.png"))
+    mask.write_bytes(mask.read_bytes() + b" ")
+    digests.append(data_digest(videos))
+    assert digests[0] == digests[1] and len(set(digests)) == 3
