@@ -56,7 +56,11 @@ def boundary(mask: np.ndarray) -> np.ndarray:
 
 
 def scored_frames(num_frames: int) -> slice:
-    """The frames that count: neither the first, where the object was given, nor the last, as in both toolkits."""
+    """The frames of an object that count: neither the first, where it was given, nor the last.
+
+    As in both toolkits for an object of the video's first frame. They leave out the video's first frame, not the
+    object's: of one that enters later SA-V's counts the frame it was given in, too.
+    """
     return slice(1, max(1, num_frames - 1))
 
 
