@@ -92,9 +92,11 @@ class Tracker:
         """
         if self._objects:
             raise BadInput(f"warm_up: expected a tracker without objects, got {self.object_ids}; reset it first")
-        warm_up(self, self._limits, captures=self.model.device.type == "cuda")
-        self.reset()
-        self._objects, self._next_frame = LiveObjects(self._network.store, self._limits), 0  # labels from 1 again
+        try:
+            warm_up(self, self._limits, captures=self.model.device.type == "cuda")
+        finally:
+            self.reset()
+            self._objects, self._next_frame = LiveObjects(self._network.store, self._limits), 0  # labels from 1 again
 
     @property
     def object_ids(self) -> list[str]:
@@ -165,7 +167,8 @@ class Tracker:
 
     def _step(self, frame: Frame, planned: list[Planned]) -> list[Track]:
         self._objects.follow_clock(self._history.newest, frame.stamp_ns)
-        moment = self._history.add(self._next_frame, frame.stamp_ns, frame.size_hw, self._encode(frame))
+        features = self._ahead.get(frame) or self._network.encode([frame.rgb])
+        moment = self._history.add(self._next_frame, frame.stamp_ns, frame.size_hw, features)
         for plan in planned:
             if plan.frame < moment.index:
                 self._prompt_past(plan, moment)
@@ -175,9 +178,6 @@ class Tracker:
                 tracked = answers.get(plan.prompt.object_id)
                 answers[plan.prompt.object_id] = self._prompt(plan, moment, tracked)
         return self._report(moment, answers)
-
-    def _encode(self, frame: Frame) -> Features:
-        return self._ahead.get(frame) or self._network.encode([frame.rgb])
 
     def _plan(self, prompts: Sequence[Prompt], frame: Frame | None) -> list[Planned]:
         check_prompts(prompts, self._limits)

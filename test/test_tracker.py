@@ -150,6 +150,21 @@ def test_a_tracker_that_was_warmed_up_is_as_new():
         warm.warm_up()
 
 
+def test_a_warm_up_that_fails_leaves_a_tracker_as_new(monkeypatch):
+    def no_memory(*_):
+        raise torch.OutOfMemoryError("no room")
+
+    warm, cold = sam2.Tracker(small_model()), sam2.Tracker(small_model())
+    with monkeypatch.context() as patch:
+        patch.setattr(SAM2, "attend", no_memory)  # in the second step, when the first has made an object
+        with pytest.raises(sam2.OutOfMemory):
+            warm.warm_up()
+    assert warm.object_ids == []
+    assert_same(*(run(tracker, range(3), {0: [click("a")]}) for tracker in (warm, cold)))
+    warm.reset()
+    warm.warm_up()
+
+
 def test_labels_are_unique_stable_and_not_given_again_at_once(monkeypatch):
     monkeypatch.setattr(sam2.live_objects, "MAX_LABEL", 7)
     tracker = sam2.Tracker(small_model())
