@@ -3,7 +3,7 @@
 A ring of static buffers. Knows nothing about objects.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -65,8 +65,14 @@ class History:
         self._moments = []
 
     def since(self, index: int) -> list[Moment]:
-        """The kept frames from `index` on, oldest first."""
-        return [moment for moment in self._moments if moment.index >= index]
+        """The kept frames from `index` on, oldest first. Their stamps are by the newest's clock, as an object's records
+        are: what came before a clock was set back is as long ago by the new one; 0 stays an unknown time."""
+        found, by_ns, next_ns = [], 0, 0
+        for moment in reversed(self._moments):
+            by_ns += max(0, moment.stamp_ns - next_ns) if next_ns else 0
+            next_ns = moment.stamp_ns
+            found.append(replace(moment, stamp_ns=max(next_ns - by_ns, 1)) if by_ns and next_ns else moment)
+        return [moment for moment in reversed(found) if moment.index >= index]
 
     def find(self, stamp_ns: int, now_ns: int) -> Moment | None:
         """The kept frame nearest in time; None if that is the frame with stamp `now_ns`, about to be added.

@@ -127,6 +127,14 @@ def test_clock_set_back():
         found(ring, 0.5, now=3)
 
 
+def test_stamps_from_before_a_clock_was_set_back_are_by_the_new_one():
+    """By 0.5 and by 0.3 s; what has no stamp gets none. Then to a clock's beginning: 0 would mean an unknown time."""
+    twice = history([10, 11, 12, 11.5, 12, 0, 12.5, 12.2, 12.3])
+    assert [m.stamp_ns / SECOND for m in twice.since(1)] == [10.2, 11.2, 11.2, 11.7, 0, 12.2, 12.2, 12.3]
+    assert [m.stamp_ns for m in history([1, 3, 7e-9]).since(0)] == [1, 7, 7]
+    assert found(twice, 11.1, now=12.5) == 1, "found by the stamps that they came with"
+
+
 def test_an_image_without_a_stamp_is_not_of_1970():
     ring = history([100.0, 100.1, 0.0, 100.2], history_s=2.0)
     assert kept(ring) == [0, 1, 2, 3] and found(ring, 100.1, 100.3) == 1

@@ -5,9 +5,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
-from small_stream import assert_same, click, disc, frame, largest_difference, made_on, run, small_model, stamp
+import torch
+from golden_mutations import around
+from small_stream import assert_same, click, disc, frame, images, largest_difference, made_on, run, small_model, stamp
 
 import sam2
+from sam2.frame_step import FrameStep
+from sam2.history import Moment
 from sam2.memory_bank import MemoryBank
 from sam2.tracked_object import TrackedObject
 
@@ -201,6 +205,27 @@ def test_clock_set_back_leaves_prompts_on_the_newest_image():
     assert tracker.object_ids == ["live", "new"]
     with pytest.raises(sam2.Stale):
         tracker.check(replace(click("new"), stamp_ns=1), frame(2))
+
+
+def test_what_is_seen_late_was_seen_as_long_ago_as_if_it_had_been_told_in_time(monkeypatch):
+    """A clock is set back between a prompt's image and the prompt: nothing was seen in the future."""
+
+    def visible_until_3(original, network, *args):
+        answer = original(network, *args)
+        (index,) = (arg.index for arg in args if isinstance(arg, Moment))
+        return answer._replace(object_score=torch.full_like(answer.object_score, 2.0 if index <= 3 else -2.0))
+
+    for name in ("track", "tell"):
+        around(monkeypatch, FrameStep, name, visible_until_3)
+    stamps = [stamp(index) - (60_000_000 if index > 3 else 0) for index in range(7)]
+    streams = []
+    for given_with in (1, 4):
+        tracker = sam2.Tracker(small_model())
+        prompts = {given_with: [made_on(1, click("a"))]}
+        tracks = [tracker.step(sam2.Frame(images()[i], stamps[i]), prompts.get(i, ())) for i in range(7)]
+        streams.append(tracks[4:])
+    assert_same(*streams)
+    assert {track.last_seen_ns for (track,) in streams[0]} == {stamps[4]}
 
 
 def test_places_are_checked_on_the_image_they_are_for():
