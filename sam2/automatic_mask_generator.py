@@ -243,7 +243,8 @@ def _names() -> set[str]:
 
 
 def crops(size_hw: tuple[int, int], num_layers: int, overlap_ratio: float) -> Iterator[Crop]:
-    """The whole image, then for k = 1..num_layers 2 ** k x 2 ** k equal crops that overlap."""
+    """The whole image, then for k = 1..num_layers 2 ** k x 2 ** k equal crops that overlap, without those of no pixels
+    that an image smaller than their number has."""
     height, width = size_hw
     yield Crop(0, 0, width, height, 0)
     for layer in range(1, num_layers + 1):
@@ -252,7 +253,8 @@ def crops(size_hw: tuple[int, int], num_layers: int, overlap_ratio: float) -> It
         crop_w, crop_h = (ceil((overlap * (count - 1) + side) / count) for side in (width, height))
         for column, row in product(range(count), range(count)):
             x0, y0 = (crop_w - overlap) * column, (crop_h - overlap) * row
-            yield Crop(x0, y0, min(x0 + crop_w, width), min(y0 + crop_h, height), layer)
+            if x0 < width and y0 < height:
+                yield Crop(x0, y0, min(x0 + crop_w, width), min(y0 + crop_h, height), layer)
 
 
 def _stability(logits: Tensor, threshold: float, offset: float) -> Tensor:

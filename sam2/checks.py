@@ -24,6 +24,14 @@ def check_frame(frame: Frame) -> None:
     check_stamp(frame.stamp_ns, "frame.stamp_ns")
 
 
+def check_frames(frames: Sequence[Frame]) -> None:
+    """Raises BadInput unless they are good frames, one or more."""
+    if not frames:
+        raise BadInput("frames: expected one or more, got none")
+    for frame in frames:
+        check_frame(frame)
+
+
 def check_prompts(prompts: Sequence[Prompt], limits: Limits) -> None:
     """Raises BadInput for anything but a sequence of good prompts."""
     if not isinstance(prompts, Sequence):

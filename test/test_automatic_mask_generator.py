@@ -95,6 +95,20 @@ def test_crops_cover_the_image_and_overlap():
     assert len(list(crops((100, 200), 2, 0.5))) == 1 + 4 + 16
 
 
+@pytest.mark.parametrize("size_hw", [(1, 1), (1, 8), (3, 2), (5, 3)])
+@pytest.mark.parametrize("overlap_ratio", [0.0, 512 / 1500, 0.99])
+def test_an_image_of_fewer_pixels_than_crops_has_no_empty_crop(size_hw, overlap_ratio):
+    covered = np.zeros((3, *size_hw), bool)
+    for crop in crops(size_hw, 2, overlap_ratio):
+        inside = covered[crop.layer, crop.y0 : crop.y1, crop.x0 : crop.x1]
+        assert inside.size == crop.area > 0
+        inside[:] = True
+    assert covered.all()
+    generator(points_per_side=2, crop_n_layers=2, crop_overlap_ratio=overlap_ratio).generate(
+        np.zeros((*size_hw, 3), np.uint8)
+    )
+
+
 def test_what_a_crop_cuts_off_is_left_to_others():
     crop = Crop(75, 0, 200, 75, 1)
     assert _is_cut((80, 30, 120, 50), crop, (100, 200)), "5 px from the crop's left edge"

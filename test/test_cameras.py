@@ -163,6 +163,8 @@ def test_encoded_together_is_what_each_would_encode():
             assert np.allclose(got, expected, atol=1e-3) and np.ptp(expected) > 0.1
     with pytest.raises(sam2.BadInput):
         first.encode_together([(first, sam2.Frame(np.zeros((2, 2), np.uint8)))])
+    with pytest.raises(sam2.BadInput, match="frames: expected one or more, got none"):
+        first.encode_together([])
 
 
 def test_one_lane_is_what_a_worker_always_was():
