@@ -11,6 +11,8 @@ from sam2.errors import BadInput
 
 @dataclass(frozen=True)
 class ModelConfig:
+    """A variant's sizes. Source: `sam2/configs` of facebookresearch/sam2; nano is this package's own."""
+
     name: str  # "sam2.1_hiera_tiny"
     embed_dim: int  # channels of the trunk's first stage; doubles at each of the next three
     num_heads: int  # of the first stage; doubles likewise

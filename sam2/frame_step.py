@@ -45,6 +45,8 @@ def batches(groups: Iterable[list[TrackedObject]], device: torch.device) -> Iter
 
 
 class FrameStep:
+    """The network and the memories of one tracker's objects (`store`), with the steps that a GPU replays as graphs."""
+
     def __init__(self, model: SAM2, limits: Limits, fill_hole_area: int):
         self._model = model
         self._fill_hole_area = fill_hole_area

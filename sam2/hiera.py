@@ -57,11 +57,14 @@ class Hiera(nn.Module):
 
 
 class PatchEmbed(nn.Module):
+    """Overlapping patches of 7 x 7 pixels, one in four, become tokens."""
+
     def __init__(self, channels: int):
         super().__init__()
         self.proj = nn.Conv2d(3, channels, kernel_size=7, stride=4, padding=3)
 
     def forward(self, image: Tensor) -> Tensor:
+        """image (B, 3, S, S) normalised -> (B, S/4, S/4, C)"""
         # Computed in the order of memory that the tokens have, so that nothing is moved afterwards.
         return self.proj(image.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
 
@@ -80,6 +83,7 @@ class Block(nn.Module):
             self.proj = Linear(channels, channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C_out), H and W halved if it pools."""
         shortcut, x = x, self.norm1(x)
         if self.pools:
             shortcut = max_pool(self.proj(x))

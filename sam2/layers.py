@@ -41,6 +41,7 @@ class MLP(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., dim_in) -> (..., dim_out)"""
         return in_slices(self._forward, x)
 
     def _forward(self, x: Tensor) -> Tensor:
@@ -58,6 +59,7 @@ class LayerNorm2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
         x = x - x.mean(1, keepdim=True)
         x = x / torch.sqrt(x.pow(2).mean(1, keepdim=True) + 1e-6)
         return self.weight[:, None, None] * x + self.bias[:, None, None]

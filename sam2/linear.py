@@ -55,6 +55,7 @@ class Conv1x1(nn.Conv2d):
 
 
 def prefers_onednn(x: Tensor) -> bool:
+    """Whether oneDNN can and should multiply x: float32 on an x86 CPU, without gradients or autocast."""
     return (
         _HAS_ONEDNN
         and x.device.type == "cpu"

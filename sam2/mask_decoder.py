@@ -124,6 +124,8 @@ class TwoWayTransformer(nn.Module):
 
 
 class TwoWayBlock(nn.Module):
+    """Tokens attend to themselves, then to pixels, pass an MLP, and pixels attend to them (arXiv 2304.02643, A)."""
+
     def __init__(self, config: ModelConfig, is_first: bool):
         super().__init__()
         dim = config.d_model
@@ -135,6 +137,7 @@ class TwoWayBlock(nn.Module):
         self.norm1, self.norm2, self.norm3, self.norm4 = (nn.LayerNorm(dim) for _ in range(4))
 
     def forward(self, tokens: Tensor, pixels: Tensor, token_pos: Tensor, pixel_pos: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens and token_pos (N, T, C), pixels (N, hw, C), pixel_pos (1, hw, C) -> tokens and pixels, updated."""
         if self.is_first:  # tokens are still their own position: no residual either
             tokens = self.self_attn(tokens, tokens, tokens)
         else:

@@ -38,15 +38,19 @@ class MaskDownsampler(nn.Module):
         self.encoder.append(Conv1x1(channels, dim))
 
     def forward(self, mask: Tensor) -> Tensor:
+        """(N, 1, 16h, 16w) -> (N, C, h, w)"""
         return self.encoder(mask)
 
 
 class Fuser(nn.Module):
+    """Mixes what was added up: two blocks, one after the other."""
+
     def __init__(self, dim: int):
         super().__init__()
         self.layers = nn.ModuleList(ConvNeXtBlock(dim) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) -> the same shape."""
         for layer in self.layers:
             x = layer(x)
         return x
@@ -64,6 +68,7 @@ class ConvNeXtBlock(nn.Module):
         self.gamma = Parameter(torch.full((dim,), 1e-6))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) -> the same shape."""
         y = self.norm(self.dwconv(x)).permute(0, 2, 3, 1)
         y = self.gamma * self.pwconv2(self.pwconv1(y, "gelu"))
         return x + y.permute(0, 3, 1, 2)

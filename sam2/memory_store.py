@@ -51,19 +51,22 @@ class MemoryStore:
         return self._spatial.shape[0]
 
     def take_row(self) -> int:
+        """The lowest free row, for a new object; what it holds is anything. Its owner sees to `max_objects`."""
         if not self._free_rows:
             self._allocate(min(max(1, 2 * self._spatial.shape[0]), self._limits.max_objects))
         return self._free_rows.pop(0)
 
     def release_row(self, row: int) -> None:
+        """Gives a row back that `take_row` gave, once."""
         self._free_rows.append(row)
         self._free_rows.sort()
 
     def copy_row(self, row: int) -> tuple[Tensor, Tensor]:
-        """All of an object's memories and pointers, for `restore_row`."""
+        """All of an object's memories (F, hw, D) bfloat16 and pointers (P, C) float32, for `restore_row`."""
         return self._spatial[row].clone(), self._pointers[row].clone()
 
     def restore_row(self, row: int, copy: tuple[Tensor, Tensor]) -> None:
+        """Puts back what `copy_row` gave."""
         self._spatial[row], self._pointers[row] = copy
 
     def read_slots(self, row: int, slots: Sequence[int]) -> tuple[Tensor, Tensor]:

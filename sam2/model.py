@@ -46,6 +46,8 @@ class Segmentation(NamedTuple):
 
 
 class SAM2(nn.Module):
+    """The network, untrained until weights are loaded. Source: SAM 2 (arXiv 2408.00714), facebookresearch/sam2."""
+
     binarize_mask_from_pts_for_mem_enc = True  # official name; False reproduces `apply_postprocessing=False`
     precision = Precision(torch.float32, "as built")
 

@@ -16,6 +16,8 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Precision:
+    """The number format of the network's arithmetic; float32 means no autocast."""
+
     dtype: torch.dtype
     reason: str  # one clause for logs: "asked for", "CPU", ...
 

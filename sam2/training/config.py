@@ -55,6 +55,8 @@ class Phase:
 
 @dataclass(frozen=True)
 class TrainConfig:
+    """A recipe: the phases of a run, in order, and what they share."""
+
     model: str
     phases: tuple[Phase, ...]
     clip_frames: int  # length of the clips the data comes in

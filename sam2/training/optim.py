@@ -150,6 +150,10 @@ class MuonAdamW:
 
 
 def make_optimizer(model: nn.Module, weight_decay: float, layer_decay: float, muon: float = 0.0):
+    """AdamW for everything, or `MuonAdamW` if `muon` is not 0; it does nothing until `set_rates`.
+
+    weight_decay and layer_decay: as `parameter_groups` takes them; muon: Muon's rate relative to AdamW's.
+    """
     groups = parameter_groups(model, weight_decay, layer_decay)
     if muon:
         return MuonAdamW(groups, muon)
