@@ -148,5 +148,3 @@ def _check_mask(prompt: Prompt, has_points: bool) -> None:
     if not isinstance(mask, np.ndarray) or mask.dtype != bool or mask.ndim != 2 or mask.size == 0:
         got = f"{mask.shape} {mask.dtype}" if isinstance(mask, np.ndarray) else type(mask).__name__
         raise BadInput(f"prompt.mask: expected a non-empty (H, W) bool array, got {got}")
-    if not mask.any():
-        raise BadInput("prompt.mask: expected pixels that are on the object, got none; point at it while it is seen")

@@ -46,10 +46,13 @@ class GivenPrompt:
 
 
 def give(prompt: Prompt, size_hw: tuple[int, int], image_size: int) -> GivenPrompt:
-    """A checked prompt on an image of `size_hw` -> network-input pixels. Raises MaskTooThin."""
+    """A checked prompt on an image of `size_hw` -> network-input pixels. Raises MaskTooThin.
+
+    A mask of no pixels says, as upstream, that the object is not in the image.
+    """
     if prompt.mask is not None:
         mask = masks_to_model(prompt.mask[None], image_size)[0, 0].bool().numpy()
-        if not mask.any():
+        if prompt.mask.any() and not mask.any():
             raise MaskTooThin(
                 f"prompt.mask: expected one that is not lost at the network's {image_size}x{image_size} pixels, got "
                 f"{np.count_nonzero(prompt.mask)} of {size_hw[1]}x{size_hw[0]} pixels, too few or too thin; give a "
