@@ -1,0 +1,234 @@
+"""The image subscription in front of a node that only takes notes: what is asked for, counted, told and handed on."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from rclpy.qos import HistoryPolicy, QoSPolicyKind, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+from sam2_ros import camera as camera_module
+from sam2_ros.camera import Camera
+from sam2_ros.counters import Counters
+from sam2_ros.image_out import image_message
+from sam2_ros.mailbox import Mailbox
+from sam2_ros.params import Settings
+from sam2_ros.ros_time import time_message
+
+pytestmark = pytest.mark.ros
+IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+S = 10**9
+RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
+
+
+class NotingNode:
+    """What `Camera` asks of a node. offers: (topic, type, reliability) of each publisher there is."""
+
+    def __init__(self, *offers):
+        self.offers, self.subscriptions, self.said = list(offers), [], []
+
+    def create_subscription(self, kind, topic, callback, qos, callback_group, event_callbacks):
+        made = SimpleNamespace(
+            kind=kind, topic_name=f"/{topic}", hear=callback, qos=qos, group=callback_group, events=event_callbacks
+        )
+        self.subscriptions.append(made)
+        return made
+
+    def destroy_subscription(self, subscription):
+        self.subscriptions.remove(subscription)
+
+    def resolve_topic_name(self, topic):
+        return f"/{topic}"
+
+    def get_publishers_info_by_topic(self, topic):
+        qos = [(kind, SimpleNamespace(reliability=policy)) for name, kind, policy in self.offers if name == topic]
+        return [SimpleNamespace(topic_type=kind, qos_profile=profile) for kind, profile in qos]
+
+    def get_topic_names_and_types(self):
+        return [(name, [kind]) for name, kind, _ in self.offers]
+
+    def count_publishers(self, topic):
+        return len(self.get_publishers_info_by_topic(topic))
+
+    def get_fully_qualified_name(self):
+        return "/sam2"
+
+    def get_logger(self):
+        return SimpleNamespace(warning=self.said.append)
+
+    def get_clock(self):
+        return SimpleNamespace(ros_time_is_active=False)
+
+
+class Rigged:
+    """An open camera with its node, counters and mailbox; `arrived` notes stamps."""
+
+    def __init__(self, *offers, **settings):
+        self.node, self.counters, self.mailbox = NotingNode(*offers), Counters(), Mailbox(4)
+        self.enabled, self.arrived = True, []
+        self.camera = Camera(
+            self.node, "image", Settings(**settings), self.counters, lambda: self.enabled, self.arrived.append
+        )
+        self.camera.open(self.mailbox)
+
+    @property
+    def subscription(self):
+        (only,) = self.node.subscriptions
+        return only
+
+    def image(self, stamp_ns, frame_id="camera_optical", side=20):
+        header = Header(frame_id=frame_id, stamp=time_message(stamp_ns))
+        self.subscription.hear(image_message(header, np.zeros((side, side, 3), np.uint8), "rgb8"))
+
+
+@pytest.fixture
+def clocks(monkeypatch):
+    """Both clocks that a camera reads stand at `now_ns`."""
+    clock = SimpleNamespace(now_ns=1000 * S)
+    monkeypatch.setattr(camera_module.time, "monotonic_ns", lambda: clock.now_ns)
+    monkeypatch.setattr(camera_module, "steady_ns", lambda: clock.now_ns)
+    return clock
+
+
+@pytest.mark.parametrize(
+    ("transport", "kind", "topic"), [("raw", Image, "image"), ("compressed", CompressedImage, "image/compressed")]
+)
+def test_only_the_newest_image_is_asked_for(transport, kind, topic):
+    """A queue in the middleware would hand on old images under load, whatever the mailbox does."""
+    rig = Rigged(image_transport=transport)
+    asked = rig.subscription
+    assert (asked.kind, asked.topic_name) == (kind, f"/{topic}")
+    assert (asked.qos.history, asked.qos.depth) == (HistoryPolicy.KEEP_LAST, 1)
+    assert (rig.counters.topic, rig.counters.remap_from) == (f"/{topic}", topic)
+
+
+def test_another_reliability_is_one_new_subscription_and_the_old_mismatch_is_over():
+    rig = Rigged(("/image", IMAGE, BEST_EFFORT))
+    first = rig.subscription
+    rig.camera.tick()
+    assert rig.subscription is first and rig.counters.reliability == "best_effort"
+    first.events.incompatible_qos(SimpleNamespace(last_policy_kind=QoSPolicyKind.DURABILITY))
+    assert rig.counters.incompatible_qos == "DURABILITY"
+    rig.node.offers[:] = [("/image", IMAGE, RELIABLE)]
+    rig.camera.tick()
+    assert rig.subscription.qos.reliability == RELIABLE and rig.counters.reliability == "reliable"
+    assert rig.counters.incompatible_qos == "" and rig.subscription.group is not first.group
+
+
+def test_a_publisher_of_another_type_has_no_say_in_the_reliability():
+    rig = Rigged(("/image", IMAGE, RELIABLE), ("/image", COMPRESSED, BEST_EFFORT))
+    assert rig.subscription.qos.reliability == RELIABLE
+    assert (rig.counters.publishers, rig.counters.other_type) == (1, COMPRESSED)
+
+
+def test_what_is_lost_is_counted_once():
+    """The middleware tells the total, and what is new of it."""
+    rig = Rigged()
+    for total, new in ((3, 3), (5, 2)):
+        rig.subscription.events.message_lost(SimpleNamespace(total_count=total, total_count_change=new))
+    assert rig.counters.lost_on_the_way == 5
+
+
+@pytest.mark.parametrize(
+    ("transport", "there", "told"),
+    [("raw", ("/image/compressed", COMPRESSED), "/image/compressed"), ("compressed", ("/image", IMAGE), "/image")],
+)
+def test_the_other_transport_is_told_either_way_and_forgotten_with_the_first_of_ours(transport, there, told):
+    rig = Rigged((*there, RELIABLE), image_transport=transport)
+    assert rig.counters.other_transport == told and rig.counters.publishers == 0
+    ours = ("/image", IMAGE) if transport == "raw" else ("/image/compressed", COMPRESSED)
+    rig.node.offers.append((*ours, RELIABLE))
+    rig.camera.tick()
+    assert (rig.counters.other_transport, rig.counters.elsewhere, rig.counters.publishers) == ("", (), 1)
+
+
+def test_topics_that_could_be_meant_are_pictures_nobody_else_makes_or_takes():
+    offers = [
+        "/a/label_mask", "/a/Depth/image", "/sam2/overlay", "/b/image_raw", "/taken/image", "/sam2_other/image/rect",
+    ]  # fmt: skip
+    rig = Rigged(*((name, IMAGE, RELIABLE) for name in offers), ("/c/image/compressed", COMPRESSED, RELIABLE))
+    rig.node.subscriptions.append(SimpleNamespace(topic_name="/taken/image"))
+    rig.camera.tick()
+    assert rig.counters.elsewhere == ("/b/image_raw", "/a/label_mask", "/sam2_other/image/rect")
+    files = Rigged(("/a/mask/compressed", COMPRESSED, RELIABLE), ("/b/image/compressed", COMPRESSED, RELIABLE),
+                   image_transport="compressed")  # fmt: skip
+    assert files.counters.elsewhere == ("/b/image/compressed", "/a/mask/compressed")
+
+
+def test_an_image_goes_into_the_mailbox_with_its_stamp_and_when_it_came(clocks):
+    rig = Rigged()
+    rig.image(5 * S)
+    clocks.now_ns += 7
+    rig.image(6 * S)
+    assert (rig.counters.received, rig.counters.dropped, rig.arrived) == (2, 1, [5 * S, 6 * S])
+    arrival = rig.mailbox.take().arrival
+    assert (arrival.stamp_ns, arrival.arrived_ns, arrival.new_stream) == (6 * S, 1000 * S + 7, False)
+    clocks.now_ns += 1
+    rig.image(6 * S + 100 * S)
+    assert rig.mailbox.take().arrival.new_stream and rig.counters.dropped == 1
+
+
+def test_what_is_refused_or_not_wanted_keeps_no_depth_and_no_frame(clocks):
+    """Depth is kept for what was put in the mailbox, and the frame is that of the newest of these."""
+    rig = Rigged(max_pixels=400)
+    rig.image(5 * S)
+    rig.image(6 * S, frame_id="wide_optical", side=21)
+    rig.image(5 * S, frame_id="late_optical")
+    rig.enabled = False
+    rig.image(7 * S, frame_id="other_optical")
+    assert rig.arrived == [5 * S] and rig.camera.frame_id == "camera_optical"
+    assert rig.mailbox.take().arrival.stamp_ns == 5 * S
+    assert rig.counters.refused == {"too_large": 1, "duplicate": 1}
+    assert (rig.counters.received, rig.counters.ignored) == (4, 1)
+    rig.enabled = True
+    rig.image(6 * S)  # those that were refused or ignored are nothing to be late or early by
+    assert rig.mailbox.take().arrival.stamp_ns == 6 * S
+
+
+def test_stamps_are_known_to_be_there_or_not(clocks):
+    rig = Rigged()
+    for stamp_ns in (0, 5 * S, 0, 0):
+        rig.image(stamp_ns)
+    assert (rig.counters.unstamped, rig.counters.unstamped_in_a_row) == (3, 2)
+
+
+def test_each_kind_of_trouble_is_logged_once_in_five_seconds(clocks):
+    rig = Rigged()
+    rig.image(5 * S)
+    for passed_ns, more in ((0, 2), (5 * S - 1, 0), (1, 2)):
+        clocks.now_ns += passed_ns
+        before = len(rig.node.said)
+        rig.image(5 * S)
+        rig.image(-S)
+        assert len(rig.node.said) - before == more
+    assert rig.node.said[0] == "refused: image with stamp 5.000000000: duplicate"
+    assert rig.counters.refused == {"duplicate": 3, "negative_stamp": 3}
+
+
+def test_a_frame_that_changes_and_a_clock_that_is_set_back_are_told(clocks):
+    rig = Rigged()
+    rig.image(5 * S, frame_id="a")
+    rig.image(6 * S, frame_id="a")
+    assert not rig.node.said, "the first frame is no change"
+    rig.image(7 * S, frame_id="b")
+    for number in range(3):
+        rig.image(6 * S + number, frame_id="b")
+    told = [sentence for sentence in rig.node.said if not sentence.startswith("refused")]
+    assert told == [
+        "frame_id changed from 'a' to 'b'", "the clock was set back a little; objects are kept",
+    ]  # fmt: skip
+    assert rig.mailbox.take().arrival.stamp_ns == 6 * S + 2 and rig.counters.refused == {"stale": 2}
+
+
+def test_what_waits_when_it_is_closed_has_a_fate_and_nothing_is_heard_any_more():
+    rig = Rigged()
+    rig.image(5 * S)
+    rig.camera.close()
+    assert not rig.node.subscriptions and rig.mailbox.take().arrival is None and rig.counters.ignored == 1
+    rig.camera.close()
+    rig.camera.tick()
+    assert not rig.node.subscriptions and rig.counters.ignored == 1
