@@ -21,10 +21,11 @@ from test_depth_out import FakeFrames, Rigged, with_depth
 
 from sam2_ros import transforms
 from sam2_ros.depth_out import MOST_WAITING
+from sam2_ros.geometry import quaternion_of
 from sam2_ros.msg import TrackArray
 from sam2_ros.refused import Refused
 from sam2_ros.ros_time import stamp_ns, time_message
-from sam2_ros.transforms import SET_BACK_NS, Transforms
+from sam2_ros.transforms import SET_BACK_NS, Transforms, rotation_of
 
 pytestmark = pytest.mark.ros
 
@@ -182,6 +183,24 @@ def test_transforms_that_start_over_leave_nothing_of_the_time_before(tf2, node, 
     assert tf.transforms.to_target(header_at(NOW_NS))[1].tolist() == [0.0, 0.0, 1.5]
     assert tf.transforms.may_come(header_at(NOW_NS + 2 * STEP_NS))
     tf.transforms.close()
+
+
+def test_of_frames_that_start_over_one_after_the_other_all_are_known(tf2, node):
+    tf, old_ns = Told(node), NOW_NS + 9 * SET_BACK_NS
+    for message in (dict(optical=old_ns, hand=old_ns), dict(optical=NOW_NS, new=NOW_NS), dict(hand=NOW_NS + STEP_NS)):
+        said = [transform(at_ns) for at_ns in message.values()]
+        for one, child in zip(said, message, strict=True):
+            one.child_frame_id = child
+        tf.transforms._listener.callback(SimpleNamespace(transforms=said))
+    assert tf.transforms.to_target(header_at(NOW_NS))[2] == "base_link"
+    assert tf.transforms.may_come(header_at(NOW_NS + 2 * STEP_NS))
+    tf.transforms.close()
+
+
+def test_a_quaternion_is_that_of_its_rotation():
+    for numbers in np.random.default_rng(0).normal(size=(20, 4)):
+        quaternion = numbers / np.linalg.norm(numbers) * np.sign(numbers[3])  # q and -q are one rotation
+        assert quaternion_of(rotation_of(quaternion)) == pytest.approx(quaternion, abs=1e-6)
 
 
 def test_transforms_a_little_out_of_order_are_kept(tf2, node):
