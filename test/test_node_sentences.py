@@ -1,0 +1,204 @@
+"""What a node says it needs, counts anew and reports, in each state; it is in this process and nothing spins."""
+
+import time
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from fakes import FakeTracker
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+
+from sam2_ros.health import Situation
+from sam2_ros.msg import VisibilityArray
+from sam2_ros.node import NETWORK_ENDING, TrackNode
+from sam2_ros.requests import Code
+from sam2_ros.worker import Phase
+
+pytestmark = pytest.mark.ros
+SUCCESS = TransitionCallbackReturn.SUCCESS
+
+
+@pytest.fixture
+def make(rig):
+    """A function that makes a node with parameters."""
+    nodes = []
+
+    def make(**parameters):
+        given = [Parameter(name.replace("__", "."), value=value) for name, value in parameters.items()]
+        nodes.append(TrackNode(lambda settings: FakeTracker(), context=rig.context, parameter_overrides=given))
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.stop()
+        node.destroy_node()
+
+
+def worker(phase, sentence="", is_stopping=False, turn_since_ns=0):
+    return SimpleNamespace(
+        phase=phase,
+        sentence=sentence,
+        is_stopping=is_stopping,
+        turn_since_ns=turn_since_ns,
+        stop=lambda timeout_s: True,
+    )
+
+
+def test_why_no_request_can_be_served_in_each_state(make):
+    node = make()
+    steps = "(ros2 lifecycle set)"
+    assert node.closed() == (
+        Code.NOT_ACTIVE, f"the node is unconfigured; configure and activate it {steps}",
+    )  # fmt: skip
+    node._state = "inactive"
+    assert node.closed() == (Code.NOT_ACTIVE, f"the node is inactive; activate it {steps}")
+    node._worker = worker(Phase.READY, is_stopping=True)
+    assert node.closed() == (Code.NOT_ACTIVE, NETWORK_ENDING)
+    node._state = "active"
+    for phase, expected in (
+        (Phase.LOADING, (Code.LOADING, "the model is being loaded; ask again")), (Phase.READY, None),
+        (Phase.FAILED, (Code.INTERNAL, "why")), (Phase.DEVICE_LOST, (Code.INTERNAL, "why")),
+    ):  # fmt: skip
+        node._worker = worker(phase, "why")
+        assert node.closed() == expected
+    node._state = "finalized"
+    assert node.closed() == (Code.STOPPING, "the node is shutting down")
+    node._state, node._worker = "unconfigured", None
+
+
+def test_what_was_wrong_with_the_network_before_is_not_told_of_the_next_one(make):
+    node = make()
+    node._trouble = ("failed", "no such file")
+    assert node.closed()[1].startswith("no such file; start the node again or,")
+    node._trouble = ("device lost", "the GPU is gone")
+    assert node.closed()[1] == "the GPU is gone", "only a new process can go on"
+    assert node.trigger_configure() == SUCCESS
+    assert node.closed()[1] == "the node is inactive; activate it (ros2 lifecycle set)"
+
+
+def test_a_change_that_is_heard_of_when_the_worker_has_gone_is_none(make):
+    node = make()
+    node._on_worker_changed()
+    assert not node.done.done() and node._trouble == ("", "")
+
+
+def test_a_network_hangs_when_one_turn_takes_longer_than_is_set(make):
+    node = make(hang_after_s=5.0)
+    assert not node.is_hanging
+    for age_s, is_hanging in ((4.0, False), (6.0, True)):
+        node._worker = worker(Phase.READY, turn_since_ns=time.monotonic_ns() - int(age_s * 1e9))
+        assert node.is_hanging == is_hanging
+    node._worker = worker(Phase.READY)
+    assert not node.is_hanging, "it waits for work"
+    node._worker = None
+
+
+def test_what_a_callback_raises_is_counted_once_and_with_the_first_camera(make):
+    node = make(cameras=["front", "wrist"])
+    node.note_failure(MemoryError("full"))
+    assert [channel.counters.failures for channel in node._channels] == [{"callback: MemoryError": 1}, {}]
+
+
+def test_every_camera_is_looked_at_with_every_tick_and_in_every_report(make):
+    node, ticked, reports = make(cameras=["front", "wrist"]), [], []
+    for channel in node._channels:
+        channel.tick = lambda name=channel.name: ticked.append(name)
+    node._diagnostics = SimpleNamespace(publish=reports.append)
+    node._on_tick()
+    node._report()
+    assert ticked == ["front", "wrist"]
+    assert {status.name.split(": ")[1] for status in reports[-1].status} == {"front", "wrist"}
+    assert all(status.name.startswith("/sam2: ") for status in reports[-1].status)
+
+
+def test_a_camera_begins_anew_with_each_network(make):
+    """Nothing is tracked, and the failures were another one's; what was counted since the start stays."""
+    node = make()
+    counters = node._channels[0].counters
+    counters.objects = counters.failures_in_a_row = counters.processed = 3
+    assert node.trigger_configure() == SUCCESS
+    assert (counters.objects, counters.failures_in_a_row, counters.processed) == (0, 0, 3)
+
+
+def test_a_camera_that_is_off_or_never_came_takes_no_prompt_and_lists_all_the_same(make):
+    node = make(cameras=["front"])
+    channel = node._channels[0]
+    assert channel.closed(adding=False)[0] is Code.NOT_ACTIVE
+    node._state, node._worker = "active", worker(Phase.READY)
+    channel.counters.topic = "/front/image"
+    code, sentence = channel.closed(adding=True)
+    assert code is Code.NO_IMAGE and "/front/image" in sentence and channel.closed(adding=False) is None
+    channel.counters.received = 1
+    assert channel.closed(adding=True) is None, "whoever was there may come back"
+    channel.enabled = False
+    assert channel.closed(adding=True) == (Code.NOT_ACTIVE, "disabled: call ~/front/enable with true")
+    assert channel.closed(adding=False) is None
+    node._state, node._worker = "unconfigured", None
+
+
+def test_names_of_topics_with_and_without_a_name_of_the_camera(make):
+    for cameras, prefix in (([""], ""), (["front"], "front/")):
+        channel = make(cameras=cameras, depth__enabled=True)._channels[0]
+        assert channel.input("image") == f"{prefix}image" and channel.output("tracks") == f"~/{prefix}tracks"
+        assert (channel.depth._depth_topic, channel.depth._info_topic) == (
+            f"{prefix}depth/image",
+            f"{prefix}camera_info",
+        )
+
+
+def test_how_old_the_newest_result_is(make):
+    channel = make()._channels[0]
+    assert channel.newest_age_s == -1.0 and channel.newest == (None, []) and channel.object_ids == []
+    channel.outputs = SimpleNamespace(newest_ns=0)
+    assert channel.newest_age_s == -1.0
+    channel.outputs.newest_ns = time.monotonic_ns() - 100 * 10**9
+    assert 100.0 <= channel.newest_age_s < 200.0
+    channel.outputs = None
+
+
+def test_depth_is_kept_for_images_that_come_and_news_of_it_wake_only_whom_they_concern(make):
+    channel, woken = make(depth__enabled=True)._channels[0], []
+    channel.camera._arrived(7)
+    assert channel.depth.buffer._newest_image_ns == 7
+    channel.mailbox = SimpleNamespace(wake=lambda: woken.append(1))
+    channel.look_again()
+    for waits in (False, True):
+        channel.outputs = SimpleNamespace(waits=waits)
+        channel.depth._arrived()
+    assert woken == [1]
+    channel.outputs = channel.mailbox = None
+
+
+def test_a_report_says_whose_frame_it_is_of_and_who_else_publishes(make, rig):
+    node = make(cameras=["front"])
+    channel = node._channels[0]
+    channel.camera.frame_id = "front_optical"
+    situation = Situation("unconfigured", "", "", 0, True)
+    statuses = channel.statuses(situation)
+    assert {status.hardware_id for status in statuses} == {"front_optical"} and channel.counters.rivals == 0
+    assert all(status.name.startswith("/sam2: front: ") for status in statuses)
+    others = [rig.node.create_publisher(VisibilityArray, "/sam2/front/visibility", 1) for _ in range(2)]
+    rig.until(lambda: node.count_publishers("/sam2/front/visibility") == 2)
+    channel.statuses(situation)
+    assert channel.counters.rivals == 0, "a node without outputs has no rival"
+    assert node.trigger_configure() == SUCCESS
+    rig.until(lambda: node.count_publishers("/sam2/front/visibility") == 3)
+    channel.statuses(situation)
+    assert channel.counters.rivals == 2
+    for other in others:
+        rig.node.destroy_publisher(other)
+
+
+def test_a_detector_is_expected_as_soon_as_one_publishes(make, monkeypatch):
+    node = make()
+    assert node.trigger_configure() == SUCCESS
+    channel = node._channels[0]
+    monkeypatch.setattr(type(channel.inputs), "has_detector", property(lambda self: False))
+    channel.tick()
+    assert not channel.auto.is_expected
+    monkeypatch.setattr(type(channel.inputs), "has_detector", property(lambda self: True))
+    channel.tick()
+    assert channel.auto.is_expected
