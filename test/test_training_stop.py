@@ -19,6 +19,8 @@ from sam2.training.stop import noted_signals
 from sam2.training.team import NotMade, Team
 from sam2.training.train import Trainer
 
+PATIENCE_S = 300.0  # whoever waits this long has failed
+
 
 def test_a_line_that_a_full_disk_cut_off_costs_that_line_only(tmp_path):
     log = tmp_path / "log.csv"
@@ -185,12 +187,16 @@ def test_a_signal_to_a_whole_team_loses_nothing_either(tmp_path):
     process = subprocess.Popen(
         [sys.executable, *command, *words.split()], stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    log = tmp_path / "log.csv"
-    while len(report.read_rows(log)) < 3:
-        assert process.poll() is None
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGTERM)
-    _, said = process.communicate(timeout=120)
+    log, end = tmp_path / "log.csv", time.monotonic() + PATIENCE_S
+    try:
+        while len(report.read_rows(log)) < 3:
+            assert process.poll() is None and time.monotonic() < end, "waited in vain"
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGTERM)
+        _, said = process.communicate(timeout=PATIENCE_S)
+    finally:
+        if process.poll() is None:  # whatever went wrong, nothing trains on for a hundred thousand steps
+            os.killpg(process.pid, signal.SIGKILL)
     assert said.count("the same command goes on") == 2 and "clip workers" not in said, said
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert state["progress"]["step"] >= int(report.read_rows(log)[-1]["step"]) > 0
