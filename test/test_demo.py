@@ -117,6 +117,23 @@ def test_an_absence_is_as_long_as_its_images_of_which_one_result_is_enough(away,
     assert [(a.gone, a.back, a.found) for a in run.absences] == absences
 
 
+def test_two_results_with_objects_and_with_truth_can_be_judged_and_no_fewer():
+    """An image that nobody knows the truth of, as of another camera, is none of them."""
+    said = [{}, {"a": square(2)}, {"a": square(2)}, {"a": square(2)}]
+    results = results_of(said, [{"a": square(2)}] * 3)
+    assert [result.frame for result in results] == [0, 1, 2]
+    run = demo_score.score(results, 4, 4, prompted_ns=0)
+    assert (run.fps, run.mean_iou, run.iou_by_id) == (pytest.approx(10.0), 1.0, {"a": 1.0})
+    with pytest.raises(sam2.BadInput, match="2 results, 1 of them with objects"):
+        demo_score.score(results[:2], 4, 4, prompted_ns=0)
+
+
+def test_an_object_that_is_away_has_no_box_and_no_pixel():
+    here, away = (demo_score.Seen(track) for track in array_of(0, {"a": square(2), "b": None}).tracks)
+    assert here.box_xywh == (2, 20, 20, 20) and np.array_equal(here.mask, square(2))
+    assert away.box_xywh is None and away.mask.shape == SIZE_HW and not away.mask.any()
+
+
 def test_nothing_to_judge_is_an_error():
     with pytest.raises(sam2.BadInput, match="0 results"):
         demo_score.score([], 10, 0, 0)

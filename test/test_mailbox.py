@@ -107,6 +107,28 @@ def test_discard():
     assert box.discard_image() and box.take().arrival is None
 
 
+def test_an_image_that_was_thrown_away_begins_no_stream_that_it_did_not_begin():
+    box = Mailbox(2)
+    box.post_image(arrival(1))
+    assert box.discard_image()
+    box.post_image(arrival(2))
+    assert box.take().arrival == arrival(2)
+    box.post_image(arrival(3, new_stream=True))
+    assert box.discard_image() and not box.discard_image()
+    box.post_image(arrival(4))
+    assert box.take().arrival.new_stream, "what it owes is owed until there is an image"
+
+
+def test_a_closed_box_that_is_full_says_that_it_is_closed():
+    """Whoever is told that it is busy asks again."""
+    box, (late, answers) = Mailbox(1), request()
+    box.post_request(request()[0])
+    box.take()
+    box.close()
+    box.post_request(late)
+    assert [answer.sentence for answer in answers] == ["the node is stopping"]
+
+
 def test_who_names_what():
     from sam2 import Prompt
 

@@ -69,7 +69,11 @@ def test_a_mask_with_padded_rows():
         (dict(box_xyxy=[1.0, 2.0, math.nan, 4.0]), ["box_xyxy[2]", "nan"]),
         (dict(box_xyxy=[5.0, 2.0, 3.0, 4.0]), ["no area"]),
         (dict(box_xyxy=[1.0, 2.0, 1.0, 4.0]), ["no area"]),
+        (dict(box_xyxy=[1.0, 2.0, 3.0, 2.0]), ["no area"]),
+        (dict(box_xyxy=[1.0, 4.0, 3.0, 2.0]), ["no area"]),
         (dict(points_xy=[], point_labels=[]), ["no point"]),
+        (dict(mask=mask_like(width=64)), ["64x0", "without data"]),
+        (dict(mask=mask_like(height=48)), ["0x48", "without data"]),
         (dict(object_id="", point_labels=[0]), ["new object"]),
         (dict(mode=7), ["7"]),
         (dict(mask=mask_like(np.ones((48, 64), np.uint8))), ["together"]),
@@ -94,6 +98,29 @@ def test_impossible_prompts_are_refused(change, words):
 )
 def test_impossible_masks_are_refused(mask):
     assert "mask" in refusal(message(points_xy=[], point_labels=[], mask=mask))
+
+
+def test_what_begins_an_object_and_what_only_goes_on_with_one():
+    """Points beside it say where a new object is not; with a box, or for an object that is known, they are enough."""
+    beside = dict(point_labels=[0])
+    assert prompt_in.from_message(message(**beside)).labels.tolist() == [0]
+    boxed = prompt_in.from_message(message(object_id="", box_xyxy=[1.0, 2.0, 3.0, 4.0], **beside))
+    assert boxed.object_id == "" and boxed.points_xy.tolist() == [[10, 20]]
+    mixed = message(object_id="", points_xy=[1.0, 2.0, 3.0, 4.0], point_labels=[0, 1])
+    assert prompt_in.from_message(mixed).labels.tolist() == [0, 1]
+    whole = message(points_xy=[], point_labels=[], mask=mask_like(np.eye(3, dtype=np.uint8), encoding="8UC1"))
+    assert prompt_in.from_message(whole).mask.tolist() == np.eye(3, dtype=bool).tolist()
+
+
+def test_a_refusal_says_which_prompt_of_several_and_stays_of_its_kind():
+    def refuse():
+        raise sam2.LimitReached("full")
+
+    assert prompt_in.numbered(3, lambda: "fine") == "fine"
+    for index, sentence in ((None, "full"), (0, "prompt 0: full"), (3, "prompt 3: full")):
+        with pytest.raises(sam2.LimitReached) as caught:
+            prompt_in.numbered(index, refuse)
+        assert str(caught.value) == sentence
 
 
 def test_clicks():

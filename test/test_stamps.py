@@ -82,6 +82,31 @@ def test_a_clock_set_ahead_is_a_jump_but_a_camera_that_paused_is_not():
     assert verdicts([T0, T0 + hour, T0 + hour + 1], [0, 1, 2])[2] is Stamp.NEXT
 
 
+@pytest.mark.parametrize("since_boot_ns", [0, 10**15])
+@pytest.mark.parametrize("simulated_ns", [0, T0])
+def test_a_jump_is_what_is_further_than_the_limit_whatever_the_clocks_say(since_boot_ns, simulated_ns):
+    """Only what has passed on them counts, and the later of the two."""
+    for further_ns, ahead, back in ((0, Stamp.NEXT, Stamp.STALE), (1, Stamp.JUMP_AHEAD, Stamp.JUMP_BACK)):
+        for step_ns, expected in ((6 * S + further_ns, ahead), (-5 * S - further_ns, back)):
+            watch = StampWatch(5 * S)
+            watch.judge(T0, since_boot_ns, simulated_ns)
+            later = simulated_ns and simulated_ns + S // 2
+            assert watch.judge(T0 + step_ns, since_boot_ns + S, later) is expected
+    watch = StampWatch(5 * S)
+    watch.judge(T0, since_boot_ns, T0)
+    assert watch.judge(T0 + 60 * S, since_boot_ns + S, T0 + 55 * S) is Stamp.NEXT
+
+
+def test_only_late_images_that_follow_one_another_are_a_clock_that_was_set():
+    """Two of one place and one of another, as of a second stream, are none; nor is what was late before the newest."""
+    late = [T0 - 30, T0 - 20, T0 - 25]
+    assert verdicts([T0, *late])[1:] == [Stamp.STALE] * 3
+    assert verdicts([T0, *late, T0 - 24])[-1] is Stamp.STALE
+    assert verdicts([T0, *late, T0 - 24, T0 - 23])[-1] is Stamp.STEP_BACK
+    assert verdicts([T0, T0 - 30, T0 - 20, T0 + 1, T0 - 10])[-1] is Stamp.STALE
+    assert verdicts([T0, T0 - 30, T0 - 30, T0 - 30])[1:] == [Stamp.STALE] * 3
+
+
 def test_a_pause_while_the_simulated_clock_stands_still_is_no_jump():
     """Nor is an image of the loop before that comes after the clock went back."""
     watch = StampWatch(5 * S)

@@ -273,6 +273,16 @@ def test_the_class_mask_merges_instances_and_its_values_are_stable():
     assert (message.encoding, message.step, message.header) == ("mono8", message.width, header())
 
 
+def test_classes_are_told_once_and_again_with_each_new_one():
+    classes = Classes(["mug"])
+    assert [classes.learn(names) for names in ([], ["mug"], ["box"], ["box", "mug"])] == [True, False, True, False]
+
+
+def test_without_its_mask_an_object_still_has_a_place():
+    message = track_out.track_message(track(mask=blob()), with_mask=False)
+    assert message.area == blob().sum() and message.box.width == 9 and not message.mask.counts
+
+
 def test_a_class_named_twice_has_one_value():
     classes = Classes(["mug", "mug", "floor"])
     classes.learn(["box"])
