@@ -128,6 +128,14 @@ def test_two_results_with_objects_and_with_truth_can_be_judged_and_no_fewer():
         demo_score.score(results[:2], 4, 4, prompted_ns=0)
 
 
+@pytest.mark.parametrize(("wrong", "found"), [(range(16, 21), True), (range(16, 22), False)])
+def test_an_object_may_be_found_with_the_fifth_result_and_no_later(story, wrong, found):
+    said, true = story
+    for number in set(wrong) - {20}:  # of which there is no result
+        said[number]["b"] = square(2)
+    assert [a.found for a in demo_score.find_absences(results_of(said, true), "b")] == [found]
+
+
 def test_an_object_that_is_away_has_no_box_and_no_pixel():
     here, away = (demo_score.Seen(track) for track in array_of(0, {"a": square(2), "b": None}).tracks)
     assert here.box_xywh == (2, 20, 20, 20) and np.array_equal(here.mask, square(2))

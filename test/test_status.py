@@ -5,12 +5,14 @@ import itertools
 import re
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("rclpy")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import ClockType
 from ros_rig import PATIENCE_S, NodeProcess, start_tracking
 
 from sam2_ros import status
@@ -52,6 +54,43 @@ def test_a_node_that_is_not_active_is_not_well(monkeypatch):
     for state, code in (("active", 0), ("inactive", 1)):
         monkeypatch.setattr(status, "hear", lambda asked, state=state: [said("/sam2: tracking", state=state)])
         assert status.main([]) == code
+
+
+@pytest.mark.parametrize(("worst", "code"), [(b"\x00", 0), (b"\x01", 1), (b"\x02", 1)])
+def test_one_thing_that_is_not_well_is_enough_and_everything_is_printed(monkeypatch, capsys, worst, code):
+    found = [said("/sam2: images", state="active", received="50"), said("/sam2: tracking", "slow", worst)]
+    monkeypatch.setattr(status, "hear", lambda asked: found)
+    assert status.main([]) == code
+    printed = capsys.readouterr().out
+    assert "images             fine" in printed and "tracking           slow" in printed and "received" not in printed
+    assert status.main(["--values"]) == code and "received: 50" in capsys.readouterr().out
+
+
+def test_whoever_falls_silent_is_told_once_and_told_anew_when_it_is_heard_again(monkeypatch, capsys):
+    now, node = SimpleNamespace(s=100.0), SimpleNamespace(name="/sam2", node=SimpleNamespace())
+    made = {}
+    node.node.create_subscription = lambda kind, topic, hear, depth: made.update(hear=hear)
+    node.node.create_timer = lambda period_s, listen, clock: made.update(listen=listen, clock=clock)
+    monkeypatch.setattr(status.time, "monotonic", lambda: now.s)
+    monkeypatch.setattr(status, "hear", lambda client: MESSAGE.status[:2])
+    steps = []
+
+    def spin(_):
+        for passed_s in (status.SILENT_S, 0.1, 5.0):
+            now.s += passed_s
+            made["listen"]()
+            steps.append(capsys.readouterr().out.splitlines())
+        for _ in range(2):
+            made["hear"](MESSAGE)
+            steps.append(capsys.readouterr().out.splitlines())
+        now.s += 1.0
+        made["listen"]()
+        steps.append(capsys.readouterr().out.splitlines())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(status.rclpy, "spin", spin)
+    assert status.watch(node) == 0 and made["clock"].clock_type is ClockType.STEADY_TIME
+    assert [len(lines) for lines in steps] == [2, 1, 0, 2, 0, 0] and steps[1] == ["nothing of /sam2 for 3 s"]
 
 
 def test_a_number_that_changes_is_no_news():
