@@ -251,7 +251,7 @@ class Pipeline:
         """Answers all `adds`, which have not been carried out; whether the objects can be kept. Raises DeviceLost."""
         for add in adds:
             with self._guarded("request"):
-                add.answer(Code.INTERNAL, f"the image was lost: {error or type(error).__name__}")
+                add.answer(Code.INTERNAL, f"the image was lost: {str(error) or type(error).__name__}")
         if isinstance(error, sam2.DeviceLost):
             raise error
         in_a_row = self._counters.count_failed_image()

@@ -1,4 +1,4 @@
-"""The demo: what its figures mean, what its pictures show, and that a whole run leaves files and no process behind."""
+"""The demo: a whole run leaves files and no process behind, and what goes wrong is a sentence."""
 
 import contextlib
 import glob
@@ -17,134 +17,16 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from test_demo_score import PERIOD_NS, array_of, square
+
 import sam2
-from sam2_ros import demo, demo_picture, demo_score
+from sam2_ros import demo
 from sam2_ros.children import Children
-from sam2_ros.msg import Track, TrackArray
+from sam2_ros.msg import TrackArray
 from sam2_ros.requests import Code
-from sam2_ros.ros_time import stamp_ns, time_message
-from sam2_ros.track_out import mask_message
+from sam2_ros.ros_time import stamp_ns
 
 pytestmark = pytest.mark.ros
-SIZE_HW = (60, 80)
-PERIOD_NS = 100_000_000
-
-
-def square(x, side=20):
-    mask = np.zeros(SIZE_HW, bool)
-    mask[20 : 20 + side, max(x, 0) : x + side] = True
-    return mask
-
-
-def array_of(number, masks):
-    """A TrackArray of image `number`: {id: (H, W) bool, or None where it is away}."""
-    tracks = []
-    for label, (name, mask) in enumerate(masks.items(), start=1):
-        track = Track(object_id=name, label=label, state=Track.OCCLUDED if mask is None else Track.VISIBLE)
-        track.mask.image_height, track.mask.image_width = SIZE_HW
-        if mask is not None:
-            x, y, width, height = sam2.bounding_box(mask)
-            track.mask, track.area = mask_message(mask[y : y + height, x : x + width], (x, y), SIZE_HW), int(mask.sum())
-        tracks.append(track)
-    message = TrackArray(tracks=tracks)
-    message.header.stamp = time_message((number + 1) * PERIOD_NS)
-    return message
-
-
-def results_of(said, true, age_ns=40_000_000):
-    """said, true: per image {id: mask or None}; images without `said` (None) have no result."""
-    answers = [
-        (array_of(number, masks), (number + 1) * PERIOD_NS + age_ns)
-        for number, masks in enumerate(said)
-        if masks is not None
-    ]
-    return demo_score.pair_up(answers, [array_of(number, masks) for number, masks in enumerate(true)])
-
-
-@pytest.fixture
-def story():
-    """Thirty images: `a` stays, `b` is away in 10..15 and known to be; a result is missing for image 20."""
-    true = [{"a": square(2), "b": None if 10 <= n < 16 else square(40)} for n in range(30)]
-    said = [None if n == 20 else dict(masks) for n, masks in enumerate(true)]
-    return said, true
-
-
-def test_a_perfect_run(story):
-    run = demo_score.score(results_of(*story), images=30, answers=29, prompted_ns=PERIOD_NS)
-    assert (run.mean_iou, run.visibility, run.results, run.dropped) == (1.0, 1.0, 29, 1)
-    assert run.fps == pytest.approx(27 / 2.8) and run.age_p50_s == pytest.approx(0.04)
-    assert [(a.name, a.gone, a.back, a.found) for a in run.absences] == [("b", 10, 16, True)]
-    assert "1 of 1" in demo_score.table(run) and "1.000" in demo_score.table(run)
-
-
-def test_each_mistake_costs_what_it_should(story):
-    said, true = story
-    said[5]["a"] = square(12)  # half of it: 200 of 600 pixels in common
-    said[11]["b"] = square(40)  # seen where it is not
-    said[25]["b"] = None  # not seen where it is
-    run = demo_score.score(results_of(said, true), images=30, answers=29, prompted_ns=PERIOD_NS)
-    assert run.iou_by_id["a"] == pytest.approx((27 + 1 / 3) / 28)
-    assert run.iou_by_id["b"] == pytest.approx(21 / 23)  # two of the 23 pairs with a pixel are 0
-    assert run.visibility == pytest.approx(54 / 56) and run.visibility_by_id["a"] == 1.0
-    pairs = 28 + 23
-    assert run.mean_iou == pytest.approx((27 + 1 / 3 + 21) / pairs)
-
-
-def test_the_prompted_image_does_not_count(story):
-    said, true = story
-    said[0]["a"] = square(60)
-    assert demo_score.score(results_of(said, true), 30, 29, prompted_ns=PERIOD_NS).mean_iou == 1.0
-    assert demo_score.score(results_of(said, true), 30, 29, prompted_ns=PERIOD_NS - 1).mean_iou < 1.0
-
-
-def test_an_object_that_is_mistaken_for_another_is_not_found_again(story):
-    said, true = story
-    for masks in said[16:]:
-        if masks is not None:
-            masks["b"] = square(2)
-    run = demo_score.score(results_of(said, true), 30, 29, PERIOD_NS)
-    assert [absence.found for absence in run.absences] == [False]
-    assert "not found again" in demo_picture.story(results_of(said, true), run.absences)[3][1]
-
-
-@pytest.mark.parametrize(
-    "away, absences", [(range(10, 16), [(10, 11, True)]), (range(12, 15), [(10, 11, True)]), ((12, 14), [])]
-)
-def test_an_absence_is_as_long_as_its_images_of_which_one_result_is_enough(away, absences):
-    true = [{"a": square(2), "b": None if n in away else square(40)} for n in range(30)]
-    said = [None if n in (10, 11, 13, 14, 15) else masks for n, masks in enumerate(true)]
-    run = demo_score.score(results_of(said, true), 30, 25, PERIOD_NS)
-    assert [(a.gone, a.back, a.found) for a in run.absences] == absences
-
-
-def test_two_results_with_objects_and_with_truth_can_be_judged_and_no_fewer():
-    """An image that nobody knows the truth of, as of another camera, is none of them."""
-    said = [{}, {"a": square(2)}, {"a": square(2)}, {"a": square(2)}]
-    results = results_of(said, [{"a": square(2)}] * 3)
-    assert [result.frame for result in results] == [0, 1, 2]
-    run = demo_score.score(results, 4, 4, prompted_ns=0)
-    assert (run.fps, run.mean_iou, run.iou_by_id) == (pytest.approx(10.0), 1.0, {"a": 1.0})
-    with pytest.raises(sam2.BadInput, match="2 results, 1 of them with objects"):
-        demo_score.score(results[:2], 4, 4, prompted_ns=0)
-
-
-@pytest.mark.parametrize(("wrong", "found"), [(range(16, 21), True), (range(16, 22), False)])
-def test_an_object_may_be_found_with_the_fifth_result_and_no_later(story, wrong, found):
-    said, true = story
-    for number in set(wrong) - {20}:  # of which there is no result
-        said[number]["b"] = square(2)
-    assert [a.found for a in demo_score.find_absences(results_of(said, true), "b")] == [found]
-
-
-def test_an_object_that_is_away_has_no_box_and_no_pixel():
-    here, away = (demo_score.Seen(track) for track in array_of(0, {"a": square(2), "b": None}).tracks)
-    assert here.box_xywh == (2, 20, 20, 20) and np.array_equal(here.mask, square(2))
-    assert away.box_xywh is None and away.mask.shape == SIZE_HW and not away.mask.any()
-
-
-def test_nothing_to_judge_is_an_error():
-    with pytest.raises(sam2.BadInput, match="0 results"):
-        demo_score.score([], 10, 0, 0)
 
 
 def test_boxes_are_around_the_largest():
@@ -153,30 +35,6 @@ def test_boxes_are_around_the_largest():
     assert list(boxes) == ["large", "middle"]
     rows, columns = np.nonzero(square(30, 25))
     assert boxes["large"] == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-
-
-def test_the_sheet_tells_of_the_absence(story):
-    results = results_of(*story)
-    run = demo_score.score(results, 30, 29, PERIOD_NS)
-    moments = demo_picture.story(results, run.absences)
-    frames = [results[index].frame for index, _ in moments]
-    assert frames == [0, 5, 13, 22, 29] and "says so" in moments[2][1] and "same id" in moments[3][1]
-
-    def image_of(stamp):
-        return np.full((*SIZE_HW, 3), 90, np.uint8)
-
-    sheet = demo_picture.sheet(results, run, image_of, {"a": (12.0, 30.0, 20.0, 40.0)}, PERIOD_NS)
-    assert sheet.dtype == np.uint8 and sheet.shape[1] == 3 * (demo_picture.PANEL_WH[0] + 2 * demo_picture.MARGIN)
-    pictures = list(demo_picture.film(results, image_of, SIZE_HW[1]))
-    assert len(pictures) == 29 and len({picture.shape for picture in pictures}) == 1
-    assert not np.array_equal(pictures[9][:60], pictures[12][:60])  # b is there, and b is away
-
-
-def test_the_timeline_is_dark_where_an_object_is_away(story):
-    timeline = demo_picture.Timeline(results_of(*story), 400)
-    row = timeline.picture[demo_picture.MARGIN + demo_picture.ROW + 10]  # b's bar
-    assert tuple(row[timeline.x(12)]) == demo_picture.DARK
-    assert tuple(row[timeline.x(5)]) == tuple(row[timeline.x(25)]) != demo_picture.DARK
 
 
 def test_children_end_with_their_block_and_a_failed_one_is_told(tmp_path):

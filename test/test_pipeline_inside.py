@@ -276,3 +276,11 @@ def test_how_long_a_step_took_is_counted(clock):
     line.pipeline.tracker.step = slow
     line.step(1)
     assert list(line.counters.steps_ns) == [3 * S]
+
+
+def test_an_error_without_a_word_is_told_by_its_name():
+    line = Line(FakeTracker(raise_on={"step": [MemoryError()]}))
+    line.add(point("a"))
+    line.image(1)
+    line.turn()
+    assert line.answers.get_nowait().sentence == "the image was lost: MemoryError"

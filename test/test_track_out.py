@@ -15,7 +15,6 @@ from std_msgs.msg import Header
 
 import sam2
 from sam2_ros import image_out, track_out, vision
-from sam2_ros.classes import Classes
 from sam2_ros.mailbox import Arrival
 from sam2_ros.outputs import Outputs
 from sam2_ros.overlay import Overlay
@@ -259,42 +258,9 @@ def test_what_was_removed_is_in_no_list(outputs):
     assert outputs.object_ids == ["cup"]  # what was restored is among the tracks, if it is still there
 
 
-def test_the_class_mask_merges_instances_and_its_values_are_stable():
-    left, right = blob(left=5), blob(left=40)
-    tracks = [track("a", 1, left), track("b", 2, right), track("c", 3, blob(top=30), class_name="")]
-    classes = Classes(["floor", "mug"])
-    assert classes.learn(map(track_out.class_of, tracks)) and not classes.learn(["mug"])
-    assert classes.ids == {"floor": 1, "mug": 2, "object": 3}
-    message = track_out.class_mask(header(), tracks, SIZE_HW, classes.ids)
-    expected = 2 * (left | right) + 3 * blob(top=30)
-    # As the Nav2 semantic layer reads it: uint8 at v * width + u, the step is not looked at.
-    flat = np.frombuffer(message.data, np.uint8)
-    assert all(flat[v * message.width + u] == expected[v, u] for v in range(48) for u in range(64))
-    assert (message.encoding, message.step, message.header) == ("mono8", message.width, header())
-
-
-def test_classes_are_told_once_and_again_with_each_new_one():
-    classes = Classes(["mug"])
-    assert [classes.learn(names) for names in ([], ["mug"], ["box"], ["box", "mug"])] == [True, False, True, False]
-
-
 def test_without_its_mask_an_object_still_has_a_place():
     message = track_out.track_message(track(mask=blob()), with_mask=False)
     assert message.area == blob().sum() and message.box.width == 9 and not message.mask.counts
-
-
-def test_a_class_named_twice_has_one_value():
-    classes = Classes(["mug", "mug", "floor"])
-    classes.learn(["box"])
-    assert classes.ids == {"mug": 1, "floor": 2, "box": 3}
-
-
-def test_there_are_254_classes_and_the_rest_shares_the_last():
-    classes = Classes([""])
-    classes.learn(map(str, range(300)))
-    assert classes.ids["0"] == 1 and classes.ids["253"] == len(classes.ids) == 254
-    late = track("late", 7, blob(left=5), class_name="299")
-    assert max(track_out.class_mask(header(), [late], SIZE_HW, classes.ids).data) == 254
 
 
 def test_the_overlay_forgets_where_things_were_over_images_that_nobody_looked_at(outputs):
