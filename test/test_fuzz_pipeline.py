@@ -197,4 +197,5 @@ class LaneMachine(RuleBasedStateMachine):
 
 
 TestLane = LaneMachine.TestCase
-TestLane.settings = settings(max_examples=150, stateful_step_count=40)
+# The same sequences every time, as for the node: what fails here can be repeated.
+TestLane.settings = settings(max_examples=150, stateful_step_count=40, derandomize=True)

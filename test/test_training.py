@@ -1,11 +1,7 @@
 """Training runs: schedule, optimiser, stopping and going on, sources of clips."""
 
 import math
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -276,16 +272,3 @@ def test_what_holds_the_group_goes_before_the_group(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: done.append(trainer.wrapped))
     trainer.leave_team()
     assert done == ["all are here", trainer.lessons]
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path):
-    """Different clips in each process, one model: the leader's run is complete and both end without complaint."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    command += ["-m", "sam2.training.train", "--config", "smoke", "--steps", "4", "--device", "cpu"]
-    command += ["--batch-scale", "0.25", "--size", "32", "--out", str(tmp_path), "--export", str(tmp_path / "n.pt")]
-    root = Path(__file__).parents[1]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert int(report.read_rows(tmp_path / "log.csv")[-1]["step"]) == 4
-    assert (tmp_path / "n.pt").exists()

@@ -2,6 +2,8 @@
 
 from contextlib import closing
 from dataclasses import replace
+from queue import SimpleQueue
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,11 +14,11 @@ from sam2.checkpoint import read_weights
 from sam2.config import find_config
 from sam2.errors import BadInput, OutOfMemory
 from sam2.model import SAM2
-from sam2.training import report, state
+from sam2.training import data, report, state
 from sam2.training.config import Phase, TrainConfig, find_train_config
-from sam2.training.data import DirectSource, PooledSource, SyntheticClips, open_source
+from sam2.training.data import DirectSource, PooledSource, SyntheticClips, labels_seen, open_source
 from sam2.training.synthetic import HELD_OUT_SEED
-from sam2.training.team import ALONE
+from sam2.training.team import ALONE, Team
 from sam2.training.train import Trainer
 
 
@@ -94,12 +96,30 @@ def test_a_pool_too_large_for_the_device_says_how_large():
 
 
 def test_what_a_step_sees_depends_on_the_step_alone():
-    draws = []
-    for _ in range(2):
-        source = DirectSource(TwoSquares(), CPU, capacity=4)
-        draws.append(source.sample(np.random.default_rng(7), 40, 3, 2, 1))
-    assert torch.equal(*draws) and draws[0].shape == (3, 2, SIDE, SIDE, 4)
-    assert not torch.equal(draws[0], source.sample(np.random.default_rng(8), 41, 3, 2, 1))
+    """And on its random numbers, but not on what was drawn before: a resumed run sees what the whole one saw."""
+
+    def draw(source, step, seed=7):
+        return source.sample(np.random.default_rng(seed), step, 3, 2, 1)
+
+    used = DirectSource(TwoSquares(), CPU, capacity=4)
+    for step in (0, 3, 41):
+        draw(used, step, seed=step)
+    expected = draw(used, 40)
+    assert expected.shape == (3, 2, SIDE, SIDE, 4)
+    assert torch.equal(draw(DirectSource(TwoSquares(), CPU, capacity=4), 40), expected)
+    assert not torch.equal(draw(used, 40, seed=8), expected)
+    assert not torch.equal(draw(used, 56), expected), "as many steps on there are four other clips"
+
+
+def test_a_clip_in_four_steps_is_replaced():
+    """Of a pool of four, from the seed on: the clips of step 40 are the tenth to the thirteenth."""
+    made = []
+    source = DirectSource(lambda seed: made.append(seed) or TwoSquares()(seed), CPU, capacity=4, first_seed=100)
+    for step, expected in ((0, range(100, 104)), (3, range(100, 104)), (4, range(101, 105)), (40, range(110, 114))):
+        made.clear()
+        source.close()
+        source.sample(np.random.default_rng(0), step, 50, 2, 1)
+        assert set(made) == set(expected)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -111,15 +131,55 @@ def test_the_seed_chooses_the_first_world(workers):
     assert all(clip.tobytes() in expected or clip[::-1].tobytes() in expected for clip in batch)
 
 
-def test_workers_fill_the_pool_with_the_makers_clips():
-    source = PooledSource(TwoSquares(), CPU, capacity=4, workers=1, first_seed=10)
-    try:
-        batch = source.sample(np.random.default_rng(0), 0, 4, 4, 1)
-    finally:
-        source.close()
-    expected = {TwoSquares()(seed).tobytes() for seed in range(10, 40)}
-    forward = [clip if clip[0].any() else clip for clip in batch.numpy()]
-    assert all(clip.tobytes() in expected or clip[::-1].tobytes() in expected for clip in forward)
+def test_a_worker_fills_the_pool_with_the_makers_clips_and_replaces_the_oldest():
+    with closing(PooledSource(TwoSquares(), CPU, capacity=3, workers=1, first_seed=10)) as source:
+        while source.clips_made < 8:
+            batch = source.sample(np.random.default_rng(source.clips_made), 0, 4, 4, 1)
+        newest = range(source.clips_made - 3, source.clips_made)
+        expected = {number % 3: TwoSquares()(10 + number) for number in newest}
+        for place, clip in expected.items():
+            assert np.array_equal(source._pool[place].numpy(), clip)
+            assert np.array_equal(source._seen[place], labels_seen(clip))
+    shown = {clip.tobytes() for clip in expected.values()}
+    assert all(clip.tobytes() in shown or clip[::-1].tobytes() in shown for clip in batch.numpy())
+
+
+def test_no_two_workers_make_the_same_clip(monkeypatch):
+    """Where each begins and how it goes on, without starting any."""
+    begun = []
+
+    def process(target, args, daemon):
+        begun.append(args[1:3])
+        return SimpleNamespace(start=lambda: None, kill=lambda: None, join=lambda: None)
+
+    channel = lambda: SimpleNamespace(  # noqa: E731
+        put=lambda message: None, get=SimpleQueue().get, cancel_join_thread=lambda: None, close=lambda: None
+    )
+    context = SimpleNamespace(Process=process, Queue=channel, RawArray=lambda kind, size: (kind * size)())
+    with monkeypatch.context() as patch:
+        patch.setattr(data.multiprocessing, "get_context", lambda kind: context)
+        PooledSource(TwoSquares(), CPU, capacity=2, workers=3, first_seed=HELD_OUT_SEED - 1).close()
+    assert begun == [(HELD_OUT_SEED - 1 + worker, 3) for worker in range(3)]
+    monkeypatch.setattr(data.cv2, "setNumThreads", lambda count: None)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    slots = iter((1, 0, None))
+    monkeypatch.setattr(data, "_next_slot", lambda free: next(slots))
+    ring, ready = np.zeros(2 * np.prod(TwoSquares.shape), np.uint8), SimpleQueue()
+    data._work(TwoSquares(), *begun[0], ring, None, ready)
+    for slot, seed in ((1, HELD_OUT_SEED - 1), (0, 2)):  # held-out worlds are for no training
+        clip = TwoSquares()(seed)
+        number, seen = ready.get_nowait()
+        assert number == slot and np.array_equal(seen, labels_seen(clip))
+        assert np.array_equal(ring.reshape(2, *TwoSquares.shape)[slot], clip)
+
+
+def test_processes_and_resumed_runs_begin_at_worlds_of_their_own(monkeypatch):
+    """Without starting workers: only where they would begin."""
+    monkeypatch.setattr(data, "PooledSource", lambda maker, device, capacity, workers, first: first)
+    config = replace(TINY_RUN, workers=2, seed=5)
+    firsts = [open_source(TwoSquares(), CPU, config, 70, Team(rank, 4)) for rank in range(4)]
+    assert firsts == [75 + rank * HELD_OUT_SEED // 4 for rank in range(4)]
+    assert open_source(TwoSquares(), CPU, config, 0, ALONE) == 5
 
 
 @pytest.mark.parametrize(
