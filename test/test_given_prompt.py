@@ -58,6 +58,8 @@ MISPLACED = {
     "left of the image": (click("a", -0.1), r"point 0 at \(-0.1, 15\) is outside the image of 80x48"),
     "on its right edge": (click("a", 80), r"\(80, 15\) is outside"),
     "below it": (sam2.Prompt("a", [(1, 2), (1, 49)], [1, 1]), r"point 1 at \(1, 49\) is outside"),
+    "above it": (click("a", 20, -0.1), r"point 0 at \(20, -0.1\) is outside"),
+    "on its lower edge": (click("a", 20, 48), r"\(20, 48\) is outside"),
     "far away": (click("a", 1e30), r"\(1e\+30, 15\) is outside"),
     "box left of it": (sam2.Prompt("a", box_xyxy=[-1, 2, 8, 8]), r"\(-1, 2, 8, 8\) leaves the image of 80x48"),
     "box above it": (sam2.Prompt("a", box_xyxy=[1, -2, 8, 8]), r"\(1, -2, 8, 8\) leaves"),
@@ -143,8 +145,9 @@ def test_good_prompt_passes_before_and_after_the_first_image():
         sam2.Prompt("a", np.zeros((0, 2)), [], box_xyxy=(0, 0, 80, 48)),
         sam2.Prompt("a", [], [], box_xyxy=[[1, 2], [3, 4]], stamp_ns=np.int64(5)),
         sam2.Prompt("a", mask=np.zeros(SIZE_HW, bool)),
+        sam2.Prompt("a" * 128, [(1, 2)] * 3, [1] * 3, class_name="k" * 128),
     ],
-    ids=["arrays", "tensors", "tuples", "box", "corners", "empty mask"],
+    ids=["arrays", "tensors", "tuples", "box", "corners", "empty mask", "as long as allowed"],
 )
 def test_good_prompts_of_every_kind(prompt):
     check_prompt(prompt, LIMITS)

@@ -91,6 +91,8 @@ def test_too_old_is_stale_with_the_bounds():
     ring = history([*range(1, 9)], history_frames=4)
     with pytest.raises(sam2.Stale, match="6000000000 to 9000000000 ns, got 5250000000, 0.750 s too old"):
         found(ring, 5.25, now=9)
+    with pytest.raises(sam2.Stale, match="0.000 s too old"):
+        found(ring, 6 - 1e-9, now=9)
     assert found(ring, 6, now=9) == 5
 
 
@@ -105,6 +107,8 @@ def test_the_frame_about_to_come_pushes_the_oldest_out():
 
 
 def test_future_is_no_stale_prompt():
+    with pytest.raises(sam2.BadInput, match="at most the newest frame's 4000000000, got 4000000001"):
+        found(history([1, 2, 3]), 4 + 1e-9, now=4)
     with pytest.raises(sam2.BadInput, match="at most the newest frame's 4000000000, got 5000000000") as refusal:
         found(history([1, 2, 3]), 5, now=4)
     assert not isinstance(refusal.value, sam2.Stale)

@@ -72,6 +72,12 @@ CASES = {
     "before its first prompt": Late({3: [click("new", 20, 20)]}, {8: [3]}, on_time={6: [click("new", 22, 20)]}),
     "before two clicks on one frame": REPEATED,
     "before a mask": replace(REPEATED, on_time={5: [disc("live"), click("live", 40, 30, 0)]}),
+    "two clicks, one after the other, on images from before it started over": Late(
+        {2: [click("live", 9, 40)], 3: [click("live", 30, 20)]}, {7: [3], 9: [2]}, frames=12, on_time={5: [AGAIN]}
+    ),
+    "one more click on an image with two": Late(
+        {4: [click("live", 9, 40)]}, {7: [4]}, on_time={4: [click("live", 40, 30, 0), click("live", 60, 9)]}
+    ),
     "the oldest image that is kept": Late({10: [BOX]}, {19: [10]}, frames=22, limits=sam2.Limits(history_frames=10)),
 }
 

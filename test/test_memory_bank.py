@@ -132,3 +132,22 @@ def test_nothing_grows():
     bank = filled(SMALL, set(range(0, 5000, 7)), range(5000))
     assert len(bank._recent) <= SMALL.history_frames + SMALL.pointers + 1
     assert len(bank._prompted) == SMALL.prompted_memories
+
+
+def test_a_copy_shares_nothing():
+    bank = filled(sam2.Limits(), {0}, range(3))
+    twin = bank.copy()
+    bank.remember(3)
+    bank.remember_prompted(4)
+    assert (twin.recall(5).frames_ago, bank.recall(5).frames_ago) == ((5, 3, 4), (5, 1, 2, 3, 4))
+
+
+def test_of_the_recent_ones_no_more_are_kept_than_a_late_prompt_needs():
+    """All that the oldest frame a prompt can name attends to; beyond that a little, bounded."""
+    for limits in (SMALL, sam2.Limits(recent_memories=6, pointers=2, history_frames=3)):
+        bank = filled(limits, {0}, range(100))
+        oldest = 101 - limits.history_frames  # when frame 100 is the newest
+        bank.remember(100)
+        bank.rewind(oldest)
+        codes, ago = expected(limits, {0}, 0, oldest, set())
+        assert (list(bank.recall(oldest).codes), list(bank.recall(oldest).frames_ago)) == (codes, ago)

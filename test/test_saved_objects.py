@@ -13,6 +13,8 @@ import sam2
 from sam2 import saved_objects
 from sam2.memory_store import MemoryStore
 
+SPATIAL = torch.ones(1, CONFIG.grid_size**2, CONFIG.memory_dim, dtype=torch.bfloat16)  # of one memory
+
 
 def frame(n):
     return sam2.Frame(images()[n], (n + 1) * PERIOD_NS)
@@ -20,6 +22,13 @@ def frame(n):
 
 def prompt(name, xy=(20, 20), **more):
     return sam2.Prompt(name, points_xy=[xy], labels=[1], **more)
+
+
+select = sam2.model.SAM2.select
+
+
+def not_a_number(answer):
+    return answer._replace(low_res_logits=answer.low_res_logits * torch.nan)
 
 
 def used(limits=None):
@@ -176,6 +185,9 @@ def rewritten(path, about=None, tensors=None):
         (None, {"0.spatial": torch.tensor(1.0)}, sam2.BadInput, "damaged"),
         (None, {"0.pointers": torch.full((2, CONFIG.d_model), torch.nan)}, sam2.BadInput, "damaged"),
         (None, {"0.pointers": torch.zeros(2, 3)}, sam2.BadInput, "damaged"),
+        (None, {"0.pointers": torch.zeros(1, CONFIG.d_model)}, sam2.BadInput, "memory 0 is damaged"),
+        (None, {"0.pointers": torch.zeros(2, CONFIG.d_model).half()}, sam2.BadInput, "memory 0 is damaged"),
+        (None, {"1.spatial": SPATIAL * torch.inf}, sam2.BadInput, "memory 1 is damaged"),
         (None, {"0.spatial": torch.zeros(0, 16, 16, dtype=torch.bfloat16)}, sam2.BadInput, "damaged"),
     ],
 )
@@ -250,3 +262,36 @@ def test_damaged_and_missing_files_ids_and_limits(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(sam2.BadInput, match="cannot be written"):
         tracker.save(tmp_path / "file" / "x")
+
+
+def test_of_many_memories_the_first_and_the_newest_are_read(tmp_path):
+    path = tmp_path / "x.safetensors"
+    used().save(path, ["a"])
+    numbered = torch.arange(5.0)[:, None, None] * SPATIAL
+    rewritten(path, tensors={"0.spatial": numbered, "0.pointers": torch.arange(5.0)[:, None].repeat(1, CONFIG.d_model)})
+    for places, expected in ((1, [4]), (2, [0, 4]), (3, [0, 3, 4]), (5, [0, 1, 2, 3, 4])):
+        (one,) = saved_objects.read_objects(path, small_model(), sam2.Limits(prompted_memories=places))
+        assert one.spatial[:, 0, 0].tolist() == one.pointers[:, 0].tolist() == expected
+
+
+def test_what_is_named_twice_is_saved_once_and_what_was_never_answered_is_not(tmp_path, monkeypatch):
+    tracker = used()
+    assert tracker.save(tmp_path / "x", ["b", "a", "b"]) == ["b", "a"]
+    assert sam2.Tracker(small_model()).restore(tmp_path / "x", ["a", "b"]) == ["b", "a"]
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            sam2.model.SAM2, "select", lambda self, *args, **kwargs: not_a_number(select(self, *args, **kwargs))
+        )
+        tracker.step(frame(2), [prompt("c", (30, 30))])
+    assert tracker.object_ids == ["a", "b", "c"] and tracker.save(tmp_path / "x") == ["a", "b"]
+    with pytest.raises(sam2.BadInput, match="there is none"):
+        tracker.save(tmp_path / "x", ["c"])
+
+
+def test_folders_are_made_and_an_age_that_is_no_number_is_refused(tmp_path):
+    path = tmp_path / "kitchen" / "today" / "x"
+    used().save(path)
+    for age in (-1.0, float("nan")):
+        with pytest.raises(sam2.BadInput, match="max_age_s: expected seconds"):
+            sam2.Tracker(small_model()).restore(path, max_age_s=age)
+    assert [one.name for one in path.parent.iterdir()] == ["x"]
