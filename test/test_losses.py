@@ -7,9 +7,11 @@ import torch
 
 from sam2.training.losses import (
     LossWeights,
+    MaskLoss,
     dice_loss,
     focal_loss,
     mask_iou,
+    mean_loss,
     resize_target,
     segmentation_loss,
     solid,
@@ -172,3 +174,42 @@ def test_masks_are_compared_at_the_side_asked_for():
     target[0, 5, 5] = True  # a single pixel: a share of 1/16 at side 4
     coarse, fine = (segmentation_loss(masks, iou, score, target, LossWeights(), side=side).dice for side in (4, 16))
     assert abs(coarse.item() - fine.item()) > 1e-3
+
+
+def test_what_is_taught_is_a_weighted_mean_of_the_best_and_the_single_mask():
+    masks, iou, score = (part.detach() for part in answer())
+    target = masks[:, 2] > 0
+    weights = LossWeights(focal=2.0, focal_alpha=0.6, dice=3.0, iou=0.0, presence=0.0, single=0.5, others=0.25)
+    loss = segmentation_loss(masks, iou, score, target, weights, side=4)
+    every = masks, target[:, None].float().expand_as(masks)
+    focal, dice = focal_loss(*every, alpha=0.6)[0], dice_loss(*every)[0]  # (4,)
+    assert loss.focal.item() == pytest.approx(((focal[2] + 0.5 * focal[0]) / 1.5).item())
+    assert loss.dice.item() == pytest.approx(((dice[2] + 0.5 * dice[0]) / 1.5).item())
+    others = 0.25 * (2 * focal + 3 * dice).mean()
+    assert loss.total.item() == pytest.approx((2 * loss.focal + 3 * loss.dice + others).item())
+
+
+@pytest.mark.parametrize(("weights", "best"), [({"dice": 0.0}, 1), ({"focal": 0.0}, 2)], ids=["focal", "dice"])
+def test_the_best_hypothesis_is_that_of_the_weighted_losses(weights, best):
+    """One misses a small object, and costs little by pixels; one finds it and more, and costs little by overlap."""
+    masks = torch.full((1, 4, 4, 4), -3.0)
+    masks[0, 2, 0, :3] = torch.tensor([3.0, 1.0, 1.0])
+    masks[0, 3] = 5.0
+    masks.requires_grad_()
+    target = torch.zeros(1, 4, 4, dtype=torch.bool)
+    target[0, 0, 0] = True
+    weighted = LossWeights(focal_alpha=0.25, single=0.0, **weights)
+    segmentation_loss(masks, torch.zeros(1, 4), torch.zeros(1, 1), target, weighted, side=4).total.backward()
+    assert (masks.grad[0].abs().sum((1, 2)) > 0).nonzero().flatten().tolist() == [best]
+
+
+def test_masks_are_enlarged_without_moving_their_corners():
+    masks, iou, score = (part.detach() for part in answer())
+    target = torch.nn.functional.interpolate(masks[:, 2:3], size=(8, 8), mode="bilinear", align_corners=False)[:, 0]
+    loss = segmentation_loss(masks, iou, score, target > 0, LossWeights(single=0.0), side=8)
+    assert loss.dice.item() == pytest.approx(dice_loss(target, (target > 0).float()).item())
+
+
+def test_several_answers_are_scored_by_their_means():
+    losses = [MaskLoss(*(torch.tensor(float(number + step)) for step in range(6))) for number in (0, 4)]
+    assert vars(mean_loss(losses)) == {name: 2.0 + step for step, name in enumerate(vars(losses[0]))}

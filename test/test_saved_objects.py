@@ -267,7 +267,7 @@ def test_damaged_and_missing_files_ids_and_limits(tmp_path):
 def test_of_many_memories_the_first_and_the_newest_are_read(tmp_path):
     path = tmp_path / "x.safetensors"
     used().save(path, ["a"])
-    numbered = torch.arange(5.0)[:, None, None] * SPATIAL
+    numbered = (torch.arange(5.0)[:, None, None] * SPATIAL).bfloat16()
     rewritten(path, tensors={"0.spatial": numbered, "0.pointers": torch.arange(5.0)[:, None].repeat(1, CONFIG.d_model)})
     for places, expected in ((1, [4]), (2, [0, 4]), (3, [0, 3, 4]), (5, [0, 1, 2, 3, 4])):
         (one,) = saved_objects.read_objects(path, small_model(), sam2.Limits(prompted_memories=places))

@@ -44,6 +44,11 @@ def test_a_window_has_the_position_codes_of_its_place_in_the_whole_image():
         assert torch.equal(model.image_encoder.trunk.position(16, 16), trunk[:, 8:24, 16:32])
         mine = model.spatial_memory(memory[:, :, 2:6, 4:8], PROMPTED_CODE)[1].unflatten(1, (4, 4))
         assert torch.equal(mine, codes.unflatten(1, (8, 8))[:, 2:6, 4:8])
+        for memory_attention in (model.memory_attention, plain.memory_attention):
+            memory_attention.layers[0].self_attend = lambda tokens: tokens
+        stride16 = torch.randn(1, model.config.d_model, 8, 8)
+        mine = model.self_attend(stride16[:, :, 2:6, 4:8]).unflatten(1, (4, 4))
+        assert torch.equal(mine, plain.self_attend(stride16).unflatten(1, (8, 8))[:, 2:6, 4:8])
     assert model.image_size == 2 * SIDE
 
 
