@@ -89,3 +89,46 @@ def test_labels_of_a_mosaic_lie_on_their_objects(start):
     )
     assert (image - mask).abs().max() < 0.02
     assert torch.equal(augment.mosaic(torch.ones_like(rgb), labels, 1.0)[0], torch.ones_like(rgb)), "no brightness lost"
+
+
+def test_without_strength_shapes_are_only_mirrored_and_colours_kept(monkeypatch):
+    rgb, labels = augment.split(squares(8))
+    moved, moved_labels = augment.affine(rgb, labels, 0.0)
+    mirrored = [torch.equal(moved_labels[i], labels[i].flip(-1)) for i in range(8)]
+    assert {*mirrored} == {True, False}
+    for i, is_mirrored in enumerate(mirrored):
+        assert torch.equal(moved_labels[i], labels[i].flip(-1) if is_mirrored else labels[i])
+        assert torch.allclose(moved[i], rgb[i].flip(-1) if is_mirrored else rgb[i], atol=1e-4)
+    monkeypatch.setattr(augment, "_chance", lambda count, *_: torch.zeros(count, dtype=torch.bool))  # none in gray
+    assert torch.allclose(augment.jitter(rgb, 0.0), rgb, atol=1e-6)
+
+
+def test_chances_are_scaled_by_the_strength(monkeypatch):
+    asked = []
+    chance = augment._chance
+    monkeypatch.setattr(
+        augment, "_chance", lambda count, p, device: asked.append(round(p, 3)) or chance(count, p, device)
+    )
+    augment.augment(squares(2), 0.5)
+    assert asked == [0.04, 0.15, 0.5, 0.04, 0.5, 0.05], "interrupted, small, mirrored, mosaic, its tile, gray"
+
+
+def test_all_frames_of_a_clip_are_changed_alike():
+    """But for a little flicker: what does not move stays where it is and keeps its colour."""
+    still = squares(4)[:, :1].expand(-1, 3, -1, -1, -1).contiguous()
+    rgb, labels = augment.split(still)
+    moved, moved_labels = augment.affine(rgb, labels, 1.0)
+    assert torch.equal(moved, moved[:, :1].expand_as(moved)) and torch.equal(moved_labels[:, 0], moved_labels[:, 2])
+    changed = augment.jitter(0.4 + 0.2 * rgb, 0.5)  # nothing is cut off at black or white
+    steps = (changed[:, 1:] - changed[:, :1]).flatten(2)
+    assert (steps.amax(2) - steps.amin(2)).max() < 1e-5 and 0 < steps.abs().max() <= 0.031
+
+
+def test_what_interrupts_a_clip_is_the_other_clip_s_same_frames():
+    clips = squares(3)
+    cut = augment.interrupt(clips, 1.0)
+    gone = (cut != clips).flatten(2).any(2)
+    for clip, time in gone.nonzero().tolist():
+        assert torch.equal(cut[clip, time, ..., :3], clips[clip - 1, time, ..., :3])
+    assert gone.any(1).all() and gone.sum(1).max() <= 2, "at most half of four frames"
+    assert torch.equal(augment.interrupt(clips, 0.0), clips)

@@ -44,6 +44,20 @@ def test_only_the_usual_shapes_are_compiled():
     assert calls == [(3,)] * (fuse._AMONG // 2 + 1), "another constant is another program"
 
 
+@pytest.mark.parametrize("other", [torch.ones(2, dtype=torch.float64), torch.ones(2, requires_grad=True)])
+def test_another_type_or_a_gradient_is_another_program(other):
+    calls = []
+    function = Fused(double, traced(calls))
+    for _ in range(fuse._AMONG):
+        function(torch.ones(2))
+    calls.clear()
+    function(other)
+    function(torch.ones(2), scale=2.0)
+    assert calls == []
+    function(torch.ones(2))
+    assert calls == [(2,)]
+
+
 def test_a_later_phase_has_usual_shapes_of_its_own():
     calls = []
     function = Fused(double, traced(calls))

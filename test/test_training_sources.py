@@ -17,7 +17,7 @@ from sam2.model import SAM2
 from sam2.training import data, report, state
 from sam2.training.config import Phase, TrainConfig, find_train_config
 from sam2.training.data import DirectSource, PooledSource, SyntheticClips, labels_seen, open_source
-from sam2.training.synthetic import HELD_OUT_SEED
+from sam2.training.synthetic import HELD_OUT_SEED, make_clip
 from sam2.training.team import ALONE, Team
 from sam2.training.train import Trainer
 
@@ -87,6 +87,15 @@ def test_gentle_clips_are_a_share_of_those_for_training_and_none_of_the_held_out
     held_out = (HELD_OUT_SEED, HELD_OUT_SEED + 60)
     same = {seed: np.array_equal(plain(seed), mixed(seed)) for seed in (0, 40, 50, 99, *held_out)}
     assert same == {0: False, 40: False, 50: True, 99: True, held_out[0]: True, held_out[1]: True}
+
+
+def test_labels_of_synthetic_clips_are_the_worlds_objects_from_one_on():
+    clip, world = SyntheticClips(2, 32)(7), make_clip(7, 2, 32)
+    assert clip.shape == SyntheticClips(2, 32).shape and np.array_equal(clip[..., :3], world.frames)
+    for index in range(world.masks.shape[1]):
+        assert np.array_equal(clip[..., 3] == index + 1, world.masks[:, index])
+    assert np.array_equal(labels_seen(clip)[:, : world.masks.shape[1]], world.visible)
+    assert not labels_seen(clip)[:, world.masks.shape[1] :].any()
 
 
 def test_a_pool_too_large_for_the_device_says_how_large():
