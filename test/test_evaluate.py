@@ -9,7 +9,7 @@ from small_stream import small_model
 
 from sam2.errors import BadInput
 from sam2.evaluation_report import curves, drift, plot, summarise, table
-from sam2.evaluation_video import RecordedVideo, SyntheticVideo, evaluate_video, prompt_for
+from sam2.evaluation_video import RecordedVideo, SyntheticVideo, check_annotated, evaluate_video, prompt_for
 from sam2.memoryless import MemorylessTracker
 from sam2.tracker import Tracker
 from sam2.training.synthetic import HELD_OUT_SEED, World
@@ -255,3 +255,31 @@ def test_masks_that_may_overlap_keep_every_pixel():
     for may_overlap, expected in ((True, shares), (False, [shares[0], 0.0])):
         results = evaluate_video(TwoSquares(may_overlap=may_overlap), Oracle(everything), "mask").objects
         assert [entry.j[0] for entry in results] == pytest.approx(expected)
+
+
+def test_any_video_plays_thirty_frames_a_second_at_times_that_are_known():
+    class Clocked(Oracle):
+        def step(self, frame, prompts):
+            stamps.append(frame.stamp_ns)
+            return super().step(frame, prompts)
+
+    stamps = []
+    evaluate_video(TwoSquares(), Clocked(perfect), "click")
+    assert stamps == [33_333_333 * number for number in range(1, 10)], "0 would be unknown"
+
+
+def test_of_a_world_what_is_large_enough_in_its_first_frame_is_prompted():
+    mask = np.zeros((100, 100), bool)
+    mask[:2, :10] = True  # two pixels in a thousand
+    video = SyntheticVideo(0, 6, 100)
+    assert video.wants(0, mask) and not video.wants(1, mask)
+    mask[0, 0] = False
+    assert not video.wants(0, mask)
+
+
+def test_half_of_the_videos_must_have_three_annotated_frames():
+    enough, few = (SimpleNamespace(source=("a", "b"), masks=dict.fromkeys(range(count))) for count in (3, 2))
+    film = SimpleNamespace(source="a.mp4", masks=None)
+    check_annotated([enough, few, film, few], "here")
+    with pytest.raises(BadInput, match="here: expected masks of 3 frames or more in each video, found them in 1 of 3"):
+        check_annotated([enough, few, few], "here")

@@ -7,7 +7,7 @@ from small_stream import CONFIG, SIZE_HW, images, live_tensors, small_model
 
 from sam2.preprocess import to_model_input
 from sam2.sam2_video_predictor import SAM2VideoPredictor
-from sam2.video_state import VideoState
+from sam2.video_state import FrameResult, ObjectState, VideoState, longest_pointer_memory
 
 NUM_FRAMES, FIRST, SECOND = 8, 1, 5  # the object is prompted on FIRST and SECOND
 POINTER, MASKMEM = "pointer", "maskmem"
@@ -75,3 +75,36 @@ def test_a_clip_costs_four_small_tensors_for_each_frame_and_nothing_for_a_second
     num_bytes = 4 * (4 * side) ** 2 + 4 * CONFIG.d_model + 4 + 2 * CONFIG.memory_dim * side**2
     assert (whole[0] - half[0], whole[1] - half[1]) == (8 * 4, 8 * num_bytes)
     assert kept_after(predictor, state) == whole
+
+
+def test_a_prompt_outdates_what_was_tracked_seven_frames_to_either_side():
+    """The official `clear_non_cond_mem_around_input`: as many as there are temporal codes."""
+    state = ObjectState(recent=dict.fromkeys(range(30)), prompted={10: None})
+    state.forget_around(10)
+    assert [*state.recent] == [0, 1, 2, *range(18, 30)] and [*state.prompted] == [10]
+
+
+def test_the_newest_result_is_what_was_given_just_now_then_the_prompt_then_what_was_tracked():
+    """A frame has several where it was tracked before it was prompted."""
+    where = ("new_prompted", "new_recent", "prompted", "recent")
+    state = ObjectState(**{name: {3: FrameResult(name, None, None)} for name in where})
+    assert [state.latest(3, is_prompted).logits for is_prompted in (True, False)] == ["new_prompted", "new_recent"]
+    state.new_prompted.clear(), state.new_recent.clear()
+    assert [state.latest(3, is_prompted).logits for is_prompted in (True, False)] == ["prompted", "prompted"]
+    state.prompted.clear()
+    assert state.latest(3, True).logits == "recent" and state.latest(4, True) is None
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_memories_and_pointers_of_a_frame_are_in_the_official_order(reverse):
+    """Prompted frames, then the six just past from the farthest on; pointers from the nearest on, of the past alone."""
+    sign = -1 if reverse else 1
+    results = {index: FrameResult(None, index, None) for index in range(-40, 41)}
+    state = ObjectState(prompted={0: results[0], sign * 25: results[sign * 25]})
+    state.recent = {index: results[index] for index in range(-40, 41) if index not in state.prompted}
+    memories = [(result.pointer, code) for result, code in state.memories(sign * 20, reverse)]
+    assert memories == [(0, 6), (sign * 25, 6), *((sign * (19 - code), code) for code in range(5, -1, -1))]
+    pointers = [*state.pointers(sign * 20, reverse, num_frames=100)]
+    assert pointers == [(0, 20), *((sign * (20 - ago), ago) for ago in range(1, 16))]
+    assert [ago for _, ago in state.pointers(sign * 20, reverse, num_frames=5)] == [20, 1, 2, 3, 4]
+    assert [longest_pointer_memory(count) for count in (1, 5, 16, 17, 100)] == [0, 4, 15, 15, 15]
