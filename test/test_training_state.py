@@ -86,3 +86,30 @@ def test_exported_weights_are_the_average_in_the_official_layout(tmp_path):
     assert half.keys() == weights.keys() and half["no_mem_embed"].dtype == torch.float16
     with pytest.raises(BadCheckpoint, match="safetensors"):
         trainer.export(tmp_path / "nano.bin")
+
+
+def test_all_of_a_runs_place_is_kept(tmp_path):
+    module, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    progress = state.Progress(step=1, phase=2, phase_step=3, elapsed_s=4.5, clips_made=6, retries=7)
+    assert state.load_state(tmp_path, {"model": other}, CPU, "this one") is None
+    state.save_state(tmp_path, {"model": module}, progress, "this one")
+    assert state.load_state(tmp_path, {"model": other}, CPU, "this one") == progress
+    assert torch.equal(module.weight, other.weight)
+    with pytest.raises(BadCheckpoint, match="this one, not that one"):
+        state.load_state(tmp_path, {"model": other}, CPU, "that one")
+    with pytest.raises(BadCheckpoint, match="another run"):
+        state.load_state(tmp_path, {"average": other}, CPU, "this one")
+
+
+def test_averages_take_the_place_of_weights_by_name_and_those_of_others_are_left_out():
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2).half())
+    average = {
+        "model.0.weight": torch.full((2, 2), 3.0),
+        "0.bias": torch.full((2,), 4.0),
+        "pretext.scale": torch.ones(1),
+    }
+    weights = state.averaged_weights(module, average)
+    assert {name: value.unique().tolist() for name, value in weights.items()} == {"0.weight": [3.0], "0.bias": [4.0]}
+    last = state.averaged_weights(module, {})
+    assert {value.dtype for value in last.values()} == {torch.float32}
+    assert torch.equal(last["0.weight"], module[0].weight.float())

@@ -1,4 +1,4 @@
-"""Two processes that train together: other clips in each, one model in both."""
+"""Processes that train together: what they agree on, other clips in each, one model in all."""
 
 import os
 import subprocess
@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from sam2.errors import Sam2Error
 from sam2.training import report
+from sam2.training.team import ALONE, NotMade, Team, join_team
 
 # What each process trains from and ends with goes to a file of its own; else it is the command.
 NOTING = """
@@ -57,3 +60,49 @@ def test_two_processes_train_as_one(tmp_path):
     first, second = ((noted / f"clips{rank}").read_text().split() for rank in (0, 1))
     assert len(first) == len(second) == steps and not set(first) & set(second)
     assert len({(noted / f"weights{rank}").read_text() for rank in (0, 1)}) == 1
+
+
+CPU = torch.device("cpu")
+
+
+def test_one_alone_agrees_with_itself(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    assert join_team("cpu") == (ALONE, CPU) and ALONE.leads and not Team(1, 2).leads
+    assert ALONE.largest(2.5, CPU) == ALONE.agree(2.5, CPU) == ALONE.together(lambda: 2.5) == 2.5
+    with pytest.raises(NotMade) as told:
+        ALONE.together(lambda: 1 / 0)
+    assert isinstance(told.value.__cause__, ZeroDivisionError)
+
+
+def test_several_take_the_largest_or_the_first_ones_value(monkeypatch):
+    """To the last bit: times are compared, and steps beyond what float32 counts."""
+
+    def others(tensor, what):
+        asked.append((what, tensor.dtype))
+        tensor += 1
+
+    asked = []
+    monkeypatch.setattr(torch.distributed, "all_reduce", others)
+    monkeypatch.setattr(torch.distributed, "broadcast", others)
+    assert Team(1, 2).largest(2**25 + 1, CPU) == Team(1, 2).agree(2**25 + 1, CPU) == 2**25 + 2
+    assert asked == [(torch.distributed.ReduceOp.MAX, torch.float64), (0, torch.float64)]
+
+
+def test_where_one_fails_none_goes_on(monkeypatch):
+    team, told = Team(0, 2), []
+    monkeypatch.setattr(
+        Team, "largest", lambda team, value, device: told.append((value, device.type)) or max(value, away)
+    )
+    away = False
+    assert team.together(lambda: 5) == 5
+    with pytest.raises(NotMade) as mine:
+        team.together(lambda: [][0])
+    away = True
+    with pytest.raises(NotMade) as another:
+        team.together(lambda: 5)
+    assert told == [(False, "cpu"), (True, "cpu"), (False, "cpu")]
+    assert isinstance(mine.value.__cause__, IndexError) and isinstance(another.value.__cause__, Sam2Error)
+    full = torch.OutOfMemoryError("no room")
+    with pytest.raises(torch.OutOfMemoryError):
+        team.together(lambda: (_ for _ in ()).throw(full))
+    assert len(told) == 3, "a smaller step may fit"
