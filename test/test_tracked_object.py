@@ -51,6 +51,16 @@ def test_one_that_starts_over_has_seen_nothing_and_is_born_there():
     assert obj.starts_at(6)
 
 
+def test_one_that_goes_back_has_not_seen_what_comes_again_but_knows_what_it_was_told_there():
+    obj = watched("1111")
+    obj.told[3] = Told((given(3),), None, starts_over=False)
+    obj.bank.remember(1)
+    obj.bank.remember(2)
+    obj.rewind(2)
+    assert obj.seen == {0: 100 * S, 1: 101 * S} and list(obj.told) == [3]
+    assert obj.bank.recall(3).frames_ago == (3, 2)
+
+
 def test_a_frame_looked_at_again_is_as_it_was_found_last():
     """Two prompts on one image: the answer to the first shows it, the answer to the second does not."""
     obj = watched("11")
