@@ -7,6 +7,7 @@ import torch
 import sam2
 from sam2.history import History
 from sam2.model import Features
+from sam2.plan import locate
 
 SECOND = 1_000_000_000
 NUM_BYTES = (4 + 2 + 1) * 4
@@ -179,3 +180,20 @@ def test_numpy_s_integers_are_stamps_like_any():
         ring.add(index, frame.stamp_ns, frame.size_hw, features(index))
     prompt = sam2.Prompt("a", [(1, 1)], [1], stamp_ns=np.uint64(140_000_000))
     assert ring.find(prompt.stamp_ns, ring.newest.stamp_ns).index == 0
+
+
+def test_before_the_next_image_is_there_a_prompt_is_for_a_kept_one_or_for_that():
+    """None is too new then; too old is what is too old for the newest image."""
+    ring = history([1, 2, 3], history_s=1.5)
+
+    def place(seconds: float, frame: sam2.Frame | None = None) -> tuple:
+        prompt = sam2.Prompt("a", [(1, 1)], [1], stamp_ns=round(seconds * SECOND))
+        return locate([prompt], frame, ring, next_frame=3)[0][1:]
+
+    assert place(2) == (1, (11, 20)) and place(3) == place(50) == place(0) == (3, (12, 20))
+    with pytest.raises(sam2.Stale, match="2000000000 to 3000000000"):
+        place(1)
+    coming = sam2.Frame(np.zeros((4, 5, 3), np.uint8), round(3.1 * SECOND))
+    assert place(2, coming) == (1, (11, 20)) and place(3.1, coming) == place(0, coming) == (3, (4, 5))
+    with pytest.raises(sam2.BadInput, match="at most the newest frame's"):
+        place(50, coming)
