@@ -125,10 +125,10 @@ def test_all_frames_of_a_clip_are_changed_alike():
 
 
 def test_what_interrupts_a_clip_is_the_other_clip_s_same_frames():
-    clips = squares(3)
+    clips = torch.cat([squares(24)] * 2, 1)  # of eight frames
     cut = augment.interrupt(clips, 1.0)
     gone = (cut != clips).flatten(2).any(2)
     for clip, time in gone.nonzero().tolist():
         assert torch.equal(cut[clip, time, ..., :3], clips[clip - 1, time, ..., :3])
-    assert gone.any(1).all() and gone.sum(1).max() <= 2, "at most half of four frames"
+    assert set(gone.sum(1).tolist()) == {1, 2, 3}, "less than half of them"
     assert torch.equal(augment.interrupt(clips, 0.0), clips)

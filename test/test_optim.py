@@ -106,6 +106,8 @@ def test_a_random_model_begins_with_small_embeddings_and_memories_that_say_where
     for table in tables:
         assert 0 < table.abs().mean() < 0.02 and table.abs().max() < 0.2
     assert torch.equal(last.weight, 4 * weight) and not any(each.bias.any() for each in query)
+    crossing = model.sam_mask_decoder.transformer.final_attn_token_to_image
+    assert torch.equal(crossing.k_proj.weight, crossing.q_proj.weight), "prompts are tied, too"
 
 
 def test_an_average_is_taken_up_again():
