@@ -1,6 +1,7 @@
 """What a tracker keeps straight from step to step: who is told what on one image, since when an object is unseen, what
 a failure or a warm-up leaves behind, and what a sibling takes over."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ from golden_mutations import around
 from small_stream import assert_same, click, frame, largest_difference, made_on, run, small_model, stamp
 
 import sam2
-from sam2 import State, tracker
+from sam2 import State, saved_objects, tracker
 from sam2.frame_step import FrameStep
 from sam2.memory_store import MemoryStore
 from sam2.model import SAM2
@@ -196,3 +197,19 @@ def test_what_is_restored_and_not_seen_is_unseen_since_the_newest_image(tmp_path
     after.restore(tmp_path / "a")
     (track,) = after.step(frame(4))
     assert (track.state, track.last_seen_ns, track.frames_since_seen) == (State.OCCLUDED, stamp(3), 1)
+
+
+@pytest.mark.parametrize(("age_s", "is_good"), [(60.0, True), (60.5, False), (-1.0, True), (-1.5, False)])
+def test_what_was_saved_is_too_old_beyond_its_age_and_too_new_by_more_than_a_clock_is_set(
+    age_s, is_good, tmp_path, monkeypatch
+):
+    clock = SimpleNamespace(time=lambda: 1000.0)
+    monkeypatch.setattr(saved_objects, "time", clock)
+    stream = sam2.Tracker(small_model())
+    stream.step(frame(0), [click("a")])
+    stream.save(tmp_path / "a")
+    stream.remove("a")
+    clock.time = lambda: 1000.0 + age_s
+    with nullcontext() if is_good else pytest.raises(sam2.Stale, match="expected at most 60 s"):
+        stream.restore(tmp_path / "a", max_age_s=60.0)
+    assert stream.object_ids == ["a"] * is_good
