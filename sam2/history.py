@@ -38,6 +38,11 @@ class History:
         return self._moments[-1] if self._moments else None
 
     @property
+    def newest_ns(self) -> int:
+        """Stamp of the newest frame that has one; 0 = none has."""
+        return next((moment.stamp_ns for moment in reversed(self._moments) if moment.stamp_ns), 0)
+
+    @property
     def oldest(self) -> Moment | None:
         return self._moments[0] if self._moments else None
 
@@ -69,23 +74,25 @@ class History:
         are: what came before a clock was set back is as long ago by the new one; 0 stays an unknown time."""
         found, by_ns, next_ns = [], 0, 0
         for moment in reversed(self._moments):
-            by_ns += max(0, moment.stamp_ns - next_ns) if next_ns else 0
-            next_ns = moment.stamp_ns
-            found.append(replace(moment, stamp_ns=max(next_ns - by_ns, 1)) if by_ns and next_ns else moment)
+            if moment.stamp_ns:
+                by_ns += max(0, moment.stamp_ns - next_ns) if next_ns else 0
+                next_ns = moment.stamp_ns
+                moment = replace(moment, stamp_ns=max(next_ns - by_ns, 1)) if by_ns else moment
+            found.append(moment)
         return [moment for moment in reversed(found) if moment.index >= index]
 
     def find(self, stamp_ns: int, now_ns: int) -> Moment | None:
         """The kept frame nearest in time; None if that is the frame with stamp `now_ns`, about to be added.
 
         An image that the stream skipped resolves to its neighbour, the newer of two equally near. Frames from later
-        than `now_ns`, left from before a clock was set back, are out of reach. Raises Stale with the history's bounds
-        for an older stamp, BadInput for one from the future.
+        than `now_ns`, left from before a clock was set back, and those without a stamp are out of reach. Raises Stale
+        with the history's bounds for an older stamp, BadInput for one from the future.
         """
         if stamp_ns > now_ns:
             raise BadInput(
                 f"prompt.stamp_ns: expected at most the newest frame's {now_ns}, got {stamp_ns}; try again later"
             )
-        kept = [moment for moment in self._survivors(now_ns) if moment.stamp_ns <= now_ns]
+        kept = [moment for moment in self._survivors(now_ns) if 0 < moment.stamp_ns <= now_ns]
         first_ns = min((moment.stamp_ns for moment in kept), default=now_ns)
         if stamp_ns < first_ns:
             raise Stale(

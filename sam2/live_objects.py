@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from sam2.history import Moment
 from sam2.limits import MAX_LABEL, Limits, free_label
 from sam2.memory_bank import MemoryBank
 from sam2.memory_store import MemoryStore
@@ -39,11 +38,11 @@ class LiveObjects(dict[str, TrackedObject]):
     def remove(self, object_id: str) -> None:
         self._store.release_row(self.pop(object_id).row)
 
-    def follow_clock(self, before: Moment | None, now_ns: int) -> None:
-        """`before`: the newest frame; a stamp `now_ns` that is older, and known, is of a clock that was set back."""
-        if before is not None and 0 < now_ns < before.stamp_ns:
+    def follow_clock(self, before_ns: int, now_ns: int) -> None:
+        """A stamp `now_ns` that is known, and older than the newest known one, is of a clock that was set back."""
+        if 0 < now_ns < before_ns:
             for obj in self.values():
-                obj.set_clock_back(before.stamp_ns - now_ns)
+                obj.set_clock_back(before_ns - now_ns)
 
     def snapshot(self, prompted: set[str]) -> Snapshot:
         """`prompted`: ids whose memories will be written over."""

@@ -165,7 +165,7 @@ class Tracker:
         return [one.object_id for one in kept]
 
     def _step(self, frame: Frame, planned: list[Planned]) -> list[Track]:
-        self._objects.follow_clock(self._history.newest, frame.stamp_ns)
+        self._objects.follow_clock(self._history.newest_ns, frame.stamp_ns)
         features = self._ahead.get(frame) or self._network.encode([frame.rgb])
         moment = self._history.add(self._next_frame, frame.stamp_ns, frame.size_hw, features)
         for plan in planned:

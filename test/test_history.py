@@ -143,6 +143,14 @@ def test_stamps_from_before_a_clock_was_set_back_are_by_the_new_one():
 def test_an_image_without_a_stamp_is_not_of_1970():
     ring = history([100.0, 100.1, 0.0, 100.2], history_s=2.0)
     assert kept(ring) == [0, 1, 2, 3] and found(ring, 100.1, 100.3) == 1
+    with pytest.raises(sam2.Stale, match="100000000000 to 100300000000"):
+        found(ring, 50.0, 100.3)
+
+
+def test_an_image_without_a_stamp_hides_no_clock_that_is_set_back():
+    ring = history([10, 0, 9, 0])
+    assert [moment.stamp_ns / SECOND for moment in ring.since(0)] == [9, 0, 9, 0]
+    assert ring.newest_ns == 9 * SECOND and history([0]).newest_ns == history([]).newest_ns == 0
 
 
 def test_no_gaps():

@@ -213,3 +213,13 @@ def test_what_was_saved_is_too_old_beyond_its_age_and_too_new_by_more_than_a_clo
     with nullcontext() if is_good else pytest.raises(sam2.Stale, match="expected at most 60 s"):
         stream.restore(tmp_path / "a", max_age_s=60.0)
     assert stream.object_ids == ["a"] * is_good
+
+
+def test_a_clock_that_is_set_back_while_an_image_had_no_stamp_is_followed(presence):
+    """Seen at 10 s; the image before the one at 9 s says nothing of the time."""
+    stream = sam2.Tracker(small_model())
+    presence.said = [2.0, -2.0]
+    for seconds in (10, 0, 9, 11):
+        rgb = frame(0).rgb
+        (track,) = stream.step(sam2.Frame(rgb, seconds * 10**9), [click("a")] if seconds == 10 else [])
+    assert track.last_seen_ns == 9 * 10**9, "as long ago as if it had been seen when the clock was set back"
