@@ -19,8 +19,8 @@ STAMP := $(VENV)/.ready-$(TORCH)-$(shell cat $(INPUTS) | cksum | cut -d ' ' -f 1
 RUN := $(VENV)/bin/python
 # A test that hangs says where, with the stacks of all threads, and ends the run; processes it started may stay.
 PYTEST := $(RUN) -m pytest --timeout 600 --timeout-method thread -o faulthandler_timeout=590
-# Two at a time, file by file: much of the time is waiting for nodes.
-TWO := -n 2 --dist loadfile --max-worker-restart 0
+# File by file, and more at a time than there are cores where much of the time is waiting for nodes.
+SHARED := --dist loadfile --max-worker-restart 0
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-all test-oldest soak bench lint
@@ -35,15 +35,15 @@ demo: venv  ## simulated camera, tracker and prompts over ROS 2; pictures in out
 	$(VENV)/bin/sam2_ros demo
 
 test: venv  ## the tests that take minutes
-	$(PYTEST) $(TWO) -m 'not slow and not gpu and not soak'
+	$(PYTEST) -n 3 $(SHARED) -m 'not slow and not gpu and not soak'
 
 test-all: test  ## those, then the slow ones and, where there is a GPU, the GPU's
-	$(PYTEST) $(TWO) -m 'slow and not gpu and not soak'
+	$(PYTEST) -n 2 $(SHARED) -m 'slow and not gpu and not soak'
 	$(if $(GPU),$(PYTEST) -m 'gpu and not soak')
 
 test-oldest: venv  ## make test with the libraries of Ubuntu 24.04 (Python 3.12 at most), which rosdep installs
 	$(RUN) -m pip install -q --no-deps --upgrade --target $(VENV)/oldest $(OLDEST)
-	PYTHONPATH=$(VENV)/oldest $(PYTEST) $(TWO) -m 'not slow and not gpu and not soak'
+	PYTHONPATH=$(VENV)/oldest $(PYTEST) -n 3 $(SHARED) -m 'not slow and not gpu and not soak'
 
 soak: venv  ## the node under faults for SOAK_MINUTES (60); gates, plot and figures into out/soak and docs/reliability.md
 	$(RUN) test/soak.py --minutes $(SOAK_MINUTES) --docs
