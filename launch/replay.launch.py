@@ -27,7 +27,7 @@ LAUNCH = Path(get_package_share_directory("sam2_ros")) / "launch"
 
 def player(context) -> list[TimerAction]:
     """`ros2 bag play`, publishing /clock."""
-    bag, options = (LaunchConfiguration(name).perform(context) for name in ("bag", "play_options"))
+    bag, delay, options = (LaunchConfiguration(name).perform(context) for name in ("bag", "delay", "play_options"))
     # Its own delay comes with every loop, and cannot be 0; it is for the tracker to find the player.
     command = ["ros2", "bag", "play", bag, "--clock", "--delay", "0.5", *shlex.split(options)]
     # Without it Fast DDS loses large images.
@@ -35,7 +35,7 @@ def player(context) -> list[TimerAction]:
     room = {fast_dds.PROFILES: profile} if profile else {}
     over = Shutdown(reason="the bag is over")
     process = ExecuteProcess(cmd=command, output="screen", on_exit=over, additional_env=room)
-    return [TimerAction(period=LaunchConfiguration("delay"), actions=[process])]
+    return [TimerAction(period=float(delay), actions=[process])]
 
 
 def generate_launch_description() -> LaunchDescription:

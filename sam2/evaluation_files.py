@@ -34,7 +34,8 @@ class Settings:
 
 def data_digest(videos: list[SyntheticVideo] | list[RecordedVideo]) -> str:
     """Of what the synthetic world looks like, or of the files of recorded videos."""
-    digest = hashlib.sha256(b"J and F of an object's own frames")  # what is kept, and how it is scored
+    # What is kept, and how it is scored.
+    digest = hashlib.sha256(b"J and F of an object's own frames; one too thin to be prompted is missed")
     if isinstance(videos[0], SyntheticVideo):
         digest.update(World(HELD_OUT_SEED, (64, 64)).frame(0).rgb.tobytes())
     else:

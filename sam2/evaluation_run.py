@@ -60,7 +60,7 @@ def _play(video: AnyVideo, tracker: StreamTracker, prompt: str) -> VideoResult:
     except DeviceLost:
         raise
     except (Sam2Error, OSError) as error:  # they say what is wrong
-        failure = str(error)
+        failure = str(error) or repr(error)
     except Exception:
         failure = traceback.format_exc()
     return VideoResult(video.name, 0, 0.0, [], failure)

@@ -1,7 +1,7 @@
 """One video tracked and scored: where its frames and truth come from, how objects are pointed at, what is recorded.
 
-Knows anything with `reset()` and `step(frame, prompts)` as a tracker. Knows nothing about files of results, processes
-or the command line.
+Knows anything with `reset()`, `check(prompts, frame)` and `step(frame, prompts)` as a tracker. Knows nothing about
+files of results, processes or the command line.
 """
 
 import time

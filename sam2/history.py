@@ -39,7 +39,7 @@ class History:
 
     @property
     def newest_ns(self) -> int:
-        """Stamp of the newest frame that has one; 0 = none has."""
+        """Stamp of the newest kept frame that has one; 0 = none has."""
         return next((moment.stamp_ns for moment in reversed(self._moments) if moment.stamp_ns), 0)
 
     @property

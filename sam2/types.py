@@ -55,7 +55,7 @@ class Prompt:
     points_xy: np.ndarray | list = field(default_factory=list)  # (K, 2) pixels
     labels: np.ndarray | list = field(default_factory=list)  # (K,) 1 on the object, 0 not on it
     box_xyxy: np.ndarray | list | None = None  # (4,) pixels, x0 < x1 and y0 < y1
-    mask: np.ndarray | None = None  # (H, W) bool, not all False
+    mask: np.ndarray | None = None  # (H, W) bool; all False = it is not in the image
     stamp_ns: int = 0  # the frame it was made on; 0 = the frame it is given with
     mode: PromptMode = PromptMode.ADD
     class_name: str = ""

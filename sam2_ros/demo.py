@@ -1,6 +1,6 @@
 """`sam2_ros demo`: a simulated camera, the tracking node and prompts by service, as processes that talk over DDS.
 
-Starts the other two processes, draws a box around each thing in the camera's first image, collects what the node says
+Starts the other two processes, draws a box around each thing in an early image, collects what the node says
 until the camera ends, and writes a table, demo.mp4, demo.png and camera.mp4. Knows topics and services like any user of
 the node.
 """
@@ -40,7 +40,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="sam2_ros demo",
         description="A simulated camera, the tracker and prompts by service, as separate processes over ROS 2. Puts "
-        "a box around each thing in the first image; ends with a table, demo.mp4, demo.png and camera.mp4.",
+        "a box around each thing in an early image; ends with a table, demo.mp4, demo.png and camera.mp4.",
         epilog="Exit code 0: the tracker was as good as it must be. 1: it was not, or something failed. While it runs, "
         "`ros2 topic echo /sam2/visibility` works with the ROS_DOMAIN_ID that it prints.",
     )
@@ -163,8 +163,10 @@ def _prompt(audience: Audience, how_many: int) -> tuple[dict, int]:
             return boxes, stamp_ns(truth.header.stamp)
         if answer.code != Code.STALE:
             break
-        print("    the tracker began with a later image; again:")
+        print(f"    again in a newer image: {answer.sentence}")
         truth = audience.newest_image
+        if not choose_boxes(truth, 1):
+            break
     raise sam2.Sam2Error(f"the tracker refused the prompts: {Code(answer.code).name}: {answer.sentence}")
 
 

@@ -125,7 +125,7 @@ def sheet(
     `prompted_ns`."""
     moments = story(results, run.absences)
     labels = {name: seen.label for result in results for name, seen in result.tracks.items()}
-    panels = [panel(_boxed(image_of(prompted_ns), boxes, labels), "the camera's first image: a box around each thing")]
+    panels = [panel(_boxed(image_of(prompted_ns), boxes, labels), "the prompted image: a box around each thing")]
     drawn = _drawn(results, image_of, {index for index, _ in moments})
     panels += [panel(drawn[index], caption) for index, caption in moments]
     rows = [np.hstack(panels[i : i + 3]) for i in (0, 3)]

@@ -96,6 +96,7 @@ class DepthOut:
 
     def rest(self) -> None:
         """Nobody wants anything of the newest image: whatever was wrong is not any more."""
+        self._counters.depth_wanted = False
         self._counters.forget_depth_trouble()
 
     def retry(self, settings: Settings) -> None:
@@ -134,7 +135,7 @@ class DepthOut:
             return None
         except Exception as error:  # whatever it is, it does not cost the 2-D results
             self._counters.count_failure(f"depth: {type(error).__name__}", str(error))
-            self._counters.miss_depth(f"depth failed: {error}")
+            self._counters.miss_depth(f"depth failed: {str(error) or type(error).__name__}")
             return None
         self._counters.match_depth(self._other_frame(view) or self._unseen(view))
         return view

@@ -93,7 +93,8 @@ def _timeout_s(c: Counters, settings: Settings) -> float:
 
 def _images(c: Counters, situation: Situation, settings: Settings, now_ns: int) -> tuple[Level, str]:
     if situation.state != "active":
-        return Level.OK, situation.closed or f"the node is {situation.state}"
+        is_told = situation.phase in ("failed", "device lost")  # as an error of the tracking
+        return Level.OK, f"the node is {situation.state}" if is_told else situation.closed
     last_ns = max(c.last_image_ns, situation.since_ns)
     silent_s = (now_ns - last_ns) / 1e9
     if silent_s > _timeout_s(c, settings):
@@ -217,7 +218,7 @@ def _depth(c: Counters, situation: Situation) -> tuple[Level, str]:
         return Level.OK, f"the node is {situation.state}"
     if c.depth_trouble:
         # One of several cameras may have no depth, and nobody may miss it.
-        level = Level.WARN if c.depth_wanted or c.depth_received else Level.OK
+        level = Level.WARN if c.depth_wanted or c.depth_received or c.depth_refused else Level.OK
         return level, f"{c.depth_trouble}; 2-D results are not touched"
     if not c.depth_matched:
         return Level.OK, "nobody wants 3-D results yet"

@@ -267,7 +267,7 @@ class TrackNode(LifecycleNode):
         phase, sentence = self._trouble
         if self._worker is not None:
             phase, sentence = self._worker.phase.value, self._worker.sentence
-            if self._worker.is_stopping:
+            if self._worker.is_stopping and self._worker.phase in (Phase.LOADING, Phase.READY):
                 phase = "ending"
         _, closed = self.closed() or (None, "")
         message = DiagnosticArray()

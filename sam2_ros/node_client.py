@@ -122,7 +122,7 @@ class NodeClient:
     def _find(self, kind, service: str):
         client = self.node.create_client(kind, f"{self.name}/{service}")
         found = client.wait_for_service(min(self._left_s(), SILENT_S))
-        if not found and self._left_s():  # a node that was just started may still be importing PyTorch
+        if not found and self._left_s() and rclpy.ok():  # a node that was just started may still be importing PyTorch
             tell_waiting(f"{client.srv_name} is not there yet")
             found = client.wait_for_service(self._left_s())
         if not found:

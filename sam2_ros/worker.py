@@ -102,7 +102,8 @@ class Worker:
             if not isinstance(error, sam2.Sam2Error):
                 self._log.error(utf8(traceback.format_exc()))
             lost = isinstance(error, sam2.DeviceLost)
-            self._enter(Phase.DEVICE_LOST if lost else Phase.FAILED, f"cannot load the model: {error}")
+            why = str(error) or type(error).__name__
+            self._enter(Phase.DEVICE_LOST if lost else Phase.FAILED, f"cannot load the model: {why}")
             return False
         self._enter(Phase.READY, f"loaded {first.model.description} in {time.monotonic() - began:.1f} s")
         return True

@@ -96,6 +96,7 @@ class Damaged(TwoSquares):
     [
         (BadInput("x.jpg: expected a JPEG"), "x.jpg: expected a JPEG"),
         (OSError("the disk is gone"), "the disk is gone"),
+        (OSError(), "OSError()"),
         (IndexError("list index"), "Traceback"),
     ],
 )

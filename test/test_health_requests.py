@@ -44,7 +44,15 @@ def test_a_network_that_ends_and_has_not_ended_is_a_warning_with_what_to_do(phas
     )
 
 
-@pytest.mark.parametrize("change", [dict(depth_wanted=True), dict(depth_received=1), {}])
+@pytest.mark.parametrize(("phase", "sentence"), [("failed", "the node is inactive"), ("", "configure it")])
+def test_what_failed_is_told_once_and_as_an_error(phase, sentence):
+    found = find("images", Counters(), Situation("inactive", phase, closed="configure it"))
+    assert (found.level, found.sentence) == (Level.OK, sentence)
+
+
+@pytest.mark.parametrize(
+    "change", [dict(depth_wanted=True), dict(depth_received=1), dict(depth_refused={"encoding": 1}), {}]
+)
 def test_a_camera_without_depth_is_a_warning_only_where_somebody_misses_it(change):
     found = find("depth", Counters(depth_trouble="no depth image on /wrist/depth", **change), depth_enabled=True)
     assert found.level is (Level.WARN if change else Level.OK) and "no depth image on" in found.sentence

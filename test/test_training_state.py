@@ -1,6 +1,5 @@
 """What a run keeps: its state, whole or not at all and of one recipe, and the weights it leaves."""
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -10,7 +9,6 @@ from small_training import CPU, TINY_RUN, TwoSquares, run, small_model
 from sam2.checkpoint import read_weights
 from sam2.errors import BadCheckpoint
 from sam2.training import state
-from sam2.training.data import DirectSource
 from sam2.training.train import Trainer
 
 
@@ -34,40 +32,6 @@ def test_another_runs_state_is_refused(tmp_path):
         (tmp_path / state.STATE).write_bytes(content)
         with pytest.raises(BadCheckpoint, match="damaged"):
             trainer.resume()
-
-
-def test_a_run_that_goes_on_remembers_what_did_not_fit_and_what_failed(tmp_path, monkeypatch):
-    trainer = Trainer(TINY_RUN, TwoSquares(), tmp_path, CPU)
-    trainer.save()
-    forward = trainer.wrapped.forward
-
-    def small_memory(clips, phase, rng):
-        if len(clips) > 1:
-            raise torch.OutOfMemoryError("no room")
-        return forward(clips, phase, rng)
-
-    monkeypatch.setattr(trainer.wrapped, "forward", small_memory)
-    trainer._step_that_fits(DirectSource(TwoSquares(), CPU, 6))
-    assert not trainer._log({"loss": torch.tensor(math.nan), "grad_norm": torch.tensor(1.0)}, bar=None)
-    assert trainer.progress == state.Progress(retries=1, failures=[1], batch_scale=0.5), "thrown back to step 0"
-    trainer.save()
-    again = Trainer(TINY_RUN, TwoSquares(), tmp_path, CPU)
-    assert again.resume() and again.progress == trainer.progress
-    seen = []
-    monkeypatch.setattr(again.wrapped, "forward", lambda clips, *_: seen.append(len(clips)) or forward(clips, *_))
-    again._step_that_fits(DirectSource(TwoSquares(), CPU, 6))
-    assert seen == [1]
-
-
-def test_a_state_from_before_these_were_kept_is_read(tmp_path):
-    trainer = Trainer(TINY_RUN, TwoSquares(), tmp_path, CPU)
-    trainer.progress.step = 3
-    trainer.save()
-    content = torch.load(tmp_path / state.STATE, weights_only=True)
-    del content["progress"]["failures"], content["progress"]["batch_scale"]
-    torch.save(content, tmp_path / state.STATE)
-    again = Trainer(TINY_RUN, TwoSquares(), tmp_path, CPU)
-    assert again.resume() and again.progress == state.Progress(step=3)
 
 
 def test_exported_weights_are_the_average_in_the_official_layout(tmp_path):

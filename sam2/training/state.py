@@ -4,7 +4,7 @@ Not as if it had never stopped: open streams are not saved, nor is a pool of cli
 """
 
 import io
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -27,8 +27,6 @@ class Progress:
     elapsed_s: float = 0.0  # of training, summed over resumed runs
     clips_made: int = 0  # by earlier runs
     retries: int = 0  # how often a non-finite loss threw the run back
-    failures: list[int] = field(default_factory=list)  # steps at which that happened, the recent ones
-    batch_scale: float = 1.0  # of the recipe's batches; halved where one did not fit
 
 
 def _to_bytes(value: object) -> bytes:

@@ -75,6 +75,8 @@ class Trainer:
         self.maker = maker
         self.steps_per_s = 0.0
         self.kind = ""  # of the newest step
+        self.batch_scale = 1.0  # halved where a batch does not fit
+        self.failures: list[int] = []  # steps at which the loss was no number, the recent ones
 
     @property
     def _modules(self) -> dict[str, object]:
@@ -188,18 +190,17 @@ class Trainer:
             except torch.OutOfMemoryError as error:
                 phase = self._phase()[0]
                 images = phase.frames if phase.stills else 1  # of a clip, each of which is one of a batch
-                if self.team.size > 1 or phase.batch * images * self.progress.batch_scale <= 1:
+                if self.team.size > 1 or phase.batch * images * self.batch_scale <= 1:
                     which = "in a team" if self.team.size > 1 else "even of one clip"
                     raise OutOfMemory(
                         f"{self.device}: no memory for a step, {which}; give a smaller --size, --pool or --batch-scale "
                         f"({error})"
                     ) from error
-            self.progress.batch_scale /= 2
+            self.batch_scale /= 2
             self.lessons.streams.clear()
             torch.cuda.empty_cache()
             tqdm.write(
-                f"out of device memory at step {self.progress.step}: batches are {self.progress.batch_scale} of the "
-                "recipe's"
+                f"out of device memory at step {self.progress.step}: batches are {self.batch_scale} of the recipe's"
             )
 
     def _step(self, source: DirectSource | PooledSource) -> dict[str, Tensor]:
@@ -229,7 +230,7 @@ class Trainer:
             if not self.lessons.streams.is_due(drawn.window):
                 return None
             frames, stride, vanish = self.config.clip_frames, 1, 0.0
-        batch = max(1, round(drawn.batch * self.progress.batch_scale))
+        batch = max(1, round(drawn.batch * self.batch_scale))
         return source.sample(rng, self.progress.step, batch, frames, stride, vanish)
 
     def _log(self, losses: dict[str, Tensor], bar: tqdm) -> bool:
@@ -247,15 +248,14 @@ class Trainer:
         return True
 
     def _throw_back(self, values: dict[str, float]) -> None:
-        at, step = self.progress, self.progress.step
-        failures = [*(failed for failed in at.failures if failed > step - FAILURES_WITHIN), step]
-        if len(failures) > MAX_FAILURES or not self.resume():
+        retries, step = self.progress.retries + 1, self.progress.step
+        self.failures = [*(failed for failed in self.failures if failed > step - FAILURES_WITHIN), step]
+        if len(self.failures) > MAX_FAILURES or not self.resume():
             raise FloatingPointError(
-                f"step {step}: expected a loss that is a number, got {values}, {len(failures)} times in "
+                f"step {step}: expected a loss that is a number, got {values}, {len(self.failures)} times in "
                 f"{FAILURES_WITHIN} steps; lower the phase's `rate` in sam2/training/config.py"
             )
-        self.progress.retries = at.retries + 1  # other clips and prompts this time
-        self.progress.failures, self.progress.batch_scale = failures, at.batch_scale  # not those of what was saved
+        self.progress.retries = retries  # other clips and prompts this time
         tqdm.write(f"the loss is no number; back to step {self.progress.step}")
 
     def check(self) -> str:
