@@ -24,6 +24,7 @@ from sam2_ros.geometry import OrientedBox, Pinhole, Surface, find_surface, organ
 from sam2_ros.msg import TrackArray
 from sam2_ros.overlay import colour_of
 from sam2_ros.params import Settings
+from sam2_ros.readable import reason_of
 from sam2_ros.refused import Refused
 from sam2_ros.ros_time import stamp_ns
 from sam2_ros.transforms import Transforms
@@ -135,7 +136,7 @@ class DepthOut:
             return None
         except Exception as error:  # whatever it is, it does not cost the 2-D results
             self._counters.count_failure(f"depth: {type(error).__name__}", str(error))
-            self._counters.miss_depth(f"depth failed: {str(error) or type(error).__name__}")
+            self._counters.miss_depth(f"depth failed: {reason_of(error)}")
             return None
         self._counters.match_depth(self._other_frame(view) or self._unseen(view))
         return view

@@ -12,6 +12,7 @@ from dataclasses import replace
 import sam2
 from sam2_ros import prompt_in
 from sam2_ros.params import Settings
+from sam2_ros.readable import reason_of
 from sam2_ros.requests import Add, Code, Remove, Request, Restore, Save
 
 
@@ -66,7 +67,7 @@ class PendingRequests:
 
     def refuse(self, request: Request, error: Exception) -> None:
         code = code_of(error)
-        request.answer(code, str(error) or type(error).__name__)
+        request.answer(code, reason_of(error))
         if code is Code.INTERNAL:
             self._failed("request", error)
 

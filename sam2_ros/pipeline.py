@@ -17,6 +17,7 @@ from sam2_ros.health import why_no_image
 from sam2_ros.mailbox import Arrival, Mailbox
 from sam2_ros.params import Settings
 from sam2_ros.pending_requests import PendingRequests
+from sam2_ros.readable import reason_of
 from sam2_ros.refused import Refused
 from sam2_ros.requests import Add, Code
 
@@ -251,7 +252,7 @@ class Pipeline:
         """Answers all `adds`, which have not been carried out; whether the objects can be kept. Raises DeviceLost."""
         for add in adds:
             with self._guarded("request"):
-                add.answer(Code.INTERNAL, f"the image was lost: {str(error) or type(error).__name__}")
+                add.answer(Code.INTERNAL, f"the image was lost: {reason_of(error)}")
         if isinstance(error, sam2.DeviceLost):
             raise error
         in_a_row = self._counters.count_failed_image()

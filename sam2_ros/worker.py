@@ -16,7 +16,7 @@ from sam2_ros import heap
 from sam2_ros.mailbox import wait_for_any
 from sam2_ros.params import Settings
 from sam2_ros.pipeline import Pipeline
-from sam2_ros.readable import readable, utf8
+from sam2_ros.readable import readable, reason_of, utf8
 
 IDLE_S = 3600.0  # how long it may sleep when nothing waits; everything that matters wakes it
 
@@ -102,8 +102,7 @@ class Worker:
             if not isinstance(error, sam2.Sam2Error):
                 self._log.error(utf8(traceback.format_exc()))
             lost = isinstance(error, sam2.DeviceLost)
-            why = str(error) or type(error).__name__
-            self._enter(Phase.DEVICE_LOST if lost else Phase.FAILED, f"cannot load the model: {why}")
+            self._enter(Phase.DEVICE_LOST if lost else Phase.FAILED, f"cannot load the model: {reason_of(error)}")
             return False
         self._enter(Phase.READY, f"loaded {first.model.description} in {time.monotonic() - began:.1f} s")
         return True

@@ -26,25 +26,22 @@ def test_whoever_waited_in_vain_gets_the_last_answer_and_what_is_waited_for_is_s
     assert capsys.readouterr().err == "no image came; waiting\n"
 
 
+def list_objects(client):
+    client.call(ListObjects, "list_objects", None)
+
+
 @pytest.mark.parametrize(("silent_s", "timeout_s", "is_said"), [(0.01, 0.5, True), (0.5, 0.01, False)])
-def test_what_is_not_there_yet_is_said_before_it_is_given_up(silent_s, timeout_s, is_said, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("ask", "what"),
+    [(list_objects, "/nobody/list_objects is not there"), (status.hear, "nothing of /nobody on /diagnostics")],
+)
+def test_what_is_waited_for_is_said_before_it_is_given_up(ask, what, silent_s, timeout_s, is_said, monkeypatch, capsys):
     """A node that was just started imports PyTorch for some seconds, on a busy machine for a dozen."""
     monkeypatch.setattr(node_client, "SILENT_S", silent_s)
-    with (
-        pytest.raises(node_client.NoAnswer, match="/nobody/list_objects is not there within"),
-        node_client.connect("/nobody", timeout_s) as client,
-    ):
-        client.call(ListObjects, "list_objects", None)
-    said = "/nobody/list_objects is not there yet; waiting\n"
-    assert capsys.readouterr().err == (said if is_said else "")
-
-
-@pytest.mark.parametrize(("silent_s", "timeout_s", "is_said"), [(0.01, 0.5, True), (0.5, 0.01, False)])
-def test_a_report_that_does_not_come_is_said_once_before(silent_s, timeout_s, is_said, monkeypatch, capsys):
     monkeypatch.setattr(status, "SILENT_S", silent_s)
     with (
-        pytest.raises(node_client.NoAnswer, match="nothing of /nobody on /diagnostics within"),
+        pytest.raises(node_client.NoAnswer, match=f"{what} within"),
         node_client.connect("/nobody", timeout_s) as client,
     ):
-        status.hear(client)
-    assert capsys.readouterr().err == ("nothing of /nobody on /diagnostics yet; waiting\n" if is_said else "")
+        ask(client)
+    assert capsys.readouterr().err == (f"{what} yet; waiting\n" if is_said else "")
