@@ -6,7 +6,7 @@ image of a video or folder, from 0, is stamped (k + 1) / fps seconds, because a 
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,7 +89,7 @@ def _bag(path: Path, topic: str) -> Iterator[Source]:
         total = sum(connection.msgcount for connection in connections)
         fps = (total - 1) * 1e9 / reader.duration if total > 1 and reader.duration else DEFAULT_FPS
         source = Source(path.name, connections[0].topic, total, float(np.clip(fps, 1, 120)), iter(()))
-        source.shots = _bag_shots(reader, connections, source)
+        source.shots = _bag_shots(_messages(reader, connections, path), reader, source)
         yield source
     finally:
         reader.close()
@@ -121,10 +121,18 @@ def _drawn(reader: AnyReader) -> set[str]:
     return {f"{namespace}{name}" for namespace in beside for name in DRAWN}
 
 
-def _bag_shots(reader: AnyReader, connections: list[Connection], source: Source) -> Iterator[Shot]:
-    for index, (connection, logged_ns, raw) in enumerate(reader.messages(connections)):
-        msg = reader.deserialize(raw, connection.msgtype)
+def _messages(reader: AnyReader, connections: list[Connection], path: Path) -> Iterator[tuple[Connection, int, bytes]]:
+    """Each with when it was recorded. Raises sam2.BadInput where the file is damaged after its beginning."""
+    try:
+        yield from reader.messages(connections)
+    except Exception as error:  # as at the opening; what the caller raises does not come here
+        raise sam2.BadInput(f"bag {path}: its messages cannot be read: {error}{_cure(path)}") from error
+
+
+def _bag_shots(messages: Iterable, reader: AnyReader, source: Source) -> Iterator[Shot]:
+    for index, (connection, logged_ns, raw) in enumerate(messages):
         try:
+            msg = _deserialized(reader, connection, raw)
             image_in.check(msg, MAX_PIXELS)
             rgb = image_in.to_rgb(msg)
         except Refused as error:
@@ -132,6 +140,14 @@ def _bag_shots(reader: AnyReader, connections: list[Connection], source: Source)
             source.last_refusal = f"image {index} of {connection.topic}: {error}"
             continue
         yield Shot(index, rgb, stamp_ns(msg.header.stamp), logged_ns, msg.header.frame_id)
+
+
+def _deserialized(reader: AnyReader, connection: Connection, raw: bytes):
+    """Raises Refused("damaged") for bytes that are no message of that type."""
+    try:
+        return reader.deserialize(raw, connection.msgtype)
+    except Exception as error:
+        raise Refused("damaged", f"its bytes are no {connection.msgtype}: {error}") from error
 
 
 @contextmanager

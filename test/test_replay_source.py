@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("rosbags")
 pytest.importorskip("sam2_ros.msg", reason="needs the built interfaces")
 
-from bags import SIZE_HW, image_message, jpeg_message, picture, shots_of, stamp, write_bag
+from bags import SIZE_HW, STORE, image_message, jpeg_message, picture, shots_of, stamp, write_bag
 from fakes import FakeTracker
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
@@ -20,7 +20,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 import sam2
 from sam2_ros import prompt_file, replay
 from sam2_ros.replay_sink import Report, TrackBag, check_folder, typestore
-from sam2_ros.replay_source import Shot, Source
+from sam2_ros.replay_source import Shot, Source, open_source
 
 pytestmark = pytest.mark.ros
 
@@ -172,6 +172,28 @@ def test_a_recorder_that_was_killed_is_known_by_what_it_leaves(tmp_path):
     file.write_text("no bag at all, but long enough to be taken for one\n" * 50)
     with pytest.raises(sam2.BadInput, match=r"cannot be read: [^;]*$"):
         shots_of(file)
+
+
+@pytest.mark.parametrize("storage", list(StoragePlugin))
+def test_a_bag_that_is_damaged_after_its_beginning_is_one_sentence(tmp_path, storage):
+    """Written over once it was opened, so that its names and counts were whole wherever a format keeps them."""
+    bag = write_bag(tmp_path / "bag", {"/image": [image_message(number) for number in range(9)]}, storage)
+    (file,) = (path for path in bag.iterdir() if path.suffix in (".mcap", ".db3"))
+    with open_source(bag) as source, pytest.raises(sam2.BadInput, match=rf"bag {bag}: its messages cannot be read: "):
+        with file.open("r+b") as opened:
+            opened.write(b"?" * file.stat().st_size)
+        list(source.shots)
+
+
+def test_a_message_that_is_damaged_costs_itself_alone(tmp_path):
+    with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connection = writer.add_connection("/image", (kind := "sensor_msgs/msg/Image"), typestore=STORE)
+        for number in range(3):
+            raw = bytes(STORE.serialize_cdr(image_message(number), kind))
+            writer.write(connection, stamp(number), raw[:40] if number == 1 else raw)
+    source, shots = shots_of(tmp_path / "bag")
+    assert [shot.index for shot in shots] == [0, 2] and source.refused == {"damaged": 1}
+    assert source.last_refusal.startswith(f"image 1 of /image: its bytes are no {kind}: ")
 
 
 def test_images_of_several_sizes_are_told(tmp_path, capsys, monkeypatch):
