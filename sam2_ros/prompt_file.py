@@ -6,7 +6,7 @@ the file, the entry and the field.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 
 import cv2
@@ -96,6 +96,9 @@ def _entry(fields, where: str, folder: Path) -> Entry:
     if not isinstance(fields, dict) or not fields.get("object_id"):
         raise sam2.BadInput(f"{where}: expected fields, one of them object_id, got {fields!r}")
     name = f"{where} ({fields['object_id']!r})"
+    for field in ("object_id", "class_name", "mask", "mode"):
+        if not isinstance(fields.get(field, ""), str):
+            raise sam2.BadInput(f"{name}: {field}: expected one text, got {fields[field]!r}")
     unknown = [field for field in fields if field not in FIELDS]
     if unknown:
         raise sam2.BadInput(f"{name}: {unknown[0]!r} is no field; expected some of {', '.join(FIELDS)}")
@@ -142,7 +145,7 @@ def _stamp_ns(text, name: str) -> int:
         if not (stamp.is_finite() and stamp > 0):
             raise ValueError
         return int(stamp)
-    except (InvalidOperation, TypeError, ValueError):
+    except (ArithmeticError, TypeError, ValueError):  # decimal's own are of the first kind
         raise sam2.BadInput(f"{name}: stamp: expected seconds above 0, got {text!r}") from None
 
 
