@@ -106,6 +106,8 @@ def _main(args: argparse.Namespace) -> int:
         raise sam2.BadInput(f"--report {args.report}: expected a name ending in .json")
     for path in filter(None, (args.overlay, args.sheet, args.report)):
         check_folder(path)
+        if path.is_dir():
+            raise sam2.BadInput(f"{path}: expected the name of a file, found a folder")
     with ExitStack() as stack:
         source = stack.enter_context(open_source(args.source, args.topic, args.fps or 0.0))
         _check_frames(entries, source.total)
@@ -147,6 +149,8 @@ def _check_apart(args: argparse.Namespace) -> None:
             raise sam2.BadInput(f"--{name} {path}: expected a file of its own, {other} is the same")
         if path is not None and args.source.resolve() in path.resolve().parents:
             raise sam2.BadInput(f"--{name} {path}: expected a place outside of SOURCE, whose files are read")
+        if path is not None and args.out.resolve() in path.resolve().parents:
+            raise sam2.BadInput(f"--{name} {path}: expected a place outside of --out, which is made when all is done")
 
 
 def load_tracker(args: argparse.Namespace, entries: list[prompt_file.Entry]) -> sam2.Tracker:

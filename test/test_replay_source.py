@@ -141,10 +141,17 @@ def test_no_images_per_second_are_refused(given, capsys):
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [("--report o.txt", r"ending in \.json"), ("--sheet in/o.png", "outside of SOURCE"), ("--out in/o", "outside of")],
+    [
+        ("--report o.txt", r"ending in \.json"),
+        ("--sheet in/o.png", "outside of SOURCE"),
+        ("--out in/o", "outside of"),
+        ("--davis o/data", "outside of --out"),
+        ("--report in.json", "the name of a file, found a folder"),
+    ],
 )
 def test_what_would_spoil_something_else_is_refused_before_the_work(tmp_path, words, said):
     (tmp_path / "in").mkdir()
+    (tmp_path / "in.json").mkdir()
     (tmp_path / "p.yaml").write_text("- {object_id: cup, points: [[1, 2]]}")
     option, name = words.split()
     given = [str(tmp_path / "in"), "--prompts", str(tmp_path / "p.yaml"), "--out", str(tmp_path / "o")]
