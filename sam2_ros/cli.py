@@ -1,5 +1,6 @@
 """The command `sam2_ros`: finds the part that does the work and hands it the rest of the line. Knows nothing else."""
 
+import errno
 import importlib
 import os
 import signal
@@ -30,6 +31,7 @@ FROM_PIP = {  # what a sourced ROS 2 does not bring, or not everywhere: packages
     **{name: name for name in ("torch", "safetensors", "tqdm", "rosbags", "numpy")},
     "cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml",
 }  # fmt: skip
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of a write, which does not know its file's name
 LAST_DOMAIN = 232  # DDSI-RTPS 9.6.2: ports are made of it
 MODULES = {  # of each command's function `main(argv) -> exit code`
     "demo": "sam2_ros.demo",
@@ -118,8 +120,8 @@ def _sentence_of(error: Exception) -> str:
 
     if isinstance(error, UnicodeEncodeError):  # only rclpy encodes what came from the command line
         return f"an argument: expected UTF-8, got {error.object!r}"
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and (error.filename or error.errno in DISK_ERRORS):
+        return f"{error.filename or 'a file that it writes'}: {error.strerror}"
     # Of rclpy, which has no public name for it: the middleware says no.
     return str(error) if isinstance(error, sam2.Sam2Error) or type(error).__name__ == "RCLError" else ""
 

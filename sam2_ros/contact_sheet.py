@@ -4,7 +4,6 @@ How long a recording is need not be known: of the images so far at most sixteen 
 """
 
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import numpy as np
 import sam2
 from sam2_ros.demo_picture import PAPER, panel
 from sam2_ros.overlay import Overlay
+from sam2_ros.replay_sink import tell_lost
 from sam2_ros.replay_source import Shot
 
 _COLUMNS, _ROWS = 4, 2
@@ -30,6 +30,7 @@ class ContactSheet:
         self._overlay = Overlay()
         self._kept: list[tuple[int, np.ndarray]] = []  # number of the image, its panel
         self._seen, self._step = 0, 1  # images; every so many are kept
+        self.is_written = False  # known when it is closed
 
     @classmethod
     @contextmanager
@@ -43,10 +44,11 @@ class ContactSheet:
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".replay_") as folder:
             made, part = cls(), Path(folder) / out.name
             yield made
-            if cv2.imwrite(str(part), cv2.cvtColor(made.picture(), cv2.COLOR_RGB2BGR)):
+            made.is_written = cv2.imwrite(str(part), cv2.cvtColor(made.picture(), cv2.COLOR_RGB2BGR))
+            if made.is_written:
                 os.replace(part, out)
             else:
-                print(f"{out}: the sheet could not be written; is the disk full?", file=sys.stderr)
+                tell_lost(out, "sheet")
 
     def write(self, shot: Shot, tracks: list[sam2.Track]) -> None:
         drawn = self._overlay.draw(shot.rgb, tracks, _OPACITY)  # always: it remembers where things were last seen

@@ -79,7 +79,7 @@ def _name(given: str) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """0, or 130 if interrupted. Raises sam2.Sam2Error with one sentence for everything that can be wrong, and
-    ModuleNotFoundError where rosbags or the messages are not installed."""
+    OSError where the disk is full, ModuleNotFoundError where rosbags or the messages are not installed."""
     args = parse(argv)
     # Its decoder is silent: what is wrong with a video is said by us, once.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -112,11 +112,12 @@ def _main(args: argparse.Namespace) -> int:
         source = stack.enter_context(open_source(args.source, args.topic, args.fps or 0.0))
         _check_frames(entries, source.total)
         report = Report(source, sam2.find_config(args.model).name)
-        sinks = [stack.enter_context(TrackBag.open(args.out))]
+        sinks, pictures = [stack.enter_context(TrackBag.open(args.out))], {}
         if args.overlay:
-            sinks.append(stack.enter_context(Film.open(args.overlay, source.fps)))
+            pictures[args.overlay] = stack.enter_context(Film.open(args.overlay, source.fps))
         if args.sheet:
-            sinks.append(stack.enter_context(ContactSheet.open(args.sheet)))
+            pictures[args.sheet] = stack.enter_context(ContactSheet.open(args.sheet))
+        sinks += pictures.values()
         if args.davis:
             place = args.source.resolve()
             name = args.name or (place.name if place.is_dir() else place.stem)
@@ -127,16 +128,16 @@ def _main(args: argparse.Namespace) -> int:
         began = time.monotonic()
         replay(source, entries, tracker, sinks, report)
         took_s = time.monotonic() - began
-    if args.report:
-        report.write(args.report)
+    written = [args.out, *(path for path, picture in pictures.items() if picture.is_written)]
+    if args.report and report.write(args.report):
+        written.append(args.report)
     _print_summary(report.as_dict(), took_s, source.last_refusal)
     if len(report.sizes_wh) > 1:
         sizes = ", ".join(f"{count} of {width}x{height}" for (width, height), count in report.sizes_wh.items())
         print(f"images of several sizes: {sizes}; objects were kept across them, which the node does not do")
     if report.times_set_back:
         print(f"stamps went back {report.times_set_back} times; objects were kept, which the node does not always do")
-    written = args.out, args.overlay, args.sheet, args.report, args.davis
-    print(f"wrote {', '.join(str(path) for path in written if path)}")
+    print(f"wrote {', '.join(str(path) for path in [*written, args.davis] if path)}")
     return 0
 
 

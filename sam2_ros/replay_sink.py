@@ -54,6 +54,11 @@ def check_folder(out: Path) -> None:
         raise sam2.BadInput(f"{out}: the folder {out.parent} cannot be written; choose another")
 
 
+def tell_lost(out: Path, what: str) -> None:
+    """The bag is worth more than what goes with it: that this is missing in the end is no error."""
+    print(f"{out}: the {what} could not be written; is the disk full?", file=sys.stderr)
+
+
 class TrackBag:
     """Writes one message per topic and image; use `open`."""
 
@@ -123,17 +128,23 @@ class Film:
         self._path, self._fps, self._overlay = path, fps, Overlay()
         self._writer: cv2.VideoWriter | None = None
         self._size_wh = (0, 0)
+        self.is_written = False  # known when it is closed
 
     @classmethod
     @contextmanager
     def open(cls, out: Path, fps: float) -> Iterator["Film"]:
-        """Raises sam2.BadInput if OpenCV cannot write such a file."""
+        """Raises sam2.BadInput if OpenCV cannot write such a file. One that is not whole in the end is only complained
+        of, and not put in its place."""
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".replay_") as folder:
             film = cls(Path(folder) / out.name, fps)
             yield film
             if film._writer is not None:
                 film._writer.release()
-                os.replace(film._path, out)
+                film.is_written = film._is_whole()
+                if film.is_written:
+                    os.replace(film._path, out)
+                else:
+                    tell_lost(out, "video")
 
     def write(self, shot: Shot, tracks: list[sam2.Track]) -> None:
         """An image of another size than the first is scaled to it."""
@@ -153,6 +164,11 @@ class Film:
         if (rgb.shape[1], rgb.shape[0]) != self._size_wh:
             rgb = cv2.resize(rgb, self._size_wh, interpolation=cv2.INTER_AREA)
         self._writer.write(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+
+    def _is_whole(self) -> bool:
+        """OpenCV's writer says nothing of a full disk; but then the index at the file's end is missing, and nobody can
+        open it."""
+        return cv2.VideoCapture(str(self._path)).isOpened()
 
 
 @dataclass
@@ -218,10 +234,17 @@ class Report:
             "objects": {name: _summary(history) for name, history in self._histories.items()},
         }
 
-    def write(self, path: Path) -> None:
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(json.dumps(self.as_dict(), indent=2) + "\n")
-        os.replace(part, path)
+    def write(self, path: Path) -> bool:
+        """Whether it could be written; if not, it is complained of and nothing of it is left."""
+        try:
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=".replay_") as folder:
+                part = Path(folder) / path.name
+                part.write_text(json.dumps(self.as_dict(), indent=2) + "\n")
+                os.replace(part, path)
+        except OSError:
+            tell_lost(path, "report")
+            return False
+        return True
 
 
 def _summary(history: _History) -> dict:

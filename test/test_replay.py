@@ -278,7 +278,8 @@ def test_a_sheet_that_fails_in_the_end_does_not_cost_the_bag(bag, tmp_path, monk
     monkeypatch.setattr(cv2, "imwrite", lambda *_: False)
     assert run(bag, tmp_path, "--sheet", str(tmp_path / "seen.png")) == 0
     assert (tmp_path / "tracks.mcap").is_file() and not (tmp_path / "seen.png").exists()
-    assert "seen.png: the sheet could not be written" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "seen.png: the sheet could not be written" in said.err and "seen.png" not in said.out
 
 
 def test_nothing_is_overwritten(bag, tmp_path):
