@@ -42,19 +42,18 @@ class DavisVideo:
         Raises sam2.BadInput if it has that video, or cannot be written. Nothing is left of a failed replay.
         """
         frames, masks, names = root / FRAMES / name, root / MASKS / name, root / LIST
-        there = " and ".join(str(folder) for folder in (frames, masks) if folder.exists())
-        if there:
-            raise sam2.BadInput(f"{there}: there already; remove them, or give this recording another --name")
+        _check_free(frames, masks)
         with _folders(root, *(path.parent for path in (frames, masks, names))):
             with tempfile.TemporaryDirectory(dir=root, prefix=".replay_") as part:
                 made = cls(Path(part) / "frames", Path(part) / "masks", objects)
                 made._frames.mkdir()
                 made._masks.mkdir()
                 yield made
+                _check_free(frames, masks)  # again: hours have passed, and another replay may have used the name
                 try:
                     os.rename(made._frames, frames)
                     os.rename(made._masks, masks)
-                    _add_line(names, name)
+                    _add_line(names, name, Path(part) / "list")
                 except BaseException:
                     shutil.rmtree(frames, ignore_errors=True)
                     shutil.rmtree(masks, ignore_errors=True)
@@ -70,6 +69,12 @@ class DavisVideo:
         picture = Image.frombytes("P", labels.shape[::-1], np.ascontiguousarray(labels).tobytes())
         picture.putpalette(_PALETTE)
         picture.save(self._masks / f"{shot.index:05}.png")
+
+
+def _check_free(*folders: Path) -> None:
+    there = " and ".join(str(folder) for folder in folders if folder.exists())
+    if there:
+        raise sam2.BadInput(f"{there}: there already; remove them, or give this recording another --name")
 
 
 @contextmanager
@@ -94,7 +99,9 @@ def _folders(*folders: Path) -> Iterator[None]:
         raise
 
 
-def _add_line(path: Path, line: str) -> None:
+def _add_line(path: Path, line: str, part: Path) -> None:
+    """part: where the new list is written first, so that a full disk does not cost the old one."""
     lines = path.read_text().splitlines() if path.exists() else []
     if line not in lines:
-        path.write_text("".join(f"{each}\n" for each in [*lines, line]))
+        part.write_text("".join(f"{each}\n" for each in [*lines, line]))
+        os.replace(part, path)

@@ -12,6 +12,7 @@ pytest.importorskip("sam2_ros.msg", reason="needs the built interfaces")
 
 from bags import SIZE_HW, image_message, picture, write_bag
 from fakes import FakeTracker
+from test_replay_full_disk import room_for
 
 import sam2
 from sam2.training.datasets import open_dataset
@@ -104,6 +105,23 @@ def test_a_video_that_is_there_is_kept(tmp_path, tracker):
     assert [video.name for video in open_dataset("davis", tmp_path / "data")] == ["again", "kitchen"]
 
 
+def test_a_video_that_came_meanwhile_is_kept(tmp_path):
+    """Of another replay of the same name that was faster."""
+    with pytest.raises(sam2.BadInput, match="kitchen: there already"):
+        with DavisVideo.open(tmp_path, "kitchen", 0), DavisVideo.open(tmp_path, "kitchen", 0) as faster:
+            faster.write(Shot(0, np.zeros((2, 2, 3), np.uint8), 1, 1, ""), [])
+    assert [video.name for video in open_dataset("davis", tmp_path)] == ["kitchen"]
+    assert not list(tmp_path.glob(".replay_*"))
+
+
+def test_a_disk_that_is_full_does_not_cost_the_list(tmp_path):
+    with DavisVideo.open(tmp_path, "older", 0):
+        pass
+    with pytest.raises(OSError), room_for(5), DavisVideo.open(tmp_path, "newer", 0):
+        pass
+    assert (tmp_path / LIST).read_text() == "older\n" and not list(tmp_path.rglob("newer"))
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "..", "/abs"])
 def test_a_name_is_one_folder(tmp_path, name, capsys):
     with pytest.raises(SystemExit):
@@ -136,6 +154,14 @@ def test_what_cannot_be_whole_is_refused_before_the_first_image(tmp_path, tracke
     with pytest.raises(sam2.BadInput, match=f"{taken}: expected a folder, or nothing, found a file"):
         run(tmp_path)
     assert left(tmp_path / "data") == [taken] and not tracker.calls
+
+
+@pytest.mark.parametrize(("shut", "root"), [(".", "data"), ("Annotations/480p", ".")])
+def test_a_data_set_that_cannot_be_written_is_refused_at_once(tmp_path, monkeypatch, shut, root):
+    (tmp_path / shut).mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path / shut)  # root may write anywhere
+    with pytest.raises(sam2.BadInput, match="cannot be written"), DavisVideo.open(tmp_path / root, "v", 0):
+        pytest.fail("it was opened")
 
 
 def test_a_list_that_cannot_be_written_leaves_no_video(tmp_path, tracker):
