@@ -177,7 +177,7 @@ def _read_all(video: cv2.VideoCapture) -> Iterator[np.ndarray]:
 @contextmanager
 def _folder(path: Path, fps: float) -> Iterator[Source]:
     """In the order of their names, numbers in them by value: 9.png comes before 10.png."""
-    files = [file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES]
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES)  # 01.png before 1.png
     files.sort(key=lambda file: [(int(part), "") if part.isdecimal() else (-1, part) for part in _parts(file.name)])
     if not files and (bag := next((file for file in path.iterdir() if file.suffix in BAG_SUFFIXES), None)):
         raise sam2.BadInput(f"folder {path}: no metadata.yaml beside {bag.name}; give that file itself")

@@ -1,6 +1,7 @@
 """Every image of a bag, a video or a folder, in order, with its stamp; what is none of these is one sentence."""
 
 import json
+import sqlite3
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -94,6 +95,40 @@ def test_a_folder_goes_by_the_numbers_in_its_names(tmp_path):
     (folder / "img11.png").write_bytes(b"broken")
     with pytest.raises(sam2.BadInput, match=r"img11\.png"):
         shots_of(folder)
+
+
+def test_pictures_of_a_folder_may_be_grey_deep_in_capitals_and_of_equal_numbers(tmp_path, monkeypatch):
+    """In one order, whatever that of the folder is."""
+    for level, name in enumerate(("01.png", "1.png", "2.PNG")):
+        cv2.imwrite(str(tmp_path / name), np.full(SIZE_HW, 257 * level, np.uint16))
+    there = sorted(tmp_path.iterdir())
+    for files in (there, there[::-1]):
+        monkeypatch.setattr(Path, "iterdir", lambda folder, files=files: iter(files))
+        assert [shot.rgb[0, 0].tolist() for shot in shots_of(tmp_path)[1]] == [[0, 0, 0], [1, 1, 1], [2, 2, 2]]
+    with pytest.raises(sam2.BadInput, match="topic '/image' was asked for, and this is no bag"):
+        shots_of(tmp_path, topic="/image")
+
+
+def test_an_image_without_a_stamp_is_of_when_it_was_recorded(tmp_path):
+    header = image_message(0).header
+    header.stamp.sec = header.stamp.nanosec = 0
+    path = write_bag(tmp_path / "bag", {"/image": [image_message(0, header=header), image_message(1)]})
+    assert [shot.time_ns for shot in shots_of(path)[1]] == [stamp(0) + 7, stamp(1)]
+
+
+def test_a_bag_of_a_burst_beside_a_silent_camera_and_without_definitions(tmp_path):
+    """As rosbag2 wrote them before Iron; the film of it must have a rate that a video can have."""
+    kind = "sensor_msgs/msg/Image"
+    with Writer(tmp_path / "bag", version=8, storage_plugin=StoragePlugin.SQLITE3) as writer:
+        writer.add_connection("/silent", kind, typestore=STORE)
+        connection = writer.add_connection("/image", kind, typestore=STORE)
+        for number in range(3):
+            writer.write(connection, stamp(0) + number, STORE.serialize_cdr(image_message(number), kind))
+    with sqlite3.connect(tmp_path / "bag" / "bag.db3") as database:
+        database.execute("DROP TABLE message_definitions")
+        database.execute("UPDATE schema SET schema_version = 3")
+    source, shots = shots_of(tmp_path / "bag")
+    assert source.topic == "/image" and source.fps == 120 and len(shots) == 3
 
 
 def test_a_video_by_its_own_clock(tmp_path):

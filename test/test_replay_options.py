@@ -1,0 +1,102 @@
+"""What a replay does with what it is given: each option reaches its place, and what ends it early leaves nothing."""
+
+import json
+import os
+import signal
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rosbags")
+pytest.importorskip("sam2_ros.msg", reason="needs the built interfaces")
+
+from bags import SIZE_HW, image_message, write_bag
+from fakes import FakeTracker
+from test_replay import read_bag
+
+import sam2
+from sam2_ros import prompt_file, replay
+from sam2_ros.replay_davis import FRAMES
+
+pytestmark = pytest.mark.ros
+
+CUP = "- {object_id: cup, points: [[32, 24]]}\n"
+NOT_CUP = "- {object_id: cup, points: [[6, 2]], labels: [0]}\n"
+
+
+@pytest.fixture
+def words(tmp_path):
+    """A folder of images, prompts and a name for the bag."""
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / "in" / f"{number}.png"), np.full((*SIZE_HW, 3), number, np.uint8))
+    (tmp_path / "p.yaml").write_text(CUP)
+    return [str(tmp_path / "in"), "--prompts", str(tmp_path / "p.yaml"), "--out", str(tmp_path / "o.mcap")]
+
+
+@pytest.fixture
+def tracker(monkeypatch):
+    made = FakeTracker()
+    monkeypatch.setattr(replay, "load_tracker", lambda args, entries: made)
+    return made
+
+
+def test_the_network_is_loaded_as_told_and_there_is_room_for_every_object(words, tmp_path, monkeypatch):
+    got = SimpleNamespace()
+    monkeypatch.setattr(sam2, "set_cpu_threads", lambda *given: setattr(got, "threads", given))
+    monkeypatch.setattr(sam2, "load_model", lambda *given, **more: setattr(got, "loaded", (given, more)) or "model")
+    monkeypatch.setattr(sam2, "Tracker", lambda model, **more: (model, more))
+    (tmp_path / "p.yaml").write_text("".join(CUP.replace("cup", f"cup{number % 20}") for number in range(40)))
+    args = replay.parse([*words, "--model", "tiny", "--checkpoint", "w.pt", "--device", "cuda:1"])
+    made = replay.load_tracker(args, prompt_file.read(args.prompts))
+    limits = sam2.Limits(max_objects=20, history_frames=1)
+    assert made == ("model", {"limits": limits, "sticky_corrections": True})
+    assert got.threads == (0, "tiny") and got.loaded == (("tiny",), {"checkpoint": "w.pt", "device": "cuda:1"})
+
+
+def test_the_rate_of_a_folder_is_told_and_images_are_encoded_ahead(words, tmp_path, tracker):
+    assert replay.main([*words, "--fps", "4", "--report", str(tmp_path / "r.json")]) == 0
+    source = json.loads((tmp_path / "r.json").read_text())["source"]
+    assert (source["first_stamp_ns"], source["last_stamp_ns"]) == (250_000_000, 750_000_000)
+    assert [call for call in tracker.calls if call != "check"] == ["encode_ahead", "step"] * 2 + ["step"]
+
+
+def test_blamed_is_what_begins_an_object_and_not_what_corrects_it(words, tmp_path, tracker):
+    (tmp_path / "p.yaml").write_text(NOT_CUP + CUP)
+    tracker.raise_on = {"check": sam2.BadInput("no good")}
+    with pytest.raises(sam2.BadInput, match=r"entry 2 \('cup'\), frame 0: no good"):
+        replay.main(words)
+
+
+def test_images_without_stamps_count_by_when_they_were_recorded_and_a_file_lends_its_name(words, tmp_path, tracker):
+    messages = [image_message(number) for number in range(4)]
+    for message in messages:
+        message.header.stamp.sec = message.header.stamp.nanosec = 0
+    (file,) = write_bag(tmp_path / "kitchen.1", {"/image": messages}).glob("*.mcap")
+    tracker.absent_on = {1, 2}
+    assert replay.main([str(file), *words[1:], "--davis", str(tmp_path / "data")]) == 0
+    heard = read_bag(tmp_path / "o.mcap")["/sam2/visibility"]
+    assert [round(message.objects[0].seconds_since_seen, 3) for _, message in heard] == [0.0, 0.1, 0.2, 0.0]
+    assert [path.name for path in (tmp_path / "data" / FRAMES).iterdir()] == [file.stem]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_the_midst_leaves_nothing(words, tmp_path, tracker, number, capsys):
+    before, handlers = (
+        sorted(tmp_path.rglob("*")),
+        {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)},
+    )
+    step, tracker.step = tracker.step, lambda *given: step(*given) and os.kill(os.getpid(), number)
+    for each in (signal.SIGTERM, signal.SIGINT):  # what is not caught by the replay must not end the tests
+        signal.signal(each, signal.default_int_handler)
+    try:
+        code = replay.main([*words, "--overlay", str(tmp_path / "o.mp4"), "--davis", str(tmp_path / "data")])
+    except SystemExit as ended:
+        code = ended.code
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+    assert code == 128 + number and sorted(tmp_path.rglob("*")) == before
+    assert ("interrupted, nothing was written" in capsys.readouterr().err) == (number == signal.SIGINT)
