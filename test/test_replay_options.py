@@ -1,4 +1,4 @@
-"""What a replay does with what it is given: each option reaches its place, and what ends it early leaves nothing."""
+"""What a replay does with what it is given and what it counts; what ends it early leaves nothing."""
 
 import json
 import os
@@ -12,13 +12,15 @@ import pytest
 pytest.importorskip("rosbags")
 pytest.importorskip("sam2_ros.msg", reason="needs the built interfaces")
 
-from bags import SIZE_HW, image_message, write_bag
+from bags import SIZE_HW, image_message, shots_of, write_bag
 from fakes import FakeTracker
 from test_replay import read_bag
 
 import sam2
 from sam2_ros import prompt_file, replay
 from sam2_ros.replay_davis import FRAMES
+from sam2_ros.replay_sink import Film, Report
+from sam2_ros.replay_source import Shot, Source
 
 pytestmark = pytest.mark.ros
 
@@ -80,6 +82,43 @@ def test_images_without_stamps_count_by_when_they_were_recorded_and_a_file_lends
     heard = read_bag(tmp_path / "o.mcap")["/sam2/visibility"]
     assert [round(message.objects[0].seconds_since_seen, 3) for _, message in heard] == [0.0, 0.1, 0.2, 0.0]
     assert [path.name for path in (tmp_path / "data" / FRAMES).iterdir()] == [file.stem]
+
+
+@pytest.mark.parametrize("place", ["box: [1, 2, 30, 40]", "mask: m.png"])
+def test_what_a_box_or_a_mask_begins_may_be_corrected_later(words, tmp_path, tracker, place):
+    cv2.imwrite(str(tmp_path / "m.png"), np.full(SIZE_HW, 255, np.uint8))
+    (tmp_path / "p.yaml").write_text(f"- {{object_id: cup, {place}}}\n{NOT_CUP.replace('}', ', frame: 2}')}")
+    assert replay.main(words) == 0 and len(tracker.prompted) == 2
+
+
+def test_a_prompt_for_an_image_that_is_none_is_for_the_next(words, tmp_path, tracker):
+    messages = [image_message(number, encoding="32FC1" if number == 1 else "rgb8") for number in range(4)]
+    bag = write_bag(tmp_path / "bag", {"/image": messages})
+    (tmp_path / "p.yaml").write_text("- {object_id: cup, frame: 1, points: [[32, 24]]}")
+    assert replay.main([str(bag), *words[1:], "--report", str(tmp_path / "r.json")]) == 0
+    assert json.loads((tmp_path / "r.json").read_text())["objects"]["cup"]["prompted_frames"] == [2]
+
+
+def test_a_film_of_images_of_two_sizes_has_both(tmp_path):
+    with Film.open(tmp_path / "f.mp4", 10.0) as film:
+        for scale in (1, 2):
+            film.write_picture(np.full((48 * scale, 64 * scale, 3), 100 * scale, np.uint8))
+    levels = [shot.rgb.mean() for shot in shots_of(tmp_path / "f.mp4")[1]]
+    assert levels == pytest.approx([100, 200], abs=4)
+
+
+def test_the_report_counts_every_way_of_being_away_and_rates_what_is_seen_alone(capsys):
+    states = [sam2.State[name] for name in ("VISIBLE", "INVALID", "VISIBLE", "LOST", "OCCLUDED")]
+    report = Report(Source("v.mp4", "", 0, 20.0, iter(())), "nano")
+    for index, state in enumerate(states):
+        iou = 0.5 + index / 10 if state is sam2.State.VISIBLE else 0.0
+        seen = SimpleNamespace(object_id="cup", class_name=f"mug{index}", label=1, state=state, predicted_iou=iou)
+        report.note(Shot(index, np.zeros((*SIZE_HW, 3), np.uint8), index // 2, 9, ""), [seen], set())
+    cup = report.as_dict()["objects"]["cup"]
+    assert [(away["gone_frame"], away["back_frame"]) for away in cup["absences"]] == [(1, 2), (3, None)]
+    assert cup["mean_predicted_iou"] == 0.6 and cup["class_name"] == "mug4" and report.times_set_back == 0
+    replay._print_summary(report.as_dict(), 1.0, "")
+    assert "cup: visible in 40% of the images, away 2 times, back 1 times" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
