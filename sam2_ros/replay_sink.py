@@ -158,8 +158,10 @@ class Film:
                 str(self._path), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, self._size_wh
             )  # the one codec that every build of OpenCV has
             if not self._writer.isOpened():
+                width, height = self._size_wh
                 raise sam2.BadInput(
-                    f"{self._path.name}: OpenCV cannot write such a video; expected a name ending in .mp4"
+                    f"{self._path.name}: OpenCV cannot begin a video of {width}x{height} pixels and {self._fps:g} "
+                    "images per second; choose another rate or leave the video out, or is the disk full?"
                 )
         if (rgb.shape[1], rgb.shape[0]) != self._size_wh:
             rgb = cv2.resize(rgb, self._size_wh, interpolation=cv2.INTER_AREA)

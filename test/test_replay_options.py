@@ -107,6 +107,13 @@ def test_a_film_of_images_of_two_sizes_has_both(tmp_path):
     assert levels == pytest.approx([100, 200], abs=4)
 
 
+def test_a_rate_that_no_video_can_have_is_named(words, tmp_path, tracker):
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(sam2.BadInput, match=r"f.mp4: OpenCV cannot begin a video of 64x48 pixels and 0.001 images per"):
+        replay.main([*words, "--fps", "0.001", "--overlay", str(tmp_path / "f.mp4")])
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_the_report_counts_every_way_of_being_away_and_rates_what_is_seen_alone(capsys):
     states = [sam2.State[name] for name in ("VISIBLE", "INVALID", "VISIBLE", "LOST", "OCCLUDED")]
     report = Report(Source("v.mp4", "", 0, 20.0, iter(())), "nano")
