@@ -11,11 +11,13 @@ pytest.importorskip("rclpy")
 
 import rclpy
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 import sam2
 from sam2_ros import params
+from sam2_ros.classes import MAX_CLASSES
 from sam2_ros.params import FIELDS, Settings
 
 pytestmark = pytest.mark.ros
@@ -127,6 +129,25 @@ def test_a_refusal_names_parameter_bounds_unit_and_value():
     assert params.refusal("image_transport", "x") == "image_transport: expected one of raw, compressed, got 'x'"
     assert params.refusal("overlay_opacity", math.inf) and params.refusal("overlay_opacity", math.nan)
     assert params.refusal("prompt_wait_s", 60.0) == ""
+
+
+@pytest.mark.parametrize(
+    "name, value, is_good",
+    [
+        ("cameras", ("front", "Rear_2"), True), ("cameras", ("front", "front"), False), ("cameras", ("", "front"), False),
+        ("cameras", ("2nd",), False), ("cameras", ("front/left",), False), ("cameras", ("fr ont",), False),
+        ("classes", ("cup",) * MAX_CLASSES, True), ("classes", ("cup",) * (MAX_CLASSES + 1), False),
+    ],
+)  # fmt: skip
+def test_of_lists_every_name_and_how_many_count(name, value, is_good):
+    assert (params.refusal(name, value) == "") == is_good
+
+
+def test_a_parameter_that_is_none_is_warned_of_with_the_nearest_that_is_one(declared, monkeypatch):
+    said = []
+    monkeypatch.setattr(RcutilsLogger, "warning", lambda logger, sentence: said.append(sentence))
+    declared(**{"max_object": 3, "zzz": 1, "qos_overrides./image.subscription.depth": 1, "use_sim_time": False})
+    assert said == ["there is no parameter 'max_object'; did you mean max_objects?", "there is no parameter 'zzz'"]
 
 
 def test_parameters_of_others_are_left_alone(declared):
