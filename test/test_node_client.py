@@ -26,6 +26,31 @@ def test_whoever_waited_in_vain_gets_the_last_answer_and_what_is_waited_for_is_s
     assert capsys.readouterr().err == "no image came; waiting\n"
 
 
+@pytest.mark.parametrize("is_trigger", [False, True])
+def test_who_hears_nothing_more_is_told_what_came_last_and_that_it_may_still_be_done(is_trigger, monkeypatch):
+    """Of a std_srvs service, too, whose answer has no code but its name."""
+    named = (
+        SimpleNamespace(success=False, message="LOADING: soon") if is_trigger else SimpleNamespace(code=Code.LOADING)
+    )
+    futures = [SimpleNamespace(done=lambda: True, result=lambda: named), SimpleNamespace(done=lambda: False)]
+    client = node_client.NodeClient(None, "/sam2", timeout_s=60.0)
+    client._clients["reset"] = SimpleNamespace(call_async=lambda request: futures.pop(0))
+    monkeypatch.setattr(node_client, "ASK_AGAIN_S", 0.001)
+    monkeypatch.setattr(node_client.rclpy, "spin_until_future_complete", lambda node, future, timeout_sec: None)
+    monkeypatch.setattr(node_client.rclpy, "spin_once", lambda node, timeout_sec: None)
+    with pytest.raises(node_client.NoAnswer) as caught:
+        client.call(None, "reset", None)
+    assert str(caught.value) == (
+        "no answer from /sam2 within 60 s; the last one was LOADING. What was asked may still be carried out"
+    )
+
+
+def test_an_answer_that_is_not_well_is_raised_with_the_name_of_its_code():
+    assert node_client.agreed(good := SimpleNamespace(code=int(Code.OK), sentence="")) is good
+    with pytest.raises(node_client.NodeRefused, match="^STALE: too old$"):
+        node_client.agreed(SimpleNamespace(code=int(Code.STALE), sentence="too old"))
+
+
 def list_objects(client):
     client.call(ListObjects, "list_objects", None)
 

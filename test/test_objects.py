@@ -36,6 +36,7 @@ def test_what_comes_goes_and_changes_is_a_line_each_and_the_rest_is_silence():
     ]
     assert objects.changes(known, seen(2, cup=0, ball=1), set()) == []
     assert objects.changes(known, seen(3, cup=2), set()) == ["3.000  ball: removed", "3.000  cup: lost, presence 0.50"]
+    assert objects.changes(known, seen(3, cup=2), set()) == [], "gone once"
     assert objects.changes({}, seen(4, cup=0, ball=0), {"ball"}) == ["4.000  ball: visible, presence 0.50"]
 
 
@@ -82,6 +83,8 @@ def test_what_is_not_new_any_more_is_told(age, is_told):
     found = ListObjects.Response(objects=[Track(object_id="cup")], age=age)
     said = objects.do(SimpleNamespace(call=lambda *_: found), objects.parse([]))
     assert ("5.3 s old, and no newer result came: `sam2_ros status` says why" in said) == is_told
+    found.objects = []
+    assert objects.do(SimpleNamespace(call=lambda *_: found), objects.parse([])) == "nothing is tracked"
 
 
 def test_what_was_restored_and_waits_for_an_image_is_told(monkeypatch, capsys):
@@ -101,6 +104,9 @@ def test_what_was_restored_and_waits_for_an_image_is_told(monkeypatch, capsys):
     watched = SimpleNamespace(call=lambda *_: ListObjects.Response(sentence=waits), node=node, name="/sam2")
     assert objects.watch(watched, {"hat"}) == 0
     assert capsys.readouterr().out == f"not tracked yet: hat; waiting; {waits}\n"
+    watched.call = lambda *_: ListObjects.Response(objects=[Track(object_id="cup")])
+    for ids, said in (({"hat"}, "not tracked yet: hat; waiting\n"), ({"hat", "cup"}, ""), (set(), "")):
+        assert objects.watch(watched, ids) == 0 and capsys.readouterr().out == said
 
 
 def test_saving_and_restoring_say_what_and_where():
@@ -115,6 +121,8 @@ def test_saving_and_restoring_say_what_and_where():
         return found
 
     client = SimpleNamespace(call=answer)
+    assert objects.do(client, objects.parse(["ball", "--save", "b"])) == "saved cup, ball in /there/kitchen.safetensors"
+    assert asked.pop() == ("save", "b", ["ball"])
     assert objects.do(client, objects.parse(["--save", "kitchen"])) == "saved cup, ball in /there/kitchen.safetensors"
     assert objects.do(client, objects.parse(["--restore", "kitchen", "cup"])) == (
         "tracking cup, ball again, from the next image on"

@@ -134,7 +134,7 @@ def test_a_refusal_names_parameter_bounds_unit_and_value():
 @pytest.mark.parametrize(
     "name, value, is_good",
     [
-        ("cameras", ("front", "Rear_2"), True), ("cameras", ("front", "front"), False), ("cameras", ("", "front"), False),
+        ("cameras", ("front", "Rear_2"), True), ("cameras", ("front", "front"), False), ("cameras", ("", "a"), False),
         ("cameras", ("2nd",), False), ("cameras", ("front/left",), False), ("cameras", ("fr ont",), False),
         ("classes", ("cup",) * MAX_CLASSES, True), ("classes", ("cup",) * (MAX_CLASSES + 1), False),
     ],
