@@ -1,0 +1,30 @@
+"""The command line: what a command finds around it, and which domains are looked at. Needs no ROS."""
+
+import os
+import signal
+from types import SimpleNamespace
+
+import pytest
+
+from sam2_ros import cli
+
+
+@pytest.mark.parametrize(("domain", "command", "code"), [("x", "replay", 3), ("", "status", 3), ("x", "status", 2)])
+def test_a_domain_counts_where_it_is_used(domain, command, code, monkeypatch):
+    monkeypatch.setenv("ROS_DOMAIN_ID", domain)
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: SimpleNamespace(main=lambda argv: 3))
+    assert cli.main([command]) == code
+
+
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
+def test_a_command_finds_signals_as_they_were_and_threads_that_do_not_spin(handler, monkeypatch):
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: found.append(wait()) or SimpleNamespace(main=main))
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    found, wait = [], lambda: os.environ.get("OMP_WAIT_POLICY")
+    main = lambda argv: found.append(signal.getsignal(signal.SIGINT)) or 0  # noqa: E731
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        assert cli.main(["replay"]) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert found == ["PASSIVE", handler]
