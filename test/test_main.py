@@ -167,6 +167,7 @@ def test_a_tilde_in_the_log_folder_is_the_home(name, folder, tmp_path, monkeypat
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv(name, "~/there")
     assert main._log_arguments() == [] and (tmp_path / folder).is_dir()
+    assert main._log_arguments() == [], "it is there already"
 
 
 def test_its_shared_memory_goes_with_it(rig):
