@@ -60,9 +60,10 @@ class AutoPrompt:
         if not (mine or self._is_unattended):
             return twins
         boxes = boxes_of(tracks)
-        for add in mine:
+        for add in mine:  # new ones come first, so that of two that are one thing an old one stays
             name = add.prompts[0].object_id
-            other = next((twin_of(t, tracks, boxes) for t in tracks if t.object_id == name), "")
+            stay = [t for t in tracks if t.object_id not in twins]
+            other = next((twin_of(t, stay, boxes) for t in stay if t.object_id == name), "")
             if other:
                 twins[name] = other
         if self._is_unattended:

@@ -1,0 +1,23 @@
+"""What a detector's messages come to where one goes wrong: two boxes of one thing, a new stream, a full queue."""
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from test_hand_off import seen, track
+from test_hand_off_limits import BOX, Desk
+
+import sam2
+
+
+@pytest.mark.parametrize("labels", [(1, 2), (2, 1)])
+def test_of_two_boxes_that_come_to_one_thing_one_stays(labels):
+    """Each is the other's twin: were both to go, the thing would never be tracked. Of an old and a new one, the old."""
+    desk = Desk(detector_refresh_below=0.9)
+    desk.results(10, tracks=[track("old", (10, 10, 30, 20))])
+    desk.auto.post(10, [seen(*BOX), seen(40, 10, 50, 20)])
+    new, refreshed = desk.made()
+    new.prompts[0] = sam2.Prompt("new", box_xyxy=BOX)
+    tracks = [track(name, BOX, label) for name, label in zip(("old", "new"), labels, strict=True)]
+    tracks.sort(key=lambda made: made.label)
+    assert desk.auto.twins([new, refreshed], tracks) == {"new": "old"}
