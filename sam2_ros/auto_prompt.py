@@ -88,6 +88,7 @@ class AutoPrompt:
         with self._lock:
             self._waiting.clear()
         self._results.clear()
+        self._association = Association(self._association.rules)
 
     def requests(self, size_hw: tuple[int, int] | None) -> list[Request]:
         """What the messages whose images have been processed come to. One at a time: each sees what the last did."""

@@ -21,3 +21,13 @@ def test_of_two_boxes_that_come_to_one_thing_one_stays(labels):
     tracks = [track(name, BOX, label) for name, label in zip(("old", "new"), labels, strict=True)]
     tracks.sort(key=lambda made: made.label)
     assert desk.auto.twins([new, refreshed], tracks) == {"new": "old"}
+
+
+def test_what_was_seen_before_a_new_stream_confirms_nothing_in_it():
+    desk = Desk(detector_confirm=2)
+    for posted in (10, 5):
+        desk.results(posted)
+        desk.auto.post(posted, [seen(*BOX)])
+        assert desk.made() == [], "seen once in its stream"
+        desk.auto.forget()
+    assert desk.counters.detections == {"not confirmed yet": 2}
