@@ -41,7 +41,8 @@ class AutoPrompt:
     def post(self, stamp_ns: int, detections: list[Detection]) -> None:
         """On the executor."""
         with self._lock:
-            self._counters.count_detections("dropped for a newer message", len(self._waiting) == WAITING)
+            if len(self._waiting) == WAITING:
+                self._counters.count_detections("dropped for a newer message", len(self._waiting[0][1]))
             self._waiting.append((stamp_ns, detections))
             self.is_expected = True
 

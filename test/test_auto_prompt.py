@@ -8,6 +8,7 @@ from test_hand_off import seen, track
 from test_hand_off_limits import BOX, Desk
 
 import sam2
+from sam2_ros.auto_prompt import WAITING
 
 
 @pytest.mark.parametrize("labels", [(1, 2), (2, 1)])
@@ -31,3 +32,10 @@ def test_what_was_seen_before_a_new_stream_confirms_nothing_in_it():
         assert desk.made() == [], "seen once in its stream"
         desk.auto.forget()
     assert desk.counters.detections == {"not confirmed yet": 2}
+
+
+def test_what_a_full_queue_loses_is_counted_in_boxes_as_everything_else_is():
+    desk = Desk()
+    for number in range(WAITING + 1):
+        desk.auto.post(number, [seen(*BOX)] * (3 if number == 0 else 1))
+    assert desk.counters.detections == {"dropped for a newer message": 3}
