@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from sam2_ros.rcl_errors import sentence_of
+
 USAGE = """usage: sam2_ros COMMAND [arguments]
 
 Point at a thing once; know for every camera image from then on which pixels it is and whether it is visible.
@@ -122,8 +124,9 @@ def _sentence_of(error: Exception) -> str:
         return f"an argument: expected UTF-8, got {error.object!r}"
     if isinstance(error, OSError) and (error.filename or error.errno in DISK_ERRORS):
         return f"{error.filename or 'a file that it writes'}: {error.strerror}"
-    # Of rclpy, which has no public name for it: the middleware says no.
-    return str(error) if isinstance(error, sam2.Sam2Error) or type(error).__name__ == "RCLError" else ""
+    if type(error).__name__ in ("RCLError", "UnknownROSArgsError"):  # rclpy's: no public names
+        return sentence_of(error)
+    return str(error) if isinstance(error, sam2.Sam2Error) else ""
 
 
 def _how_to_get(module: str) -> str:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from sam2_ros import fast_dds, heap
-from sam2_ros.rcl_errors import with_hint
+from sam2_ros.rcl_errors import sentence_of
 
 USAGE = """usage: sam2_ros track [--ros-args -r FROM:=TO -p PARAMETER:=VALUE --params-file FILE ...]
 
@@ -127,7 +127,7 @@ def _check_arguments(words: list[str]) -> None:
     try:
         unknown = remove_ros_args(args=["sam2_ros", *words])[1:]
     except RuntimeError as error:  # rclpy's own kind has no public name
-        _give_up(with_hint(str(error)), code=2)
+        _give_up(sentence_of(error), code=2)
     except UnicodeEncodeError as error:
         _give_up(f"an argument: expected UTF-8, got {error.object!r}", code=2)
     if unknown:
@@ -152,7 +152,7 @@ def _make_node(arguments: list[str], make_tracker):
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
         node = TrackNode(make_tracker or load_tracker)
     except (ParameterException, rclpy_implementation.RCLError) as error:
-        raise _Unborn(with_hint(str(error))) from error  # a setting, or the middleware: keys, transports
+        raise _Unborn(sentence_of(error)) from error  # a setting, or the middleware: keys, transports
     for sentence in strangers(arguments, node.get_fully_qualified_name()):
         node.get_logger().warning(sentence)
     return node

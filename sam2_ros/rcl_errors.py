@@ -12,5 +12,9 @@ HINTS = {  # by what is in the sentence
 }
 
 
-def with_hint(sentence: str) -> str:
+def sentence_of(error: Exception) -> str:
+    """What an error of rclpy says, with what to do about it where that is known."""
+    if type(error).__name__ == "UnknownROSArgsError":  # which has no public name, and says only which they are
+        return f"unknown ROS arguments {error}: -r FROM:=TO remaps a name, -p NAME:=VALUE sets a parameter"
+    sentence = str(error)
     return "; ".join([sentence, *(hint for part, hint in HINTS.items() if part in sentence)])

@@ -15,7 +15,7 @@ pytest.importorskip("rclpy")
 
 from ros_rig import PATIENCE_S, NodeProcess
 
-from sam2_ros import fast_dds, main
+from sam2_ros import cli, fast_dds, main
 
 pytestmark = pytest.mark.ros
 
@@ -51,6 +51,17 @@ def test_what_is_meant_as_a_parameter_is_not_taken_for_a_name():
         [sys.executable, "-m", "sam2_ros.main", "model:=tiny"], capture_output=True, text=True, timeout=PATIENCE_S
     )
     assert ended.returncode == 2 and "'model:=tiny' must come after --ros-args: -p model:=tiny" in ended.stderr
+
+
+def test_a_remapping_without_its_option_is_one_sentence_in_both_commands(monkeypatch, capsys):
+    """rclpy raises another error for this than for one that it cannot read, and names only the word."""
+    words = ["--ros-args", "image:=/camera/image_raw"]
+    said = "unknown ROS arguments ['image:=/camera/image_raw']: -r FROM:=TO remaps a name, "
+    assert cli.main(["simulate", *words]) == 1 and f"sam2_ros simulate: {said}" in capsys.readouterr().err
+    monkeypatch.setattr(main.os, "_exit", lambda code: sys.exit(code))
+    with pytest.raises(SystemExit):
+        main._check_arguments(words)
+    assert f"sam2_ros track: {said}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["track", "simulate"])
