@@ -99,11 +99,11 @@ def _images(c: Counters, situation: Situation, settings: Settings, now_ns: int) 
     silent_s = (now_ns - last_ns) / 1e9
     if silent_s > _timeout_s(c, settings):
         return Level.ERROR, f"no image for {silent_s:.1f} s: {_why_silent(c)}{_refused_before(c)}"
+    if not situation.enabled:  # then nothing looks at what comes, and what was refused before says nothing of it
+        return Level.WARN, f"disabled: images are ignored until {situation.outputs}enable is called with true"
     if c.refused_in_a_row:
         level = Level.ERROR if c.refused_in_a_row > 5 else Level.WARN
         return level, f"the last {c.refused_in_a_row} images were refused: {c.last_refusal}"
-    if not situation.enabled:
-        return Level.WARN, f"disabled: images are ignored until {situation.outputs}enable is called with true"
     lost = c.ways.count(False)
     if lost > 0.1 * len(c.ways):
         return Level.WARN, f"{lost} of the last {len(c.ways)} images were lost on the way{_segment_hint(c, '; ')}"
