@@ -41,7 +41,13 @@ def test_one_long_pause_does_not_make_it_patient():
 
 
 @pytest.mark.parametrize(
-    ("paces", "rate"), [(((20, 30), (2, 6)), 2.0), (((8, 30), (1, 12)), 1.0), (((200, 9),), 200.0)]
+    ("paces", "rate"),
+    [
+        (((20, 30), (2, 6)), 2.0),
+        (((8, 30), (1, 12)), 1.0),
+        (((200, 9),), 200.0),
+        (((10, 30), (50, 0.06)), 10.5),  # three that come at once are no pace
+    ],
 )
 def test_the_rate_is_that_of_now(paces, rate):
     counters, now_ns = camera(*paces)

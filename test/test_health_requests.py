@@ -2,7 +2,7 @@
 
 import pytest
 
-from sam2_ros.health import INTERNAL_S, Counters, Level, Situation, report
+from sam2_ros.health import INTERNAL_S, Counters, Level, Situation, report, why_no_image
 from sam2_ros.params import Settings
 
 S = 1_000_000_000
@@ -56,3 +56,34 @@ def test_what_failed_is_told_once_and_as_an_error(phase, sentence):
 def test_a_camera_without_depth_is_a_warning_only_where_somebody_misses_it(change):
     found = find("depth", Counters(depth_trouble="no depth image on /wrist/depth", **change), depth_enabled=True)
     assert found.level is (Level.WARN if change else Level.OK) and "no depth image on" in found.sentence
+
+
+def test_depth_that_nobody_wants_is_well_and_what_became_of_it_is_told_in_numbers():
+    assert find("depth", Counters(), depth_enabled=True).sentence == "nobody wants 3-D results yet"
+    counters = Counters(depth_matched=2, depth_missed=1, depth_received=4, depth_refused={"encoding": 5})
+    found = find("depth", counters, depth_enabled=True)
+    assert (found.level, found.sentence) == (Level.OK, "2 images with depth")
+    assert found.values == {"received": "4", "images with": "2", "images without": "1", "refused: encoding": "5"}
+
+
+def test_resets_and_failures_are_told_by_cause():
+    counters = Counters()
+    counters.count_reset("clock jump", NOW)
+    counters.count_failure("step: OutOfMemory", "3 GB short")
+    values = find("tracking", counters).values
+    assert (values["reset: clock jump"], values["failed: step: OutOfMemory"]) == ("1", "1")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (dict(received=5, publishers=1), ""),
+        (dict(received=5, publishers=0), "nobody publishes /image in ROS_DOMAIN_ID 0 any more"),
+        (dict(received=0, publishers=1), "nothing arrives"),
+        (dict(received=5, publishers=1, refused_in_a_row=2, last_refusal="stale"), "the last 2 images were refused"),
+        (dict(received=0, publishers=1, other_type="std_msgs/msg/String"), "nothing arrives"),  # that one is no camera
+    ],
+)
+def test_who_waits_for_an_image_hears_what_is_known(change, said):
+    found = why_no_image(Counters(topic="/image", reliability="reliable", **change))
+    assert said in found and bool(said) == bool(found)
