@@ -95,7 +95,7 @@ class Simulator(Node):
         for label, (mask, visible) in enumerate(zip(frame.masks, frame.visible, strict=True), start=1):
             if visible:
                 self._last_seen[label] = self._t, header
-            seen_at, seen = self._last_seen.get(label, (self._t, Header()))
+            seen_at, seen = self._last_seen.get(label, (-1, Header()))  # one that was never in view was not in this one
             track = Track(
                 object_id=f"object_{label}", label=label, state=Track.VISIBLE if visible else Track.OCCLUDED,
                 object_score=10.0 if visible else -10.0, presence=float(visible), predicted_iou=1.0,
@@ -122,8 +122,8 @@ def check_camera(parser: argparse.ArgumentParser, args: argparse.Namespace) -> N
     """Raises SystemExit, as argparse does, for one that cannot be or would eat the machine."""
     if not 0 < args.rate <= FASTEST:
         parser.error(f"--rate: expected images per second, above 0 and up to {FASTEST}, got {args.rate:g}")
-    for name in ("frames", "seed"):
-        if getattr(args, name) < 0:
+    for name in ("frames", "seed", "wait"):
+        if getattr(args, name, 0) < 0:
             parser.error(f"--{name}: expected 0 or more, got {getattr(args, name)}")
     if min(args.width, args.height) < 32 or args.width * args.height > MOST_PIXELS:
         parser.error(

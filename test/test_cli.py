@@ -120,10 +120,14 @@ def test_a_camera_that_cannot_be_is_refused(command, words, capsys):
     assert words.split()[0] in said and "expected" in said and ("got" in said or "--frames" in words)
 
 
-def test_a_camera_takes_no_words_that_it_does_not_know(capsys):
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("--frams 3", "unknown argument '--frams'"), ("--wait -1", "--wait: expected 0 or more, got -1")],
+)
+def test_a_camera_takes_no_words_that_mean_nothing_to_it(given, said, capsys):
     with pytest.raises(SystemExit):
-        simulator.main(["--frams", "3", "--ros-args", "-r", "image:=/x"])
-    assert "unknown argument '--frams'" in capsys.readouterr().err
+        simulator.main([*given.split(), "--ros-args", "-r", "image:=/x"])
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "nan", "inf", "1e999", "soon"])

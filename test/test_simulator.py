@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("rclpy")
 
 from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
 
 import sam2
 from sam2_ros.msg import Track, TrackArray
@@ -87,8 +88,21 @@ def test_a_still_world_moves_later(rig):
 
 
 def test_camera_info_is_an_ideal_pinhole():
-    from std_msgs.msg import Header
-
     info = camera_info(Header(frame_id="x"), TwoSquares().frame(0).intrinsics, SIZE_HW)
     assert list(info.k) == [32, 0, 15.5, 0, 32, 11.5, 0, 0, 1] and (info.height, info.width) == SIZE_HW
     assert list(info.p) == [32, 0, 15.5, 0, 0, 32, 11.5, 0, 0, 0, 1, 0] and list(info.d) == [0] * 5
+
+
+def test_what_was_never_in_view_was_not_seen_in_any_image(rig):
+    """`frames_since_seen` 0 would say that it is in this one."""
+
+    class Hidden(TwoSquares):
+        def frame(self, t):
+            return super().frame(1)
+
+    node = Simulator(Hidden(), rate=1.0, context=rig.context)
+    for t in range(2):
+        node._t = t
+        shown, hidden = node._tracks(Header(), Hidden().frame(t))
+        assert (shown.frames_since_seen, hidden.frames_since_seen, hidden.last_seen.sec) == (0, t + 1, 0)
+    node.destroy_node()
