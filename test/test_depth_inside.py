@@ -1,6 +1,7 @@
 """The subscriptions to depth and calibration, what is kept of them, and what is made for whom."""
 
 import itertools
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,10 +11,12 @@ pytest.importorskip("rclpy")
 
 from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
 from test_camera_inside import IMAGE, NotingNode
 from test_depth import NOW_NS, SIZE_HW, STEP_NS, depth_message, filled, scene
-from test_depth_out import SETTINGS, FakeFrames, Rigged
+from test_depth_out import SETTINGS, FakeFrames, Rigged, track_of
 
+import sam2
 from sam2_ros import cloud_out
 from sam2_ros import depth_camera as depth_camera_module
 from sam2_ros.counters import Counters
@@ -21,7 +24,9 @@ from sam2_ros.depth_buffer import KEPT, MOST_BEHIND_NS, DepthBuffer
 from sam2_ros.depth_camera import DepthCamera
 from sam2_ros.depth_out import DepthOut
 from sam2_ros.geometry import Pinhole, find_surface
+from sam2_ros.mailbox import Arrival
 from sam2_ros.outputs import Outputs
+from sam2_ros.ros_time import time_message
 from sam2_ros.stamps import Stamp
 
 pytestmark = pytest.mark.ros
@@ -197,6 +202,32 @@ def test_a_dozen_points_are_a_surface_and_eleven_are_none():
         assert (surface is not None) == is_seen
     rows, columns = np.nonzero(mask)
     assert np.array_equal(surface.rows, rows) and np.array_equal(surface.columns, columns), "pixels of the whole image"
+
+
+def test_points_have_the_colour_of_their_pixel_and_the_label_of_their_object():
+    rig, (metres, mask) = Rigged(), scene()
+    wall = np.zeros(SIZE_HW, bool)
+    wall[35:45, 10:50] = True
+    tracks = [track_of(mask), replace(track_of(wall, "wall"), label=9)]
+    rig.outputs.settings = replace(SETTINGS, depth_scene_stride=2)
+    rig.hear("objects_cloud", "scene_cloud")
+    rig.depth(metres)
+    header = Header(frame_id="camera_optical", stamp=time_message(NOW_NS))
+    rig.outputs.publish(Arrival(Image(header=header), NOW_NS, 0), sam2.Frame(rig.rgb, NOW_NS), tracks)
+    colours = np.frombuffer(rig.got("scene_cloud").data, cloud_out.SCENE_POINT)["rgb"].reshape(24, 32)
+    assert np.array_equal(colours, cloud_out.pack_rgb(rig.rgb[::2, ::2]))
+    points = np.frombuffer(rig.got("objects_cloud").data, cloud_out.OBJECT_POINT)
+    assert {(label, z) for label, z in zip(points["label"], points["z"], strict=True)} == {(7, 1.0), (9, 2.0)}
+
+
+def test_a_frame_that_has_no_name_is_no_other_one():
+    rig, (metres, mask) = Rigged(), scene()
+    rig.hear("tracks")
+    message = depth_message(metres, NOW_NS)
+    message.header.frame_id = ""
+    rig.camera.buffer.add(NOW_NS, message, NOW_NS)
+    rig.image(mask)
+    assert rig.got("tracks").tracks[0].depth_share == 1.0 and rig.counters.depth_trouble == ""
 
 
 def test_markers_are_thick_enough_to_be_drawn_and_go_when_nobody_renews_them():
