@@ -103,6 +103,13 @@ def test_an_absence_is_as_long_as_its_images_of_which_one_result_is_enough(away,
     assert [(a.gone, a.back, a.found) for a in run.absences] == absences
 
 
+def test_a_flicker_after_an_absence_is_none(story):
+    said, true = story
+    said[25]["b"] = true[25]["b"] = None
+    run = demo_score.score(results_of(said, true), 30, 29, PERIOD_NS)
+    assert [(a.gone, a.back) for a in run.absences] == [(10, 16)]
+
+
 def test_two_results_with_objects_and_with_truth_can_be_judged_and_no_fewer():
     """An image that nobody knows the truth of, as of another camera, is none of them."""
     said = [{}, {"a": square(2)}, {"a": square(2)}, {"a": square(2)}]
