@@ -55,7 +55,9 @@ def test_an_object_out_of_sight_leaves_a_box_where_it_was(state):
     overlay.draw(grey(), tracks("cup"), 0.5)
     picture = overlay.draw(grey(), tracks("cup", state=state), 0.5)
     x, y, width, height = sam2.bounding_box(tracks("cup")[0].mask)
-    assert changed(picture)[y : y + height, x - 1 : x + 2].any()  # the left side of the box
+    for across in (x, x + width):
+        assert changed(picture)[y + 9 : y + height - 9, across - 1 : across + 2].any()
+    assert changed(picture)[y + height - 1 : y + height + 2, x + 9 : x + width - 9].any()  # the top is under the name
     assert not changed(picture)[CENTRE[::-1]]  # no mask
 
 
@@ -65,6 +67,12 @@ def test_an_object_never_seen_is_not_drawn_and_one_removed_is_forgotten():
     overlay.draw(grey(), tracks("cup"), 0.5)
     overlay.draw(grey(), [], 0.5)
     assert not changed(overlay.draw(grey(), tracks("cup", state=sam2.State.OCCLUDED), 0.5)).any()
+
+
+def test_the_name_is_written_above_the_object_in_dark_letters():
+    (track,) = tracks("cup")
+    above = Overlay().draw(grey(), [track], 0.5)[: track.box_xywh[1] - 4]
+    assert (above < 80).all(axis=-1).any()
 
 
 def test_the_state_is_written_differently_from_the_name():
