@@ -59,6 +59,14 @@ def test_what_is_seen_past_the_object_is_not_the_object():
     assert np.allclose(surface.box.size[:2], 0.3, atol=0.01)
 
 
+def test_a_bent_rim_does_not_turn_the_box():
+    """Depth cameras mix near and far at an edge: some of the object seems to lie behind it, without a gap."""
+    depth, mask = plate(np.array([0.0, 0.0, 1.0]), turned(0.0, 0.0), 0.3, 0.3)
+    columns = np.flatnonzero(mask.any(axis=0))
+    depth[:, columns[-4:]] = np.where(mask[:, columns[-4:]], np.linspace(1.02, 1.06, 4, dtype=np.float32), BACKGROUND_M)
+    assert find_surface(depth, mask, PINHOLE).box.rotation[:, 2] == pytest.approx([0, 0, 1], abs=2e-3)
+
+
 def test_too_little_depth_is_none():
     depth, mask = plate(np.array([0.0, 0.0, 1.0]), turned(0.0, 0.0), 0.3, 0.3)
     assert find_surface(np.full_like(depth, np.nan), mask, PINHOLE) is None
