@@ -1,0 +1,145 @@
+"""Topics in front of a node that only takes notes: what each message asks for, and who is told when nothing is done."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from geometry_msgs.msg import Point, PointStamped
+from std_msgs.msg import Header
+
+from sam2_ros import requests_in
+from sam2_ros.counters import Counters
+from sam2_ros.mailbox import Mailbox
+from sam2_ros.msg import Prompt
+from sam2_ros.params import Settings
+from sam2_ros.requests import Answer, Code, Remove
+from sam2_ros.requests_in import RequestInputs
+from sam2_ros.ros_time import stamp_ns, time_message
+
+pytestmark = pytest.mark.ros
+S = 10**9
+
+
+class Desk:
+    """Inputs whose channel is made of what they ask of it. hear: callbacks by topic; said: results; warned: the log."""
+
+    def __init__(self, monkeypatch, **settings):
+        monkeypatch.setattr(requests_in.vision, "INSTALLED", False)  # there is no middleware behind this node
+        self.hear, self.said, self.warned, self.posted = {}, [], [], []
+        self.depths, self.why = {}, None
+        self.node = SimpleNamespace(
+            settings=Settings(**settings), context=SimpleNamespace(ok=lambda: True), is_hanging=False,
+            get_logger=lambda: SimpleNamespace(warning=lambda text, **_: self.warned.append(text)),
+            create_publisher=lambda *_: SimpleNamespace(publish=self.said.append),
+            create_subscription=self.subscribe, create_service=lambda kind, name, answer, **qos: None,
+        )  # fmt: skip
+        self.counters, self.mailbox = Counters(), Mailbox(8)
+        self.inputs = RequestInputs(
+            SimpleNamespace(
+                node=self.node, output=lambda topic: topic, closed=lambda adding: self.why, counters=self.counters,
+                mailbox=self.mailbox, camera=SimpleNamespace(frame_id="camera_optical"),
+                auto=SimpleNamespace(post=lambda *message: self.posted.append(message)),
+            )
+        )  # fmt: skip
+
+    def subscribe(self, kind, topic, callback, qos, callback_group):
+        self.hear[topic], self.depths[topic] = callback, qos.depth
+
+    def prompts(self):
+        return [prompt for request in self.mailbox.take().requests for prompt in request.prompts]
+
+
+@pytest.fixture
+def desk(monkeypatch):
+    return Desk(monkeypatch)
+
+
+def header(frame_id="camera_optical", at_ns=5 * S):
+    return Header(frame_id=frame_id, stamp=time_message(at_ns))
+
+
+def test_a_click_is_on_the_image_of_its_stamp_and_a_bare_point_on_the_next(desk):
+    desk.hear["click"](PointStamped(header=header(), point=Point(x=3.0, y=4.0)))
+    desk.hear["click_point"](Point(x=5.0, y=6.0))
+    stamped, bare = desk.prompts()
+    assert (stamped.stamp_ns, stamped.points_xy.tolist()) == (5 * S, [[3, 4]])
+    assert (bare.stamp_ns, bare.points_xy.tolist()) == (0, [[5, 6]])
+
+
+@pytest.mark.parametrize(
+    ("topic", "message"),
+    [
+        ("click", PointStamped(header=header("map"), point=Point(x=3.0, y=4.0))),
+        ("prompts", Prompt(header=header("map"), object_id="cup", points_xy=[3.0, 4.0], point_labels=[1])),
+    ],
+)
+def test_pixels_of_another_frame_are_refused_with_the_header_they_came_with(desk, topic, message):
+    desk.hear[topic](message)
+    (result,) = desk.said
+    assert result.code == Code.BAD_INPUT and "frame_id 'map'" in result.sentence and "BAD_INPUT" in desk.warned[0]
+    assert stamp_ns(result.header.stamp) == 5 * S and not desk.prompts()
+    assert result.object_id == ("cup" if topic == "prompts" else "")
+
+
+def test_detections_go_to_who_knows_the_tracks_unless_they_are_of_another_frame_or_nobody_can(desk, monkeypatch):
+    box = np.array([1, 2, 3, 4], np.float32)
+    monkeypatch.setattr(requests_in.vision, "read_detections", lambda msg: [(box, "cup", 0.5)] * len(msg.detections))
+    for frame_id, why in (("camera_optical", None), ("map", None), ("camera_optical", (Code.LOADING, "loading"))):
+        desk.why = why
+        desk.inputs._on_detections(SimpleNamespace(header=header(frame_id), detections=[None] * 3))
+    ((stamp, detections),) = desk.posted
+    assert stamp == 5 * S and [(d.class_name, d.score) for d in detections] == [("cup", 0.5)] * 3
+    assert desk.mailbox.has_work, "the worker is told"
+    assert desk.counters.detections == {"of another frame": 3, "while closed": 3}
+    assert len(desk.warned) == 1 and "frame_id 'map'" in desk.warned[0]
+
+
+def test_what_a_detector_asked_for_is_told_with_the_image_it_saw(desk):
+    desk.inputs.answer_detector("", 7 * S, Answer(Code.STALE, "too late"))
+    desk.inputs.answer_detector(None, 7 * S, Answer(Code.OK))  # objects were removed
+    (result,) = desk.said
+    assert (result.code, result.header.frame_id, stamp_ns(result.header.stamp)) == (Code.STALE, "camera_optical", 7 * S)
+    assert desk.counters.answers == {"STALE": 1, "OK": 1}
+
+
+def test_a_node_that_is_deactivated_answers_prompts_and_one_that_ends_everything(desk):
+    answers = []
+    desk.hear["click_point"](Point(x=5.0, y=6.0))
+    desk.inputs._post_request(Remove(["cup"], answers.append))
+    desk.inputs.close(for_good=False)
+    assert [result.code for result in desk.said] == [Code.STOPPING] and not answers
+    desk.inputs.close(for_good=True)
+    assert [answer.code for answer in answers] == [Code.STOPPING] and len(desk.said) == 1
+
+
+def test_a_hanging_network_has_answers_after_its_time_that_a_sleeping_process_does_not_use_up(desk, monkeypatch):
+    clock = SimpleNamespace(ns=1000 * S)
+    monkeypatch.setattr("time.monotonic_ns", lambda: clock.ns)
+    patience_s = desk.node.settings.prompt_wait_s + desk.node.settings.hang_after_s
+
+    def pass_s(seconds, tick_s=1.0):
+        for _ in range(round(seconds / tick_s)):
+            clock.ns += round(tick_s * S)
+            desk.inputs.tick()
+
+    desk.inputs.tick()
+    desk.hear["click_point"](Point(x=5.0, y=6.0))
+    pass_s(patience_s + 5)
+    assert not desk.said, "it may be slow"
+    desk.node.is_hanging = True
+    pass_s(3600, tick_s=3600)
+    assert not desk.said, "the process stood still, and so did the network"
+    pass_s(patience_s)
+    assert not desk.said
+    pass_s(1)
+    assert [result.code for result in desk.said] == [Code.INTERNAL] and "hangs" in desk.said[0].sentence
+    assert desk.counters.failures == {"request": 1} and not desk.inputs._posted
+
+
+def test_a_burst_has_room_however_many_requests_may_wait(monkeypatch):
+    few, many = Desk(monkeypatch), Desk(monkeypatch, prompt_queue=4000)
+    assert (few.depths["prompts"], few.depths["click"]) == (100, 1000)
+    assert set(many.depths.values()) == {4000}
