@@ -126,6 +126,7 @@ class Counters:
         """How many failed in a row, in the network or on the way there."""
         with self.lock:
             self.failures_in_a_row += 1
+            self.refused_in_a_row = 0
             return self.failures_in_a_row
 
     def count_failure(self, kind: str, sentence: str) -> int:

@@ -226,8 +226,10 @@ def test_counting_a_refusal_and_a_success():
     counters = Counters()
     for _ in range(2):
         counters.refuse_image("stale", "late")
-    assert counters.refused == {"stale": 2} and counters.refused_in_a_row == 2
+    assert counters.refused == {"stale": 2} and counters.refused_in_a_row == 2 and counters.last_refusal == "late"
     counters.count_failed_image()
+    assert (counters.refused_in_a_row, counters.failures_in_a_row) == (0, 1), "it was not refused"
+    counters.refuse_image("stale", "late")
     counters.count_step(5, 3)
     assert (counters.refused_in_a_row, counters.failures_in_a_row, counters.objects) == (0, 0, 3)
     counters.count_reset("clock jump", 0)
