@@ -1,5 +1,6 @@
 """Topics in front of a node that only takes notes: what each message asks for, and who is told when nothing is done."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,24 +30,40 @@ class Desk:
     def __init__(self, monkeypatch, **settings):
         monkeypatch.setattr(requests_in.vision, "INSTALLED", False)  # there is no middleware behind this node
         self.hear, self.said, self.warned, self.posted = {}, [], [], []
-        self.depths, self.why = {}, None
+        self.depths, self.services, self.why = {}, {}, None
         self.node = SimpleNamespace(
             settings=Settings(**settings), context=SimpleNamespace(ok=lambda: True), is_hanging=False,
             get_logger=lambda: SimpleNamespace(warning=lambda text, **_: self.warned.append(text)),
             create_publisher=lambda *_: SimpleNamespace(publish=self.said.append),
-            create_subscription=self.subscribe, create_service=lambda kind, name, answer, **qos: None,
+            create_subscription=self.subscribe, create_service=self.serve, executor=None,
         )  # fmt: skip
         self.counters, self.mailbox = Counters(), Mailbox(8)
         self.inputs = RequestInputs(
             SimpleNamespace(
                 node=self.node, output=lambda topic: topic, closed=lambda adding: self.why, counters=self.counters,
                 mailbox=self.mailbox, camera=SimpleNamespace(frame_id="camera_optical"),
-                auto=SimpleNamespace(post=lambda *message: self.posted.append(message)),
+                auto=SimpleNamespace(post=lambda *message: self.posted.append(message)), object_ids=["cup", "mug"],
+                saved_path=lambda name: Path("/saved") / name, outputs=SimpleNamespace(target="cup"),
             )
         )  # fmt: skip
 
     def subscribe(self, kind, topic, callback, qos, callback_group):
         self.hear[topic], self.depths[topic] = callback, qos.depth
+
+    def serve(self, kind, name, answer, qos_profile, callback_group):
+        self.services[name] = kind, answer
+
+    def call(self, service, answer=None, **asked):
+        """What was posted, and the response once that has been answered."""
+        kind, serve = self.services[service]
+        call, posted = serve(kind.Request(**asked), kind.Response()), None
+        try:
+            call.send(None)
+            (posted,) = self.mailbox.take().requests
+            posted.answer(Code.OK, **answer)
+            call.send(None)
+        except StopIteration as ended:
+            return posted, ended.value
 
     def prompts(self):
         return [prompt for request in self.mailbox.take().requests for prompt in request.prompts]
@@ -137,6 +154,25 @@ def test_a_hanging_network_has_answers_after_its_time_that_a_sleeping_process_do
     pass_s(1)
     assert [result.code for result in desk.said] == [Code.INTERNAL] and "hangs" in desk.said[0].sentence
     assert desk.counters.failures == {"request": 1} and not desk.inputs._posted
+
+
+def test_saved_and_restored_is_what_was_asked_for_where_the_camera_keeps_it(desk):
+    save, saved = desk.call("save", dict(object_ids=("cup",)), name="desk", object_ids=["cup"])
+    assert (save.path, save.chosen, list(saved.object_ids)) == (Path("/saved/desk"), ["cup"], ["cup"])
+    assert saved.path == "/saved/desk"
+    asked = dict(name="desk", object_ids=["cup"], max_age_s=30.0)
+    restore, restored = desk.call("restore", dict(object_ids=("cup",)), **asked)
+    assert (restore.path, restore.chosen, restore.max_age_s) == (Path("/saved/desk"), ["cup"], 30.0)
+    assert list(restored.object_ids) == ["cup"] and desk.counters.answers == {"OK": 2}
+
+
+@pytest.mark.parametrize(
+    ("asked", "target", "code"), [("mug", "mug", Code.OK), ("", "", Code.OK), ("jar", "cup", Code.UNKNOWN_OBJECT)]
+)
+def test_a_target_is_a_tracked_object_or_the_lowest_label(desk, asked, target, code):
+    _, response = desk.call("set_target", object_id=asked)
+    assert (response.code, desk.inputs._channel.outputs.target) == (code, target)
+    assert ("tracked: cup, mug" in response.sentence) == (code != Code.OK)
 
 
 def test_a_burst_has_room_however_many_requests_may_wait(monkeypatch):
