@@ -10,6 +10,7 @@ pytest.importorskip("rclpy")
 from fakes import FakeTracker
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy
 
 from sam2_ros.health import Situation
 from sam2_ros.msg import VisibilityArray
@@ -202,3 +203,29 @@ def test_a_detector_is_expected_as_soon_as_one_publishes(make, monkeypatch):
     monkeypatch.setattr(type(channel.inputs), "has_detector", property(lambda self: True))
     channel.tick()
     assert channel.auto.is_expected
+
+
+def test_each_tick_looks_at_the_image_its_depth_and_the_requests(make, monkeypatch):
+    """A depth camera that comes later, too, is heard as it offers itself."""
+    channel, looked_at = make(depth__enabled=True)._channels[0], []
+    for name in ("camera", "depth", "inputs"):
+        monkeypatch.setattr(getattr(channel, name), "tick", lambda name=name: looked_at.append(name))
+    channel.tick()
+    assert sorted(looked_at) == ["camera", "depth", "inputs"]
+
+
+def test_neither_the_image_nor_its_depth_is_heard_once_the_inputs_are_closed(make, monkeypatch):
+    channel, closed = make(depth__enabled=True)._channels[0], []
+    for name in ("camera", "depth"):
+        monkeypatch.setattr(getattr(channel, name), "close", lambda name=name: closed.append(name))
+    channel.close_inputs()
+    assert sorted(closed) == ["camera", "depth"]
+
+
+@pytest.mark.parametrize("latched", [False, True])
+def test_who_subscribes_late_gets_what_is_latched_and_nothing_else(make, latched):
+    node = make()
+    publisher = node._channels[0]._create_output(VisibilityArray, "any", 3, latched)
+    is_kept = publisher.qos_profile.durability is DurabilityPolicy.TRANSIENT_LOCAL
+    assert (publisher.topic_name, publisher.qos_profile.depth, is_kept) == ("/sam2/any", 3, latched)
+    node.destroy_lifecycle_publisher(publisher)
