@@ -7,6 +7,7 @@ and messages. Does not know the tracker.
 import argparse
 import signal
 import sys
+import time
 
 import numpy as np
 import rclpy
@@ -71,9 +72,10 @@ class Simulator(Node):
         self.done = self._t == self._frames
 
     def flush(self, timeout_s: float) -> None:
-        """Waits until the subscribers have the last messages."""
-        for publisher in (self._image, self._truth, self._labels):
-            publisher.wait_for_all_acked(Duration(seconds=timeout_s))
+        """Waits until the subscribers have the last messages; timeout_s: for all of them together."""
+        end = time.monotonic() + timeout_s
+        for publisher in (self._image, self._depth, self._info, self._truth, self._labels):
+            publisher.wait_for_all_acked(Duration(seconds=max(0.0, end - time.monotonic())))
 
     def _publish(self, frame) -> None:
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id=FRAME_ID)
@@ -179,7 +181,7 @@ def main(argv: list[str] | None = None) -> int:
     executor.add_node(node)
     while not (signals or node.done):
         executor.spin_once(timeout_sec=0.2)
-    node.flush(timeout_s=2.0 if node.done else 0.0)
+    node.flush(timeout_s=5.0 if node.done else 0.0)
     executor.shutdown()
     node.destroy_node()
     rclpy.shutdown()

@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from rclpy.publisher import Publisher
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
@@ -105,4 +106,15 @@ def test_what_was_never_in_view_was_not_seen_in_any_image(rig):
         node._t = t
         shown, hidden = node._tracks(Header(), Hidden().frame(t))
         assert (shown.frames_since_seen, hidden.frames_since_seen, hidden.last_seen.sec) == (0, t + 1, 0)
+    node.destroy_node()
+
+
+def test_the_end_waits_for_who_hears_any_of_the_topics(rig, monkeypatch):
+    """The depth of the last image, too: a result may wait for it."""
+    node, asked = Simulator(TwoSquares(), rate=1.0, context=rig.context), []
+    monkeypatch.setattr(Publisher, "wait_for_all_acked", lambda self, timeout: asked.append(self.topic_name))
+    node.flush(timeout_s=1.0)
+    assert asked == [
+        "/image", "/depth/image", "/camera_info", "/camera/ground_truth", "/camera/ground_truth/label_mask",
+    ]  # fmt: skip
     node.destroy_node()
