@@ -66,8 +66,8 @@ class DepthCamera:
         return ""
 
     def _offered(self) -> ReliabilityPolicy:
-        topic = self._node.resolve_topic_name(self._depth_topic)
-        return matching_reliability(self._node.get_publishers_info_by_topic(topic), "auto")
+        offers = self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(self._depth_topic))
+        return matching_reliability([o for o in offers if o.topic_type == "sensor_msgs/msg/Image"], "auto")
 
     def _subscribe(self, reliability: ReliabilityPolicy) -> None:
         self._reliability = reliability

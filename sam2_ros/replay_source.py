@@ -21,6 +21,7 @@ import sam2
 from sam2_ros import image_in
 from sam2_ros.refused import Refused
 from sam2_ros.ros_time import stamp_ns
+from sam2_ros.stamps import Stamp
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 DRAWN = ("label_mask", "class_mask", "target_mask", "overlay", "overlay/compressed")  # the node's pictures
@@ -135,11 +136,13 @@ def _bag_shots(messages: Iterable, reader: AnyReader, source: Source) -> Iterato
             msg = _deserialized(reader, connection, raw)
             image_in.check(msg, MAX_PIXELS)
             rgb = image_in.to_rgb(msg)
+            if (at_ns := stamp_ns(msg.header.stamp)) < 0:
+                raise Refused(Stamp.NEGATIVE.value, f"its stamp is {at_ns / 1e9:.9f} s")
         except Refused as error:
             source.refused[error.reason] += 1
             source.last_refusal = f"image {index} of {connection.topic}: {error}"
             continue
-        yield Shot(index, rgb, stamp_ns(msg.header.stamp), logged_ns, msg.header.frame_id)
+        yield Shot(index, rgb, at_ns, logged_ns, msg.header.frame_id)
 
 
 def _deserialized(reader: AnyReader, connection: Connection, raw: bytes):

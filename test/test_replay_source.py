@@ -238,6 +238,14 @@ def test_a_message_that_is_damaged_costs_itself_alone(tmp_path):
     assert source.last_refusal.startswith(f"image 1 of /image: its bytes are no {kind}: ")
 
 
+def test_an_image_from_before_1970_costs_itself_alone(tmp_path):
+    images = [image_message(number) for number in range(3)]
+    images[1].header.stamp.sec = -1
+    source, shots = shots_of(write_bag(tmp_path / "bag", {"/image": images}))
+    assert [shot.index for shot in shots] == [0, 2] and source.refused == {"negative_stamp": 1}
+    assert source.last_refusal.startswith("image 1 of /image: its stamp is -")
+
+
 def test_images_of_several_sizes_are_told(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(replay, "load_tracker", lambda *_: FakeTracker())
     (tmp_path / "mixed").mkdir()
