@@ -120,6 +120,7 @@ def _fetch(url: str, part: Path) -> None:
     try:
         response = urllib.request.urlopen(request, timeout=30)
     except urllib.error.HTTPError as error:
+        error.close()  # it is the server's answer, too, and holds its connection
         if error.code == 416:  # nothing is missing
             return
         raise

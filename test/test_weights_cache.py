@@ -109,8 +109,9 @@ def test_nonsense_instead_of_http_is_said(server, monkeypatch):
 
 def test_absent_or_offline_says_where_to_put_the_file(server, tmp_path, monkeypatch):
     server.content = None
-    with pytest.raises(BadCheckpoint, match=f"put it at {tmp_path / 'cache' / NAME}"):
+    with pytest.raises(BadCheckpoint, match=f"put it at {tmp_path / 'cache' / NAME}") as refusal:
         download()
+    assert refusal.value.__cause__.closed  # the server's answer
     monkeypatch.setattr(weights_cache, "_SERVER", "http://127.0.0.1:9")
     with pytest.raises(BadCheckpoint, match="put it at"):
         download()
