@@ -95,6 +95,8 @@ class Channel:
     def close(self, for_good: bool = False) -> None:
         self.close_inputs()
         self.inputs.close(for_good)
+        if self.mailbox is not None:
+            self.mailbox.wake()  # what waited behind a prompt that is given up now has its turn
         if self.outputs is not None:
             self.outputs.close()
 

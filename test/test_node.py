@@ -19,7 +19,7 @@ from std_srvs.srv import Trigger
 import sam2
 from sam2_ros.msg import TrackArray
 from sam2_ros.node import NETWORK_ENDING, TrackNode
-from sam2_ros.requests import Code
+from sam2_ros.requests import Add, Code, Remove
 from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects
 from sam2_ros.worker import Phase
 
@@ -165,6 +165,20 @@ def test_a_prompt_that_waits_for_an_image_is_answered_when_the_node_is_deactivat
         rig.until(asked.done)
         assert asked.result().code == Code.STOPPING
         node.end()
+
+
+def test_what_waits_behind_a_prompt_that_is_given_up_at_deactivation_does_not_wait_for_its_deadline(rig):
+    node = TrackNode(lambda settings: FakeTracker(), context=rig.context)
+    (channel,) = node._channels
+    channel.configure(threading.Condition())
+    answers = []
+    channel.inputs._post_request(Add([], 2**62, lambda answer: answers.append(answer.code)))
+    channel.inputs._post_request(Remove(["cup"], lambda answer: answers.append(answer.code)))
+    assert len(channel.mailbox.take().requests) == 2 and not channel.mailbox.has_work
+    channel.close()
+    assert answers == [Code.STOPPING] and channel.mailbox.has_work
+    channel.let_go()
+    node.destroy_node()
 
 
 def test_ten_rounds_of_the_whole_lifecycle(rig):
