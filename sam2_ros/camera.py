@@ -28,19 +28,19 @@ class Camera:
     """Subscribed between `open` and `close`; every image is put in the mailbox, or refused and counted.
 
     image: base name of the topic. enabled: whether images are wanted just now. arrived: called with the stamp of each
-    that goes into the mailbox.
+    that goes into the mailbox. log: has warning.
     """
 
     def __init__(
         self, node: LifecycleNode, image: str, settings: Settings, counters: Counters, enabled: Callable[[], bool],
-        arrived: Callable[[int], None],
+        arrived: Callable[[int], None], log,
     ) -> None:  # fmt: skip
         self.frame_id = ""  # of the newest image
         self._is_compressed = settings.image_transport == "compressed"
         self._topic = f"{image}/compressed" if self._is_compressed else image
         self._type_name = "sensor_msgs/msg/CompressedImage" if self._is_compressed else "sensor_msgs/msg/Image"
         self._node, self._settings, self._counters = node, settings, counters
-        self._enabled, self._arrived = enabled, arrived
+        self._enabled, self._arrived, self._log = enabled, arrived, log
         self._watch = StampWatch(int(settings.clock_jump_s * 1e9))
         self._mailbox: Mailbox | None = None
         self._subscription = None
@@ -144,7 +144,7 @@ class Camera:
         """Logs the first of a kind in LOG_EVERY_S."""
         if now_ns >= self._log_due_ns.get(reason, 0):
             self._log_due_ns[reason] = now_ns + int(LOG_EVERY_S * 1e9)
-            self._node.get_logger().warning(readable(sentence))
+            self._log.warning(readable(sentence))
 
     def _on_incompatible(self, event) -> None:
         self._counters.incompatible_qos = qos_policy_name_from_kind(event.last_policy_kind)

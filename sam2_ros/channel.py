@@ -41,13 +41,15 @@ class Channel:
 
     def __init__(self, node: "TrackNode", name: str) -> None:
         self.name, self.node = name, node
+        # One for each camera: what is told says whose it is, and silences no other's.
+        self.log = node.get_logger().get_child(name) if name else node.get_logger()
         self.counters = Counters(domain=node.context.get_domain_id())
         self.enabled = True
         self.mailbox: Mailbox | None = None
         self.auto: AutoPrompt | None = None
         self.outputs: Outputs | None = None
         self.camera = Camera(
-            node, self.input("image"), node.settings, self.counters, lambda: self.enabled, self._on_image
+            node, self.input("image"), node.settings, self.counters, lambda: self.enabled, self._on_image, self.log
         )
         self.depth: DepthCamera | None = None
         if node.settings.depth_enabled:
@@ -72,14 +74,14 @@ class Channel:
         self.outputs = Outputs(self._create_output, settings, depth)
         self.mailbox = Mailbox(settings.prompt_queue, bell)
         self.auto = AutoPrompt(settings, self.counters, self.inputs.answer_detector)
-        return Pipeline(self.mailbox, settings, self.counters, self.outputs, self.auto, self.node.get_logger())
+        return Pipeline(self.mailbox, settings, self.counters, self.outputs, self.auto, self.log)
 
     def open(self) -> None:
         self.outputs.open()
         if self.depth is not None:
             self.depth.open()
         self.camera.open(self.mailbox)
-        self.node.get_logger().info(f"listening to {self.counters.topic}")
+        self.log.info(f"listening to {self.counters.topic}")
 
     def enable(self, enabled: bool) -> None:
         """Whether images are wanted; one that waits is not, any more."""

@@ -133,7 +133,7 @@ class RequestInputs:
             prompt_in.check_frame(msg.header.frame_id, self._channel.camera.frame_id)
         except sam2.BadInput as error:
             self._channel.counters.count_detections("of another frame", len(msg.detections))
-            self._node.get_logger().warning(readable(f"detections: {error}"), throttle_duration_sec=REFUSALS_EVERY_S)
+            self._channel.log.warning(readable(f"detections: {error}"), throttle_duration_sec=REFUSALS_EVERY_S)
             return
         detections = [Detection(*values) for values in vision.read_detections(msg)]
         self._channel.auto.post(stamp_ns(msg.header.stamp), detections)
@@ -177,7 +177,7 @@ class RequestInputs:
         # Whoever prompts by a topic may hear nothing else.
         if asked and answer.code is not Code.OK and not (asks_again and answer.code is Code.LOADING):
             text = f"prompt refused: {answer.code.name}: {answer.sentence}"
-            self._node.get_logger().warning(text, throttle_duration_sec=REFUSALS_EVERY_S)
+            self._channel.log.warning(text, throttle_duration_sec=REFUSALS_EVERY_S)
         for index, (header, name, _) in enumerate(asked):
             done = answer.code is Code.OK
             result = PromptResult(
@@ -197,7 +197,7 @@ class RequestInputs:
                 await callback(request, response)
             except Exception as error:
                 sentence = readable(repr(error))
-                self._node.get_logger().error(f"inside a service: {sentence}")
+                self._channel.log.error(f"inside a service: {sentence}")
                 if hasattr(response, "code"):
                     response.code, response.sentence = int(Code.INTERNAL), sentence
                 else:

@@ -57,9 +57,6 @@ class NotingNode:
     def get_fully_qualified_name(self):
         return "/sam2"
 
-    def get_logger(self):
-        return SimpleNamespace(warning=self.said.append)
-
     def get_clock(self):
         return SimpleNamespace(ros_time_is_active=False)
 
@@ -71,7 +68,13 @@ class Rigged:
         self.node, self.counters, self.mailbox = NotingNode(*offers), Counters(), Mailbox(4)
         self.enabled, self.arrived = True, []
         self.camera = Camera(
-            self.node, "image", Settings(**settings), self.counters, lambda: self.enabled, self.arrived.append
+            self.node,
+            "image",
+            Settings(**settings),
+            self.counters,
+            lambda: self.enabled,
+            self.arrived.append,
+            SimpleNamespace(warning=self.node.said.append),
         )
         self.camera.open(self.mailbox)
 

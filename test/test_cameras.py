@@ -199,6 +199,25 @@ def test_cameras_have_topics_objects_and_counters_of_their_own(rig):
 
 
 @pytest.mark.ros
+def test_the_log_says_which_camera_it_is_about_and_tells_each_ones_first_refusal(rig):
+    with NodeProcess(parameters={"cameras": ["front", "wrist"]}) as node:
+        said = rig.diagnostics()
+        nowhere = AddObjects.Request(prompts=[click("cup", x=float("nan"))])
+
+        def refuses(name):
+            told = {(status.name, value.key) for m in said for status in m.status for value in status.values}
+            return (f"/sam2: {name}: images", "refused: too_small") in told
+
+        for name in ("front", "wrist"):
+            FakeCamera(rig, True, f"{name}/image").publish_until(lambda name=name: refuses(name), size_hw=(4, 4))
+            rig.until(lambda name=name: rig.call(AddObjects, f"/sam2/{name}/add_objects", nowhere).code != Code.LOADING)
+        node.end()
+    for name in ("front", "wrist"):
+        assert f"[sam2.{name}]: prompt refused: BAD_INPUT" in node.output
+        assert f"[sam2.{name}]: refused: image of 4x4" in node.output
+
+
+@pytest.mark.ros
 def test_a_camera_that_is_missing_is_not_looked_for_where_another_one_is(rig):
     with NodeProcess(parameters={"cameras": ["front", "wrist"]}) as node:
         FakeCamera(rig, True, "front/image")

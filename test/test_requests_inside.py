@@ -33,13 +33,13 @@ class Desk:
         self.depths, self.services, self.why = {}, {}, None
         self.node = SimpleNamespace(
             settings=Settings(**settings), context=SimpleNamespace(ok=lambda: True), is_hanging=False,
-            get_logger=lambda: SimpleNamespace(warning=lambda text, **_: self.warned.append(text)),
             create_publisher=lambda *_: SimpleNamespace(publish=self.said.append),
             create_subscription=self.subscribe, create_service=self.serve, executor=None,
         )  # fmt: skip
         self.counters, self.mailbox = Counters(), Mailbox(8)
         self.inputs = RequestInputs(
             SimpleNamespace(
+                log=SimpleNamespace(warning=lambda text, **_: self.warned.append(text)),
                 node=self.node, output=lambda topic: topic, closed=lambda adding: self.why, counters=self.counters,
                 mailbox=self.mailbox, camera=SimpleNamespace(frame_id="camera_optical"),
                 auto=SimpleNamespace(post=lambda *message: self.posted.append(message)), object_ids=["cup", "mug"],
