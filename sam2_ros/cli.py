@@ -124,7 +124,8 @@ def _sentence_of(error: Exception) -> str:
         return f"an argument: expected UTF-8, got {error.object!r}"
     if isinstance(error, OSError) and (error.filename or error.errno in DISK_ERRORS):
         return f"{error.filename or 'a file that it writes'}: {error.strerror}"
-    if type(error).__name__ in ("RCLError", "UnknownROSArgsError"):  # rclpy's: no public names
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & {"RCLError", "UnknownROSArgsError", "NameValidationException"}:  # rclpy's: two have no public names
         return sentence_of(error)
     return str(error) if isinstance(error, sam2.Sam2Error) else ""
 

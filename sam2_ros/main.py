@@ -140,7 +140,7 @@ class _Unborn(Exception):
 
 def _make_node(arguments: list[str], make_tracker):
     import rclpy
-    from rclpy.exceptions import ParameterException
+    from rclpy.exceptions import NameValidationException, ParameterException
     from rclpy.impl.implementation_singleton import rclpy_implementation
     from rclpy.signals import SignalHandlerOptions
 
@@ -151,8 +151,8 @@ def _make_node(arguments: list[str], make_tracker):
     try:
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
         node = TrackNode(make_tracker or load_tracker)
-    except (ParameterException, rclpy_implementation.RCLError) as error:
-        raise _Unborn(sentence_of(error)) from error  # a setting, or the middleware: keys, transports
+    except (ParameterException, NameValidationException, rclpy_implementation.RCLError) as error:
+        raise _Unborn(sentence_of(error)) from error  # a setting, a name, or the middleware: keys, transports
     for sentence in strangers(arguments, node.get_fully_qualified_name()):
         node.get_logger().warning(sentence)
     return node

@@ -9,6 +9,7 @@ HINTS = {  # by what is in the sentence
     "the parameters are indented below",
     "Couldn't parse remap rule": "write it as FROM:=TO, for example -r image:=/camera/image_raw",
     "Couldn't parse parameter override rule": "write it as NAME:=VALUE, for example -p model:=tiny",
+    "length should not exceed": "give the node, its namespace or its cameras a shorter name",
 }
 
 
@@ -16,5 +17,5 @@ def sentence_of(error: Exception) -> str:
     """What an error of rclpy says, with what to do about it where that is known."""
     if type(error).__name__ == "UnknownROSArgsError":  # which has no public name, and says only which they are
         return f"unknown ROS arguments {error}: -r FROM:=TO remaps a name, -p NAME:=VALUE sets a parameter"
-    sentence = str(error)
+    sentence = str(error).partition(":\n  '")[0]  # of a name that cannot be, the whole is drawn below, with an arrow
     return "; ".join([sentence, *(hint for part, hint in HINTS.items() if part in sentence)])

@@ -31,6 +31,7 @@ pytestmark = pytest.mark.ros
         (["-p", "classes:=person"], '["person"]'),
         (["-p", "depth.enabled:=1"], "true or false"),
         (["-p", "lost_after_s:=5"], "5.0"),
+        (["-p", f"cameras:=[{'a' * 300}]"], "name: topic length should not exceed '255U - 8U'; give the node, "),
     ],
 )
 def test_ros_arguments_that_cannot_be_read_are_one_sentence(words, hint, tmp_path):
@@ -51,6 +52,15 @@ def test_what_is_meant_as_a_parameter_is_not_taken_for_a_name():
         [sys.executable, "-m", "sam2_ros.main", "model:=tiny"], capture_output=True, text=True, timeout=PATIENCE_S
     )
     assert ended.returncode == 2 and "'model:=tiny' must come after --ros-args: -p model:=tiny" in ended.stderr
+
+
+@pytest.mark.parametrize("words", [["prompt", "--click", "1", "1", "--node"], ["simulate", "--ros-args", "-r"]])
+def test_a_name_that_is_too_long_is_one_sentence_in_other_commands_too(words):
+    name = "a" * 250 if words[-1] == "--node" else f"__node:={'a' * 250}"
+    command = [sys.executable, "-m", "sam2_ros.cli", *words, name]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    assert "length should not exceed '255U - 8U'; give the node, " in ended.stderr
 
 
 def test_a_remapping_without_its_option_is_one_sentence_in_both_commands(monkeypatch, capsys):
