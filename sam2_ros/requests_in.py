@@ -5,6 +5,7 @@ how a request is carried out.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -162,10 +163,9 @@ class RequestInputs:
         if closed:
             request.answer(*closed)
             return
-        names = [name for _, name, _ in asked if name]
         try:
-            if len(names) != len(set(names)):
-                raise sam2.BadInput(f"one id is prompted twice in one request: {', '.join(sorted(names))}")
+            if again := [name for name, times in Counter(n for _, n, _ in asked if n).items() if times > 1]:
+                raise sam2.BadInput(f"one id is prompted twice in one request: {', '.join(again)}")
             request.prompts = [prompt_in.numbered(index, read) for index, (_, _, read) in enumerate(asked)]
         except sam2.BadInput as error:
             request.answer(Code.BAD_INPUT, str(error))

@@ -101,6 +101,15 @@ def test_pixels_of_another_frame_are_refused_with_the_header_they_came_with(desk
     assert result.object_id == ("cup" if topic == "prompts" else "")
 
 
+def test_of_several_prompts_those_are_named_whose_id_comes_twice(desk):
+    kind, serve = desk.services["add_objects"]
+    twice = [Prompt(object_id=name, points_xy=[3.0, 4.0], point_labels=[1]) for name in ("cup", "", "mug", "cup", "")]
+    with pytest.raises(StopIteration) as ended:  # it need not wait
+        serve(kind.Request(prompts=twice), kind.Response()).send(None)
+    assert ended.value.value.code == Code.BAD_INPUT and not desk.prompts()
+    assert ended.value.value.sentence == "one id is prompted twice in one request: cup"
+
+
 def test_detections_go_to_who_knows_the_tracks_unless_they_are_of_another_frame_or_nobody_can(desk, monkeypatch):
     box = np.array([1, 2, 3, 4], np.float32)
     monkeypatch.setattr(requests_in.vision, "read_detections", lambda msg: [(box, "cup", 0.5)] * len(msg.detections))
