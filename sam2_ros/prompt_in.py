@@ -53,12 +53,12 @@ def check_frame(frame_id: str, camera_frame: str) -> None:
         )
 
 
-def numbered(index: int | None, do: Callable):
-    """What `do` returns; its BadInput names the prompt by its place in the request; None = it is alone."""
+def numbered(index: int, total: int, do: Callable):
+    """What `do` returns; its BadInput names the prompt by its place in a request of several."""
     try:
         return do()
     except sam2.BadInput as error:
-        if index is None:
+        if total == 1:
             raise
         raise type(error)(f"prompt {index}: {error}") from error
 

@@ -166,7 +166,7 @@ class RequestInputs:
         try:
             if again := [name for name, times in Counter(n for _, n, _ in asked if n).items() if times > 1]:
                 raise sam2.BadInput(f"one id is prompted twice in one request: {', '.join(again)}")
-            request.prompts = [prompt_in.numbered(index, read) for index, (_, _, read) in enumerate(asked)]
+            request.prompts = [prompt_in.numbered(index, len(asked), one[2]) for index, one in enumerate(asked)]
         except sam2.BadInput as error:
             request.answer(Code.BAD_INPUT, str(error))
             return

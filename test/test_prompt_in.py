@@ -116,10 +116,10 @@ def test_a_refusal_says_which_prompt_of_several_and_stays_of_its_kind():
     def refuse():
         raise sam2.LimitReached("full")
 
-    assert prompt_in.numbered(3, lambda: "fine") == "fine"
-    for index, sentence in ((None, "full"), (0, "prompt 0: full"), (3, "prompt 3: full")):
+    assert prompt_in.numbered(3, 4, lambda: "fine") == "fine"
+    for index, total, sentence in ((0, 1, "full"), (0, 2, "prompt 0: full"), (3, 4, "prompt 3: full")):
         with pytest.raises(sam2.LimitReached) as caught:
-            prompt_in.numbered(index, refuse)
+            prompt_in.numbered(index, total, refuse)
         assert str(caught.value) == sentence
 
 
