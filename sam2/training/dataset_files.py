@@ -14,6 +14,22 @@ _JPEG_BEGINS, _JPEG_ENDS = b"\xff\xd8", b"\xff\xd9"
 _TRAILER = 1024  # bytes that a camera may write behind the end of a JPEG
 
 
+def find_files(folder: Path, suffixes: tuple[str, ...], above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Files in a folder and those below it by their suffix, in capitals or not, in order;
+    none of a folder that is not there.
+
+    Links to folders are followed, but not round in a circle; what is hidden is no data. `above`: those it lies in.
+    """
+    above = above | {folder.resolve()}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name.startswith(".") or path.name == "lost+found":  # the latter is at the top of a disk, and locked
+            continue
+        if path.suffix.lower() in suffixes:
+            yield path
+        elif path.is_dir() and path.resolve() not in above:
+            yield from find_files(path, suffixes, above)
+
+
 def read_palette(path: Path) -> np.ndarray:
     """(H, W) uint8: the palette indices of a PNG, not its colours.
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from sam2.errors import BadInput
 from sam2.masks import coco_decode
-from sam2.training.dataset_files import VOID, read_film, read_indices, read_palette, read_rgb
+from sam2.training.dataset_files import VOID, find_files, read_film, read_indices, read_palette, read_rgb
 
 SAV_MASK_EVERY = 4  # SA-V annotates at 6 frames a second what was filmed at 24
 
@@ -220,7 +220,7 @@ def _video_names(root: Path, layout: Layout, split: str, masks: Path) -> list[st
             f"expected {listed} with the names of the videos, a line each: write it, if the data are your own, or get "
             f"the dataset from {layout.source}"
         )
-    return sorted(folder.name for folder in masks.iterdir() if folder.is_dir())
+    return sorted(folder.name for folder in masks.iterdir() if folder.is_dir() and folder.name[0] != ".")
 
 
 def _object_id(folder: Path) -> int:
@@ -241,7 +241,7 @@ def _open_folder(frames: Path, masks: Path) -> Video:
         raise BadInput(f"{frames}: expected JPEG frames, found none")
     index_of = {path.stem: index for index, path in enumerate(images)}
     files: dict[int, list[tuple[int | None, Path]]] = {}
-    for path in sorted(masks.rglob("[!.]*.png")):  # either one per frame, or one folder per object
+    for path in find_files(masks, (".png",)):  # either one per frame, or one folder per object
         object_id = _object_id(path.parent) if path.parent != masks else None
         if path.stem not in index_of:
             raise BadInput(
@@ -256,7 +256,7 @@ def _open_folder(frames: Path, masks: Path) -> Video:
 def _open_sav_films(root: Path, layout: Layout) -> list[Video]:
     """SA-V's training part: `<name>.mp4` beside `<name>_manual.json` (or `_auto.json`), in any subfolder."""
     videos = []
-    for film in sorted(root.rglob("*.mp4")):
+    for film in find_files(root, (".mp4",)):
         notes = [film.with_name(f"{film.stem}_{kind}.json") for kind in ("manual", "auto")]
         found = next((path for path in notes if path.is_file()), None)
         if found is not None:
