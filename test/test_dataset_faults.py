@@ -5,8 +5,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from small_video_folder import SIZE_HW, write_frame, write_palette
+import pytest
+from small_video_folder import SIZE_HW, write_davis, write_frame, write_palette
 
+from sam2.errors import BadInput
 from sam2.masks import coco_encode
 from sam2.training.datasets import open_dataset
 
@@ -47,3 +49,21 @@ def test_parts_of_sav_may_be_links_and_what_a_mac_leaves_behind_is_no_film(tmp_p
     (tmp_path / "SA-V/sav_000").symlink_to(parts)
     (video,) = open_dataset("sav", tmp_path / "SA-V", "train")
     assert video.name == "film" and len(list(video.frames())) == 2
+
+
+def test_a_list_names_each_video_once_whatever_wrote_it(tmp_path):
+    write_davis(tmp_path)
+    listed = tmp_path / "ImageSets/2017/train.txt"
+    listed.write_bytes("\ufeffdog\r\nbear\r\ndog\r\n".encode())
+    assert [video.name for video in open_dataset("davis", tmp_path, "train")] == ["bear", "dog"]
+    listed.write_bytes("b\u00e4r\n".encode("latin-1"))
+    with pytest.raises(BadInput, match="train.txt: expected names of videos in UTF-8"):
+        open_dataset("davis", tmp_path, "train")
+
+
+def test_two_pictures_of_one_frame_are_refused(tmp_path):
+    """Both would be played, and all masks behind them be of another frame."""
+    write_davis(tmp_path)
+    write_frame(tmp_path / "JPEGImages/480p/dog/00001.png", 0)
+    with pytest.raises(BadInput, match=r"dog/00001.jpg: expected one picture of each frame"):
+        open_dataset("davis", tmp_path, "train")

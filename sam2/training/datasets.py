@@ -214,13 +214,22 @@ def describe(name: str, split: str) -> str:
 def _video_names(root: Path, layout: Layout, split: str, masks: Path) -> list[str]:
     listed = root / layout.list_file.format(split=split)
     if layout.list_file and listed.is_file():
-        return sorted(line.strip() for line in listed.read_text().splitlines() if line.strip())
+        return _read_list(listed)
     if layout.list_file and "{split}" not in layout.masks:  # only the list tells the splits apart
         raise BadInput(
             f"expected {listed} with the names of the videos, a line each: write it, if the data are your own, or get "
             f"the dataset from {layout.source}"
         )
     return sorted(folder.name for folder in masks.iterdir() if folder.is_dir() and folder.name[0] != ".")
+
+
+def _read_list(path: Path) -> list[str]:
+    """Each name once, however often it is there: a video that is listed twice would count twice."""
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()  # some editors begin a file with a mark
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: expected names of videos in UTF-8, a line each ({error}); save it as UTF-8") from error
+    return sorted({line.strip() for line in lines} - {""})
 
 
 def _object_id(folder: Path) -> int:
@@ -240,6 +249,9 @@ def _open_folder(frames: Path, masks: Path) -> Video:
     if not images:
         raise BadInput(f"{frames}: expected JPEG frames, found none")
     index_of = {path.stem: index for index, path in enumerate(images)}
+    if len(index_of) < len(images):
+        twice = next(path for index, path in enumerate(images) if index_of[path.stem] != index)
+        raise BadInput(f"{twice}: expected one picture of each frame, got another of {twice.stem}; move one elsewhere")
     files: dict[int, list[tuple[int | None, Path]]] = {}
     for path in find_files(masks, (".png",)):  # either one per frame, or one folder per object
         object_id = _object_id(path.parent) if path.parent != masks else None
