@@ -83,7 +83,7 @@ def _read_jpeg(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             return np.array(image.convert("RGB"))
-    except OSError as error:
+    except (OSError, Image.DecompressionBombError) as error:
         raise BadInput(f"frame {path}: expected a JPEG that can be decoded, got {error}") from error
 
 

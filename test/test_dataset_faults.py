@@ -10,6 +10,8 @@ from small_video_folder import SIZE_HW, write_davis, write_frame, write_palette
 
 from sam2.errors import BadInput
 from sam2.masks import coco_encode
+from sam2.training.dataset_clips import DatasetClips
+from sam2.training.dataset_files import read_palette
 from sam2.training.datasets import open_dataset
 
 
@@ -51,6 +53,16 @@ def test_parts_of_sav_may_be_links_and_what_a_mac_leaves_behind_is_no_film(tmp_p
     assert video.name == "film" and len(list(video.frames())) == 2
 
 
+def test_a_mask_damaged_between_its_chunks_is_named(tmp_path):
+    path = tmp_path / "0.png"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (40, 60), np.uint8))
+    whole = path.read_bytes()
+    at = whole.index(b"IDAT") - 4
+    path.write_bytes(whole[:at] + (1000).to_bytes(4, "big") + whole[at + 4 :])  # as if its pixels ended early
+    with pytest.raises(BadInput, match="0.png: expected a palette PNG"):
+        read_palette(path)
+
+
 def test_a_list_names_each_video_once_whatever_wrote_it(tmp_path):
     write_davis(tmp_path)
     listed = tmp_path / "ImageSets/2017/train.txt"
@@ -67,3 +79,20 @@ def test_two_pictures_of_one_frame_are_refused(tmp_path):
     write_frame(tmp_path / "JPEGImages/480p/dog/00001.png", 0)
     with pytest.raises(BadInput, match=r"dog/00001.jpg: expected one picture of each frame"):
         open_dataset("davis", tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("notes", "words"),
+    [
+        ('{"masklet_id": [0], "masklet": []}', "masks of a frame or more"),
+        ('{"masklet_id": [Infinity], "masklet": [[]]}', "expected an SA-V annotation"),
+        ('{"masklet_id": [0], "masklet": [[{"size": [Infinity, 1], "counts": [1]}]]}', "a mask of each object"),
+        ("[" * 100_000, "expected an SA-V annotation"),
+    ],
+    ids=["empty", "endless id", "endless size", "deep"],
+)
+def test_annotations_of_a_film_without_use_are_named(notes, words, tmp_path):
+    write_film(tmp_path, []).write_text(notes)
+    clips = DatasetClips((tuple(open_dataset("sav", tmp_path, "train")),), (1.0,), num_frames=2, size=32)
+    with pytest.raises(BadInput, match=f"film_manual.json: .*{words}"):
+        clips(0)

@@ -7,6 +7,7 @@ import torch
 from nano_video import NUM_FRAMES, write_jpegs, write_video
 
 from sam2 import video_frames
+from sam2.errors import BadInput
 from sam2.video_frames import load_frames
 
 
@@ -30,3 +31,13 @@ def test_neither_frames_nor_copies_of_them_pile_up(tmp_path, monkeypatch, kind):
     assert isinstance(images, torch.Tensor) and images.shape == (NUM_FRAMES, 3, 64, 64)
     assert images.untyped_storage().nbytes() == images.nbytes and (height, width) == (60, 96)
     assert all(one.std() > 0.1 for one in images)
+
+
+def test_a_frame_whose_header_tells_of_billions_of_pixels_is_named(tmp_path):
+    frame = sorted(write_jpegs(tmp_path).glob("*.jpg"))[0]
+    content = bytearray(frame.read_bytes())
+    size = content.index(b"\xff\xc0") + 5
+    content[size : size + 4] = b"\xff" * 4
+    frame.write_bytes(content)
+    with pytest.raises(BadInput, match=f"{frame.name}: expected a JPEG that can be decoded"):
+        load_frames(frame.parent, 64, torch.device("cpu"))

@@ -43,7 +43,7 @@ def read_indices(path: Path) -> tuple[np.ndarray, str]:
     try:
         with Image.open(path) as image:
             mode, labels = image.mode, np.array(image)
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's, of damaged chunks
         raise BadInput(f"{path}: expected a palette PNG ({error})") from error
     if mode not in ("P", "L", "1"):
         raise BadInput(f"{path}: expected a PNG whose pixels are object numbers (mode P or L), got mode {mode}")

@@ -100,9 +100,12 @@ def _masklets(path: Path, size: int, mtime_ns: int) -> tuple[list[int], list[lis
     """
     try:
         content = json.loads(path.read_text())
-        return [int(i) for i in content["masklet_id"]], list(content["masklet"])
-    except (KeyError, TypeError, ValueError) as error:
+        ids, frames = [int(i) for i in content["masklet_id"]], list(content["masklet"])
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise BadInput(f"{path}: expected an SA-V annotation with 'masklet' and 'masklet_id', got {error!r}") from error
+    if not frames:
+        raise BadInput(f"{path}: expected an SA-V annotation with masks of a frame or more, got none; leave it out")
+    return ids, frames
 
 
 class RleMasks(Mapping):
@@ -127,7 +130,7 @@ class RleMasks(Mapping):
         try:
             row = frames[index // SAV_MASK_EVERY]
             return {object_id: coco_decode(rle) for object_id, rle in zip(ids, row, strict=True)}
-        except (BadInput, KeyError, TypeError, ValueError) as error:
+        except (BadInput, KeyError, TypeError, ValueError, OverflowError) as error:
             raise BadInput(f"{self._path}: expected a mask of each object in frame {index}, got {error}") from error
 
     def __iter__(self) -> Iterator[int]:
