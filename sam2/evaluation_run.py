@@ -4,8 +4,10 @@ Knows neither what is measured nor the command line.
 """
 
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -69,8 +71,16 @@ def _play(video: AnyVideo, tracker: StreamTracker, prompt: str) -> VideoResult:
 _tracker: StreamTracker | Exception | None = None  # of a worker process
 
 
+def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
+    """A parent killed by a signal that let it say nothing would leave this process waiting for videos, for ever."""
+    parent.join()
+    os._exit(1)
+
+
 def _start_worker(make_tracker: MakeTracker) -> None:
     global _tracker
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then stops the workers
     torch.set_num_threads(1)
     try:

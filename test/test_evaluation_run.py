@@ -3,8 +3,12 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -161,6 +165,39 @@ def test_ctrl_c_does_not_wait_for_the_videos_in_hand(monkeypatch, tmp_path):
             [TwoSquares("a"), TwoSquares("b")], "click", never, Results(tmp_path, settings()), 2
         )
     assert set(multiprocessing.active_children()) <= before
+
+
+@dataclass(frozen=True)
+class Endless(TwoSquares):
+    def frames(self):
+        print("playing", file=sys.stderr, flush=True)
+        yield from super().frames()
+        never()
+
+
+_RUN_ENDLESS = """
+import sys
+from pathlib import Path
+sys.path[:0] = sys.argv[1:3]
+import test_evaluation_run as this
+results = this.Results(Path(sys.argv[3]), this.settings())
+videos = [this.Endless("a"), this.Endless("b")]
+this.evaluation_run.evaluate_all(videos, "click", this.PerfectFactory(), results, 2)
+"""
+
+
+def test_of_a_run_that_is_killed_no_process_stays(tmp_path):
+    """Each would keep its memory, also of a GPU, for ever."""
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", _RUN_ENDLESS, str(here), str(here.parent), str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            assert any("playing" in line for line in process.stderr)
+            process.kill()
+            process.communicate(timeout=60)  # until the last of them has closed its end
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_results_are_of_the_files_they_were_made_from(tmp_path):
