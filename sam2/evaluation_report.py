@@ -11,7 +11,7 @@ import numpy as np
 from sam2 import metrics
 from sam2.errors import BadInput
 from sam2.evaluation_video import ObjectResult, VideoResult
-from sam2.files import writing
+from sam2.files import write_whole
 from sam2.metrics import mean_score
 
 GROUPS: dict[str, Callable[[ObjectResult], bool]] = {
@@ -113,11 +113,10 @@ def drift(summary: dict) -> str:
 def write_into_card(card: Path, name: str, text: str) -> None:
     """Replaces what a Markdown file has between the lines `<!-- name -->` and `<!-- end -->`.
 
-    Raises what `split_card` raises.
+    Raises what `split_card` and `write_whole` raise, when the file is as it was.
     """
     before, after = split_card(card, name)
-    with writing(card):
-        card.write_text(f"{before}{text}\n{after}")
+    write_whole(card.resolve(), f"{before}{text}\n{after}".encode())  # a link stays one
 
 
 def split_card(card: Path, name: str) -> tuple[str, str]:

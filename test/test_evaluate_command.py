@@ -1,6 +1,8 @@
 """The evaluation's command line."""
 
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,9 +13,9 @@ import pytest
 from safetensors.torch import save_file
 from small_video_folder import write_davis, write_video
 
-from sam2 import evaluate
+from sam2 import evaluate, files
 from sam2.config import CONFIGS
-from sam2.evaluation_report import table
+from sam2.evaluation_report import table, write_into_card
 from sam2.evaluation_video import ObjectResult, VideoResult
 from sam2.model import SAM2
 from sam2.training.datasets import LAYOUTS
@@ -147,6 +149,21 @@ def test_figures_say_which_videos_are_missing(tmp_path, nano_weights, capsys):
     words[words.index("--out") + 1] = str(tmp_path / "other")
     assert evaluate.main(words) == 1
     assert "all 2 videos failed, the first with: " in capsys.readouterr().err
+
+
+def test_a_card_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    (tmp_path / "card.md").write_text("# Mine\n<!-- click -->\nold\n<!-- end -->\n")
+    (tmp_path / "link.md").symlink_to("card.md")
+    write_into_card(tmp_path / "link.md", "click", "new")
+    assert (tmp_path / "link.md").is_symlink() and "\nnew\n" in (tmp_path / "card.md").read_text()
+
+    def is_full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fsync", is_full)
+    with pytest.raises(OSError, match="card.md: cannot be written"):
+        write_into_card(tmp_path / "card.md", "click", "newer")
+    assert "\nnew\n" in (tmp_path / "card.md").read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
