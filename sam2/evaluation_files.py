@@ -14,6 +14,7 @@ from sam2.files import write_whole
 from sam2.training.synthetic import HELD_OUT_SEED, World
 
 _SETTINGS = "settings.json"
+_ANEW = "delete its folder, or name another --out"
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,15 @@ class Results:
     """A folder of results that were all made with one `Settings`."""
 
     def __init__(self, folder: Path, settings: Settings):
-        """Raises BadInput if the folder holds results of other settings."""
+        """Raises BadInput if the folder holds results of other settings, or of nobody knows which."""
         self.folder = folder
         path, wanted = folder / _SETTINGS, asdict(settings)
         if not path.is_file():
+            if any(self._path("x").parent.glob("*.json")):
+                raise BadInput(f"{path}: expected what the results beside it were made with, found none; {_ANEW}")
             write_json(path, wanted)
             return
-        found = _read(path)
+        found = _read(path, _ANEW)
         if different := [key for key, value in wanted.items() if found.get(key) != value]:
             raise BadInput(
                 f"{folder}: expected results of this run, got some with another {', '.join(different)}; "
@@ -89,13 +92,13 @@ def write_json(path: Path, content: dict) -> None:
     write_whole(path, json.dumps(content, indent=1).encode())
 
 
-def _read(path: Path) -> dict:
+def _read(path: Path, cure: str = "delete the file") -> dict:
     try:
         content = json.loads(path.read_text())
     except ValueError as error:
-        raise BadInput(f"{path}: expected JSON written by this program ({error}); delete the file") from error
+        raise BadInput(f"{path}: expected JSON written by this program ({error}); {cure}") from error
     if not isinstance(content, dict):
-        raise BadInput(f"{path}: expected a JSON object, got {type(content).__name__}; delete the file")
+        raise BadInput(f"{path}: expected a JSON object, got {type(content).__name__}; {cure}")
     return content
 
 

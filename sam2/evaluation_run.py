@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -16,7 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 import torch
 from tqdm import tqdm
 
-from sam2.errors import DeviceLost, Sam2Error
+from sam2.errors import BadInput, DeviceLost, Sam2Error
 from sam2.evaluation_files import Results
 from sam2.evaluation_video import RecordedVideo, StreamTracker, SyntheticVideo, VideoResult, evaluate_video
 
@@ -31,8 +32,12 @@ def evaluate_all(
 
     prompt: one of PROMPT_KINDS; workers: processes, each with a tracker of its own, 1 = this process (for more,
     make_tracker must be picklable). A video that cannot be played, or fails on the way, is said and gives a result with
-    a `failure`, which is not kept. Raises DeviceLost and what make_tracker raises; what was done until then is kept.
+    a `failure`, which is not kept. Raises BadInput for two videos of a name, DeviceLost, and what make_tracker raises;
+    what was done until then is kept.
     """
+    counts = Counter(video.name for video in videos)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise BadInput(f"videos: expected names of their own, which results are kept by, got {', '.join(twice)} twice")
     done = {video.name: results.find(video) for video in videos}
     missing = [video for video in videos if done[video.name] is None]
     if len(missing) < len(videos):

@@ -59,6 +59,23 @@ def test_results_of_other_settings_are_refused(tmp_path):
         Results(tmp_path, settings(prompt="box"))
 
 
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("{")])
+def test_results_of_nobody_knows_which_settings_are_refused(damage, tmp_path):
+    """Taken for this run's they would be told with its figures."""
+    results = Results(tmp_path, settings())
+    results.keep(evaluate_video(TwoSquares(), Oracle(perfect), "click"))
+    damage(tmp_path / "settings.json")
+    with pytest.raises(BadInput, match="settings.json: expected .*; delete its folder, or name another --out"):
+        Results(tmp_path, settings())
+
+
+def test_two_videos_of_one_name_are_refused(tmp_path):
+    """The result of one would count for both."""
+    videos = [TwoSquares("a", every=2), TwoSquares("b"), TwoSquares("a")]
+    with pytest.raises(BadInput, match="names of their own, which results are kept by, got a twice"):
+        evaluation_run.evaluate_all(videos, "click", PerfectFactory(), Results(tmp_path, settings()), workers=1)
+
+
 def test_a_kept_clip_of_another_length_is_not_used(tmp_path):
     results = Results(tmp_path, settings())
     video = SyntheticVideo(HELD_OUT_SEED, 4, 64)
