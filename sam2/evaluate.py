@@ -32,7 +32,7 @@ from sam2.evaluation_video import (
     VideoResult,
     check_annotated,
 )
-from sam2.files import check_file, check_folder, writing
+from sam2.files import alone_in, check_file, check_folder, writing
 from sam2.limits import MAX_LABEL, Limits
 from sam2.memoryless import MemorylessTracker
 from sam2.precision import choose_precision
@@ -159,11 +159,12 @@ def run(args: argparse.Namespace) -> dict:
     what = (args.dataset, split, config.name, image_size, sha256(checkpoint), args.prompt, args.memory == "on")
     settings = Settings(*what, precision.name, side, data_digest(videos))
     maker = TrackerMaker(args.model, checkpoint, args.device, args.precision, image_size, settings.memory)
-    results = Results(args.out or default_folder(settings), settings)
+    folder = args.out or default_folder(settings)
     workers = args.workers or (os.cpu_count() if device.type == "cpu" else 1)
     if device.type == "cpu":
         set_cpu_threads(0, args.model)
-    played = evaluate_all(videos, args.prompt, maker, results, workers)
+    with alone_in(folder):
+        played = evaluate_all(videos, args.prompt, maker, Results(folder, settings), workers)
     scored = _without_failures(played)
     if args.dataset != "synthetic" and not any(result.objects for result in scored):
         raise BadInput(

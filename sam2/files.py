@@ -2,6 +2,11 @@
 
 import os
 import tempfile
+
+try:
+    import fcntl
+except ImportError:  # not every system has it
+    fcntl = None
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +38,37 @@ def write_whole(path: Path, content: bytes) -> None:
         except OSError:
             part.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Makes a folder and holds it while the block runs: two runs would write over each other's files.
+
+    Raises BadInput if another process holds it. What is killed holds nothing, nor is there a file to be left behind;
+    where the file system knows no locks, all are let in.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    opened = os.open(folder, os.O_RDONLY) if fcntl else None
+    try:
+        if opened is not None:
+            _lock(opened, folder)
+        yield
+    finally:
+        if opened is not None:
+            os.close(opened)
+
+
+def _lock(opened: int, folder: Path) -> None:
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BadInput(
+            f"{folder}: expected no other run in this folder, another process is at work there; wait for its end, or "
+            "name another --out"
+        ) from None
+    except OSError:  # a file system without locks
+        pass
 
 
 def check_file(path: Path, option: str) -> None:

@@ -151,6 +151,15 @@ def test_figures_say_which_videos_are_missing(tmp_path, nano_weights, capsys):
     assert "all 2 videos failed, the first with: " in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore")  # whatever loading unknown weights says
+def test_a_folder_in_which_a_run_is_at_work_is_not_taken_by_another(tmp_path, nano_weights, capsys):
+    words = ["--checkpoint", str(nano_weights), "--clips", "1", "--frames", "3", "--size", "64", "--workers", "1"]
+    with files.alone_in(tmp_path):
+        assert evaluate.main([*words, "--device", "cpu", "--out", str(tmp_path)]) == 1
+    assert f"{tmp_path}: expected no other run in this folder" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_card_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     (tmp_path / "card.md").write_text("# Mine\n<!-- click -->\nold\n<!-- end -->\n")
     (tmp_path / "link.md").symlink_to("card.md")

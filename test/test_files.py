@@ -24,6 +24,22 @@ def test_a_file_is_replaced_whole(tmp_path, monkeypatch):
     assert path.read_bytes() == b"old" and list(path.parent.iterdir()) == [path], "nothing of the new one"
 
 
+def test_a_folder_is_held_by_one_at_a_time(tmp_path, monkeypatch):
+    folder = tmp_path / "new"
+    for _ in range(2):  # let go when it is left, and when it is left by an error
+        with pytest.raises(KeyError), files.alone_in(folder):
+            with pytest.raises(BadInput, match=f"{folder}: .* or name another --out"), files.alone_in(folder):
+                pass
+            raise KeyError
+
+    def knows_no_locks(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(files.fcntl, "flock", knows_no_locks)
+    with files.alone_in(folder), files.alone_in(folder):
+        assert not list(folder.iterdir())
+
+
 def test_what_can_be_written_is_not_made_by_the_check(tmp_path):
     (tmp_path / "old.json").write_text("{}")
     for path in (tmp_path / "old.json", tmp_path / "new.json", tmp_path / "a" / "b" / "new.json"):

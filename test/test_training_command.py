@@ -7,7 +7,7 @@ import torch
 from small_video_folder import write_davis, write_palette
 from torch.backends import cuda, cudnn
 
-from sam2 import device
+from sam2 import device, files
 from sam2.checkpoint import read_weights
 from sam2.training import cli, report
 
@@ -121,6 +121,14 @@ def test_it_says_what_is_wrong(words, message, tmp_path, monkeypatch, capsys, ot
     assert cli.main([*SMALL, *words, "--out", "run"]) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run" / "state.pt").exists()
+
+
+def test_a_folder_in_which_a_run_is_at_work_is_not_taken_by_another(tmp_path, capsys):
+    """Two would write over each other's state."""
+    with files.alone_in(tmp_path / "run"):
+        assert cli.main([*SMALL, "--out", str(tmp_path / "run")]) == 1
+    assert f"{tmp_path / 'run'}: expected no other run in this folder" in capsys.readouterr().err
+    assert not list((tmp_path / "run").iterdir())
 
 
 def test_a_file_is_no_folder_of_a_run(tmp_path, capsys):

@@ -7,6 +7,7 @@ import argparse
 import math
 import signal
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,14 +17,14 @@ from sam2.checkpoint import read_weights
 from sam2.config import find_config
 from sam2.device import choose_device, free_bytes, set_cpu_threads
 from sam2.errors import BadInput, Sam2Error
-from sam2.files import check_file, check_folder
+from sam2.files import alone_in, check_file, check_folder
 from sam2.training.config import CONFIGS, TrainConfig, find_train_config, scaled
 from sam2.training.data import Maker, SyntheticClips
 from sam2.training.dataset_clips import DatasetClips
 from sam2.training.datasets import LAYOUTS, describe, open_dataset
 from sam2.training.fuse import fuse
 from sam2.training.state import STATE, WEIGHT_SUFFIXES
-from sam2.training.team import join_team
+from sam2.training.team import Team, join_team
 from sam2.training.train import Trainer
 
 WEIGHTS = "weights.pt"  # in --out
@@ -174,6 +175,14 @@ def run(args: argparse.Namespace) -> None:
     maker = _maker(args, config)
     team, device = join_team(args.device)
     _check_room(config, maker, device)
+    with alone_in(args.out) if team.leads else nullcontext():
+        _train(args, config, maker, team, device, path)
+
+
+def _train(
+    args: argparse.Namespace, config: TrainConfig, maker: Maker, team: Team, device: torch.device, path: Path
+) -> None:
+    """path: of the weights."""
     # In windows every place in the image would be a program of its own.
     pays = device.type == "cuda" and not any(phase.window for phase in config.phases)
     trainer = Trainer(config, maker, args.out, device, team)
