@@ -110,6 +110,7 @@ def test_nano_learns_in_one_thread_unless_told_otherwise(told, threads, tmp_path
         (["--dataset", "davis", "--root", "nowhere"], "davischallenge.org"),
         (["--dataset", "davis", "--root", "nowhere", "--weight", "1", "--weight", "2"], "none or one for each"),
         (["--export", "weights.bin"], ".safetensors"),
+        (["--export", "run/../run/state.pt"], "--export: expected another name than"),
         (["--export", "/proc/foo/weights.pt"], "--export: the folder /proc cannot be written"),
         (["--checkpoint", "missing.pt"], "missing.pt"),
         (["--checkpoint", "OTHER"], "choose the matching model"),

@@ -168,6 +168,8 @@ def run(args: argparse.Namespace) -> None:
     path = args.export or args.out / WEIGHTS
     if path.suffix not in WEIGHT_SUFFIXES:
         raise BadInput(f"--export: expected a name ending in {' or '.join(WEIGHT_SUFFIXES)}, got {path}")
+    if path.resolve() == (args.out / STATE).resolve():
+        raise BadInput(f"--export: expected another name than {path}, from which the run goes on; choose one")
     check_folder(args.out, "--out")
     check_file(path, "--export")
     if choose_device(args.device).type == "cpu":
