@@ -32,6 +32,15 @@ def test_a_line_that_a_full_disk_cut_off_costs_that_line_only(tmp_path):
     assert all(float(row["loss"]) >= 0 for row in report.read_rows(log))
 
 
+def test_a_line_that_a_power_failure_left_unreadable_costs_that_line_only(tmp_path):
+    path = tmp_path / "log.csv"
+    report.append_row(path, {"step": 10, "loss": 1})
+    with open(path, "ab") as file:
+        file.write(b"\xff2" + bytes(200_000))
+    report.append_row(path, {"step": 30, "loss": 3})
+    assert [row["step"] for row in report.read_rows(path)] == ["10", "30"]
+
+
 def test_a_header_that_a_full_disk_cut_off_is_written_again(tmp_path):
     log = tmp_path / "log.csv"
     report.append_row(log, {"step": 0, "loss": 0.5})

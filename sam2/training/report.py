@@ -1,6 +1,7 @@
 """Pictures of a run: loss curves from its log, and a contact sheet of what the model sees in the held-out clips."""
 
 import csv
+import io
 import math
 from pathlib import Path
 
@@ -63,11 +64,15 @@ def log_check(folder: Path, at: Progress, result: Validation) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The whole lines of a CSV file; none if there is no file."""
+    """The whole lines of a CSV file; none if there is no file.
+
+    Where the power failed a file may have other bytes, most often zeros; such a line is not whole.
+    """
     if not path.exists():
         return []
-    with open(path, newline="") as file:
-        return [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
+    text = path.read_bytes().replace(b"\0", b"").decode(errors="replace")
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    return [row for row in rows if None not in row and None not in row.values()]
 
 
 def draw_contact_sheet(folder: Path, frames: np.ndarray, masks: np.ndarray, targets: np.ndarray) -> None:
