@@ -72,7 +72,13 @@ def download(config: ModelConfig) -> Path:
         )
     url = f"{_SERVER}/{_RELEASES[config.version]}/{name}"
     part = path.with_suffix(".part")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadCheckpoint(
+            f"weights of {config.name}: the folder {path.parent} cannot be made ({error.strerror}); set SAM2_ROS_CACHE "
+            "to another"
+        ) from error
     try:
         _fetch(url, part)
     except (OSError, http.client.HTTPException) as error:

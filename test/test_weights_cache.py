@@ -117,6 +117,13 @@ def test_absent_or_offline_says_where_to_put_the_file(server, tmp_path, monkeypa
         download()
 
 
+def test_a_cache_that_cannot_be_made_says_what_to_set(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SAM2_ROS_CACHE", str(tmp_path / "file"))
+    with pytest.raises(BadCheckpoint, match=f"the folder {tmp_path}/file cannot be made .*; set SAM2_ROS_CACHE"):
+        weights_cache.download_weights("tiny")
+
+
 def test_nano_is_not_published(server):
     with pytest.raises(BadCheckpoint, match="not published"):
         weights_cache.download(find_config("nano"))
