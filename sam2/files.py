@@ -2,16 +2,16 @@
 
 import os
 import tempfile
-
-try:
-    import fcntl
-except ImportError:  # not every system has it
-    fcntl = None
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from sam2.errors import BadInput
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 
 @contextmanager
