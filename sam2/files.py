@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all; and can one be written where it is to be?"""
+"""Files that appear whole or not at all; can one be written where it is to be, and is another run at work there?"""
 
 import os
 import tempfile

@@ -68,14 +68,9 @@ class Rigged:
         self.node, self.counters, self.mailbox = NotingNode(*offers), Counters(), Mailbox(4)
         self.enabled, self.arrived = True, []
         self.camera = Camera(
-            self.node,
-            "image",
-            Settings(**settings),
-            self.counters,
-            lambda: self.enabled,
-            self.arrived.append,
+            self.node, "image", Settings(**settings), self.counters, lambda: self.enabled, self.arrived.append,
             SimpleNamespace(warning=self.node.said.append),
-        )
+        )  # fmt: skip
         self.camera.open(self.mailbox)
 
     @property
