@@ -28,8 +28,10 @@ def main() -> None:
     args = parser.parse_args()
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(ROOT / "config" / "fastdds_shm.xml"))
     sys.path[:0] = [str(ROOT), str(ROOT / "test")]
+    from sam2_ros import fast_dds
+
+    os.environ.setdefault(fast_dds.PROFILES, str(ROOT / "config" / "fastdds_shm.xml"))
     cameras = "[" + ", ".join(NAMES) + "]"
     ros = ["--ros-args", "-p", f"model:={args.model}", "-p", f"cameras:={cameras}"]
     node = subprocess.Popen([sys.executable, "-m", "sam2_ros.main", *ros], cwd=ROOT)

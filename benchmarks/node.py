@@ -30,8 +30,10 @@ def main() -> int:
     args = parser.parse_args()
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(ROOT / "config" / "fastdds_shm.xml"))
     sys.path[:0] = [str(ROOT), str(ROOT / "test")]
+    from sam2_ros import fast_dds
+
+    os.environ.setdefault(fast_dds.PROFILES, str(ROOT / "config" / "fastdds_shm.xml"))
     results = [measure(args, size_hw) for size_hw in SIZES_HW]
     lines = "".join(f"    {line}\n" for line, _ in results)
     (ROOT / "benchmarks" / "results" / f"node_{args.model}.md").write_text(

@@ -12,8 +12,10 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-PROFILES = "FASTDDS_DEFAULT_PROFILES_FILE"
-_CHOICES = (PROFILES, "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS")
+OLD_PROFILES = "FASTRTPS_DEFAULT_PROFILES_FILE"
+# Jazzy's Fast DDS 2.14 reads the old name only, later ones warn of it.
+PROFILES = OLD_PROFILES if os.environ.get("ROS_DISTRO") == "jazzy" else "FASTDDS_DEFAULT_PROFILES_FILE"
+_CHOICES = (PROFILES, OLD_PROFILES, "FASTDDS_BUILTIN_TRANSPORTS")
 SEGMENT_BYTES = 64 << 20  # of each process, as the profile says
 SHARED = Path("/dev/shm")
 GROWN_UP_S = 10.0  # a segment is not locked yet at the moment it is made
@@ -40,8 +42,8 @@ def profile() -> str:
 def remove_left_behind() -> None:
     """Takes away the segments of this user's processes that were killed, which Fast DDS leaves for ever: a node that is
     started again and again must not fill the memory. Who lives holds a lock, as `fastdds shm clean` knows them, too."""
-    for lock in SHARED.glob("fastdds_*_el"):
-        if re.fullmatch("fastdds_[0-9a-f]{16}_el", lock.name):
+    for lock in SHARED.glob("fast*_el"):
+        if re.fullmatch("fast(dds|rtps)_[0-9a-f]{16}_el", lock.name):  # rtps: of Jazzy
             with suppress(OSError):  # it is locked, or gone
                 _remove_unlocked(lock)
 

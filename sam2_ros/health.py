@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from sam2_ros.counters import Counters
+from sam2_ros.fast_dds import PROFILES
 from sam2_ros.params import Settings
 
 NAMED = 3  # topics, of those there are
@@ -19,10 +20,7 @@ PERSISTENT = 30  # late results in a row that make a warning an error
 RESETS, WITHIN_S = 3, 10.0  # so many within so long are no accident any more
 INTERNAL_S = 600.0  # for so long it is news that a request failed inside
 DEFAULT_SEGMENT_BYTES = 512 * 1024  # of Fast DDS's shared memory; larger best-effort images are mostly lost
-SEGMENT_CURE = (
-    "start the camera with FASTDDS_DEFAULT_PROFILES_FILE=<share>/sam2_ros/config/fastdds_shm.xml, or let it publish "
-    "reliably"
-)
+SEGMENT_CURE = f"start the camera with {PROFILES}=<share>/sam2_ros/config/fastdds_shm.xml, or let it publish reliably"
 
 
 class Level(IntEnum):

@@ -29,7 +29,8 @@ def claim_domain() -> int:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_DOMAIN_ID"] = str(claim_domain())
-os.environ.pop("FASTDDS_DEFAULT_PROFILES_FILE", None)  # the tests are about default transports too
+for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
+    os.environ.pop(name, None)  # the tests are about default transports too
 LOGS = tempfile.TemporaryDirectory(prefix="ros_log_", ignore_cleanup_errors=True)  # goes with the interpreter
 os.environ["ROS_LOG_DIR"] = LOGS.name
 

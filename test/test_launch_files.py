@@ -11,7 +11,7 @@ from sam2_ros import fast_dds
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted(ROOT.glob("launch/*.launch.py"))
-PROFILE = "FASTDDS_DEFAULT_PROFILES_FILE"
+PROFILE = fast_dds.PROFILES
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

@@ -94,27 +94,30 @@ def test_a_middleware_that_says_no_is_one_sentence(tmp_path):
     assert re.search("^sam2_ros track: .*secur", ended.stderr, re.M | re.I), ended.stderr
 
 
-@pytest.mark.parametrize("given", [{}, {"FASTDDS_DEFAULT_PROFILES_FILE": "/mine.xml"}])
-def test_its_shared_memory_has_room_for_images_unless_somebody_else_cares(given):
+@pytest.mark.parametrize("is_given", [False, True])
+@pytest.mark.parametrize(
+    ("distro", "read"), [("jazzy", "FASTRTPS_DEFAULT_PROFILES_FILE"), ("kilted", "FASTDDS_DEFAULT_PROFILES_FILE")]
+)
+def test_its_shared_memory_has_room_for_images_unless_somebody_else_cares(is_given, distro, read):
     """However it is started: otherwise somebody who looks at ~/overlay holds up ~/visibility."""
     code = (
         "import os; from sam2_ros import fast_dds, main; fast_dds._shared_memory_bytes = lambda: 1 << 40\n"
-        "def stop(settings): print('profile', os.environ.get(fast_dds.PROFILES), flush=True); os._exit(0)\n"
+        f"def stop(settings): print('profile', os.environ.get('{read}'), flush=True); os._exit(0)\n"
         "main.main([], stop)"
     )
-    environment = {name: value for name, value in os.environ.items() if name not in fast_dds._CHOICES} | given
+    environment = {name: value for name, value in os.environ.items() if name not in fast_dds._CHOICES}
+    environment |= {"ROS_DISTRO": distro} | ({read: "/mine.xml"} if is_given else {})
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, env=environment
     )
     path = next(line for line in ended.stdout.splitlines() if line.startswith("profile")).split()[1]
-    assert path == given.get("FASTDDS_DEFAULT_PROFILES_FILE", path) and (given or Path(path).is_file())
-    assert Path(path).name == ("mine.xml" if given else "fastdds_shm.xml")
+    assert Path(path).name == ("mine.xml" if is_given else "fastdds_shm.xml") and (is_given or Path(path).is_file())
 
 
 def segments_of(node: NodeProcess) -> set[Path]:
     """Its own and those of whom it talks to."""
     maps = Path(f"/proc/{node.process.pid}/maps").read_text()
-    return {Path("/dev/shm") / name for name in re.findall(r"/dev/shm/(fastdds_[0-9a-f]{16})\n", maps)}
+    return {Path("/dev/shm") / name for name in re.findall(r"/dev/shm/(fast(?:dds|rtps)_[0-9a-f]{16})\n", maps)}
 
 
 def is_locked(segment: Path) -> bool:
@@ -197,7 +200,7 @@ def test_its_shared_memory_goes_with_it(rig):
     with NodeProcess() as node:
         rig.wait_for_state("active")
         maps = Path(f"/proc/{node.process.pid}/maps").read_text()
-        own = set(re.findall(r"/dev/shm/(fastdds_[0-9a-f]{16})", maps)) - before
+        own = set(re.findall(r"/dev/shm/(fast(?:dds|rtps)_[0-9a-f]{16})", maps)) - before
         node.end()
     assert own and not own & set(os.listdir("/dev/shm"))
 
@@ -215,6 +218,18 @@ def test_transports_are_left_alone_where_there_is_no_room_or_somebody_has_chosen
     assert fast_dds.PROFILES not in os.environ
     profile = Path(__file__).parent.parent / "config" / "fastdds_shm.xml"
     assert f"<segment_size>{fast_dds.SEGMENT_BYTES}<" in profile.read_text()
+
+
+@pytest.mark.parametrize("own", ["fastdds", "fastrtps"])
+def test_what_fast_dds_of_jazzy_left_is_taken_away_too(own, tmp_path, monkeypatch):
+    monkeypatch.setattr(fast_dds, "SHARED", tmp_path)
+    left = [tmp_path / f"{own}_0123456789abcdef", tmp_path / f"{own}_0123456789abcdef_el"]
+    others = [tmp_path / f"{own}_port7413_el", tmp_path / "fastfood_0123456789abcdef_el"]
+    for path in left + others:
+        path.touch()
+        os.utime(path, (0, 0))
+    fast_dds.remove_left_behind()
+    assert sorted(tmp_path.iterdir()) == sorted(others)
 
 
 @pytest.mark.parametrize("started, signals, code", [(False, 1, 0), (True, 2, 130), (True, 1, 3)])
