@@ -1,7 +1,9 @@
 """What a release consists of, and what is said where a part of it is missing. Needs no ROS."""
 
+import ast
 import re
 import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -11,6 +13,15 @@ import sam2
 from sam2_ros import cli
 
 ROOT = Path(__file__).parents[1]
+OWN = {"sam2", "sam2_ros", "benchmarks"} | {path.stem for path in ROOT.glob("test/*.py")}
+GENERATED = (ROOT / "sam2_ros" / "msg", ROOT / "sam2_ros" / "srv")
+FROM_PIP = {"torch", "safetensors", "rosbags"}  # rosdep has no key for them; the README's line has them
+ROSDEP = {  # keys by name of import, where they differ
+    "PIL": "python3-pil", "cv2": "python3-opencv", "hypothesis": "python3-hypothesis", "numpy": "python3-numpy",
+    "matplotlib": "python3-matplotlib", "pytest": "python3-pytest", "tf2_ros": "tf2_ros_py", "tqdm": "python3-tqdm",
+    "yaml": "python3-yaml",
+}  # fmt: skip
+RUN = ["depend", "exec_depend"]
 
 
 def test_the_version_is_one(capsys):
@@ -59,6 +70,38 @@ def test_of_our_own_weights_it_says_where_they_are(tmp_path):
 def test_both_manifests_want_the_same_safetensors():
     (least,) = re.findall(r'"safetensors>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())
     assert f'"safetensors>={least}"' in (ROOT / "README.md").read_text()
+
+
+def imported(*folders: str) -> set[str]:
+    """Packages from elsewhere that files of these folders import; not in a `with`, which does without."""
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py") if path.parent not in GENERATED]
+    tops = set()
+    for path in files:
+        tree = ast.parse(path.read_text())
+        spared = {id(node) for part in ast.walk(tree) if isinstance(part, ast.With) for node in ast.walk(part)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import) and id(node) not in spared:
+                tops |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                tops.add(node.module.split(".")[0])
+    return tops - OWN - FROM_PIP - set(sys.stdlib_module_names)
+
+
+def test_package_xml_names_what_is_imported():
+    """Or `rosdep install` does not bring it, which a machine that has it anyway does not notice."""
+    package = ET.parse(ROOT / "package.xml")
+    run, tests = ({one.text for tag in tags for one in package.findall(tag)} for tags in (RUN, [*RUN, "test_depend"]))
+    assert {ROSDEP.get(name, name) for name in imported("sam2_ros", "launch", "sam2") - {"matplotlib"}} <= run
+    assert {ROSDEP.get(name, name) for name in imported("sam2", "test")} <= tests, (
+        "curves are a convenience, but tested"
+    )
+
+
+def test_marks_are_known_without_plugins():
+    """`colcon test` runs the tests with pytest alone, and a mark that nobody knows ends it before the first."""
+    known = set(re.findall(r'^    "(\w+): ', (ROOT / "pyproject.toml").read_text(), re.M))
+    used = {mark for path in ROOT.glob("test/*.py") for mark in re.findall(r"pytest\.mark\.(\w+)", path.read_text())}
+    assert used - known <= {"filterwarnings", "parametrize", "skip", "skipif", "usefixtures", "xfail"}
 
 
 def test_a_source_distribution_has_what_its_tests_need():
