@@ -104,6 +104,13 @@ def test_marks_are_known_without_plugins():
     assert used - known <= {"filterwarnings", "parametrize", "skip", "skipif", "usefixtures", "xfail"}
 
 
+def test_pip_brings_what_rosdep_does_not_and_nothing_that_colcon_cannot_use():
+    """torch wants setuptools 77 or newer, and from 80 on colcon's --symlink-install fails (colcon-core#696)."""
+    (line,) = re.findall(r"^pip install --break-system-packages (.*?)  ", (ROOT / "README.md").read_text(), re.M)
+    assert {re.split("[<>=]", word.strip('"'))[0] for word in line.split()} == FROM_PIP | {"setuptools"}
+    assert '"setuptools<80"' in line.split()
+
+
 def test_a_source_distribution_has_what_its_tests_need():
     named = set(re.findall(r"^graft (\w+)$", (ROOT / "MANIFEST.in").read_text(), re.M))
     folders = {line.split("/")[0] for line in tracked() if "/" in line and not line.startswith(".")}
