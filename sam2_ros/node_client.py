@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 
 import rclpy
 from rclpy.node import Node
+from rclpy.signals import uninstall_signal_handlers
+from rclpy.utilities import try_shutdown
 
 from sam2_ros.handshake import Handshake
 from sam2_ros.requests import Code
@@ -68,19 +70,22 @@ def tell_waiting(why: str) -> None:
 def connect(name: str, timeout_s: float) -> Iterator["NodeClient"]:
     """A ROS node of our own for as long as it takes; the rest is as in NodeClient. Raises KeyboardInterrupt once a
     signal came, SIGTERM too."""
-    with rclpy.init(args=[]):
+    rclpy.init(args=[])  # in Jazzy that is no context manager, and there is no rclpy.try_shutdown
+    try:
+        node = rclpy.create_node("sam2_command")
         try:
-            node = rclpy.create_node("sam2_command")
-            try:
-                yield NodeClient(node, name, timeout_s)
-            finally:
-                node.destroy_node()
-        except NodeRefused:
-            raise
-        except Exception:
-            if not rclpy.ok():  # a signal ended the context, at which rclpy raises one thing here and another there
-                raise KeyboardInterrupt from None
-            raise
+            yield NodeClient(node, name, timeout_s)
+        finally:
+            node.destroy_node()
+    except NodeRefused:
+        raise
+    except Exception:
+        if not rclpy.ok():  # a signal ended the context, at which rclpy raises one thing here and another there
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        try_shutdown()
+        uninstall_signal_handlers()
 
 
 class NodeClient:

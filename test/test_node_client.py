@@ -6,6 +6,8 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+import rclpy
+
 from sam2_ros import node_client, status
 from sam2_ros.requests import Code
 from sam2_ros.srv import ListObjects
@@ -70,3 +72,12 @@ def test_what_is_waited_for_is_said_before_it_is_given_up(ask, what, silent_s, t
     ):
         ask(client)
     assert capsys.readouterr().err == (f"{what} yet; waiting\n" if is_said else "")
+
+
+def test_of_rclpy_it_needs_no_more_than_jazzy_has(monkeypatch):
+    init = rclpy.init
+    monkeypatch.setattr(rclpy, "init", lambda **given: init(**given) and None)  # no context manager
+    monkeypatch.delattr(rclpy, "try_shutdown", raising=False)
+    with node_client.connect("/nobody", 1.0) as client:
+        assert client.node.context.ok() and rclpy.ok()
+    assert not rclpy.ok()
