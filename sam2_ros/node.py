@@ -12,7 +12,9 @@ import traceback
 from collections.abc import Callable
 
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import ChangeState
 from rclpy.clock import Clock, ClockType
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
@@ -50,6 +52,22 @@ def _transition(callback: Callable) -> Callable:
     return guarded
 
 
+def _answer_what_cannot_be(node: LifecycleNode) -> None:
+    """Over a transition that is none from the state it is in, Jazzy's rclpy raises, and whoever asked hears nothing."""
+    (service,) = (one for one in node.services if one.srv_type is ChangeState)
+    change = service.callback
+
+    def answer(request, response):
+        try:
+            return change(request, response)
+        except rclpy_implementation.RCLError as error:
+            node.get_logger().error(f"transition refused: {error}")
+            response.success = False
+            return response
+
+    service.callback = answer
+
+
 class TrackNode(LifecycleNode):
     """Images in, tracks out, for each of its cameras. `done` is finished with an exit code when only a new process can
     go on.
@@ -61,6 +79,7 @@ class TrackNode(LifecycleNode):
 
     def __init__(self, make_tracker: Callable[[Settings], "sam2.Tracker"] = load_tracker, **kwargs) -> None:
         super().__init__(self.DEFAULT_NAME, **kwargs)
+        _answer_what_cannot_be(self)
         self.done = Future()
         self.settings = params.declare(self, self._on_settings)
         self._make_tracker = make_tracker

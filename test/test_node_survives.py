@@ -13,9 +13,13 @@ pytest.importorskip("rclpy")
 
 from builtin_interfaces.msg import Time
 from fakes import FakeTracker
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import Parameter, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.lifecycle import LifecycleNode
 from ros_rig import HERE, PATIENCE_S, NodeProcess, start_tracking
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
@@ -60,6 +64,19 @@ def test_what_rclpy_raises_costs_one_call_and_is_counted(rig):
         node.signal(signal.SIGTERM)
         assert node.exit_code() == 0
     assert node.output.count("Traceback") == 1 and "more of this kind are only counted" in node.output
+
+
+def test_a_wrong_transition_is_answered_also_where_rclpy_raises(rig, inside, monkeypatch):
+    """As Jazzy's does, if it is asked for by number, as a lifecycle manager does."""
+
+    def raises(node, transition_id):
+        raise rclpy_implementation.RCLError("Transition is not registered")
+
+    monkeypatch.setattr(LifecycleNode, "_LifecycleNodeMixin__change_state", raises)
+    rig.executor.add_node(inside)
+    cleanup = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CLEANUP))
+    assert not rig.call(ChangeState, "/sam2/change_state", cleanup).success and rig.state() == "unconfigured"
+    rig.executor.remove_node(inside)
 
 
 @pytest.mark.parametrize("closed", [(1,), (1, 2)])
