@@ -38,6 +38,16 @@ def test_map_lines_are_short():
     assert max(map(len, tree.splitlines())) <= 100
 
 
+def test_the_page_of_the_benchmarks_has_every_script():
+    scripts = [path for path in (ROOT / "benchmarks").glob("*.py") if "def main(" in path.read_text()]
+    page = (ROOT / "benchmarks" / "README.md").read_text()
+    assert len(scripts) > 10
+    missing = [
+        p.name for p in scripts if not re.search(rf"`python (-m benchmarks\.{p.stem}|benchmarks/{p.name})\b", page)
+    ]
+    assert missing == []
+
+
 def parameter_rows() -> dict[str, list[str]]:
     rows = re.findall(r"^\| `([\w.]+)`( \(live\))? \| (\w+) \| (.*?) \| (.*?) \| (.*) \|$", README, re.MULTILINE)
     return {name: [live, kind, default, span, text] for name, live, kind, default, span, text in rows}
