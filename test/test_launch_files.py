@@ -1,7 +1,9 @@
 """The launch files: under the real `launch` where it is installed (it has no wheel), and what can be told without."""
 
 import ast
+import importlib
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,31 @@ def test_files_it_names_are_there(path):
     named = {word for word in words if str(word).endswith((".yaml", ".xml", ".rviz", ".launch.py")) and " " not in word}
     assert named, "every launch file names at least one"
     assert [word for word in named if not list(ROOT.glob(f"*/{word}"))] == []
+
+
+def test_what_it_starts_of_ours_is_installed():
+    """`ros2 launch` looks in lib/sam2_ros, where CMake puts an entry for a function `main`."""
+    installed = dict(
+        re.findall(r"^install_entry\((\w+) (\S+) lib/", (ROOT / "CMakeLists.txt").read_text(), re.MULTILINE)
+    )
+    for module in installed.values():
+        assert hasattr(importlib.import_module(module), "main"), module
+    texts = [path.read_text() for path in FILES]
+    started = {name for text in texts for name in re.findall(r'package="sam2_ros",\s*executable="(\w+)"', text)}
+    assert started == set(installed) == {"track_node", "sam2_ros"}
+
+
+def test_what_it_sets_over_the_file_are_parameters():
+    pytest.importorskip("rclpy")
+    from sam2_ros.params import FIELDS
+
+    tree = ast.parse((ROOT / "launch/track.launch.py").read_text())
+    named = {target.id: node.value for node in tree.body if isinstance(node, ast.Assign) for target in node.targets}
+    kinds = {key.value: kind.id for key, kind in zip(named["OVERRIDES"].keys, named["OVERRIDES"].values, strict=True)}
+    assert kinds.pop("use_sim_time") == "bool", "every node has it"
+    assert kinds == {name: FIELDS[name].type.__name__ for name in kinds} and len(kinds) == 3
+    single = {n.slice.value for n in ast.walk(tree) if isinstance(n, ast.Subscript) and isinstance(n.ctx, ast.Store)}
+    assert single == {"depth.enabled"} <= FIELDS.keys()
 
 
 def test_rviz_configuration_is_yaml_and_shows_the_overlay():
