@@ -3,6 +3,7 @@ leaves signals and the environment as they were."""
 
 import contextlib
 import fcntl
+import importlib
 import os
 import signal
 import socket
@@ -34,10 +35,12 @@ for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
 LOGS = tempfile.TemporaryDirectory(prefix="ros_log_", ignore_cleanup_errors=True)  # goes with the interpreter
 os.environ["ROS_LOG_DIR"] = LOGS.name
 
-with warnings.catch_warnings(), contextlib.suppress(ImportError):
-    # The message generator's parser imports a module that Python 3.11 deprecates; warnings are errors here.
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import lark  # noqa: F401
+# Warnings are errors here, and at their import these two use what Python has deprecated: the parser of the message
+# generator since 3.11, matplotlib's dates, as Ubuntu 24.04 has them, since 3.12.
+for module in ("lark", "dateutil.tz"):
+    with warnings.catch_warnings(), contextlib.suppress(ImportError):
+        warnings.simplefilter("ignore", DeprecationWarning)
+        importlib.import_module(module)
 
 with contextlib.suppress(ImportError):
     import hypothesis

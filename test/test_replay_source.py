@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -124,7 +125,7 @@ def test_a_bag_of_a_burst_beside_a_silent_camera_and_without_definitions(tmp_pat
         connection = writer.add_connection("/image", kind, typestore=STORE)
         for number in range(3):
             writer.write(connection, stamp(0) + number, STORE.serialize_cdr(image_message(number), kind))
-    with sqlite3.connect(tmp_path / "bag" / "bag.db3") as database:
+    with closing(sqlite3.connect(tmp_path / "bag" / "bag.db3")) as database, database:  # left open warns
         database.execute("DROP TABLE message_definitions")
         database.execute("UPDATE schema SET schema_version = 3")
     source, shots = shots_of(tmp_path / "bag")
