@@ -44,7 +44,9 @@ def main() -> int:
 
 def measure(args: argparse.Namespace, size_hw: tuple[int, int]) -> tuple[str, bool]:
     """Runs one size: what to say, and whether the overhead is within its target."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "test")])}
+    from ros_rig import children_path
+
+    environment = {**os.environ, "PYTHONPATH": children_path()}
     fake = args.model == "fake"
     script = [str(ROOT / "test" / "fake_node.py"), "{}"] if fake else ["-m", "sam2_ros.main"]
     ros = [] if fake else ["--ros-args", "-p", f"model:={args.model}"]

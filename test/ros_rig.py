@@ -40,6 +40,11 @@ STOP_S = 5.0  # within which a signal must end the node
 OUR_WARNING = re.compile(r"/(sam2|sam2_ros)/\w+\.py:\d+: \w*Warning")
 
 
+def children_path() -> str:
+    """PYTHONPATH of a child: ours before what a sourced ROS 2 has put there, which is where its rclpy is."""
+    return os.pathsep.join([str(HERE), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 class NodeProcess:
     """`fake_node.py` as a child process, killed at the latest when the test ends.
 
@@ -63,7 +68,7 @@ class NodeProcess:
             [*command, "--ros-args", *ros] if ros else command,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=HERE.parent,
             env={
-                **os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]),
+                **os.environ, "PYTHONPATH": children_path(),
                 "PYTHONWARNINGS": "default", **(environment or {}),
             },
         )  # fmt: skip

@@ -24,7 +24,7 @@ from fakes import FaultSchedule
 from proc_watch import Watch
 from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.qos import QoSProfile
-from ros_rig import Rig
+from ros_rig import Rig, children_path
 from sensor_msgs.msg import Image
 from soak_attacks import OBJECTS, Attacks
 from soak_report import FIELDS, report
@@ -74,9 +74,9 @@ class Soak:
         tracker = {"seed": self.options.seed, "one_in": 300, "every_s": 15, "fake": self.options.fake}
         tracker["memory"] = str(self.out / "memory.csv")
         command = [sys.executable, str(HERE / "soak_node.py"), json.dumps(tracker), "--ros-args", "-p", "device:=cpu"]
-        path = os.pathsep.join([str(HERE), str(HERE.parent)])
+        environment = {**os.environ, "PYTHONPATH": children_path()}
         self._log = open(self.out / "node.log", "w")
-        return subprocess.Popen(command, stdout=self._log, stderr=self._log, env={**os.environ, "PYTHONPATH": path})
+        return subprocess.Popen(command, stdout=self._log, stderr=self._log, env=environment)
 
     def offer(self, reliable: bool) -> None:
         """The camera comes, or comes again with another reliability."""

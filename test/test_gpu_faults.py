@@ -69,7 +69,8 @@ def test_out_of_memory_while_loading_is_said_and_the_next_try_works(little_memor
 
 
 def test_a_forced_assert_on_the_device_is_a_lost_device():
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    path = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     done = subprocess.run([sys.executable, "-c", DEVICE_LOST], capture_output=True, text=True, env=environment)
     assert done.stdout.startswith("lost:"), done.stdout + done.stderr
 

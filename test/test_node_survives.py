@@ -20,7 +20,7 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode
-from ros_rig import HERE, PATIENCE_S, NodeProcess, start_tracking
+from ros_rig import HERE, PATIENCE_S, NodeProcess, children_path, start_tracking
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
@@ -86,8 +86,8 @@ def test_it_needs_nobody_to_talk_to(rig, closed):
             os.close(number)
 
     command = [sys.executable, str(HERE / "fake_node.py"), "{}"]
-    path = os.pathsep.join([str(HERE), str(HERE.parent)])
-    process = subprocess.Popen(command, preexec_fn=close, cwd=HERE.parent, env=os.environ | {"PYTHONPATH": path})
+    environment = os.environ | {"PYTHONPATH": children_path()}
+    process = subprocess.Popen(command, preexec_fn=close, cwd=HERE.parent, env=environment)
     try:
         rig.wait_for_state("active")
         process.send_signal(signal.SIGTERM)

@@ -15,7 +15,7 @@ pytest.importorskip("rclpy")
 
 from bags import image_message, stamp, write_bag
 from fakes import FakeTracker
-from ros_rig import NodeProcess, click
+from ros_rig import NodeProcess, children_path, click
 from sensor_msgs.msg import CameraInfo, Image
 from test_depth import depth_message
 from test_replay import read_bag
@@ -41,7 +41,7 @@ def running(name: str, folder: Path):
     with out.open("w") as written:
         process = subprocess.Popen(
             [sys.executable, "-u", str(code)], stdout=written, stderr=subprocess.STDOUT, cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": children_path()},
         )  # fmt: skip
     try:
         yield SimpleNamespace(process=process, said=out.read_text, ended=lambda: process.poll() is not None)

@@ -126,3 +126,11 @@ def tracked() -> list[str]:
     if not listed.stdout:
         pytest.skip("git knows none of it: it was unpacked inside another repository")
     return listed.stdout.splitlines()
+
+
+def test_children_find_what_a_sourced_ros_has():
+    """Its rclpy is on PYTHONPATH and nowhere else: who sets that for a child goes on with what was there."""
+    setting = [path for path in ROOT.glob("*/*.py") if re.search(r'"PYTHONPATH": \w', path.read_text())]
+    assert ROOT / "test/ros_rig.py" in setting and ROOT / "benchmarks/node.py" in setting
+    keeping = re.compile(r'children_path\(\)|os\.environ\.get\("PYTHONPATH"\)')
+    assert [path.name for path in setting if not keeping.search(path.read_text())] == []
