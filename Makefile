@@ -5,7 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 SOAK_MINUTES ?= 60
 TORCH := 2.13.0
-OLDEST := numpy==1.26.4 opencv-python-headless==4.6.0.66 pillow==10.2.0 pyyaml==6.0.1 tqdm==4.66.2
+OLDEST := numpy==1.26.4 opencv-python-headless==4.6.0.66 pillow==10.2.0 pyyaml==6.0.1 tqdm==4.66.2 \
+	pytest==7.4.4 hypothesis==6.98.15 attrs==23.2.0
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 GPU := $(shell nvidia-smi -L 2>/dev/null)
 
@@ -43,7 +44,7 @@ test-all: test  ## those, then the slow ones and, where there is a GPU, the GPU'
 
 test-oldest: venv  ## make test with the libraries of Ubuntu 24.04 (Python 3.12 at most), which rosdep installs
 	$(RUN) -m pip install -q --no-deps --upgrade --target $(VENV)/oldest $(OLDEST)
-	PYTHONPATH=$(VENV)/oldest $(PYTEST) -n 3 $(SHARED) -m 'not slow and not gpu and not soak'
+	PYTHONPATH=$(abspath $(VENV))/oldest $(PYTEST) -n 3 $(SHARED) -m 'not slow and not gpu and not soak'
 
 soak: venv  ## the node under faults for SOAK_MINUTES (60); gates, plot and figures into out/soak and docs/reliability.md
 	$(RUN) test/soak.py --minutes $(SOAK_MINUTES) --docs
