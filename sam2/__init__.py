@@ -14,7 +14,8 @@ from sam2.errors import (
     UnknownObject,
 )
 from sam2.limits import Limits
-from sam2.masks import bounding_box, label_mask, rle_decode, rle_encode, upsample_logits
+from sam2.masks import bounding_box, label_mask, upsample_logits
+from sam2.run_lengths import rle_decode, rle_encode
 from sam2.tracker import Tracker
 from sam2.types import Frame, Prompt, PromptMode, State, Track
 from sam2.weights_cache import download_weights

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from sam2 import preprocess
 from sam2.errors import BadInput
-from sam2.masks import bounding_box, coco_counts, coco_decode, coco_encode
+from sam2.masks import bounding_box
 from sam2.model import SAM2
+from sam2.run_lengths import coco_counts, coco_decode, coco_encode
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 _EDGE = 20  # pixels; a box that ends this close to an inner edge of a crop is cut off by it

@@ -16,10 +16,10 @@ from sam2.given_prompt import GivenPrompt
 from sam2.graphs import CudaGraph, Replayed
 from sam2.history import Moment
 from sam2.limits import Limits
-from sam2.masks import fill_small_holes
 from sam2.memory_store import MemoryStore, Reading, Writing
 from sam2.model import SAM2, Features, Segmentation, is_ambiguous
 from sam2.preprocess import as_pixels, as_prompt, to_model_input, to_model_input_on_device
+from sam2.small_holes import fill_small_holes
 from sam2.tracked_object import TrackedObject
 
 _CPU_BATCH = 4  # for every number of objects together oneDNN makes, and keeps, programs: some 14 MB with nano

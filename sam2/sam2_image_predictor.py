@@ -10,10 +10,10 @@ from torch import Tensor
 
 from sam2 import preprocess
 from sam2.errors import BadInput
-from sam2.masks import small_regions
 from sam2.model import SAM2, Features
+from sam2.predictor_inputs import check_boxes, check_inside, check_labels, finite_floats
 from sam2.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING
-from sam2.video_inputs import check_boxes, check_inside, check_labels, finite_floats
+from sam2.small_holes import small_regions
 
 Masks = tuple[np.ndarray, np.ndarray, np.ndarray]  # masks (C, H, W), IoUs (C,), low-res logits (C, 4h, 4w)
 

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sam2 import video_inputs as inputs
+from sam2 import predictor_inputs as inputs
 from sam2.config import ModelConfig
 from sam2.errors import BadInput
-from sam2.masks import fill_small_holes
 from sam2.memory_attention import concatenate
 from sam2.model import ABSENT_LOGIT, SAM2, Features, Segmentation, is_ambiguous
 from sam2.preprocess import as_prompt, logits_to_pixels
+from sam2.small_holes import fill_small_holes
 from sam2.video_frames import load_frames
 from sam2.video_state import FrameResult, ObjectState, PointInputs, VideoState, longest_pointer_memory
 

@@ -12,8 +12,8 @@ from painted import BAR, CORNER, DISC, SIZE_HW, Painted, picture
 import sam2
 from sam2.automatic_mask_generator import Crop, Found, SAM2AutomaticMaskGenerator, _distinct, _is_cut, crops
 from sam2.errors import BadInput
-from sam2.masks import coco_decode
 from sam2.metrics import region_similarity
+from sam2.run_lengths import coco_decode
 from sam2.training.synthetic import World
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "automatic_masks.json").read_text())

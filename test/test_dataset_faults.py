@@ -9,7 +9,7 @@ import pytest
 from small_video_folder import SIZE_HW, write_davis, write_frame, write_palette
 
 from sam2.errors import BadInput
-from sam2.masks import coco_encode
+from sam2.run_lengths import coco_encode
 from sam2.training.dataset_clips import DatasetClips
 from sam2.training.dataset_files import read_palette
 from sam2.training.datasets import open_dataset

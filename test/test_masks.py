@@ -1,4 +1,4 @@
-"""Masks as numbers: against torch, against slow and obvious versions, and by hand. Holes: test_small_holes.py."""
+"""From logits to masks: against torch, against slow and obvious versions, and by hand."""
 
 from dataclasses import dataclass
 
@@ -96,88 +96,6 @@ def test_bounding_box_of_odd_arrays():
     assert masks.bounding_box(mask) == (4, 1, 3, 2)
     assert masks.bounding_box(mask.T) == (1, 4, 2, 3)  # not contiguous
     assert masks.bounding_box(mask.astype(np.uint8) * 255) == (4, 1, 3, 2)
-
-
-# Run lengths
-
-
-def test_run_lengths_of_a_hand_made_mask():
-    mask = np.array([[0, 1, 1], [1, 0, 0]], bool)
-    assert masks.rle_encode(mask).tolist() == [1, 3, 2]
-    assert masks.rle_encode(~mask).tolist() == [0, 1, 3, 2]
-    assert masks.rle_encode(mask).dtype == np.uint32
-    assert masks.rle_encode(np.zeros((2, 3), bool)).tolist() == [6]
-    assert masks.rle_encode(np.zeros((0, 3), bool)).tolist() == []
-
-
-@given(MASKS)
-def test_run_lengths_round_trip(mask):
-    counts = masks.rle_encode(mask)
-    assert counts.sum() == mask.size and (counts[1:] > 0).all()
-    assert np.array_equal(masks.rle_decode(counts, mask.shape), mask)
-    assert np.array_equal(masks.rle_decode(masks.rle_encode(mask.T), mask.T.shape), mask.T)  # not contiguous
-
-
-@pytest.mark.parametrize(
-    "counts", [[5], [7], [], [3, -1, 4], [[6]], [2**63 - 1, 2**63 - 1, 8], [2**64 + 6], ["six"], [None, 6]]
-)
-def test_run_lengths_must_fill_the_mask(counts):
-    with pytest.raises(BadInput, match="sum to 6"):
-        masks.rle_decode(counts, (2, 3))
-
-
-def test_coco_of_a_hand_made_mask():
-    """Columns first: 0 1 | 1 0 | 1 0 is runs 1 2 1 1 1; the last two are stored as differences -1 and 0."""
-    mask = np.array([[0, 1, 1], [1, 0, 0]], bool)
-    uncompressed = {"size": [2, 3], "counts": [1, 2, 1, 1, 1]}
-    assert np.array_equal(masks.coco_decode(uncompressed), mask)
-    assert masks.coco_encode(mask) == {"size": [2, 3], "counts": "121O0"}
-    for counts in ("121O0", b"121O0"):
-        assert np.array_equal(masks.coco_decode({"size": [2, 3], "counts": counts}), mask)
-    row_major = masks.rle_encode(mask)
-    assert not np.array_equal(masks.coco_decode({"size": [2, 3], "counts": row_major}), mask)
-
-
-def test_coco_numbers_of_several_characters():
-    """100 = 4 + 3 * 32: low group 4 with "more follow" is chr(48 + 4 + 32), high group 3 is chr(48 + 3)."""
-    mask = np.zeros((10, 20), bool)
-    mask[:, 10:] = True
-    assert masks.coco_encode(mask)["counts"] == "T3T3"
-    assert np.array_equal(masks.coco_decode({"size": [10, 20], "counts": "T3T3"}), mask)
-
-
-@given(MASKS)
-def test_coco_round_trip(mask):
-    rle = masks.coco_encode(mask)
-    back = masks.coco_decode(rle)
-    assert np.array_equal(back, mask) and back.flags.c_contiguous
-    counts = masks.rle_encode(mask.T).tolist()
-    assert np.array_equal(masks.coco_decode({"size": rle["size"], "counts": counts}), mask)
-
-
-@given(st.lists(st.integers(1, 2**31), min_size=1, max_size=40))
-def test_coco_text_holds_any_runs(runs):
-    text = masks._compress(np.array(runs, dtype=np.int64))
-    assert masks._decompress(text.encode()).tolist() == runs
-    assert all(48 <= ord(character) < 48 + 64 for character in text)
-
-
-@pytest.mark.parametrize(
-    ("rle", "message"),
-    [
-        ({"size": [2, 3]}, "keys 'size' and 'counts'"),
-        ({"size": [2, 3], "counts": "12"}, "sum to 6"),
-        ({"size": [2, 3], "counts": ""}, "sum to 6"),
-        ({"size": [2, 3], "counts": "12 "}, "characters '0' to 'o'"),
-        ({"size": [2, 3], "counts": "12T"}, "complete last number"),
-        ({"size": [2, 3], "counts": "T" * 9 + "1"}, "at most 40 bits"),
-        ({"size": [2, 3], "counts": [6, 1]}, "sum to 6"),
-        ({"size": [2, 3], "counts": [2**63 - 1, 2**63 - 1, 8]}, "sum to 6"),  # 6 where it wraps around
-    ],
-)
-def test_coco_refuses(rle, message):
-    with pytest.raises(BadInput, match=message):
-        masks.coco_decode(rle)
 
 
 # Instance labels

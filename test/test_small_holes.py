@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from sam2 import masks
 from sam2.errors import BadInput
+from sam2.small_holes import _small_regions_opencv, _small_regions_torch, fill_small_holes
 
 
 def components(region: np.ndarray) -> list[set[tuple[int, int]]]:
@@ -39,18 +39,18 @@ def holes_of(region: np.ndarray, max_area: int) -> np.ndarray:
 def test_both_ways_find_the_obvious_components(region, max_area):
     expected = holes_of(region, max_area)
     tensor = torch.from_numpy(region)[None, None]
-    assert np.array_equal(masks._small_regions_opencv(tensor, max_area)[0, 0].numpy(), expected)
-    assert np.array_equal(masks._small_regions_torch(tensor, max_area)[0, 0].numpy(), expected)
+    assert np.array_equal(_small_regions_opencv(tensor, max_area)[0, 0].numpy(), expected)
+    assert np.array_equal(_small_regions_torch(tensor, max_area)[0, 0].numpy(), expected)
 
 
 @pytest.mark.parametrize("density", [0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 0.98])
 def test_both_ways_agree_at_full_size(density):
     generator = torch.Generator().manual_seed(int(density * 100))
     region = torch.rand(3, 1, 256, 256, generator=generator) < density
-    by_opencv = masks._small_regions_opencv(region, 8)
-    assert torch.equal(by_opencv, masks._small_regions_torch(region, 8))
+    by_opencv = _small_regions_opencv(region, 8)
+    assert torch.equal(by_opencv, _small_regions_torch(region, 8))
     if 0.02 < density < 0.5:
-        assert not torch.equal(by_opencv, masks._small_regions_torch(region, 7))
+        assert not torch.equal(by_opencv, _small_regions_torch(region, 7))
 
 
 def test_long_thin_regions():
@@ -61,8 +61,8 @@ def test_long_thin_regions():
             for i in range(length):
                 region[0, 0, 12 + i * step[0], 16 + i * step[1]] = True
             expected = region if length == 8 else torch.zeros_like(region)
-            assert torch.equal(masks._small_regions_opencv(region, 8), expected)
-            assert torch.equal(masks._small_regions_torch(region, 8), expected)
+            assert torch.equal(_small_regions_opencv(region, 8), expected)
+            assert torch.equal(_small_regions_torch(region, 8), expected)
 
 
 def test_a_wide_region_with_thin_arms_is_not_small_anywhere():
@@ -71,8 +71,8 @@ def test_a_wide_region_with_thin_arms_is_not_small_anywhere():
     region[0, 0, 5, 2:60] = True
     region[0, 0, 2:60:3, 5] = True  # arms of single pixels, some apart, some touching the line
     region[0, 0, 5:60, 30] = True
-    assert torch.equal(masks._small_regions_opencv(region, 8), masks._small_regions_torch(region, 8))
-    assert not masks._small_regions_torch(region, 8)[0, 0, 5, 2:60].any()
+    assert torch.equal(_small_regions_opencv(region, 8), _small_regions_torch(region, 8))
+    assert not _small_regions_torch(region, 8)[0, 0, 5, 2:60].any()
 
 
 def test_filling_changes_small_holes_and_nothing_else():
@@ -82,29 +82,29 @@ def test_filling_changes_small_holes_and_nothing_else():
     logits[0, 0, 0, 0] = 0.0  # zero is not inside; the border counts too
     logits[1, 0, 8, 8] = torch.nan
     before = logits.clone()
-    filled = masks.fill_small_holes(logits)
+    filled = fill_small_holes(logits)
     assert torch.equal(logits.nan_to_num(9), before.nan_to_num(9)), "the input was written to"
     assert (filled[0, 0, 4:6, 4:8] == torch.tensor(0.1)).all() and filled[0, 0, 0, 0] == torch.tensor(0.1)
     assert (filled[0, 0, 10:13, 10:13] == -2).all()
     assert filled[1, 0, 8, 8].isnan() and (filled != before).sum() == 9 + 1  # a NaN differs from itself
-    assert torch.equal(masks.fill_small_holes(logits[:1], max_area=9)[0, 0, 10:13, 10:13], torch.full((3, 3), 0.1))
-    assert torch.equal(masks.fill_small_holes(logits[:1], max_area=0), logits[:1])
+    assert torch.equal(fill_small_holes(logits[:1], max_area=9)[0, 0, 10:13, 10:13], torch.full((3, 3), 0.1))
+    assert torch.equal(fill_small_holes(logits[:1], max_area=0), logits[:1])
 
 
 def test_diagonal_neighbours_belong_together():
     """Nine pixels that touch only at corners: one region of 9 with 8 neighbours, nine of 1 with 4."""
     logits = torch.ones(1, 1, 12, 12)
     logits[0, 0, range(1, 10), range(1, 10)] = -1.0
-    assert torch.equal(masks.fill_small_holes(logits), logits)
-    assert not torch.equal(masks.fill_small_holes(logits, max_area=9), logits)
+    assert torch.equal(fill_small_holes(logits), logits)
+    assert not torch.equal(fill_small_holes(logits, max_area=9), logits)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_filling_keeps_type_and_takes_empty_batches(dtype):
-    assert masks.fill_small_holes(torch.zeros(0, 1, 8, 8, dtype=dtype)).shape == (0, 1, 8, 8)
-    assert masks.fill_small_holes(torch.ones(1, 1, 8, 8, dtype=dtype)).dtype == dtype
+    assert fill_small_holes(torch.zeros(0, 1, 8, 8, dtype=dtype)).shape == (0, 1, 8, 8)
+    assert fill_small_holes(torch.ones(1, 1, 8, 8, dtype=dtype)).dtype == dtype
     with pytest.raises(BadInput, match=r"logits: expected \(N, 1, h, w\), got \(8, 8\)"):
-        masks.fill_small_holes(torch.zeros(8, 8, dtype=dtype))
+        fill_small_holes(torch.zeros(8, 8, dtype=dtype))
 
 
 @pytest.mark.gpu
@@ -114,7 +114,7 @@ def test_filling_on_a_gpu_is_the_same_and_does_not_wait_for_it():
     logits = torch.randn(4, 1, 256, 256, generator=torch.Generator().manual_seed(0)).cuda()
     try:
         torch.cuda.set_sync_debug_mode("error")
-        filled = masks.fill_small_holes(logits)
+        filled = fill_small_holes(logits)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert torch.equal(filled.cpu(), masks.fill_small_holes(logits.cpu()))
+    assert torch.equal(filled.cpu(), fill_small_holes(logits.cpu()))

@@ -6,7 +6,7 @@ from test_stream_golden import Stream, caught, started
 
 from sam2 import frame_step
 from sam2.frame_step import FrameStep
-from sam2.masks import fill_small_holes
+from sam2.small_holes import fill_small_holes
 
 
 def test_filled_holes_equal_official():

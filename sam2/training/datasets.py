@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from sam2.errors import BadInput
-from sam2.masks import coco_decode
+from sam2.run_lengths import coco_decode
 from sam2.training.dataset_files import VOID, find_files, read_film, read_indices, read_palette, read_rgb
 
 SAV_MASK_EVERY = 4  # SA-V annotates at 6 frames a second what was filmed at 24
