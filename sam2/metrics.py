@@ -16,7 +16,7 @@ from sam2.errors import BadInput
 
 BOUNDARY_TOLERANCE = 0.008  # of the image diagonal
 SHORTEST_ABSENCE, LONGEST_ABSENCE = 3, 15  # frames; a shorter one is a flicker, a longer one may be a loss
-_REACQUIRED_IOU = 0.5
+_REACQUIRED_IOU, _REACQUIRED_WITHIN = 0.5, 3  # frames after the return
 
 
 def region_similarity(predicted: np.ndarray, true: np.ndarray) -> float:
@@ -75,17 +75,6 @@ class Score(NamedTuple):
         return (self.j + self.f) / 2
 
 
-def score_object(predicted: Sequence[np.ndarray], true: Sequence[np.ndarray]) -> Score:
-    """J and F of one object: means over the scored frames of a video of T masks each (T >= 3).
-
-    Raises BadInput if the lengths differ or nothing is left to score.
-    """
-    if len(predicted) != len(true) or len(true) < 3:
-        raise BadInput(f"masks: expected as many predicted as true, three or more; got {len(predicted)}, {len(true)}")
-    pairs = list(zip(predicted, true, strict=True))
-    return score_frames([region_similarity(*pair) for pair in pairs], [boundary_accuracy(*pair) for pair in pairs])
-
-
 def score_frames(j: Sequence[float], f: Sequence[float]) -> Score | None:
     """J and F of one object from those of its frames: means over the frames that are scored; None if there are none."""
     kept = scored_frames(len(j))
@@ -99,14 +88,14 @@ def mean_score(scores: Sequence[Score]) -> Score:
     return Score(*(float(value) for value in np.mean(scores, axis=0)))
 
 
-def returns(visible: np.ndarray, shortest: int = SHORTEST_ABSENCE, longest: int = LONGEST_ABSENCE) -> list[int]:
-    """The frames in which an object is back after `shortest` to `longest` frames away; visible (T,) bool.
+def returns(visible: np.ndarray) -> list[int]:
+    """The frames in which an object is back after SHORTEST_ABSENCE to LONGEST_ABSENCE frames away; visible (T,) bool.
 
-    Absence before its first appearance is none, nor is one that lasts to the end.
+    Neither the time before it first appears nor an absence that lasts to the end counts.
     """
     seen = np.flatnonzero(visible)
     absences = np.diff(seen) - 1
-    return seen[1:][(absences >= shortest) & (absences <= longest)].tolist()
+    return seen[1:][(absences >= SHORTEST_ABSENCE) & (absences <= LONGEST_ABSENCE)].tolist()
 
 
 def overlaps(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
@@ -122,18 +111,18 @@ def overlaps(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
     return common / np.maximum(union, 1)
 
 
-def reacquired(overlap: np.ndarray, own: int, back: int, within: int = 3) -> bool | None:
+def reacquired(overlap: np.ndarray, own: int, back: int) -> bool | None:
     """Whether a tracker found an object again, and found it rather than another, within its first frames back.
 
     overlap: (T, K) IoU of the object's predicted mask with each true mask, `own` its own column, `back` the frame of
-    its return. True if in one of the frames back .. back + within - 1 the IoU with its own mask is at least 0.5 and
-    larger than with any other. None if the video ends before those frames do and it was not found until then.
+    its return. True if in one of the three frames from `back` on the IoU with its own mask is at least 0.5 and larger
+    than with any other. None if the video ends before those frames do and it was not found until then.
     """
-    window = overlap[back : back + within]
+    window = overlap[back : back + _REACQUIRED_WITHIN]
     others = np.delete(window, own, axis=1).max(axis=1, initial=0.0)
     if np.any((window[:, own] >= _REACQUIRED_IOU) & (window[:, own] > others)):
         return True
-    return False if len(window) == within else None
+    return False if len(window) == _REACQUIRED_WITHIN else None
 
 
 def _within(edge: np.ndarray, radius: float) -> np.ndarray:

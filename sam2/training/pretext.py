@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from sam2.model import Features
 from sam2.training.losses import dice_loss, mask_iou, resize_target
 
+_DIM = 64  # of the space in which pixels are compared
+
 
 class Pretext(nn.Module):
     """Sums the three feature maps in one small space and compares clicks by cosine."""
 
-    def __init__(self, d_model: int, dim: int = 64):
+    def __init__(self, d_model: int):
         super().__init__()
-        self.project = nn.ModuleList(nn.Conv2d(c, dim, 1) for c in (d_model // 8, d_model // 4, d_model))
+        self.project = nn.ModuleList(nn.Conv2d(c, _DIM, 1) for c in (d_model // 8, d_model // 4, d_model))
         self.scale = nn.Parameter(torch.tensor(2.3))  # log
         self.bias = nn.Parameter(torch.tensor(-3.0))
 
@@ -31,12 +33,12 @@ class Pretext(nn.Module):
         width = asked.shape[-1]
         cell = (points / 4).long().clamp(0, width - 1)  # (B, P, 2)
         index = (cell[..., 1] * width + cell[..., 0])[:, None].expand(-1, asked.shape[1], -1)
-        clicked = asked.flatten(2).gather(2, index)  # (B, dim, P)
+        clicked = asked.flatten(2).gather(2, index)  # (B, _DIM, P)
         similarity = torch.einsum("bcp,bchw->bphw", clicked, answered)
         return similarity * self.scale.exp() + self.bias
 
     def _embed(self, features: Features) -> Tensor:
-        """(B, dim, 4h, 4w), each vector of length 1."""
+        """(B, _DIM, 4h, 4w), each vector of length 1."""
         maps = [project(x) for project, x in zip(self.project, features, strict=True)]
         size = maps[0].shape[-2:]
         summed = maps[0]

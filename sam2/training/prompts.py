@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_BOX_NOISE = 0.1
+
 
 def sample_pixel(region: Tensor, interior: Tensor | None = None) -> Tensor:
     """One random pixel of each region: (N, S, S) bool -> (N, 2) float32 xy.
@@ -49,17 +51,18 @@ def tight_box(mask: Tensor) -> Tensor:
     return torch.stack([x0, y0, x1, y1], 1).float()
 
 
-def box(mask: Tensor, noise: float = 0.1) -> tuple[Tensor, Tensor]:
+def box(mask: Tensor) -> tuple[Tensor, Tensor]:
     """A box around each object, drawn by a more or less careful hand: corners (N, 2, 2), labels (N, 2) = 2, 3.
 
-    Half of them are exact: who only ever sees careless boxes learns not to trust any. Of the others each edge is off by
-    a normal error of 0 to `noise`, drawn per object, times the box's side, at most 20 px at a side of 1024.
+    Half of them are exact: a network that only ever sees careless boxes learns to trust none. In the others each edge
+    is off by a normal error, whose deviation is 0 to _BOX_NOISE of the box's side, drawn per object; at most 20 px in
+    an image of 1024.
     """
     side = mask.shape[-1]
     edges = tight_box(mask)
     size = (edges[:, 2:] - edges[:, :2] + 1).repeat(1, 2)  # (N, 4)
     care = torch.rand(len(mask), 1, device=mask.device).mul(2).sub(1).clamp(min=0)
-    error = torch.randn(edges.shape, device=mask.device) * noise * care * size
+    error = torch.randn(edges.shape, device=mask.device) * _BOX_NOISE * care * size
     limit = torch.minimum(0.25 * size, torch.full_like(size, 20 * side / 1024))
     edges = (edges + error.clamp(-limit, limit)).clamp(0, side - 1)
     labels = torch.arange(2, 4, device=mask.device).expand(len(mask), 2)

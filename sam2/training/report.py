@@ -13,6 +13,7 @@ from sam2.training.state import Progress
 from sam2.training.validate import Validation
 
 LOG, CHECKS = "log.csv", "validation.csv"  # in a run's folder
+_COLUMNS = 8  # of the contact sheet
 PALETTE = ((255, 80, 60), (60, 200, 90), (70, 130, 255), (255, 200, 40), (210, 90, 255), (60, 220, 230))  # RGB
 
 
@@ -80,12 +81,13 @@ def draw_contact_sheet(folder: Path, frames: np.ndarray, masks: np.ndarray, targ
     write_picture(folder / "contact_sheet.png", contact_sheet(frames, masks, targets))
 
 
-def contact_sheet(frames: np.ndarray, masks: np.ndarray, targets: np.ndarray, columns: int = 8) -> np.ndarray:
+def contact_sheet(frames: np.ndarray, masks: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """One row per clip, time to the right: predictions filled in colour, truth outlined in white.
 
-    frames (B, T, S, S, 3) uint8 RGB, masks and targets (B, M, T, S, S) bool -> (B * S, columns * S, 3) uint8 RGB.
+    frames (B, T, S, S, 3) uint8 RGB, masks and targets (B, M, T, S, S) bool -> (B * S, C * S, 3) uint8 RGB, C = 8
+    or, if that is less, T.
     """
-    times = np.linspace(0, frames.shape[1] - 1, min(columns, frames.shape[1])).astype(int)
+    times = np.linspace(0, frames.shape[1] - 1, min(_COLUMNS, frames.shape[1])).astype(int)
     rows = []
     for clip, clip_masks, clip_targets in zip(frames, masks, targets, strict=True):
         tiles = []

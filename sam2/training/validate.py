@@ -33,7 +33,7 @@ class Validation:
 
 
 @torch.no_grad()
-def validate(model: SAM2, clips: Tensor, objects: int, min_area: int, kind: str = "click") -> Validation:
+def validate(model: SAM2, clips: Tensor, objects: int, min_area: int) -> Validation:
     """clips (B, T, S, S, 4) uint8 on the model's device. Leaves the random state and the model's mode as they were."""
     device, was_training = clips.device, model.training
     model.eval()
@@ -44,7 +44,7 @@ def validate(model: SAM2, clips: Tensor, objects: int, min_area: int, kind: str 
             images = normalise(clip[..., :3].permute(0, 1, 4, 2, 3).float() / 255)
             targets = object_masks(clip[..., 3], choose_objects(clip[..., 3], objects, min_area))
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                _, final = track_clip(model, encode_clip(model, images, objects), targets, ClipPlan(kind))
+                _, final = track_clip(model, encode_clip(model, images, objects), targets, ClipPlan("click"))
             logits = torch.stack([logits_to_input_size(f.low_res_logits, targets.shape[-1])[:, 0] for f in final], 1)
             found.append(logits > 0)
             true.append(targets)
