@@ -155,9 +155,18 @@ def run(args: argparse.Namespace) -> dict:
     checkpoint = args.checkpoint or find_weights(config)
     if not checkpoint.is_file():
         raise BadInput(f"--checkpoint: expected a weights file, found none at {checkpoint}")
-    split = args.split if args.dataset != "synthetic" else ""
-    what = (args.dataset, split, config.name, image_size, sha256(checkpoint), args.prompt, args.memory == "on")
-    settings = Settings(*what, precision.name, side, data_digest(videos))
+    settings = Settings(
+        dataset=args.dataset,
+        split=args.split if args.dataset != "synthetic" else "",
+        model=config.name,
+        image_size=image_size,
+        weights_sha256=sha256(checkpoint),
+        prompt=args.prompt,
+        memory=args.memory == "on",
+        precision=precision.name,
+        side=side,
+        data=data_digest(videos),
+    )
     maker = TrackerMaker(args.model, checkpoint, args.device, args.precision, image_size, settings.memory)
     folder = args.out or default_folder(settings)
     workers = args.workers or (os.cpu_count() if device.type == "cpu" else 1)
@@ -166,17 +175,8 @@ def run(args: argparse.Namespace) -> dict:
     with alone_in(folder):
         played = evaluate_all(videos, args.prompt, maker, Results(folder, settings), workers)
     scored = _without_failures(played)
-    if args.dataset != "synthetic" and not any(result.objects for result in scored):
-        raise BadInput(
-            f"{args.dataset} ({args.split}): expected objects in its masks, found none in {len(scored)} videos"
-        )
     failed = [result.name for result in played if result.failure]
-    summary = {**summarise(scored), "failed": failed, "settings": asdict(settings)}
-    if summary["j_and_f"] is None and args.dataset != "synthetic":
-        raise BadInput(
-            f"{args.dataset} ({args.split}): expected an object with masks in {SHORTEST} frames or more, as its first "
-            "and last do not count; found none"
-        )
+    summary = {**_summarise(args, scored), "failed": failed, "settings": asdict(settings)}
     if args.dataset == "synthetic":
         summary["settings"] |= {"seed": args.seed, "clips": args.clips, "frames": args.frames}
     if args.json:
@@ -189,6 +189,23 @@ def run(args: argparse.Namespace) -> dict:
             args.plot.parent.mkdir(parents=True, exist_ok=True)
             plot(scored, title, args.plot)
     return summary
+
+
+def _summarise(args: argparse.Namespace, scored: list[VideoResult]) -> dict:
+    """The figures. Raises BadInput for a dataset on disk in which there was nothing to score."""
+    figures = summarise(scored)
+    if args.dataset == "synthetic":
+        return figures
+    if not figures["objects"]:
+        raise BadInput(
+            f"{args.dataset} ({args.split}): expected objects in its masks, found none in {len(scored)} videos"
+        )
+    if figures["j_and_f"] is None:
+        raise BadInput(
+            f"{args.dataset} ({args.split}): expected an object with masks in {SHORTEST} frames or more, as its first "
+            "and last do not count; found none"
+        )
+    return figures
 
 
 def _without_failures(results: list[VideoResult]) -> list[VideoResult]:

@@ -225,7 +225,7 @@ def declare(node: Node, on_change: Callable[[Settings, set[str]], None]) -> Sett
         sentence = "; ".join(filter(None, sentences))
         return SetParametersResult(successful=not sentence, reason=sentence)
 
-    def changed(parameters: list[Parameter]) -> None:
+    def pass_on(parameters: list[Parameter]) -> None:
         names = {p.name for p in parameters} & FIELDS.keys()
         if names:
             on_change(read(node), names)
@@ -234,7 +234,7 @@ def declare(node: Node, on_change: Callable[[Settings, set[str]], None]) -> Sett
         del node._parameter_overrides[name]  # an empty list, whose type rcl cannot tell, is what is there by default
     node.add_on_set_parameters_callback(check)
     node.declare_parameters("", [(name, _to_ros(row.default), _descriptor(row)) for name, row in FIELDS.items()])
-    node.add_post_set_parameters_callback(changed)
+    node.add_post_set_parameters_callback(pass_on)
     for name in node._parameter_overrides:
         if not node.has_parameter(name) and not name.startswith("qos_overrides."):
             nearest = difflib.get_close_matches(name, FIELDS, n=1)
