@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 
 import sam2
-from sam2_ros.demo_picture import PAPER, panel
 from sam2_ros.overlay import Overlay
-from sam2_ros.replay_sink import tell_lost
+from sam2_ros.panel import PAPER, panel
+from sam2_ros.replay_files import tell_lost
 from sam2_ros.replay_source import Shot
 
 _COLUMNS, _ROWS = 4, 2

@@ -22,8 +22,8 @@ from sam2_ros import demo_picture, demo_score, fast_dds
 from sam2_ros.children import Children
 from sam2_ros.demo_audience import ANSWER_S, READY_S, Audience, Interrupted, check_signals, in_time, signals
 from sam2_ros.demo_score import Seen
+from sam2_ros.film import Film
 from sam2_ros.msg import Prompt, TrackArray
-from sam2_ros.replay_sink import Film
 from sam2_ros.requests import Code
 from sam2_ros.ros_time import stamp_ns
 from sam2_ros.simulator import check_camera

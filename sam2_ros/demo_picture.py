@@ -11,17 +11,11 @@ import numpy as np
 import sam2
 from sam2_ros.demo_score import Absence, Result, Score
 from sam2_ros.overlay import STATE_WORDS, Overlay, colour_of
+from sam2_ros.panel import INK, MARGIN, PAPER, panel, write
 
-FONT = cv2.FONT_HERSHEY_SIMPLEX
-PAPER, INK, FAINT, DARK = (24, 26, 30), (235, 235, 235), (150, 155, 165), (52, 55, 62)
-ROW, NAME_WIDTH, MARGIN = 20, 92, 10  # pixels, of the timeline
-PANEL_WH, CAPTION = (520, 390), 34  # pixels, of the sheet
+FAINT, DARK = (150, 155, 165), (52, 55, 62)
+ROW, NAME_WIDTH = 20, 92  # pixels, of the timeline
 _OPACITY = 0.5
-
-
-def write(picture: np.ndarray, text: str, xy: tuple[int, int], size: float = 0.5, colour=INK) -> None:
-    """xy: left end of the base line."""
-    cv2.putText(picture, text, xy, FONT, size, colour, 2 if size > 0.7 else 1, cv2.LINE_AA)
 
 
 class Timeline:
@@ -154,17 +148,6 @@ def _boxed(image: np.ndarray, boxes: dict[str, tuple], labels: dict[str, int]) -
         for colour, thickness in (((16, 16, 16), 6), (INK, 4), (colour_of(labels.get(name, 1)), 2)):
             cv2.rectangle(picture, (round(x0), round(y0)), (round(x1), round(y1)), colour, thickness, cv2.LINE_AA)
     return picture
-
-
-def panel(picture: np.ndarray, caption: str) -> np.ndarray:
-    """Scaled to the panel's size, on paper, with its caption below."""
-    width, height = PANEL_WH
-    made = np.full((height + CAPTION, width + 2 * MARGIN, 3), PAPER, np.uint8)
-    scale = min(width / picture.shape[1], height / picture.shape[0])
-    size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
-    made[: size[1], MARGIN : MARGIN + size[0]] = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    write(made, caption, (MARGIN, height + 22), 0.52)
-    return made
 
 
 def _marked(timeline: Timeline, results: Sequence[Result], moments: list[tuple[int, str]]) -> np.ndarray:

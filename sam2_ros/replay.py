@@ -93,8 +93,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(args: argparse.Namespace) -> int:
     from sam2_ros.contact_sheet import ContactSheet
+    from sam2_ros.film import Film
+    from sam2_ros.replay_bag import TrackBag
     from sam2_ros.replay_davis import DavisVideo
-    from sam2_ros.replay_sink import Film, Report, TrackBag, check_folder, check_free
+    from sam2_ros.replay_files import check_folder, check_free
+    from sam2_ros.replay_report import Report
     from sam2_ros.replay_source import open_source
 
     _check_apart(args)

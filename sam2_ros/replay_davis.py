@@ -16,7 +16,7 @@ from PIL import Image
 
 import sam2
 from sam2_ros.overlay import colour_of
-from sam2_ros.replay_sink import check_folder
+from sam2_ros.replay_files import check_folder
 from sam2_ros.replay_source import Shot
 
 FRAMES, MASKS, LIST = "JPEGImages/480p", "Annotations/480p", "ImageSets/2017/train.txt"

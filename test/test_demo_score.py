@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("rclpy")
 
 import sam2
-from sam2_ros import demo_picture, demo_score
+from sam2_ros import demo_picture, demo_score, panel
 from sam2_ros.msg import Track, TrackArray
 from sam2_ros.ros_time import time_message
 from sam2_ros.track_out import mask_message
@@ -151,7 +151,7 @@ def test_the_sheet_tells_of_the_absence(story):
         return np.full((*SIZE_HW, 3), 90, np.uint8)
 
     sheet = demo_picture.sheet(results, run, image_of, {"a": (12.0, 30.0, 20.0, 40.0)}, PERIOD_NS)
-    assert sheet.dtype == np.uint8 and sheet.shape[1] == 3 * (demo_picture.PANEL_WH[0] + 2 * demo_picture.MARGIN)
+    assert sheet.dtype == np.uint8 and sheet.shape[1] == 3 * (panel.PANEL_WH[0] + 2 * panel.MARGIN)
     pictures = list(demo_picture.film(results, image_of, SIZE_HW[1]))
     assert len(pictures) == 29 and len({picture.shape for picture in pictures}) == 1
     assert not np.array_equal(pictures[9][:60], pictures[12][:60])  # b is there, and b is away
@@ -159,6 +159,6 @@ def test_the_sheet_tells_of_the_absence(story):
 
 def test_the_timeline_is_dark_where_an_object_is_away(story):
     timeline = demo_picture.Timeline(results_of(*story), 400)
-    row = timeline.picture[demo_picture.MARGIN + demo_picture.ROW + 10]  # b's bar
+    row = timeline.picture[panel.MARGIN + demo_picture.ROW + 10]  # b's bar
     assert tuple(row[timeline.x(12)]) == demo_picture.DARK
     assert tuple(row[timeline.x(5)]) == tuple(row[timeline.x(25)]) != demo_picture.DARK

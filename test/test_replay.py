@@ -19,7 +19,8 @@ from fakes import FakeTracker
 from rosbags.highlevel import AnyReader
 
 import sam2
-from sam2_ros import replay, replay_sink
+from sam2_ros import replay, replay_bag
+from sam2_ros.film import Film
 
 pytestmark = pytest.mark.ros
 
@@ -76,10 +77,10 @@ def test_what_is_written_is_read_back(bag, tmp_path, out, fake_tracker):
     assert run(bag, tmp_path, out=out, text="- {object_id: cup, class_name: mug, frame: 1, points: [[32, 24]]}") == 0
     assert (tmp_path / out / "metadata.yaml").is_file() == (out == "a_folder")
     got = read_bag(tmp_path / out)
-    assert {topic: len(messages) for topic, messages in got.items()} == dict.fromkeys(replay_sink.TOPICS, 6)
+    assert {topic: len(messages) for topic, messages in got.items()} == dict.fromkeys(replay_bag.TOPICS, 6)
     expected_states = [None, 0, 0, 1, 1, 0]
     for number in range(6):
-        tracks, visibility, labels = (got[topic][number][1] for topic in replay_sink.TOPICS)
+        tracks, visibility, labels = (got[topic][number][1] for topic in replay_bag.TOPICS)
         assert {got[topic][number][0] for topic in got} == {stamp(number) + 7}
         for message in (tracks, visibility, labels):
             seconds, nanoseconds = divmod(stamp(number), 10**9)
@@ -97,10 +98,10 @@ def test_what_is_written_is_read_back(bag, tmp_path, out, fake_tracker):
 
 def test_definitions_in_the_bag_are_those_of_the_running_system():
     """The type hashes that rosidl computed when the interfaces were built."""
-    store = replay_sink.typestore()
+    store = replay_bag.typestore()
     prefixes = os.environ.get("AMENT_PREFIX_PATH", sys.prefix).split(os.pathsep)
     folder = next(path for prefix in prefixes if (path := Path(prefix) / "share" / "sam2_ros" / "msg").is_dir())
-    for name in replay_sink.INTERFACES:
+    for name in replay_bag.INTERFACES:
         hashes = json.loads((folder / f"{name}.json").read_text())["type_hashes"]
         built = {entry["type_name"]: entry["hash_string"] for entry in hashes}
         assert store.hash_rihs01(f"sam2_ros/msg/{name}") == built[f"sam2_ros/msg/{name}"]
@@ -212,7 +213,7 @@ def test_what_the_tracker_refuses_names_the_entry(bag, tmp_path, fake_tracker):
 def test_a_later_place_that_is_in_no_image_is_said_at_the_first(bag, tmp_path, fake_tracker, capsys):
     """In a video it is refused; a bag's images may grow."""
     later = "- {object_id: cup, points: [[32, 24]]}\n- {object_id: mug, frame: 3, points: [[640, 2]]}"
-    with replay_sink.Film.open(clip := tmp_path / "clip.mp4", 10.0) as film:
+    with Film.open(clip := tmp_path / "clip.mp4", 10.0) as film:
         for _ in range(6):
             film.write_picture(np.zeros((*SIZE_HW, 3), np.uint8))
     correction = later.replace("mug", "cup").replace("2]]}", "2]], labels: [0]}")

@@ -15,7 +15,8 @@ from fakes import FakeTracker
 
 from sam2_ros import cli, replay
 from sam2_ros.contact_sheet import ContactSheet
-from sam2_ros.replay_sink import Film, Report
+from sam2_ros.film import Film
+from sam2_ros.replay_report import Report
 from sam2_ros.replay_source import Shot, Source
 
 pytestmark = pytest.mark.ros

@@ -18,8 +18,9 @@ from test_replay import read_bag
 
 import sam2
 from sam2_ros import prompt_file, replay
+from sam2_ros.film import Film
 from sam2_ros.replay_davis import FRAMES
-from sam2_ros.replay_sink import Film, Report
+from sam2_ros.replay_report import Report
 from sam2_ros.replay_source import Shot, Source
 
 pytestmark = pytest.mark.ros

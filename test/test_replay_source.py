@@ -21,7 +21,9 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 
 import sam2
 from sam2_ros import prompt_file, replay
-from sam2_ros.replay_sink import Report, TrackBag, check_folder, typestore
+from sam2_ros.replay_bag import TrackBag, typestore
+from sam2_ros.replay_files import check_folder
+from sam2_ros.replay_report import Report
 from sam2_ros.replay_source import Shot, Source, open_source
 
 pytestmark = pytest.mark.ros

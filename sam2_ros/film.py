@@ -1,0 +1,69 @@
+"""Pictures as a video file, which appears whole or not at all: the overlay of a replay, the films of the demo."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+import sam2
+from sam2_ros.overlay import Overlay
+from sam2_ros.replay_files import tell_lost
+from sam2_ros.replay_source import Shot
+
+_OPACITY = 0.45
+
+
+class Film:
+    """The images with the tracks drawn on them, as a video; use `open`."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self._path, self._fps, self._overlay = path, fps, Overlay()
+        self._writer: cv2.VideoWriter | None = None
+        self._size_wh = (0, 0)
+        self.is_written = False  # known when it is closed
+
+    @classmethod
+    @contextmanager
+    def open(cls, out: Path, fps: float) -> Iterator["Film"]:
+        """Raises sam2.BadInput if OpenCV cannot write such a file. One that is not whole in the end is only complained
+        of, and not put in its place."""
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".replay_") as folder:
+            film = cls(Path(folder) / out.name, fps)
+            yield film
+            if film._writer is not None:
+                film._writer.release()
+                film.is_written = film._is_whole()
+                if film.is_written:
+                    os.replace(film._path, out)
+                else:
+                    tell_lost(out, "video")
+
+    def write(self, shot: Shot, tracks: list[sam2.Track]) -> None:
+        """An image of another size than the first is scaled to it."""
+        self.write_picture(self._overlay.draw(shot.rgb, tracks, _OPACITY))
+
+    def write_picture(self, rgb: np.ndarray) -> None:
+        """(H, W, 3) uint8."""
+        if self._writer is None:
+            self._size_wh = rgb.shape[1], rgb.shape[0]
+            self._writer = cv2.VideoWriter(
+                str(self._path), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, self._size_wh
+            )  # the one codec that every build of OpenCV has
+            if not self._writer.isOpened():
+                width, height = self._size_wh
+                raise sam2.BadInput(
+                    f"{self._path.name}: OpenCV cannot begin a video of {width}x{height} pixels and {self._fps:g} "
+                    "images per second; choose another rate or leave the video out, or is the disk full?"
+                )
+        if (rgb.shape[1], rgb.shape[0]) != self._size_wh:
+            rgb = cv2.resize(rgb, self._size_wh, interpolation=cv2.INTER_AREA)
+        self._writer.write(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+
+    def _is_whole(self) -> bool:
+        """OpenCV's writer says nothing of a full disk; but then the index at the file's end is missing, and nobody can
+        open it."""
+        return cv2.VideoCapture(str(self._path)).isOpened()

@@ -1,0 +1,27 @@
+"""Where a replay may write, and what is said of a file that could not be written in the end. Knows no formats."""
+
+import os
+import sys
+from pathlib import Path
+
+import sam2
+
+
+def check_free(out: Path) -> None:
+    """Raises sam2.BadInput if a bag cannot be made at `out`."""
+    if out.exists():
+        raise sam2.BadInput(f"{out}: is there already; remove it or choose another name")
+    check_folder(out)
+
+
+def check_folder(out: Path) -> None:
+    """Raises sam2.BadInput if there is no folder to write `out` into."""
+    if not out.parent.is_dir():
+        raise sam2.BadInput(f"{out}: there is no folder {out.parent}")
+    if not os.access(out.parent, os.W_OK):
+        raise sam2.BadInput(f"{out}: the folder {out.parent} cannot be written; choose another")
+
+
+def tell_lost(out: Path, what: str) -> None:
+    """The bag is worth more than what goes with it: that this is missing in the end is no error."""
+    print(f"{out}: the {what} could not be written; is the disk full?", file=sys.stderr)

@@ -1,0 +1,118 @@
+"""What became of each object of a replay, as JSON. A function of the images and tracks, never of the clock."""
+
+import itertools
+import json
+import os
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+import sam2
+from sam2_ros.replay_files import tell_lost
+from sam2_ros.replay_source import Shot, Source
+
+
+@dataclass
+class _History:
+    """What became of one object."""
+
+    class_name: str
+    label: int
+    first_frame: int
+    prompted_frames: list[int] = field(default_factory=list)
+    states: list[sam2.State] = field(default_factory=list)
+    frames: list[int] = field(default_factory=list)
+    stamps_ns: list[int] = field(default_factory=list)
+    ious: list[float] = field(default_factory=list)  # the network's estimates, where visible
+
+
+class Report:
+    """Counts while the replay runs; `as_dict` says what came of it."""
+
+    def __init__(self, source: Source, model: str) -> None:
+        self._source, self._model = source, model
+        self._histories: dict[str, _History] = {}
+        self._stamps_ns: list[int] = []
+        self.sizes_wh: Counter[tuple[int, int]] = Counter()  # how many images of each size
+
+    def note(self, shot: Shot, tracks: list[sam2.Track], prompted: set[str]) -> None:
+        self._stamps_ns.append(shot.stamp_ns)
+        self.sizes_wh[shot.rgb.shape[1], shot.rgb.shape[0]] += 1
+        for track in tracks:
+            made = _History(track.class_name, track.label, shot.index)
+            history = self._histories.setdefault(track.object_id, made)
+            history.class_name = track.class_name
+            history.states.append(track.state)
+            history.frames.append(shot.index)
+            history.stamps_ns.append(shot.stamp_ns)
+            if track.object_id in prompted:
+                history.prompted_frames.append(shot.index)
+            if track.state is sam2.State.VISIBLE:
+                history.ious.append(track.predicted_iou)
+
+    @property
+    def times_set_back(self) -> int:
+        """How often a stamp was older than the one before."""
+        return sum(late < early for early, late in itertools.pairwise(self._stamps_ns))
+
+    def as_dict(self) -> dict:
+        """Stamps in nanoseconds, sizes in pixels (the most frequent), shares of 1. announced: images, as the source has
+        it; 0 = unknown."""
+        (width, height), _ = self.sizes_wh.most_common(1)[0]
+        return {
+            "source": {
+                "name": self._source.name,
+                "topic": self._source.topic,
+                "announced": self._source.total,
+                "frames": len(self._stamps_ns),
+                "refused": dict(self._source.refused),
+                "first_stamp_ns": self._stamps_ns[0],
+                "last_stamp_ns": self._stamps_ns[-1],
+                "width": width,
+                "height": height,
+            },
+            "model": self._model,
+            "objects": {name: _summary(history) for name, history in self._histories.items()},
+        }
+
+    def write(self, path: Path) -> bool:
+        """Whether it could be written; if not, it is complained of and nothing of it is left."""
+        try:
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=".replay_") as folder:
+                part = Path(folder) / path.name
+                part.write_text(json.dumps(self.as_dict(), indent=2) + "\n")
+                os.replace(part, path)
+        except OSError:
+            tell_lost(path, "report")
+            return False
+        return True
+
+
+def _summary(history: _History) -> dict:
+    visible = sum(state is sam2.State.VISIBLE for state in history.states)
+    return {
+        "class_name": history.class_name,
+        "label": history.label,
+        "first_frame": history.first_frame,
+        "prompted_frames": history.prompted_frames,
+        "frames": {state.name.lower(): history.states.count(state) for state in sam2.State},
+        "visible_share": round(visible / len(history.states), 6),
+        "mean_predicted_iou": round(float(np.mean(history.ious)), 6) if history.ious else None,
+        "absences": _absences(history),
+    }
+
+
+def _absences(history: _History) -> list[dict]:
+    """Runs of frames without the object; back_* is None if it had not come back at the end."""
+    runs: list[dict] = []
+    absent = False
+    for state, frame, stamp_ns in zip(history.states, history.frames, history.stamps_ns, strict=True):
+        if state is not sam2.State.VISIBLE and not absent:
+            runs.append({"gone_frame": frame, "gone_stamp_ns": stamp_ns, "back_frame": None, "back_stamp_ns": None})
+        elif state is sam2.State.VISIBLE and absent:
+            runs[-1] |= {"back_frame": frame, "back_stamp_ns": stamp_ns}
+        absent = state is not sam2.State.VISIBLE
+    return runs
