@@ -1,8 +1,8 @@
-"""Frames encoded before their step: the next one beside the step before it, or several cameras' as one batch.
+"""Frames encoded before their step: the next frame during the current step, or several cameras' frames as one batch.
 
-On a GPU the next image is encoded on a stream of its own while the objects are tracked in this one, which does not fill
-the device; what that saves has not been measured. On a CPU, where one thing already uses all cores, the same calls
-encode at once.
+On a GPU the next image is encoded on a second stream while the objects are tracked in the current one, because
+tracking alone does not fill the device; how much that saves has not been measured. On a CPU, where every step already
+uses all cores, the same calls encode immediately.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from sam2.types import Frame
 class Encoded(NamedTuple):
     frame: Frame
     features: Features
-    ready: torch.cuda.Event | None = None  # where another stream makes them
+    ready: torch.cuda.Event | None = None  # if they are computed on another stream
 
 
 class Ahead:
-    """Keeps the newest two: that of the step in hand and that of the next one."""
+    """Keeps two frames at most: that of the current step and that of the next one."""
 
     def __init__(self, device: torch.device):
         self._device = device
@@ -32,28 +32,28 @@ class Ahead:
         self._kept = [*self._kept[-1:], Encoded(frame, features, ready)]
 
     def begin(self, frame: Frame, encode: Callable[[], Features]) -> None:
-        """Encodes beside what comes next on the current stream; a frame that is here already is not encoded again."""
+        """Encodes in parallel with the current stream's next work; does nothing if the frame is encoded already."""
         if self._find(frame) is not None:
             return
         if self._stream is None:
             return self.put(frame, encode())
         now = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(now)
-        # Leaving a stream makes the device that was current before it current again, and a context there.
+        # Leaving the stream restores the device that was current before, which creates a context there.
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             features = encode()
             ready = self._stream.record_event()
         for part in features:
-            part.record_stream(now)  # or its memory would be given away while that stream reads it
+            part.record_stream(now)  # or its memory could be reused while that stream still reads it
         self.put(frame, features, ready)
 
     def join(self) -> None:
-        """To be called before anything else is encoded: that takes the buffers of what is being encoded here."""
+        """Must be called before anything else is encoded: that would use the buffers of the encoding under way."""
         if self._stream is not None:
             torch.cuda.current_stream(self._device).wait_stream(self._stream)
 
     def get(self, frame: Frame) -> Features | None:
-        """Of that very frame, ready for the current stream; None if it has not been encoded."""
+        """The features of that very frame, ready for the current stream; None if it has not been encoded."""
         found = self._find(frame)
         if found is None:
             self.join()

@@ -11,8 +11,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from sam2.linear import Linear, linear, prefers_onednn
 from sam2.position import rotary_table, rotate
 
-_TILE_QUERIES, _TILE_KEYS = 256, 1024  # a thread's tile of scores stays in its core's cache (1 MB)
-_WHOLE_KEYS = 64  # a multiple of it, even in the last tile: oneDNN makes, and keeps, a program for every shape
+_TILE_QUERIES, _TILE_KEYS = 256, 1024  # scores of a tile: 1 MB, which fits the cache of a thread's core
+_WHOLE_KEYS = 64  # tiles are padded to multiples of it, since oneDNN compiles and keeps a kernel for every shape
 
 
 class Attention(nn.Module):
@@ -41,12 +41,12 @@ class Attention(nn.Module):
 
 
 class RotaryAttention(Attention):
-    """One head whose queries and keys are turned by their place on the square feature grid.
+    """One head whose queries and keys are rotated by their place on the square feature grid.
 
-    Keys are any number of whole grids (one per remembered frame), each turned like the queries' own, followed by
+    Keys are any number of whole grids (one per remembered frame), each rotated as the queries are, followed by
     `num_unrotated` tokens without a place (object pointers). With `pooling` p > 1 each p x p of a grid's tokens are
-    averaged after they are turned, and their mean counts as often as they did (arXiv 2411.18933, §3.2): p² times less
-    work, another result.
+    averaged after rotation, and their mean counts p² times (arXiv 2411.18933, §3.2): p² times less work, and no longer
+    the official result.
     """
 
     pooling = 1
@@ -59,7 +59,7 @@ class RotaryAttention(Attention):
         side = round(q.shape[1] ** 0.5)
         table = rotary_table(self.q_proj.out_features, side, q.device)
         q = rotate(self.q_proj(q), table).expand(k.shape[0], -1, -1)
-        k = self._turned_keys(k, table, num_unrotated)
+        k = self._rotated_keys(k, table, num_unrotated)
         counts = None
         if self.pooling > 1:
             k, v = (self._pool_grids(x, side, num_unrotated) for x in (k, v))
@@ -69,18 +69,18 @@ class RotaryAttention(Attention):
         # instead of C, a quarter of that product's work.
         return self.out_proj(self.v_proj(average(q[:, None], k[:, None], v[:, None], counts)[:, 0]))
 
-    def _turned_keys(self, k: Tensor, table: Tensor, num_unrotated: int) -> Tensor:
+    def _rotated_keys(self, k: Tensor, table: Tensor, num_unrotated: int) -> Tensor:
         """(N, M, dim_memory) -> (N, M, C)"""
         if num_unrotated == 0 or not prefers_onednn(k):
             return self._rotate_grids(self.k_proj(k), table, num_unrotated)
-        # oneDNN makes, and keeps, a program for every shape. There are few of an object's grids, and many of grids with
-        # pointers, times the objects.
+        # oneDNN compiles and keeps a kernel for every shape. One object's grids have few shapes; grids together with
+        # pointers, for any number of objects, would have many.
         num_rotated = k.shape[1] - num_unrotated
-        turned = k.new_empty(*k.shape[:2], self.k_proj.out_features)
-        for out, grids in zip(turned.split(1), k[:, :num_rotated].split(1), strict=True):
+        rotated = k.new_empty(*k.shape[:2], self.k_proj.out_features)
+        for out, grids in zip(rotated.split(1), k[:, :num_rotated].split(1), strict=True):
             out[:, :num_rotated] = self._rotate_grids(self.k_proj(grids), table, 0)
-        turned[:, num_rotated:] = self.k_proj.plain(k[:, num_rotated:])
-        return turned
+        rotated[:, num_rotated:] = self.k_proj.plain(k[:, num_rotated:])
+        return rotated
 
     @staticmethod
     def _rotate_grids(k: Tensor, table: Tensor, num_unrotated: int) -> Tensor:
@@ -105,22 +105,22 @@ def average(q: Tensor, k: Tensor, v: Tensor, counts: Tensor | None = None) -> Te
         with _kernels(q, v):
             return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     q = q * q.shape[-1] ** -0.5
-    # oneDNN falls back to its slowest code for rows that do not follow each other.
+    # oneDNN falls back to its slowest code for rows that are not contiguous.
     flat = zip(*(x.flatten(0, 1).contiguous() for x in (q, k, v)), strict=True)
     return torch.stack([_average_rows(*parts, bias) for parts in flat]).unflatten(0, q.shape[:2])
 
 
 def _kernels(q: Tensor, v: Tensor) -> AbstractContextManager:
-    """On a GPU not cuDNN's for narrow values: with one image's queries for four objects it fails ("stride for the last
-    dimension", torch 2.11 on an H200)."""
+    """Keeps cuDNN's attention from values narrower than the keys: with one image's queries expanded to four objects it
+    fails ("stride for the last dimension", torch 2.11 on an H200)."""
     if q.is_cuda and v.shape[-1] != q.shape[-1]:
         return sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
     return nullcontext()
 
 
 def _goes_in_tiles(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """On a CPU PyTorch's fused kernel multiplies with MKL and wants D = C. Tiles use the fast products, and are the
-    faster the narrower the values; they pay for many keys only."""
+    """On a CPU PyTorch's fused kernel multiplies with MKL and requires D = C. Tiles use the fast products, gain more
+    the narrower the values are, and pay off only with many keys."""
     if q.device.type != "cpu" or torch.is_grad_enabled() or k.shape[-2] < _TILE_KEYS or q.shape[-2] < _TILE_QUERIES:
         return False
     return prefers_onednn(q) or v.shape[-1] < k.shape[-1]
@@ -139,8 +139,8 @@ def _average_rows(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tenso
 
 
 def _tile_queries() -> int:
-    """Several threads get more each, whatever the cache: they meet after every product, and the ones that sleep until
-    then wake slowly. Measured with two threads (`benchmarks/README.md`)."""
+    """With several threads more rows for each, even beyond the cache: threads synchronise after every product, and
+    sleeping ones wake slowly. Measured with two threads (`benchmarks/README.md`)."""
     threads = torch.get_num_threads()
     return _TILE_QUERIES if threads == 1 else 4 * _TILE_QUERIES * threads
 
@@ -152,7 +152,7 @@ def _average_tile(q: Tensor, tiles: Sequence[tuple[Tensor, Tensor, Tensor | None
         scores = linear(q, keys, bias)  # (T, m)
         weights = scores.softmax(dim=-1)
         outputs.append(linear(weights, values))
-        # log Σ exp(s) = max s - log(max softmax(s)): no second pass of exponentials
+        # log Σ exp(s) = max s - log(max softmax(s)), which needs no second pass of exponentials
         log_sums.append(scores.amax(dim=-1) - weights.amax(dim=-1).log())
     if len(outputs) == 1:
         return outputs[0]

@@ -16,8 +16,8 @@ from sam2.weights_cache import download
 
 _DEFAULT_DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # upstream: "cuda", which fails without one
 
-_SIZE = re.compile(r"\+*model\.image_size=(\d+)")  # the one override that is fixed at construction
-_OPTIONS = {  # the others
+_SIZE = re.compile(r"\+*model\.image_size=(\d+)")  # the one override that must be known at construction
+_OPTIONS = {  # overrides that can be set afterwards
     "fill_hole_area": int,
     "non_overlap_masks": bool,
     "clear_non_cond_mem_around_input": bool,
@@ -28,7 +28,7 @@ _OPTIONS = {  # the others
     "sam_mask_decoder_extra_args.dynamic_multimask_stability_thresh": float,
 }
 
-_FIXED = {  # options of the official YAML files that have one value here, and what cannot change a number
+_FIXED = {  # official options that are accepted only with this value: the only one here, or without effect on results
     "num_maskmem": "7",
     "max_cond_frames_in_attn": "-1",
     "memory_temporal_stride_for_eval": "1",
@@ -102,7 +102,7 @@ def _finish(model, ckpt_path, device, mode, overrides, apply_postprocessing):
 
 
 def _sized(config: ModelConfig, overrides: Sequence[str]) -> ModelConfig:
-    """With the input size that the overrides ask for, which a model cannot change later."""
+    """The config with the input size that the overrides ask for, which a built model cannot change."""
     sizes = [int(found[1]) for found in map(_SIZE.fullmatch, overrides) if found]
     return resized(config, sizes[-1] if sizes else None)
 
@@ -128,7 +128,7 @@ def _apply_override(model: SAM2, override: str) -> None:
 
 
 def _value(text: str, kind: type) -> bool | int | float | None:
-    """None if `text` is no such value."""
+    """None if `text` does not spell a value of this kind."""
     if kind is bool:
         return {"true": True, "false": False}.get(text.lower())
     if kind is int:

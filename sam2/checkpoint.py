@@ -1,4 +1,4 @@
-"""Weights files in, state dicts out: what the file is, whether it is safe, whose names it uses, which variant it holds.
+"""Weights files in, state dicts out: what kind of file it is, whether it is safe, whose names it uses, which variant.
 
 Files are untrusted: nothing but tensors is ever unpickled.
 """
@@ -63,7 +63,8 @@ def load_model(
 
 
 def resized(config: ModelConfig, image_size: int | None) -> ModelConfig:
-    """With another input; None leaves the variant's own. Raises BadInput unless it is a multiple of 32 in range."""
+    """The variant with another input size, or, for None, as it is. Raises BadInput unless that is a multiple of 32 from
+    64 to 2048."""
     size = config.image_size if image_size is None else image_size
     if not isinstance(size, Integral) or size % 32 or not 64 <= size <= 2048:
         raise BadInput(f"image_size: expected a multiple of 32 from 64 to 2048, got {image_size}")
@@ -78,9 +79,9 @@ def load_weights(model: SAM2, path: str | Path) -> None:
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Official `.pt`, `.safetensors`, or Hugging Face's layout -> float32 tensors by official name, on the CPU.
 
-    A file that bears an official name must have the official SHA-256; any other unknown file is loaded with a warning.
-    Raises BadCheckpoint with one sentence for a file that is missing, empty, truncated, unsafe, not weights, or holds
-    NaN.
+    A file with an official name must have the official SHA-256; any other unknown file is loaded with a warning.
+    Raises BadCheckpoint with one sentence for a file that is missing, empty, truncated, unsafe, not weights, or that
+    contains NaN.
     """
     path = Path(path)
     if not path.is_file():
@@ -109,7 +110,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def detect_config(state: dict[str, Tensor]) -> ModelConfig | None:
-    """The variant whose width, depth and version a state dict has; None if it is none of ours."""
+    """The variant with the width, depth and version of this state dict; None if there is none."""
     if _PATCH_EMBED not in state:
         return None
     width = state[_PATCH_EMBED].shape[0]
@@ -166,14 +167,14 @@ def _open(path: Path) -> dict[str, Tensor]:
         if is_zipfile(path) or path.suffix != ".safetensors":
             content = torch.load(path, map_location="cpu", weights_only=True)
         else:
-            # Mapped, the weights would change with the file while they are used, or end the process if it gets shorter.
+            # Memory-mapped, the weights would change with the file, and truncating it would kill the process.
             content = load_file(path, backend="pread")
     except pickle.UnpicklingError as error:
         raise BadCheckpoint(
             f"checkpoint {path}: expected tensors only, got a pickle that wants to run code, or no pickle at all; "
             "it was not opened"
         ) from error
-    except Exception as error:  # the parsers raise nearly anything on damaged bytes: IndexError, struct.error, ...
+    except Exception as error:  # on damaged bytes the parsers raise nearly anything: IndexError, struct.error, ...
         raise BadCheckpoint(f"{damaged}; fetch it again") from error
     state = content.get("model", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not state or not all(_is_weight(*item) for item in state.items()):
@@ -187,5 +188,5 @@ def _is_weight(name, tensor) -> bool:
     if not (isinstance(name, str) and isinstance(tensor, Tensor) and tensor.is_floating_point()):
         return False
     is_dense = tensor.layout is torch.strided and not tensor.is_nested and tensor.device.type == "cpu"
-    # Strides of 0 make a terabyte of four bytes.
+    # Strides of 0 would let four bytes claim to be a terabyte.
     return is_dense and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()

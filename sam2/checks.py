@@ -1,6 +1,6 @@
 """Are frames and prompts well formed? Every refusal names the field, what was expected and what came.
 
-Knows nothing about objects or history: what depends on those is the tracker's to say.
+Knows nothing about objects or history: what depends on those is for the tracker to check.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def check_frame(frame: Frame) -> None:
 
 
 def check_frames(frames: Sequence[Frame]) -> None:
-    """Raises BadInput unless they are good frames, one or more."""
+    """Raises BadInput unless there is at least one frame and all are well formed."""
     if not frames:
         raise BadInput("frames: expected one or more, got none")
     for frame in frames:
@@ -33,7 +33,7 @@ def check_frames(frames: Sequence[Frame]) -> None:
 
 
 def check_prompts(prompts: Sequence[Prompt], limits: Limits) -> None:
-    """Raises BadInput for anything but a sequence of good prompts."""
+    """Raises BadInput or LimitReached unless this is a sequence of well-formed prompts."""
     if not isinstance(prompts, Sequence):
         raise BadInput(f"prompts: expected a sequence of sam2.Prompt, got {type(prompts).__name__}")
     for prompt in prompts:
@@ -41,8 +41,8 @@ def check_prompts(prompts: Sequence[Prompt], limits: Limits) -> None:
 
 
 def check_prompt(prompt: Prompt, limits: Limits) -> None:
-    """Whatever can be checked without an image. Raises BadInput naming the field, what was expected and what came, or
-    LimitReached."""
+    """Checks everything that can be checked without an image. Raises BadInput naming the field, what was expected and
+    what came, or LimitReached."""
     if not isinstance(prompt, Prompt):
         raise BadInput(f"prompt: expected sam2.Prompt, got {type(prompt).__name__}")
     if not is_name(prompt.object_id) or not prompt.object_id:
@@ -71,7 +71,7 @@ def check_prompt(prompt: Prompt, limits: Limits) -> None:
 
 
 def is_name(value) -> bool:
-    """Whether it is text that is not too long and that UTF-8, and so a message, can hold."""
+    """Whether it is text that is not too long and can be encoded as UTF-8, as messages require."""
     if not isinstance(value, str) or len(value) > MAX_NAME_LENGTH:
         return False
     try:
@@ -125,7 +125,10 @@ def _corners(prompt: Prompt) -> np.ndarray:
 
 
 def _array(name: str, values, shape: tuple[int, ...]) -> np.ndarray:
-    """float32; four numbers of any shape are a box. Raises BadInput."""
+    """The values as float32 of `shape`, in which -1 is any length; a fixed shape takes as many numbers in any shape.
+
+    Raises BadInput.
+    """
     try:
         with np.errstate(over="ignore"):  # what is too large becomes infinite, which is refused below
             array = np.asarray(values, dtype=np.float32)

@@ -15,8 +15,8 @@ _TORCHS_THREADS = torch.get_num_threads()  # before anybody asked for another nu
 
 
 def choose_device(wanted: str) -> torch.device:
-    """`wanted`: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N". Raises BadInput for any other device that
-    PyTorch knows, on which nothing here has been tried, and if it is missing."""
+    """`wanted`: "auto" (CUDA if available), "cpu", "cuda" or "cuda:N". Raises BadInput if there is no such device, and
+    for the other kinds that PyTorch knows: nothing here has been tried on them."""
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -34,8 +34,9 @@ def choose_device(wanted: str) -> torch.device:
 def set_cpu_threads(count: int, name: str) -> None:
     """How many threads the network called `name` uses on a CPU, in the calling thread and those it starts.
 
-    0: as many as PyTorch would, which OMP_NUM_THREADS tells; where that is not set, one for nano, whose products are so
-    small that threads mostly wait for each other. Raises BadInput for a negative count or an unknown name.
+    0: PyTorch's own choice, which follows OMP_NUM_THREADS; but one thread for nano where that is not set, because its
+    products are so small that threads mostly wait for each other. Raises BadInput for a negative count or an unknown
+    name.
     """
     if count < 0:
         raise BadInput(f"cpu_threads: expected 0 or more, got {count}")
@@ -43,8 +44,8 @@ def set_cpu_threads(count: int, name: str) -> None:
     torch.set_num_threads(count or (1 if is_small else _TORCHS_THREADS))
 
 
-# What torch calls a shortage of memory where it does not raise OutOfMemoryError: its CPU allocator, CUDA outside of its
-# own allocator (contexts, kernels that are loaded late, pinned memory), and libraries.
+# How a shortage of memory reads where torch does not raise OutOfMemoryError: from its CPU allocator, from CUDA outside
+# torch's own allocator (contexts, kernels loaded late, pinned memory), and from libraries.
 _SHORTAGE = re.compile(r"can't allocate memory|not enough memory|out of memory|ALLOC_FAILED|calling `?cublasCreate")
 
 
@@ -78,14 +79,14 @@ def _answers(device: torch.device) -> bool:
 
 
 def empty_cache() -> None:
-    """Gives the GPU memory that nothing uses any more back to other processes; does nothing without a GPU."""
+    """Returns cached GPU memory that is no longer used, for other processes; does nothing without a GPU."""
     if torch.cuda.is_initialized():
         with suppress(RuntimeError):  # a lost device has nothing to give
             torch.cuda.empty_cache()
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that is free on a device, or of the machine; None where nobody says."""
+    """Free memory of a GPU or, for the CPU, of the machine; None if it cannot be found out."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:

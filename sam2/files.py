@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all; can one be written where it is to be, and is another run at work there?"""
+"""Files that appear whole or not at all; checks, before long work, that a place is writable and not in use."""
 
 import os
 import tempfile
@@ -16,7 +16,7 @@ except ImportError:  # Windows
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Makes an OSError name the path and say what to do: a full disk does neither."""
+    """Makes an OSError name the path and say what to do; that of a full disk does neither."""
     try:
         yield
     except OSError as error:
@@ -25,7 +25,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Written beside, then renamed; makes the folder. Raises OSError, when nothing is left beside it."""
+    """Writes beside `path`, then renames; makes the folder. Raises OSError and leaves nothing behind."""
     part = path.with_name(f"{path.name}.part")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,10 +42,10 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Makes a folder and holds it while the block runs: two runs would write over each other's files.
+    """Makes a folder and locks it while the block runs, since two runs would overwrite each other's files.
 
-    Raises BadInput if another process holds it. What is killed holds nothing, nor is there a file to be left behind;
-    where the file system knows no locks, all are let in.
+    Raises BadInput if another process holds the lock. The lock ends with the process, even a killed one, and leaves no
+    file behind. On a file system without locks nobody is refused.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,20 +72,20 @@ def _lock(opened: int, folder: Path) -> None:
 
 
 def check_file(path: Path, option: str) -> None:
-    """Before hours of work. Raises BadInput unless a file can be written there; its folders need not exist yet."""
+    """Raises BadInput unless a file can be written there; its folders need not exist yet. For before hours of work."""
     if path.is_dir():
         raise BadInput(f"{option}: expected the name of a file, got the folder {path}; add a name")
     check_folder(path.parent, option)
 
 
 def check_folder(path: Path, option: str) -> None:
-    """Likewise for files in a folder, which need not exist yet."""
+    """Likewise for files in the folder `path`, which need not exist yet."""
     path = path.absolute()
     nearest = next(folder for folder in (path, *path.parents) if folder.exists())
     if not nearest.is_dir():
         raise BadInput(f"{option}: expected a folder, got the file {nearest}; name another place")
     try:
-        with tempfile.TemporaryFile(dir=nearest):  # the bits of its mode do not tell for everyone everywhere
+        with tempfile.TemporaryFile(dir=nearest):  # mode bits do not tell: there are root, ACLs, read-only mounts
             pass
     except OSError as error:
         raise BadInput(f"{option}: the folder {nearest} cannot be written ({error.strerror}); name another") from error

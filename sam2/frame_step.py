@@ -1,6 +1,6 @@
-"""What the network does for objects in one frame: track a batch of them, or answer what one of them is told.
+"""What the network does for objects in one frame: track a batch of them, or apply a prompt to one of them.
 
-All device work of the stream is here. Reads and writes memories through the objects' banks; decides nothing about which
+All device work of the stream is here. Reads and writes memories through the objects' banks; does not decide which
 frames or prompts there are.
 """
 
@@ -22,7 +22,7 @@ from sam2.preprocess import as_pixels, as_prompt, to_model_input, to_model_input
 from sam2.small_holes import fill_small_holes
 from sam2.tracked_object import TrackedObject
 
-_CPU_BATCH = 4  # for every number of objects together oneDNN makes, and keeps, programs: some 14 MB with nano
+_CPU_BATCH = 4  # oneDNN compiles and keeps kernels for every batch size: some 14 MB each with nano
 
 
 class Answer(NamedTuple):
@@ -31,14 +31,14 @@ class Answer(NamedTuple):
     logits: Tensor  # (N, 1, 4h, 4w) float32, small holes filled
     iou: Tensor  # (N,)
     object_score: Tensor  # (N, 1)
-    is_finite: Tensor  # (N,) bool: no NaN or infinity in the answer nor in the memory made of it
+    is_finite: Tensor  # (N,) bool: no NaN or infinity in the answer or in the memory made of it
 
     def split(self) -> list["Answer"]:
         return [Answer(*(part[i : i + 1] for part in self)) for i in range(self.logits.shape[0])]
 
 
 def batches(groups: Iterable[list[TrackedObject]], device: torch.device) -> Iterator[list[TrackedObject]]:
-    """What to compute together: groups, on a CPU in parts of `_CPU_BATCH` objects (`benchmarks/README.md`)."""
+    """The groups as they are computed: whole on a GPU, on a CPU `_CPU_BATCH` objects at a time."""
     for group in groups:
         size = _CPU_BATCH if device.type == "cpu" else len(group)
         yield from (group[start : start + size] for start in range(0, len(group), size))
@@ -51,14 +51,15 @@ class FrameStep:
         self._model = model
         self._fill_hole_area = fill_hole_area
         self.store = MemoryStore(model, limits)
-        # Not methods: in a cycle, model and memories would stay on the device until the garbage collector comes.
+        # Not methods: they would make a reference cycle, which keeps model and memories on the device until the next
+        # garbage collection.
         self._encode = Replayed(partial(_encode, model), _capture_on(model.device))
         self._self_attend = Replayed(partial(_self_attend, model), _capture_on(model.device))
         self._advance = Replayed(partial(_track_and_remember, model, self.store), _capture_on(model.device))
         self._capacity = self.store.capacity
 
     def forget_graphs(self) -> None:
-        """Gives their memory back; they are captured again when their steps have come often enough."""
+        """Frees their memory; a graph is captured again once its step has run often enough."""
         for replayed in (self._encode, self._self_attend, self._advance):
             replayed.forget()
 
@@ -75,7 +76,7 @@ class FrameStep:
         return to_model_input_on_device(pixels, side)
 
     def self_attend(self, moment: Moment) -> Tensor:
-        """(1, hw, C): the work on an image that all objects tracked in it share."""
+        """(1, hw, C): the work on a frame that all objects tracked in it share."""
         return self._self_attend(moment.features.stride16)[0]
 
     def track(self, objects: Sequence[TrackedObject], moment: Moment, self_attended: Tensor) -> Answer:
@@ -92,7 +93,7 @@ class FrameStep:
     def tell(
         self, obj: TrackedObject, given: GivenPrompt, moment: Moment, previous: Tensor | None, is_prompted: bool
     ) -> Answer:
-        """One object's answer to a prompt; the memory goes to a prompted or a recent slot.
+        """Applies a prompt to one object; its memory goes to a prompted slot if `is_prompted`, else to a recent one.
 
         `previous` (1, 1, 4h, 4w): logits that points refine. An object without memory is answered from the image alone.
         """
@@ -132,7 +133,7 @@ def _self_attend(model: SAM2, stride16: Tensor) -> tuple[Tensor, ...]:
 
 
 def _track_and_remember(model: SAM2, store: MemoryStore, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """`track` on the device: features, self_attended, reading and writing -> an answer whose holes are not filled."""
+    """The device part of `track`: features, self_attended, reading and writing -> an answer with its holes unfilled."""
     features, self_attended = Features(*tensors[:3]), tensors[3]
     reading, writing = Reading(*tensors[4:9]), Writing(*tensors[9:])
     pixels = model.attend(self_attended, *store.gather(reading))
@@ -144,7 +145,7 @@ def _track_and_remember(model: SAM2, store: MemoryStore, *tensors: Tensor) -> tu
 def _remember(
     model: SAM2, store: MemoryStore, features: Features, writing: Writing, answer: Segmentation, from_prompt: bool
 ) -> Tensor:
-    """Writes the memory of an answer; (N,) bool says whether it may be used."""
+    """Writes the memory of an answer; returns (N,) bool, whether it may be used."""
     logits, score = answer.low_res_logits, answer.object_score
     maskmem = model.encode_memory(features.stride16, logits, score, from_prompt)
     store.write(writing, maskmem, answer.pointer)
@@ -153,5 +154,5 @@ def _remember(
 
 
 def _capture_on(device: torch.device) -> Callable | None:
-    """What `Replayed` captures with, on a stream of its own; None where launching costs nothing."""
+    """The capture function for `Replayed`, with a stream of its own; None on a CPU, where there is nothing to gain."""
     return partial(CudaGraph, stream=torch.cuda.Stream(device)) if device.type == "cuda" else None

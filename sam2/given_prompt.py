@@ -1,4 +1,4 @@
-"""A checked prompt in network-input pixels, and how a later one adds to it. Knows nothing about frames or memory."""
+"""A checked prompt in network-input pixels, and how a later one adds to it. Knows nothing about frames or memories."""
 
 from dataclasses import dataclass
 
@@ -30,9 +30,8 @@ class GivenPrompt:
         return torch.from_numpy(self.mask)[None, None].to(device, torch.float32)
 
     def add(self, other: "GivenPrompt", limits: Limits) -> "GivenPrompt":
-        """Clicks add up; a box or a mask starts over. Raises LimitReached."""
-        starts_over = other.mask is not None or self.mask is not None or BOX_TOP_LEFT in other.labels
-        if starts_over:
+        """Clicks accumulate; a box or a mask starts over. Raises LimitReached."""
+        if other.mask is not None or self.mask is not None or BOX_TOP_LEFT in other.labels:
             return other
         total = len(self.labels) + len(other.labels)
         if total > limits.points_per_prompt:
@@ -48,7 +47,7 @@ class GivenPrompt:
 def give(prompt: Prompt, size_hw: tuple[int, int], image_size: int) -> GivenPrompt:
     """A checked prompt on an image of `size_hw` -> network-input pixels. Raises MaskTooThin.
 
-    A mask of no pixels says, as upstream, that the object is not in the image.
+    As upstream, an empty mask says that the object is not in the image.
     """
     if prompt.mask is not None:
         mask = masks_to_model(prompt.mask[None], image_size)[0, 0].bool().numpy()

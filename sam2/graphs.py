@@ -1,8 +1,8 @@
-"""Functions of tensors whose runs are captured and replayed: on a GPU, launching a small kernel costs more than running
-it. Knows nothing about what they compute.
+"""Captures runs of functions of tensors as CUDA graphs and replays them: launching a small kernel costs more than
+running it. Knows nothing about what the functions compute.
 
-What it saves has not been measured. A graph proves itself before it is used; whatever goes wrong leaves the plain
-function.
+How much this saves has not been measured. A graph is checked against the plain function before it is used; if anything
+goes wrong, the plain function runs instead.
 """
 
 import logging
@@ -14,7 +14,7 @@ from torch import Tensor
 
 log = logging.getLogger("sam2")
 
-# Capturing costs as much as some ten runs. While an object's memory fills, its shapes come once and not again.
+# A capture costs about ten runs. While an object's memory fills up, every shape occurs only once.
 TIMES_SEEN, AMONG = 8, 32
 GRAPHS_KEPT = 8  # each holds its intermediate tensors
 
@@ -25,16 +25,16 @@ Shapes = tuple[torch.Size, ...]
 class CudaGraph:
     """One captured run, on its own copies of the inputs.
 
-    `stream`: what is captured on one stream shares cuBLAS's workspace, so graphs that run beside each other need
-    different ones, and graphs on one are dropped together (pytorch#193402). The function may write to tensors of its
-    own if it does the same when repeated. Raises RuntimeError if it cannot be captured or if its replay gives another
-    result.
+    `stream`: graphs captured on one stream share cuBLAS's workspace, so graphs that may run at the same time need
+    different streams, and graphs of one stream are dropped together (pytorch#193402). The function may write to tensors
+    of its own as long as repeating it is harmless. Raises RuntimeError if it cannot be captured or if the replay gives
+    a different result.
     """
 
     def __init__(self, function: Function, inputs: tuple[Tensor, ...], stream: torch.cuda.Stream):
         self._inputs = [x.clone() for x in inputs]
         current = torch.cuda.current_stream(inputs[0].device)
-        # A graph must not hold on to weights that autocast converted for somebody else and will free.
+        # Without the cache: a graph must not refer to converted weights that autocast will free.
         dtype, enabled = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
         with torch.cuda.device(inputs[0].device), torch.autocast("cuda", dtype, enabled, cache_enabled=False):
             expected = self._warm_up(function, stream)
@@ -43,7 +43,7 @@ class CudaGraph:
                 with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
                     self._outputs = function(*self._inputs)
             finally:
-                torch.cuda.set_stream(current)  # a capture that fails leaves its own
+                torch.cuda.set_stream(current)  # a failed capture leaves its own stream current
         replayed = self(inputs)
         if not all(
             torch.allclose(a.float(), b.float(), equal_nan=True) for a, b in zip(expected, replayed, strict=True)
@@ -58,22 +58,22 @@ class CudaGraph:
         return tuple(x.clone() for x in self._outputs)
 
     def _warm_up(self, function: Function, stream: torch.cuda.Stream) -> tuple[Tensor, ...]:
-        """Libraries allocate and choose kernels in their first runs, which a capture does not allow."""
+        """In their first runs libraries allocate memory and choose kernels, which is not allowed during a capture."""
         stream.wait_stream(torch.cuda.current_stream())
         try:
             with torch.cuda.stream(stream):
                 for _ in range(2):
                     outputs = function(*self._inputs)
-        finally:  # also if it fails: then its inputs are freed
+        finally:  # also after a failure, since the inputs are freed then
             torch.cuda.current_stream().wait_stream(stream)
         return outputs
 
 
 class Replayed:
-    """`function`, replayed for shapes that were `TIMES_SEEN` among the last `AMONG`; up to `GRAPHS_KEPT` shapes are
-    kept, and all dropped for one more.
+    """`function`, replayed for shapes that occurred `TIMES_SEEN` times among the last `AMONG` calls. Keeps the graphs
+    of `GRAPHS_KEPT` shapes; one more, and all are dropped first.
 
-    capture: makes a graph of (function, inputs); None runs the function itself, always.
+    capture: makes a graph of (function, inputs); None: the function itself always runs.
     """
 
     def __init__(self, function: Function, capture: Callable[[Function, tuple[Tensor, ...]], Callable] | None):
@@ -91,7 +91,7 @@ class Replayed:
         return self._graphs[shapes](inputs)
 
     def forget(self) -> None:
-        """Drops all graphs: tensors that the function uses have been replaced."""
+        """Drops all graphs, for when tensors that the function uses have been replaced."""
         self._graphs.clear()
         self._recent.clear()
 

@@ -1,6 +1,6 @@
-"""Hiera, the trunk (arXiv 2306.00989): windows of attention, global here and there, four stages of halving size.
+"""Hiera, the trunk (arXiv 2306.00989): windowed attention with a few global blocks, in four stages of halving size.
 
-Knows nothing about the feature pyramid that stands on it. Tokens are kept as (B, H, W, C).
+Knows nothing about the feature pyramid on top of it. Tokens are kept as (B, H, W, C).
 """
 
 import torch
@@ -57,7 +57,7 @@ class Hiera(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Overlapping patches of 7 x 7 pixels, one in four, become tokens."""
+    """Overlapping patches of 7 x 7 pixels, four pixels apart, become tokens."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -65,7 +65,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """image (B, 3, S, S) normalised -> (B, S/4, S/4, C)"""
-        # Computed in the order of memory that the tokens have, so that nothing is moved afterwards.
+        # Channels last is the memory layout of the tokens, so the result needs no copy.
         return self.proj(image.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
 
 

@@ -1,4 +1,4 @@
-"""The newest frames' features, kept so that a prompt made on an image that has passed can still be applied to it.
+"""The newest frames' features, kept so that a prompt on an image that has already passed can still be applied to it.
 
 A ring of static buffers. Knows nothing about objects.
 """
@@ -23,8 +23,8 @@ class Moment:
 
 
 class History:
-    """Invariant: frames without a gap, at most `history_frames` and within `history_bytes`, none older than `history_s`
-    when the newest came."""
+    """Invariant: consecutive frames, at most `history_frames` of them and within `history_bytes`, none of which was
+    older than `history_s` when the newest came."""
 
     def __init__(self, limits: Limits):
         self._limits = limits
@@ -47,7 +47,7 @@ class History:
         return self._moments[0] if self._moments else None
 
     def add(self, index: int, stamp_ns: int, size_hw: tuple[int, int], features: Features) -> Moment:
-        """Copies the features into the ring, over the oldest if it is full."""
+        """Copies the features into the ring, replacing the oldest if it is full."""
         self._capacity = max(1, min(self._limits.history_frames, self._limits.history_bytes // _num_bytes(features)))
         if len(self._buffers) < self._capacity:
             self._buffers.append(Features(*(torch.empty_like(part) for part in features)))
@@ -61,7 +61,7 @@ class History:
     def withdraw(self, index: int) -> None:
         """Takes the newest frame back, if it is the one with this index.
 
-        What it was written over is gone, but no frame added next would have left that one in reach.
+        The frame whose place it took is lost, but the next frame would have displaced that one anyway.
         """
         if self._moments and self._moments[-1].index == index:
             self._moments = self._before
@@ -70,8 +70,9 @@ class History:
         self._moments = []
 
     def since(self, index: int) -> list[Moment]:
-        """The kept frames from `index` on, oldest first. Their stamps are by the newest's clock, as an object's records
-        are: what came before a clock was set back is as long ago by the new one; 0 stays an unknown time."""
+        """The kept frames from `index` on, oldest first. Their stamps are converted to the newest frame's clock, as
+        those in an object's records are: a frame from before the clock was set back stays as long ago as it was. A
+        stamp of 0 stays 0, unknown."""
         found, by_ns, next_ns = [], 0, 0
         for moment in reversed(self._moments):
             if moment.stamp_ns:
@@ -82,11 +83,11 @@ class History:
         return [moment for moment in reversed(found) if moment.index >= index]
 
     def find(self, stamp_ns: int, now_ns: int) -> Moment | None:
-        """The kept frame nearest in time; None if that is the frame with stamp `now_ns`, about to be added.
+        """The kept frame nearest in time; None if that is the frame with stamp `now_ns`, which is about to be added.
 
-        An image that the stream skipped resolves to its neighbour, the newer of two equally near. Frames from later
-        than `now_ns`, left from before a clock was set back, and those without a stamp are out of reach. Raises Stale
-        with the history's bounds for an older stamp, BadInput for one from the future.
+        A skipped image resolves to its nearest neighbour, the newer of two equally near. Frames without a stamp cannot
+        be found, nor can those later than `now_ns`, which date from before the clock was set back. Raises Stale with
+        the history's bounds for an older stamp, BadInput for one from the future.
         """
         if stamp_ns > now_ns:
             raise BadInput(
@@ -105,7 +106,7 @@ class History:
         return nearest
 
     def _survivors(self, now_ns: int) -> list[Moment]:
-        """What is left once a frame with stamp `now_ns` has been added."""
+        """The frames that are still kept once a frame with stamp `now_ns` has been added."""
         newest = self._moments[max(0, len(self._moments) + 1 - self._capacity) :]
         longest_ns = self._limits.history_s * 1e9
         too_old = [moment.stamp_ns > 0 and now_ns - moment.stamp_ns > longest_ns for moment in newest]  # 0 = unknown

@@ -1,4 +1,4 @@
-"""MLP, layer norm over channels, and running a function in slices that stay in the cache."""
+"""An MLP, layer norm over channels, and a way to run a function in slices that fit the cache."""
 
 from collections.abc import Callable
 
@@ -11,11 +11,11 @@ _ROWS = 2048  # tokens that go through an MLP at a time, for each thread of a CP
 
 
 def in_slices(function: Callable[[Tensor], Tensor], x: Tensor, items: int = 1) -> Tensor:
-    """function(x) for a function of each item alone: a token, or a window of them; the last `items` dimensions of x are
-    an item's, the last one of all its channels.
+    """function(x), where the function treats every item (a token, or a window of tokens) independently. The last
+    `items` dimensions of x are those of one item, the very last its channels.
 
-    On a CPU in slices whose wide intermediate values stay in the cache, instead of passing through memory freshly got
-    from the system.
+    On a CPU x goes through in slices, so that wide intermediate values stay in the cache instead of passing through
+    memory newly requested from the system.
     """
     flat = x.flatten(0, -items - 1)
     rows = max(1, _ROWS * torch.get_num_threads() // flat[0, ..., 0].numel())

@@ -19,7 +19,7 @@ class Limits:
     history_frames: int = 30  # frames a late prompt can name, >= 1 (the newest always counts)
     history_s: float = 2.0  # ... and how old they may be, by their stamps
     history_bytes: int = 1 << 29  # ... and how much their features may weigh
-    points_per_prompt: int = 64  # clicks that can add up on one frame of one object; and prompts there, see `Told`
+    points_per_prompt: int = 64  # the most clicks on one frame of one object, and the most prompts: see `Told`
     occluded_after: int = 1  # absent frames before the state says so, >= 1
     lost_after_s: float = 5.0  # seconds without being seen, by the frames' stamps
 
@@ -37,6 +37,6 @@ class Limits:
 
 
 def free_label(first: int, taken: set[int]) -> int:
-    """The first free one from `first` on, in turn: a label just given up is not given to another object at once."""
+    """The first free label from `first` on, wrapping around: a label just given up is not reused at once."""
     labels = ((first + i - 1) % MAX_LABEL + 1 for i in range(MAX_LABEL))
     return next(label for label in labels if label not in taken)

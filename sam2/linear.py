@@ -1,8 +1,8 @@
-"""Matrix products of fp32 tokens and weights on the kernels that are fast where the network runs.
+"""Matrix products of fp32 tokens and weights, with the fastest kernels for the device.
 
-On a CPU PyTorch multiplies fp32 matrices with MKL, which leaves half the speed of processors that are not Intel's
-unused. oneDNN, which PyTorch carries as well, uses all of it, and applies GELU before the result leaves the cache. The
-same arithmetic in another order. It knows no gradients, so training takes PyTorch's own.
+On a CPU PyTorch multiplies fp32 matrices with MKL, which reaches only half the speed of processors that are not
+Intel's. oneDNN, which PyTorch ships too, reaches all of it, and applies GELU before the result leaves the cache: the
+same arithmetic in another order. Its kernels have no gradients, so training uses PyTorch's own.
 """
 
 import platform
@@ -27,7 +27,7 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias, activation)
 
     def plain(self, x: Tensor) -> Tensor:
-        """PyTorch's own product, for few rows whose number changes: oneDNN makes, and keeps, a program for each."""
+        """PyTorch's own product, for few rows of a varying number: oneDNN would compile and keep a kernel for each."""
         return F.linear(x, self.weight, self.bias)
 
 
@@ -37,7 +37,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: st
         return _ACTIVATIONS[activation](F.linear(x, weight, bias))
     if activation == "gelu":
         return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "gelu", [], "none")  # the exact one
-    # oneDNN's own ReLU makes a NaN 0, and nobody would notice that a frame is lost.
+    # oneDNN's own ReLU turns NaN into 0, so nobody would notice that a frame is lost.
     return _ACTIVATIONS[activation](torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], ""))
 
 

@@ -1,4 +1,4 @@
-"""The objects of a stream by id, with the rows and labels that are theirs, and how a step that failed is undone."""
+"""The objects of a stream by id, with their rows and labels, and how a failed step is undone."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from sam2.tracked_object import TrackedObject
 
 
 class Snapshot(NamedTuple):
-    """What a failed step goes back to; device buffers it may have written over are copied."""
+    """The state that a failed step returns to, with copies of the device buffers that the step may overwrite."""
 
     objects: dict[str, TrackedObject]
     rows: dict[int, tuple[Tensor, Tensor]]  # memories of the objects that are prompted, by row
@@ -39,19 +39,20 @@ class LiveObjects(dict[str, TrackedObject]):
         self._store.release_row(self.pop(object_id).row)
 
     def follow_clock(self, before_ns: int, now_ns: int) -> None:
-        """A stamp `now_ns` that is known, and older than the newest known one, is of a clock that was set back."""
+        """If `now_ns` is known and older than the newest known stamp, the clock was set back, and the records
+        follow."""
         if 0 < now_ns < before_ns:
             for obj in self.values():
                 obj.set_clock_back(before_ns - now_ns)
 
     def snapshot(self, prompted: set[str]) -> Snapshot:
-        """`prompted`: ids whose memories will be written over."""
+        """`prompted`: ids of the objects whose memories will be overwritten."""
         objects = {key: obj.copy() for key, obj in self.items()}
         rows = [objects[key].row for key in objects.keys() & prompted]
         return Snapshot(objects, {row: self._store.copy_row(row) for row in rows}, self._next_label)
 
     def roll_back(self, snapshot: Snapshot) -> None:
-        """What else was written to device buffers is in slots that no bank reads."""
+        """Anything else that the step wrote to device buffers is in slots that no bank reads."""
         rows = {obj.row for obj in snapshot.objects.values()}
         for obj in self.values():
             if obj.row not in rows:

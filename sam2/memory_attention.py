@@ -1,4 +1,4 @@
-"""Memory attention: the current image's features meet what is remembered of an object (SAM 2, arXiv 2408.00714, §4)."""
+"""Memory attention: the current image's features attend to an object's memories (SAM 2, arXiv 2408.00714, §4)."""
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ class MemoryAttention(nn.Module):
         self.norm = nn.LayerNorm(config.d_model)
 
     def self_attend(self, stride16: Tensor) -> Tensor:
-        """Features (B, C, h, w) -> (B, hw, C): what comes before any memory, the same for all objects of an image."""
+        """Features (B, C, h, w) -> (B, hw, C): the part before any memory, which all objects of an image share."""
         position = sine_grid(*stride16.shape[1:], stride16.device)
         return self.layers[0].self_attend((stride16 + 0.1 * position).flatten(2).transpose(1, 2))
 
@@ -42,12 +42,12 @@ class MemoryAttentionLayer(nn.Module):
         self.norm1, self.norm2, self.norm3 = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
 
     def self_attend(self, x: Tensor) -> Tensor:
-        """(B, hw, C) -> (B, hw, C): the image's own places meet each other."""
+        """(B, hw, C) -> (B, hw, C): the image attends to itself."""
         y = self.norm1(x)
         return x + self.self_attn(y, y, y)
 
     def cross_attend(self, x: Tensor, keys: Tensor, values: Tensor, num_pointer_tokens: int) -> Tensor:
-        """x (B, hw, C), keys and values (N, M, D) -> (N, hw, C): they meet what is remembered."""
+        """x (B, hw, C), keys and values (N, M, D) -> (N, hw, C): the image attends to the memories."""
         x = x + self.cross_attn_image(self.norm2(x), keys, values, num_pointer_tokens)
         return x + in_slices(self._feed_forward, self.norm3(x))
 

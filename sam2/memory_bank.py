@@ -26,8 +26,8 @@ class Recall:
 
 
 class MemoryBank:
-    """Invariant: at most `prompted_memories` prompted frames, the first one and the newest others (the newest alone if
-    there is room for one), and only frames of the last `history_frames` plus what those may attend to."""
+    """Invariant: at most `prompted_memories` prompted frames, namely the first and the newest others (only the newest
+    if there is room for one), and recent frames no older than what a frame of the history may attend to."""
 
     def __init__(self, limits: Limits):
         self._limits = limits
@@ -37,7 +37,7 @@ class MemoryBank:
     @staticmethod
     def num_slots(limits: Limits) -> tuple[int, int]:
         """(spatial, pointer) slots an object needs."""
-        # The newest frame must not be written over what the oldest one in the history attends to.
+        # The newest memory must not overwrite one that the oldest frame in the history still attends to.
         lasting = _num_prompted_slots(limits) + limits.history_frames
         return lasting + limits.recent_memories, lasting + limits.pointers
 
@@ -48,18 +48,18 @@ class MemoryBank:
 
     @property
     def prompted_slots(self) -> list[int]:
-        """Slots of the prompted frames, oldest first; a slot of theirs is the pointer's too."""
+        """Slots of the prompted frames, oldest first; memory and pointer have the same slot."""
         return list(self._prompted.values())
 
     @staticmethod
     def of_prompted(limits: Limits, count: int, before: int) -> "MemoryBank":
-        """One that remembers `count` prompted frames, in slots 0 to count - 1, all older than frame `before`."""
+        """A bank that remembers `count` prompted frames, in slots 0 to count - 1, all older than frame `before`."""
         bank = MemoryBank(limits)
         bank._prompted = {before - count + slot: slot for slot in range(count)}
         return bank
 
     def can_recall(self, frame: int) -> bool:
-        """Whether there is anything that `frame` may attend to: a prompted frame before it."""
+        """Whether `frame` has anything to attend to: that takes a prompted frame before it."""
         return any(index < frame for index in self._prompted)
 
     def remember(self, frame: int) -> None:
@@ -72,26 +72,26 @@ class MemoryBank:
         """A memory of a prompted frame, none newer than it, has been written to `slots(frame, True)`."""
         slot, _ = self.slots(frame, is_prompted=True)
         if frame not in self._prompted and len(self._prompted) == self._limits.prompted_memories:
-            # The first prompt is what the user pointed at; the second oldest is what time has overtaken.
+            # The first prompt is what the user pointed at, so the second oldest has to go.
             del self._prompted[list(self._prompted)[min(1, len(self._prompted) - 1)]]
         self._prompted[frame] = slot
         self._recent.discard(frame)
 
     def forget(self, frame: int) -> None:
-        """The tracked memory of a frame is not to be used."""
+        """The tracked memory of a frame is unusable."""
         self._recent.discard(frame)
 
     def clear(self) -> None:
-        """Forgets everything, also what was restored as older than any frame."""
+        """Forgets everything, including restored memories, which count as older than any frame."""
         self._prompted, self._recent = {}, set()
 
     def rewind(self, frame: int) -> None:
-        """Forgets `frame` and what came after it. Prompted frames that had to go since do not come back."""
+        """Forgets `frame` and everything after it. Prompted frames that were dropped since then do not come back."""
         self._prompted = {index: slot for index, slot in self._prompted.items() if index < frame}
         self._recent = {index for index in self._recent if index < frame}
 
     def slots(self, frame: int, is_prompted: bool) -> tuple[int, int]:
-        """(spatial, pointer) slot that a memory of `frame` goes to; nothing that is remembered is there."""
+        """(spatial, pointer) slot for a memory of `frame`; neither holds anything that is still remembered."""
         prompted = _num_prompted_slots(self._limits)
         if is_prompted:
             slot = min(set(range(prompted)) - set(self._prompted.values()))
@@ -100,9 +100,9 @@ class MemoryBank:
         return prompted + frame % (num_spatial - prompted), prompted + frame % (num_pointers - prompted)
 
     def recall(self, frame: int) -> Recall:
-        """What `frame` may attend to: every prompted frame of its past, recent frames by how far back they are.
+        """What `frame` attends to: every prompted frame before it, and recent frames by how far back they are.
 
-        There must be a prompted one (`can_recall`).
+        At least one prompted frame must precede it (`can_recall`).
         """
         past = {index: slot for index, slot in self._prompted.items() if index < frame}
         recent = range(frame - self._limits.recent_memories, frame)
@@ -117,5 +117,5 @@ class MemoryBank:
 
 
 def _num_prompted_slots(limits: Limits) -> int:
-    """One more than are remembered, so that a memory that turns out unusable has not replaced another."""
+    """One more than are remembered, so that a memory that turns out to be unusable has not overwritten another."""
     return limits.prompted_memories + 1

@@ -15,7 +15,7 @@ from sam2.model import NUM_MEMORIES, SAM2
 
 
 class Reading(NamedTuple):
-    """Where N objects' memories are; tensors, so that a captured graph can be replayed with new ones."""
+    """Where N objects' memories are; as tensors, so that a captured graph can be replayed with other values."""
 
     rows: Tensor  # (N,) int64, the objects' rows in the buffers
     slots: Tensor  # (N, F) int64
@@ -33,7 +33,7 @@ class Writing(NamedTuple):
 
 
 class MemoryStore:
-    """Rows are objects. Grows by doubling up to `max_objects` rows and never shrinks: bounded, and flat once warm."""
+    """A row for each object. Grows by doubling, up to `max_objects` rows, and never shrinks."""
 
     def __init__(self, model: SAM2, limits: Limits):
         self._model, self._limits = model, limits
@@ -47,17 +47,17 @@ class MemoryStore:
 
     @property
     def capacity(self) -> int:
-        """Rows there are. When it changes, the tensors are others."""
+        """The number of rows. Whenever it changes, the buffers have been replaced."""
         return self._spatial.shape[0]
 
     def take_row(self) -> int:
-        """The lowest free row, for a new object; what it holds is anything. Its owner sees to `max_objects`."""
+        """The lowest free row, for a new object, with undefined content. The caller makes sure of `max_objects`."""
         if not self._free_rows:
             self._allocate(min(max(1, 2 * self._spatial.shape[0]), self._limits.max_objects))
         return self._free_rows.pop(0)
 
     def release_row(self, row: int) -> None:
-        """Gives a row back that `take_row` gave, once."""
+        """Returns a row that `take_row` gave out; once."""
         self._free_rows.append(row)
         self._free_rows.sort()
 
@@ -70,7 +70,7 @@ class MemoryStore:
         self._spatial[row], self._pointers[row] = copy
 
     def read_slots(self, row: int, slots: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Of one object: spatial memories (P, hw, D) and pointers (P, C), copied."""
+        """Copies of one object's spatial memories (P, hw, D) and pointers (P, C)."""
         return self._spatial[row, list(slots)], self._pointers[row, list(slots)]
 
     def write_slots(self, row: int, slots: Sequence[int], spatial: Tensor, pointers: Tensor) -> None:
@@ -109,7 +109,7 @@ class MemoryStore:
         self._pointers[at.rows, at.pointer_slots] = pointers.float()
 
     def _tensor(self, values: Sequence, dtype: torch.dtype = torch.int64) -> Tensor:
-        # From pinned memory the copy does not wait for the device.
+        # A copy from pinned memory does not wait for the device.
         host = torch.tensor(values, dtype=dtype, pin_memory=self._model.device.type == "cuda")
         return host.to(self._model.device, non_blocking=True)
 

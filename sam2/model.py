@@ -1,4 +1,4 @@
-"""SAM 2 as stages: encode -> attend -> decode -> remember. Stateless; who remembers what is the caller's business.
+"""SAM 2 as stages: encode -> attend -> decode -> remember. Stateless: what is remembered is up to the caller.
 
 Legend: B images, N objects, S side of the network's input, h w the stride-16 grid, C model channels, D memory
 channels, M memory tokens, P pointers. Attribute names are the official ones, so official files load strictly.
@@ -90,7 +90,7 @@ class SAM2(nn.Module):
         return Features(self.sam_mask_decoder.conv_s0(stride4), self.sam_mask_decoder.conv_s1(stride8), stride16)
 
     def no_memory(self, stride16: Tensor) -> Tensor:
-        """(B, C, h, w) for an object of which nothing is remembered."""
+        """(B, C, h, w): the features as the decoder takes them for an object without memories."""
         return stride16 + self.no_mem_embed[..., None].transpose(1, 2)
 
     def self_attend(self, stride16: Tensor) -> Tensor:
@@ -152,9 +152,9 @@ class SAM2(nn.Module):
         return Segmentation(logits, chosen.iou, chosen.token, pointer, decoded.object_score)
 
     def segment_mask(self, features: Features, mask: Tensor) -> Segmentation:
-        """Takes a mask prompt (N, 1, S, S) of zeros and ones as the answer; the decoder only supplies the pointer."""
+        """A mask prompt (N, 1, S, S) of zeros and ones is itself the answer; the decoder only supplies the pointer."""
         _, logits = mask_logits(mask)
-        pixels = features.stride16.expand(mask.shape[0], -1, -1, -1)  # raw, without `no_mem_embed`
+        pixels = features.stride16.expand(mask.shape[0], -1, -1, -1)  # without `no_mem_embed`, as upstream
         decoded = self.decode(features, pixels, mask_input=self.mask_downsample(mask))
         pointer = self.select(decoded, multimask=False).pointer
         is_present = mask.flatten(1).any(dim=1, keepdim=True)  # (N, 1)
@@ -182,5 +182,6 @@ class SAM2(nn.Module):
 
 
 def is_ambiguous(num_points: int) -> bool:
-    """No point (tracking) or one point: several masks are plausible, so the best of three answers. A box is two."""
+    """Without a point (tracking) or with one, several masks are plausible, so the best of three is taken. A box counts
+    as two points."""
     return num_points <= 1

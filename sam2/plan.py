@@ -1,6 +1,6 @@
-"""What a step's prompts come to, before anything is changed: for which frame each is, and all its object is told there.
+"""Resolves a step's prompts before anything is changed: the frame each belongs to, and its combined prompt there.
 
-Refuses what cannot be done. Knows objects and history by sight; changes neither.
+Refuses what cannot be done. Reads objects and history; changes neither.
 """
 
 import math
@@ -18,7 +18,7 @@ from sam2.types import Frame, Prompt, PromptMode
 
 
 class Located(NamedTuple):
-    """A prompt and the frame it is for."""
+    """A prompt and the frame it belongs to."""
 
     prompt: Prompt
     frame: int
@@ -27,7 +27,8 @@ class Located(NamedTuple):
 
 @dataclass(frozen=True)
 class Planned:
-    """A prompt found good, the frame it is for, and all that its object will have been told there with it."""
+    """A valid prompt, the frame it belongs to, and `given`: it and all earlier prompts of its object there,
+    combined."""
 
     prompt: Prompt
     frame: int
@@ -35,9 +36,9 @@ class Planned:
 
 
 def locate(prompts: Sequence[Prompt], frame: Frame | None, history: History, next_frame: int) -> list[Located]:
-    """In the order of frames, those for one frame in the order given. `frame`: that of the step, index `next_frame`.
+    """Sorted by frame; prompts for one frame keep their order. `frame`: that of the step, with index `next_frame`.
 
-    Raises Stale for a prompt on an image that is not kept.
+    Raises Stale for a prompt on an image that is no longer kept.
     """
     newest = history.newest
     located = []
@@ -57,9 +58,10 @@ def locate(prompts: Sequence[Prompt], frame: Frame | None, history: History, nex
 def plan_prompts(
     located: Sequence[Located], objects: Mapping[str, TrackedObject], limits: Limits, image_size: int
 ) -> list[Planned]:
-    """One after another, each with what the ones before it will have told. Raises BadInput or LimitReached."""
+    """Plans the prompts in turn, each on the assumption that those before it were applied. Raises BadInput or
+    LimitReached."""
     told = {(key, index): t.given[-1] for key, obj in objects.items() for index, t in obj.told.items()}
-    # Of each, the frame of its first prompt; what was restored has a past before every frame.
+    # The frame of each object's first prompt; restored objects began before every frame.
     born = {key: obj.born if obj.starts_at(obj.born) else -math.inf for key, obj in objects.items()}
     planned = []
     for prompt, index, size_hw in located:
@@ -71,7 +73,7 @@ def plan_prompts(
             raise LimitReached(
                 f"objects: expected at most {limits.max_objects}, all places are taken; remove one first"
             )
-        if size_hw is None:  # checked before the first image, so no place to give it
+        if size_hw is None:  # `check` before the first image: there are no pixels to check against
             continue
         check_places(prompt, size_hw)
         if prompt.mode is PromptMode.REPLACE:

@@ -19,7 +19,7 @@ def _frequencies(count: int, device: torch.device | None) -> Tensor:
 @lru_cache(maxsize=32)
 def sine_grid(channels: int, height: int, width: int, device: torch.device) -> Tensor:
     """(1, channels, height, width) float32: first half encodes y, second half x, both scaled to (0, 2π]."""
-    with torch.inference_mode(False), torch.no_grad():  # a table kept from inference must also serve training
+    with torch.inference_mode(False), torch.no_grad():  # a table cached during inference must also work in training
         divisors = _frequencies(channels // 2, device)
 
         def encode(length: int) -> Tensor:  # (length, channels / 2)
@@ -34,8 +34,8 @@ def sine_grid(channels: int, height: int, width: int, device: torch.device) -> T
 
 
 def sine_time(time: Tensor, channels: int) -> Tensor:
-    """(..., channels) of `time` (...,): sines in the first half, cosines in the second. Always float32: the argument
-    of a prompted frame grows for as long as the stream lives."""
+    """(..., channels) of `time` (...,): sines in the first half, cosines in the second. Always float32: the age of a
+    prompted frame grows for as long as the stream lives."""
     angle = time.float()[..., None] / _frequencies(channels // 2, time.device)
     return torch.cat((angle.sin(), angle.cos()), dim=-1)
 

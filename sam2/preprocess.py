@@ -19,7 +19,7 @@ from sam2.errors import BadInput
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's red, green, blue in 0..1
 STD = (0.229, 0.224, 0.225)
 MASK_LOGIT = 10.0  # what a mask prompt's pixels are taken to be: +10 inside, -10 outside
-PROMPT_LOGIT_LIMIT = 32.0  # an earlier answer's logits go no further when they come back as a prompt
+PROMPT_LOGIT_LIMIT = 32.0  # logits of an earlier answer are clamped to this when they become a prompt
 LOW_RES_STRIDE = 4  # input pixels per cell of the decoder's masks
 _PILLOW_MAJOR = int(PIL.__version__.split(".")[0])
 
@@ -53,10 +53,10 @@ def to_model_input(rgb: np.ndarray, image_size: int) -> torch.Tensor:
 def to_model_input_on_device(rgb: torch.Tensor, image_size: int) -> torch.Tensor:
     """The video path where the pixels already are: (H, W, 3) or (B, H, W, 3) uint8 -> (B, 3, S, S) float32.
 
-    With S = 1024 equal to `to_model_input` but for a value in ten thousand at most, which is one grey level off; with
-    64, 128, 256 and 512 but for three in ten thousand, with 320 and 768 but for fifteen, some of them two levels off
-    (measured on noise, the hardest image, of 33 x 1500 to 1080 x 1920 pixels). As Pillow does, it resizes one axis
-    after the other and rounds to 8 bits in between: without that, overshoot at edges survives, up to 23 levels of it.
+    Nearly equal to `to_model_input`: for S = 1024 at most one value in ten thousand differs, by one grey level; for
+    64, 128, 256 and 512 at most three in ten thousand; for 320 and 768 at most fifteen, some of them by two levels
+    (measured on noise, the hardest image, of 33 x 1500 to 1080 x 1920 pixels). Like Pillow, it resizes one axis after
+    the other and rounds to 8 bits in between: otherwise overshoot at edges, of up to 23 levels, would survive.
     Raises BadInput.
     """
     if rgb.dtype != torch.uint8 or rgb.ndim not in (3, 4) or rgb.shape[-1] != 3 or rgb.numel() == 0:
@@ -72,9 +72,9 @@ def to_model_input_on_device(rgb: torch.Tensor, image_size: int) -> torch.Tensor
 
 
 def _columns_first(height: int, width: int, image_size: int) -> bool:
-    """Whether Pillow resizes along y before x: since version 13, where that spares enough (Pillow pull request 9549).
+    """Whether Pillow resizes along y before x: since version 13, if that saves enough work (Pillow pull request 9549).
 
-    Which is why the official numbers for images taller than wide depend on the version of Pillow.
+    So the official numbers for images taller than wide depend on the version of Pillow.
     """
     return _PILLOW_MAJOR >= 13 and height > image_size and height - image_size > 2 * (width - image_size)
 
@@ -118,7 +118,7 @@ def mask_logits(masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def as_prompt(low_res_logits: torch.Tensor) -> torch.Tensor:
-    """An earlier answer as the network takes it back for a prompt: logits of any shape -> the same, within +-32."""
+    """An earlier answer as a mask prompt: logits of any shape -> the same, clamped to +-32."""
     return low_res_logits.clamp(-PROMPT_LOGIT_LIMIT, PROMPT_LOGIT_LIMIT)
 
 
@@ -147,7 +147,7 @@ def _normalise(images: torch.Tensor) -> torch.Tensor:
 
 @lru_cache(maxsize=8)
 def _statistics(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """MEAN and STD, each (3, 1, 1) float32; kept, because to bring them to a device is to wait for it."""
+    """MEAN and STD, each (3, 1, 1) float32; cached, because copying them to a GPU each time would wait for it."""
     with torch.inference_mode(False):
         return tuple(torch.tensor(values, device=device)[:, None, None] for values in (MEAN, STD))
 

@@ -1,4 +1,4 @@
-"""An answer of the network about one object becomes what users get: plain numbers, a state, logits on the host."""
+"""The network's answer about one object becomes a Track: plain numbers, a state, logits on the host."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from sam2.types import State, Track
 
 
 def to_host(answers: Sequence[Answer]) -> list[Answer]:
-    """The same on the host, in one copy: the device is waited for once."""
+    """The same answers on the host, in one copy, so that the device is waited for only once."""
     logits, *rest = (torch.cat(parts) for parts in zip(*answers, strict=True))
     columns = torch.cat((logits.flatten(1), *(part.reshape(-1, 1) for part in rest)), dim=1).cpu()  # (N, hw + 3)
     flat, iou, score, is_finite = columns.split((logits[0].numel(), 1, 1, 1), dim=1)
@@ -23,8 +23,8 @@ def to_host(answers: Sequence[Answer]) -> list[Answer]:
 
 
 def track_of(obj: TrackedObject, moment: Moment, answer: Answer | None, limits: Limits) -> Track:
-    """`answer`: on the host, of this object alone; INVALID if it is not finite, or None because nothing is remembered
-    that could be tracked."""
+    """`answer`: on the host, of this object alone; None if it has no memory to be tracked by. Without a finite answer
+    the state is INVALID."""
     seen_frame, seen_ns = obj.last_seen(moment.index)
     if answer is None or not answer.is_finite:
         state, score, presence, iou = State.INVALID, 0.0, 0.0, 0.0

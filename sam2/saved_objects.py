@@ -1,7 +1,7 @@
-"""Objects on disk: what each remembers of the frames it was prompted on, so that it can be found again after a restart.
+"""Objects on disk: each one's memories of the frames it was prompted on, so that it is found again after a restart.
 
 One safetensors file: per object its spatial memories and pointers, and JSON in the header. Files are untrusted; one
-that is damaged, made with other weights or too old is refused in a sentence.
+that is damaged, too old or made with other weights is refused with a sentence.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from sam2.model import SAM2
 from sam2.tracked_object import TrackedObject
 
 FORMAT = "sam2_ros objects 1"
-MOST_MEMORIES = 64  # of an object in a file, unless there is room for more: they are all read, whatever is kept
+MOST_MEMORIES = 64  # of an object in a file, unless the limits allow more: all of them are read, even if few are kept
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,14 @@ def check_room(kept: Sequence[SavedObject], objects: Mapping[str, TrackedObject]
 
 
 def put_back(one: SavedObject, store: MemoryStore, row: int, limits: Limits, before: int) -> MemoryBank:
-    """Into the store; as memories of frames before `before`."""
+    """Writes an object's memories into the store, as those of frames before `before`; returns its bank."""
     bank = MemoryBank.of_prompted(limits, len(one.pointers), before)
     store.write_slots(row, bank.prompted_slots, one.spatial, one.pointers)
     return bank
 
 
 def write_objects(path: Path, model: SAM2, kept: Sequence[SavedObject]) -> None:
-    """Replaces the file at once or not at all. Raises BadInput if it cannot be written."""
+    """Replaces the file atomically. Raises BadInput if it cannot be written."""
     tensors = {}
     for index, one in enumerate(kept):
         tensors[f"{index}.spatial"], tensors[f"{index}.pointers"] = one.spatial.cpu(), one.pointers.cpu()
@@ -92,7 +92,7 @@ def write_objects(path: Path, model: SAM2, kept: Sequence[SavedObject]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, beside, metadata={"about": json.dumps(about)})
         os.replace(beside, path)
-    except (OSError, ValueError, SafetensorError) as error:  # a full disk is the last
+    except (OSError, ValueError, SafetensorError) as error:  # safetensors' own, for instance on a full disk
         with suppress(OSError, ValueError):
             if beside is not None:
                 beside.unlink(missing_ok=True)
@@ -102,7 +102,7 @@ def write_objects(path: Path, model: SAM2, kept: Sequence[SavedObject]) -> None:
 def read_objects(
     path: Path, model: SAM2, limits: Limits, object_ids: Sequence[str] = (), max_age_s: float = 0.0
 ) -> list[SavedObject]:
-    """The objects named, or all; of each as many memories as there is room for. max_age_s: of the file, in seconds;
+    """The objects named, or all, each with as many memories as there is room for. max_age_s: of the file, in seconds;
     0 = any age.
 
     Raises BadInput for a file that is missing, damaged or made with another model, Stale for one that is too old,
@@ -114,13 +114,13 @@ def read_objects(
         beside = ", ".join(sorted(other.stem for other in path.parent.glob(f"*{path.suffix}"))) or "nothing"
         raise BadInput(f"saved objects {path}: there is no such file; saved there: {beside}")
     try:
-        # Read, not mapped: what is mapped changes with the file, or ends the process if it gets shorter.
+        # Read, not memory-mapped: mapped tensors change with the file, and truncating it would kill the process.
         with safe_open(path, framework="pt", device="cpu", backend="pread") as file:
             about = json.loads((file.metadata() or {})["about"])
             names = [(str(entry["object_id"]), str(entry["class_name"])) for entry in about["objects"]]
             age_s = time.time() - float(about["saved_at"])
             _check(path, about, model, names)
-            if max_age_s and not -1 <= age_s <= max_age_s:  # nor of no age, nor of the future; clocks are set right
+            if max_age_s and not -1 <= age_s <= max_age_s:  # NaN is refused, and so is more than 1 s in the future
                 raise Stale(f"saved objects {path}: saved {age_s:.0f} s ago, expected at most {max_age_s:g} s")
             chosen = _choose(path, [object_id for object_id, _ in names], object_ids)
             if len(chosen) > limits.max_objects:
@@ -133,7 +133,7 @@ def read_objects(
 
 
 def _choose(path: Path, there: list[str], object_ids: Sequence[str]) -> list[int]:
-    """Which entries are meant. Raises UnknownObject."""
+    """Indices of the entries that were asked for. Raises UnknownObject."""
     unknown = set(object_ids) - set(there)
     if unknown:
         raise UnknownObject(f"saved objects {path}: no {', '.join(sorted(unknown))} in it; it has {', '.join(there)}")
@@ -141,8 +141,8 @@ def _choose(path: Path, there: list[str], object_ids: Sequence[str]) -> list[int
 
 
 def _memories(path: Path, file, index: int, model: SAM2, limits: Limits) -> tuple[Tensor, Tensor]:
-    """(P, hw, D) and (P, C) of one object. With fewer places than there were the first and the newest are read, as they
-    would have been kept. Raises BadInput."""
+    """(P, hw, D) and (P, C) of one object. If the file has more memories than fit, the first and the newest are taken,
+    as the bank would have kept them. Raises BadInput."""
     config, places = model.config, limits.prompted_memories
     rows = {"spatial": ([config.grid_size**2, config.memory_dim], "BF16"), "pointers": ([config.d_model], "F32")}
     found = []
@@ -161,7 +161,7 @@ def _memories(path: Path, file, index: int, model: SAM2, limits: Limits) -> tupl
 
 
 def _identity(model: SAM2) -> dict:
-    """What must be the same for a memory to mean the same."""
+    """What must agree for a memory to be valid: model, input size, weights."""
     digest = hashlib.sha256()
     for tensor in (model.maskmem_tpos_enc, model.no_obj_ptr, *model.obj_ptr_proj.parameters()):
         digest.update(tensor.detach().float().cpu().numpy().tobytes())
@@ -170,7 +170,7 @@ def _identity(model: SAM2) -> dict:
 
 
 def _check(path: Path, about: dict, model: SAM2, names: list[tuple[str, str]]) -> None:
-    """Raises BadInput unless these are memories of this model, under names that prompts could have."""
+    """Raises BadInput unless the memories are of this model and their names would be valid in prompts."""
     if about.get("format") != FORMAT:
         raise BadInput(f"saved objects {path}: expected format {FORMAT!r}, got {about.get('format')!r}")
     for what, expected in _identity(model).items():

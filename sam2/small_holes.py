@@ -15,7 +15,7 @@ def fill_small_holes(logits: torch.Tensor, max_area: int = 8) -> torch.Tensor:
 
     logits: (N, 1, h, w) float, any device. Returns a new tensor. The rule of the official predictor's
     `fill_holes_in_mask_scores`, which skips it where its CUDA extension is not built. Regions at the border count too.
-    Other devices than the CPU do it without waiting for the device.
+    On a GPU it does not wait for the device.
     """
     if logits.ndim != 4 or logits.shape[1] != 1:
         raise BadInput(f"logits: expected (N, 1, h, w), got {tuple(logits.shape)}")

@@ -12,12 +12,12 @@ from sam2.types import State
 
 @dataclass(frozen=True)
 class Told:
-    """What an object was told on one frame, prompt by prompt: each refined the answer to the one before, so they are
-    repeated one by one when an earlier frame is prompted. The newest `Limits.points_per_prompt` are kept."""
+    """An object's prompts on one frame, in order. Each refined the answer to the one before, so all are repeated one by
+    one when an earlier frame is prompted. The newest `Limits.points_per_prompt` are kept."""
 
-    given: tuple[GivenPrompt, ...]  # each with all the clicks before it
-    logits: np.ndarray | None  # (4h, 4w) float32, the answer: the next click there refines it; None if not finite
-    starts_over: bool  # the first of them was to REPLACE what was known
+    given: tuple[GivenPrompt, ...]  # each includes the clicks before it
+    logits: np.ndarray | None  # (4h, 4w) float32, the answer, which the next click refines; None if not finite
+    starts_over: bool  # whether the first had mode REPLACE
 
     def then(self, given: GivenPrompt, logits: np.ndarray | None, limits: Limits) -> "Told":
         before = () if given.mask is not None else self.given  # the answer to a mask depends on nothing before
@@ -44,30 +44,30 @@ class TrackedObject:
         return not self.bank.can_recall(frame)
 
     def start_over(self, frame: int, stamp_ns: int) -> None:
-        """Forgets all that it remembers and saw, as if its first prompt were on `frame`."""
+        """Forgets all memories and sightings, as if its first prompt were on `frame`."""
         self.bank.clear()
         self.seen = {}
         self.born, self.born_ns = frame, stamp_ns
 
     def rewind(self, frame: int) -> None:
-        """Forgets what it remembers and saw from `frame` on, but not what it was told there."""
+        """Forgets memories and sightings from `frame` on, but not the prompts."""
         self.bank.rewind(frame)
         self.seen = {index: stamp for index, stamp in self.seen.items() if index < frame}
 
     def set_clock_back(self, by_ns: int) -> None:
-        """What it saw before a clock was set back is as long ago by the new one; 0 would mean an unknown time."""
+        """Shifts its records to a clock that was set back by `by_ns`; a known stamp never becomes 0, unknown."""
         self.seen = {index: max(stamp - by_ns, 1) if stamp else 0 for index, stamp in self.seen.items()}
         self.born_ns = max(self.born_ns - by_ns, 1) if self.born_ns else 0
 
     def note(self, frame: int, stamp_ns: int, is_visible: bool, limits: Limits) -> None:
-        """Records whether it was visible; older records than the history are dropped, but for the newest sighting.
+        """Records whether it was visible on `frame`, and drops records older than the history except the last sighting.
 
-        What was restored before there was an image has no birthday yet: it is unseen since its first frame.
+        An object that was restored before the first image has no `born_ns` yet: it counts as unseen since this frame.
         """
         self.born_ns = self.born_ns or stamp_ns
         self.seen.pop(frame, None)
         if is_visible:
-            self.seen[frame] = stamp_ns or max(self.seen.values(), default=0)  # without a stamp: the last that is known
+            self.seen[frame] = stamp_ns or max(self.seen.values(), default=0)  # without a stamp: the last known one
         oldest = frame - limits.history_frames
         self.told = {index: told for index, told in self.told.items() if index >= oldest}
         last_old = max((index for index in self.seen if index < oldest), default=None)

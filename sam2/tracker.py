@@ -1,7 +1,7 @@
-"""The stream: one image in, every object's mask, state and score out, for ever, in constant memory.
+"""The stream: one image in, every object's mask, state and score out, for as long as you like, in constant memory.
 
-Here is the only state: objects, their memories, recent frames. What it computes equals the official video predictor run
-over the same frames; where a stream must differ, `Tracker` says so.
+All state is here: objects, their memories, recent frames. The results equal those of the official video predictor on
+the same frames; where a stream has to differ, the docstring of `Tracker` says so.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,15 +31,15 @@ from sam2.warm_up import warm_up
 class Tracker:
     """Not thread-safe: one thread owns it and the model.
 
-    `sticky_corrections`: a correction of a live object becomes a prompted memory. The official predictor, and this by
-    default, remembers it like any tracked frame, so that it fades after six frames. `fill_hole_area`: holes of up to
-    this many low-res pixels are closed in what is returned (official: 8); 0 leaves them. `batched`: objects go through
-    the network together; one by one, the default on a CPU, takes up to twice as long with many of them, and makes an
-    object's numbers bit for bit independent of which others there are.
+    `sticky_corrections`: a correction of a live object becomes a prompted memory. By default it is remembered like any
+    tracked frame, as in the official predictor, so its effect fades after six frames. `fill_hole_area`: holes of up to
+    this many low-res pixels are closed in the results (official: 8); 0 leaves them open. `batched`: objects go through
+    the network together. One by one, the default on a CPU, takes up to twice as long with many objects, but makes an
+    object's numbers bit for bit independent of the others.
 
-    Differs from the official predictor in this: beyond `limits.prompted_memories` prompted frames the second oldest is
-    dropped, which a late prompt on a frame before it does not undo; pointers' time codes are in units of
-    `limits.pointers` frames, where the official unit depends on the clip's length if it is below 16 frames.
+    There are two differences from the official predictor. Beyond `limits.prompted_memories` prompted frames the second
+    oldest is dropped, and a late prompt on an earlier frame does not bring it back. And pointers' time codes are always
+    in units of `limits.pointers` frames, where the official unit depends on the clip's length below 16 frames.
     """
 
     def __init__(
@@ -62,13 +62,13 @@ class Tracker:
         self._next_frame = 0
 
     def sibling(self) -> "Tracker":
-        """A tracker without objects on the same model, set up alike: for another camera."""
+        """A tracker without objects on the same model, with the same settings: for another camera."""
         return Tracker(self.model, self._limits, self._sticky_corrections, self._fill_hole_area, self.batched)
 
     def encode_together(self, pairs: "Sequence[tuple[Tracker, Frame]]") -> None:
-        """Encodes as one batch the frames that trackers of this model will be given next; their `step` then skips it.
+        """Encodes, as one batch, the next frames of several trackers of this model; their `step` then need not.
 
-        Raises BadInput, OutOfMemory or DeviceLost; then each `step` encodes its own.
+        Raises BadInput, OutOfMemory or DeviceLost; after that each `step` encodes its own frame.
         """
         check_frames([frame for _, frame in pairs])
         with self._on_device():
@@ -78,14 +78,14 @@ class Tracker:
                 tracker._ahead.put(frame, Features(*(part[index : index + 1].clone() for part in batch)))
 
     def encode_ahead(self, frame: Frame) -> None:
-        """Begins to encode the frame after the next `step`'s, on a GPU beside that step; its own `step` then skips it.
-        For recordings, where the next image is at hand. Raises what `encode_together` raises."""
+        """Starts to encode the frame after that of the next `step`, on a GPU in parallel with it. For recordings, where
+        the following image is at hand. Raises what `encode_together` raises."""
         check_frame(frame)
         with self._on_device():
             self._ahead.begin(frame, lambda: self._network.encode([frame.rgb]))
 
     def warm_up(self) -> None:
-        """Takes a tracker without objects through what it will do most, so that the first image is not the slow one.
+        """Runs a tracker without objects through its most common steps, so that the first image is not slow.
 
         On a GPU this captures the steps of up to four objects. Raises BadInput, OutOfMemory or DeviceLost.
         """
@@ -105,12 +105,12 @@ class Tracker:
     def step(self, frame: Frame, prompts: Sequence[Prompt] = (), accept: Callable = lambda tracks: None) -> list[Track]:
         """Tracks every live object into `frame` and applies `prompts`; returns all live objects in order of label.
 
-        A prompt on a new id makes an object, on a live id it adds to or replaces what the object was told. It applies
-        to the frame nearest to its `stamp_ns`; if that frame has passed, the object alone is tracked again from there.
-        Prompts apply in the order of their frames, those for one frame in the order given.
+        A prompt with a new id creates an object; with the id of a live object it adds to that object's prompts or
+        replaces them. It applies to the frame nearest to its `stamp_ns`; if that is a past frame, this object alone is
+        tracked again from there. Prompts apply in the order of their frames, those for one frame in the order given.
 
         Raises BadInput, Stale or LimitReached for the frame or any prompt; then, as after any other error, nothing has
-        changed. accept: called with the tracks while that still holds; what it raises is such an error, too.
+        changed. accept: called with the tracks before the step becomes final; if it raises, the step is undone too.
         """
         check_frame(frame)
         planned = self._plan(prompts, frame)
@@ -122,14 +122,14 @@ class Tracker:
         return tracks
 
     def check(self, prompts: Prompt | Sequence[Prompt], frame: Frame | None = None) -> None:
-        """Raises what `step(frame, prompts)` would raise for one prompt or several, changing nothing.
+        """Raises what `step(frame, prompts)` would raise for one prompt or several, and changes nothing.
 
-        Without a frame, places are checked against the newest image and no stamp is too new.
+        Without a frame, pixels are checked against the newest image, and no stamp is too new.
         """
         self._plan([prompts] if isinstance(prompts, Prompt) else prompts, frame)
 
     def remove(self, object_id: str) -> None:
-        """Forgets an object; the others are not touched. Raises UnknownObject naming the ids that live."""
+        """Forgets one object and leaves the others alone. Raises UnknownObject naming the live ids."""
         if object_id not in self._objects:
             raise UnknownObject(f"object_id: expected one of {self.object_ids}, got {object_id!r}")
         self._objects.remove(object_id)
@@ -142,21 +142,21 @@ class Tracker:
         self._ahead.clear()
 
     def save(self, path: str | Path, object_ids: Sequence[str] = ()) -> list[str]:
-        """Writes what objects, all if none is named, remember of their prompted frames; returns their ids. Raises
-        UnknownObject, or BadInput if there is nothing to save or the file cannot be written."""
+        """Writes the prompted memories of the objects named, or of all; returns their ids. Raises UnknownObject, or
+        BadInput if there is nothing to save or the file cannot be written."""
         with self._on_device():
             return save_objects(Path(path), self.model, self._network.store, self._objects, object_ids)
 
     def restore(self, path: str | Path, object_ids: Sequence[str] = (), max_age_s: float = 0.0) -> list[str]:
-        """Tracks again what `save` wrote, all or nothing; returns the ids. The objects are OCCLUDED until seen.
+        """Tracks the objects that `save` wrote, all or none; returns their ids. They are OCCLUDED until seen.
 
-        Raises what `read_objects` raises, BadInput for an id that lives, LimitReached.
+        Raises what `read_objects` raises, BadInput for an id that is already tracked, LimitReached.
         """
         with self._on_device():
             kept = read_objects(Path(path), self.model, self._limits, object_ids, max_age_s)
         check_room(kept, self._objects, self._limits)
         oldest, newest = self._history.oldest, self._history.newest
-        before = oldest.index if oldest else self._next_frame  # a late prompt must not come before what is restored
+        before = oldest.index if oldest else self._next_frame  # so that a late prompt comes after what is restored
         born = self._next_frame, newest.stamp_ns if newest else 0
         with self._all_or_nothing(set()):
             for one in kept:
@@ -184,7 +184,7 @@ class Tracker:
         return plan_prompts(located, self._objects, self._limits, self.model.image_size)
 
     def _prompt_past(self, plan: Planned, now: Moment) -> None:
-        """Prompts a frame that has passed and repeats, for that object alone, what came between it and `now`."""
+        """Applies a prompt to a past frame and, for that object alone, repeats the frames between it and `now`."""
         then, *later = self._history.since(plan.frame)
         obj, tracked = self._objects.get(plan.prompt.object_id), None
         if obj is not None:
@@ -197,7 +197,7 @@ class Tracker:
                 self._repeat(self._objects[plan.prompt.object_id], moment)
 
     def _repeat(self, obj: TrackedObject, moment: Moment) -> None:
-        """Tracks a past frame again, with all that was told there."""
+        """Tracks a past frame again, with all prompts that were applied there."""
         told = obj.told.pop(moment.index, None)
         if told is not None and told.starts_over:
             obj.start_over(moment.index, moment.stamp_ns)
@@ -209,9 +209,9 @@ class Tracker:
             self._commit(obj, moment, answer)
 
     def _prompt(self, plan: Planned, moment: Moment, tracked: Answer | None) -> Answer:
-        """Applies a prompt to a frame, making its object or starting it over if need be.
+        """Applies a prompt to a frame; creates its object, or starts it over, if necessary.
 
-        `tracked`: the object's answer there without the prompt.
+        `tracked`: the object's answer on that frame without the prompt.
         """
         prompt, obj = plan.prompt, self._objects.get(plan.prompt.object_id)
         starts_over = prompt.mode is PromptMode.REPLACE
@@ -226,7 +226,7 @@ class Tracker:
     def _tell(
         self, obj: TrackedObject, given: GivenPrompt, moment: Moment, before: Answer | None, starts_over: bool
     ) -> Answer:
-        """`before`: the object's answer on this frame until now, which the prompt refines."""
+        """`before`: the object's answer on this frame so far, which the prompt refines."""
         told = obj.told.get(moment.index, Told((), None, starts_over))
         previous = before.logits if before is not None and before.is_finite else None
         if told.logits is not None:
@@ -241,7 +241,7 @@ class Tracker:
         return answer
 
     def _track(self, objects: list[TrackedObject], moment: Moment) -> dict[str, Answer]:
-        """Answers by object id; batched, objects that remember as much as each other are computed together."""
+        """Answers by object id. If batched, objects with equally many memories are computed together."""
         groups: dict[object, list[TrackedObject]] = {}
         for obj in objects:
             if obj.bank.can_recall(moment.index):
@@ -255,7 +255,7 @@ class Tracker:
         return answers
 
     def _commit(self, obj: TrackedObject, moment: Moment, answer: Answer, is_prompted: bool = False) -> None:
-        """Makes what has been written usable, if it is, and records the sighting."""
+        """Adds the memory just written to the bank, if it is usable, and records the sighting."""
         is_finite = bool(answer.is_finite)
         if is_finite and is_prompted:
             obj.bank.remember_prompted(moment.index)
@@ -267,7 +267,7 @@ class Tracker:
         obj.note(moment.index, moment.stamp_ns, is_visible, self._limits)
 
     def _report(self, moment: Moment, answers: dict[str, Answer]) -> list[Track]:
-        """Brings the answers to the host, all at once, and commits those of objects that were only tracked."""
+        """Copies all answers to the host at once, and commits those of objects that were only tracked."""
         if answers:
             answers = dict(zip(answers, to_host(list(answers.values())), strict=True))
         for object_id, answer in answers.items():
@@ -284,7 +284,7 @@ class Tracker:
 
     @contextmanager
     def _all_or_nothing(self, prompted: set[str]) -> Iterator[None]:
-        """Device work that changes nothing if it fails. `prompted`: ids whose memories it may write over."""
+        """Device work that changes nothing if it fails. `prompted`: ids of objects whose memories it may overwrite."""
         with self._on_device():
             snapshot = self._objects.snapshot(prompted)
         try:
@@ -293,7 +293,7 @@ class Tracker:
         except BaseException as error:
             self._history.withdraw(self._next_frame)
             if isinstance(error, OutOfMemory):
-                self._network.forget_graphs()  # they are worth less than the next step
+                self._network.forget_graphs()  # the next step needs the memory more
             with self._on_device():
                 self._objects.roll_back(snapshot)
             raise

@@ -13,7 +13,7 @@ from sam2 import masks
 
 
 class State(IntEnum):
-    """What became of an object in one frame (values are those of `sam2_ros/msg/Track`)."""
+    """The state of an object in one frame (values as in `sam2_ros/msg/Track`)."""
 
     VISIBLE = 0
     OCCLUDED = 1  # absent now, seen recently
@@ -27,7 +27,7 @@ class PromptMode(Enum):
 
 
 def _use_own_integers(stamped: "Frame | Prompt") -> None:
-    """Differences of NumPy's unsigned integers wrap around, and its signed ones have an end."""
+    """Makes a stamp a Python integer: differences of NumPy's wrap around (unsigned) or overflow (signed)."""
     if isinstance(stamped.stamp_ns, np.integer):
         object.__setattr__(stamped, "stamp_ns", int(stamped.stamp_ns))
 

@@ -1,4 +1,4 @@
-"""The runs before the first image: libraries choose their kernels, and on a GPU the usual steps are captured."""
+"""Runs before the first image, in which libraries choose their kernels and, on a GPU, common steps are captured."""
 
 from typing import TYPE_CHECKING
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from sam2.tracker import Tracker
 
 _SHAPE = (480, 640, 3)
-_MOST_OBJECTS = 4  # steps of more are captured when they come
+_MOST_OBJECTS = 4  # steps with more objects are captured when they first occur often enough
 
 
 def warm_up(tracker: "Tracker", limits: Limits, captures: bool) -> None:
-    """Prompts and tracks; where steps are captured, until those of one to `_MOST_OBJECTS` objects with full memories
-    are. Leaves objects."""
+    """Prompts and tracks; if `captures`, for long enough to capture the steps of one to `_MOST_OBJECTS` objects with
+    full memories. Leaves objects behind."""
     frame = Frame(np.zeros(_SHAPE, np.uint8))
     count = min(_MOST_OBJECTS, limits.max_objects) if captures else 1
     tracker.step(frame, [Prompt(f"warm-up {i}", points_xy=[(320, 240)], labels=[1]) for i in range(count)])
@@ -27,7 +27,7 @@ def warm_up(tracker: "Tracker", limits: Limits, captures: bool) -> None:
         tracker.remove(object_id)
         for _ in range(TIMES_SEEN):
             tracker.step(frame)
-    if captures:  # each empties torch's caches of memory; the next object's first two steps fill them again
+    if captures:  # a capture empties torch's memory cache; the first two steps of another object fill it again
         tracker.remove(tracker.object_ids[0])
         tracker.step(frame, [Prompt("warm-up", points_xy=[(320, 240)], labels=[1])])
         tracker.step(frame)

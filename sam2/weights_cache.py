@@ -57,9 +57,10 @@ def find_weights(config: ModelConfig) -> Path:
 
 
 def download(config: ModelConfig) -> Path:
-    """The official file in the cache, fetched if it is not there whole; a broken-off download goes on where it was.
+    """The official file in the cache, downloaded if it is missing or incomplete; an interrupted download is resumed.
 
-    Appears whole and with the right SHA-256, or not at all. Raises BadCheckpoint saying where to put the file by hand.
+    The file appears complete and with the right SHA-256, or not at all. Raises BadCheckpoint saying where to put it by
+    hand.
     """
     name = f"{config.name}.pt"
     path = cache_folder() / name
@@ -116,13 +117,13 @@ def sha256(path: Path) -> str:
 
 
 def _fetch(url: str, part: Path) -> None:
-    """Appends to `part` what is missing of `url`."""
+    """Downloads to `part` whatever it lacks of `url`."""
     done = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:
         response = urllib.request.urlopen(request, timeout=30)
     except urllib.error.HTTPError as error:
-        error.close()  # it is the server's answer, too, and holds its connection
+        error.close()  # it is also the response, and holds the connection open
         if error.code == 416:  # nothing is missing
             return
         raise

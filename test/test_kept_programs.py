@@ -47,7 +47,7 @@ def test_keys_that_are_projected_in_parts_are_the_same():
     attention, table = RotaryAttention(32, 16), torch.polar(torch.ones(64, 16), torch.randn(64, 16))
     k = torch.randn(3, 2 * 64 + 5, 16)
     expected = attention._rotate_grids(attention.k_proj(k), table, 5)
-    assert (attention._turned_keys(k, table, 5) - expected).abs().max() < 1e-5
+    assert (attention._rotated_keys(k, table, 5) - expected).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("num_keys", [1024, 1025, 1087, 2048 + 63])
