@@ -1,7 +1,7 @@
-"""The official automatic mask generator's interface: every object of an image, by asking at a grid of points.
+"""The official automatic mask generator's interface: every object of an image, by prompting a grid of points.
 
-Knows the image predictor and what masks are. What the network is unsure of is dropped before it is upsampled, where the
-official code upsamples every answer first; what is left is the same.
+Knows the image predictor and what masks are. Answers that the network is unsure of are dropped before upsampling; the
+official code upsamples all of them first, with the same result.
 Source: Kirillov et al. 2023 (arXiv 2304.02643), section 5 and appendix B.
 """
 
@@ -28,23 +28,23 @@ _OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
 
 @dataclass(frozen=True)
 class Options:
-    """Names and defaults are the official ones. Raises BadInput for a value that means nothing."""
+    """Names and defaults are the official ones. Raises BadInput for an invalid value."""
 
     points_per_side: int | None = 32  # of the grid over the whole image; None: `point_grids` says where
-    points_per_batch: int = 64  # how many are asked at once
+    points_per_batch: int = 64  # how many are prompted at once
     pred_iou_thresh: float = 0.8  # quality by the network's own estimate, above which a mask is kept; 0: all are
-    stability_score_thresh: float = 0.95  # IoU of a mask cut higher and lower, from which it is kept; 0: all are
+    stability_score_thresh: float = 0.95  # IoU of a mask thresholded higher and lower, to be kept; 0: all are
     stability_score_offset: float = 1.0  # how much higher and lower, logits
     mask_threshold: float = 0.0  # logit above which a pixel is inside
     box_nms_thresh: float = 0.7  # IoU of boxes above which the worse mask of a crop is dropped
-    crop_n_layers: int = 0  # layer k asks again in 4 ** k crops
-    crop_nms_thresh: float = 0.7  # as `box_nms_thresh`, between crops; those of smaller crops win
+    crop_n_layers: int = 0  # layer k repeats the search in 4 ** k crops
+    crop_nms_thresh: float = 0.7  # as `box_nms_thresh`, between crops; masks of smaller crops win
     crop_overlap_ratio: float = 512 / 1500  # of two crops of layer 1, share of the image's shorter side
-    crop_n_points_downscale_factor: int = 1  # points per side of layer k are fewer by this ** k
+    crop_n_points_downscale_factor: int = 1  # points per side in layer k are divided by this ** k
     point_grids: list[np.ndarray] | None = None  # per layer (K, 2) xy in 0..1, instead of `points_per_side`
-    min_mask_region_area: int = 0  # holes and islands of up to this many low-res pixels are turned over
+    min_mask_region_area: int = 0  # holes and islands of up to this many low-res pixels are removed
     output_mode: str = "binary_mask"
-    use_m2m: bool = False  # ask a second time with the first answer as the mask prompt
+    use_m2m: bool = False  # prompt a second time, with the first answer as the mask prompt
     multimask_output: bool = True  # three answers per point
 
     def __post_init__(self):
@@ -88,7 +88,7 @@ class Options:
 
 
 class Crop(NamedTuple):
-    """Pixels [x0, x1) x [y0, y1) of the image, asked at the points of `layer`."""
+    """Pixels [x0, x1) x [y0, y1) of the image, prompted at the points of `layer`."""
 
     x0: int
     y0: int
@@ -116,10 +116,10 @@ class Found:
 class SAM2AutomaticMaskGenerator:
     """Further `options` are the other fields of `Options`, by name.
 
-    The default thresholds are upstream's, meant for its large model. `nano` is less sure and less steady: it wants
+    The default thresholds are upstream's, meant for its large model. `nano` is less sure and less stable: it needs
     `pred_iou_thresh=0.6, stability_score_thresh=0.8`. On frame 0 of its own world, seeds 3000001 to 3000012, 57 objects
-    and 16 x 16 points, it finds (IoU above 0.5) 0 with the defaults, 8 with 0.8 and 0.9, 20 with 0.7 and 0.85, 28 with
-    0.6 and 0.8 (45 of 90 masks are of an object), 42 with 0.5 and 0.7 (88 of 220).
+    and 16 x 16 points, it finds (IoU above 0.5) none with the defaults, 8 with 0.8 and 0.9, 20 with 0.7 and 0.85, 28
+    with 0.6 and 0.8 (45 of 90 masks show an object), 42 with 0.5 and 0.7 (88 of 220).
     """
 
     def __init__(
@@ -151,7 +151,8 @@ class SAM2AutomaticMaskGenerator:
 
     @torch.no_grad()
     def generate(self, image: np.ndarray) -> list[dict]:
-        """Every mask of an (H, W, 3) uint8 RGB image, the surest of the smallest crops first. Raises BadInput.
+        """Every mask of an (H, W, 3) uint8 RGB image, smaller crops first, the best masks of each first. Raises
+        BadInput.
 
         Each a dict: `segmentation`, (H, W) bool or a COCO run-length object by `output_mode`; `area`, pixels; `bbox`
         and `crop_box`, x y width height (a `bbox` ends at its last pixel's centre, so of one pixel it is 0 wide);
@@ -201,13 +202,13 @@ class SAM2AutomaticMaskGenerator:
         return torch.cat(logits)[:, 0], torch.cat(iou)[:, 0]
 
     def _keep(self, points: Tensor, logits: Tensor, iou: Tensor, crop: Crop, size_hw: tuple[int, int]) -> list[Found]:
-        """Those of M answers that are stable and not cut off by their crop."""
+        """The M answers without those that are unstable or cut off by the crop's edge."""
         options = self.options
         crop_hw = crop.y1 - crop.y0, crop.x1 - crop.x0
         logits = self.predictor.upsample(logits[:, None], crop_hw)[:, 0]  # (M, crop height, crop width)
         stability = _stability(logits, options.mask_threshold, options.stability_score_offset)  # (M,)
         wanted = options.stability_score_thresh
-        stable = (stability >= wanted) | (wanted <= 0)  # of an empty mask it is no number
+        stable = (stability >= wanted) | (wanted <= 0)  # it is NaN for an empty mask
         masks = (logits[stable] > options.mask_threshold).cpu().numpy()
         rows = zip(masks, points[stable.cpu()].tolist(), iou[stable].tolist(), stability[stable].tolist(), strict=True)
         found = []
@@ -244,8 +245,8 @@ def _names() -> set[str]:
 
 
 def crops(size_hw: tuple[int, int], num_layers: int, overlap_ratio: float) -> Iterator[Crop]:
-    """The whole image, then for k = 1..num_layers 2 ** k x 2 ** k equal crops that overlap, without those of no pixels
-    that an image smaller than their number has."""
+    """The whole image, then for k = 1..num_layers 2 ** k x 2 ** k equal crops that overlap; in a very small image those
+    without pixels are left out."""
     height, width = size_hw
     yield Crop(0, 0, width, height, 0)
     for layer in range(1, num_layers + 1):
@@ -259,26 +260,26 @@ def crops(size_hw: tuple[int, int], num_layers: int, overlap_ratio: float) -> It
 
 
 def _stability(logits: Tensor, threshold: float, offset: float) -> Tensor:
-    """(M, H, W) -> (M,): the share of the generously cut mask that is left when it is cut sparingly."""
+    """(M, H, W) -> (M,): area above the higher threshold over area above the lower one."""
     small, large = ((logits > threshold + step).sum((-2, -1)) for step in (offset, -offset))
     return small / large
 
 
 def _corners(inside: np.ndarray, crop: Crop) -> tuple[int, int, int, int]:
-    """Of a mask in a crop, in the image's pixels; of an empty one the crop's own corner."""
+    """x0, y0, x1, y1 of a mask in a crop, in the image's pixels; for an empty mask the crop's top left pixel."""
     x, y, width, height = bounding_box(inside) or (0, 0, 1, 1)
     return x + crop.x0, y + crop.y0, x + crop.x0 + width - 1, y + crop.y0 + height - 1
 
 
 def _is_cut(box: tuple[int, int, int, int], crop: Crop, size_hw: tuple[int, int]) -> bool:
-    """Whether a box ends at an edge of its crop that is no edge of the image."""
+    """Whether a box ends at an edge of its crop that is not an edge of the image."""
     whole = (0, 0, size_hw[1], size_hw[0])
     edges = zip(box, crop[:4], whole, strict=True)
     return any(abs(end - edge) <= _EDGE < abs(end - border) for end, edge, border in edges)
 
 
 def _distinct(found: list[Found], scores: list[float], threshold: float) -> list[Found]:
-    """Those no better one has nearly the same box as, the best first (greedy non-maximum suppression)."""
+    """Greedy non-maximum suppression by box: the best first, without those that overlap a better one too much."""
     boxes = np.array([one.box for one in found], np.float64).reshape(-1, 4)
     size = boxes[:, 2:] - boxes[:, :2]
     area = size[:, 0] * size[:, 1]

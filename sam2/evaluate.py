@@ -1,11 +1,11 @@
-"""Evaluation from the command line: videos in parallel processes, a result file each, one summary of them all.
+"""Evaluation from the command line: videos in parallel processes, a result file for each, one summary of all.
 
     python -m sam2.evaluate --dataset synthetic --model nano --clips 200 --frames 40 --json figures.json
     python -m sam2.evaluate --dataset davis --root DAVIS --model tiny --prompt mask
 
-What is measured is in `evaluation_video`, how work is shared out in `evaluation_run`, what it adds up to in
-`evaluation_report`.
-Synthetic videos are worlds of the default difficulty, by default at the model's own image size.
+What is measured is defined in `evaluation_video`, how the work is distributed in `evaluation_run`, and how results are
+summarised in `evaluation_report`. Synthetic videos are worlds of the default difficulty, by default at the model's own
+image size.
 """
 
 import argparse
@@ -42,16 +42,17 @@ from sam2.training.synthetic import HELD_OUT_SEED
 from sam2.weights_cache import find_weights, sha256
 
 _COLUMNS = """\
-Columns, in percent, every object alike: J is the overlap of predicted and true mask, F that of their borders, J&F the
-mean of both, without the first and the last annotated image. visibility: whether "it is in the image" was right; there
-and away: the same over the images it is, and is not, in. returns: how often an object was away for 3 to 15 images and
-came back; re-acquired: in how many of these its mask was right (J of 0.5 or more) within 3 images.
+Columns, in percent, with the same weight for every object: J is the overlap of predicted and true mask, F that of their
+borders, J&F the mean of both; the first and the last annotated image do not count. visibility: how often the tracker
+knew whether the object is in the image; there and away: the same for the images it is in, and for those it is not.
+returns: how often an object was away for 3 to 15 images and came back; re-acquired: in how many of these its mask was
+right (J of 0.5 or more) within 3 images.
 """
 
 
 @dataclass(frozen=True)
 class TrackerMaker:
-    """Builds the tracker to be judged, once in each process."""
+    """Builds the tracker to be evaluated, once in each process."""
 
     model: str
     checkpoint: Path
@@ -62,7 +63,7 @@ class TrackerMaker:
 
     def __call__(self) -> StreamTracker:
         model = load_model(self.model, self.checkpoint, self.device, self.precision, self.image_size)
-        # As many objects as a label image holds; nothing is prompted late, so no history is kept.
+        # As many objects as a label image can hold. Nothing is prompted late, so there is no need for a history.
         tracker = Tracker(model, Limits(max_objects=MAX_LABEL, history_frames=1))
         return tracker if self.has_memory else MemorylessTracker(model, tracker)
 
@@ -125,7 +126,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
 
 
 def _check_outputs(args: argparse.Namespace, place: str) -> None:
-    """Before hours of work: what is to be written at the end can be."""
+    """Raises BadInput if an output could not be written in the end, before hours of work."""
     for name in ("json", "plot", "card"):
         path = getattr(args, name)
         if path:
@@ -244,5 +245,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does, and its processes with it
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it, and its processes, like Ctrl-C
     sys.exit(main())

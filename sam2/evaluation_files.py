@@ -1,4 +1,4 @@
-"""Results on disk: one JSON file per video, so that a run that was stopped goes on where it was.
+"""Results on disk: one JSON file per video, so that a stopped run can be resumed.
 
 Knows nothing about trackers or figures.
 """
@@ -19,7 +19,7 @@ _ANEW = "delete its folder, or name another --out"
 
 @dataclass(frozen=True)
 class Settings:
-    """What the result of a video depends on, besides this program's version."""
+    """Everything that the result of a video depends on, besides this program's version."""
 
     dataset: str
     split: str
@@ -30,12 +30,12 @@ class Settings:
     memory: bool
     precision: str  # that was used: "fp32", "bf16" or "fp16"
     side: int  # of synthetic frames, pixels
-    data: str = ""  # digest of a synthetic frame, since another program may draw other worlds, or of a dataset's files
+    data: str = ""  # digest of a dataset's files, or of a synthetic frame: another version may draw other worlds
 
 
 def data_digest(videos: list[SyntheticVideo] | list[RecordedVideo]) -> str:
-    """Of what the synthetic world looks like, or of the files of recorded videos."""
-    # What is kept, and how it is scored.
+    """Of how the synthetic world looks, or of the files of recorded videos."""
+    # The text stands for what is kept and how it is scored: change it with either, and old results are refused.
     digest = hashlib.sha256(b"J and F of an object's own frames; one too thin to be prompted is missed")
     if isinstance(videos[0], SyntheticVideo):
         digest.update(World(HELD_OUT_SEED, (64, 64)).frame(0).rgb.tobytes())
@@ -54,10 +54,10 @@ def default_folder(settings: Settings) -> Path:
 
 
 class Results:
-    """A folder of results that were all made with one `Settings`."""
+    """A folder of results that were all made with the same `Settings`."""
 
     def __init__(self, folder: Path, settings: Settings):
-        """Raises BadInput if the folder holds results of other settings, or of nobody knows which."""
+        """Raises BadInput if the folder holds results of other settings, or of unknown ones."""
         self.folder = folder
         path, wanted = folder / _SETTINGS, asdict(settings)
         if not path.is_file():
@@ -73,7 +73,7 @@ class Results:
             )
 
     def find(self, video: SyntheticVideo | RecordedVideo) -> VideoResult | None:
-        """What was kept of a video; None if nothing was, or it was of another length (a synthetic one has any)."""
+        """The kept result of a video; None if there is none, or if a synthetic video had another length then."""
         path = self._path(video.name)
         if not path.is_file():
             return None

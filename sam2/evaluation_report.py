@@ -1,6 +1,6 @@
 """Results of many videos as figures in percent, a table, and a plot of J&F over time.
 
-Knows `VideoResult` only. Every object counts alike, whichever video it is in; a frame of presence likewise.
+Knows only `VideoResult`. Every object has the same weight, whichever video it is in; for visibility, every frame has.
 """
 
 from collections.abc import Callable
@@ -38,12 +38,12 @@ def summarise(videos: list[VideoResult]) -> dict:
 
 
 def _groups(results: list[ObjectResult]) -> dict[str, Callable[[ObjectResult], bool]]:
-    """Those of GROUPS that say something: only a synthetic world knows what is difficult."""
+    """The groups worth reporting: only synthetic objects are tagged with what makes them difficult."""
     return GROUPS if any(result.tags for result in results) else {"all": GROUPS["all"]}
 
 
 def group_summary(results: list[ObjectResult]) -> dict:
-    """Percent, None where there was nothing to judge. Visibility is without the first frame, where it was given."""
+    """In percent, None where there was nothing to judge. Visibility leaves out the first frame, which was prompted."""
     scores = [score for result in results if (score := metrics.score_frames(result.j, result.f)) is not None]
     mean = mean_score(scores)
     seen = np.concatenate([np.array(r.seen[1:], bool) for r in results] or [np.zeros(0, bool)])
@@ -101,7 +101,7 @@ def table(summary: dict) -> str:
 
 
 def drift(summary: dict) -> str:
-    """One sentence: how good masks are at the prompt, one frame later, in the middle and at the end."""
+    """One sentence: how good masks are at the prompt, one frame later, halfway and at the end."""
     ages = {age: value for age, value in enumerate(summary["j_by_age"]) if value is not None}
     if not ages:
         return "Nothing was there."
@@ -111,16 +111,16 @@ def drift(summary: dict) -> str:
 
 
 def write_into_card(card: Path, name: str, text: str) -> None:
-    """Replaces what a Markdown file has between the lines `<!-- name -->` and `<!-- end -->`.
+    """Replaces the text between the lines `<!-- name -->` and `<!-- end -->` of a Markdown file.
 
-    Raises what `split_card` and `write_whole` raise, when the file is as it was.
+    Raises what `split_card` and `write_whole` raise, and then the file is unchanged.
     """
     before, after = split_card(card, name)
-    write_whole(card.resolve(), f"{before}{text}\n{after}".encode())  # a link stays one
+    write_whole(card.resolve(), f"{before}{text}\n{after}".encode())  # a link stays a link
 
 
 def split_card(card: Path, name: str) -> tuple[str, str]:
-    """What a Markdown file has up to the line `<!-- name -->`, with it, and from `<!-- end -->` on.
+    """The parts of a Markdown file up to and including the line `<!-- name -->`, and from `<!-- end -->` on.
 
     Raises BadInput if there is no such file or place.
     """

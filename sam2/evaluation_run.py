@@ -1,4 +1,4 @@
-"""How the videos of an evaluation are shared out: one after another here, or in parallel processes.
+"""How the videos of an evaluation are distributed: one after another in this process, or over several.
 
 Knows neither what is measured nor the command line.
 """
@@ -28,12 +28,12 @@ MakeTracker = Callable[[], StreamTracker]
 def evaluate_all(
     videos: list[AnyVideo], prompt: str, make_tracker: MakeTracker, results: Results, workers: int
 ) -> list[VideoResult]:
-    """Results of all videos, in their order; those that `results` holds from an earlier run are not computed again.
+    """Results of all videos, in the same order; those that `results` has from an earlier run are not computed again.
 
     prompt: one of PROMPT_KINDS; workers: processes, each with a tracker of its own, 1 = this process (for more,
-    make_tracker must be picklable). A video that cannot be played, or fails on the way, is said and gives a result with
-    a `failure`, which is not kept. Raises BadInput for two videos of a name, DeviceLost, and what make_tracker raises;
-    what was done until then is kept.
+    make_tracker must be picklable). A video that cannot be read, or fails on the way, is reported and gives a result
+    with a `failure`, which is not kept. Raises BadInput if two videos have the same name, DeviceLost, and what
+    make_tracker raises; results until then are kept.
     """
     counts = Counter(video.name for video in videos)
     if twice := [name for name, count in counts.items() if count > 1]:
@@ -61,12 +61,12 @@ def _in_this_process(videos: list[AnyVideo], prompt: str, make_tracker: MakeTrac
 
 
 def _play(video: AnyVideo, tracker: StreamTracker, prompt: str) -> VideoResult:
-    """One damaged video does not cost the others their figures."""
+    """The result of one video; any failure but a lost device becomes part of it, so that the other videos go on."""
     try:
         return evaluate_video(video, tracker, prompt)
     except DeviceLost:
         raise
-    except (Sam2Error, OSError) as error:  # they say what is wrong
+    except (Sam2Error, OSError) as error:  # whose messages say what is wrong
         failure = str(error) or repr(error)
     except Exception:
         failure = traceback.format_exc()
@@ -77,7 +77,7 @@ _tracker: StreamTracker | Exception | None = None  # of a worker process
 
 
 def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
-    """A parent killed by a signal that let it say nothing would leave this process waiting for videos, for ever."""
+    """Ends this process with its parent: one that was killed could not tell it, and it would wait for ever."""
     parent.join()
     os._exit(1)
 
@@ -90,7 +90,7 @@ def _start_worker(make_tracker: MakeTracker) -> None:
     torch.set_num_threads(1)
     try:
         _tracker = make_tracker()
-    except Exception as error:  # raised with the first video: an error here only breaks the pool
+    except Exception as error:  # raised with the first video instead, since an error here would only break the pool
         _tracker = error
 
 
@@ -103,7 +103,7 @@ def _work(video: AnyVideo, prompt: str) -> VideoResult:
 def _in_processes(
     videos: list[AnyVideo], prompt: str, make_tracker: MakeTracker, workers: int
 ) -> Iterator[VideoResult]:
-    """In the order in which they are done."""
+    """In the order in which they finish."""
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(min(workers, len(videos)), context, _start_worker, (make_tracker,)) as pool:
@@ -117,7 +117,7 @@ def _in_processes(
                 "--workers, videos that are done are kept"
             ) from error
         except BaseException:
-            for worker in set(multiprocessing.active_children()) - others:  # a video may take minutes; it is not kept
+            for worker in set(multiprocessing.active_children()) - others:  # its video may take minutes more
                 worker.terminate()
             pool.shutdown(cancel_futures=True)
             raise

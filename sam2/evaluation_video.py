@@ -1,7 +1,7 @@
-"""One video tracked and scored: where its frames and truth come from, how objects are pointed at, what is recorded.
+"""One video tracked and scored: where its frames and truth come from, how objects are prompted, what is recorded.
 
-Knows anything with `reset()`, `check(prompts, frame)` and `step(frame, prompts)` as a tracker. Knows nothing about
-files of results, processes or the command line.
+A tracker is anything with `reset()`, `check(prompts, frame)` and `step(frame, prompts)`. Knows nothing about result
+files, processes or the command line.
 """
 
 import time
@@ -21,9 +21,9 @@ from sam2.training.synthetic import World
 from sam2.types import Frame, Prompt, State, Track
 
 PROMPT_KINDS = ("click", "box", "mask")
-SHORTEST = 3  # frames, or annotated ones: the first and the last do not count
-_FRAME_NS = 33_333_333  # between frames; any video plays at 30 a second
-_SMALLEST_PROMPTED = 2e-3  # of the image; of a synthetic object less than this in frame 0 is not worth a click
+SHORTEST = 3  # frames, or annotated frames, of a video: the first and the last do not count
+_FRAME_NS = 33_333_333  # between frames: every video is played at 30 per second
+_SMALLEST_PROMPTED = 2e-3  # of the image; synthetic objects that show less than this in frame 0 are not prompted
 
 
 class StreamTracker(Protocol):
@@ -38,7 +38,7 @@ class StreamTracker(Protocol):
 
 class Annotated(NamedTuple):
     rgb: np.ndarray  # (H, W, 3) uint8
-    masks: Masks | None  # of the objects in sight, or known to be away (empty); None where nobody annotated
+    masks: Masks | None  # of the objects in sight, or known to be away (empty); None if the frame is not annotated
 
 
 @lru_cache(maxsize=1)
@@ -48,7 +48,7 @@ def _world(seed: int, side: int) -> World:
 
 @dataclass(frozen=True)
 class SyntheticVideo:
-    """The first frames of a world of the default difficulty; objects that are in sight in frame 0 are tracked."""
+    """The first frames of a world of the default difficulty; objects visible in frame 0 are tracked."""
 
     seed: int
     num_frames: int
@@ -78,7 +78,7 @@ class RecordedVideo:
     """A video of a dataset on disk; every object is tracked from the frame it first appears in."""
 
     video: Video
-    may_overlap: bool = False  # one mask per object, as SA-V has it, not one label image
+    may_overlap: bool = False  # whether objects have masks of their own, as in SA-V, not one label image
 
     @property
     def name(self) -> str:
@@ -103,7 +103,8 @@ class RecordedVideo:
 
 
 def check_annotated(videos: list[Video], which: str) -> None:
-    """Raises BadInput unless most videos can be scored. Films count as if they could: their masks take long to read."""
+    """Raises BadInput unless most videos can be scored. Videos in film files pass: reading their masks takes too
+    long."""
     enough = sum(not isinstance(video.source, tuple) or len(video.masks) >= SHORTEST for video in videos)
     if 2 * enough < len(videos):
         raise BadInput(
@@ -114,7 +115,7 @@ def check_annotated(videos: list[Video], which: str) -> None:
 
 @dataclass
 class ObjectResult:
-    """One tracked object over the annotated frames from its first on; lists of T, IoU and F as shares of 1."""
+    """One tracked object over the T annotated frames from its first on; IoU and F as fractions."""
 
     object_id: int
     tags: list[str]
@@ -136,9 +137,10 @@ class VideoResult:
 
 
 def prompt_for(object_id: int, mask: np.ndarray, kind: str) -> Prompt:
-    """What a person shown `mask` (H, W) would give: its most inner pixel, its tight box, or itself.
+    """What a person who is shown `mask` (H, W) would give: its innermost pixel, its tight box, or the mask itself.
 
-    A box is at least a pixel wide and high, from centre to centre: of a single row or column it takes in the next.
+    A box goes from pixel centre to pixel centre and is at least a pixel wide and high: around a single row or column it
+    includes the next one.
     """
     if kind == "mask":
         return Prompt(str(object_id), mask=mask)
@@ -153,10 +155,11 @@ def prompt_for(object_id: int, mask: np.ndarray, kind: str) -> Prompt:
 
 
 def evaluate_video(video: SyntheticVideo | RecordedVideo, tracker: StreamTracker, kind: str) -> VideoResult:
-    """Plays a video to a tracker, prompting each object once, by `kind` of PROMPT_KINDS, and scores every answer.
+    """Plays a video to a tracker, prompts each object once, by `kind` of PROMPT_KINDS, and scores every answer.
 
-    Where predicted masks overlap the larger logit counts, as in benchmarks whose results are label images, unless the
-    video's masks `may_overlap`. An object whose mask is too thin to be a prompt is missed. The tracker is reset first.
+    Where predicted masks overlap, the larger logit wins, as in benchmarks whose results are label images, unless the
+    video's masks `may_overlap`. An object whose mask is too thin for a prompt counts as missed. The tracker is reset
+    first.
     """
     tracker.reset()
     objects: dict[int, ObjectResult] = {}
@@ -174,7 +177,7 @@ def evaluate_video(video: SyntheticVideo | RecordedVideo, tracker: StreamTracker
             continue
         annotated.append(index)
         objects |= {k: ObjectResult(k, video.tags(k)) for k in first_seen}
-        # Where every object has masks of its own, some are annotated in a frame and others are not.
+        # Where objects have masks of their own, a frame may be annotated for some of them only.
         judged = {k: result for k, result in objects.items() if k in masks or not video.may_overlap}
         missed = dict.fromkeys(judged, Answer(np.zeros(frame.size_hw, bool), is_seen=False))
         answers = missed | _answers(tracks, frame.size_hw, video.may_overlap)
@@ -186,7 +189,7 @@ def evaluate_video(video: SyntheticVideo | RecordedVideo, tracker: StreamTracker
 
 
 def _can_be_given(prompt: Prompt, frame: Frame, tracker: StreamTracker) -> bool:
-    """Whether anything of it is left at the network's size."""
+    """Whether anything is left of the prompt at the network's input size."""
     try:
         tracker.check(prompt, frame)
     except MaskTooThin:

@@ -1,7 +1,7 @@
 """The ablation: the same network with its memory emptied before every frame.
 
-What is left after the prompted frame is what the image alone suggests. Every object then gets the same answer, since
-nothing tells them apart.
+After the prompted frame only the image itself is left to suggest an answer. All objects get the same one, since nothing
+tells them apart.
 """
 
 from dataclasses import replace
@@ -15,7 +15,7 @@ from sam2.types import Frame, Prompt, State, Track
 
 
 class MemorylessTracker:
-    """A `Tracker` on frames with prompts; on others the decoder sees no memory and no prompt."""
+    """On frames with prompts, a `Tracker`; on all others the decoder sees neither memory nor prompt."""
 
     def __init__(self, model: SAM2, tracker: Tracker):
         self._model, self._tracker = model, tracker

@@ -1,9 +1,9 @@
 """How good tracked masks are: J, F, J&F, visibility accuracy, re-acquisition after an absence.
 
-Knows arrays only; nothing of trackers, datasets or files. Masks are (H, W) bool of one object in one frame. J and F are
-those of the DAVIS benchmark (Perazzi et al., CVPR 2016, section 4), in the form that the DAVIS 2017 and SA-V toolkits
-compute: J = 1 and F = 1 where neither prediction nor truth has a pixel. All values are shares of 1; NaN where there was
-nothing to judge.
+Knows only arrays; nothing of trackers, datasets or files. A mask is (H, W) bool, of one object in one frame. J and F
+are those of the DAVIS benchmark (Perazzi et al., CVPR 2016, section 4) as the DAVIS 2017 and SA-V toolkits compute
+them: both are 1 where neither prediction nor truth has a pixel. All values are fractions; NaN where there was nothing
+to judge.
 """
 
 from collections.abc import Sequence
@@ -29,8 +29,8 @@ def region_similarity(predicted: np.ndarray, true: np.ndarray) -> float:
 def boundary_accuracy(predicted: np.ndarray, true: np.ndarray, tolerance: float = BOUNDARY_TOLERANCE) -> float:
     """F: harmonic mean of the precision and recall of boundary pixels of two (H, W) bool masks.
 
-    A boundary pixel is right if the other boundary passes within `tolerance` x diagonal, rounded up to whole pixels
-    (Euclidean distance: what dilation by a disk gives). Raises BadInput if the masks differ in shape.
+    A boundary pixel is correct if the other boundary passes within `tolerance` x diagonal, rounded up to whole pixels
+    (Euclidean distance, as dilation by a disk gives). Raises BadInput if the masks differ in shape.
     """
     _check_pair(predicted, true)
     radius = np.ceil(tolerance * np.hypot(*true.shape))
@@ -43,10 +43,10 @@ def boundary_accuracy(predicted: np.ndarray, true: np.ndarray, tolerance: float 
 
 
 def boundary(mask: np.ndarray) -> np.ndarray:
-    """(H, W) bool -> (H, W) bool: pixels that differ from the one to the right, below, or right below.
+    """(H, W) bool -> (H, W) bool: pixels that differ from the one to the right, below, or diagonally below right.
 
-    So a boundary is one pixel wide and lies up to a pixel above and to the left of the mask. Pixels of the last column
-    and row look only along it; where the mask ends with the image there is no boundary.
+    So a boundary is one pixel wide and lies up to a pixel above and to the left of the mask. In the last column and
+    row pixels are compared only along it: where the mask touches the image's edge there is no boundary.
     """
     edge = np.zeros(mask.shape, dtype=bool)
     edge[:, :-1] |= mask[:, :-1] != mask[:, 1:]
@@ -56,16 +56,16 @@ def boundary(mask: np.ndarray) -> np.ndarray:
 
 
 def scored_frames(num_frames: int) -> slice:
-    """The frames of an object that count: neither the first, where it was given, nor the last.
+    """The frames of an object that count: neither the first, where it was prompted, nor the last.
 
-    As in both toolkits for an object of the video's first frame. They leave out the video's first frame, not the
-    object's: of one that enters later SA-V's counts the frame it was given in, too.
+    For an object of the video's first frame this is what both toolkits do. They leave out the video's first frame, not
+    the object's: for an object that enters later, SA-V's also counts the frame it was prompted on.
     """
     return slice(1, max(1, num_frames - 1))
 
 
 class Score(NamedTuple):
-    """Shares of 1."""
+    """As fractions."""
 
     j: float
     f: float
@@ -76,13 +76,13 @@ class Score(NamedTuple):
 
 
 def score_frames(j: Sequence[float], f: Sequence[float]) -> Score | None:
-    """J and F of one object from those of its frames: means over the frames that are scored; None if there are none."""
+    """J and F of one object from those of its frames: means over the scored frames; None if there are none."""
     kept = scored_frames(len(j))
     return Score(float(np.mean(j[kept])), float(np.mean(f[kept]))) if j[kept] else None
 
 
 def mean_score(scores: Sequence[Score]) -> Score:
-    """Mean over objects, whichever videos they are in: every object counts alike. NaN for none."""
+    """Mean over objects of any videos: every object has the same weight. NaN for none."""
     if not scores:
         return Score(float("nan"), float("nan"))
     return Score(*(float(value) for value in np.mean(scores, axis=0)))
@@ -112,7 +112,7 @@ def overlaps(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
 
 
 def reacquired(overlap: np.ndarray, own: int, back: int) -> bool | None:
-    """Whether a tracker found an object again, and found it rather than another, within its first frames back.
+    """Whether a tracker found an object again, and not another one instead, within its first frames back.
 
     overlap: (T, K) IoU of the object's predicted mask with each true mask, `own` its own column, `back` the frame of
     its return. True if in one of the three frames from `back` on the IoU with its own mask is at least 0.5 and larger

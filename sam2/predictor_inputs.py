@@ -1,6 +1,6 @@
-"""Checks and converts what callers of the official-style predictors pass in; refuses before anything changes.
+"""Checks and converts what callers pass to the official-style predictors, before anything is changed.
 
-Prompts may be numpy, torch or plain lists, as upstream accepts them.
+As upstream, prompts may be numpy arrays, tensors or plain lists.
 """
 
 import numpy as np
@@ -53,10 +53,10 @@ def point_inputs(
 
 
 def mask_input(mask, size_hw: tuple[int, int], image_size: int, device: torch.device) -> Tensor:
-    """(H, W) of the video or (S, S) -> (1, 1, S, S) float32 zeros and ones on `device`. As upstream, a tensor's values
-    are inside from one half on, once they are resized; of anything else whatever is not zero.
+    """(H, W) of the video or (S, S) -> (1, 1, S, S) float32 zeros and ones on `device`. As upstream, a tensor is
+    resized and then thresholded at one half; in any other kind of mask every nonzero value is inside.
 
-    Upstream stretches a mask of any other size over the image, which hides mistakes.
+    Refuses masks of other sizes. Upstream stretches them over the image, which hides mistakes.
     """
     try:
         values = (mask if isinstance(mask, Tensor) else torch.as_tensor(np.asarray(mask))).detach()
@@ -116,7 +116,8 @@ def check_inside(name: str, xy: Tensor, size_hw: tuple[int, int]) -> None:
 
 
 def check_boxes(corners: Tensor, size_hw: tuple[int, int]) -> None:
-    """Raises BadInput unless all boxes (N, 4) have an area and meet the image; a detector's may stand out of it."""
+    """Raises BadInput unless all boxes (N, 4) have an area and overlap the image. They may extend beyond it, as a
+    detector's often do."""
     height, width = size_hw
     for x0, y0, x1, y1 in corners.tolist():
         if x0 >= x1 or y0 >= y1:

@@ -19,8 +19,8 @@ Masks = tuple[np.ndarray, np.ndarray, np.ndarray]  # masks (C, H, W), IoUs (C,),
 
 
 class SAM2ImagePredictor:
-    """`max_hole_area`, `max_sprinkle_area`: background (foreground) patches of up to this many low-res pixels are
-    turned over; 0 leaves them."""
+    """`max_hole_area`, `max_sprinkle_area`: holes and islands of up to this many low-res pixels are removed; 0 keeps
+    them."""
 
     def __init__(
         self,
@@ -81,8 +81,8 @@ class SAM2ImagePredictor:
         normalize_coords: bool = True,
     ) -> Masks:
         """points (K, 2) or (N, K, 2) and boxes (4,) or (N, 4) in source pixels (in 0..1 with `normalize_coords=False`),
-        labels alike, mask_input (1, 4h, 4w) logits from an earlier call or (N, 1, 4h, 4w). One prompt and N masks
-        are N prompts, and so are N prompts and one mask. C is 3 with `multimask_output`, else 1.
+        labels likewise, mask_input (1, 4h, 4w) logits from an earlier call or (N, 1, 4h, 4w). A single prompt or mask
+        is combined with each of N masks or prompts. C is 3 with `multimask_output`, else 1.
 
         Returns masks as float32 (bool values as 0 and 1 unless `return_logits`), with a leading N for N prompts.
         Raises BadInput for a bad prompt, RuntimeError without an image.
@@ -150,8 +150,8 @@ class SAM2ImagePredictor:
     def decode(
         self, points: Tensor, labels: Tensor, mask_input: Tensor | None = None, multimask: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """The network's answers to N prompts before they are upsampled, on its device: logits (N, C, 4h, 4w) and
-        IoUs (N, C). For `sam2.automatic_mask_generator`, which drops most of them.
+        """The network's answers to N prompts, not upsampled, on its device: logits (N, C, 4h, 4w) and IoUs (N, C). For
+        `sam2.automatic_mask_generator`, which drops most of them.
 
         points (N, K, 2) pixels of the image, labels (N, K), mask_input (N, 1, 4h, 4w) logits. Raises BadInput.
         """
@@ -160,7 +160,7 @@ class SAM2ImagePredictor:
         return logits.float(), iou.float()
 
     def upsample(self, logits: Tensor, size_hw: tuple[int, int]) -> Tensor:
-        """(N, C, 4h, 4w) logits -> (N, C, H, W) float32, without holes and islands of the sizes not wanted."""
+        """(N, C, 4h, 4w) logits -> (N, C, H, W) float32, without small holes and islands."""
         return preprocess.logits_to_pixels(self._without_specks(logits.float()), size_hw)
 
     def _decode(self, index: int, xy, marks, mask_input: Tensor | None, multimask: bool) -> tuple[Tensor, Tensor]:
@@ -170,7 +170,7 @@ class SAM2ImagePredictor:
         # Without points there is no padding token either, unlike in video.
         sparse = image.stride16.new_zeros(1, 0, image.stride16.shape[1]) if xy is None else encoder.sparse(xy, marks)
         pixels = image.stride16 + encoder.dense(mask_input)
-        count = max(len(sparse), len(pixels))  # prompts of one mask, masks of one prompt, or as many of both
+        count = max(len(sparse), len(pixels))  # N prompts and one mask, one prompt and N masks, or N of both
         if {len(sparse), len(pixels)} - {1, count}:
             raise BadInput(f"mask_input: expected one, or one for each of {len(sparse)} prompts, got {len(pixels)}")
         sparse, pixels = sparse.expand(count, -1, -1), pixels.expand(count, -1, -1, -1)
@@ -197,7 +197,7 @@ class SAM2ImagePredictor:
         given = None if points is None else finite_floats("point_coords", points)
         if given is not None and box is not None and 0 in given.shape:
             check_labels([] if labels is None else labels, (0,))
-            given = None  # upstream's way to say: the box alone
+            given = None  # upstream's way of saying "only the box"
         if given is not None:
             if given.dim() not in (2, 3) or given.shape[-1] != 2 or 0 in given.shape:
                 raise BadInput(f"point_coords: expected shape (K, 2) or (N, K, 2), K > 0, got {tuple(given.shape)}")

@@ -1,8 +1,8 @@
 """The official video predictor's interface: prompts on any frame of a loaded clip, propagation in either direction.
 
-For a camera use `sam2.Tracker`; this keeps a result for every frame. Behaviour was checked call by call against
-facebookresearch/sam2 2b90b9f, quirks included: a correction on a tracked frame becomes an ordinary recent memory and
-is tracked over if propagation restarts at that very frame.
+For a camera use `sam2.Tracker`; this keeps a result for every frame. Its behaviour was checked call by call against
+facebookresearch/sam2 2b90b9f, quirks included: a correction on a tracked frame becomes an ordinary recent memory, and
+is overwritten if propagation restarts at that very frame.
 """
 
 from collections.abc import Iterator
@@ -60,8 +60,8 @@ class SAM2VideoPredictor(SAM2):
         offload_state_to_cpu: bool = False,
         async_loading_frames: bool = False,
     ) -> VideoState:
-        """Loads a JPEG folder or a video file. `async_loading_frames`: a folder's frames when they are first asked for,
-        not, as upstream, in a thread. Raises BadInput naming what is wrong with it."""
+        """Loads a JPEG folder or a video file. `async_loading_frames`: loads a folder's frames on first use (upstream:
+        in a thread). Raises BadInput saying what is wrong with it."""
         cpu = torch.device("cpu")
         images, height, width = load_frames(
             video_path, self.image_size, cpu if offload_video_to_cpu else self.device, lazily=async_loading_frames
@@ -106,7 +106,7 @@ class SAM2VideoPredictor(SAM2):
             pixels = self.no_memory(features.stride16)
         decoded = self.decode(features, pixels, *given, mask_input)
         answer = self.select(decoded, multimask=is_ambiguous(given.labels.shape[1]))
-        state.objects[obj_id] = obj  # nothing before this can be half-applied
+        state.objects[obj_id] = obj  # up to here an error has changed nothing
         obj.point_inputs[frame_idx] = given
         obj.mask_inputs.pop(frame_idx, None)
         return self._take_prompt(state, obj, frame_idx, answer)
@@ -155,8 +155,8 @@ class SAM2VideoPredictor(SAM2):
     ) -> Iterator[FrameMasks]:
         """Yields each frame's index, object ids and logits; by default from the earliest prompt to the clip's end.
 
-        `max_frame_num_to_track` does not count the first frame. What is added meanwhile waits for the next call; what
-        is removed is left out. Raises BadInput, RuntimeError without a prompt.
+        `max_frame_num_to_track` does not count the first frame. Objects added meanwhile wait for the next call, removed
+        ones are left out from then on. Raises BadInput, or RuntimeError without a prompt.
         """
         state = inference_state
         length = state.num_frames if max_frame_num_to_track is None else max_frame_num_to_track
@@ -185,7 +185,7 @@ class SAM2VideoPredictor(SAM2):
     def clear_all_prompts_in_frame(
         self, inference_state: VideoState, frame_idx: int, obj_id, need_output: bool = True
     ) -> FrameMasks | None:
-        """Takes back an object's prompts on a frame; a prompted frame stays as a recent one. Raises BadInput."""
+        """Withdraws an object's prompts on a frame; a prompted frame stays as a recent one. Raises BadInput."""
         state = inference_state
         inputs.check_frame_index(frame_idx, state.num_frames)
         obj = inputs.find_object(state, obj_id)
@@ -245,7 +245,7 @@ class SAM2VideoPredictor(SAM2):
         return result.logits.to(self.device)
 
     def _remembering(self, state: VideoState, obj: ObjectState, frame_index: int, reverse: bool) -> Tensor:
-        """(1, C, h, w): the frame's features after they met the object's memories."""
+        """(1, C, h, w): the frame's features after attending to the object's memories."""
         parts = [
             self.spatial_memory(result.maskmem.to(self.device), code)
             for result, code in obj.memories(frame_index, reverse)
@@ -254,7 +254,7 @@ class SAM2VideoPredictor(SAM2):
         if pointers:
             tokens = torch.stack([pointer.to(self.device) for pointer, _ in pointers], dim=1)  # (1, P, C)
             time = torch.tensor([ago for _, ago in pointers], device=self.device)
-            # A one-frame clip divides by zero as upstream does; it has no frame left to track.
+            # As upstream, a one-frame clip divides by zero; it has no frame left to track anyway.
             parts.append(self.pointer_memory(tokens, time / longest_pointer_memory(state.num_frames)))
         num_pointer_tokens = parts[-1][0].shape[1] if pointers else 0
         memory, position = concatenate(parts)
@@ -280,7 +280,7 @@ class SAM2VideoPredictor(SAM2):
         return state.encoded[1]
 
     def _frame_output(self, state: VideoState, frame_index: int, is_prompted: bool | None = None) -> FrameMasks:
-        """Every object's newest logits on a frame; absent where it has none."""
+        """Every object's newest logits on a frame; ABSENT_LOGIT for an object without a result."""
         if is_prompted is None:
             is_prompted = any(frame_index in obj.new_prompted for obj in state.objects.values())
         side = self.image_size // 4

@@ -1,7 +1,7 @@
 """Reads a JPEG folder or a video file into network input.
 
-Folders give the official video predictor's numbers. Video files are read with OpenCV where it has decord, so that
-colours may differ by what the two make of the codec's.
+Folders give the official video predictor's numbers. Video files are read with OpenCV, where upstream uses decord, so
+colours may differ by how the two convert those of the codec.
 """
 
 import re
@@ -47,7 +47,7 @@ def load_frames(
 
 
 def _resized(sources: Iterable[np.ndarray], count: int, image_size: int, device: torch.device, title: str) -> Tensor:
-    """(n, 3, S, S) of n <= `count` frames, each resized as it comes: only the result grows with the video."""
+    """(n, 3, S, S) for n <= `count` frames, resized one at a time, so that only the result grows with the video."""
     images, filled = torch.empty(count, 3, image_size, image_size, device=device), 0
     for frame in tqdm(islice(sources, count), desc=title, total=count):
         images[filled] = to_model_input(frame, image_size)

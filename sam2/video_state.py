@@ -1,7 +1,7 @@
-"""What the video predictor keeps between calls, and which of it a frame gets to see.
+"""What the video predictor keeps between calls, and which memories a frame attends to.
 
 Pure bookkeeping: tensors are stored and handed out, never computed on. "Prompted" frames are what the official code
-calls conditioning frames; everything else that was tracked is "recent".
+calls conditioning frames; all other tracked frames are "recent".
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -75,7 +75,7 @@ class ObjectState:
 
 
 def longest_pointer_memory(num_frames: int) -> int:
-    """How far back recent pointers reach, and the divisor of their time codes: depends on the clip's length."""
+    """How far back recent pointers reach, and the divisor of their time codes; depends on the clip's length."""
     return min(num_frames, MAX_POINTERS) - 1
 
 
@@ -87,7 +87,7 @@ _KEYS = (  # of the official dict
 
 @dataclass(eq=False)
 class VideoState(Mapping):
-    """One video's session. Reads as the official dict does, but for what that keeps of each object, which is in
+    """One video's session. Can be read like the official dict, except for its per-object entries: those are in
     `objects`."""
 
     images: Sequence[Tensor]  # of (3, S, S) float32, normalised
