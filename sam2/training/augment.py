@@ -154,7 +154,7 @@ def augment(clips: Tensor, strength: float = 1.0) -> tuple[Tensor, Tensor]:
     """
     if strength <= 0:
         return split(clips)
-    if clips.shape[0] > 1 and clips.shape[1] > 2:  # a clip alone has no other scene to show
+    if clips.shape[0] > 1 and clips.shape[1] > 2:  # a single clip has no other scene to show
         clips = interrupt(clips, 0.08 * strength)
     rgb, labels = split(clips)
     rgb, labels = affine(rgb, labels, strength)

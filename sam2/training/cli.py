@@ -1,6 +1,6 @@
 """The command line of training: which recipe, which data, where to, for how long.
 
-What is wrong with it is said in one sentence, and before the work where that is possible.
+Mistakes are reported in one sentence and, where possible, before the work begins.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from sam2.training.team import Team, join_team
 from sam2.training.train import Trainer
 
 WEIGHTS = "weights.pt"  # in --out
-_MOST = {"budget_minutes": 1e6, "batch_scale": 1e3}  # beyond it is a slip
+_MOST = {"budget_minutes": 1e6, "batch_scale": 1e3}  # more can only be a typing error
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -93,7 +93,7 @@ def _check_ranges(args: argparse.Namespace) -> None:
         ("minutes", 0, math.inf),
         ("steps", 1, math.inf),
         ("pool", 1, math.inf),
-        ("seed", 0, 2**62),  # what sums of it still fit in
+        ("seed", 0, 2**62),  # leaves room for what is added to it
         ("workers", 0, math.inf),
     ):
         value = getattr(args, name)
@@ -134,7 +134,7 @@ def _maker(args: argparse.Namespace, config: TrainConfig) -> Maker:
 
 
 def _check_room(config: TrainConfig, maker: Maker, device: torch.device) -> None:
-    """Raises BadInput unless the pool leaves half of the memory: who needs too much is killed without a word."""
+    """Raises BadInput unless the pool leaves half of the memory free: a process that takes too much is killed."""
     needed, free = config.pool * math.prod(maker.shape), free_bytes(device)
     if free is not None and needed > free / 2:
         raise BadInput(
@@ -185,7 +185,7 @@ def _train(
     args: argparse.Namespace, config: TrainConfig, maker: Maker, team: Team, device: torch.device, path: Path
 ) -> None:
     """path: of the weights."""
-    # In windows every place in the image would be a program of its own.
+    # For windows every position in the image would be compiled anew.
     pays = device.type == "cuda" and not any(phase.window for phase in config.phases)
     trainer = Trainer(config, maker, args.out, device, team)
     if team.leads:

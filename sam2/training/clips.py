@@ -1,7 +1,7 @@
-"""One forward pass over a batch of short clips, remembering as the tracker does.
+"""One forward pass over a batch of short clips, with the tracker's memory.
 
-Knows the model's stages, prompts and masks; nothing of losses, data or schedules. Every object of the batch has the
-same history (first prompted at frame 0), so that all go through the network together without padding.
+Knows the model's stages, prompts and masks; nothing of losses, data or schedules. All objects of the batch have the
+same history (first prompted on frame 0), so they go through the network together without padding.
 Legend: B clips, M objects per clip, N = B * M, T frames, S input side. Source: SAM 2 paper, §5 and appendix C.2.
 """
 
@@ -34,8 +34,8 @@ class ClipPlan:
 
 
 class Answer(NamedTuple):
-    """One decoding of N objects in frame `index` of those given; `prompted` if a person helped there, `ambiguous` if
-    the best of three hypotheses answers, not the single one."""
+    """One decoding of N objects in frame `index`. `prompted`: a person helped there. `ambiguous`: the answer is the
+    best of three hypotheses, not the single one."""
 
     index: int
     decoded: Decoded
@@ -46,7 +46,7 @@ class Answer(NamedTuple):
 def draw_plan(rng: np.random.Generator, length: int, kinds: tuple[float, float, float]) -> ClipPlan:
     """kinds: the chances of a mask, a box and a click, summing to 1. Two frames in five batches get a second prompt."""
     first = str(rng.choice(["mask", "box", "click"], p=kinds))
-    shortest = 3 if first == "mask" else 2  # some frame must be left to answer in
+    shortest = 3 if first == "mask" else 2  # one frame must remain to be tracked
     second = int(rng.integers(1, length)) if length >= shortest and rng.random() < 0.4 else None
     clicks = {}
     if first != "mask":
@@ -104,7 +104,7 @@ class Bank:
         return memory, position, tokens[0].shape[1]
 
     def detach(self) -> None:
-        """Ends gradients at what is remembered, and drops what `read` reaches no more."""
+        """Cuts gradients at the memories, and drops those that `read` no longer uses."""
         self.prompted = [(then, m.detach(), p.detach()) for then, m, p in self.prompted]
         self.tracked = [(then, m.detach(), p.detach()) for then, m, p in self.tracked[-POINTER_FRAMES:]]
 
@@ -163,10 +163,10 @@ def track_clip(
 ) -> tuple[list[Answer], list[Segmentation]]:
     """Tracks N objects through T frames: per-frame features of N objects, targets (N, T, S, S) bool.
 
-    With `bank`, which remembers the frames before `start`, it goes on with a clip, and remembers its last frame too.
-    Returns every decoding made (to be scored) and the T final segmentations. Gradients flow through pointers and
-    through memories, to the features of all frames, but to the masks of tracked frames only: those of prompted frames
-    are binarised before they are remembered, unless `model.binarize_mask_from_pts_for_mem_enc` is off.
+    With `bank`, which remembers the frames before `start`, it continues a clip, and remembers its last frame too.
+    Returns every decoding made (to be scored) and the T final segmentations. Through pointers and memories gradients
+    flow to the features of all frames, but only to the masks of tracked frames: those of prompted frames are binarised
+    before they are remembered, unless `model.binarize_mask_from_pts_for_mem_enc` is off.
     """
     last = len(features) - 1 if bank is None else None
     bank, answers, final = bank or Bank(model), [], []

@@ -13,8 +13,8 @@ from sam2.errors import BadInput
 from sam2.training.losses import LossWeights
 
 EARLY = LossWeights(others=0.1)
-# No hypothesis hedges: with `others` each learns the mask, so any choice is a fair answer. Presence, often wrong for
-# good once an object is lost, is kept from drowning the masks.
+# No hypothesis hedges: with `others` each learns the mask, so any choice is a fair answer. Presence, which often stays
+# wrong once an object is lost, gets less weight so that it does not drown out the masks.
 LATE = LossWeights(focal=8.0, focal_alpha=0.55, others=1.6, iou=2.0, presence=0.8)
 
 
@@ -41,7 +41,7 @@ class Phase:
     strength: float = 1.0  # of the augmentations, 0..1
 
     def draw(self, rng: np.random.Generator, side: int) -> "Phase":
-        """What the next step does: this phase, its shares decided. side: of the whole image, pixels."""
+        """What the next step does: this phase with its shares drawn. side: of the whole image, pixels."""
         step = self
         kind = rng.random() if self.stills or self.streams else 1.0
         if kind < self.stills:
@@ -75,11 +75,11 @@ class TrainConfig:
     ema: float = 0.999
     min_area: int = 16  # pixels an object needs to be prompted
     seed: int = 0  # synthetic clips are those of the worlds from here on
-    goes_on: bool = False  # from weights that can do something already, which must be given
+    goes_on: bool = False  # starts from trained weights, which must be given
 
     @property
     def recipe(self) -> str:
-        """What a run cannot change while it lasts, unlike its length, batches and data."""
+        """What must stay the same when a run is resumed; its length, batches and data may change."""
         phases = ", ".join(f"{phase.kind} until {phase.until:g}" for phase in self.phases)
         return f"{self.model} at {self.size or 'its own'} pixels, seed {self.seed}: {phases}"
 
@@ -87,7 +87,7 @@ class TrainConfig:
 _STILLS = Phase("stills", 1.0, batch=96, objects=16, kinds=(0.0, 0.5, 0.5), losses=EARLY)
 _CLIPS = Phase("clips", 1.0, batch=64, objects=4, frames=8, max_stride=4, losses=LATE)
 
-# A world without end needs little augmentation: what is learnt from is what is met.
+# An endless world needs little augmentation: training and use see the same kind of images.
 _MIXED = replace(_CLIPS, encoder=0.8, kinds=(0.15, 0.45, 0.4), strength=0.2, stills=0.15, streams=0.45, vanish=0.5)
 
 _NANO = TrainConfig(  # for one large GPU
@@ -96,7 +96,7 @@ _NANO = TrainConfig(  # for one large GPU
     gentle=0.15,
     pool=2048,
     budget_minutes=30,
-    workers=7,  # more take the processor from the loop
+    workers=7,  # more would take processor time from the training loop
     loss_stride=2,
     muon=2.0,
     ema=0.997,
@@ -169,8 +169,8 @@ _SMOKE = TrainConfig(
     ),
 )
 
-# It follows the SAM 2 paper (arXiv 2408.00714), appendix C.2, and the official fine-tuning recipe for MOSE in lengths,
-# kinds of prompts, rates, decays and losses, but not in these:
+# Follows the SAM 2 paper (arXiv 2408.00714), appendix C.2, and the official fine-tuning recipe for MOSE in lengths,
+# kinds of prompts, rates, decays and losses. The differences ("there" is the official recipe):
 # - a frame is corrected by 1 to 3 clicks, frame 0 in 30 % of the clips that begin with a click or a box, a later
 #   frame in 40 %; there by 7, always on frame 0, and one in ten falls anywhere on the object instead of where the
 #   answer is wrong;

@@ -32,14 +32,14 @@ from sam2.training.tensors import send
 
 Maker = Callable[[int], np.ndarray]
 _NEW_PER_STEP = 0.25  # clips that each step of a `DirectSource` replaces
-_TRIES = 12  # draws of frames for one in which something returns
+_TRIES = 12  # draws of frames among which to look for one where something returns
 
 
 @dataclass(frozen=True)
 class SyntheticClips:
     num_frames: int
     size: int  # S, pixels
-    gentle: float = 0.0  # share of the clips that are from the gentle world; of held-out seeds none is
+    gentle: float = 0.0  # share of the clips that are from the gentle world; held-out clips never are
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -72,8 +72,8 @@ def something_returns(seen: np.ndarray) -> np.ndarray:
 def draw_frames(rng: np.random.Generator, seen: np.ndarray, frames: int, max_stride: int, vanish: float) -> np.ndarray:
     """Which frames of each clip: seen (B, T, K) bool -> (B, frames) indices.
 
-    Strides 1..max_stride as far as the clip reaches, 1 in half the cases; reversed in half the cases. In a share
-    `vanish` of the clips something is to return, if one of a few draws shows it.
+    The stride is 1 in half the cases, otherwise drawn from 1..max_stride as far as the clip allows; half of the draws
+    are reversed. For a share `vanish` of the clips a few draws are tried for one in which something returns.
     """
     count, length = seen.shape[:2]
     reach = max(1, min(max_stride, (length - 1) // max(frames - 1, 1)))
@@ -88,9 +88,8 @@ def draw_frames(rng: np.random.Generator, seen: np.ndarray, frames: int, max_str
 
 
 class DirectSource:
-    """Makes clips in this process; what step s sees depends on s alone, so a resumed run is the same run.
-
-    Unless it has streams, which are not saved. For smoke runs, tests and debugging.
+    """Makes clips in this process. What step s sees depends only on s, so a resumed run repeats exactly, unless it has
+    streams, which are not saved. For smoke runs, tests and debugging.
     """
 
     def __init__(self, maker: Maker, device: torch.device, capacity: int, first_seed: int = 0):
@@ -117,7 +116,7 @@ class DirectSource:
 
 
 def _next_slot(free) -> int | None:
-    """The next free slot; None once the parent has died, even by a signal that let it say nothing."""
+    """The next free slot; None once the parent has died, however it died."""
     while True:
         try:
             return free.get(timeout=2)
@@ -128,7 +127,7 @@ def _next_slot(free) -> int | None:
 
 def _work(maker: Maker, first_seed: int, step: int, ring: ctypes.Array, free, ready) -> None:
     """One worker process: fills free slots of the ring with clips until its parent is gone."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all, they are for the parent, which stops the workers
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group, but the parent handles them
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
@@ -138,7 +137,7 @@ def _work(maker: Maker, first_seed: int, step: int, ring: ctypes.Array, free, re
         try:
             slots[slot] = maker(seed % HELD_OUT_SEED)
             seen = labels_seen(slots[slot])
-        except (Sam2Error, OSError) as error:  # a file is wrong, which it says
+        except (Sam2Error, OSError) as error:  # whose message says which file is wrong
             ready.put(error)
             return
         except Exception:
@@ -162,9 +161,9 @@ def _make_pool(shape: tuple[int, ...], device: torch.device) -> Tensor:
 class PooledSource:
     """Worker processes keep replacing the oldest of `capacity` clips that live on the device.
 
-    One thread moves finished clips to the device; only the caller's thread writes into the pool, between batches, so a
-    batch never sees half a clip. Raises a maker's Sam2Error or OSError, and RuntimeError with the worker's traceback if
-    it fails otherwise.
+    One thread copies finished clips to the device; only the caller's thread writes into the pool, between batches, so a
+    batch never contains half a clip. Raises a maker's Sam2Error or OSError, and RuntimeError with the worker's
+    traceback if it fails otherwise.
     """
 
     def __init__(self, maker: Maker, device: torch.device, capacity: int, workers: int, first_seed: int = 0):
@@ -176,7 +175,7 @@ class PooledSource:
         self._free, self._ready = context.Queue(), context.Queue()
         for slot in range(slots):
             self._free.put(slot)
-        # First, as it may not fit: nobody would end the workers.
+        # Before the workers: if the pool does not fit, nobody would end them.
         self._pool = _make_pool((capacity, *maker.shape), device)
         self._workers = [
             context.Process(
@@ -197,15 +196,15 @@ class PooledSource:
     def _move(self) -> None:
         try:
             self._move_clips()
-        except Exception:  # whoever takes clips must hear of it: they would be the same for ever
+        except Exception:  # the caller must learn of it: it would train on the same clips for ever
             self._hand_over(RuntimeError(f"moving clips to {self._device} failed:\n{traceback.format_exc()}"))
 
     def _move_clips(self) -> None:
         is_cuda = self._device.type == "cuda"
         if is_cuda:
-            torch.cuda.set_device(self._device)  # each thread has a current one; other processes use the first
+            torch.cuda.set_device(self._device)  # the current device is per thread, and by default the first
         stream = torch.cuda.Stream(self._device) if is_cuda else None
-        # From other than pinned memory the driver copies piece by piece, and keeps the loop from launching meanwhile.
+        # From pageable memory the driver would copy piece by piece and block the training loop's launches meanwhile.
         pinned = torch.empty(self._ring.shape[1:], dtype=torch.uint8, pin_memory=is_cuda)
         while not self._stop.is_set():
             try:
@@ -224,7 +223,7 @@ class PooledSource:
             self._hand_over((clip, seen))
 
     def _hand_over(self, moved: tuple[Tensor, np.ndarray] | Exception) -> None:
-        """Waits for room, but not for ever: `close` waits for this thread."""
+        """Waits for room, but not after `close`, which waits for this thread."""
         while not self._stop.is_set():
             try:
                 self._moved.put(moved, timeout=0.5)
@@ -256,7 +255,7 @@ class PooledSource:
     ) -> Tensor:
         """(batch, frames, S, S, 4) uint8 on the device.
 
-        Waits only until there are as many clips as a batch needs: a run begins, and goes on after a stop, with few.
+        Waits only until there are enough clips for one batch, so a new or resumed run starts with few.
         """
         while self.clips_made < min(batch, len(self._pool)):
             self._take(wait=True)
@@ -269,7 +268,7 @@ class PooledSource:
     def close(self) -> None:
         self._stop.set()
         for worker in self._workers:
-            worker.kill()  # it hears nothing else
+            worker.kill()  # it ignores other signals
         for worker in self._workers:
             worker.join()
         self._mover.join()
@@ -281,8 +280,7 @@ class PooledSource:
 def open_source(
     maker: Maker, device: torch.device, config: TrainConfig, clips_made: int, team: Team
 ) -> DirectSource | PooledSource:
-    """What the recipe draws clips from; clips_made: by earlier runs; workers do not make those
-    worlds again."""
+    """The source of clips for a recipe. clips_made: by earlier runs, whose worlds workers do not make again."""
     if config.workers == 0:
         return DirectSource(maker, device, config.pool, config.seed)
     first = config.seed + clips_made + team.rank * HELD_OUT_SEED // team.size

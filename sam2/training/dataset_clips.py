@@ -1,4 +1,4 @@
-"""Clips to learn from, out of annotated videos: a window of a video, squashed to a square, its objects numbered anew.
+"""Training clips from annotated videos: a window of a video, squashed to a square, with renumbered objects.
 
 Knows videos and label maps. Does not know files, nor how clips get to the device.
 """
@@ -16,10 +16,10 @@ from sam2.training.synthetic import HELD_OUT_SEED
 
 @dataclass(frozen=True)
 class DatasetClips:
-    """Clips from annotated videos: a dataset by its weight, then any of its videos, then any window of its masks.
+    """Clips from annotated videos: a dataset drawn by weight, any of its videos, any window of its annotated frames.
 
-    Held-out seeds draw from every tenth video, the others from the rest. Fewer than ten have no held-out part: then
-    validation shows what was learnt from.
+    Held-out seeds draw from every tenth video, all others from the rest. Fewer than ten videos leave none to hold out;
+    validation then shows videos that were trained on.
     """
 
     videos: tuple[tuple[Video, ...], ...]  # per dataset
@@ -45,7 +45,7 @@ class DatasetClips:
         annotated = sorted(video.masks)
         start = int(rng.integers(max(1, len(annotated) - self.num_frames + 1)))
         indices = annotated[start : start + self.num_frames]
-        there_and_back = indices + indices[-2:0:-1]  # how a short video is played
+        there_and_back = indices + indices[-2:0:-1]  # a short video is played to its end and back
         indices = [there_and_back[i % len(there_and_back)] for i in range(self.num_frames)]
         shown = {i: {k: mask for k, mask in video.masks[i].items() if mask.any()} for i in sorted(set(indices))}
         labels = _labels(rng, sorted(shown[indices[0]]), sorted(set().union(*shown.values())))  # of this clip
@@ -56,7 +56,7 @@ class DatasetClips:
         return np.stack([tiles[i] for i in indices])
 
     def _tile(self, name: str, rgb: np.ndarray, masks: dict[int, np.ndarray]) -> np.ndarray:
-        """(S, S, 4): a frame of the video `name` with a label map; masks by label."""
+        """(S, S, 4): a frame of the video `name` and its label map; masks by label."""
         labels = np.zeros(rgb.shape[:2], np.uint8)
         for label, mask in masks.items():
             if mask.shape != labels.shape:
@@ -64,13 +64,14 @@ class DatasetClips:
             labels[mask] = label
         side = (self.size, self.size)
         rgb = cv2.resize(rgb, side, interpolation=cv2.INTER_AREA)
-        # INTER_NEAREST takes the corner of each cell, half a pixel off beside the image, whose cells are centred.
+        # INTER_NEAREST samples the corner of each cell, half a pixel off from the image, which is sampled at centres.
         labels = cv2.resize(labels, side, interpolation=cv2.INTER_NEAREST_EXACT)
         return np.concatenate([rgb, labels[..., None]], axis=2)
 
 
 def _labels(rng: np.random.Generator, first: list[int], ids: list[int]) -> dict[int, int]:
-    """Labels 1..MAX_LABEL by object id. Where there are more objects some get none, those of the `first` frame last."""
+    """Labels 1..MAX_LABEL by object id. If there are more objects, some get none; those in the `first` frame go
+    first."""
     if len(ids) > MAX_LABEL:
         later = [object_id for object_id in ids if object_id not in first]
         ids = sorted([*rng.permutation(first).tolist(), *rng.permutation(later).tolist()][:MAX_LABEL])

@@ -1,4 +1,4 @@
-"""Images, masks and films as they lie on disk; what is damaged is named. Knows nothing of datasets."""
+"""Reads images, masks and films, and names damaged files. Knows nothing of datasets."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,18 +11,17 @@ from sam2.errors import BadInput
 
 VOID = 255  # palette index some datasets use for "do not score"; read as background
 _JPEG_BEGINS, _JPEG_ENDS = b"\xff\xd8", b"\xff\xd9"
-_TRAILER = 1024  # bytes that a camera may write behind the end of a JPEG
+_TRAILER = 1024  # bytes that a camera may append to a JPEG
 
 
 def find_files(folder: Path, suffixes: tuple[str, ...], above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """Files in a folder and those below it by their suffix, in capitals or not, in order;
-    none of a folder that is not there.
+    """Files below a folder with one of these suffixes, in either case, sorted; none if there is no such folder.
 
-    Links to folders are followed, but not round in a circle; what is hidden is no data. `above`: those it lies in.
+    Follows links to folders, but not in circles; skips hidden files. `above`: the folders that it is in.
     """
     above = above | {folder.resolve()}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.name.startswith(".") or path.name == "lost+found":  # the latter is at the top of a disk, and locked
+        if path.name.startswith(".") or path.name == "lost+found":  # which is at the top of a disk, and unreadable
             continue
         if path.suffix.lower() in suffixes:
             yield path
@@ -33,17 +32,17 @@ def find_files(folder: Path, suffixes: tuple[str, ...], above: frozenset[Path] =
 def read_palette(path: Path) -> np.ndarray:
     """(H, W) uint8: the palette indices of a PNG, not its colours.
 
-    Raises BadInput if the file is no image, or has colours or wide numbers instead of indices.
+    Raises BadInput if the file is not an image, or has colours or 16-bit numbers instead of indices.
     """
     return read_indices(path)[0]
 
 
 def read_indices(path: Path) -> tuple[np.ndarray, str]:
-    """What `read_palette` gives, and the picture's mode."""
+    """What `read_palette` returns, and the image's mode."""
     try:
         with Image.open(path) as image:
             mode, labels = image.mode, np.array(image)
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's, of damaged chunks
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged chunks
         raise BadInput(f"{path}: expected a palette PNG ({error})") from error
     if mode not in ("P", "L", "1"):
         raise BadInput(f"{path}: expected a PNG whose pixels are object numbers (mode P or L), got mode {mode}")
@@ -51,11 +50,11 @@ def read_indices(path: Path) -> tuple[np.ndarray, str]:
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8. Raises BadInput for what is no whole JPEG or PNG."""
+    """(H, W, 3) uint8. Raises BadInput for anything but a complete JPEG or PNG."""
     content = path.read_bytes()
-    if content.startswith(_JPEG_BEGINS) and _JPEG_ENDS not in content[-_TRAILER:]:  # the rest would be read as gray
+    if content.startswith(_JPEG_BEGINS) and _JPEG_ENDS not in content[-_TRAILER:]:  # OpenCV would fill in gray
         raise BadInput(f"{path}: expected a whole JPEG, got one that ends in its middle; copy or unpack it again")
-    # As it is stored, whatever its EXIF says: the masks are as stored too.
+    # Without the rotation that EXIF asks for: masks are not rotated either.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
     if image is None:
@@ -64,7 +63,7 @@ def read_rgb(path: Path) -> np.ndarray:
 
 
 def read_film(path: Path, wanted: set[int] | None = None) -> Iterator[np.ndarray | None]:
-    """Frames in order; those not wanted are skipped without decoding to RGB and come as None."""
+    """Frames in order; None for those not wanted, which are not converted to RGB."""
     film = cv2.VideoCapture(str(path))
     try:
         if not film.isOpened():

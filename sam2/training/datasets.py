@@ -1,8 +1,8 @@
 """Annotated videos on disk: DAVIS 2017, YouTube-VOS, MOSE, LVOS and SA-V, all read alike.
 
-Knows file layouts; nothing of training. A video gives its frames in order, and its masks by the frame's place in that
-order. Layouts are those of the datasets' own downloads (davischallenge.org, youtube-vos.org, MOSE and LVOS project
-pages, ai.meta.com/datasets/segment-anything-video).
+Knows file layouts; nothing of training. A video has frames, in order, and masks by frame index. Layouts are those of
+the datasets' own downloads (davischallenge.org, youtube-vos.org, MOSE and LVOS project pages,
+ai.meta.com/datasets/segment-anything-video).
 """
 
 import json
@@ -66,7 +66,7 @@ class FolderMasks(Mapping):
 
     @cached_property
     def _is_grey(self) -> bool:
-        """Whether these are masks of one object, 255 in grey pictures: whether the first is, which shows something."""
+        """Whether these are grey masks of a single object, which is 255; the first mask that is not empty decides."""
         for path in self.paths:
             labels, mode = read_indices(path)
             if labels.any():
@@ -92,7 +92,7 @@ class FolderMasks(Mapping):
         return len(self._files)
 
 
-@lru_cache(maxsize=4)  # not one per video: read, such a file is many times its size, and SA-V has 50 000
+@lru_cache(maxsize=4)  # not one per video: in memory such a file is many times its size, and SA-V has 50 000
 def _masklets(path: Path, size: int, mtime_ns: int) -> tuple[list[int], list[list[dict]]]:
     """Object ids, and each annotated frame's masks of them in that order; size and time tell versions of a file apart.
 
@@ -142,8 +142,8 @@ class RleMasks(Mapping):
 
 @dataclass(frozen=True)
 class Video:
-    """One annotated video. `masks` holds only the annotated frames; an object that is away has no mask there, or an
-    empty one where each object is annotated by itself."""
+    """One annotated video. `masks` holds only the annotated frames; an object that is not in sight has no mask there
+    or, where every object is annotated by itself, an empty one."""
 
     name: str
     source: Path | tuple[Path, ...]  # an .mp4, or the image files in order
@@ -151,7 +151,7 @@ class Video:
 
     @property
     def files(self) -> list[Path]:
-        """All that it is read from."""
+        """All files it is read from."""
         return [*(self.source if isinstance(self.source, tuple) else [self.source]), *self.masks.paths]
 
     def frames(self) -> Iterator[np.ndarray]:
@@ -166,7 +166,7 @@ class Video:
             self._check_end([index for index in self.masks if index >= count])
 
     def frames_at(self, indices: list[int]) -> list[np.ndarray]:
-        """Some frames, in the order asked for; cheap for images, a film is decoded up to the last one."""
+        """Some frames, in the order asked for; cheap for images, but a film is decoded up to the last of them."""
         if isinstance(self.source, tuple):
             return [read_rgb(self.source[i]) for i in indices]
         wanted, kept = set(indices), {}
@@ -206,7 +206,7 @@ def open_dataset(name: str, root: str | Path, split: str = "train") -> list[Vide
 
 
 def describe(name: str, split: str) -> str:
-    """In words: the folder that `open_dataset` wants as root, and where to get it."""
+    """In words: the folder that `open_dataset` expects as root, and where to get it."""
     layout = LAYOUTS[name]
     holds = " and ".join(folder.format(split=split) for folder in (layout.frames, layout.masks))
     if name == "sav" and split == "train":
@@ -227,9 +227,9 @@ def _video_names(root: Path, layout: Layout, split: str, masks: Path) -> list[st
 
 
 def _read_list(path: Path) -> list[str]:
-    """Each name once, however often it is there: a video that is listed twice would count twice."""
+    """The names in the list, without duplicates: a video that is listed twice must not count twice."""
     try:
-        lines = path.read_text("utf-8-sig").splitlines()  # some editors begin a file with a mark
+        lines = path.read_text("utf-8-sig").splitlines()  # some editors write a byte order mark
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: expected names of videos in UTF-8, a line each ({error}); save it as UTF-8") from error
     return sorted({line.strip() for line in lines} - {""})

@@ -1,7 +1,7 @@
-"""Compiled stages for training on a GPU, where most of a small network's time goes into passing values through memory.
+"""Compiled stages for training on a GPU, where a small network spends most of its time on memory traffic.
 
-Compiling takes up to half a minute for each combination of shapes, so only those are compiled that were half of the
-calls of late; others, and whatever needs no gradient, run plainly. The numbers differ by rounding.
+Compiling takes up to half a minute for each combination of shapes, so only combinations that make up half of the recent
+calls are compiled; the others, and calls without gradients, run plainly. The numbers differ by rounding.
 """
 
 import warnings
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException  # it has no public name
 
-_AMONG = 40  # calls of late; a combination that is half of them is the usual one
+_AMONG = 40  # recent calls; a combination that is half of them is compiled
 
 Compile = Callable[[Callable], Callable]
 
@@ -20,8 +20,8 @@ Compile = Callable[[Callable], Callable]
 class Fused:
     """A function of tensors and constants, compiled for combinations of shapes that come often.
 
-    Where it cannot be traced or compiled, it runs plainly from then on, and says so once. What fails only on the way
-    back is raised.
+    If tracing or compiling fails, it runs plainly from then on and warns once. Failures in the backward pass are
+    raised.
     """
 
     def __init__(self, function: Callable, compiled: Compile):

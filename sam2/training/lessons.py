@@ -1,7 +1,7 @@
-"""The four kinds of training step: raw clips in, losses out. Here data, prompts, model and losses meet.
+"""The four kinds of training step: raw clips in, losses out. This is where data, prompts, model and losses meet.
 
-A lesson draws its own augmentation, objects and prompts; the caller seeds. Each returns 0-d tensors by name, "loss"
-among them; nothing here waits for the device.
+A lesson draws its own augmentation, objects and prompts; the caller sets the seeds. Each returns 0-d tensors by name,
+among them "loss"; nothing here waits for the device.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -49,13 +49,14 @@ def fast_attention(device: str) -> AbstractContextManager:
 
 
 def _begins_in_sight(targets: Tensor) -> Tensor:
-    """(N, T, S, S) bool -> (N,) bool: which objects the first frame shows; others, of which a clip may have none, are
-    no lesson in absence."""
+    """(N, T, S, S) bool -> (N,) bool: which objects the first frame shows. Targets without an object, which pad clips
+    that have too few, must not teach absence."""
     return targets[:, 0].flatten(1).any(1)
 
 
 class Lessons(nn.Module):
-    """The model and what only training needs. One forward for all kinds, so DistributedDataParallel can wrap it."""
+    """The model and what only training needs, with one forward for all kinds, so that DistributedDataParallel can wrap
+    it."""
 
     def __init__(self, model: WindowedSAM2, min_area: int, loss_stride: int):
         super().__init__()
@@ -68,7 +69,7 @@ class Lessons(nn.Module):
     def forward(self, clips: Tensor | None, phase: Phase, rng: np.random.Generator) -> Losses:
         """clips (B, T, S, S, 4) uint8 as `data` gives them; `phase` as `Phase.draw` gives it.
 
-        Of kind "streams" clips are taken only when `streams.is_due`, else None goes on with those there are.
+        For kind "streams", clips are needed only when `streams.is_due`; None continues those that are open.
         """
         learnt = self._prepare(clips, phase, rng) if clips is not None else None
         device = self.model.device.type
@@ -86,7 +87,7 @@ class Lessons(nn.Module):
         return normalise(rgb), object_masks(labels, chosen)
 
     def _crop_windows(self, clips: Tensor, side: int, rng: np.random.Generator) -> Tensor:
-        """Windows of `side` pixels, to be taken as lying anywhere in the whole image; 0: the whole image."""
+        """Crops windows of `side` pixels, and places the model's view anywhere in the whole image; 0: no cropping."""
         whole = clips.shape[-2]
         if not side:
             self.model.view.move(whole)
@@ -136,7 +137,7 @@ class Lessons(nn.Module):
         return self._score(answers, targets, phase, _begins_in_sight(stream.targets))[0]
 
     def _add_alike(self, losses: Losses, phase: Phase, asked: Asked, shown: Asked) -> Losses:
-        """Adds the pretext: clicks in one frame of each clip answered in the same frame or another."""
+        """Adds the pretext loss: clicks in one frame of each clip, answered in the same frame or in another."""
         if not phase.alike:
             return losses
         points, _ = prompts.click(asked[1])
@@ -150,7 +151,7 @@ class Lessons(nn.Module):
     ) -> tuple[Losses, Tensor]:
         """Mean losses of all answers, with the IoU of the unprompted ones; and the IoU of the first answer.
 
-        begun: (N,) bool, the objects that the first prompt showed; None: those of the first frame of `targets`.
+        begun: (N,) bool, the objects that were there at the first prompt; None: those in the first frame of `targets`.
         """
         device, begun = targets.device.type, _begins_in_sight(targets) if begun is None else begun
         with torch.autocast(device, enabled=False):

@@ -1,8 +1,8 @@
 """What the network is scored by in training: focal, dice, IoU and presence, on the best of its mask hypotheses.
 
 Knows tensors only: nothing of clips, prompts or schedules. Sources: SAM 2 paper, appendix C.2 (focal 20 : dice 1 :
-IoU L1 1 : presence BCE 1, only the best hypothesis is taught the mask, all are taught their IoU) and the official
-training code (a prompt that is not ambiguous has one hypothesis, the single one); focal from Lin et al. 2017, dice
+IoU L1 1 : presence BCE 1, only the best hypothesis learns the mask, all learn their IoU) and the official training code
+(an unambiguous prompt has one hypothesis, the single one); focal from Lin et al. 2017, dice
 from Milletari et al. 2016. From random weights focal needs the balanced weighting (alpha 0.75, weight 5): with 0.25
 and 20 the background wins everywhere and stays there.
 """
@@ -23,8 +23,8 @@ class LossWeights:
     dice: float = 1.0
     iou: float = 1.0
     presence: float = 1.0
-    single: float | None = 0.5  # of the single mask beside the best of three; None: what answers the prompt is taught
-    others: float = 0.0  # of every hypothesis, best or not: early on none should be left with nothing to say
+    single: float | None = 0.5  # of the single mask beside the best of three; None: only the one that answers learns
+    others: float = 0.0  # of every hypothesis, best or not, so that early on none is left untrained
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,10 @@ def resize_target(target: Tensor, side: int) -> Tensor:
 
 
 def solid(shares: Tensor) -> Tensor:
-    """The mask of ones and zeros that shares (..., H, W) are nearest to: pixels that are object by half, of an object
-    too small for that its fullest.
+    """The binary mask for shares (..., H, W): pixels at least half object or, if an object is too small to have any,
+    its fullest pixels.
 
-    Against shares themselves not even this mask would have an IoU of 1.
+    Compared with the shares themselves, even this mask would not have an IoU of 1.
     """
     fullest = shares.amax((-2, -1), keepdim=True)
     return ((shares > 0) & (shares >= fullest.clamp(max=0.5))).to(shares.dtype)
@@ -127,8 +127,9 @@ def segmentation_loss(
 def _taught_mask_loss(
     masks: Tensor, target: Tensor, best: Tensor, asked: Tensor, weights: LossWeights, side: int
 ) -> tuple[Tensor, Tensor]:
-    """Focal and dice (N,) of what is taught the mask, at (side, side): the `best` (N,) hypothesis and the single one,
-    in the shares that `weights.single` says; `asked` (N,): 1 where the several answer, 0 where the single one does."""
+    """Focal and dice loss (N,), at (side, side), of the hypotheses that learn the mask: the `best` (N,) and the single
+    one, weighted by `weights.single`. `asked` (N,): 1 where the best of several answers, 0 where the single one
+    does."""
     rows = torch.arange(len(masks), device=masks.device)
     taught = torch.stack([masks[rows, best], masks[:, 0]], 1)  # (N, 2, h, w)
     if side != masks.shape[-1]:
@@ -143,7 +144,7 @@ def _taught_mask_loss(
 
 
 def _presence_loss(logit: Tensor, present: Tensor, may_be_absent: Tensor | None) -> Tensor:
-    """Over those that are there, and those that may be away; all (N,)."""
+    """Mean over the objects that are there, and those that may be absent; all (N,)."""
     judged = torch.ones_like(present) if may_be_absent is None else present.maximum(may_be_absent.float())
     loss = F.binary_cross_entropy_with_logits(logit, present, judged, reduction="sum")
     return loss / judged.sum().clamp(min=1)

@@ -1,7 +1,7 @@
 """What light, lens and sensor do to a clean rendering: lighting, brightness drift, blur, noise, compression.
 
-Knows nothing about what is in the picture and moves no edge, so ground truth stays true. Of the shutter it only says
-how long it is open; what moves meanwhile is painted blurred.
+Knows nothing about what is in the picture and moves no edge, so the ground truth stays true. It only says how long the
+shutter is open; `painting` blurs what moves meanwhile.
 """
 
 import math
@@ -17,7 +17,7 @@ from sam2.training.motion import Wave, random_wave
 _UNIT_LIGHT = 128  # this value in the light map leaves a pixel as it is
 _TILE_MARGIN = 32  # pixels by which the noise tile may be shifted, per axis
 _TILE_DEVIATION = 32  # grey levels
-_NORMAL_LEVELS = np.array(  # the quantiles of that noise: looked up with random bytes they give it
+_NORMAL_LEVELS = np.array(  # the quantiles of that noise: random bytes, looked up here, become normal noise
     [round(128 + _TILE_DEVIATION * NormalDist().inv_cdf((i + 0.5) / 256)) for i in range(256)], np.uint8
 )
 

@@ -60,8 +60,8 @@ _MOMENTUM, _NEWTON_SCHULZ_STEPS, _NEWTON_SCHULZ = 0.95, 3, (3.4445, -4.7750, 2.0
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for matrices, those of one shape together: `torch.optim.Muon`, which takes them one by one, spends a tenth
-    of a step on launching small products.
+    """Muon for matrices, all of one shape at a time: `torch.optim.Muon` takes them one by one and spends a tenth of a
+    step on launching small products.
 
     Momentum 0.95 with Nesterov's look ahead, three steps of Newton and Schulz in bfloat16; a step's size is that of
     AdamW. Sources: Jordan et al. 2024; the scale of a step from Liu et al. 2025 (arXiv 2502.16982).
@@ -116,7 +116,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 
 class MuonAdamW:
-    """Muon for the matrices between layers, AdamW for all else; one `torch.optim.Optimizer` to those who use it.
+    """Muon for the matrices between layers, AdamW for everything else, behind the interface of one optimizer.
 
     muon: Muon's rate relative to AdamW's; at 1 their steps have the same size.
     """
@@ -202,7 +202,7 @@ class Average:
 
 @torch.no_grad()
 def prepare_from_scratch(model: SAM2) -> None:
-    """Gives a random model a start: small embeddings, and attention that looks somewhere before it learns where."""
+    """Prepares a randomly initialised model: small embeddings, and attention that already looks somewhere sensible."""
     trunk = model.image_encoder.trunk
     for embedding in (trunk.pos_embed, trunk.pos_embed_window, model.maskmem_tpos_enc, model.no_obj_ptr):
         nn.init.trunc_normal_(embedding, std=0.02)

@@ -1,7 +1,7 @@
-"""Puts sprites into a picture: warped, moving while the shutter is open, in front of what is there, with a shadow.
+"""Puts sprites into a picture: warped, blurred by motion, in front of what is there already, with a shadow.
 
-Knows pixels and matrices; nothing of scenes or time. What a sprite covers is decided by the very coverage it is
-blended with, so truth and picture cannot drift apart.
+Knows pixels and matrices; nothing of scenes or time. The mask of a sprite comes from the same alpha that blends it, so
+truth and picture cannot differ.
 """
 
 import cv2
@@ -10,7 +10,7 @@ import numpy as np
 from sam2.training.motion import affine
 from sam2.training.shapes import Sprite
 
-_MAX_EXPOSURES = 4  # positions averaged for motion blur, one for every two pixels of way
+_MAX_EXPOSURES = 4  # positions averaged for motion blur, one for every two pixels of movement
 _CORNERS = np.array([[0, 1, 1, 0], [0, 0, 1, 1], [1, 1, 1, 1]], np.float64)
 
 
@@ -33,7 +33,7 @@ def paint(rgb: np.ndarray, layers: np.ndarray, layer: int, sprite: Sprite, ends:
 def cast_shadow(
     rgb: np.ndarray, sprite: Sprite, matrix: np.ndarray, offset_xy: tuple[float, float], darkness: float
 ) -> None:
-    """Darkens what is behind a sprite placed by `matrix`, beside it by `offset_xy` pixels and a little blurred."""
+    """Darkens the picture in the shape of a sprite placed by `matrix`, shifted by `offset_xy` pixels and blurred."""
     softness = max(1, round(0.5 * float(np.hypot(*offset_xy))))
     placed = affine(offset_xy, 0.0, (1, 1), (0, 0)) @ matrix
     window = _window(sprite.alpha.shape, (placed, placed), rgb.shape[:2], margin=2 * softness)
@@ -73,7 +73,8 @@ def _window(
 
 
 def _warp(image: np.ndarray, matrix: np.ndarray, window: tuple[slice, slice]) -> np.ndarray:
-    """What of `image` falls into the window. Its rim goes on for ever: colour without coverage, or a pillar's end."""
+    """The part of `image` that falls into the window. Its rim is extended without end: that is colour without coverage,
+    or the end of a pillar."""
     rows, columns = window
     shifted = matrix[:2].copy()
     shifted[:, 2] -= columns.start, rows.start

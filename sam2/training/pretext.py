@@ -1,7 +1,7 @@
-"""The lesson before the first: pixels of one object look alike to the encoder, pixels of two objects do not.
+"""The pretext task: to the encoder, pixels of one object should look alike, and pixels of two objects should not.
 
-A clicked pixel's embedding is compared with every other pixel's; the answer is scored as a mask. This gives a randomly
-initialised encoder something to say within minutes, before the decoder can ask. Thrown away afterwards.
+A clicked pixel's embedding is compared with that of every other pixel, and the similarity is scored as a mask. This
+makes a randomly initialised encoder useful within minutes, before the decoder is. The head is thrown away afterwards.
 """
 
 import torch
@@ -26,7 +26,7 @@ class Pretext(nn.Module):
     def forward(self, features: Features, points: Tensor, shown: Features | None = None) -> Tensor:
         """features of B images, points (B, P, 2) network-input pixels -> mask logits (B, P, 4h, 4w).
 
-        The answer is for the same images, or for `shown`, others with the same objects.
+        The masks are those of the same images or, with `shown`, of others with the same objects.
         """
         asked = self._embed(features)
         answered = asked if shown is None else self._embed(shown)

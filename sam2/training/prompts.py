@@ -16,8 +16,8 @@ _BOX_NOISE = 0.1
 def sample_pixel(region: Tensor, interior: Tensor | None = None) -> Tensor:
     """One random pixel of each region: (N, S, S) bool -> (N, 2) float32 xy.
 
-    interior (N,) in 0..1: 0 draws uniformly, towards 1 the pixels far from the edge win. An empty region gives some
-    pixel of the image; the caller knows from `region.any()`.
+    interior (N,) in 0..1: 0 draws uniformly; the closer to 1, the more pixels far from the edge are preferred. For an
+    empty region any pixel of the image may come; the caller can check `region.any()`.
     """
     side = region.shape[-1]
     score = torch.rand(region.shape, device=region.device)
@@ -52,7 +52,7 @@ def tight_box(mask: Tensor) -> Tensor:
 
 
 def box(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """A box around each object, drawn by a more or less careful hand: corners (N, 2, 2), labels (N, 2) = 2, 3.
+    """A box around each object, drawn more or less carefully: corners (N, 2, 2), labels (N, 2) = 2, 3.
 
     Half of them are exact: a network that only ever sees careless boxes learns to trust none. In the others each edge
     is off by a normal error, whose deviation is 0 to _BOX_NOISE of the box's side, drawn per object; at most 20 px in

@@ -20,7 +20,7 @@ PALETTE = ((255, 80, 60), (60, 200, 90), (70, 130, 255), (255, 200, 40), (210, 9
 def append_row(path: Path, row: dict[str, object]) -> None:
     """Adds a line to a CSV file, with a header if the file is new.
 
-    What a full disk cut off stays a line of its own, or, if it was the header, goes.
+    A line that a full disk cut short stays on its own; a header that was cut short is replaced.
     """
     header, before = ",".join(row), path.read_bytes() if path.exists() else b""
     first = before.partition(b"\r\n")[0].decode(errors="replace")
@@ -35,7 +35,7 @@ def append_row(path: Path, row: dict[str, object]) -> None:
 
 
 def drop_rows(path: Path, last: int) -> None:
-    """Drops the rows of steps after `last` from a CSV file whose first column is the step; what is no row stays."""
+    """Drops rows with a step after `last` from a CSV file whose first column is the step; other lines stay."""
     if not path.exists():
         return
     lines = path.read_bytes().splitlines(keepends=True)
@@ -46,7 +46,7 @@ def drop_rows(path: Path, last: int) -> None:
 
 
 def go_back(folder: Path, step: int) -> None:
-    """Forgets what a run logged after `step`, which it takes up again: its curves would run backwards."""
+    """Drops what a run logged after `step`, from which it resumes: its curves would run backwards."""
     for name in (LOG, CHECKS):
         drop_rows(folder / name, step)
 
@@ -60,14 +60,14 @@ def log_step(folder: Path, at: Progress, kind: str, losses: dict[str, float], st
 
 def log_check(folder: Path, at: Progress, result: Validation) -> None:
     figures = {name: f"{getattr(result, name):.4f}" for name in ("first_iou", "tracked_iou", "presence")}
-    drop_rows(folder / CHECKS, at.step - 1)  # a run that was done is checked again when it is told to go on
+    drop_rows(folder / CHECKS, at.step - 1)  # a finished run that is resumed is checked again
     append_row(folder / CHECKS, {"step": at.step, "elapsed_s": round(at.elapsed_s, 1)} | figures)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The whole lines of a CSV file; none if there is no file.
+    """The complete rows of a CSV file; none if there is no file.
 
-    Where the power failed a file may have other bytes, most often zeros; such a line is not whole.
+    After a power failure a file may contain garbage, mostly zeros; such rows are not complete.
     """
     if not path.exists():
         return []

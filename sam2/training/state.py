@@ -1,6 +1,7 @@
-"""What a run must remember to go on where it was, and the weights it leaves.
+"""What a run must save to be resumed, and the weights it leaves.
 
-Not as if it had never stopped: open streams are not saved, nor is a pool of clips, which fills anew with others.
+A resumed run is not exactly the same run: open streams are not saved, nor is the pool of clips, which fills with
+others.
 """
 
 import io
@@ -36,7 +37,8 @@ def _to_bytes(value: object) -> bytes:
 
 
 def save_state(folder: Path, modules: dict[str, object], progress: Progress, recipe: str) -> None:
-    """modules: anything with `state_dict`, by name; recipe: what a run must share to go on. One file, `state.pt`."""
+    """modules: anything with `state_dict`, by name; recipe: what a resumed run must have in common. One file,
+    `state.pt`."""
     state = {name: module.state_dict() for name, module in modules.items()}
     write_whole(folder / STATE, _to_bytes(state | {"progress": asdict(progress), "recipe": recipe}))
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run after the step in hand, so that nothing of it is lost."""
+"""Ctrl-C and SIGTERM end a run after the current step, so that nothing of it is lost."""
 
 import signal
 import threading
@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def noted_signals() -> Iterator[list[int]]:
-    """A list that their numbers are added to while the block runs; the second one raises KeyboardInterrupt.
+    """A list to which signal numbers are added while the block runs; the second signal raises KeyboardInterrupt.
 
-    Only the main thread hears signals; in another the list stays empty.
+    Only the main thread receives signals; in another one the list stays empty.
     """
     came: list[int] = []
 

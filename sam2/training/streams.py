@@ -1,7 +1,7 @@
-"""Long clips, learnt from a few frames at a time: what is remembered stays from step to step, without gradient.
+"""Long clips, learnt a few frames at a time: memories are kept from step to step, without their gradients.
 
-A tracker drifts over dozens of frames; a clip of eight never shows it what it will have remembered by then, and one of
-forty is too dear. This is truncated backpropagation through time (Williams and Peng 1990), on memories.
+A tracker drifts over dozens of frames. A clip of eight never shows it the memories it will have by then, and a clip of
+forty costs too much. This is truncated backpropagation through time (Williams and Peng 1990) over memories.
 """
 
 from collections import deque
@@ -18,7 +18,7 @@ _AT_ONCE = 4  # streams that take turns, so that steps in a row show different c
 
 @dataclass
 class Stream:
-    """B clips of L frames with N objects, as far as they have been tracked. Played to the end and back again."""
+    """B clips of L frames with N objects, tracked up to `time`. They are played to the end and back again."""
 
     images: Tensor  # (B, L, 3, S, S) normalised
     targets: Tensor  # (N, L, S, S) bool
@@ -51,23 +51,24 @@ class Stream:
 
 
 class Streams:
-    """The open streams of one process, those of each window side in turn. They are not saved: a resumed run opens new
+    """The open streams of one process, for each window side in turn. They are not saved: a resumed run opens new
     ones."""
 
     def __init__(self):
         self._open: dict[int, deque[Stream]] = {}
 
     def clear(self) -> None:
-        """Forgets all: what they remember may be no number, half of a step, or of a batch that does not fit."""
+        """Forgets all streams: after a failed step their memories may be NaN, half done, or of a batch that did not
+        fit."""
         self._open.clear()
 
     def is_due(self, window: int) -> bool:
-        """Whether the next of this window must begin with new clips."""
+        """Whether the next stream of this window side must begin with new clips."""
         open_ = self._open.get(window, deque())
         return len(open_) < _AT_ONCE or open_[0].is_over
 
     def begin(self, window: int, stream: Stream) -> None:
-        """Makes `stream` the next one, in the place of the one that is over."""
+        """Makes `stream` the next one, in place of the one that is over."""
         open_ = self._open.setdefault(window, deque())
         if len(open_) == _AT_ONCE:
             open_.popleft()

@@ -18,7 +18,7 @@ from sam2.training.scene import BACKGROUND_M, GENTLE, Body, Difficulty, random_s
 
 HELD_OUT_SEED = 1_000_000  # seeds from here on are for evaluation and are never trained on
 _SLIVER = 1.5e-4  # share of the image below which an object counts as not visible, and its mask is left empty
-_BACKGROUND_ROLL = 0.5  # how much of the camera's roll the background follows: it is large, not endless
+_BACKGROUND_ROLL = 0.5  # share of the camera's roll that the background follows, since it is not endless
 _LONGEST_SMEAR = 0.4  # motion blur, as a share of a body's reach
 
 
@@ -110,7 +110,7 @@ class World:
     def _shutter_ends(self, body: Body, moment: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Every part's (3, 3) map into the picture when the shutter opens and when it closes, around `moment`.
 
-        Nothing smears further than a part of its own size: a thing thinner than its blur would have no true mask.
+        Nothing smears further than a share of its own size: a thing thinner than its blur would have no true mask.
         """
         half = self._optics.shutter / 2
         before, after = (np.array(self._centre_pixels(body, moment + sign * half)) for sign in (-1, 1))
@@ -139,7 +139,7 @@ class World:
         return cv2.cvtColor(cv2.warpAffine(picture, matrix, (width, height), **flags), cv2.COLOR_RGBA2RGB)
 
     def _busiest_start(self) -> int:
-        """Of some moments the first with the most objects in plain view, so that a clip begins with things to see."""
+        """The first of the moments with the most objects in plain view, so that a clip begins with things to see."""
         best, most = 0, -1
         for moment in range(0, 400, 8):
             count = self._scene.num_in_view(moment)

@@ -14,7 +14,7 @@ Made = TypeVar("Made")
 
 
 class NotMade(Exception):
-    """Raised by `Team.together`; the cause says why."""
+    """Raised by `Team.together` in every process; its cause says why."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Team:
         return shared.item()
 
     def together(self, make: Callable[[], Made]) -> Made:
-        """What `make` gives. Where it raises in one process this raises NotMade in all: no other would come to the end
-        of a step without that one. A lack of device memory is raised as it is: alone, a smaller step may fit."""
+        """What `make` returns. If it raises in one process, this raises NotMade in all of them, because none could
+        finish the step without that one. A lack of device memory is raised as it is: a smaller step may fit."""
         made, failure = None, None
         try:
             made = make()
@@ -54,7 +54,7 @@ class Team:
             raise
         except Exception as error:
             failure = error
-        if self.largest(failure is not None, torch.device("cpu")):  # which does not wait for a GPU's steps
+        if self.largest(failure is not None, torch.device("cpu")):  # on the CPU, so as not to wait for the GPU
             raise NotMade from failure or Sam2Error("another process of the team has no clips; it says why")
         return made
 
@@ -65,8 +65,8 @@ ALONE = Team()
 def join_team(device: str) -> tuple[Team, torch.device]:
     """The processes `torchrun` started, or this one alone, and its device. device: "auto", "cpu" or "cuda"."""
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    torch.backends.cudnn.benchmark = True  # the same shapes come thousands of times,
-    torch.backends.cuda.enable_cudnn_sdp(False)  # but memories grow every frame, and this plans each length anew
+    torch.backends.cudnn.benchmark = True  # pays off: the same shapes come thousands of times
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it makes a plan for every length, and memories grow every frame
     if "RANK" not in os.environ:
         return ALONE, torch.device(kind, 0) if kind == "cuda" else torch.device(kind)
     dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo")

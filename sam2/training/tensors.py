@@ -1,4 +1,4 @@
-"""Getting small things onto a device without waiting for it."""
+"""Getting small arrays onto a device without waiting for it."""
 
 from functools import lru_cache
 
@@ -14,5 +14,5 @@ def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
 
 
 def send(array: np.ndarray, device: torch.device) -> Tensor:
-    """A copy of a small array on `device`; on a GPU the call returns before the queue in front of it is done."""
+    """A copy of a small array on `device`; on a GPU the call does not wait for the work already queued."""
     return torch.from_numpy(array).to(device, non_blocking=True)

@@ -43,9 +43,9 @@ from sam2.training.windows import WindowedSAM2
 LOG_EVERY = 10  # steps; the only moments the loop waits for the device
 SAVE_EVERY_S = 45
 VALIDATE_EVERY_S = 90  # or a twentieth of the time, whichever is less
-MAX_FAILURES, FAILURES_WITHIN = 5, 1000  # losses that are no number, in so many steps
+MAX_FAILURES, FAILURES_WITHIN = 5, 1000  # non-finite losses, in so many steps
 CHECKED_CLIPS, CHECKED_FRAMES = 12, 24
-CHECKED_SEED = 3 * HELD_OUT_SEED  # far from those of published figures, so that no decision looks at them
+CHECKED_SEED = 3 * HELD_OUT_SEED  # far from the seeds of published figures, which must not influence decisions
 
 
 class Trainer:
@@ -76,20 +76,21 @@ class Trainer:
         self.steps_per_s = 0.0
         self.kind = ""  # of the newest step
         self.batch_scale = 1.0  # halved where a batch does not fit
-        self.failures: list[int] = []  # steps at which the loss was no number, the recent ones
+        self.failures: list[int] = []  # recent steps at which the loss was not finite
 
     @property
     def _modules(self) -> dict[str, object]:
         return {"model": self.lessons, "optimizer": self.optimizer, "average": self.average}
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
-        """Begins with given weights instead of random ones. Raises BadCheckpoint unless it is strictly all of them."""
+        """Begins with given weights instead of random ones. Raises BadCheckpoint unless exactly all of them are
+        given."""
         fill(self.model, weights, source="to begin with")
         self.average = Average(self.lessons, self.config.ema)
 
     def resume(self) -> bool:
-        """Goes on where the folder's state ends; False if it has none. Raises what `load_state` raises, and BadInput if
-        the team's processes found different ones."""
+        """Resumes from the folder's state; False if there is none. Raises what `load_state` raises, and BadInput if the
+        team's processes found different states."""
         self.lessons.streams.clear()
         found = state.load_state(self.out, self._modules, self.device, self.config.recipe)
         self.progress = found or self.progress
@@ -111,10 +112,11 @@ class Trainer:
         return self.progress.elapsed_s / (60 * self.config.budget_minutes)
 
     def run(self, seconds: float = math.inf) -> int:
-        """Trains until the run is done, `seconds` have passed or a signal comes, whose number it returns; 0: none came.
+        """Trains until the run is done, `seconds` have passed or a signal comes; returns the signal's number, 0 if
+        none.
 
-        Leaves state behind and, unless there is a hurry, pictures. Raises FloatingPointError if the loss stays no
-        number, and what making clips raises, when what was learnt until then is saved.
+        Saves the state and, unless a signal ended it, pictures. Raises FloatingPointError if the loss stays non-finite,
+        and what making clips raises, after saving what was learnt until then.
         """
         self.save()  # so that there is something to go back to
         earlier_clips = self.progress.clips_made
@@ -183,7 +185,7 @@ class Trainer:
         return phase, (self.share - start) / (phase.until - start)
 
     def _step_that_fits(self, source: DirectSource | PooledSource) -> dict[str, Tensor]:
-        """A step; where the device's memory is too small for the batch, half of it from now on."""
+        """A step; if the batch does not fit into the device's memory, half of it from now on."""
         while True:
             try:
                 return self._step(source)
@@ -224,7 +226,7 @@ class Trainer:
         return {name: value.detach() for name, value in losses.items()}
 
     def _sample(self, source: DirectSource | PooledSource, drawn: Phase, rng: np.random.Generator) -> Tensor | None:
-        """Clips for a step; None if it goes on with those it has."""
+        """Clips for a step; None if it continues open streams."""
         frames, stride, vanish = drawn.frames, drawn.max_stride, drawn.vanish
         if drawn.kind == "streams":
             if not self.lessons.streams.is_due(drawn.window):
@@ -234,7 +236,7 @@ class Trainer:
         return source.sample(rng, self.progress.step, batch, frames, stride, vanish)
 
     def _log(self, losses: dict[str, Tensor], bar: tqdm) -> bool:
-        """Writes a line; False if the run had to be thrown back because the loss is no number."""
+        """Writes a line; False if the loss was not finite and the run went back to its last state."""
         values = {name: float(value) for name, value in losses.items()}
         if not math.isfinite(self.team.agree(values["loss"] + values["grad_norm"], self.device)):
             self._throw_back(values)
@@ -280,10 +282,11 @@ class Trainer:
         state.export(state.averaged_weights(self.model, self.average.state_dict()), path)
 
     def leave_team(self) -> None:
-        """Ends what `join_team` began, when nobody in the team waits for another any more."""
+        """Ends what `join_team` began, once no process of the team waits for another."""
         if self.team.size > 1:
             dist.barrier()
-            # It holds the group too, and a group freed with it waits for threads that wait for the interpreter.
+            # The wrapper holds the group too; freed with it, the group would wait for threads that need the
+            # interpreter.
             self.wrapped = self.lessons
             dist.destroy_process_group()
 

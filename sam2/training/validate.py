@@ -21,7 +21,7 @@ class Validation:
 
     first_iou: float  # on the clicked frame
     tracked_iou: float  # J: over later frames in which the object is there
-    presence: float  # later frames whose presence is judged right, of objects that were clicked
+    presence: float  # share of later frames whose presence is judged right, of objects that were clicked
     masks: np.ndarray  # (B, M, T, S, S) bool, predicted
     targets: np.ndarray  # likewise, true
 

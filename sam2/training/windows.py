@@ -1,7 +1,7 @@
-"""The network as it learns from windows: what it sees of an image keeps the position codes it has in the whole image.
+"""The network for training on windows: a part of an image keeps the position codes it has in the whole image.
 
-A window of half the side costs a quarter and shows things at their size. The network itself would stretch its codes
-over any image it is given, and what it then learnt about the place of a click would not hold in whole images.
+A window of half the side costs a quarter and shows things at their full size. The plain network would stretch its
+position codes over the window, and what it learnt about the place of a click would not hold in whole images.
 """
 
 import torch
@@ -16,7 +16,7 @@ from sam2.prompt_encoder import PromptEncoder
 
 
 class View:
-    """The square of the whole image that is looked at, in pixels; all of it until `move`."""
+    """The square of the whole image that is in view, in pixels; all of it until `move`."""
 
     def __init__(self, whole: int):
         self.whole = self.side = whole
@@ -27,7 +27,7 @@ class View:
         self.side, self.row, self.column = side, row, column
 
     def cut(self, table: Tensor, stride: int) -> Tensor:
-        """What the square sees of a table (..., h, w) of the whole image, a cell being `stride` pixels."""
+        """The part in view of a table (..., h, w) of the whole image, whose cells are `stride` pixels."""
         rows, columns = (slice(start // stride, (start + self.side) // stride) for start in (self.row, self.column))
         return table[..., rows, columns]
 
@@ -83,7 +83,7 @@ class _PromptEncoder(PromptEncoder):
         self.view = view
 
     def sparse(self, points_xy_model: Tensor, labels: Tensor) -> Tensor:
-        x, y = points_xy_model.unbind(-1)  # sending a corner to a GPU would wait for it
+        x, y = points_xy_model.unbind(-1)  # without a tensor of the corner: copying that to a GPU would wait for it
         return super().sparse(torch.stack((x + self.view.column, y + self.view.row), -1), labels)
 
     def grid_position(self) -> Tensor:
