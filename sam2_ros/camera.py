@@ -1,6 +1,6 @@
 """The image subscription: a reliability that matches the publisher, cheap checks, the newest image into the mailbox.
 
-Knows topics, QoS and stamps. Does not look at a pixel. Callbacks run on the executor and cost the same for any image.
+Knows topics, QoS and stamps. Looks at no pixel: callbacks run on the executor and cost the same for any image.
 """
 
 import time
@@ -27,8 +27,8 @@ LOG_EVERY_S = 5.0  # warnings of one kind
 class Camera:
     """Subscribed between `open` and `close`; every image is put in the mailbox, or refused and counted.
 
-    image: base name of the topic. enabled: whether images are wanted just now. arrived: called with the stamp of each
-    that goes into the mailbox. log: has warning.
+    image: base name of the topic. enabled: says whether images are wanted at the moment. arrived: called with the stamp
+    of each image that goes into the mailbox. log: has warning.
     """
 
     def __init__(
@@ -57,12 +57,12 @@ class Camera:
         self.discard_image()
 
     def discard_image(self) -> None:
-        """One that waits for the worker is not wanted any more."""
+        """Discards an image that waits for the worker."""
         if self._mailbox is not None and self._mailbox.discard_image():
             self._counters.ignored += 1
 
     def tick(self) -> None:
-        """Subscribes anew if the publishers now offer something else."""
+        """Subscribes again if the publishers' reliability has changed."""
         if self._subscription is None:
             return
         wanted = self._wanted_reliability()
@@ -76,7 +76,7 @@ class Camera:
             self._topic,
             self._on_image,
             QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=reliability),
-            # A group remembers every entity it ever had, so what comes and goes has one of its own.
+            # Callback groups never forget an entity, so those that come and go get groups of their own.
             callback_group=MutuallyExclusiveCallbackGroup(),
             event_callbacks=SubscriptionEventCallbacks(
                 incompatible_qos=self._on_incompatible, message_lost=self._on_lost, use_default_callbacks=False
@@ -96,8 +96,8 @@ class Camera:
         return matching_reliability(ours, self._settings.image_reliability)
 
     def _other_topics(self, topic: str) -> tuple[tuple[str, ...], str]:
-        """Where images come that could be meant, of our type, not of depth and not another camera's of ours, those that
-        are called image first; and ours by the other transport."""
+        """Topics that could have been meant: images of our type, but no depth and nothing that this node subscribes to
+        or publishes, likely names first. And our own topic's images by the other transport."""
         own = f"{self._node.get_fully_qualified_name()}/"
         taken = {subscription.topic_name for subscription in self._node.subscriptions}
         found = [name for name, kinds in self._node.get_topic_names_and_types() if self._type_name in kinds]
@@ -136,12 +136,12 @@ class Camera:
         self._warn(error.reason, f"refused: {error}", now_ns)
 
     def _note_frame(self, frame_id: str, now_ns: int) -> None:
-        if self.frame_id and frame_id != self.frame_id:  # with every image, if two cameras share the topic
+        if self.frame_id and frame_id != self.frame_id:  # happens with every image if two cameras share the topic
             self._warn("frame_id", f"frame_id changed from {self.frame_id!r} to {frame_id!r}", now_ns)
         self.frame_id = frame_id
 
     def _warn(self, reason: str, sentence: str, now_ns: int) -> None:
-        """Logs the first of a kind in LOG_EVERY_S."""
+        """Logs one warning of a kind per LOG_EVERY_S."""
         if now_ns >= self._log_due_ns.get(reason, 0):
             self._log_due_ns[reason] = now_ns + int(LOG_EVERY_S * 1e9)
             self._log.warning(readable(sentence))
@@ -154,12 +154,12 @@ class Camera:
 
 
 def _is_called_image(topic: str) -> bool:
-    """As cameras and image_proc have it: image, image_raw, image_rect ..."""
+    """Whether it is named as by cameras and image_proc: image, image_raw, image_rect ..."""
     return topic.removesuffix("/compressed").rpartition("/")[2].startswith("image")
 
 
 def matching_reliability(publishers: Sequence, asked: str) -> ReliabilityPolicy:
-    """Best effort hears everybody but loses large images; reliable hears reliable publishers only.
+    """Best effort receives from every publisher but loses large images; reliable receives from reliable ones only.
 
     publishers: as `get_publishers_info_by_topic` has them. asked: "reliable", "best_effort", or "auto" = reliable if
     every publisher is.

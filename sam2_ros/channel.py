@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 
 class Channel:
-    """From the node's first moment to its last; `configure` to `let_go` it has a mailbox and publishers.
+    """Exists as long as the node; has a mailbox and publishers from `configure` to `release`.
 
     name: of the camera, "" = the only one.
     """
 
     def __init__(self, node: "TrackNode", name: str) -> None:
         self.name, self.node = name, node
-        # One for each camera: what is told says whose it is, and silences no other's.
+        # One for each camera, so that messages say whose they are, and throttling one silences no other.
         self.log = node.get_logger().get_child(name) if name else node.get_logger()
         self.counters = Counters(domain=node.context.get_domain_id())
         self.enabled = True
@@ -65,7 +65,7 @@ class Channel:
         return f"~/{self.name}/{topic}" if self.name else f"~/{topic}"
 
     def configure(self, bell: threading.Condition) -> Pipeline:
-        """What the worker needs of this camera. bell: that of all mailboxes."""
+        """Makes what the worker needs of this camera. bell: shared by all mailboxes."""
         settings = self.node.settings
         self.counters.objects = self.counters.failures_in_a_row = 0
         depth = None
@@ -84,7 +84,7 @@ class Channel:
         self.log.info(f"listening to {self.counters.topic}")
 
     def enable(self, enabled: bool) -> None:
-        """Whether images are wanted; one that waits is not, any more."""
+        """Says whether images are wanted; if not, one that waits is discarded."""
         self.enabled = enabled
         if not enabled:
             self.camera.discard_image()
@@ -98,12 +98,12 @@ class Channel:
         self.close_inputs()
         self.inputs.close(for_good)
         if self.mailbox is not None:
-            self.mailbox.wake()  # what waited behind a prompt that is given up now has its turn
+            self.mailbox.wake()  # so that requests behind a prompt that was given up are served
         if self.outputs is not None:
             self.outputs.close()
 
-    def let_go(self) -> None:
-        """Of what `configure` made; the worker has ended."""
+    def release(self) -> None:
+        """Releases what `configure` made; the worker has ended."""
         self.mailbox = self.auto = None
         if self.outputs is not None:
             self.outputs.close()
@@ -112,7 +112,7 @@ class Channel:
         self.outputs = None
 
     def saved_path(self, name: str) -> Path:
-        """Of saved objects. Raises what `save_folder.saved_path` raises."""
+        """The file of saved objects. Raises what `save_folder.saved_path` raises."""
         node = self.node.get_fully_qualified_name().strip("/")
         unusual = "" if node == self.node.DEFAULT_NAME else node
         return saved_path(self.node.settings.save_folder, unusual, self.name, name)
@@ -142,27 +142,27 @@ class Channel:
         ]  # fmt: skip
 
     def _on_image(self, stamp: int) -> None:
-        """On the executor: its depth must not be gone by the time it gets its turn."""
+        """On the executor: keeps the depth of this image until its turn."""
         if self.depth is not None:
             self.depth.buffer.note_image(stamp)
 
     def look_again(self) -> None:
-        """On the executor: a result may have waited for the depth image or the transforms that have come."""
+        """On the executor: a result may have been waiting for the depth image or the transforms that just came."""
         if self.outputs is not None and self.outputs.waits:
             self.mailbox.wake()
 
     def _create_output(self, kind, topic: str, depth: int, latched: bool = False):
-        # A group remembers every entity it ever had, so what comes and goes has one of its own.
+        # Callback groups never forget an entity, so those that come and go get groups of their own.
         group = MutuallyExclusiveCallbackGroup()
         qos = QoSProfile(depth=depth)
         if latched:
             qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
         return self.node.create_lifecycle_publisher(kind, self.output(topic), qos, callback_group=group)
 
-    # What its inputs ask.
+    # For its inputs.
 
     def closed(self, adding: bool) -> tuple[Code, str] | None:
-        """Why no request can be served just now, or None; `adding`: one that needs an image."""
+        """Why no request can be served at the moment, or None; `adding`: for requests that need an image."""
         why = self.node.closed()
         if why or not adding:
             return why
@@ -190,5 +190,5 @@ class Channel:
     @property
     def newest(self) -> tuple:
         """Header and tracks of the newest result; (None, []) if there is none."""
-        outputs = self.outputs  # once: another thread may let go of it
+        outputs = self.outputs  # read once: another thread may set it to None
         return outputs.newest if outputs else (None, [])

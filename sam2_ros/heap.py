@@ -1,4 +1,4 @@
-"""What the process holds of memory, so that it is nearly flat from the first image on."""
+"""Keeps the process's memory nearly constant from the first image on."""
 
 import ctypes
 import os
@@ -18,20 +18,21 @@ RESERVE_BYTES = 12 * _PIECE_BYTES
 def keep_freed() -> None:
     """Tells glibc to reuse image-sized buffers.
 
-    By default it gives them back to the kernel and gets them again, page by page, for every image: at 1280x720 that
-    takes longer than everything the node does with them. What is kept is bounded by the busiest moment.
+    By default it returns them to the kernel and requests them again, page by page, for every image: at 1280x720 that
+    takes longer than everything the node does with them. The memory kept is bounded by the busiest moment.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
-        mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES) or mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # all that older ones take
+        mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES) or mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # older versions accept no more
         mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
 
 
 def bound_programs() -> None:
-    """Tells oneDNN how many to keep of the programs that it makes for every shape, 0.4 MB each. Read when it is loaded.
+    """Limits how many compiled kernels oneDNN keeps, one for every shape, 0.4 MB each. Read when it is loaded.
 
-    By default it keeps 1024, and PyTorch's bridge to it as many again, for nothing: a step takes no longer with 16.
+    By default it keeps 1024, and PyTorch's own cache in front of it another 1024, which gains nothing: a step is as
+    fast with 16.
     """
     os.environ.setdefault("LRU_CACHE_CAPACITY", "16")  # 0 ends the process
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")  # room for a network's and many objects'
@@ -39,11 +40,11 @@ def bound_programs() -> None:
 
 @cache
 def reserve() -> None:
-    """Takes, once the first network is ready on a CPU, what it will need later, and frees it into what is kept.
+    """Allocates and frees, once the first network is ready on a CPU, the memory that it will need later.
 
-    That is, with nano, 12 to 17 MB of programs for each of the first four numbers of objects, which come when those
-    come, 25 more for the first, and what gaps between blocks of all sizes cost. Without it memory grows in steps, for
-    an hour. Larger networks need more. Later networks find what those before them left. Where memory is short, nothing.
+    With nano that is 12 to 17 MB of kernels for each batch of one to four objects, compiled when there first are that
+    many, 25 MB more for the first, and fragmentation. Without this, memory grows in steps for an hour. Larger networks
+    need more; networks loaded later reuse what those before them left. Does nothing if memory is short.
     """
     with suppress(MemoryError):
         pieces = [np.ones(_PIECE_BYTES, np.uint8) for _ in range(RESERVE_BYTES // _PIECE_BYTES)]  # written to: ours
@@ -52,9 +53,9 @@ def reserve() -> None:
 
 
 def _own_all_pages() -> None:
-    """Of the heap's pages, also those that nobody has written to yet; older kernels, and others, cannot.
+    """Makes the kernel provide all pages of the heap, including those never written to, where it can.
 
-    Else they are had one by one, when a later network's blocks come to lie elsewhere: 4 MB in an hour, in steps.
+    Otherwise they come one by one, as the blocks of later networks are placed elsewhere: 4 MB in an hour, in steps.
     """
     with suppress(OSError, AttributeError):
         madvise = ctypes.CDLL(None).madvise

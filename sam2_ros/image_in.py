@@ -1,6 +1,6 @@
 """sensor_msgs/Image and CompressedImage -> (H, W, 3) uint8 RGB, or a named reason why not.
 
-`check` is cheap and runs where the message arrives; `to_rgb` does the work and runs where the pixels are needed.
+`check` is cheap and runs when the message arrives; `to_rgb` does the work and runs where the pixels are needed.
 Knows encodings, strides and file headers. Does not know topics, stamps, or what the pixels are for.
 
 Encodings are those of `sensor_msgs/image_encodings.hpp`. Refused by name: those that do not say which channel is
@@ -17,13 +17,13 @@ from sam2_ros.refused import Refused
 
 MIN_SIDE = 16  # pixels; one cell of the network's stride-16 grid at least
 SUPPORTED_FILES = ("jpeg", "jpg", "mjpeg", "mjpg", "png")
-MAX_PADDING = 4096  # bytes after the end of a picture, which some cameras fill up to a whole block
+MAX_PADDING = 4096  # bytes after the end of a picture: some cameras pad files to whole blocks
 MAX_JPEG_SEGMENTS = 1000  # before the start of frame; cameras write a dozen, and a callback must not walk megabytes
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """How one encoding lies in memory, and what OpenCV calls its way to RGB (None: none needed)."""
+    """How an encoding is laid out in memory, and OpenCV's code for its conversion to RGB (None: none needed)."""
 
     dtype: type
     channels: int
@@ -64,7 +64,7 @@ SUPPORTED_ENCODINGS = tuple(_LAYOUTS)
 
 
 def check(msg, max_pixels: int) -> None:
-    """Raises Refused unless `to_rgb(msg)` can work: every reason but a broken file is found here, without a copy.
+    """Raises Refused unless `to_rgb(msg)` can work: finds everything but broken files, without a copy.
 
     msg: Image or CompressedImage. Reasons: empty_image, too_small, too_large, encoding, bad_size, bad_step,
     short_data, size_mismatch, bigendian; for compressed images format, decode.
@@ -129,7 +129,7 @@ def _convert(msg) -> np.ndarray:
     item = np.dtype(layout.dtype).itemsize
     rows = int(msg.height * layout.planes)
     pixels = _rows(data, rows, msg.width * layout.channels * item, msg.step)
-    if msg.step % item:  # OpenCV takes no rows that start in the middle of a number
+    if msg.step % item:  # OpenCV requires rows that start at a whole number
         pixels = np.ascontiguousarray(pixels)
     pixels = pixels.view(layout.dtype).reshape(rows, msg.width, layout.channels)  # (H, W, C), still a view
     return _as_uint8(pixels if layout.to_rgb is None else cv2.cvtColor(pixels, layout.to_rgb))  # (H, W, 3)
@@ -155,7 +155,7 @@ def _nv24_to_rgb(data: np.ndarray, msg) -> np.ndarray:
 
 
 def _check_file(msg, max_pixels: int) -> None:
-    """The format string, the size in the file's own header and the end mark: a cut file never reaches the decoder."""
+    """Checks format string, the size in the file's header and the end mark: no truncated file reaches the decoder."""
     words = re.findall(r"\w+", msg.format.lower())
     if not any(word in SUPPORTED_FILES for word in words) or "compresseddepth" in words:
         raise Refused("format", f"compressed image of format {msg.format!r}: expected jpeg or png")
@@ -196,14 +196,14 @@ def _jpeg_size(data: memoryview) -> tuple[int, int] | None:
 
 
 def _decode_file(msg) -> np.ndarray:
-    # image_transport: "<source>; jpeg compressed <what the encoder was given>", where nothing is the source itself:
-    # of a Bayer camera the mosaic, in a grey file.
+    # image_transport writes "<source>; jpeg compressed <what the encoder was given>". If the last part is missing, the
+    # encoder was given the source itself: for a Bayer camera the mosaic, as a grey picture.
     mosaic = re.fullmatch(r"\s*(bayer_\w+)\s*;.*compressed\s*", msg.format)
     if mosaic and mosaic[1] in _LAYOUTS:
         grey = _decode(msg, cv2.IMREAD_ANYDEPTH)  # (H, W) uint8 or uint16
         return _as_uint8(cv2.cvtColor(grey, _LAYOUTS[mosaic[1]].to_rgb))
     image = _decode(msg, cv2.IMREAD_COLOR)  # (H, W, 3) uint8
-    # An encoder that was handed RGB as if it were BGR has swapped the channels in the file.
+    # The encoder was given RGB as if it were BGR, so the channels are swapped in the file.
     if re.search(r"compressed\s+rgb", msg.format.lower()):
         return image
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

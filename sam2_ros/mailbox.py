@@ -32,24 +32,24 @@ class Work:
 class Mailbox:
     """At most one image, always the newest, and at most `max_requests` requests.
 
-    bell: rung by whatever arrives; mailboxes of one worker share one.
+    bell: notified of every arrival; mailboxes of one worker share it.
     """
 
     def __init__(self, max_requests: int, bell: threading.Condition | None = None) -> None:
         self.max_requests = max_requests
         self._changed = bell or threading.Condition()
         self._arrival: Arrival | None = None
-        self._owes_event = False  # a new stream began with an image that was thrown away
+        self._owes_event = False  # a new stream began with an image that was discarded
         self._requests: list[Request] = []
         self._in_hand = 0  # requests the worker took and has not finished with
         self._woken = False
         self._closed = False
 
     def post_image(self, arrival: Arrival) -> bool:
-        """Puts the newest image in; True if it took the place of one that will never be processed."""
+        """Puts the newest image in; True if it replaced one, which will never be processed."""
         with self._changed:
             dropped = self._arrival is not None
-            if self._owes_event or (dropped and self._arrival.new_stream):  # it must not be dropped with its image
+            if self._owes_event or (dropped and self._arrival.new_stream):  # it must not be lost with its image
                 arrival = replace(arrival, new_stream=True)
             self._arrival, self._owes_event = arrival, False
             self._changed.notify()
@@ -70,7 +70,8 @@ class Mailbox:
             request.answer(code, f"{self.max_requests} requests are waiting already; ask again")
 
     def take(self) -> Work:
-        """All there is. The requests go on to count against `max_requests` until `count_in_hand` says otherwise."""
+        """Everything that waits. The requests keep counting against `max_requests` until `count_in_hand` says
+        otherwise."""
         with self._changed:
             work = Work(self._arrival, self._requests)
             self._arrival, self._requests, self._woken = None, [], False
@@ -78,7 +79,7 @@ class Mailbox:
         return work
 
     def count_in_hand(self, requests: int) -> None:
-        """So many does the worker still hold."""
+        """Says how many requests the worker still holds."""
         with self._changed:
             self._in_hand = requests
 
@@ -94,14 +95,14 @@ class Mailbox:
             self._changed.notify()
 
     def close(self) -> list[Request]:
-        """Nothing is taken in any more; returns the requests that nobody took."""
+        """Accepts nothing any more; returns the requests that were never taken."""
         with self._changed:
             self._closed = True
             left, self._requests, self._arrival = self._requests, [], None
         return left
 
     def discard_image(self) -> bool:
-        """Throws the waiting image away; True if there was one."""
+        """Discards the waiting image; True if there was one."""
         with self._changed:
             there = self._arrival is not None
             self._owes_event |= there and self._arrival.new_stream
@@ -110,7 +111,7 @@ class Mailbox:
 
 
 def wait_for_any(mailboxes: list[Mailbox], timeout_s: float) -> None:
-    """Until one of `mailboxes`, which share a bell, has work, at most `timeout_s`."""
+    """Waits until one of `mailboxes`, which share a bell, has work, for at most `timeout_s`."""
     bell = mailboxes[0]._changed
     with bell:
         bell.wait_for(lambda: any(mailbox.has_work for mailbox in mailboxes), timeout_s)

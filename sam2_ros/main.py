@@ -24,16 +24,17 @@ The tracking node /sam2, for example
 Topics, services and parameters are in the README; every parameter with its default is in config/track.yaml.
 """
 FAREWELL_S = 0.5  # to send the last answers
-LINGER_S = 0.1  # for them to be read: what lies unread in Fast DDS's shared memory goes with the participant
+LINGER_S = 0.1  # for clients to read them: unread data in Fast DDS's shared memory goes with the participant
 EXIT_AT_ONCE = 130
-TOO_MANY = 1000  # rounds of the executor that failed, one after another: nothing works any more
+TOO_MANY = 1000  # failed rounds of the executor in a row: nothing works any more
 
 
 class _Signals:
-    """Notes the first signal; ends the process at the second, and at the first while there is nothing to put in order.
+    """Notes the first signal. The second ends the process at once, and so does the first during start-up, when there is
+    nothing to clean up yet.
 
-    Own handlers: those of rclpy raise KeyboardInterrupt wherever the interpreter happens to be, or end the context
-    before the last answers are sent.
+    rclpy's own handlers would raise KeyboardInterrupt wherever the interpreter happens to be, or end the context before
+    the last answers are sent.
     """
 
     def __init__(self) -> None:
@@ -51,12 +52,12 @@ class _Signals:
 
 
 def _log_arguments() -> list[str]:
-    """ROS arguments without which a full disk, or one that is read-only, would keep the node from starting."""
+    """ROS arguments that turn log files off if the disk is full or read-only: the node could not start otherwise."""
     folder = os.environ.get("ROS_LOG_DIR") or os.path.join(os.environ.get("ROS_HOME") or "~/.ros", "log")
-    if folder.startswith("~") and (home := os.environ.get("HOME")):  # rcl knows no home but this
+    if folder.startswith("~") and (home := os.environ.get("HOME")):  # the only home that rcl knows
         folder = home + folder[1:]
     try:
-        if folder.startswith("~"):  # rcl would end the node
+        if folder.startswith("~"):  # with which rcl would not start the node
             raise FileNotFoundError(errno.ENOENT, "HOME is not set")
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
@@ -68,7 +69,7 @@ def _log_arguments() -> list[str]:
 
 
 def _say(sentence: str) -> None:
-    """To whoever started us, if they can still be told: the disk may be full of what we said."""
+    """Prints to stderr, if possible: that may be a file on a full disk."""
     with suppress(OSError, ValueError, AttributeError):
         print(sentence, file=sys.stderr, flush=True)
 
@@ -89,40 +90,40 @@ def main(argv: list[str] | None = None, make_tracker=None) -> NoReturn:
         os._exit(0)
     signals = _Signals()  # before the imports, which take seconds
     heap.keep_freed()
-    # Threads that wait for each other by spinning take the processor from those they wait for, as soon as anything else
-    # runs on the machine; then the network takes ten times as long. Read when the library is loaded.
+    # OpenMP threads wait for each other by spinning. As soon as anything else runs on the machine, they take the
+    # processor from the threads they wait for, and the network takes ten times as long. Read when OpenMP is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     heap.bound_programs()
     fast_dds.make_room()
-    sys.setswitchinterval(0.0005)  # the worker must not wait 5 ms for the executor's bookkeeping
+    sys.setswitchinterval(0.0005)  # otherwise the worker may wait 5 ms while the executor holds the interpreter
     import rclpy
 
-    import sam2_ros.node  # noqa: F401, so that what takes seconds is over
+    import sam2_ros.node  # noqa: F401, because it takes seconds, in which a signal may simply end the process
 
     signals.is_starting = False
     _check_arguments(words)
     sentence = ""
     try:
         code = _live(signals, [*words, *_log_arguments()], make_tracker)
-    except _Unborn as error:
+    except _CannotStart as error:
         sentence = str(error)
-    gc.collect()  # with the node's last reference goes its participant, whose shared memory would stay behind for ever
-    if sentence:  # outside `except`: the error holds what there was of the node
+    gc.collect()  # frees the node and its DDS participant, whose shared memory would otherwise stay behind
+    if sentence:  # outside `except`, since the error refers to the half-made node
         _give_up(sentence, code=1)
     rclpy.shutdown()
-    for stream in (sys.stdout, sys.stderr):  # either may have been closed before we came, or its disk be full
+    for stream in (sys.stdout, sys.stderr):  # either may be closed, or on a full disk
         with suppress(OSError, ValueError, AttributeError):
             stream.flush()
-    # The interpreter would take torch apart first, for up to a second, and trip over a network that is still busy.
+    # A normal exit would tear torch down first, for up to a second, and could crash on a busy network.
     os._exit(code)
 
 
 def _check_arguments(words: list[str]) -> None:
-    """Ends the process with a sentence if they are no ROS arguments."""
+    """Ends the process with a sentence unless all are ROS arguments."""
     from rclpy.utilities import remove_ros_args
 
     before = words[: words.index("--ros-args")] if "--ros-args" in words else words
-    if bare := next((word for word in before if ":=" in word), ""):  # which rcl takes for a remapping, as ROS 1 did
+    if bare := next((word for word in before if ":=" in word), ""):  # as in ROS 1; rcl would take it for a remapping
         _give_up(f"{bare!r} must come after --ros-args: -p {bare} sets a parameter, -r {bare} remaps a name", code=2)
     try:
         unknown = remove_ros_args(args=["sam2_ros", *words])[1:]
@@ -134,8 +135,8 @@ def _check_arguments(words: list[str]) -> None:
         _give_up(f"unknown argument {unknown[0]!r}; parameters are given as --ros-args -p model:=tiny", code=2)
 
 
-class _Unborn(Exception):
-    """There can be no node; says why."""
+class _CannotStart(Exception):
+    """The node cannot be made; the message says why."""
 
 
 def _make_node(arguments: list[str], make_tracker):
@@ -152,14 +153,14 @@ def _make_node(arguments: list[str], make_tracker):
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
         node = TrackNode(make_tracker or load_tracker)
     except (ParameterException, NameValidationException, rclpy_implementation.RCLError) as error:
-        raise _Unborn(sentence_of(error)) from error  # a setting, a name, or the middleware: keys, transports
+        raise _CannotStart(sentence_of(error)) from error  # a setting, a name, or the middleware: keys, transports
     for sentence in strangers(arguments, node.get_fully_qualified_name()):
         node.get_logger().warning(sentence)
     return node
 
 
 def _live(signals: _Signals, arguments: list[str], make_tracker) -> int:
-    """The node from its first moment to its last; returns the exit code."""
+    """Runs the node until its end; returns the exit code."""
     from rclpy.executors import SingleThreadedExecutor
 
     node = _make_node(arguments, make_tracker)
@@ -188,8 +189,8 @@ def _live(signals: _Signals, arguments: list[str], make_tracker) -> int:
 
 
 def _spin(node, executor, timeout_s: float) -> bool:
-    """One round; False if something was raised on the way to a callback of ours, or back: by rclpy, over a parameter of
-    no type, a /clock before 1970 or an answer that it cannot send. That costs the one call."""
+    """One round of the executor; False if rclpy raised something around a callback of ours, for instance over a
+    parameter without a type, a /clock before 1970 or an answer that it cannot send. Only that one call is lost."""
     try:
         executor.spin_once(timeout_sec=timeout_s)
     except Exception as error:
@@ -200,7 +201,8 @@ def _spin(node, executor, timeout_s: float) -> bool:
 
 
 def _serve_again(node) -> None:
-    """Frees what rclpy was about to take when that failed: marked as being served, it and its group would never be."""
+    """Releases what rclpy was about to serve when it failed: still marked as being served, neither it nor its callback
+    group would ever be served again."""
     for entity in (*node.subscriptions, *node.services, *node.clients, *node.timers, *node.guards, *node.waitables):
         if getattr(entity, "_executor_event", False):
             entity._executor_event = False

@@ -1,8 +1,8 @@
 """The lifecycle node: its states, and what each means for the cameras and the one worker.
 
-Unconfigured: services answer that they cannot. Inactive: a worker loads the model and waits. Active: images come in,
-results go out. Deactivating keeps the objects, cleaning up lets the model go. Callbacks never wait for
-the network, but for two seconds when it is let go.
+Unconfigured: services answer that they cannot serve. Inactive: a worker loads the model and waits. Active: images come
+in, results go out. Deactivating keeps the objects, cleaning up releases the model. Callbacks never wait for the
+network, except for up to two seconds at cleanup and shutdown.
 """
 
 import functools
@@ -30,15 +30,15 @@ from sam2_ros.requests import Code
 from sam2_ros.transforms import Transforms
 from sam2_ros.worker import Phase, Worker
 
-TICK_S = 0.2  # how often the publishers of the image are looked at
+TICK_S = 0.2  # how often the publishers of the image are checked
 TICKS_PER_REPORT = 5
-STOP_TIMEOUT_S = 2.0  # for the image in hand
+STOP_TIMEOUT_S = 2.0  # to finish the current image
 NETWORK_ENDING = "the network is ending; call cleanup again, then configure and activate"
 EXIT_DEVICE_LOST = 70
 
 
 def _transition(callback: Callable) -> Callable:
-    """A transition whose exceptions are logged (rclpy swallows them) and leave the node in the state before."""
+    """Logs exceptions of a transition, which rclpy swallows, and returns the node to the state before."""
 
     @functools.wraps(callback)
     def guarded(self, state):
@@ -69,10 +69,9 @@ def _answer_what_cannot_be(node: LifecycleNode) -> None:
 
 
 class TrackNode(LifecycleNode):
-    """Images in, tracks out, for each of its cameras. `done` is finished with an exit code when only a new process can
-    go on.
+    """Images in, tracks out, for each of its cameras. `done` gets an exit code once only a new process can continue.
 
-    make_tracker: called with the settings in the worker's thread.
+    make_tracker: called with the settings, in the worker's thread.
     """
 
     DEFAULT_NAME = "sam2"
@@ -86,16 +85,16 @@ class TrackNode(LifecycleNode):
         self._worker: Worker | None = None
         self.transforms: Transforms | None = None
         self._state, self._since_ns = "unconfigured", time.monotonic_ns()
-        self._trouble: tuple[str, str] = ("", "")  # phase and sentence of a worker that had to be let go
+        self._trouble: tuple[str, str] = ("", "")  # phase and sentence of a worker that failed
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=1))
         self._channels = [Channel(self, name) for name in self.settings.cameras]
         self._worker_changed = self.create_guard_condition(self._on_worker_changed)
-        # A steady clock: a simulation that stands still must not silence the diagnostics.
+        # On a steady clock: a paused simulation must not silence the diagnostics.
         self._ticks, self._silent = 0, [(False, False)] * len(self._channels)
         self._timer = self.create_timer(TICK_S, self._on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def autostart(self) -> None:
-        """Configures and activates; what fails has been logged and shows in the diagnostics."""
+        """Configures and activates; a failure is logged and shown in the diagnostics."""
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
@@ -103,7 +102,7 @@ class TrackNode(LifecycleNode):
     def on_configure(self, state) -> TransitionCallbackReturn:
         self._trouble = ("", "")
         try:
-            sam2.find_config(self.settings.model)  # the one mistake that can be told without loading anything
+            sam2.find_config(self.settings.model)  # the one mistake that can be found without loading anything
             target = self.settings.depth_target_frame if self.settings.depth_enabled else ""
             self.transforms = Transforms(self, target, self._on_transforms)
         except (sam2.BadInput, Refused) as error:
@@ -124,7 +123,7 @@ class TrackNode(LifecycleNode):
     @_transition
     def on_activate(self, state) -> TransitionCallbackReturn:
         if not self._worker.can_serve:
-            if self._worker.is_stopping:  # otherwise `_on_worker_changed` is about to say what went wrong
+            if self._worker.is_stopping:  # otherwise `_on_worker_changed` will say what went wrong
                 self.get_logger().error(NETWORK_ENDING)
             return TransitionCallbackReturn.FAILURE
         super().on_activate(state)
@@ -141,7 +140,7 @@ class TrackNode(LifecycleNode):
 
     @_transition
     def on_cleanup(self, state) -> TransitionCallbackReturn:
-        if not self._let_go():
+        if not self._release():
             self.get_logger().error(f"the network is still busy after {STOP_TIMEOUT_S} s; try again")
             return TransitionCallbackReturn.FAILURE
         return self._enter("unconfigured")
@@ -152,36 +151,36 @@ class TrackNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def on_error(self, state) -> TransitionCallbackReturn:
-        """A transition failed, and so did taking it back: whatever can be ended is ended."""
+        """A transition failed, and so did undoing it: ends whatever can be ended."""
         ended = [self._attempt(channel.close) for channel in self._channels]
-        let_go = self._attempt(self._let_go)
-        if all(ended) and let_go and self._worker is None:
+        released = self._attempt(self._release)
+        if all(ended) and released and self._worker is None:
             return self._enter("unconfigured")
         self._enter("finalized")
         return TransitionCallbackReturn.FAILURE
 
     def stop(self) -> None:
-        """Ends the worker, in whatever state, if it ends in time. Nothing is published afterwards."""
+        """Ends the worker, in any state, if it ends in time. Nothing is published afterwards."""
         for channel in self._channels:
             channel.close_inputs()
         self._enter("finalized")
-        self._let_go()
+        self._release()
         for channel in self._channels:
             channel.close(for_good=True)
 
     @property
     def has_waiting_clients(self) -> bool:
-        """Whether a service has not sent its response yet."""
+        """Whether any service still owes a response."""
         return any(channel.inputs.waiting_clients for channel in self._channels)
 
     @property
     def is_hanging(self) -> bool:
-        """Whether the network is busy with one thing for too long."""
+        """Whether the network has been busy with one turn for too long."""
         began_ns = self._worker.turn_since_ns if self._worker is not None else 0
         return began_ns > 0 and time.monotonic_ns() - began_ns > self.settings.hang_after_s * 1e9
 
     def closed(self) -> tuple[Code, str] | None:
-        """Why no request can be served just now, whichever camera it is about; None if it can."""
+        """Why no request of any camera can be served at the moment; None if requests can be served."""
         if self._state == "finalized":
             return Code.STOPPING, "the node is shutting down"
         if self._state != "active":
@@ -213,7 +212,7 @@ class TrackNode(LifecycleNode):
         return True
 
     def _undo(self) -> None:
-        """Takes back what a transition that failed had begun. If this fails, too, rclpy calls `on_error`."""
+        """Undoes what a failed transition had begun. If this fails too, rclpy calls `on_error`."""
         for channel in self._channels:
             channel.close()
         if self._state == "active":
@@ -221,22 +220,23 @@ class TrackNode(LifecycleNode):
             for channel in self._channels:
                 channel.open()
         if self._state == "unconfigured":
-            self._let_go()
+            self._release()
 
-    def _let_go(self) -> bool:
-        """Ends worker and outputs; False, and both are kept, if the worker does not end in time."""
+    def _release(self) -> bool:
+        """Ends the worker and releases what `on_configure` made; False, keeping everything, if it does not end in
+        time."""
         if self._worker is not None and not self._worker.stop(STOP_TIMEOUT_S):
             return False
         self._worker = None
         for channel in self._channels:
-            channel.let_go()
+            channel.release()
         if self.transforms is not None:
             self.transforms.close()
         self.transforms = None
         return True
 
     def note_failure(self, error: Exception) -> None:
-        """A callback raised it, and whoever called may get no answer. Counted with the first camera."""
+        """Counts an exception of a callback, whose caller may get no answer, with the first camera."""
         self._channels[0].counters.note_failure("callback", error, self.get_logger())
 
     def _enter(self, state: str) -> TransitionCallbackReturn:
@@ -251,7 +251,7 @@ class TrackNode(LifecycleNode):
                 channel.outputs.take_settings(settings, names)
 
     def _on_worker_changed(self) -> None:
-        """On the executor, some time after the worker's phase changed."""
+        """On the executor, shortly after the worker's phase changed."""
         worker = self._worker
         if worker is None:
             return
@@ -278,7 +278,7 @@ class TrackNode(LifecycleNode):
         began_ns = self._since_ns if self._state == "active" else 0
         now_ns = time.monotonic_ns()
         silent = [silence(channel.counters, self.settings, began_ns, now_ns) for channel in self._channels]
-        if self._ticks % TICKS_PER_REPORT == 0 or silent != self._silent:  # silence is told at once
+        if self._ticks % TICKS_PER_REPORT == 0 or silent != self._silent:  # silence is reported at once
             self._report()
         self._silent = silent
 

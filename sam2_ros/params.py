@@ -20,8 +20,8 @@ from sam2_ros.classes import MAX_CLASSES
 
 
 def _parameter(default, sentence: str, *, span=(), choices=(), unit: str = "", pattern: str = "", most=0, live=False):
-    """One row: span is (lowest, highest), both allowed; pattern is what each string of a list must match, most how many
-    there may be, 0 = any number; what is not `live` is fixed when the node starts."""
+    """One row. span: (lowest, highest), inclusive; pattern: what each string of a list must match; most: how many
+    strings there may be, 0 = any number; live: can be changed while the node runs."""
     rules = dict(sentence=sentence, span=span, choices=choices, unit=unit, pattern=pattern, most=most, live=live)
     return field(default=default, metadata=rules)
 
@@ -183,13 +183,13 @@ FIELDS = {ros_name(row): row for row in dataclasses.fields(Settings)}  # by para
 
 
 def changed(settings: Settings, group: str) -> list[str]:
-    """Names of the parameters of a group that are not as by default."""
+    """Names of a group's parameters that differ from their defaults."""
     ours = [(name, row) for name, row in FIELDS.items() if name.startswith(f"{group}.")]
     return [name for name, row in ours if getattr(settings, row.name) != row.default]
 
 
 def settings_of(values: dict) -> Settings:
-    """values: by parameter name. An empty list is a list of one empty string: rclpy cannot tell what is in it."""
+    """values: by parameter name. An empty list becomes a list of one empty string: rclpy cannot tell its type."""
     frozen = {name: tuple(value) or ("",) if isinstance(value, list) else value for name, value in values.items()}
     return Settings(**{FIELDS[name].name: value for name, value in frozen.items()})
 
@@ -231,7 +231,7 @@ def declare(node: Node, on_change: Callable[[Settings, set[str]], None]) -> Sett
             on_change(read(node), names)
 
     for name in [name for name, given in node._parameter_overrides.items() if given.type_ is Parameter.Type.NOT_SET]:
-        del node._parameter_overrides[name]  # an empty list, whose type rcl cannot tell, is what is there by default
+        del node._parameter_overrides[name]  # an empty list, whose type rcl cannot tell, means the default
     node.add_on_set_parameters_callback(check)
     node.declare_parameters("", [(name, _to_ros(row.default), _descriptor(row)) for name, row in FIELDS.items()])
     node.add_post_set_parameters_callback(pass_on)

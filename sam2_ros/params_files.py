@@ -1,4 +1,4 @@
-"""Which nodes is a parameter file for? rcl leaves out what is for others without a word.
+"""Which nodes is a parameter file for? rcl silently ignores parameters that are for other nodes.
 
 Files are for fully qualified names: `sam2:` is not for /robot1/sam2. Wildcards as in rcl_yaml_param_parser: * is one
 part of a name, ** any number of them.
@@ -20,7 +20,7 @@ def strangers(words: list[str], node: str) -> Iterator[str]:
             continue
         try:
             trees = list(yaml.compose_all(Path(path).read_text(errors="replace")))
-        except (OSError, yaml.YAMLError):  # rcl's parser takes more, tabs among it; a warning must not be fatal
+        except (OSError, yaml.YAMLError):  # rcl's parser accepts more, tabs for one; and a warning must not be fatal
             continue
         names = [name for tree in trees if tree is not None for name in _names(tree)]
         if not any(re.fullmatch(_pattern(name), node) for name in names):
@@ -31,7 +31,7 @@ def strangers(words: list[str], node: str) -> Iterator[str]:
 
 
 def _names(tree: yaml.Node, prefix: str = "") -> Iterator[str]:
-    """Namespaces may be nested, and keys come twice."""
+    """The names that have parameters. Namespaces may be nested, and keys may come twice."""
     for key, value in tree.value if isinstance(tree, yaml.MappingNode) else ():
         name = f"{prefix}/{str(key.value).strip('/')}"
         if isinstance(value, yaml.MappingNode):

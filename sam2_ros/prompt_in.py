@@ -1,7 +1,7 @@
-"""Prompt messages and clicks -> sam2.Prompt, or a sentence why not. Nothing is ever half-accepted.
+"""Prompt messages and clicks -> sam2.Prompt, or a sentence why not. Nothing is ever half accepted.
 
-Knows the fields of `sam2_ros/msg/Prompt` and what makes them impossible. Does not know which objects are tracked: what
-depends on that, or on an image, is the tracker's to say. Coordinates are pixels of the source image.
+Knows the fields of `sam2_ros/msg/Prompt` and what makes them invalid. Does not know which objects are tracked: whatever
+depends on that, or on an image, is for the tracker to check. Coordinates are pixels of the source image.
 """
 
 from collections.abc import Callable
@@ -54,7 +54,8 @@ def check_frame(frame_id: str, camera_frame: str) -> None:
 
 
 def numbered(index: int, total: int, do: Callable):
-    """What `do` returns; its BadInput names the prompt by its place in a request of several."""
+    """What `do` returns. If it raises BadInput, the prompt's place in a request of several is put before the
+    message."""
     try:
         return do()
     except sam2.BadInput as error:

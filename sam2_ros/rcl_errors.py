@@ -1,6 +1,6 @@
-"""What to do about the mistakes that rcl names in its own terms. Knows its sentences and nothing else."""
+"""Hints on what to do about mistakes that rcl reports in its own terms. Knows rcl's messages and nothing else."""
 
-HINTS = {  # by what is in the sentence
+HINTS = {  # by a part of rcl's message
     "of type 'INTEGER', expecting type 'DOUBLE'": "write it with a point, as 5.0",
     "expecting type 'STRING_ARRAY'": 'write it as a list, as ["person"]',
     "expecting type 'BOOL'": "write true or false",
@@ -14,8 +14,8 @@ HINTS = {  # by what is in the sentence
 
 
 def sentence_of(error: Exception) -> str:
-    """What an error of rclpy says, with what to do about it where that is known."""
-    if type(error).__name__ == "UnknownROSArgsError":  # which has no public name, and says only which they are
+    """The message of an rclpy error, followed by what to do about it where that is known."""
+    if type(error).__name__ == "UnknownROSArgsError":  # which has no public name; its message is only the arguments
         return f"unknown ROS arguments {error}: -r FROM:=TO remaps a name, -p NAME:=VALUE sets a parameter"
-    sentence = str(error).partition(":\n  '")[0]  # of a name that cannot be, the whole is drawn below, with an arrow
+    sentence = str(error).partition(":\n  '")[0]  # for an invalid name, a drawing with an arrow follows
     return "; ".join([sentence, *(hint for part, hint in HINTS.items() if part in sentence)])

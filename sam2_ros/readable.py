@@ -1,18 +1,18 @@
-"""Text from elsewhere, made fit for messages, logs and people. Knows no ROS."""
+"""Makes text from elsewhere fit for messages, logs and people. Knows no ROS."""
 
 LONGEST = 1000  # characters of what is said about an input
 
 
 def utf8(text: str) -> str:
-    """What UTF-8 cannot hold as an escape: bytes of an old file name are, in Python, text that ends rclpy."""
+    """Escapes what UTF-8 cannot encode: Python keeps undecodable bytes of file names in text that would crash rclpy."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def readable(text: str) -> str:
-    """`utf8`, cut where it is endless: whoever sends five megabytes for an encoding must not fill the log with them."""
+    """`utf8`, shortened: a message whose encoding field holds five megabytes must not fill the log."""
     return utf8(text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text)} characters)")
 
 
 def reason_of(error: Exception) -> str:
-    """What an error says of itself; of one without a word (`MemoryError()`) its name."""
+    """An error's message, or its type if it has none, as `MemoryError()`."""
     return str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""What is said of an input that cannot be used: an image, depth, a transform."""
+"""The exception for an input that cannot be used: an image, depth, a transform."""
 
 from sam2_ros.readable import readable
 

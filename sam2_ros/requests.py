@@ -1,4 +1,4 @@
-"""What can be asked of the worker, and how it is answered: exactly once.
+"""What can be asked of the worker. Every request is answered exactly once.
 
 Knows threads. Does not know ROS topics or services, nor what a prompt contains. Times are nanoseconds of the steady
 clock.
@@ -38,8 +38,8 @@ class Code(IntEnum):
 class Answer:
     code: Code
     sentence: str = ""  # for people; "" when OK
-    object_ids: tuple[str, ...] = ()  # those prompted, in the order asked, saved or restored
-    unknown_ids: tuple[str, ...] = ()  # Remove: of what is not tracked
+    object_ids: tuple[str, ...] = ()  # those prompted (in the order asked), saved or restored
+    unknown_ids: tuple[str, ...] = ()  # Remove: those that are not tracked
     labels: tuple[int, ...] = ()  # Add: their values in the label mask
     headers: tuple[Any, ...] = ()  # Add: of the image that each prompt was applied to
 
@@ -50,7 +50,7 @@ class Request:
     reply: called with the Answer. It must return at once.
     """
 
-    object_ids: set[str] | None = None  # whom it is about; None = all objects
+    object_ids: set[str] | None = None  # the objects it is about; None = all
 
     def __init__(self, reply: Callable[[Answer], None]) -> None:
         self.asked_ns = time.monotonic_ns()
@@ -67,13 +67,13 @@ class Request:
         self._reply(Answer(code, readable(sentence), **more))
 
     def begin(self) -> bool:
-        """It is being carried out, and can be given up no more; False if it has been answered already."""
+        """Marks it as being carried out, after which `give_up` has no effect; False if it is answered already."""
         with self._lock:
             self._begun = not self.answered
         return self._begun
 
     def give_up(self, code: Code, sentence: str) -> None:
-        """Answers it, unless it is being carried out: then what comes of that is its answer."""
+        """Answers it unless it is being carried out; then its outcome will be the answer."""
         with self._lock:
             if self.answered or self._begun:
                 return
@@ -84,8 +84,8 @@ class Request:
 class Add(Request):
     """Prompt objects, all or nothing.
 
-    deadline_ns: when it is answered, whether an image came or not. only_live: an object that is gone by then, because
-    somebody removed it, stays away.
+    deadline_ns: when it is answered even if no image came. only_live: refused if an object has been removed meanwhile,
+    instead of creating it again.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Reset(Request):
 
 
 class Save(Request):
-    """Write what objects remember to disk; none named = all."""
+    """Write objects' memories to disk; none named = all."""
 
     def __init__(self, path: Path, object_ids: list[str], reply: Callable[[Answer], None]) -> None:
         super().__init__(reply)
@@ -123,7 +123,7 @@ class Save(Request):
 
 
 class Restore(Save):
-    """Track again what was saved. max_age_s: older files are refused; 0 = any age."""
+    """Track saved objects again. max_age_s: older files are refused; 0 = any age."""
 
     def __init__(self, path: Path, object_ids: list[str], max_age_s: float, reply: Callable[[Answer], None]) -> None:
         super().__init__(path, object_ids, reply)

@@ -1,22 +1,22 @@
-"""What the stamp of an image says: next in the stream, seen before, late, or the clock was changed.
+"""What an image's stamp means: next in the stream, a duplicate, late, or a clock that was changed.
 
-Knows the clock of the stamps, a steady one and that of a simulation. Does not know images or ROS time types. Times are
+Knows the clock of the stamps, a steady clock and a simulation's. Does not know images or ROS time types. Times are in
 nanoseconds.
 """
 
 import time
 from enum import Enum
 
-OLDER_IN_A_ROW = 3  # so many late images, each newer than the one before, are a clock that was set back
+OLDER_IN_A_ROW = 3  # this many late images, each newer than the one before, mean that the clock was set back
 
 
 class Stamp(Enum):
     NEXT = "next"  # newer than all before
-    UNKNOWN = "unknown"  # 0: the camera does not say; taken in order of arrival
+    UNKNOWN = "unknown"  # 0: the camera does not stamp; images count in order of arrival
     DUPLICATE = "duplicate"  # the same as the newest
     STALE = "stale"  # older than the newest: late on its way
-    NEGATIVE = "negative_stamp"  # before 1970: no clock says that
-    STEP_BACK = "step_back"  # the clock was set right (NTP; a camera that stamped one image too late): the same stream
+    NEGATIVE = "negative_stamp"  # before 1970, which no clock shows
+    STEP_BACK = "step_back"  # a small correction (by NTP, or after one image was stamped too late): the same stream
     JUMP_BACK = "jump_back"  # the clock went back (a bag that loops, a simulation that restarts): a new stream
     JUMP_AHEAD = "jump_ahead"  # the clock was set ahead: a new stream
 
@@ -37,8 +37,8 @@ def steady_ns() -> int:
 class StampWatch:
     """Remembers the newest stamp and when it arrived; a jump is reported once, on the first image after it.
 
-    A camera that pauses is no jump: its stamps advance no more than one of the clocks does. A step back that is too
-    small to be a jump is believed once the images go on from there, so that nothing is refused for ever.
+    A pause of the camera is not a jump: its stamps advance no more than one of the clocks does. A step back that is too
+    small for a jump is accepted once further images follow from there, so that images are not refused for ever.
     """
 
     def __init__(self, jump_ns: int) -> None:

@@ -1,8 +1,8 @@
 """The one thread that uses the network: loads it, and gives every camera its turn.
 
-In one round each camera has at most one image processed, the newest it has by then; so none waits for more than one
-image of every other, and a camera that sends nothing costs nothing. Knows `sam2`'s public names. Does not know topics,
-services or lifecycle states.
+In one round each camera gets at most one image processed, its newest at that moment; so no camera waits for more than
+one image of each other camera, and one that sends nothing costs nothing. Knows `sam2`'s public names. Does not know
+topics, services or lifecycle states.
 """
 
 import threading
@@ -18,22 +18,22 @@ from sam2_ros.params import Settings
 from sam2_ros.pipeline import Pipeline
 from sam2_ros.readable import readable, reason_of, utf8
 
-IDLE_S = 3600.0  # how long it may sleep when nothing waits; everything that matters wakes it
+IDLE_S = 3600.0  # how long to sleep when nothing waits; everything that matters wakes the thread
 
 
 class Phase(Enum):
     LOADING = "loading"
     READY = "ready"
-    FAILED = "failed"  # to load, or to go on; `sentence` says why
-    DEVICE_LOST = "device lost"  # only a new process can go on
+    FAILED = "failed"  # while loading or later; `sentence` says why
+    DEVICE_LOST = "device lost"  # only a new process can continue
 
 
 class Worker:
     """Owns the thread and, through it, the trackers. Phases: LOADING, READY, or FAILED or DEVICE_LOST.
 
-    load: makes a tracker; runs in the thread, may take minutes. pipelines: one for each camera, whose mailboxes share a
-    bell; each gets a tracker on the one model, warmed up. changed: called from the thread when `phase` changed. log:
-    has error.
+    load: makes a tracker; runs in the thread and may take minutes. pipelines: one for each camera; their mailboxes
+    share a bell, and each gets a warmed-up tracker on the one model. changed: called from the thread when `phase` has
+    changed. log: has error.
     """
 
     def __init__(
@@ -53,19 +53,19 @@ class Worker:
 
     @property
     def can_serve(self) -> bool:
-        """Now or once it has loaded; not after it was told to stop, even if it has not ended yet."""
+        """Whether it can serve now or once it has loaded; not after it was told to stop, even if it still runs."""
         return self.phase in (Phase.LOADING, Phase.READY) and not self.is_stopping
 
     @property
     def is_stopping(self) -> bool:
-        """Whether it was told to stop; then nobody is told any more what happens to it."""
+        """Whether it was told to stop; from then on it no longer reports its phase."""
         return self._stopping.is_set()
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self, timeout_s: float) -> bool:
-        """Ends the thread after the image in hand; False if it still runs after `timeout_s`."""
+        """Ends the thread after the current image; False if it still runs after `timeout_s`."""
         self._stopping.set()
         for pipeline in self._pipelines:
             pipeline.stopping = True
@@ -78,13 +78,13 @@ class Worker:
         try:
             if self._start():
                 self._serve()
-        except Exception as error:  # whatever it is: a node whose network has ended must not seem well
+        except Exception as error:  # whatever it is, a node without its network must not look healthy
             self._log.error(utf8(traceback.format_exc()))
             self._enter(Phase.FAILED, f"the network has ended: {error!r}")
         finally:
             for pipeline in self._pipelines:
                 pipeline.close()
-                pipeline.tracker = None  # here, so that what is on the device goes with this thread, and at once
+                pipeline.tracker = None  # here, so that device memory is freed at once, and in this thread
             sam2.empty_cache()
 
     def _start(self) -> bool:
@@ -98,7 +98,7 @@ class Worker:
                 pipeline.tracker = tracker
             if first.model.device.type == "cpu":
                 heap.reserve()
-        except Exception as error:  # whatever it is, the node must be able to say it
+        except Exception as error:  # whatever it is, the node must be able to report it
             if not isinstance(error, sam2.Sam2Error):
                 self._log.error(utf8(traceback.format_exc()))
             lost = isinstance(error, sam2.DeviceLost)
@@ -110,12 +110,12 @@ class Worker:
     def _enter(self, phase: Phase, sentence: str) -> None:
         self.sentence = readable(sentence)
         self.phase = phase
-        if not self._stopping.is_set():  # whoever stopped it knows, and may be gone
+        if not self._stopping.is_set():  # whoever stopped it knows, and may no longer exist
             self._changed()
 
     def _serve(self) -> None:
         mailboxes = [pipeline.mailbox for pipeline in self._pipelines]
-        # Objects that are computed together are on a device that also likes images together.
+        # Where objects are batched, the device also gains from batches of images.
         self._together = len(self._pipelines) > 1 and self._pipelines[0].tracker.batched
         try:
             while not self._stopping.is_set():
@@ -129,14 +129,14 @@ class Worker:
             self._enter(Phase.DEVICE_LOST, f"{error}; the process must be started again")
 
     def _round(self) -> None:
-        """Each camera in turn, with the newest image it has when its turn comes."""
+        """Gives each camera its turn, with its newest image at that moment."""
         for pipeline in self._pipelines:
             if not self._stopping.is_set():
                 self.turn_since_ns = time.monotonic_ns()
                 pipeline.turn(*pipeline.take())
 
     def _round_together(self) -> None:
-        """The images that wait now go through the encoder as one batch."""
+        """Encodes the images that wait now as one batch, then gives each camera its turn."""
         self.turn_since_ns = time.monotonic_ns()
         taken = [(pipeline, *pipeline.take()) for pipeline in self._pipelines]
         pairs = [(pipeline.tracker, frame) for pipeline, _, frame in taken if frame is not None]
@@ -145,7 +145,7 @@ class Worker:
                 pairs[0][0].encode_together(pairs)
             except sam2.DeviceLost:
                 raise
-            except Exception as error:  # where each encodes its own, what is wrong shows where it can be dealt with
+            except Exception as error:  # one by one, the camera at fault shows, and only its image is lost
                 self._together = False
                 self._log.error(
                     f"images of {len(pairs)} cameras could not be encoded together, from now on they are one by one: "

@@ -177,7 +177,7 @@ def test_what_waits_behind_a_prompt_that_is_given_up_at_deactivation_does_not_wa
     assert len(channel.mailbox.take().requests) == 2 and not channel.mailbox.has_work
     channel.close()
     assert answers == [Code.STOPPING] and channel.mailbox.has_work
-    channel.let_go()
+    channel.release()
     node.destroy_node()
 
 
