@@ -1,7 +1,7 @@
 """A detector's messages wait here for the image they are about, and become requests to the tracker.
 
-The executor posts, the worker does the rest. What the tracks were at an image is remembered for a moment, because a
-detector answers later than the tracker. Knows stamps and requests; who is whom is `hand_off`'s to say.
+The executor posts messages, the worker does the rest. Recent results are remembered, because a detector answers later
+than the tracker. Knows stamps and requests; which box shows which object is decided in `hand_off`.
 """
 
 import threading
@@ -16,12 +16,12 @@ from sam2_ros.hand_off import Association, Decisions, Detection, Rules, as_promp
 from sam2_ros.params import Settings
 from sam2_ros.requests import Add, Answer, Remove, Request
 
-WAITING = 8  # messages; a detector that is faster than the tracker loses its oldest
+WAITING = 8  # messages; of a detector that is faster than the tracker the oldest are dropped
 
 
 class AutoPrompt:
-    """answered(object id, stamp, answer): told what became of each request, in the worker's thread; "" = a new object,
-    None = objects were removed; stamp of the image that the detector saw."""
+    """answered: called in the worker's thread with (object id, stamp, answer) for each request; id "" = a new object,
+    None = objects were removed; stamp: of the image that the detector saw."""
 
     def __init__(
         self, settings: Settings, counters: Counters, answered: Callable[[str | None, int, Answer], None]
@@ -31,9 +31,9 @@ class AutoPrompt:
         self.wait_s = settings.prompt_wait_s  # of the requests to come
         self._association = Association(rules_of(settings))
         self._waiting: deque[tuple[int, list[Detection]]] = deque(maxlen=WAITING)
-        # (stamp, tracks), oldest first; a prompt on an image that has left the history would be refused anyway
+        # (stamp, tracks), oldest first; not more, since prompts on images outside the history would be refused
         self._results: deque[tuple[int, list[sam2.Track]]] = deque(maxlen=settings.history_frames)
-        self.is_expected = settings.detector_unattended  # whether there is a detector
+        self.is_expected = settings.detector_unattended  # whether there is, or will be, a detector
         self._under_way = 0  # requests
         self._adds: set[Request] = set()  # the newest of them that prompt
         self._lock = threading.Lock()
@@ -47,15 +47,15 @@ class AutoPrompt:
             self.is_expected = True
 
     def remember(self, stamp_ns: int, tracks: list[sam2.Track], changed: bool) -> None:
-        """The result for an image. changed: requests were carried out on it, so earlier results are out of date."""
+        """Keeps an image's result. changed: requests were carried out on it, so earlier results are out of date."""
         if changed:
             self._results.clear()
-        if self.is_expected:  # without the masks, which are made of the logits again if they are needed
+        if self.is_expected:  # copies without cached masks, which are made again if needed
             self._results.append((stamp_ns, [replace(track) for track in tracks]))
 
     def twins(self, adds: list[Add], tracks: list[sam2.Track]) -> dict[str, str]:
-        """Objects that turn out to be one that is tracked already, whose id is the value, and must go before anybody
-        hears of them: those of requests made here that have just run, and, unattended, the younger of any two."""
+        """Objects, by id, that turn out to be another tracked object, the value, and must go before results are
+        published: those just created by requests made here and, if unattended, the younger of any two."""
         twins: dict[str, str] = {}
         mine = [add for add in adds if self.made(add)]
         if not (mine or self._is_unattended):
@@ -75,7 +75,7 @@ class AutoPrompt:
         return twins
 
     def count_twins(self, adds: list[Add], twins: dict[str, str]) -> None:
-        """They have gone."""
+        """Counts objects that were removed as twins."""
         mine = {name for add in adds if self.made(add) for name in add.object_ids & twins.keys()}
         self._counters.count_detections("turned out to be tracked", len(mine))
         self._counters.count_detections("objects that became another", len(twins) - len(mine))
@@ -85,31 +85,32 @@ class AutoPrompt:
         return add in self._adds
 
     def forget(self) -> None:
-        """A new stream: nothing before belongs to it."""
+        """Forgets everything at the beginning of a new stream."""
         with self._lock:
             self._waiting.clear()
         self._results.clear()
         self._association = Association(self._association.rules)
 
     def requests(self, size_hw: tuple[int, int] | None) -> list[Request]:
-        """What the messages whose images have been processed come to. One at a time: each sees what the last did."""
+        """The requests that follow from messages whose image has been processed; one message at a time, since each must
+        see what the last one changed."""
         made: list[Request] = []
         while not made and not self._under_way and self._results and (due := self._take()):
             stamp_ns, detections = due
             oldest_ns = min(at_ns for at_ns, _ in self._results)
-            if stamp_ns and stamp_ns < oldest_ns:  # nothing is known about that image, or objects changed since
+            if stamp_ns and stamp_ns < oldest_ns:  # the result of that image is gone, or objects changed since
                 self._counters.count_detections("too late", len(detections))
                 continue
             at_ns, tracks = min(self._results, key=lambda r: abs(r[0] - (stamp_ns or self._results[-1][0])))
             made = self._requests(self._association.step(detections, tracks, at_ns), at_ns, size_hw)
-        if not made and not self._under_way and self._results:  # a detector that sees nothing may say nothing
+        if not made and not self._under_way and self._results:  # a detector that sees nothing may send nothing
             stamp_ns, tracks = self._results[-1]
             made = self._requests(Decisions(remove=self._association.forgotten(tracks, stamp_ns)), stamp_ns, size_hw)
         self._under_way += len(made)
         return made
 
     def _take(self) -> tuple[int, list[Detection]] | None:
-        """The oldest message whose image has been processed; one that is ahead of the images keeps none waiting."""
+        """The oldest message whose image has been processed; one ahead of the images does not hold up the others."""
         with self._lock:
             for index, message in enumerate(self._waiting):
                 if message[0] <= self._results[-1][0]:

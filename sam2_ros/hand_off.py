@@ -1,11 +1,12 @@
-"""A detector's boxes meet the tracked objects: which box is whom, which is new, which is nobody's business.
+"""Associates a detector's boxes with tracked objects: which box shows which object, which is new, which is ignored.
 
-Pure: the same detections and tracks give the same decisions. Knows no messages, and changes nothing; the requests are
-made of what `Association.step` returns. Boxes are x0, y0, x1, y1 in pixels of the source image.
+Deterministic: the same detections and tracks give the same decisions. Knows no messages, and changes nothing; requests
+are made of what `Association.step` returns. Boxes are x0, y0, x1, y1 in pixels of the source image.
 
-A box is a live object's if it overlaps its mask; then it is ignored, or refreshes the object when the two have drifted
-apart. Of several boxes on one object one counts. A box on nobody must be seen `confirm` times in a row, near where it
-was, before it is new: detectors blink. If an object of its class went out of sight nearby, it is that object again.
+A box belongs to a live object if it overlaps its mask; then it is ignored or, if the two have drifted apart, refreshes
+the object. Only one of several boxes on an object counts. A box on no object must be seen `confirm` times in a row,
+near where it was, before it becomes one, because detectors flicker. If an object of its class went out of sight nearby,
+it is taken for that object.
 """
 
 import math
@@ -16,11 +17,11 @@ import numpy as np
 
 import sam2
 
-NEARBY = 1.5  # box sizes between a box and where the hidden object that it may be was seen last
-STEADY = 0.75  # box sizes between a box and itself in the message before
-INSIDE = 0.7  # share of a mask in a box from which it is part of what the box shows
-TWIN = 0.7  # intersection over union of two masks from which they are one thing
-MOST = 300  # boxes of a message, the best; a detector that drowns people must not stall the tracking
+NEARBY = 1.5  # box sizes between a box and the last sighting of the hidden object that it may be
+STEADY = 0.75  # box sizes that a box may have moved since the message before
+INSIDE = 0.7  # share of a mask inside a box from which the object is part of what the box shows
+TWIN = 0.7  # intersection over union of two masks from which they show one thing
+MOST = 300  # boxes of a message that are looked at, the best; a flood of boxes must not stall the tracking
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Detection:
 
 @dataclass(frozen=True)
 class Rules:
-    classes: tuple[str, ...] = ("",)  # those that are taken; ("",) = all
+    classes: tuple[str, ...] = ("",)  # that are accepted; ("",) = all
     least_score: float = 0.5
     overlap: float = 0.3  # intersection over union with a mask's box from which a box is that object's
     refresh_below: float = 0.0  # an object is prompted again if its box overlaps less than this; 0 = never
@@ -80,7 +81,7 @@ class Association:
         return made
 
     def _accepted(self, detections: Sequence[Detection], made: Decisions) -> list[Detection]:
-        """By falling score, without those that the rules exclude and without doubles."""
+        """Sorted by falling score, without those that the rules exclude and without duplicates."""
         passed = []
         for detection in detections:
             reason = self._why_not(detection)
@@ -102,7 +103,7 @@ class Association:
         return [passed[index] for index in taken]
 
     def _why_not(self, detection: Detection) -> str:
-        """The rule that excludes it; "" if none does."""
+        """The rule that excludes a detection; "" if none does."""
         x0, y0, x1, y1 = detection.box_xyxy
         if not np.isfinite(detection.box_xyxy).all() or x1 <= x0 or y1 <= y0:
             return "box"
@@ -113,7 +114,7 @@ class Association:
     def _assign(
         self, accepted: list[Detection], live: list[sam2.Track], boxes: dict[str, np.ndarray], made: Decisions
     ) -> list[Detection]:
-        """Those on nobody. The best pairs first, each object and each box once."""
+        """Pairs boxes with objects, best pairs first, each box and object once; returns boxes that are on no object."""
         table = ious(_stacked(accepted), np.array([boxes[t.object_id] for t in live]).reshape(-1, 4))  # (N, M)
         overlaps = [(table[i, k], i, live[k]) for i, k in np.argwhere(table > 0)]
         matched, taken = {}, set()
@@ -142,7 +143,7 @@ class Association:
         return free
 
     def _settle(self, free: list[Detection], hidden: list[sam2.Track], count: int, made: Decisions) -> None:
-        """Confirmed ones become objects: hidden ones again, or new."""
+        """Turns confirmed boxes into objects: into hidden ones again, or into new ones."""
         candidates, hidden = [], list(hidden)
         near = _are_near([c.detection for c in self._candidates], free)  # (candidates, free)
         for index, detection in enumerate(free):
@@ -163,7 +164,7 @@ class Association:
         self._candidates = candidates
 
     def _same_as_hidden(self, detection: Detection, hidden: list[sam2.Track]) -> sam2.Track | None:
-        """The object that went out of sight nearest to the box, if near enough."""
+        """The object that went out of sight nearest to the box, if that is near enough."""
         best, least = None, math.inf
         for track in hidden:
             last = self._last_box.get(track.object_id)
@@ -175,7 +176,7 @@ class Association:
         return best
 
     def forgotten(self, tracks: Sequence[sam2.Track], now_ns: int) -> list[str]:
-        """Ids of those that have been unseen for too long."""
+        """Ids of objects that have been unseen for too long."""
         if not self.rules.forget_s:
             return []
         gone = [track for track in tracks if track.state is not sam2.State.VISIBLE]
@@ -198,7 +199,7 @@ def boxes_of(tracks: Sequence[sam2.Track]) -> dict[str, np.ndarray]:
 
 
 def twin_of(track: sam2.Track, others: Sequence[sam2.Track], boxes: dict[str, np.ndarray]) -> str:
-    """Id of the visible object among `others` that is the same thing in truth: their masks agree. "" if there is none.
+    """Id of the visible object among `others` that is really the same thing, because the masks agree; "" if none is.
 
     boxes: of them all, from `boxes_of`.
     """
@@ -213,7 +214,7 @@ def twin_of(track: sam2.Track, others: Sequence[sam2.Track], boxes: dict[str, np
 
 
 def as_prompt(detection: Detection, object_id: str, stamp_ns: int, size_hw: tuple[int, int]) -> sam2.Prompt | None:
-    """The box, cut to the image; None if nothing is left of it. An id that lives starts over from it; "" = new."""
+    """A prompt with the box, cropped to the image; None if nothing is left of it. A live id starts over; "" = new."""
     height, width = size_hw
     box = np.clip(detection.box_xyxy, 0, [width, height, width, height]).astype(np.float32)
     if (box[2:] - box[:2] < 1).any():
@@ -223,17 +224,17 @@ def as_prompt(detection: Detection, object_id: str, stamp_ns: int, size_hw: tupl
 
 
 def _is_part(track: sam2.Track, detection: Detection) -> bool:
-    """Whether the box shows the object and more of its kind; a cup in front of a person is no part of the person."""
+    """Whether the box shows the object as part of something of its kind; a cup before a person is not part of it."""
     return _are_alike(track, detection) and _share_inside(track, detection.box_xyxy) >= INSIDE
 
 
 def _are_alike(track: sam2.Track, detection: Detection) -> bool:
-    """Whether they may be of one class; without a name anything may."""
+    """Whether they may be of one class; without a class name, they may."""
     return track.class_name == detection.class_name or not (track.class_name and detection.class_name)
 
 
 def _share_inside(track: sam2.Track, box: np.ndarray) -> float:
-    """Of the object's pixels, those in the box."""
+    """The share of the object's pixels that is inside the box."""
     x0, y0, x1, y1 = np.clip(np.rint(box), 0, None).astype(int)
     total = np.count_nonzero(track.mask)
     return np.count_nonzero(track.mask[y0:y1, x0:x1]) / total if total else 0.0
@@ -247,7 +248,7 @@ def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _are_near(before: Sequence[Detection], now: Sequence[Detection]) -> np.ndarray:
-    """(N, M) bool: which of those before are, now, of the same class and near where they were."""
+    """(N, M) bool: which of the detections before are of the same class as, and near, which of those now."""
     names = np.array([d.class_name for d in before], object)[:, None] == np.array([d.class_name for d in now], object)
     return names.astype(bool) & (_distances(_stacked(before), _stacked(now)) < STEADY)
 

@@ -1,7 +1,7 @@
 """Requests while they wait: their order, the image each belongs to, and the one answer each gets.
 
-Requests are served in order of arrival; what names an object that an earlier request still waits to prompt waits too.
-Used by the worker's thread only. Knows `sam2`'s public names. Does not know threads, topics or services.
+Requests are served in order of arrival; one about an object that an earlier request still waits to prompt waits too.
+Used only by the worker's thread. Knows `sam2`'s public names. Does not know threads, topics or services.
 """
 
 import functools
@@ -17,10 +17,10 @@ from sam2_ros.requests import Add, Code, Remove, Request, Restore, Save
 
 
 class PendingRequests:
-    """Every request put in is answered: by the tracker, by a refusal, by its deadline, or by `close`.
+    """Every request put in is answered: by the tracker, by a refusal, at its deadline, or by `close`.
 
-    failed: called with ("request", error) when something other than a refusal ends a request. gone: called with the ids
-    of objects that were removed, None = all; back: with those of objects that were restored.
+    failed: called with ("request", error) when anything but a refusal ends a request. gone: called with the ids of
+    removed objects, None = all; back: with those of restored ones.
     """
 
     def __init__(self, settings: Settings, failed, gone, back) -> None:
@@ -32,17 +32,17 @@ class PendingRequests:
         self._named = 0
 
     def patience_s(self, longest_s: float) -> float:
-        """Until the next deadline."""
+        """Time until the next deadline; longest_s without one."""
         deadlines = [request.deadline_ns for request in self.waiting if isinstance(request, Add)]
         return max(min(deadlines) - time.monotonic_ns(), 0) / 1e9 if deadlines else longest_s
 
     def sort_out(self, tracker: "sam2.Tracker", frame: sam2.Frame | None) -> list[Add]:
-        """Serves what can be served now and returns the Adds to run on `frame`; the rest goes on waiting."""
+        """Serves what can be served now and returns the Adds to run on `frame`; the rest keeps waiting."""
         adds, waiting = [], []
-        held: set[str] = set()  # ids that an earlier request has still to deal with; "" is a new one each time
+        held: set[str] = set()  # ids that an earlier request still has to deal with; "" is a new one each time
         all_held = False  # an earlier request about all objects waits
         for request in self.waiting:
-            if request.answered:  # somebody lost patience; it must not be carried out behind their back
+            if request.answered:  # it was given up, and must not be carried out after all
                 continue
             about_all = request.object_ids is None
             is_held = all_held or bool(held if about_all else request.object_ids & held - {""})
@@ -72,10 +72,10 @@ class PendingRequests:
             self._failed("request", error)
 
     def remember(self, stamp_ns: int, header) -> None:
-        """An image was processed; prompts may name it until it leaves the history."""
+        """Keeps the header of a processed image; prompts may name it until it leaves the history."""
         self._newest_header, self._newest_ns = header, stamp_ns
         if stamp_ns:
-            self._headers.pop(stamp_ns, None)  # a clock set back can come to a stamp twice; the dict is in order
+            self._headers.pop(stamp_ns, None)  # a stamp may come twice if the clock is set back; keep the order
             self._headers[stamp_ns] = header
         while len(self._headers) > self.settings.history_frames:
             del self._headers[next(iter(self._headers))]
@@ -84,7 +84,7 @@ class PendingRequests:
         self._headers.clear()
 
     def expire(self, any_image: bool, why_none: Callable[[], str]) -> None:
-        """Answers what waited too long. any_image: whether there has been an image at all; why_none: what is known."""
+        """Answers what waited too long. any_image: whether there has been an image at all; why_none: says why not."""
         now_ns = time.monotonic_ns()
         for request in [r for r in self.waiting if isinstance(r, Add) and r.deadline_ns <= now_ns]:
             self.waiting.remove(request)
@@ -97,24 +97,24 @@ class PendingRequests:
                 request.answer(Code.NO_IMAGE, f"no image came{why or '; is the camera running?'}")
 
     def close(self, later: list[Request]) -> None:
-        """Answers everything, also what arrived `later`."""
+        """Answers everything, including what arrived `later`."""
         for request in [*self.waiting, *later]:
             try:
                 request.answer(Code.STOPPING, "the node is stopping")
-            except Exception as error:  # an answer that cannot be delivered must not cost the others theirs
+            except Exception as error:  # an answer that cannot be delivered must not affect the others
                 self._failed("request", error)
         self.waiting = []
 
     def _header_at(self, stamp_ns: int):
-        """Of the kept image nearest to a stamp, of two equally near ones the newer, as the tracker has it: those from
-        before a clock was set back, and after that, are out of reach."""
+        """The header of the kept image nearest to a stamp, chosen as the tracker does: the newer of two equally near
+        ones, and none that is later than the newest, which dates from before the clock was set back."""
         kept = [kept_ns for kept_ns in self._headers if kept_ns <= self._newest_ns]
         if not (stamp_ns and kept):
             return self._newest_header
         return self._headers[min(reversed(kept), key=lambda kept_ns: abs(kept_ns - stamp_ns))]
 
     def _name_new(self, tracker, add: Add) -> None:
-        """Gives every prompt for a new object ("") an id that nothing has."""
+        """Gives every prompt for a new object ("") an unused id."""
         for index, prompt in enumerate(add.prompts):
             while not prompt.object_id:
                 self._named += 1
@@ -123,7 +123,7 @@ class PendingRequests:
                     prompt = add.prompts[index] = replace(prompt, object_id=name)
 
     def _accept(self, tracker, add: Add, frame: sam2.Frame) -> bool:
-        """Asks everybody who can refuse before anything is changed; a refusal is answered here."""
+        """Whether all prompts of a request pass the tracker's checks. Changes nothing, but answers a refusal."""
         self._name_new(tracker, add)
         try:
             for index, prompt in enumerate(add.prompts):
@@ -138,7 +138,7 @@ class PendingRequests:
         return True
 
     def _serve(self, tracker, request: Request) -> None:
-        """Whatever needs no image."""
+        """Carries out a request that needs no image."""
         unknown, done = [], ()
         try:
             if isinstance(request, Restore):
@@ -151,7 +151,7 @@ class PendingRequests:
                 for name in sorted(request.object_ids - set(unknown)):
                     tracker.remove(name)
                     self._gone([name])
-            else:  # the images stay: what a person sees may still be prompted
+            else:  # a reset; images are kept, so that people can still prompt what they see
                 for name in tracker.object_ids:
                     tracker.remove(name)
                 self._gone(None)
@@ -169,12 +169,12 @@ class PendingRequests:
 
 
 def _is_due(add: Add, frame: sam2.Frame) -> bool:
-    """Whether the image of every prompt is this one or one before it."""
+    """Whether the images of all prompts are this one or earlier ones."""
     return all(prompt.stamp_ns <= frame.stamp_ns for prompt in add.prompts)
 
 
 def code_of(error: Exception) -> Code:
-    """Which code answers a request that ended in `error`."""
+    """The code that answers a request that ended in `error`."""
     for kind, code in (
         (sam2.Stale, Code.STALE),
         (sam2.UnknownObject, Code.UNKNOWN_OBJECT),

@@ -1,7 +1,7 @@
 """One camera's images through its tracker, with the requests that are due. Runs in the worker's thread.
 
-Every error has a defined end: a refusal is answered, a failed image is lost and counted, objects are dropped after too
-many of these in a row, a lost device is raised. Knows `sam2`'s public names. Does not know topics or threads.
+Every error has a defined outcome: a refusal is answered, a failed image is lost and counted, objects are dropped after
+too many of these in a row, a lost device is raised. Knows `sam2`'s public names. Does not know topics or threads.
 """
 
 import time
@@ -28,13 +28,13 @@ LOG_EVERY_S = 5.0  # resets for one cause
 
 
 class _Outcome:
-    """Of what was guarded."""
+    """Says whether a guarded block failed."""
 
     failed = False
 
 
 class _Twins(sam2.BadInput):
-    """People's prompts show what is tracked already under another id."""
+    """Prompts by people show what is already tracked under another id."""
 
     def __init__(self, refused: dict[Add, str]) -> None:
         super().__init__("twins")
@@ -42,7 +42,7 @@ class _Twins(sam2.BadInput):
 
 
 def _twin_sentences(adds: list[Add], twins: dict[str, str]) -> dict[Add, str]:
-    """For each of `adds` that made one of `twins`."""
+    """Why each of `adds` that created one of `twins` is refused."""
     sentences = {}
     for add in adds:
         for name in sorted(add.object_ids & twins.keys())[:1]:
@@ -53,9 +53,9 @@ def _twin_sentences(adds: list[Add], twins: dict[str, str]) -> dict[Add, str]:
 
 
 class Pipeline:
-    """What one camera has to itself in the worker. `tracker` is given by the worker before anything else happens.
+    """One camera's part of the worker. `tracker` is set by the worker before anything else happens.
 
-    outputs: what takes the results; see `sam2_ros.outputs.Outputs`. auto: a detector's messages. log: has info, warning
+    outputs: takes the results; see `sam2_ros.outputs.Outputs`. auto: a detector's messages. log: has info, warning
     and error.
     """
 
@@ -70,7 +70,7 @@ class Pipeline:
         self._pending = PendingRequests(settings, self._report_failure, self._drop, self._note_restored)
         self._tell_again_s: dict[str, float] = {}  # by cause of a reset
         self._size_hw: tuple[int, int] | None = None  # of the images so far; None = there was none
-        self._newest: tuple[int, int] | None = None  # time of the newest image, and when it came by the steady clock
+        self._newest: tuple[int, int] | None = None  # time of the newest image, and when it came, on the steady clock
 
     @property
     def settings(self) -> Settings:
@@ -83,16 +83,16 @@ class Pipeline:
         self._auto.wait_s = settings.prompt_wait_s
 
     def patience_s(self, longest_s: float) -> float:
-        """Until something that waits here must be answered."""
+        """Time until something that waits here must be answered."""
         return self._pending.patience_s(longest_s)
 
     def close(self) -> None:
-        """Answers everything, and whatever is still to come."""
+        """Answers everything that waits, and makes the mailbox answer whatever still comes."""
         self._pending.close(self.mailbox.close())
-        self._counters.busy_since_ns = 0  # an image that was taken and will have no turn
+        self._counters.busy_since_ns = 0  # an image may have been taken that gets no turn
 
     def take(self) -> tuple[Arrival | None, sam2.Frame | None]:
-        """What has come, without waiting: requests are kept, the image and its pixels are returned."""
+        """Takes what has come, without waiting: keeps the requests, returns the image and its pixels."""
         work = self.mailbox.take()
         self._pending.waiting += work.requests
         if work.arrival is None or self.stopping:
@@ -101,7 +101,7 @@ class Pipeline:
         return work.arrival, self._receive(work.arrival)
 
     def turn(self, arrival: Arrival | None, frame: sam2.Frame | None) -> None:
-        """One image, if there is one, with everything that is due. Raises DeviceLost only."""
+        """Processes one image, if there is one, and everything that is due. Raises only DeviceLost."""
         with self._guarded("turn") as turn:
             self._turn(arrival, frame)
         if turn.failed and frame is not None:
@@ -114,7 +114,7 @@ class Pipeline:
         adds: list[Add] = []
         try:
             self._pending.waiting += self._auto.requests(self._size_hw)
-            with self._guarded("request"):  # an answer that cannot be delivered costs neither the image nor the others
+            with self._guarded("request"):  # an answer that cannot be delivered must affect nothing else
                 adds += self._pending.sort_out(self.tracker, frame)
             tracks = self._step(frame, adds, arrival.message.header) if frame is not None else None
             if tracks is not None:
@@ -124,22 +124,23 @@ class Pipeline:
                     self._counters.count_unpublished()
         finally:
             self._counters.busy_since_ns = 0
-            for add in adds:  # all have been answered, unless something raised that nobody thought of
+            for add in adds:  # all have been answered, unless something unforeseen was raised
                 with self._guarded("request"):
                     add.answer(Code.INTERNAL, "an error inside the node; whether it was done is not known")
         self._pending.expire(self._size_hw is not None, lambda: why_no_image(self._counters))
-        self._pending.sort_out(self.tracker, None)  # what waited for a prompt that has just run, or never will
+        self._pending.sort_out(self.tracker, None)  # requests that waited for a prompt that has just run, or never will
 
     def _receive(self, arrival: Arrival) -> sam2.Frame | None:
-        """The image as the tracker wants it, or None if it turns out to be broken. Sees where a new stream starts."""
-        if arrival.new_stream:  # before the pixels are known: a broken image begins a stream, too
+        """The image as the tracker takes it, or None if it turns out to be broken. Notices where a new stream
+        starts."""
+        if arrival.new_stream:  # before decoding: even a broken image may begin a new stream
             self._forget("clock jump", "the clock jumped")
         try:
             rgb = image_in.to_rgb(arrival.message)  # (H, W, 3) uint8
         except Refused as error:
             self._counters.refuse_image(error.reason, str(error))
             return None
-        except Exception as error:  # whatever it is, it costs this image and not the thread
+        except Exception as error:  # whatever it is, only this image is lost, and not the thread
             self._counters.count_failed_image()
             self._report_failure("image", error)
             return None
@@ -152,17 +153,17 @@ class Pipeline:
         return sam2.Frame(rgb, self._time_of(arrival))
 
     def _time_of(self, arrival: Arrival) -> int:
-        """The image's stamp; without one, the time that passed since the image before is added to that one's."""
+        """The image's stamp; without one, the previous image's time plus what has passed since."""
         before_ns, came_ns = self._newest or (time.time_ns(), arrival.arrived_ns)
         stamp_ns = arrival.stamp_ns or before_ns + arrival.arrived_ns - came_ns
         self._newest = stamp_ns, arrival.arrived_ns
         return stamp_ns
 
     def _forget(self, cause: str, sentence: str) -> None:
-        """All objects are dropped, and people are told."""
+        """Drops all objects, and says so in the log."""
         self._counters.count_reset(cause, time.monotonic_ns())
         now_s = time.monotonic()
-        if now_s >= self._tell_again_s.get(cause, 0.0):  # two cameras on one topic make a jump of every image
+        if now_s >= self._tell_again_s.get(cause, 0.0):  # with two cameras on one topic every image is a jump
             self._tell_again_s[cause] = now_s + LOG_EVERY_S
             self._log.warning(f"{sentence}: all objects are reset; more within {LOG_EVERY_S:.0f} s are only counted")
         self._pending.forget_images()
@@ -172,7 +173,7 @@ class Pipeline:
         with self._guarded("reset") as reset:
             self.tracker.reset()
         if reset.failed:
-            self.tracker = self.tracker.sibling()  # the objects that were said to be gone are
+            self.tracker = self.tracker.sibling()  # so that the objects are gone, as was said
 
     def _step(self, frame: sam2.Frame, adds: list[Add], header) -> "list[sam2.Track] | None":
         """The tracker's answer for one image; None if the image is lost to an error. All `adds` are answered."""
@@ -198,9 +199,9 @@ class Pipeline:
     def _step_with_those_that_fit(
         self, frame: sam2.Frame, adds: list[Add]
     ) -> "tuple[list[sam2.Track], list[Add], dict[str, str]]":
-        """The tracks, what was carried out, and which objects are twins of which. Of `adds`, each of which had passed
-        `check` by itself, those are refused that are too much for those before them, or are people's and show what is
-        tracked already."""
+        """The tracks, the requests carried out, and objects that are twins of others, by id. Each of `adds` has passed
+        `check` by itself; refused are those that do not fit together with the ones before them, and those by people
+        that show what is already tracked."""
         left, twins = list(adds), {}
 
         def accept(tracks: "list[sam2.Track]") -> None:
@@ -227,7 +228,7 @@ class Pipeline:
                     self._pending.refuse(add, error)
 
     def _without(self, twins: dict[str, str], adds: list[Add], tracks: "list[sam2.Track]") -> "list[sam2.Track]":
-        """What is left when those that are tracked already under another id have gone; a detector is told."""
+        """Removes objects that are already tracked under another id, and says so; returns the other tracks."""
         for add, sentence in _twin_sentences(adds, twins).items():
             with self._guarded("request"):
                 add.answer(Code.BAD_INPUT, sentence)
@@ -238,7 +239,7 @@ class Pipeline:
         return [track for track in tracks if track.object_id not in twins]
 
     def _first_too_many(self, frame: sam2.Frame, adds: list[Add]) -> int:
-        """Index of the first that cannot be done together with those before it; of the newest if that is none."""
+        """Index of the first request that does not fit together with those before it; -1, the newest, if none."""
         prompts: list[sam2.Prompt] = []
         for index, add in enumerate(adds):
             prompts += add.prompts
@@ -249,7 +250,7 @@ class Pipeline:
         return -1
 
     def _lose_image(self, error: Exception, adds: list[Add]) -> bool:
-        """Answers all `adds`, which have not been carried out; whether the objects can be kept. Raises DeviceLost."""
+        """Answers all `adds`, which were not carried out; says whether objects can be kept. Raises DeviceLost."""
         for add in adds:
             with self._guarded("request"):
                 add.answer(Code.INTERNAL, f"the image was lost: {reason_of(error)}")
@@ -267,7 +268,7 @@ class Pipeline:
 
     @contextmanager
     def _guarded(self, what: str) -> Iterator[_Outcome]:
-        """An error inside is counted and logged, not raised. DeviceLost goes on."""
+        """Counts and logs an error inside instead of raising it; only DeviceLost is raised."""
         outcome = _Outcome()
         try:
             yield outcome
@@ -279,12 +280,12 @@ class Pipeline:
                 self._report_failure(what, error)
 
     def _drop(self, object_ids: "list[str] | None") -> None:
-        """They are gone, though there was no image since; None = all."""
+        """Notes that objects are gone, though no image came since; None = all."""
         self._counters.objects = len(self.tracker.object_ids) if object_ids is not None else 0
         self._outputs.drop(object_ids)
 
     def _note_restored(self, object_ids: list[str]) -> None:
-        """They are back, and no image came since."""
+        """Notes that objects are back, though no image came since."""
         self._counters.objects = len(self.tracker.object_ids)
         self._outputs.note_restored(object_ids)
 

@@ -1,7 +1,7 @@
 """Every way in for requests: topics and services. Each request is answered exactly once, in every state of the node.
 
-The services wait for the worker in coroutines, so that the executor goes on. Knows messages and codes. Does not know
-how a request is carried out.
+Services wait for the worker in coroutines, so that the executor goes on. Knows messages and codes. Does not know how a
+request is carried out.
 """
 
 import time
@@ -33,23 +33,23 @@ if TYPE_CHECKING:
 REFUSALS_EVERY_S = 5.0  # in the log
 HANGS = "the network hangs; whether this will still be done is not known"
 Asked = tuple[Header, str, Callable[[], sam2.Prompt]]  # header, object id, and how to read the prompt
-BURST, BURST_WITH_MASKS = 1000, 100  # requests that may come at once; the middleware keeps the memory of the largest
+BURST, BURST_WITH_MASKS = 1000, 100  # requests that may come at once; the middleware keeps the memory of the fullest
 
 
 class RequestInputs:
-    """One camera's subscriptions and services, from the node's first moment to its last."""
+    """One camera's subscriptions and services; exists as long as the node."""
 
     def __init__(self, channel: "Channel") -> None:
         self.waiting_clients = 0  # of services
         self._posted: set[Request] = set()  # not answered yet
         self._ticked_ns = self._awake_since_ns = 0
-        self._aside = ThreadPoolExecutor(1, "aside")  # for what is too slow for the executor, and not the network's
-        self._listed: tuple = (None, None)  # the newest result, and what a list of it says
+        self._aside = ThreadPoolExecutor(1, "aside")  # for work too slow for the executor and not meant for the worker
+        self._listed: tuple = (None, None)  # the newest result listed, and its list
         self._channel = channel
         self._node = node = channel.node
-        # Answers wait in coroutines; in a mutually exclusive group one of them would hold up all others.
+        # Answers wait in coroutines; in a mutually exclusive group one would hold up all the others.
         group = ReentrantCallbackGroup()
-        # A burst must find room: what does not is lost in the middleware, where nobody can answer it.
+        # A burst must fit into the queue: the middleware drops the rest, which then never gets an answer.
         room = node.settings.prompt_queue
         burst, with_masks = (QoSProfile(depth=max(depth, room)) for depth in (BURST, BURST_WITH_MASKS))
         self._results = node.create_publisher(PromptResult, channel.output("prompt_result"), burst)
@@ -81,11 +81,11 @@ class RequestInputs:
 
     @property
     def has_detector(self) -> bool:
-        """Whether somebody publishes detections; asked before the first of them, which is about an image of before."""
+        """Whether somebody publishes detections; known before the first comes, which will be about an earlier image."""
         return vision.INSTALLED and self._node.count_publishers(self._detections.topic_name) > 0
 
     def close(self, for_good: bool) -> None:
-        """Prompts that wait are answered now: there will be no image for them; for good: so is everything else."""
+        """Answers waiting prompts, for which no image will come; for good: answers all other requests, too."""
         if for_good:
             self._aside.shutdown(wait=False)
         for request in self._posted:
@@ -95,10 +95,10 @@ class RequestInputs:
                 request.give_up(Code.STOPPING, "the node is being deactivated")
 
     def tick(self) -> None:
-        """Answers for a worker that hangs. Time in which this whole process stood still does not count."""
+        """Answers in place of a worker that hangs. Time in which the whole process was suspended does not count."""
         now_ns = time.monotonic_ns()
         settings, slept_ns, self._ticked_ns = self._node.settings, now_ns - self._ticked_ns, now_ns
-        if slept_ns > max(settings.hang_after_s, 2.0) * 1e9:  # 2 s: many ticks
+        if slept_ns > max(settings.hang_after_s, 2.0) * 1e9:  # 2 s are many ticks
             self._awake_since_ns = now_ns
         patience_s = settings.prompt_wait_s + settings.hang_after_s
         for request in list(self._posted):
@@ -141,8 +141,8 @@ class RequestInputs:
         self._channel.mailbox.wake()
 
     def answer_detector(self, object_id: str | None, stamp: int, answer: Answer) -> None:
-        """Called by the worker. object_id: prompted, "" = a new object, None = objects were removed; stamp: of the
-        image that the detector saw."""
+        """Called by the worker. object_id: the one prompted, "" = a new object, None = objects were removed; stamp: of
+        the image that the detector saw."""
         header = Header(stamp=time_message(stamp), frame_id=self._channel.camera.frame_id)
         self._publish_results([(header, object_id, None)] if object_id is not None else [], answer)
 
@@ -151,7 +151,7 @@ class RequestInputs:
         return prompt_in.from_message(msg)
 
     def _add(self, asked: list[Asked], reply: Callable | None = None) -> None:
-        """Posts one request of several prompts. `reply` gets the answer; who prompts by a topic has none."""
+        """Posts one request of several prompts. `reply` gets the answer; there is none for prompts from topics."""
 
         def answered(answer: Answer) -> None:
             self._publish_results(asked, answer, asks_again=reply is not None)
@@ -174,7 +174,7 @@ class RequestInputs:
 
     def _publish_results(self, asked: list[Asked], answer: Answer, asks_again: bool = False) -> None:
         self._channel.counters.count_answer(answer.code.name, time.monotonic_ns())
-        # Whoever prompts by a topic may hear nothing else.
+        # For prompts from topics the log may be the only answer that anybody sees.
         if asked and answer.code is not Code.OK and not (asks_again and answer.code is Code.LOADING):
             text = f"prompt refused: {answer.code.name}: {answer.sentence}"
             self._channel.log.warning(text, throttle_duration_sec=REFUSALS_EVERY_S)
@@ -189,7 +189,7 @@ class RequestInputs:
                 self._results.publish(result)
 
     def _always_answered(self, callback: Callable) -> Callable:
-        """A service whose client gets a response whatever happens inside."""
+        """Wraps a service so that its client gets a response whatever happens inside."""
 
         async def answer(request, response):
             self.waiting_clients += 1
@@ -229,7 +229,7 @@ class RequestInputs:
         response.age, response.sentence = self._channel.newest_age_s, self._channel.waiting
 
     def _list(self) -> tuple[Header, list[Track]]:
-        """Of the newest result; made once for all who ask. In the thread aside."""
+        """The list for the newest result, made once for all clients. In the thread `_aside`."""
         newest = self._channel.newest
         if newest is not self._listed[0]:
             header, tracks = newest
@@ -273,7 +273,7 @@ class RequestInputs:
         response.message = "images are processed" if request.data else "images are ignored; objects are kept"
 
     async def _post(self, make: Callable) -> Answer:
-        """Posts a request that needs no image and waits for its answer. make: given the reply; may raise BadInput."""
+        """Posts a request that needs no image, and waits for its answer. make: takes the reply; may raise BadInput."""
 
         def post(reply: Callable) -> None:
             def counted(answer: Answer) -> None:
