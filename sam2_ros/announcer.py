@@ -1,4 +1,4 @@
-"""Says in the log what the diagnostics say once it has lasted: who starts a node in a terminal looks there.
+"""Repeats lasting errors of the diagnostics in the log, where people who start a node in a terminal look.
 
 Knows levels and sentences. Does not know where they come from.
 """
@@ -14,10 +14,10 @@ class Announcer:
     def __init__(self, log) -> None:
         self._log = log
         self._errors: dict[str, int] = {}  # reports in a row, by name
-        self._told: dict[str, Level] = {}  # what the log knows, by name
+        self._told: dict[str, Level] = {}  # the level last logged, by name
 
     def hear(self, name: str, level: Level, sentence: str) -> None:
-        """One report of one thing: an error is told once when it has lasted, then what is left of it, and its end."""
+        """Takes one report of one thing. A lasting error is logged once, and so are its easing and its end."""
         self._errors[name] = self._errors.get(name, 0) + 1 if level is Level.ERROR else 0
         told = self._told.get(name, Level.OK)
         if self._errors[name] >= LASTING and told is not Level.ERROR:

@@ -16,7 +16,7 @@ class Classes:
         self._is_new = True
 
     def learn(self, names: Iterable[str]) -> bool:
-        """Gives every name a value while there are any; True if there is something that was not told before."""
+        """Gives every new name a value while there are any left; True if `ids` has changed since the last call."""
         for name in names:
             if name not in self.ids and len(self.ids) < MAX_CLASSES:
                 self.ids[name] = len(self.ids) + 1

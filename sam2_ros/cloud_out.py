@@ -1,6 +1,6 @@
 """Points, poses and boxes -> messages. Knows the layout of a PointCloud2. Does not know masks.
 
-rclpy takes an array.array without looking at every byte; sensor_msgs_py, which does the same, has no wheel.
+rclpy accepts an array.array without checking every byte; sensor_msgs_py does the same, but has no wheel.
 """
 
 import array
@@ -12,7 +12,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from sam2_ros.geometry import OrientedBox, quaternion_of
 
-MARKER_LIFE_S = 5  # so that what nobody knows of any more does not stand in RViz for ever
+MARKER_LIFE_S = 5  # so that RViz does not show vanished objects for ever
 OBJECT_POINT = np.dtype(
     {
         "names": ["x", "y", "z", "rgb", "label"],
@@ -68,7 +68,8 @@ def pose_array(header, boxes: list[OrientedBox]) -> PoseArray:
 
 
 def marker_array(header, named: list[tuple[str, int, tuple, OrientedBox]]) -> MarkerArray:
-    """A translucent box and a name for each (object id, label, colour of three bytes, box); the rest is taken away."""
+    """A translucent box and a name for each (object id, label, colour of three bytes, box), after deleting all
+    others."""
     markers = [Marker(header=header, action=Marker.DELETEALL)]
     for name, label, colour, box in named:
         for kind, space in ((Marker.CUBE, "box"), (Marker.TEXT_VIEW_FACING, "name")):

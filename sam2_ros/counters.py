@@ -1,4 +1,4 @@
-"""Everything that one camera's channel counts. Written by the executor and the worker, read by `health.report`.
+"""Everything that is counted for one camera. Written by the executor and the worker, read by `health.report`.
 
 Knows no ROS. Times are nanoseconds of the steady clock.
 """
@@ -25,13 +25,13 @@ class Counters:
     dropped: int = 0  # replaced by a newer one before they were processed
     processed: int = 0
     published: int = 0
-    withheld: int = 0  # results of images that were in hand when the node was deactivated
+    withheld: int = 0  # results of images that were being processed when the node was deactivated
     ignored: int = 0  # while disabled, or in the mailbox when the node was deactivated
     unstamped: int = 0
     unstamped_in_a_row: int = 0
-    lost_on_the_way: int = 0  # the middleware says so
+    lost_on_the_way: int = 0  # as reported by the middleware
     failures_in_a_row: int = 0  # images
-    unpublished_in_a_row: int = 0  # results that could not be published whole
+    unpublished_in_a_row: int = 0  # results that could not be published completely
     late_in_a_row: int = 0
     refused_in_a_row: int = 0
     objects: int = 0
@@ -41,7 +41,7 @@ class Counters:
     last_refusal: str = ""
     last_failure: str = ""
     incompatible_qos: str = ""  # the policy that a publisher does not offer
-    rivals: int = 0  # other nodes that publish under our name
+    rivals: int = 0  # other nodes that publish under the same name
     topic: str = ""  # subscribed; "" = none
     domain: int = 0  # the ROS_DOMAIN_ID
     remap_from: str = "image"  # its name before any remapping
@@ -53,17 +53,17 @@ class Counters:
     depth_received: int = 0
     depth_matched: int = 0  # images with depth
     depth_missed: int = 0  # images that wanted depth and had none
-    depth_wanted: bool = False  # clouds, poses and the like; tracks are complete without
-    depth_trouble: str = ""  # why the newest had none, or not for all objects; "" = all is well
+    depth_wanted: bool = False  # whether anybody subscribes to clouds, poses and the like
+    depth_trouble: str = ""  # why the newest image had none, or not for all objects; "" = all is well
     depth_refused: Counter = field(default_factory=Counter)  # depth images and calibrations, by reason
     refused: Counter = field(default_factory=Counter)  # images, by reason
-    detections: Counter = field(default_factory=Counter)  # of a detector, by what became of them
+    detections: Counter = field(default_factory=Counter)  # boxes of a detector, by what became of them
     answers: Counter = field(default_factory=Counter)  # requests, by code
     resets: Counter = field(default_factory=Counter)  # by cause
     failures: Counter = field(default_factory=Counter)  # by kind
     resets_ns: deque = field(default_factory=_recent)
     ways: deque = field(default_factory=_recent)  # whether an image arrived (True) or was lost on the way
-    codes: deque = field(default_factory=_recent)  # of the newest answers: when, and which
+    codes: deque = field(default_factory=_recent)  # (time, code) of the newest answers
     arrivals_ns: deque = field(default_factory=_recent)
     outputs_ns: deque = field(default_factory=_recent)
     ages_ns: deque = field(default_factory=_recent)  # from an image's arrival to its result
@@ -101,7 +101,7 @@ class Counters:
             self.depth_trouble = sentence
 
     def match_depth(self, trouble: str) -> None:
-        """An image had its depth. trouble: what it did not suffice for."""
+        """An image had its depth. trouble: what was nevertheless wrong with it, or ""."""
         with self.lock:
             self.depth_matched += 1
             self.depth_trouble = trouble
@@ -123,21 +123,21 @@ class Counters:
             self.objects = objects
 
     def count_failed_image(self) -> int:
-        """How many failed in a row, in the network or on the way there."""
+        """Returns how many failed in a row, in the network or on the way there."""
         with self.lock:
             self.failures_in_a_row += 1
             self.refused_in_a_row = 0
             return self.failures_in_a_row
 
     def count_failure(self, kind: str, sentence: str) -> int:
-        """How many of this kind so far."""
+        """Returns how many of this kind there were so far."""
         with self.lock:
             self.failures[kind] += 1
             self.last_failure = readable(f"{kind}: {sentence}")
             return self.failures[kind]
 
     def note_failure(self, what: str, error: Exception, log) -> None:
-        """Counts it; the first of its kind is logged with its trace. log: has error."""
+        """Counts an error; the first of its kind is logged with its traceback. log: has error."""
         kind = f"{what}: {type(error).__name__}"
         if self.count_failure(kind, str(error)) == 1:
             trace = "".join(traceback.format_exception(error))

@@ -1,6 +1,6 @@
 """Recent depth images by stamp: which one belongs to a camera image? Bounded, and survives any jump of the clock.
 
-Knows stamps and threads. Does not look into what it keeps. Times are nanoseconds.
+Knows stamps and threads. Does not look into the depth images. Times are in nanoseconds.
 """
 
 import statistics
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sam2_ros.stamps import Stamp, StampWatch
 
 KEPT = 16  # at 30 per second, half a second
-MOST_BEHIND_NS = 1_000_000_000  # of depth that is still waited for
+MOST_BEHIND_NS = 1_000_000_000  # that depth may lag behind and still be waited for
 MOST_APART_NS = 50_000_000  # however slow the depth camera is: a robot has moved by then
 
 
@@ -24,8 +24,8 @@ class Entry(NamedTuple):
 class DepthBuffer:
     """Written by the executor, read by the worker.
 
-    Depth is kept, however long the network takes, for the images that the worker says it will want it for, and for the
-    newest image, which may be waiting for its turn.
+    However long the network takes, depth is kept for the images that the worker has named (`want`), and for the newest
+    image, which may be waiting for its turn.
     """
 
     def __init__(self, jump_ns: int) -> None:
@@ -39,7 +39,8 @@ class DepthBuffer:
         self._lock = threading.Lock()
 
     def add(self, stamp_ns: int, depth: Any, now_ns: int, simulated_ns: int = 0) -> Stamp:
-        """Keeps a depth image unless its stamp is a duplicate or late; a clock that was set forgets those before."""
+        """Keeps a depth image unless its stamp is a duplicate or late; forgets those from before a change of the
+        clock."""
         with self._lock:
             verdict = self._watch.judge(stamp_ns, now_ns, simulated_ns)
             if not verdict.usable or stamp_ns == 0:
@@ -56,13 +57,13 @@ class DepthBuffer:
         return verdict
 
     def want(self, stamps_ns: Iterable[int]) -> None:
-        """The worker will want the depth of these images, and of no others that it has seen."""
+        """Says for which images the worker still needs depth; for no others that it has seen."""
         with self._lock:
             self._wanted_ns = tuple(stamps_ns)
             self._hold()
 
     def note_image(self, stamp_ns: int) -> None:
-        """An image has come, and waits for the worker."""
+        """Notes an image that has come and waits for the worker."""
         with self._lock:
             self._newest_image_ns = stamp_ns
             self._hold()
@@ -82,8 +83,8 @@ class DepthBuffer:
         return nearest.depth, ""
 
     def may_come(self, stamp_ns: int) -> bool:
-        """Whether the depth of an image can still be on its way: nothing close to it or newer has been seen, but
-        something not long before."""
+        """Whether the depth of an image may still be on its way: none close to it or newer has come, but one not long
+        before."""
         with self._lock:
             return self.slop_ns < stamp_ns - self.newest_ns <= MOST_BEHIND_NS
 

@@ -1,6 +1,6 @@
 """The subscriptions to depth and calibration. Callbacks run on the executor and cost the same for any image.
 
-Knows topics and QoS. What is wrong is counted by reason and said in the diagnostics; it does not stop the 2-D outputs.
+Knows topics and QoS. Problems are counted by reason and shown in the diagnostics; they do not stop the 2-D outputs.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class DepthCamera:
         self._reliability: ReliabilityPolicy | None = None
 
     def open(self) -> None:
-        group = MutuallyExclusiveCallbackGroup()  # one of its own: a group remembers every entity it ever had
+        group = MutuallyExclusiveCallbackGroup()  # callback groups never forget an entity
         qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._info = self._node.create_subscription(
             CameraInfo, self._info_topic, self._on_info, qos, callback_group=group
@@ -52,13 +52,13 @@ class DepthCamera:
         self._depth = self._info = None
 
     def tick(self) -> None:
-        """Subscribes anew if the publishers now offer something else."""
+        """Subscribes again if the publishers' reliability has changed."""
         if self._depth is not None and self._offered() is not self._reliability:
             self._node.destroy_subscription(self._depth)
             self._subscribe(self._offered())
 
     def missing(self) -> str:
-        """What has never come, for people; "" if everything has."""
+        """What has not come yet, as a sentence; "" if everything has."""
         if not self.buffer.newest_ns:
             return f"no depth image on {self._node.resolve_topic_name(self._depth_topic)}"
         if self.pinhole is None:

@@ -33,7 +33,7 @@ def check_depth(msg, max_pixels: int) -> None:
 def to_metres(msg, nearest_m: float, farthest_m: float) -> np.ndarray:
     """(H, W) float32 of a message that passed `check_depth`; NaN where nothing in that range is measured.
 
-    Raises Refused("range") if nothing is in it: each of the two can be set without the other.
+    Raises Refused("range") for an empty range, which is possible since the two are set independently.
     """
     if nearest_m >= farthest_m:
         raise Refused("range", f"depth.nearest_m is {nearest_m:g}: expected less than depth.farthest_m, {farthest_m:g}")
@@ -46,8 +46,8 @@ def to_metres(msg, nearest_m: float, farthest_m: float) -> np.ndarray:
 
 
 def to_pinhole(info) -> Pinhole:
-    """The rectified camera of a sensor_msgs/CameraInfo, as depth_image_proc reads it: P, or K where P is not filled in;
-    region of interest and binning count. Distortion does not: depth is of rectified pixels (REP 118).
+    """The rectified camera of a sensor_msgs/CameraInfo, as depth_image_proc reads it: from P, or from K if P is empty,
+    with region of interest and binning. Distortion is ignored, because depth is of rectified pixels (REP 118).
 
     Raises Refused("camera_info") if it is not calibrated.
     """

@@ -1,8 +1,8 @@
 """Tracks and depth -> clouds, poses and the 3-D part of a track. Runs in the worker's thread.
 
-What cannot be made is not made, and the reason is in the diagnostics. Headers are those of the source image; with a
-target frame the clouds, poses and markers are in that one, at the image's stamp. A few images wait for depth, and then
-for TF, if those are behind; nothing 2-D does.
+If something cannot be made, the diagnostics say why. Headers are those of the source image; with a target frame,
+clouds, poses and markers are in that frame, at the image's stamp. If depth or TF lag behind, a few images wait for
+them; 2-D outputs never do.
 """
 
 from collections import deque
@@ -29,8 +29,8 @@ from sam2_ros.refused import Refused
 from sam2_ros.ros_time import stamp_ns
 from sam2_ros.transforms import Transforms
 
-MOST_WAITING = 4  # images: at 30 per second enough for depth or transforms that come ten times per second
-RIM_PIXELS = 4  # taken out of the scene around each object: masks are not exact, and depth there is mixed
+MOST_WAITING = 4  # images; at 30 per second enough for depth or transforms at 10 per second
+RIM_PIXELS = 4  # removed from the scene around each object, since masks are not exact and depth is mixed there
 
 
 @dataclass(frozen=True)
@@ -76,19 +76,20 @@ class DepthOut:
 
     @property
     def waits(self) -> bool:
-        """Whether depth or transforms that come now may be what `retry` needs."""
+        """Whether depth or transforms that come now could be what `retry` waits for."""
         return bool(self._waiting)
 
     def begin(self, stamp: int) -> None:
-        """The worker has begun with the image of this stamp: its depth must be kept, as that of those that wait."""
+        """The worker has begun with the image of this stamp: keeps its depth, and that of images that wait."""
         self._camera.buffer.want([stamp, *(stamp_ns(one.header.stamp) for one in self._waiting)])
 
     def forget(self) -> None:
-        """What waits is of no use any more."""
+        """Drops the images that wait."""
         self._waiting.clear()
 
     def take(self, header: Header, frame: sam2.Frame, tracks: list[sam2.Track], settings: Settings) -> View | None:
-        """The newest image's result. Its view, if depth is here already; `retry` publishes it, now or later."""
+        """Takes the newest image's result. Returns its view if depth is here already; `retry` publishes it, now or
+        later."""
         self._counters.depth_wanted = self.is_wanted
         newest = _Waiting(header, frame, tracks)
         self._waiting.append(newest)
@@ -96,12 +97,13 @@ class DepthOut:
         return newest.view
 
     def rest(self) -> None:
-        """Nobody wants anything of the newest image: whatever was wrong is not any more."""
+        """Nobody wants 3-D output of the newest image, so earlier trouble no longer matters."""
         self._counters.depth_wanted = False
         self._counters.forget_depth_trouble()
 
     def retry(self, settings: Settings) -> None:
-        """Publishes what waits, oldest first, up to the first that still may and must; why not, if it is given up."""
+        """Publishes images that wait, oldest first, up to the first that must and may go on waiting for TF. What is
+        given up is noted with the reason."""
         self._look_at_waiting(settings)
         while self._waiting and self._waiting[0].view is not None:
             view, may_wait = self._waiting[0].view, len(self._waiting) <= MOST_WAITING
@@ -112,7 +114,8 @@ class DepthOut:
                 self._publish(view, settings)
 
     def _look_at_waiting(self, settings: Settings) -> None:
-        """Oldest first, up to the first whose depth still may come: tracks with depth must go out in order."""
+        """Finds depth for images that wait, oldest first, up to the first whose depth may still come, because tracks
+        with depth must go out in order."""
         too_many = len(self._waiting) - MOST_WAITING  # of the oldest
         for index, one in enumerate(list(self._waiting)):
             if one.view is not None:
@@ -127,14 +130,14 @@ class DepthOut:
         return self._camera.pinhole is not None and self._camera.buffer.may_come(stamp_ns(header.stamp))
 
     def _look(self, header: Header, frame: sam2.Frame, tracks: list[sam2.Track], settings: Settings) -> View | None:
-        """The image with its depth; None, and the reason is noted, if there is none."""
+        """The image with its depth; None if there is none, with the reason noted."""
         try:
             view = self._view(header, frame, tracks, settings)
             self._send("objects_tracks", lambda: track_out.track_array(header, tracks, view.surfaces))
         except Refused as error:
             self._counters.miss_depth(str(error))
             return None
-        except Exception as error:  # whatever it is, it does not cost the 2-D results
+        except Exception as error:  # whatever it is, 2-D results are not affected
             self._counters.count_failure(f"depth: {type(error).__name__}", str(error))
             self._counters.miss_depth(f"depth failed: {reason_of(error)}")
             return None
@@ -142,7 +145,7 @@ class DepthOut:
         return view
 
     def _publish(self, view: View, settings: Settings) -> None:
-        """Whatever has a subscriber."""
+        """Publishes whatever has a subscriber."""
         try:
             rotation, translation, frame_id = self._transforms.to_target(view.header)
         except Refused as error:

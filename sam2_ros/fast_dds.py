@@ -1,7 +1,7 @@
-"""Fast DDS's shared memory with room for images, in every process that is started here.
+"""Gives Fast DDS's shared memory room for images, in every process that is started here.
 
-By default an image above half a megabyte does not fit, and what does not fit holds up what would. What processes that
-were killed have left there is taken away.
+By default images above half a megabyte do not fit, and hold up smaller ones too. Segments that killed processes left
+behind are removed.
 """
 
 import fcntl
@@ -18,7 +18,7 @@ PROFILES = OLD_PROFILES if os.environ.get("ROS_DISTRO") == "jazzy" else "FASTDDS
 _CHOICES = (PROFILES, OLD_PROFILES, "FASTDDS_BUILTIN_TRANSPORTS")
 SEGMENT_BYTES = 64 << 20  # of each process, as the profile says
 SHARED = Path("/dev/shm")
-GROWN_UP_S = 10.0  # a segment is not locked yet at the moment it is made
+GROWN_UP_S = 10.0  # younger segments are left alone: a new one is not locked yet
 
 
 def make_room() -> None:
@@ -40,11 +40,11 @@ def profile() -> str:
 
 
 def remove_left_behind() -> None:
-    """Takes away the segments of this user's processes that were killed, which Fast DDS leaves for ever: a node that is
-    started again and again must not fill the memory. Who lives holds a lock, as `fastdds shm clean` knows them, too."""
+    """Removes segments of this user's killed processes, which Fast DDS never does: a node that is restarted again and
+    again must not fill the memory. Living processes are recognised by their locks, as by `fastdds shm clean`."""
     for lock in SHARED.glob("fast*_el"):
         if re.fullmatch("fast(dds|rtps)_[0-9a-f]{16}_el", lock.name):  # rtps: of Jazzy
-            with suppress(OSError):  # it is locked, or gone
+            with suppress(OSError):  # it is locked, or already gone
                 _remove_unlocked(lock)
 
 

@@ -11,13 +11,13 @@ import numpy as np
 
 import sam2
 
-MIN_POINTS = 12  # measured on the object; fewer say nothing
+MIN_POINTS = 12  # measured on the object; fewer are not meaningful
 MIN_SHARE = 0.02  # of the mask's pixels
-_EDGE_PIXELS = 2  # at a mask's edge, where the mask is least sure and depth cameras mix near and far
-_LEAST_CORE = 0.3  # share of the mask that must be left inside its edge; thin things keep theirs
-_BIN = 0.025  # relative depth; what is two bins apart with nothing between is another thing
-_BIN_SHARE = 0.004  # of the points; a bin with fewer is empty: pixels that mix near and far lie anywhere between
-_FIT_PIXELS = 4096  # are enough for a plane
+_EDGE_PIXELS = 2  # at a mask's edge, where the mask is least certain and depth cameras mix near and far
+_LEAST_CORE = 0.3  # share of the mask that must remain without its edge; thin things keep their edge
+_BIN = 0.025  # relative depth; two or more empty bins separate different things
+_BIN_SHARE = 0.004  # of the points; bins with fewer count as empty, since pixels that mix near and far lie between
+_FIT_PIXELS = 4096  # enough to fit a plane
 _THICKNESS_PERCENT = (1, 99)  # of the distances from the plane
 
 
@@ -38,8 +38,8 @@ class Pinhole:
 
 @dataclass(frozen=True)
 class OrientedBox:
-    """Around what is seen of a surface. Columns of `rotation`: its longest side, the one across, and the direction
-    from the camera into the surface."""
+    """A box around the visible part of a surface. Columns of `rotation`: along its longest side, across it, and from
+    the camera into the surface."""
 
     centre: np.ndarray  # (3,) metres
     rotation: np.ndarray  # (3, 3), right-handed
@@ -48,7 +48,7 @@ class OrientedBox:
 
 @dataclass(frozen=True)
 class Surface:
-    """What depth shows of one object."""
+    """The part of one object that depth shows."""
 
     points: np.ndarray  # (N, 3) float32 metres: measured, and well inside the mask
     rows: np.ndarray  # (N,) pixels they were measured at
@@ -59,12 +59,12 @@ class Surface:
 
 
 def find_surface(depth_m: np.ndarray, mask: np.ndarray, pinhole: Pinhole) -> Surface | None:
-    """The surface of the object in `mask` (H, W) bool, by depth (H, W) float32 of the same pixels; None if it is not
-    seen well enough.
+    """The surface of the object in `mask` (H, W) bool, from depth (H, W) float32 of the same pixels; None if too little
+    of it is seen.
 
-    Of the depths inside the mask the largest connected range is the object's; others are seen past its edge or through
-    it. Where depth is missing, centroid and box take the plane through the rest (planes are linear in 1/z), so that a
-    hole does not pull them aside.
+    The largest connected range of the depths inside the mask is the object's; other depths are seen past its edge or
+    through it. Where depth is missing, centroid and box use the plane through the rest (planes are linear in 1/z), so
+    that a hole does not shift them.
     """
     x, y, width, height = sam2.bounding_box(mask) or (0, 0, 0, 0)
     inside = mask[y : y + height, x : x + width]  # (height, width)
@@ -99,7 +99,7 @@ def organised_points(depth_m: np.ndarray, pinhole: Pinhole, stride: int = 1) -> 
 
 
 def oriented_box(points: np.ndarray, plane: np.ndarray) -> OrientedBox:
-    """The box around points (N, 3) that lies on the plane `plane` . X = 1, with the smallest area there."""
+    """The box around points (N, 3) that is aligned with the plane `plane` . X = 1 and has the smallest area on it."""
     into = plane / np.linalg.norm(plane)  # away from the camera, which is at 0
     axis = np.eye(3)[0 if abs(into[0]) < 0.9 else 1]
     side = axis - into[axis.argmax()] * into
@@ -109,7 +109,7 @@ def oriented_box(points: np.ndarray, plane: np.ndarray) -> OrientedBox:
     (centre_a, centre_b), (length_a, length_b), degrees = cv2.minAreaRect(local[:, :2].astype(np.float32))
     if length_b > length_a:
         length_a, length_b, degrees = length_b, length_a, degrees + 90.0
-    angle = np.deg2rad((degrees + 90.0) % 180.0 - 90.0)  # of two ends the longest side points to the right
+    angle = np.deg2rad((degrees + 90.0) % 180.0 - 90.0)  # the longest side points to the right
     turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
     front, back = np.percentile(local[:, 2], _THICKNESS_PERCENT)
     return OrientedBox(
@@ -134,7 +134,7 @@ def quaternion_of(rotation: np.ndarray) -> np.ndarray:
 
 
 def _without_edge(inside: np.ndarray) -> np.ndarray:
-    """(height, width) bool without its outermost pixels, as far as that leaves enough of it."""
+    """(height, width) bool without its outermost pixels, as long as enough remains."""
     if not inside.size:
         return inside
     padded = np.pad(inside.astype(np.uint8), _EDGE_PIXELS)
@@ -173,7 +173,7 @@ def _fit_plane(points: np.ndarray) -> np.ndarray:
     for _ in range(2):
         middle = rays.mean(axis=0)
         spread = (rays - middle)[:, :2]
-        # Damped: what is seen of a thing a few pixels across says nothing about its slant.
+        # Damped, because a thing only a few pixels wide shows nothing of its slant.
         normal = spread.T @ spread + np.eye(2) * len(rays) * 1e-6
         slope = np.linalg.solve(normal, spread.T @ (inverse - inverse.mean()))
         plane = np.array([*slope, inverse.mean() - slope @ middle[:2]])
@@ -191,7 +191,7 @@ def _filled(
     rows, columns = np.nonzero(belongs)
     rays = pinhole.rays(rows + origin_yx[0], columns + origin_yx[1])
     near, far = z[inside & fits].min(), z[inside & fits].max()
-    margin = far - near + 0.01  # no further than as much again as is seen
+    margin = far - near + 0.01  # extrapolated by no more than the measured range
     inverse = rays @ plane[:2].astype(np.float32) + np.float32(plane[2])
     on_plane = 1 / np.clip(inverse, 1 / (far + margin), 1 / max(near - margin, near / 2))
     return _points(np.where(fits[belongs], z[belongs], on_plane), rays)

@@ -13,12 +13,12 @@ from sam2_ros.counters import Counters
 from sam2_ros.fast_dds import PROFILES
 from sam2_ros.params import Settings
 
-NAMED = 3  # topics, of those there are
-PERIODS, SLOWEST = 5, 2.5  # of a camera: its newest, and how many of them without an image are no silence yet
+NAMED = 3  # topics listed at most
+PERIODS, SLOWEST = 5, 2.5  # a camera's newest periods, and how many of them may pass before it counts as silent
 RATE_OVER_S = 5.0
 PERSISTENT = 30  # late results in a row that make a warning an error
-RESETS, WITHIN_S = 3, 10.0  # so many within so long are no accident any more
-INTERNAL_S = 600.0  # for so long it is news that a request failed inside
+RESETS, WITHIN_S = 3, 10.0  # this many resets within this time are not an accident
+INTERNAL_S = 600.0  # how long an internal failure of a request is reported
 DEFAULT_SEGMENT_BYTES = 512 * 1024  # of Fast DDS's shared memory; larger best-effort images are mostly lost
 SEGMENT_CURE = f"start the camera with {PROFILES}=<share>/sam2_ros/config/fastdds_shm.xml, or let it publish reliably"
 
@@ -43,15 +43,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Situation:
-    """What the node is, as opposed to what it counted."""
+    """The state of the node, as opposed to what it counted."""
 
     state: str  # of its lifecycle: "unconfigured", "inactive", "active", "finalized"
     phase: str  # of its worker; "" = there is none
     sentence: str = ""  # of the worker
     since_ns: int = 0  # when this state began
     enabled: bool = True
-    closed: str = ""  # why nothing is tracked just now, and what to do
-    outputs: str = "~/"  # what the names of this camera's topics and services begin with
+    closed: str = ""  # why nothing is tracked at the moment, and what to do
+    outputs: str = "~/"  # prefix of this camera's topics and services
 
 
 def report(counters: Counters, situation: Situation, settings: Settings, now_ns: int) -> list[Finding]:
@@ -72,18 +72,17 @@ def report(counters: Counters, situation: Situation, settings: Settings, now_ns:
 
 
 def silence(c: Counters, settings: Settings, active_since_ns: int, now_ns: int) -> tuple[bool, bool]:
-    """Whether images do not come, or come no more, and whether the result of one does not, where results were in time:
-    news that must not wait for the next report. active_since_ns: 0 = the node is not active, and silent as it should
-    be."""
+    """Whether images fail to come, and whether a result fails to come although results were in time so far. Changes of
+    these must not wait for the next report. active_since_ns: 0 = the node is not active, so its silence is right."""
     if not active_since_ns:
         return False, False
-    busy_ns = c.busy_since_ns  # once: the worker may be done in between
+    busy_ns = c.busy_since_ns  # read once: the worker may finish in between
     is_stuck = busy_ns > 0 and now_ns - busy_ns > settings.max_age_s * 1e9 and not c.late_in_a_row
     return now_ns - max(c.last_image_ns, active_since_ns) > _timeout_s(c, settings) * 1e9, is_stuck
 
 
 def _timeout_s(c: Counters, settings: Settings) -> float:
-    """A camera may be slower than `image_timeout_s` from image to image."""
+    """`image_timeout_s`, or more for a camera whose period is longer."""
     times = list(c.arrivals_ns)[-PERIODS - 1 :]
     usual_ns = statistics.median(b - a for a, b in itertools.pairwise(times)) if len(times) > 1 else 0
     return max(settings.image_timeout_s, SLOWEST * usual_ns / 1e9)
@@ -91,13 +90,13 @@ def _timeout_s(c: Counters, settings: Settings) -> float:
 
 def _images(c: Counters, situation: Situation, settings: Settings, now_ns: int) -> tuple[Level, str]:
     if situation.state != "active":
-        is_told = situation.phase in ("failed", "device lost")  # as an error of the tracking
+        is_told = situation.phase in ("failed", "device lost")  # reported under "tracking", as an error
         return Level.OK, f"the node is {situation.state}" if is_told else situation.closed
     last_ns = max(c.last_image_ns, situation.since_ns)
     silent_s = (now_ns - last_ns) / 1e9
     if silent_s > _timeout_s(c, settings):
         return Level.ERROR, f"no image for {silent_s:.1f} s: {_why_silent(c)}{_refused_before(c)}"
-    if not situation.enabled:  # then nothing looks at what comes, and what was refused before says nothing of it
+    if not situation.enabled:  # images are not checked then, so earlier refusals do not matter
         return Level.WARN, f"disabled: images are ignored until {situation.outputs}enable is called with true"
     if c.refused_in_a_row:
         level = Level.ERROR if c.refused_in_a_row > 5 else Level.WARN
@@ -138,7 +137,7 @@ def _why_silent(c: Counters) -> str:
 
 
 def _where_images_are(c: Counters) -> str:
-    if c.received:  # it is the right topic; its camera has stopped
+    if c.received:  # it is the right topic, but its camera has stopped
         return " any more"
     if c.other_transport:
         transport = "raw" if c.remap_from.endswith("/compressed") else "compressed"
@@ -150,7 +149,7 @@ def _where_images_are(c: Counters) -> str:
 
 
 def why_no_image(c: Counters) -> str:
-    """For who waits for one; "" if nothing is known."""
+    """Why no image comes, for somebody who waits for one; "" if that is not known."""
     if c.refused_in_a_row:
         return f"the last {c.refused_in_a_row} images were refused: {c.last_refusal}"
     if c.publishers == 0 or not c.received:
@@ -159,7 +158,7 @@ def why_no_image(c: Counters) -> str:
 
 
 def _segment_hint(c: Counters, joint: str) -> str:
-    """The cure for images above the shared-memory segment, if that can be the cause."""
+    """The remedy for images larger than the shared-memory segment, if that can be the cause."""
     if c.reliability == "reliable" or 0 < c.largest_image_bytes <= DEFAULT_SEGMENT_BYTES:
         return ""
     return f"{joint}best-effort images above 512 KB are lost in Fast DDS's default shared memory: {SEGMENT_CURE}"
@@ -174,7 +173,7 @@ def _tracking(c: Counters, situation: Situation, settings: Settings, now_ns: int
         return Level.OK, f"the node is {situation.state}"
     if situation.phase == "loading":
         return Level.WARN, f"loading the model for {(now_ns - situation.since_ns) / 1e9:.0f} s"
-    busy_ns = c.busy_since_ns  # once: the worker may be done in between
+    busy_ns = c.busy_since_ns  # read once: the worker may finish in between
     busy_s = (now_ns - busy_ns) / 1e9 if busy_ns else 0.0
     if busy_s > settings.hang_after_s:
         return Level.ERROR, f"the network has been busy with one image for {busy_s:.1f} s"
@@ -202,7 +201,7 @@ def _tracking(c: Counters, situation: Situation, settings: Settings, now_ns: int
 
 
 def _requests(c: Counters, now_ns: int) -> tuple[Level, str]:
-    total = sum(c.answers.values()) - c.answers["LOADING"]  # who heard that asks again
+    total = sum(c.answers.values()) - c.answers["LOADING"]  # whose clients ask again
     internal = sum(code == "INTERNAL" and now_ns - at_ns < INTERNAL_S * 1e9 for at_ns, code in c.codes)
     if internal:
         sentence = f"{internal} of the last {len(c.codes)} requests failed inside the node: {c.last_failure}"
@@ -215,7 +214,7 @@ def _depth(c: Counters, situation: Situation) -> tuple[Level, str]:
     if situation.state != "active":
         return Level.OK, f"the node is {situation.state}"
     if c.depth_trouble:
-        # One of several cameras may have no depth, and nobody may miss it.
+        # One of several cameras may have no depth camera, and nobody may miss it.
         level = Level.WARN if c.depth_wanted or c.depth_received or c.depth_refused else Level.OK
         return level, f"{c.depth_trouble}; 2-D results are not touched"
     if not c.depth_matched:
@@ -266,8 +265,7 @@ def _tracking_values(c: Counters, now_ns: int) -> dict[str, str]:
 
 
 def _rate(times_ns: deque, now_ns: int) -> float:
-    """Events per second over the last RATE_OVER_S, of rare ones over the last three; less and less when there are no
-    more."""
+    """Events per second over the last RATE_OVER_S or, for rare events, over the last three; declines once they stop."""
     lately = [at_ns for at_ns in times_ns if now_ns - at_ns < RATE_OVER_S * 1e9]
     times = lately if len(lately) > 2 else list(times_ns)[-3:]
     if len(times) < 2 or times[-1] == times[0]:

@@ -1,4 +1,4 @@
-"""Pixels -> messages. Knows how rclpy wants its bytes; knows nothing of tracks, and not `sam2`."""
+"""Pixels -> messages. Knows how rclpy takes bytes; does not know tracks or `sam2`."""
 
 import array
 
@@ -10,7 +10,7 @@ from sensor_msgs.msg import CompressedImage, Image
 def image_message(header, pixels: np.ndarray, encoding: str) -> Image:
     """pixels: (H, W) or (H, W, C) uint8. No row padding."""
     pixels = np.ascontiguousarray(pixels)
-    data = array.array("B")  # the one type that rclpy takes without looking at every byte
+    data = array.array("B")  # the one type that rclpy accepts without checking every byte
     data.frombytes(memoryview(pixels).cast("B"))
     height, width = pixels.shape[:2]
     return Image(

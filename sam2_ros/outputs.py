@@ -1,4 +1,4 @@
-"""What is published for each image, each thing only while somebody subscribes, and nothing once the node is inactive.
+"""What is published for each image: each output only while somebody subscribes, and nothing once the node is inactive.
 
 Knows topics and who makes which message. Does not know where tracks come from.
 """
@@ -20,10 +20,10 @@ from sam2_ros.params import Settings
 
 
 class Outputs:
-    """Publishes what came of one image, from the worker's thread. After `close` returns nothing is published.
+    """Publishes the results of images, from the worker's thread. Once `close` has returned, nothing is published.
 
     create: makes a publisher for (message type, topic after the node's name, depth, and latched=True for one that
-    hands its last message to late subscribers). depth: makes the 3-D outputs, if there is a depth camera.
+    repeats its last message to late subscribers). depth: makes the 3-D outputs, if there is a depth camera.
     """
 
     def __init__(self, create: Callable, settings: Settings, depth: DepthOut | None = None) -> None:
@@ -31,8 +31,8 @@ class Outputs:
         self.target = settings.target  # object id
         self.newest: tuple = (None, [])  # header and tracks of the newest processed image
         self.newest_ns = 0  # when they came, steady clock; 0 = there are none
-        self._restored: set[str] = set()  # ids of objects since then
-        self._failure: Exception | None = None  # the first of an image's
+        self._restored: set[str] = set()  # ids of objects restored since then
+        self._failure: Exception | None = None  # the first one of the current image
         self._depth = depth
         self._classes = Classes(settings.classes)
         self._overlay = Overlay()
@@ -53,28 +53,29 @@ class Outputs:
         self.publishers |= depth.publishers if depth else {}
 
     def take_settings(self, settings: Settings, names: set[str]) -> None:
-        """At any time. names: of the parameters that were set; a target chosen by service holds until its is."""
+        """May be called at any time. names: of the parameters that were set. A target chosen by service holds until the
+        parameter `target` is set."""
         if "target" in names:
             self.target = settings.target
         self.settings = settings
 
     def drop(self, object_ids: Collection[str] | None) -> None:
-        """These objects are gone, though there was no image since; None = all. In the worker's thread, as `publish`."""
+        """Objects are gone, though no image came since; None = all. In the worker's thread, like `publish`."""
         if object_ids is None and self._depth:
             with self._gate:
                 self._depth.forget()
         header, tracks = self.newest
         gone = set(self.object_ids) if object_ids is None else set(object_ids)
-        self._restored = self._restored - gone  # another set: other threads read it
+        self._restored = self._restored - gone  # a new set, since other threads read the old one
         self.newest = (header, [track for track in tracks if track.object_id not in gone])
 
     def note_restored(self, object_ids: Collection[str]) -> None:
-        """These objects are back, and will be among the tracks of the next image. In the worker's thread."""
+        """Objects are back, and will be among the tracks of the next image. In the worker's thread."""
         self._restored = self._restored | set(object_ids)
 
     @property
     def object_ids(self) -> list[str]:
-        """Of everything that is tracked."""
+        """Ids of everything that is tracked."""
         return [*(track.object_id for track in self.newest[1]), *sorted(self._restored)]
 
     @property
@@ -94,8 +95,8 @@ class Outputs:
                 self._depth.forget()
 
     def publish(self, arrival: Arrival, frame: sam2.Frame, tracks: list[sam2.Track]) -> bool:
-        """Everything that has a subscriber; False if closed. If one of them cannot be made, the others go out, and its
-        error is raised then."""
+        """Publishes everything that has a subscriber; False if closed. If one output fails, the others still go out and
+        its error is raised afterwards."""
         header = arrival.message.header
         with self._gate:
             self.newest, self.newest_ns = (header, tracks), time.monotonic_ns()
@@ -125,11 +126,11 @@ class Outputs:
 
     @property
     def waits(self) -> bool:
-        """Whether depth or transforms that come now may be what `idle` needs."""
+        """Whether depth or transforms that come now could be what `idle` waits for."""
         return self._depth is not None and self._depth.waits
 
     def idle(self) -> None:
-        """Between images: publishes what waited for its depth or for TF, if that has come."""
+        """Between images: publishes what waited for depth or TF, if that has come."""
         if self.waits:
             with self._gate:
                 if self._open:
@@ -144,7 +145,7 @@ class Outputs:
         return None
 
     def _send_classes(self, header, tracks: list[sam2.Track], size_hw: tuple[int, int]) -> None:
-        """The mask and, whenever it has changed, what its values mean, which goes first."""
+        """Publishes the class mask, preceded by the meaning of its values whenever that has changed."""
         if self._classes.learn(map(track_out.class_of, tracks)) and "label_info" in self.publishers:
             self.publishers["label_info"].publish(vision.label_info(header, self._classes.ids))
         self._send("class_mask", lambda: track_out.class_mask(header, tracks, size_hw, self._classes.ids))
@@ -167,5 +168,5 @@ class Outputs:
     def _attempt(self, call: Callable[[], None]) -> None:
         try:
             call()
-        except Exception as error:  # one output must not silence those after it
+        except Exception as error:  # one output must not prevent those after it
             self._failure = self._failure or error

@@ -10,7 +10,7 @@ import numpy as np
 
 import sam2
 
-GOLDEN_RATIO = 0.618034  # steps of it around the colour circle keep neighbours apart, however many there are
+GOLDEN_RATIO = 0.618034  # in steps of it around the colour circle, neighbours differ however many there are
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 STATE_WORDS = {
     sam2.State.VISIBLE: "",
@@ -28,13 +28,13 @@ def colour_of(label: int) -> tuple[int, int, int]:
 
 
 class Overlay:
-    """Remembers, for objects that are out of sight only, where they were."""
+    """Remembers only where objects that are out of sight were last."""
 
     def __init__(self) -> None:
         self._box_by_id: dict[str, tuple[int, int, int, int]] = {}  # x, y, width, height in pixels
 
     def forget(self) -> None:
-        """There were images that were not drawn: where things were is not known any more."""
+        """Some images were not drawn, so the places where things were last seen are not known any more."""
         self._box_by_id = {}
 
     def draw(self, rgb: np.ndarray, tracks: list[sam2.Track], opacity: float) -> np.ndarray:

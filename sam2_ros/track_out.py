@@ -29,8 +29,8 @@ def track_array(header, tracks: list[sam2.Track], surfaces: dict[str, Surface] |
 
 
 def track_message(track: sam2.Track, with_mask: bool = True, surface: Surface | None = None) -> Track:
-    """The message; box, centroid and area are zero and the mask is empty unless the object is visible, and what is 3-D
-    is zero unless there is a surface."""
+    """The message. Unless the object is visible, box, centroid and area are zero and the mask is empty; without a
+    surface the 3-D fields are zero."""
     message = Track(
         object_id=track.object_id, class_name=track.class_name, label=track.label, state=int(track.state),
         object_score=track.object_score, presence=track.presence, predicted_iou=track.predicted_iou,
@@ -54,7 +54,7 @@ def set_place(message: Track, mask: np.ndarray, box_xywh: tuple[int, int, int, i
     message.box = RegionOfInterest(x_offset=x, y_offset=y, width=width, height=height)
     moments = cv2.moments(np.ascontiguousarray(crop).view(np.uint8), binaryImage=True)
     message.area = int(moments["m00"])
-    # OpenCV counts pixels by their index; the centre of pixel 0 lies at 0.5
+    # OpenCV puts the centre of pixel 0 at 0; here it is at 0.5
     message.centroid_x = x + moments["m10"] / moments["m00"] + 0.5
     message.centroid_y = y + moments["m01"] / moments["m00"] + 0.5
     if with_mask:
@@ -72,7 +72,7 @@ def mask_message(crop: np.ndarray, xy: tuple[int, int], size_hw: tuple[int, int]
 
 
 def visibility_array(header, tracks: list[sam2.Track], now_ns: int) -> VisibilityArray:
-    """now_ns: of the frame, which has a time even if its header has none."""
+    """now_ns: the frame's time, which exists even if the header has no stamp."""
     return VisibilityArray(
         header=header,
         objects=[
@@ -88,7 +88,7 @@ def visibility_array(header, tracks: list[sam2.Track], now_ns: int) -> Visibilit
 def _seconds_since_seen(track: sam2.Track, now_ns: int) -> float:
     if track.frames_since_seen == 0:
         return 0.0
-    return max(now_ns - track.last_seen_ns, 0) / 1e9  # an image of before a clock was set back may be prompted
+    return max(now_ns - track.last_seen_ns, 0) / 1e9  # < 0 after a prompt from before a clock was set back
 
 
 def label_mask(header, tracks: list[sam2.Track], size_hw: tuple[int, int]) -> Image:
@@ -106,7 +106,7 @@ def target_mask(header, tracks: list[sam2.Track], size_hw: tuple[int, int], targ
 def class_mask(header, tracks: list[sam2.Track], size_hw: tuple[int, int], ids: dict[str, int]) -> Image:
     """mono8: each pixel the id of the class of its object, whichever instance, 0 where there is none.
 
-    ids: by class name; a name that is not in it has the last.
+    ids: by class name; a name that is missing gets the last value.
     """
     id_of_label = np.zeros(256, np.uint8)
     for track in tracks:

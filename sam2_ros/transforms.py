@@ -18,12 +18,12 @@ try:
 except ImportError:
     tf2_ros = None
 
-SET_BACK_NS = 1_000_000_000  # a transform so much older than the one before: a recording that starts over
+SET_BACK_NS = 1_000_000_000  # a transform older than the one before by more means that a recording started over
 
 
 class Transforms:
-    """`to_target(header)` -> (rotation (3, 3) float32, translation (3,) float32, frame id). target "" = stay. news:
-    called, on the executor, whenever TF has said something."""
+    """`to_target(header)` -> (rotation (3, 3) float32, translation (3,) float32, frame id). target: "" = the image's
+    own frame. news: called, on the executor, whenever TF data has come."""
 
     def __init__(self, node: Node, target: str, news: Callable[[], None]) -> None:
         """Raises Refused("tf2") if a target is asked for and tf2 is not installed."""
@@ -41,12 +41,12 @@ class Transforms:
     def close(self) -> None:
         if self._target:
             self._listener.unregister()
-            self._node.destroy_service(self._buffer.srv)  # tf2 makes it, and never takes it back
+            self._node.destroy_service(self._buffer.srv)  # tf2 creates it and never destroys it
             if hasattr(self._buffer, "jump_handle"):  # not in Humble
                 self._buffer.jump_handle.unregister()
 
     def may_come(self, header: Header) -> bool:
-        """Whether the transform is not known yet and can still be on its way: TF is older than the header's stamp."""
+        """Whether the transform is unknown so far but may still come: TF is older than the header's stamp."""
         if self._stays(header):
             return False
         at = Time.from_msg(header.stamp)
@@ -54,7 +54,7 @@ class Transforms:
             return False
         try:
             return self._buffer.get_latest_common_time(self._target, header.frame_id).nanoseconds < at.nanoseconds
-        except tf2_ros.TransformException:  # nobody has said yet how the two are connected
+        except tf2_ros.TransformException:  # the two frames are not connected yet
             return True
 
     def to_target(self, header: Header) -> tuple[np.ndarray, np.ndarray, str]:
@@ -67,7 +67,7 @@ class Transforms:
             raise Refused("transform", f"no transform to {self._target} at the image's stamp: {error}") from error
         at, turn = found.translation, found.rotation
         translation = np.array([at.x, at.y, at.z], np.float32)
-        if not np.isfinite(translation).all():  # tf2 refuses NaN, and rotations that are none
+        if not np.isfinite(translation).all():  # tf2 itself refuses NaN and invalid rotations
             raise Refused("transform", f"the transform to {self._target} at the image's stamp is {translation} m")
         return rotation_of((turn.x, turn.y, turn.z, turn.w)), translation, self._target
 
@@ -76,10 +76,11 @@ class Transforms:
 
 
 def _listen(buffer, node: Node, news: Callable[[], None]):
-    """tf2's listener, which forgets what it knew when a clock was set back, and tells when there are news.
+    """tf2's listener, extended to forget old transforms when a clock was set back, and to call `news`.
 
-    tf2 itself forgets with simulated time only; else it finds old transforms between the new ones, or refuses new ones.
-    Its futures are no way to wait: those given up are kept until there is a transform (`Buffer._remove_callback`).
+    tf2 itself forgets them only with simulated time; otherwise it mixes old transforms with new ones, or refuses the
+    new ones. Its futures are no substitute: abandoned ones are kept until there is a transform
+    (`Buffer._remove_callback`).
     """
 
     newest_ns: dict[str, int] = {}  # by child frame

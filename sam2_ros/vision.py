@@ -1,6 +1,6 @@
-"""vision_msgs, where it is installed: detections and class names for tools that speak it. ROS 2's wheels have none.
+"""vision_msgs, if it is installed: detections and class names for tools that use it. There is no wheel of it.
 
-Knows the fields of vision_msgs 4. Without it nothing here but INSTALLED may be used.
+Knows the fields of vision_msgs 4. If it is not installed, only INSTALLED may be used.
 """
 
 import numpy as np
@@ -61,7 +61,7 @@ def read_detections(msg) -> list[tuple[np.ndarray, str, float]]:
     for detection in msg.detections:
         best = max((r.hypothesis for r in detection.results), key=lambda h: h.score, default=None)
         centre, half = detection.bbox.center.position, np.array([detection.bbox.size_x, detection.bbox.size_y]) / 2
-        if theta := detection.bbox.center.theta:  # the upright box around the one that is turned
+        if theta := detection.bbox.center.theta:  # the upright box around the rotated one
             cos, sin = abs(np.cos(theta)), abs(np.sin(theta))
             half = np.array([[cos, sin], [sin, cos]]) @ half
         box = np.array([centre.x - half[0], centre.y - half[1], centre.x + half[0], centre.y + half[1]], np.float32)
