@@ -1,4 +1,4 @@
-"""Processes of this command line that never outlive the one that started them. Knows no ROS."""
+"""Child processes that never outlive the one that started them. Knows no ROS."""
 
 import ctypes
 import signal
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import sam2
 
-STOP_S = 5.0  # after which a process that was told to end is killed
+STOP_S = 5.0  # time to end before a process is killed
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 class Children:
-    """Processes that end with the `with` block, and with this process whatever becomes of it.
+    """Processes that end with the `with` block, and with this process however it ends.
 
-    folder: each writes what it says to <folder>/<name>.log.
+    folder: the output of each goes to <folder>/<name>.log.
     """
 
     def __init__(self, folder: Path) -> None:

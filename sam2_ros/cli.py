@@ -1,4 +1,4 @@
-"""The command `sam2_ros`: finds the part that does the work and hands it the rest of the line. Knows nothing else."""
+"""The command `sam2_ros`: finds the module of a command and passes it the other arguments. Knows nothing else."""
 
 import errno
 import importlib
@@ -29,12 +29,12 @@ Point at a thing once; know for every camera image from then on which pixels it 
 `sam2_ros COMMAND --help` says more about one of them; `sam2_ros --version` says which one this is.
 """
 
-FROM_PIP = {  # what a sourced ROS 2 does not bring, or not everywhere: packages by module
+FROM_PIP = {  # pip packages by module, for what a sourced ROS 2 does not always provide
     **{name: name for name in ("torch", "safetensors", "tqdm", "rosbags", "numpy")},
     "cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml",
 }  # fmt: skip
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of a write, which does not know its file's name
-LAST_DOMAIN = 232  # DDSI-RTPS 9.6.2: ports are made of it
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of writes, whose errors do not name the file
+LAST_DOMAIN = 232  # DDSI-RTPS 9.6.2: higher ones have no ports
 MODULES = {  # of each command's function `main(argv) -> exit code`
     "demo": "sam2_ros.demo",
     "simulate": "sam2_ros.simulator",
@@ -47,7 +47,7 @@ MODULES = {  # of each command's function `main(argv) -> exit code`
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code: 0, that of the command, or 2 for a line that is not understood."""
+    """Returns the exit code: that of the command, 0 for help, 2 for an unknown command or a bad environment."""
     command, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if command in ("-h", "--help", "help"):
         print(USAGE, end="")
@@ -60,8 +60,8 @@ def main(argv: list[str] | None = None) -> int:
     ):
         print(f"sam2_ros: ROS_DOMAIN_ID: expected 0 to {LAST_DOMAIN}, got {domain!r}", file=sys.stderr)
         return 2
-    # Threads that wait for each other by spinning make the network ten times as slow when anything else runs on the
-    # machine. Read when the library is loaded, so it must be said before the command's imports.
+    # OpenMP threads that wait for each other by spinning make the network ten times slower when anything else runs on
+    # the machine. Read when OpenMP is loaded, so it must be set before the command's imports.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         if command == "--version":
@@ -71,14 +71,14 @@ def main(argv: list[str] | None = None) -> int:
         with _imports_ended_by_ctrl_c(command):
             module = importlib.import_module(MODULES[command])
         code = module.main(rest)
-        print(end="", flush=True)  # here, where it is no error that the reader has left
+        print(end="", flush=True)  # here, where BrokenPipeError is caught
         return code
     except KeyboardInterrupt:
         print(f"sam2_ros {command}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # of `sam2_ros objects --watch | head -1`
-        with suppress(AttributeError, OSError, ValueError):  # there may be no such file
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
+        with suppress(AttributeError, OSError, ValueError):  # stdout may be closed
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python would complain at exit
         return 128 + signal.SIGPIPE
     except Exception as error:
         sentence = _sentence_of(error)
@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _is_domain(text: str) -> bool:
-    """As rcl reads it; of others the middleware says that a port is too high."""
+    """Whether rcl would accept it; for others the middleware only says that a port is too high."""
     try:
         return 0 <= int(text, 0) <= LAST_DOMAIN
     except ValueError:
@@ -98,7 +98,8 @@ def _is_domain(text: str) -> bool:
 
 @contextmanager
 def _imports_ended_by_ctrl_c(command: str) -> Iterator[None]:
-    """Ends the process at once: an interrupt in the middle of torch's imports is swallowed there, or breaks them."""
+    """Makes Ctrl-C end the process at once: during torch's imports, KeyboardInterrupt would be swallowed or break
+    them."""
 
     def leave(number, frame) -> None:
         os.write(2, f"sam2_ros {command}: interrupted\n".encode())
@@ -115,12 +116,12 @@ def _imports_ended_by_ctrl_c(command: str) -> Iterator[None]:
 
 
 def _sentence_of(error: Exception) -> str:
-    """What people are told of an error that is not a mistake of this program; "" for one that may be."""
+    """The message for an error that is not a defect of this program; "" for one that may be."""
     if isinstance(error, ModuleNotFoundError) and error.name:
         return _how_to_get(error.name)
-    import sam2  # not before: it takes seconds, and `track` must be able to end well meanwhile
+    import sam2  # only here: it takes seconds, during which `track` must be able to end properly
 
-    if isinstance(error, UnicodeEncodeError):  # only rclpy encodes what came from the command line
+    if isinstance(error, UnicodeEncodeError):  # only rclpy encodes command line arguments
         return f"an argument: expected UTF-8, got {error.object!r}"
     if isinstance(error, OSError) and (error.filename or error.errno in DISK_ERRORS):
         return f"{error.filename or 'a file that it writes'}: {error.strerror}"
@@ -131,7 +132,7 @@ def _sentence_of(error: Exception) -> str:
 
 
 def _how_to_get(module: str) -> str:
-    """ "" for a part of this program, whose absence is a mistake; its compiled messages may be missing, though."""
+    """How to install a missing module; "" for this program's own, except its compiled messages: that is a defect."""
     package = module.partition(".")[0]
     if package in FROM_PIP:
         return f"{package} is not installed; run: pip install {FROM_PIP[package]}"

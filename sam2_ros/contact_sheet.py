@@ -1,6 +1,6 @@
 """Eight moments of a replay in one picture, spread over all of it.
 
-How long a recording is need not be known: of the images so far at most sixteen are kept, evenly spaced.
+The length of the recording need not be known: at most sixteen of the images so far are kept, evenly spaced.
 """
 
 import os
@@ -29,15 +29,15 @@ class ContactSheet:
     def __init__(self) -> None:
         self._overlay = Overlay()
         self._kept: list[tuple[int, np.ndarray]] = []  # number of the image, its panel
-        self._seen, self._step = 0, 1  # images; every so many are kept
-        self.is_written = False  # known when it is closed
+        self._seen, self._step = 0, 1  # images so far; every how many are kept
+        self.is_written = False  # final once closed
 
     @classmethod
     @contextmanager
     def open(cls, out: Path) -> Iterator["ContactSheet"]:
-        """Raises sam2.BadInput at once for a name that will not do; nothing is left of a failed replay.
+        """Raises sam2.BadInput at once for an unusable name; leaves nothing behind if the replay fails.
 
-        A sheet that cannot be written in the end is only complained of: the bag of the replay is worth more.
+        If the sheet cannot be written in the end, there is only a message: the bag of the replay matters more.
         """
         if out.suffix.lower() not in _ENDINGS:
             raise sam2.BadInput(f"{out.name}: expected a name ending in {' or '.join(_ENDINGS)}")
@@ -51,8 +51,8 @@ class ContactSheet:
                 tell_lost(out, "sheet")
 
     def write(self, shot: Shot, tracks: list[sam2.Track]) -> None:
-        drawn = self._overlay.draw(shot.rgb, tracks, _OPACITY)  # always: it remembers where things were last seen
-        number, self._seen = self._seen, self._seen + 1  # of its own: `index` counts refused images too
+        drawn = self._overlay.draw(shot.rgb, tracks, _OPACITY)  # always: it remembers where things were
+        number, self._seen = self._seen, self._seen + 1  # not `index`, which counts refused images too
         if number % self._step:
             return
         if len(self._kept) == 2 * _COLUMNS * _ROWS:

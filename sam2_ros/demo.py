@@ -1,8 +1,8 @@
 """`sam2_ros demo`: a simulated camera, the tracking node and prompts by service, as processes that talk over DDS.
 
-Starts the other two processes, draws a box around each thing in an early image, collects what the node says
-until the camera ends, and writes a table, demo.mp4, demo.png and camera.mp4. Knows topics and services like any user of
-the node.
+Starts the other two processes, prompts with a box around each thing in an early image, collects what the node says
+until the camera ends, and writes a table, demo.mp4, demo.png and camera.mp4. Knows the topics and services that any
+user of the node knows.
 """
 
 import argparse
@@ -30,8 +30,8 @@ from sam2_ros.simulator import check_camera
 from sam2_ros.srv import AddObjects, ListObjects
 
 LAST_RESULT_S = 5.0  # how long to wait for it
-PROMPTS = 5  # on a busy machine the tracker may not have got the first image
-ENOUGH_IOU, ENOUGH_VISIBILITY = 0.75, 0.9  # what the demonstration must reach to be one
+PROMPTS = 5  # attempts: on a busy machine the tracker may have missed the first image
+ENOUGH_IOU, ENOUGH_VISIBILITY = 0.75, 0.9  # what the demonstration must reach to succeed
 PICTURES = "demo.mp4", "demo.png", "camera.mp4"
 
 
@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         _surroundings()
         args.out.mkdir(parents=True, exist_ok=True)
-        for name in PICTURES:  # of an earlier demo: nobody must take them for this one's
+        for name in PICTURES:  # an earlier demo's must not be taken for this one's
             (args.out / name).unlink(missing_ok=True)
         return _run(args)
     except Interrupted:
@@ -88,7 +88,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _surroundings() -> None:
-    """Sets what this process and its children inherit: a domain of its own, this machine only, room for images."""
+    """Sets the environment of this process and its children: a domain of their own, this machine only, room for
+    images."""
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     fast_dds.make_room()
@@ -123,7 +124,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _perform(args: argparse.Namespace, audience: Audience, children: Children) -> tuple[dict, int]:
-    """Everything that happens live; returns the boxes, and the stamp of the image they were made on."""
+    """The live part; returns the boxes, and the stamp of the image they were made on."""
     audience.find_rivals()
     print(f"1/4 starting the tracker with {args.model}")
     settings = {"model": args.model, "checkpoint": args.checkpoint, "device": args.device}
@@ -186,7 +187,7 @@ def _draw(args: argparse.Namespace, audience: Audience, results: list, run, prom
         for picture in audience.images():
             check_signals()
             film.write_picture(picture)
-    rate = max(0.1, round(args.rate * len(results) / args.frames, 1))  # it lasts as long as what it shows
+    rate = max(0.1, round(args.rate * len(results) / args.frames, 1))  # so that the film lasts as long as what it shows
     with Film.open(args.out / "demo.mp4", rate) as film:
         for picture in demo_picture.film(results, audience.image, args.width):
             check_signals()

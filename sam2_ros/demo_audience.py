@@ -1,6 +1,6 @@
-"""Who watches the demonstration: a node that keeps what any user of the camera and the tracker can see.
+"""The demo's observer: a node that records what any user of the camera and the tracker can see.
 
-Knows topics and services. Does not know what is made of it.
+Knows topics and services. Does not know what the recordings are used for.
 """
 
 import os
@@ -23,7 +23,7 @@ from sam2_ros.msg import TrackArray
 from sam2_ros.ros_time import stamp_ns
 
 READY_S, ANSWER_S = 180.0, 30.0  # how long to wait before giving up
-DISCOVERY_S = 2.0  # in which others are heard of, if there are any
+DISCOVERY_S = 2.0  # in which other nodes are discovered, if there are any
 
 signals: list[int] = []  # that came
 
@@ -39,15 +39,15 @@ def check_signals() -> None:
 
 
 def in_time(seconds: float) -> Callable[[], bool]:
-    """A condition that becomes true so much later."""
+    """A condition that becomes true after `seconds`."""
     end = time.monotonic() + seconds
     return lambda: time.monotonic() >= end
 
 
 class Audience:
-    """A node that sees what any user of the camera and the tracker can see, and keeps it.
+    """Records what any user of the camera and the tracker can see.
 
-    spool: an open file for the images, which would fill the memory.
+    spool: an open file for the images, which would not fit into memory.
     """
 
     def __init__(self, node: Node, executor: SingleThreadedExecutor, children: Children, spool) -> None:
@@ -62,7 +62,7 @@ class Audience:
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, keep_all)
 
     def find_rivals(self) -> None:
-        """Raises sam2.Sam2Error if there is a tracker already: its objects are somebody's."""
+        """Raises sam2.Sam2Error if there already is a tracker, whose objects are somebody else's."""
         self.until(in_time(DISCOVERY_S), READY_S, "the network")
         self._look_for_trackers(allowed=0)
         if self._trouble:
@@ -74,11 +74,12 @@ class Audience:
             self._trouble = f"another tracker publishes /sam2/tracks in ROS_DOMAIN_ID={domain}; choose another domain"
 
     def watch(self) -> None:
-        """Looks at the images too."""
+        """Records images too, from now on."""
         self._node.create_subscription(Image, "/image", self._on_image, QoSProfile(depth=20))
 
     def until(self, condition: Callable[[], bool], within_s: float, what: str) -> None:
-        """Spins until it is true. Raises sam2.Sam2Error if that takes too long, or a process or the tracker fails."""
+        """Spins until `condition` is true. Raises sam2.Sam2Error if that takes too long, or a process or the tracker
+        fails."""
         deadline = time.monotonic() + within_s
         while not condition():
             check_signals()
@@ -107,14 +108,14 @@ class Audience:
 
     @property
     def newest_image(self) -> TrackArray | None:
-        """The same about the newest."""
+        """The truth about the newest image that was received."""
         return next(self._seen(reversed(self.truths)), None)
 
     def _seen(self, truths: Iterable[TrackArray]) -> Iterator[TrackArray]:
         return (truth for truth in truths if stamp_ns(truth.header.stamp) in self._places)
 
     def image(self, stamp: int) -> np.ndarray:
-        """(H, W, 3) uint8 RGB; grey if the image itself did not get here."""
+        """(H, W, 3) uint8 RGB; grey if the image itself was not received."""
         offset, (height, width) = self._places.get(stamp, next(iter(self._places.values())))
         if stamp not in self._places:
             return np.full((height, width, 3), 96, np.uint8)
@@ -122,7 +123,7 @@ class Audience:
         return np.frombuffer(self._spool.read(height * width * 3), np.uint8).reshape(height, width, 3)
 
     def images(self) -> Iterator[np.ndarray]:
-        """(H, W, 3) uint8 RGB: all that got here, as the camera sent them."""
+        """(H, W, 3) uint8 RGB: all images received, as the camera sent them."""
         return map(self.image, sorted(self._places))
 
     def _on_image(self, msg: Image) -> None:

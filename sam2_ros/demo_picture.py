@@ -1,4 +1,4 @@
-"""The pictures of a demo: each image with its tracks above a timeline of who was in view, and one sheet of six moments.
+"""The pictures of a demo: each image with its tracks above a timeline of visibility, and one sheet of six moments.
 
 Knows pixels, results and scores. Does not know where they come from. Pictures are (H, W, 3) uint8 RGB.
 """
@@ -19,8 +19,8 @@ _OPACITY = 0.5
 
 
 class Timeline:
-    """One row per object over the whole run: its colour where the tracker saw it, dark where it said it is away; the
-    white line above says when it truly was in view."""
+    """One row per object over the whole run: its colour where the tracker saw it, dark where the tracker said it is
+    away; the white line above shows when it really was in view."""
 
     def __init__(self, results: Sequence[Result], width: int) -> None:
         labels = {name: seen.label for result in results for name, seen in result.tracks.items()}
@@ -35,11 +35,11 @@ class Timeline:
                 self._bar(result, name, (self.x(result.frame), self.x(end)), y)
 
     def x(self, frame: int) -> int:
-        """Where a frame is, in pixels."""
+        """The pixel column of a frame."""
         return self._x0 + round((self._x1 - self._x0) * min(frame / self._last, 1.0))
 
     def at(self, frame: int) -> np.ndarray:
-        """A copy with a cursor; what is still to come is faint."""
+        """A copy with a cursor at `frame`; the part after it is faint."""
         picture, x = self.picture.copy(), self.x(frame)
         picture[:, x:] = picture[:, x:] // 3 + np.array(PAPER, np.uint8) // 3 * 2
         cv2.line(picture, (x, 2), (x, picture.shape[0] - 3), INK, 1)
@@ -58,7 +58,7 @@ class Timeline:
 
 
 def film(results: Sequence[Result], image_of: Callable[[int], np.ndarray], timeline_width: int):
-    """Yields a picture for each result. image_of: of a stamp."""
+    """Yields a picture for each result. image_of: returns the image of a stamp."""
     overlay, timeline = Overlay(), Timeline(results, timeline_width)
     for result in results:
         tracks = list(result.tracks.values())
@@ -76,7 +76,7 @@ def _in_words(tracks) -> str:
 
 
 def best_absence(results: Sequence[Result], absences: Sequence[Absence]) -> Absence | None:
-    """The one to show: found again, known as away in between, and large on both sides of it."""
+    """The absence to show: found again, recognised as away in between, and large before and after."""
 
     def size(absence: Absence) -> float:
         before, after = max(absence.gone - 6, 0), min(absence.back + 6, len(results) - 1)
@@ -89,7 +89,7 @@ def best_absence(results: Sequence[Result], absences: Sequence[Absence]) -> Abse
 
 
 def story(results: Sequence[Result], absences: Sequence[Absence]) -> list[tuple[int, str]]:
-    """Five moments as indices of results, each with its caption."""
+    """Five moments, as indices of results with captions."""
     last, absence = len(results) - 1, best_absence(results, absences)
     first = next(i for i, result in enumerate(results) if result.tracks)
     if absence is None:
@@ -115,7 +115,7 @@ def sheet(
     boxes: dict[str, tuple[float, float, float, float]],
     prompted_ns: int,
 ) -> np.ndarray:
-    """Six panels, the timeline with their places, the figures. boxes: x0, y0, x1, y1 by id, in pixels of the image
+    """Six panels, the timeline with their positions, the figures. boxes: x0, y0, x1, y1 by id, in pixels of the image
     `prompted_ns`."""
     moments = story(results, run.absences)
     labels = {name: seen.label for result in results for name, seen in result.tracks.items()}
@@ -132,7 +132,7 @@ def sheet(
 
 
 def _drawn(results: Sequence[Result], image_of, wanted: set[int]) -> dict[int, np.ndarray]:
-    """Pictures by index. An object that is away leaves its box, so what came before must be drawn too."""
+    """Pictures by index. An object that is away leaves its last box, so images before those wanted are drawn too."""
     overlay, pictures = Overlay(), {}
     for index in range(max(wanted) + 1):
         if index in wanted or any(near - 60 < index < near for near in wanted):
@@ -151,7 +151,7 @@ def _boxed(image: np.ndarray, boxes: dict[str, tuple], labels: dict[str, int]) -
 
 
 def _marked(timeline: Timeline, results: Sequence[Result], moments: list[tuple[int, str]]) -> np.ndarray:
-    """The timeline with a numbered mark where each moment is."""
+    """The timeline with a numbered mark for each moment."""
     marks = np.full((24, timeline.picture.shape[1], 3), PAPER, np.uint8)
     picture = timeline.picture.copy()
     for index, _ in moments:

@@ -1,6 +1,7 @@
-"""How good and how fast a tracked run was: results set against the ground truth of the same image.
+"""How good and how fast a tracked run was: results compared with the ground truth of the same image.
 
-Knows TrackArray messages. Does not know how they came. Only (image, object) pairs after the prompted image count.
+Knows TrackArray messages. Does not know where they come from. Only (image, object) pairs after the prompted image
+count.
 """
 
 from collections import Counter
@@ -15,13 +16,13 @@ from sam2_ros.msg import Track, TrackArray
 from sam2_ros.ros_time import stamp_ns
 
 SHORTEST_ABSENCE = 3  # images; a shorter one is a flicker
-RETURN_WITHIN = 5  # results after an object is back in which it must have been found
+RETURN_WITHIN = 5  # results after its return within which an object must be found again
 _FOUND_IOU = 0.5
 
 
 class Seen:
-    """A Track message with the fields of a `sam2.Track` that pictures need. The mask is decoded each time it is asked
-    for: those of a whole run do not fit into memory."""
+    """A Track message with the fields of a `sam2.Track` that pictures need. The mask is decoded on every access,
+    because those of a whole run do not fit into memory."""
 
     def __init__(self, message: Track) -> None:
         self._message = message
@@ -47,18 +48,18 @@ class Seen:
 
 @dataclass
 class Result:
-    """One image that the tracker answered: what it said, what is true."""
+    """One image that the tracker answered: its answer and the truth."""
 
     frame: int  # number of the image, from 0
     stamp_ns: int
     age_s: float  # from the image's stamp until its result arrived
     tracks: dict[str, Seen]
     truth: dict[str, Seen]
-    unseen: dict[str, int]  # in how many images until this one, with a result or without, each was out of view
+    unseen: dict[str, int]  # in how many images so far, with a result or without, each object was out of view
 
     @cached_property
     def ious(self) -> dict[str, float]:
-        """Of the objects whose mask or true mask has a pixel in this image."""
+        """IoU by id, for objects whose mask or true mask has a pixel in this image."""
         found = {}
         for name, track in self.tracks.items():
             mask, true = track.mask, self.truth[name].mask
@@ -68,7 +69,7 @@ class Result:
         return found
 
     def is_right(self, name: str) -> bool:
-        """Whether it knew if the object is in view."""
+        """Whether the tracker was right about the object being in view or not."""
         return (self.tracks[name].state is sam2.State.VISIBLE) == self.is_in_view(name)
 
     def is_in_view(self, name: str) -> bool:
@@ -107,7 +108,7 @@ class Score:
 
 
 def pair_up(answers: Sequence[tuple[TrackArray, int]], truths: Sequence[TrackArray]) -> list[Result]:
-    """answers: with the times (ns, the clock of the stamps) at which they arrived. What has no truth is left out."""
+    """answers: with arrival times (ns, on the clock of the stamps). Answers without a truth are left out."""
     frames, results, so_far = {}, [], Counter()
     for number, truth in enumerate(truths):
         so_far.update(track.object_id for track in truth.tracks if track.state != Track.VISIBLE)
@@ -154,7 +155,7 @@ def score(results: Sequence[Result], images: int, answers: int, prompted_ns: int
 
 
 def find_absences(results: Sequence[Result], name: str) -> list[Absence]:
-    """Those of one object, after it was first tracked, that end before the results do."""
+    """Absences of one object after it was first tracked, without one that lasts to the end of the results."""
     absences, before, gone = [], None, None
     for index, result in enumerate(results):
         if name not in result.tracks:
@@ -171,7 +172,7 @@ def find_absences(results: Sequence[Result], name: str) -> list[Absence]:
 
 
 def table(run: Score) -> str:
-    """For people."""
+    """The score as a table for people."""
     returns = f"{sum(absence.found for absence in run.absences)} of {len(run.absences)}"
     rows = [
         ("images from the camera", f"{run.images}"),

@@ -24,13 +24,13 @@ class Film:
         self._path, self._fps, self._overlay = path, fps, Overlay()
         self._writer: cv2.VideoWriter | None = None
         self._size_wh = (0, 0)
-        self.is_written = False  # known when it is closed
+        self.is_written = False  # final once closed
 
     @classmethod
     @contextmanager
     def open(cls, out: Path, fps: float) -> Iterator["Film"]:
-        """Raises sam2.BadInput if OpenCV cannot write such a file. One that is not whole in the end is only complained
-        of, and not put in its place."""
+        """Raises sam2.BadInput if OpenCV cannot write such a file. If the file is incomplete in the end, there is only
+        a message, and it is discarded."""
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".replay_") as folder:
             film = cls(Path(folder) / out.name, fps)
             yield film
@@ -64,6 +64,6 @@ class Film:
         self._writer.write(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
 
     def _is_whole(self) -> bool:
-        """OpenCV's writer says nothing of a full disk; but then the index at the file's end is missing, and nobody can
-        open it."""
+        """Whether the file can be opened. OpenCV's writer does not report a full disk, but then the index at the file's
+        end is missing."""
         return cv2.VideoCapture(str(self._path)).isOpened()

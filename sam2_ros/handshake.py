@@ -1,9 +1,9 @@
 """Before the first call of a service: makes sure that the answer will find its way back.
 
-`Client.service_is_ready` tells what this side has discovered. A server on Fast DDS that has not yet discovered the
-client's side waits 100 ms and drops the answer (rmw_fastrtps, `check_for_subscription`), and the caller waits for ever.
-A participant announces its endpoints in order, so once a client created later has been answered, every earlier one
-will be.
+`Client.service_is_ready` only says what this side has discovered. A Fast DDS server that has not yet discovered the
+client waits 100 ms and then drops the answer (rmw_fastrtps, `check_for_subscription`), so the caller waits for ever. A
+participant announces its endpoints in order; so once a client that was created later gets an answer, all earlier ones
+will.
 """
 
 import time
@@ -16,9 +16,9 @@ ASK_AGAIN_S = 0.5
 
 
 class Handshake:
-    """Asks the server's node for no parameters, again and again, until it answers. Made after the client in question.
+    """Asks the server's node for an empty list of parameters until it answers. To be created after the client.
 
-    node: whose executor somebody else spins. client: of a service `<server's node>/<name>` or, where cameras have
+    node: must be spun by the caller. client: of a service `<server's node>/<name>` or, where cameras have
     names, `<server's node>/<camera>/<name>`.
     """
 
@@ -29,7 +29,7 @@ class Handshake:
         self._answers = []
 
     def done(self) -> bool:
-        """True once the server has answered; to be polled while the node spins."""
+        """True once the server has answered. Poll it while the node spins."""
         if any(answer.done() for answer in self._answers):
             return True
         if self._probe is None:

@@ -1,6 +1,6 @@
-"""A running node called from the command line: each call is answered, or given up when the time is over.
+"""Calls services of a running node from the command line; gives up when the time is over.
 
-Knows services and their waiting; what is called, and what an answer means, is the commands' business.
+Knows how to wait for services and answers; what is called, and what an answer means, is up to the commands.
 """
 
 import argparse
@@ -19,31 +19,31 @@ from sam2_ros.handshake import Handshake
 from sam2_ros.requests import Code
 
 ASK_AGAIN_S = 0.5
-SILENT_S = 3.0  # three reports; what is waited for is said then
-LONGEST_S = 3600  # that anybody waits
+SILENT_S = 3.0  # three reports, after which a message says what is being waited for
+LONGEST_S = 3600  # the longest wait
 
 
 class NoAnswer(Exception):
-    """In time; its sentence says of whom."""
+    """No answer came in time; the message says from whom."""
 
     exit_code = 2
 
 
 class NodeRefused(Exception):
-    """By the node; its code and sentence."""
+    """The node refused; the message is its code and sentence."""
 
     exit_code = 1
 
 
 def agreed(answer):
-    """An answer whose code is OK. Raises NodeRefused."""
+    """Returns an answer whose code is OK. Raises NodeRefused for any other."""
     if answer.code != Code.OK:
         raise NodeRefused(f"{Code(answer.code).name}: {answer.sentence}")
     return answer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Who is asked, and how long."""
+    """Adds the arguments that name the node and limit the time."""
     parser.add_argument("--node", default="/sam2", type=_node_name, help="name of the node (default: %(default)s)")
     parser.add_argument("--timeout", type=_seconds, default=30.0, help="seconds to wait (default: %(default)s)")
 
@@ -68,8 +68,8 @@ def tell_waiting(why: str) -> None:
 
 @contextmanager
 def connect(name: str, timeout_s: float) -> Iterator["NodeClient"]:
-    """A ROS node of our own for as long as it takes; the rest is as in NodeClient. Raises KeyboardInterrupt once a
-    signal came, SIGTERM too."""
+    """A NodeClient, with a ROS node of its own while the block runs. Raises KeyboardInterrupt after a signal, also
+    after SIGTERM."""
     rclpy.init(args=[])  # in Jazzy that is no context manager, and there is no rclpy.try_shutdown
     try:
         node = rclpy.create_node("sam2_command")
@@ -80,7 +80,7 @@ def connect(name: str, timeout_s: float) -> Iterator["NodeClient"]:
     except NodeRefused:
         raise
     except Exception:
-        if not rclpy.ok():  # a signal ended the context, at which rclpy raises one thing here and another there
+        if not rclpy.ok():  # a signal ended the context, after which rclpy raises various things
             raise KeyboardInterrupt from None
         raise
     finally:
@@ -89,7 +89,7 @@ def connect(name: str, timeout_s: float) -> Iterator["NodeClient"]:
 
 
 class NodeClient:
-    """name: of the node asked, or `<node>/<camera>`. timeout_s: for all calls together."""
+    """name: of the node to call, or `<node>/<camera>`. timeout_s: for all calls together."""
 
     def __init__(self, node: Node, name: str, timeout_s: float) -> None:
         self.node, self.name, self.timeout_s = node, name, timeout_s
@@ -97,7 +97,7 @@ class NodeClient:
         self._clients = {}
 
     def call(self, kind, service: str, request, waits_for: tuple[Code, ...] = (Code.LOADING,)):
-        """The node's answer, asked again while it is one that passes. Raises NoAnswer."""
+        """The node's answer; asks again while its code is one of `waits_for`. Raises NoAnswer."""
         client = self._clients.get(service) or self._find(kind, service)
         said: set[Code] = set()
         before = ""
@@ -109,7 +109,7 @@ class NodeClient:
                 raise NoAnswer(f"no answer from {self.name} within {self.timeout_s:g} s{before}")
             answer, now = future.result(), time.monotonic()
             code = next((code for code in waits_for if _says(answer, code)), None)
-            if code is None or now + ASK_AGAIN_S + (now - asked) > self._deadline:  # the last answer says most
+            if code is None or now + ASK_AGAIN_S + (now - asked) > self._deadline:  # there is no time for another try
                 return answer
             before = f"; the last one was {code.name}. What was asked may still be carried out"
             if code not in said:
@@ -119,7 +119,7 @@ class NodeClient:
             self.wait(ASK_AGAIN_S)
 
     def wait(self, seconds: float) -> None:
-        """Without holding up what comes in."""
+        """Waits and keeps serving the node meanwhile."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             rclpy.spin_once(self.node, timeout_sec=left)
@@ -139,10 +139,10 @@ class NodeClient:
         return self._clients.setdefault(service, client)
 
     def where_else(self) -> str:
-        """What to do where nobody of that name is."""
+        """A hint for when there is no node of that name."""
         found = self.node.get_service_names_and_types()
         asked = {name.removesuffix("/list_objects") for name, kinds in found if "sam2_ros/srv/ListObjects" in kinds}
-        if there := sorted(asked - {self.name}):  # ours has a client now
+        if there := sorted(asked - {self.name}):  # ours has one because of our own client
             return f"{', '.join(there)} can be asked: give one of them as --node"
         domain = self.node.context.get_domain_id()
         return f"is the node running, is its name {self.name}, and its ROS_DOMAIN_ID {domain}, as here?"
@@ -152,5 +152,6 @@ class NodeClient:
 
 
 def _says(answer, code: Code) -> bool:
-    """A std_srvs answer has no code, so the node writes its name before the sentence."""
+    """Whether an answer has this code. Those of std_srvs have no code, so the node puts its name before the
+    sentence."""
     return getattr(answer, "code", None) == code or getattr(answer, "message", "").startswith(code.name)

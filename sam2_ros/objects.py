@@ -1,4 +1,4 @@
-"""`sam2_ros objects`: what a running node tracks, as a table or as it happens, and what is done about it.
+"""`sam2_ros objects`: shows what a running node tracks, as a table or as it changes; removes, saves and restores it.
 
 Knows the node's services and its visibility topic, and nothing of what is behind them.
 """
@@ -20,7 +20,7 @@ from sam2_ros.srv import ListObjects, RemoveObjects, RestoreObjects, SaveObjects
 
 STATES = {Track.VISIBLE: "visible", Track.OCCLUDED: "occluded", Track.LOST: "lost", Track.INVALID: "invalid"}
 SILENT_S = 2
-OLD_S = 2.0  # a result that is not the newest any more, unless the camera is very slow
+OLD_S = 2.0  # a result older than this is out of date, unless the camera is very slow
 ROW = "{:>5}  {:<16} {:<12} {:<9} {:>8}  {:<24} {:>8}"
 
 
@@ -103,7 +103,7 @@ def do(client: NodeClient, args: argparse.Namespace) -> str:
 
 
 def with_waiting(said: str, answer: ListObjects.Response, between: str) -> str:
-    """And what was restored and waits for an image, if anything does."""
+    """Appends the sentence about restored objects that wait for an image, if there are any."""
     return between.join(filter(None, (said, answer.sentence)))
 
 
@@ -141,7 +141,7 @@ def watch(client: NodeClient, ids: set[str]) -> int:
         if not is_silent and time.monotonic() - heard_s > SILENT_S:
             is_silent = True
             print(f"no result of {client.name} for {SILENT_S} s; `sam2_ros status` says why", flush=True)
-            known.clear()  # told anew when there are results again
+            known.clear()  # everything is printed again when results are back
 
     client.node.create_subscription(VisibilityArray, f"{client.name}/visibility", hear, 10)
     client.node.create_timer(0.2, listen, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -153,7 +153,7 @@ def watch(client: NodeClient, ids: set[str]) -> int:
 
 
 def changes(known: dict[str, int], message: VisibilityArray, ids: set[str]) -> list[str]:
-    """What is new since `known`, which is brought up to date; of those named, none = all."""
+    """Lines about what has changed since `known`, which is updated. ids: of the objects, none = all."""
     at = f"{Time.from_msg(message.header.stamp).nanoseconds / 1e9:.3f}"
     now: dict[str, Visibility] = {one.object_id: one for one in message.objects if not ids or one.object_id in ids}
     lines = [f"{at}  {name}: removed" for name in known if name not in now]

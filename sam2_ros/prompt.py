@@ -1,6 +1,6 @@
 """`sam2_ros prompt`: sends one click, box or mask to a running node and prints its answer.
 
-Knows the node's service and nothing of what is behind it.
+Knows the node's services and nothing of what is behind them.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from sam2_ros.requests import Code
 from sam2_ros.ros_time import time_message
 from sam2_ros.srv import AddObjects, ListObjects
 
-LOOK_S = 1.0  # for the result after the answer
+LOOK_S = 1.0  # how long to wait for the result that follows the answer
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -74,10 +74,10 @@ def main(argv: list[str] | None = None) -> int:
     request = AddObjects.Request(prompts=[message(args)])
     try:
         with connect(args.node, args.timeout) as client:
-            camera_too = (Code.LOADING, Code.NO_IMAGE)  # it may have been started just before
+            camera_too = (Code.LOADING, Code.NO_IMAGE)  # both may have been started just before
             answer = agreed(client.call(AddObjects, "add_objects", request, camera_too))
             tracks = {}
-            with suppress(NoAnswer):  # it is tracked, whether or not we hear more
+            with suppress(NoAnswer):  # the object is tracked, whether or not its result comes
                 tracks = look(client, answer.object_ids)
     except (NodeRefused, NoAnswer) as error:
         print(error, file=sys.stderr)
@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def look(client: NodeClient, object_ids: list[str]) -> dict[str, Track]:
-    """What the node says of these objects, by id, once its result is out: the answer comes just before it."""
+    """The node's tracks of these objects, by id, once its result is out, which is just after the answer."""
     end = time.monotonic() + LOOK_S
     while True:
         answer = client.call(ListObjects, "list_objects", ListObjects.Request())

@@ -1,7 +1,7 @@
 """The prompts of a replay: a YAML file becomes prompts that wait for their frame. `FORMAT` is its documentation.
 
-Knows the file and what each entry must hold. Whether a prompt fits its image is the tracker's to say. Every error names
-the file, the entry and the field.
+Knows the file and what each entry must contain. Whether a prompt fits its image is for the tracker to check. Every
+error names the file, the entry and the field.
 """
 
 from collections.abc import Iterable
@@ -42,13 +42,13 @@ _MODES = {mode.value: mode for mode in sam2.PromptMode}
 class Entry:
     """One entry of the file; either `frame` or `stamp_ns` is given."""
 
-    name: str  # for people: where in the file it is, and its object
+    name: str  # for people: its position in the file, and its object
     prompt: sam2.Prompt
     frame: int | None
     stamp_ns: int | None
 
     def is_due(self, index: int, stamp_ns: int) -> bool:
-        """Whether it means image number `index`, or an earlier one that there was none of."""
+        """Whether it is for image number `index`, or for an earlier one that did not exist."""
         return index >= self.frame if self.frame is not None else stamp_ns >= self.stamp_ns
 
     @property
@@ -70,11 +70,11 @@ class Schedule:
 
     @property
     def object_ids(self) -> set[str]:
-        """Of those that wait."""
+        """Ids of the objects that entries wait for."""
         return {entry.prompt.object_id for entry in self.waiting}
 
     def take(self, index: int, stamp_ns: int) -> list[Entry]:
-        """The entries that are for this image, in the order of the file; they wait no longer."""
+        """Removes and returns the entries for this image, in the order of the file."""
         due = [entry for entry in self.waiting if entry.is_due(index, stamp_ns)]
         self.waiting = [entry for entry in self.waiting if entry not in due]
         return due
@@ -145,7 +145,7 @@ def _stamp_ns(text, name: str) -> int:
         if not (stamp.is_finite() and stamp > 0):
             raise ValueError
         return int(stamp)
-    except (ArithmeticError, TypeError, ValueError):  # decimal's own are of the first kind
+    except (ArithmeticError, TypeError, ValueError):  # decimal raises the first
         raise sam2.BadInput(f"{name}: stamp: expected seconds above 0, got {text!r}") from None
 
 

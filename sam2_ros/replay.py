@@ -1,8 +1,8 @@
-"""`sam2_ros replay`: runs a recording through the tracker, every image, and writes what it saw into a new bag.
+"""`sam2_ros replay`: runs every image of a recording through the tracker and writes the results into a new bag.
 
 Reads bags (rosbag2 mcap and sqlite3, ROS 1), videos and folders of images; takes prompts from a file (`prompt_file`
 documents it). No DDS, no clock: the same recording with the same prompts, weights and threads gives the same bytes.
-Knows how source, tracker and sink go together; each of them is elsewhere.
+Connects source, tracker and sinks; each of them is in a file of its own.
 """
 
 import argparse
@@ -81,9 +81,9 @@ def main(argv: list[str] | None = None) -> int:
     """0, or 130 if interrupted. Raises sam2.Sam2Error with one sentence for everything that can be wrong, and
     OSError where the disk is full, ModuleNotFoundError where rosbags or the messages are not installed."""
     args = parse(argv)
-    # Its decoder is silent: what is wrong with a video is said by us, once.
+    # Silences FFmpeg: what is wrong with a video is said here, once.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # unwinds, so that no part file stays
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # unwinds: no part file stays
     try:
         return _main(args)
     except KeyboardInterrupt:
@@ -126,7 +126,7 @@ def _main(args: argparse.Namespace) -> int:
             name = args.name or (place.name if place.is_dir() else place.stem)
             count = len(prompt_file.Schedule(entries).object_ids)
             sinks.append(stack.enter_context(DavisVideo.open(args.davis, name, count)))
-        # Takes seconds: not before all else is known to be well.
+        # Takes seconds, so everything else is checked before.
         tracker = load_tracker(args, entries)
         began = time.monotonic()
         replay(source, entries, tracker, sinks, report)
@@ -145,7 +145,7 @@ def _main(args: argparse.Namespace) -> int:
 
 
 def _check_apart(args: argparse.Namespace) -> None:
-    """Raises BadInput if something would be written over what is read, or over something else that is written."""
+    """Raises BadInput if an output would overwrite an input or another output."""
     taken = {args.source.resolve(): "SOURCE", args.prompts.resolve(): "--prompts"}
     for name in ("out", "overlay", "sheet", "report", "davis"):
         path = getattr(args, name)
@@ -158,7 +158,8 @@ def _check_apart(args: argparse.Namespace) -> None:
 
 
 def load_tracker(args: argparse.Namespace, entries: list[prompt_file.Entry]) -> sam2.Tracker:
-    """As the node makes it, with room for the objects of the file; prompts come in time, so no history is kept."""
+    """A tracker like the node's, with room for the objects of the file; prompts are never late, so without a
+    history."""
     sam2.set_cpu_threads(0, args.model)
     model = sam2.load_model(args.model, checkpoint=args.checkpoint, device=args.device)
     limits = sam2.Limits(max_objects=len(prompt_file.Schedule(entries).object_ids), history_frames=1)
@@ -171,11 +172,11 @@ def replay(source, entries: list[prompt_file.Entry], tracker: sam2.Tracker, sink
     Raises sam2.BadInput naming the entry for a prompt that is refused or whose image never came.
     """
     schedule = prompt_file.Schedule(entries)
-    for entry in sorted(entries, key=lambda entry: not entry.begins):  # first what others lean on: the blame is its own
+    for entry in sorted(entries, key=lambda entry: not entry.begins):  # those that begin an object come first
         with _blaming([entry]):
             tracker.check([*_what_it_corrects(entry, entries), entry.prompt])
     seen = 0
-    # Nothing is drawn where nobody looks: in a log file a bar is noise.
+    # No bar unless it is a terminal: in a log file it would be noise.
     bar = tqdm(source.shots, total=source.total or None, unit=" images", disable=None)
     for shot, frame in _encoding_ahead(bar, tracker):
         due = schedule.take(shot.index, shot.stamp_ns)
@@ -198,7 +199,7 @@ def replay(source, entries: list[prompt_file.Entry], tracker: sam2.Tracker, sink
 
 
 def _encoding_ahead(shots: Iterable, tracker: sam2.Tracker) -> Iterator[tuple]:
-    """(shot, its frame); while one is in use the tracker has begun with the next."""
+    """Yields (shot, its frame); while one is in use, the tracker already encodes the next."""
     frames = ((shot, sam2.Frame(shot.rgb, shot.time_ns)) for shot in shots)
     current = next(frames, None)
     while current is not None:
@@ -210,17 +211,17 @@ def _encoding_ahead(shots: Iterable, tracker: sam2.Tracker) -> Iterator[tuple]:
 
 
 def _what_it_corrects(entry: prompt_file.Entry, entries: list[prompt_file.Entry]) -> list[sam2.Prompt]:
-    """A prompt that begins the object which `entry` says only where it is not; none where it begins one itself."""
+    """For an entry that only says where an object is not: the first prompt that begins this object."""
     if entry.begins:
         return []
     return [one.prompt for one in entries if one.begins and one.prompt.object_id == entry.prompt.object_id][:1]
 
 
 def _look_ahead(waiting: list[prompt_file.Entry], source, tracker: sam2.Tracker, first: sam2.Frame) -> None:
-    """A place that is in no image is said at the first one, not after hours. Where images may differ in size, only as
-    a warning."""
+    """Checks at the first image whether the places of all later prompts are inside it, so that a mistake shows now and
+    not after hours; only a warning if images may differ in size."""
     for entry in waiting:
-        on_it = [1] * len(entry.prompt.labels)  # what a correction corrects may not be there yet
+        on_it = [1] * len(entry.prompt.labels)  # as if on the object: the object that it corrects may not exist yet
         try:
             with _blaming([entry]):
                 tracker.check(replace(entry.prompt, labels=on_it), first)

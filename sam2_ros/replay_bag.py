@@ -29,7 +29,7 @@ TOPICS = {  # as the node publishes them, with types
     "/sam2/label_mask": "sensor_msgs/msg/Image",
 }
 INTERFACES = ("Mask", "Track", "TrackArray", "Visibility", "VisibilityArray")
-_NAME = "tracks"  # inside a bag, whatever the bag is called: its bytes must not depend on that
+_NAME = "tracks"  # of the file inside every bag, so that its bytes do not depend on the bag's name
 
 
 class TrackBag:
@@ -54,7 +54,7 @@ class TrackBag:
             os.rename(made / f"{_NAME}.mcap" if out.suffix == ".mcap" else made, out)
 
     def write(self, shot: Shot, tracks: list[sam2.Track]) -> None:
-        """At the time the image was recorded."""
+        """Messages are logged at the time the image was recorded."""
         header = Header(stamp=time_message(shot.stamp_ns), frame_id=shot.frame_id)
         messages = (
             track_array(header, tracks),
@@ -80,9 +80,9 @@ def typestore() -> Typestore:
 
 
 def stored(value, store: Typestore):
-    """A generated ROS message, or one of its values, as `rosbags` has it.
+    """A generated ROS message, or one of its values, as `rosbags` represents it.
 
-    Written by `rosbags` and not by the middleware, because the latter leaves the bytes between fields undefined.
+    Bags are written by `rosbags` because the middleware leaves the padding between fields undefined.
     """
     if hasattr(value, "get_fields_and_field_types"):
         kind = store.types[f"{type(value).__module__.split('.')[0]}/msg/{type(value).__name__}"]

@@ -27,8 +27,8 @@ _PALETTE = bytes([0, 0, 0, *(channel for label in range(1, 255) for channel in c
 class DavisVideo:
     """A sink of a replay; use `open`. frames, masks: folders; files are named by the number of their image.
 
-    objects: how many there will be. Images before the last of them is prompted are left out: who learns from a video
-    takes what has no mask there for absent.
+    objects: how many there will be. Images before the last of them is prompted are left out, because in training an
+    object without a mask counts as absent.
     """
 
     def __init__(self, frames: Path, masks: Path, objects: int) -> None:
@@ -37,9 +37,10 @@ class DavisVideo:
     @classmethod
     @contextmanager
     def open(cls, root: Path, name: str, objects: int) -> Iterator["DavisVideo"]:
-        """Adds the video `name` to the data set at `root`, which is made if need be, and to its training list.
+        """Adds the video `name` to the data set at `root`, which is made if necessary, and to its training list.
 
-        Raises sam2.BadInput if it has that video, or cannot be written. Nothing is left of a failed replay.
+        Raises sam2.BadInput if the data set has that video already or cannot be written. Leaves nothing behind if the
+        replay fails.
         """
         frames, masks, names = root / FRAMES / name, root / MASKS / name, root / LIST
         _check_free(frames, masks)
@@ -79,7 +80,7 @@ def _check_free(*folders: Path) -> None:
 
 @contextmanager
 def _folders(*folders: Path) -> Iterator[None]:
-    """They are there meanwhile, and afterwards unless made in vain. Raises sam2.BadInput if they cannot be."""
+    """Makes folders, and removes those it made if the block fails. Raises sam2.BadInput if they cannot be made."""
     made: list[Path] = []
     try:
         for folder in folders:

@@ -1,4 +1,4 @@
-"""Where a replay may write, and what is said of a file that could not be written in the end. Knows no formats."""
+"""Checks where a replay may write, and says when a file could not be written in the end. Knows no formats."""
 
 import os
 import sys
@@ -23,5 +23,5 @@ def check_folder(out: Path) -> None:
 
 
 def tell_lost(out: Path, what: str) -> None:
-    """The bag is worth more than what goes with it: that this is missing in the end is no error."""
+    """Says that something beside the bag could not be written; not an error, because the bag matters more."""
     print(f"{out}: the {what} could not be written; is the disk full?", file=sys.stderr)

@@ -30,7 +30,7 @@ class _History:
 
 
 class Report:
-    """Counts while the replay runs; `as_dict` says what came of it."""
+    """Collects while the replay runs; `as_dict` is the report."""
 
     def __init__(self, source: Source, model: str) -> None:
         self._source, self._model = source, model
@@ -59,8 +59,8 @@ class Report:
         return sum(late < early for early, late in itertools.pairwise(self._stamps_ns))
 
     def as_dict(self) -> dict:
-        """Stamps in nanoseconds, sizes in pixels (the most frequent), shares of 1. announced: images, as the source has
-        it; 0 = unknown."""
+        """Stamps in nanoseconds, the most frequent size in pixels, shares as fractions. announced: how many images the
+        source claims to have; 0 = unknown."""
         (width, height), _ = self.sizes_wh.most_common(1)[0]
         return {
             "source": {
@@ -79,7 +79,7 @@ class Report:
         }
 
     def write(self, path: Path) -> bool:
-        """Whether it could be written; if not, it is complained of and nothing of it is left."""
+        """Whether it could be written; if not, there is a message and nothing is left behind."""
         try:
             with tempfile.TemporaryDirectory(dir=path.parent, prefix=".replay_") as folder:
                 part = Path(folder) / path.name

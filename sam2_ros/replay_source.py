@@ -1,4 +1,4 @@
-"""Where a replay gets its images from: a bag, a video file or a folder of images, every one in order.
+"""Where a replay's images come from: a bag, a video file or a folder of images, all of them in order.
 
 Knows containers. Does not know what is done with the images. A bag's stamps are those of the image headers; the k-th
 image of a video or folder, from 0, is stamped (k + 1) / fps seconds, because a stamp of 0 means unknown.
@@ -24,7 +24,7 @@ from sam2_ros.ros_time import stamp_ns
 from sam2_ros.stamps import Stamp
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
-DRAWN = ("label_mask", "class_mask", "target_mask", "overlay", "overlay/compressed")  # the node's pictures
+DRAWN = ("label_mask", "class_mask", "target_mask", "overlay", "overlay/compressed")  # images that the node publishes
 BAG_SUFFIXES = (".mcap", ".db3", ".bag")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 FRAME_ID = "camera"  # of images that come without one
@@ -51,7 +51,7 @@ class Shot:
 
 @dataclass
 class Source:
-    """`shots` can be gone through once. refused: images that are none, by reason; complete after the last shot."""
+    """`shots` can be iterated once. refused: unusable images, by reason; complete after the last shot."""
 
     name: str
     topic: str  # "" = not from a bag
@@ -116,17 +116,17 @@ def _image_connections(reader: AnyReader, path: Path, topic: str) -> list[Connec
 
 
 def _drawn(reader: AnyReader) -> set[str]:
-    """Pictures that nodes like this one published beside their tracks: nobody wants to track in those."""
+    """Topics of images that nodes like this one published with their tracks; they are not meant to be tracked in."""
     of_tracks = (c.topic for c in reader.connections if c.msgtype == "sam2_ros/msg/TrackArray")
     beside = [topic.removesuffix("tracks") for topic in of_tracks if topic.endswith("/tracks")]
     return {f"{namespace}{name}" for namespace in beside for name in DRAWN}
 
 
 def _messages(reader: AnyReader, connections: list[Connection], path: Path) -> Iterator[tuple[Connection, int, bytes]]:
-    """Each with when it was recorded. Raises sam2.BadInput where the file is damaged after its beginning."""
+    """Messages with their recording times. Raises sam2.BadInput where the file turns out to be damaged."""
     try:
         yield from reader.messages(connections)
-    except Exception as error:  # as at the opening; what the caller raises does not come here
+    except Exception as error:  # as in `_bag`; exceptions of the caller do not come here
         raise sam2.BadInput(f"bag {path}: its messages cannot be read: {error}{_cure(path)}") from error
 
 
@@ -179,7 +179,7 @@ def _read_all(video: cv2.VideoCapture) -> Iterator[np.ndarray]:
 
 @contextmanager
 def _folder(path: Path, fps: float) -> Iterator[Source]:
-    """In the order of their names, numbers in them by value: 9.png comes before 10.png."""
+    """Sorted by name, with numbers by value: 9.png comes before 10.png."""
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES)  # 01.png before 1.png
     files.sort(key=lambda file: [(int(part), "") if part.isdecimal() else (-1, part) for part in _parts(file.name)])
     if not files and (bag := next((file for file in path.iterdir() if file.suffix in BAG_SUFFIXES), None)):
@@ -211,7 +211,7 @@ def _timed(pictures: Iterator[np.ndarray], fps: float) -> Iterator[Shot]:
 
 
 def _cure(path: Path) -> str:
-    """For a bag that begins as one and cannot be read."""
+    """A hint for an unreadable bag that begins like an MCAP file."""
     for file in path.glob("*.mcap") if path.is_dir() else [path]:
         with file.open("rb") as opened:
             if opened.read(len(MCAP_BEGIN)) == MCAP_BEGIN:

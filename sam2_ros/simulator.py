@@ -1,4 +1,4 @@
-"""`sam2_ros simulate`: a camera node that looks at the synthetic world and also says what is true.
+"""`sam2_ros simulate`: a camera node that shows the synthetic world and publishes its ground truth.
 
 Publishes image, depth/image and camera_info like a camera driver, and the truth on ~/ground_truth. Knows `sam2.World`
 and messages. Does not know the tracker.
@@ -42,10 +42,10 @@ topics: /image (rgb8), /depth/image (32FC1, metres), /camera_info, and the truth
 class Simulator(Node):
     """One frame of `world` per period; frame t is a function of t, whatever the rate.
 
-    world: has `frame(t)` and `size_hw`. frames: how many to publish, 0 = for ever. wait: begin when so many
-    subscribe to the image, so that nobody misses frame 0. still: images of frame 0 before things move. Topics: image
-    (rgb8), depth/image (32FC1, metres), camera_info, ~/ground_truth (TrackArray, objects "object_1" ... by label),
-    ~/ground_truth/label_mask (mono8).
+    world: has `frame(t)` and `size_hw`. frames: how many to publish, 0 = for ever. wait: begins once this many
+    subscribe to the image, so that nobody misses frame 0. still: how many images show frame 0 before things move.
+    Topics: image (rgb8), depth/image (32FC1, metres), camera_info, ~/ground_truth (TrackArray, objects "object_1" ...
+    by label), ~/ground_truth/label_mask (mono8).
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Simulator(Node):
         for label, (mask, visible) in enumerate(zip(frame.masks, frame.visible, strict=True), start=1):
             if visible:
                 self._last_seen[label] = self._t, header
-            seen_at, seen = self._last_seen.get(label, (-1, Header()))  # one that was never in view was not in this one
+            seen_at, seen = self._last_seen.get(label, (-1, Header()))  # -1: never in view
             track = Track(
                 object_id=f"object_{label}", label=label, state=Track.VISIBLE if visible else Track.OCCLUDED,
                 object_score=10.0 if visible else -10.0, presence=float(visible), predicted_iou=1.0,
@@ -121,7 +121,7 @@ def camera_info(header: Header, intrinsics: np.ndarray, size_hw: tuple[int, int]
 
 
 def check_camera(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Raises SystemExit, as argparse does, for one that cannot be or would eat the machine."""
+    """Raises SystemExit, as argparse does, for a camera that is impossible or would exhaust the machine."""
     if not 0 < args.rate <= FASTEST:
         parser.error(f"--rate: expected images per second, above 0 and up to {FASTEST}, got {args.rate:g}")
     for name in ("frames", "seed", "wait"):

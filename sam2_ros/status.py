@@ -1,6 +1,6 @@
-"""`sam2_ros status`: how a running node is, in its own words, once or as it changes. Reads /diagnostics.
+"""`sam2_ros status`: how a running node is doing, in its own words, once or as it changes. Reads /diagnostics.
 
-Knows a node's diagnostics by their names; what they say is the node's business.
+Finds a node's diagnostics by their names; their content is up to the node.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def watch(client: NodeClient) -> int:
     def listen() -> None:
         if known and time.monotonic() - heard_s > SILENT_S:
             print(f"nothing of {client.name} for {SILENT_S:g} s", flush=True)
-            known.clear()  # told anew when it is heard again
+            known.clear()  # everything is printed again when it is back
 
     tell(hear(client))
     client.node.create_subscription(DiagnosticArray, TOPIC, lambda msg: tell(of_node(msg, client.name)), 10)
@@ -93,13 +93,13 @@ def watch(client: NodeClient) -> int:
 
 
 def of_node(message: DiagnosticArray, name: str) -> list[DiagnosticStatus]:
-    """Those of a node, or of one camera of it: /sam2, /sam2/front."""
+    """The statuses of a node (/sam2), or of one of its cameras (/sam2/front)."""
     node, _, camera = name.rpartition("/")
     return [status for status in message.status if status.name.startswith((f"{name}: ", f"{node}: {camera}: "))]
 
 
 def level_of(status: DiagnosticStatus) -> Level:
-    return Level(min(status.level[0], Level.ERROR))  # stale, which this node never says, is no better
+    return Level(min(status.level[0], Level.ERROR))  # STALE, which this node never sends, counts as an error
 
 
 def is_active(status: DiagnosticStatus) -> bool:
@@ -107,14 +107,14 @@ def is_active(status: DiagnosticStatus) -> bool:
 
 
 def lines(status: DiagnosticStatus, name: str, with_values: bool) -> list[str]:
-    """The sentence of one status and, if asked for, its values. name: of the node, whose name needs not be said."""
+    """The sentence of one status and, if asked for, its values. name: of the node, which is left out of the lines."""
     what = status.name.removeprefix(f"{name}: ").split(": ")
     said = [ROW.format(level_of(status).name, " ".join(what[-2:]), status.message)]
     return said + [f"         {one.key}: {one.value}" for one in status.values if with_values]
 
 
 def changes(known: dict[str, tuple], statuses: list[DiagnosticStatus], name: str) -> list[str]:
-    """Lines of what is not as in `known`, which is brought up to date. That a number changed is no news."""
+    """Lines about what differs from `known`, which is updated. A change of numbers alone does not count."""
     news = []
     for status in statuses:
         gist = status.level, re.sub(r"[\d.]+", "", status.message)
