@@ -85,8 +85,8 @@ def check_begins(prompt: Prompt) -> None:
     """Whether a checked prompt says where an object is, not only where it is not. Raises BadInput."""
     if prompt.mask is None and prompt.box_xyxy is None and not _array("labels", prompt.labels, (-1,)).any():
         raise BadInput(
-            f"prompt for {prompt.object_id!r}: an object begins with a point that is on it: all labels are 0; was "
-            "another, which is tracked, or a later image meant?"
+            f"prompt for {prompt.object_id!r}: an object begins with a point that is on it, and all labels are 0; did "
+            "you mean an object that is tracked already, or a later image?"
         )
 
 

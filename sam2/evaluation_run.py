@@ -37,7 +37,9 @@ def evaluate_all(
     """
     counts = Counter(video.name for video in videos)
     if twice := [name for name, count in counts.items() if count > 1]:
-        raise BadInput(f"videos: expected names of their own, which results are kept by, got {', '.join(twice)} twice")
+        raise BadInput(
+            f"videos: expected different names, since results are kept by name, got {', '.join(twice)} twice"
+        )
     done = {video.name: results.find(video) for video in videos}
     missing = [video for video in videos if done[video.name] is None]
     if len(missing) < len(videos):
@@ -113,8 +115,8 @@ def _in_processes(
                 yield job.result()
         except BrokenProcessPool as error:
             raise Sam2Error(
-                "evaluation: expected its processes to live, one was killed, most likely for memory; use fewer "
-                "--workers, videos that are done are kept"
+                "evaluation: one of its processes was killed, most likely for lack of memory; use fewer --workers; "
+                "finished videos are kept"
             ) from error
         except BaseException:
             for worker in set(multiprocessing.active_children()) - others:  # its video may take minutes more

@@ -106,8 +106,8 @@ def _images(c: Counters, situation: Situation, settings: Settings, now_ns: int) 
         return Level.WARN, f"{lost} of the last {len(c.ways)} images were lost on the way{_segment_hint(c, '; ')}"
     if c.publishers > 1:
         return Level.WARN, (
-            f"{c.publishers} publishers of {c.topic}: their images take turns; stop or remap all but one (one that was "
-            "killed is counted for some seconds yet)"
+            f"{c.publishers} publishers of {c.topic}: their images alternate; stop or remap all but one (one that was "
+            "killed still counts for some seconds)"
         )
     if c.unstamped_in_a_row:
         return Level.WARN, "images carry no stamp: prompts can only mean the next image"
@@ -183,11 +183,11 @@ def _tracking(c: Counters, situation: Situation, settings: Settings, now_ns: int
         level = Level.ERROR if c.failures_in_a_row >= settings.max_failures else Level.WARN
         return level, f"the last {c.failures_in_a_row} images failed: {c.last_failure}"
     if c.unpublished_in_a_row:
-        return Level.WARN, f"the last {c.unpublished_in_a_row} results were not published whole: {c.last_failure}"
+        return Level.WARN, f"the last {c.unpublished_in_a_row} results were not published completely: {c.last_failure}"
     resets = sum(now_ns - at_ns < WITHIN_S * 1e9 for at_ns in c.resets_ns)
     if resets >= RESETS:
         causes = ", ".join(f"{cause}: {n}" for cause, n in sorted(c.resets.items()))
-        return Level.WARN, f"all objects were dropped {resets} times within {WITHIN_S:.0f} s; ever: {causes}"
+        return Level.WARN, f"all objects were dropped {resets} times within {WITHIN_S:.0f} s; in total: {causes}"
     if c.rivals:
         return Level.ERROR, f"{c.rivals} more node(s) of this name answer and publish, too; stop them or rename one"
     age_s = _percentile(c.ages_ns, 50) / 1e9
@@ -216,7 +216,7 @@ def _depth(c: Counters, situation: Situation) -> tuple[Level, str]:
     if c.depth_trouble:
         # One of several cameras may have no depth camera, and nobody may miss it.
         level = Level.WARN if c.depth_wanted or c.depth_received or c.depth_refused else Level.OK
-        return level, f"{c.depth_trouble}; 2-D results are not touched"
+        return level, f"{c.depth_trouble}; 2-D results are not affected"
     if not c.depth_matched:
         return Level.OK, "nobody wants 3-D results yet"
     return Level.OK, f"{c.depth_matched} images with depth"

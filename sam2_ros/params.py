@@ -57,7 +57,7 @@ class Settings:
         4, "Prompted images each object remembers: the first and the newest of the others.", span=(1, 16)
     )
     recent_memories: int = _parameter(
-        6, "Images just past that each object remembers; fewer than 6 is faster and less exact.", span=(1, 6)
+        6, "Recent images that each object remembers; fewer than 6 is faster and less exact.", span=(1, 6)
     )
     cpu_threads: int = _parameter(
         0,
@@ -65,7 +65,7 @@ class Settings:
         span=(0, 256),
     )
     memory_pooling: int = _parameter(
-        1, "Tokens of a memory side by side that count as one; 2 is faster and less exact.", span=(1, 2)
+        1, "Memory tokens are averaged in squares of this side; 2 is faster and less exact.", span=(1, 2)
     )
     image_size: int = _parameter(
         0,
@@ -95,12 +95,12 @@ class Settings:
         span=(0.1, 60.0), unit="s", live=True,
     )  # fmt: skip
     clock_jump_s: float = _parameter(
-        5.0, "Stamps that go back, or ahead of the time that passed, by more start a new stream: objects are reset.",
+        5.0, "Stamps that jump back, or ahead of the time passed, by more start a new stream: objects are reset.",
         span=(0.1, 3600.0), unit="s",
     )  # fmt: skip
     image_timeout_s: float = _parameter(
         0.8,
-        "No image for this long, or two and a half of the camera's own periods, is an error in the diagnostics.",
+        "No image for this long, or for 2.5 of the camera's periods if that is longer, is an error in the diagnostics.",
         span=(0.1, 3600.0),
         unit="s",
         live=True,
@@ -125,7 +125,7 @@ class Settings:
     target: str = _parameter("", "Object shown on ~/target_mask; empty = the one with the lowest label.", live=True)
     save_folder: str = _parameter(
         "",
-        "Where ~/save puts files, of named nodes and cameras (camera.NAME) in folders; empty = ~/.ros/sam2_objects.",
+        "Where ~/save puts files; named nodes and cameras (camera.NAME) in subfolders; empty = ~/.ros/sam2_objects.",
     )
     classes: list = _parameter(
         ("",), "Class names with a fixed value in ~/class_mask, the first 1; other names get the next free values.",
@@ -142,26 +142,26 @@ class Settings:
         "", "Frame of clouds, poses and markers, by tf2 at the image's stamp; empty = the camera's own."
     )
     depth_scene_stride: int = _parameter(
-        2, "Every so many-th row and column goes into ~/scene_cloud.", span=(1, 16), live=True
+        2, "Only every n-th row and column goes into ~/scene_cloud.", span=(1, 16), live=True
     )
     detector_classes: list = _parameter(("",), "Classes taken from ~/prompt_detections; none = all.")
     detector_least_score: float = _parameter(0.5, "Detections with a lower score are ignored.", span=(0.0, 1.0))
     detector_overlap: float = _parameter(
-        0.3, "A box is a tracked object's if its overlap (IoU) with the box around the mask is at least this.",
+        0.3, "A box belongs to a tracked object if its overlap (IoU) with the box around the mask is at least this.",
         span=(0.01, 1.0),
     )  # fmt: skip
     detector_refresh_below: float = _parameter(
-        0.0, "An object starts over from a detection that is its own but overlaps less than this, 0 = never.",
+        0.0, "An object starts over from its own detection if the two overlap less than this; 0 = never.",
         span=(0.0, 1.0),
     )  # fmt: skip
     detector_confirm: int = _parameter(
         2, "Messages in a row that must show a box before it becomes an object.", span=(1, 100)
     )
     detector_unattended: bool = _parameter(
-        False, "Remove objects that are unseen for long, and those that have become another one."
+        False, "Remove objects that are unseen for long, and those that turn out to be another object."
     )
     detector_forget_s: float = _parameter(
-        30.0, "With detector.unattended, objects unseen for longer are removed, 0 = never.", span=(0.0, 86400.0),
+        30.0, "With detector.unattended, objects unseen for longer are removed; 0 = never.", span=(0.0, 86400.0),
         unit="s",
     )  # fmt: skip
     overlay_opacity: float = _parameter(

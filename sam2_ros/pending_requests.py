@@ -92,7 +92,7 @@ class PendingRequests:
             if any(prompt.stamp_ns > self._newest_ns for prompt in request.prompts) and any_image:
                 request.answer(Code.STALE, "the image the prompt was made on did not come")
             elif any_image:
-                request.answer(Code.NO_IMAGE, f"no image came since, with which a prompt is carried out{why}")
+                request.answer(Code.NO_IMAGE, f"no image has come since, and a prompt needs the next one{why}")
             else:
                 request.answer(Code.NO_IMAGE, f"no image came{why or '; is the camera running?'}")
 

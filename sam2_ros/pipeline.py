@@ -47,7 +47,7 @@ def _twin_sentences(adds: list[Add], twins: dict[str, str]) -> dict[Add, str]:
     for add in adds:
         for name in sorted(add.object_ids & twins.keys())[:1]:
             is_own = twins[name] in add.object_ids
-            known = "another one in this request, too" if is_own else "which is tracked already"
+            known = "which this request prompts as well" if is_own else "which is tracked already"
             sentences[add] = f"the prompt for {name!r} shows {twins[name]!r}, {known}"
     return sentences
 

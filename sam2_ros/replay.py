@@ -228,7 +228,7 @@ def _look_ahead(waiting: list[prompt_file.Entry], source, tracker: sam2.Tracker,
         except sam2.BadInput as error:
             if source.one_size:
                 raise
-            warning = f"sam2_ros replay: going on, but if no later image is larger than the first: {error}"
+            warning = f"sam2_ros replay: warning: unless a later image is larger than the first: {error}"
             tqdm.write(warning, file=sys.stderr)
 
 
@@ -258,7 +258,7 @@ def _print_summary(report: dict, took_s: float, last_refusal: str) -> None:
         print(f"{refused} images could not be used; the last: {last_refusal}")
     lacking = report["source"]["announced"] - frames - refused
     if lacking > 0:
-        print(f"{lacking} more images are announced by {report['source']['name']}, and not in it: is it damaged?")
+        print(f"{lacking} more images were announced by {report['source']['name']} but are not in it: is it damaged?")
     for name, summary in report["objects"].items():
         share, absences = summary["visible_share"], summary["absences"]
         returned = sum(absence["back_frame"] is not None for absence in absences)

@@ -10,7 +10,7 @@ import sam2
 def check_free(out: Path) -> None:
     """Raises sam2.BadInput if a bag cannot be made at `out`."""
     if out.exists():
-        raise sam2.BadInput(f"{out}: is there already; remove it or choose another name")
+        raise sam2.BadInput(f"{out}: already exists; remove it or choose another name")
     check_folder(out)
 
 

@@ -72,7 +72,7 @@ def test_results_of_nobody_knows_which_settings_are_refused(damage, tmp_path):
 def test_two_videos_of_one_name_are_refused(tmp_path):
     """The result of one would count for both."""
     videos = [TwoSquares("a", every=2), TwoSquares("b"), TwoSquares("a")]
-    with pytest.raises(BadInput, match="names of their own, which results are kept by, got a twice"):
+    with pytest.raises(BadInput, match="different names, since results are kept by name, got a twice"):
         evaluation_run.evaluate_all(videos, "click", PerfectFactory(), Results(tmp_path, settings()), workers=1)
 
 

@@ -194,7 +194,7 @@ def test_a_persons_prompt_on_what_is_tracked_already_is_refused_when_unattended(
         assert "'b' shows 'a', which is tracked already" in answers[1].sentence and bench.counters.objects == 1
         bench.add(point("left", xy=(8, 40)), point("right", xy=(8, 40)))
         assert names(bench.step(9)) == ["a"] and bench.counters.objects == 1
-        assert "'right' shows 'left', another one in this request" in bench.answer().sentence
+        assert "'right' shows 'left', which this request prompts as well" in bench.answer().sentence
         assert names(bench.step(10)) == bench.tracker.object_ids == ["a"]
 
 

@@ -238,7 +238,7 @@ def test_counting_a_refusal_and_a_success():
 
 def test_two_cameras_on_one_topic_are_a_warning():
     found = find("images", healthy(publishers=2))
-    assert found.level is Level.WARN and "2 publishers of /image: their images take turns" in found.sentence
+    assert found.level is Level.WARN and "2 publishers of /image: their images alternate" in found.sentence
 
 
 def test_results_that_are_not_published_whole_are_a_warning_until_one_is():
@@ -247,7 +247,8 @@ def test_results_that_are_not_published_whole_are_a_warning_until_one_is():
     counters.count_unpublished()
     found = find("tracking", counters)
     assert (
-        found.level is Level.WARN and "the last 1 results were not published whole: publish: Overflow" in found.sentence
+        found.level is Level.WARN
+        and "the last 1 results were not published completely: publish: Overflow" in found.sentence
     )
     counters.count_output(NOW, NOW, 1.0)
     assert find("tracking", counters).level is Level.OK
@@ -258,7 +259,7 @@ def test_objects_that_are_dropped_again_and_again_are_a_warning():
     for n in range(3):
         counters.count_reset("clock jump", NOW - n * S)
         assert find("tracking", counters).level is (Level.WARN if n == 2 else Level.OK)
-    assert "dropped 3 times within 10 s; ever: clock jump: 3" in find("tracking", counters).sentence
+    assert "dropped 3 times within 10 s; in total: clock jump: 3" in find("tracking", counters).sentence
     assert find("tracking", counters, now_ns=NOW + 10 * S).level is Level.OK
 
 

@@ -86,8 +86,8 @@ def test_a_request_expires_at_its_deadline_and_not_a_moment_later(now):
         ((0,), False, "nobody publishes /image", Code.NO_IMAGE, "no image came; nobody publishes /image"),
         ((9,), False, "", Code.NO_IMAGE, "no image came; is the camera running?"),
         ((5,), True, "it is refused", Code.NO_IMAGE,
-         "no image came since, with which a prompt is carried out; it is refused"),
-        ((5,), True, "", Code.NO_IMAGE, "no image came since, with which a prompt is carried out"),
+         "no image has come since, and a prompt needs the next one; it is refused"),
+        ((5,), True, "", Code.NO_IMAGE, "no image has come since, and a prompt needs the next one"),
         ((5, 6), True, "", Code.STALE, "the image the prompt was made on did not come"),
     ],
 )  # fmt: skip

@@ -131,7 +131,7 @@ def test_a_prompt_on_the_newest_image_that_no_image_follows_hears_just_that():
         bench.step(5)
         bench.add(point("cup", stamp=5), wait_s=0.05)
         answer = bench.answer()
-        assert answer.code is Code.NO_IMAGE and "no image came since" in answer.sentence
+        assert answer.code is Code.NO_IMAGE and "no image has come since" in answer.sentence
         bench.add(point("cup", stamp=6), wait_s=0.05)
         assert bench.answer().code is Code.STALE
 

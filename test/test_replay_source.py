@@ -156,7 +156,7 @@ def test_what_is_no_source_is_one_sentence(tmp_path, name):
 
 
 def test_a_recording_that_ends_before_its_time_is_told(capsys):
-    for frames, said in ((3, "1 more images are announced by v.mp4, and not in it"), (4, "")):
+    for frames, said in ((3, "1 more images were announced by v.mp4 but are not in it"), (4, "")):
         source = Source("v.mp4", "", 5, 20.0, iter(()), refused=Counter(encoding=1))
         report = Report(source, "nano")
         for index in range(frames):

@@ -162,8 +162,8 @@ def run(args: argparse.Namespace) -> None:
     config = _config(args)
     if config.goes_on and not args.checkpoint and not (args.out / STATE).exists():
         raise BadInput(
-            f"--checkpoint: {args.config} goes on from weights, expected a file of {config.model}; official ones come "
-            "with: sam2_ros weights tiny"
+            f"--checkpoint: {args.config} goes on from weights, expected a file of {config.model}; official ones: "
+            "sam2_ros weights tiny"
         )
     path = args.export or args.out / WEIGHTS
     if path.suffix not in WEIGHT_SUFFIXES:
