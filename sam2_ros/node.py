@@ -171,7 +171,7 @@ class TrackNode(LifecycleNode):
     @property
     def has_waiting_clients(self) -> bool:
         """Whether any service still owes a response."""
-        return any(channel.inputs.waiting_clients for channel in self._channels)
+        return any(channel.inputs.services.waiting_clients for channel in self._channels)
 
     @property
     def is_hanging(self) -> bool:

@@ -1,31 +1,26 @@
-"""Every way in for requests: topics and services. Each request is answered exactly once, in every state of the node.
+"""Every way in for requests: topics, and `services`. Each request is answered exactly once, in every state of the node.
 
-Services wait for the worker in coroutines, so that the executor goes on. Knows messages and codes. Does not know how a
-request is carried out.
+Knows messages and codes. Does not know how a request is carried out.
 """
 
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from geometry_msgs.msg import Point, PointStamped
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.qos import QoSProfile
-from rclpy.task import Future
 from std_msgs.msg import Header
-from std_srvs.srv import SetBool, Trigger
 
 import sam2
 from sam2_ros import prompt_in, vision
 from sam2_ros.hand_off import Detection
-from sam2_ros.msg import Prompt, PromptResult, Track
-from sam2_ros.readable import readable, utf8
-from sam2_ros.requests import Add, Answer, Code, Remove, Request, Reset, Restore, Save
+from sam2_ros.msg import Prompt, PromptResult
+from sam2_ros.readable import readable
+from sam2_ros.requests import Add, Answer, Code, Request
 from sam2_ros.ros_time import stamp_ns, time_message
-from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects, RestoreObjects, SaveObjects, SetTarget
-from sam2_ros.track_out import track_message
+from sam2_ros.services import Services
 
 if TYPE_CHECKING:
     from sam2_ros.channel import Channel
@@ -40,11 +35,8 @@ class RequestInputs:
     """One camera's subscriptions and services; exists as long as the node."""
 
     def __init__(self, channel: "Channel") -> None:
-        self.waiting_clients = 0  # of services
         self._posted: set[Request] = set()  # not answered yet
         self._ticked_ns = self._awake_since_ns = 0
-        self._aside = ThreadPoolExecutor(1, "aside")  # for work too slow for the executor and not meant for the worker
-        self._listed: tuple = (None, None)  # the newest result listed, and its list
         self._channel = channel
         self._node = node = channel.node
         # Answers wait in coroutines; in a mutually exclusive group one would hold up all the others.
@@ -64,20 +56,7 @@ class RequestInputs:
             self._detections = node.create_subscription(
                 vision.Detection2DArray, topic, self._on_detections, qos, callback_group=group
             )
-        for kind, name, callback in (
-            (AddObjects, "add_objects", self._add_objects),
-            (RemoveObjects, "remove_objects", self._remove_objects),
-            (ListObjects, "list_objects", self._list_objects),
-            (SetTarget, "set_target", self._set_target),
-            (SaveObjects, "save", self._save),
-            (RestoreObjects, "restore", self._restore),
-            (Trigger, "reset", self._reset),
-            (SetBool, "enable", self._enable),
-        ):
-            qos = with_masks if kind is AddObjects else burst
-            node.create_service(
-                kind, channel.output(name), self._always_answered(callback), qos_profile=qos, callback_group=group
-            )
+        self.services = Services(channel, self, group, burst, with_masks)
 
     @property
     def has_detector(self) -> bool:
@@ -87,7 +66,7 @@ class RequestInputs:
     def close(self, for_good: bool) -> None:
         """Answers waiting prompts, for which no image will come; for good: answers all other requests, too."""
         if for_good:
-            self._aside.shutdown(wait=False)
+            self.services.close()
         for request in self._posted:
             if for_good:
                 request.answer(Code.STOPPING, "the node is stopping")
@@ -109,22 +88,22 @@ class RequestInputs:
             if request.answered:
                 self._posted.discard(request)
 
-    def _post_request(self, request: Request) -> None:
+    def post_request(self, request: Request) -> None:
         self._posted.add(request)
         self._channel.mailbox.post_request(request)
 
     def _on_prompt(self, msg: Prompt) -> None:
-        self._add([(msg.header, msg.object_id, lambda: self._read(msg))])
+        self.add([(msg.header, msg.object_id, lambda: self.read(msg))])
 
     def _on_click(self, msg: PointStamped) -> None:
         def read() -> sam2.Prompt:
             prompt_in.check_frame(msg.header.frame_id, self._channel.camera.frame_id)
             return prompt_in.from_click(msg.point.x, msg.point.y, stamp_ns(msg.header.stamp))
 
-        self._add([(msg.header, "", read)])
+        self.add([(msg.header, "", read)])
 
     def _on_click_point(self, msg: Point) -> None:
-        self._add([(Header(), "", lambda: prompt_in.from_click(msg.x, msg.y))])
+        self.add([(Header(), "", lambda: prompt_in.from_click(msg.x, msg.y))])
 
     def _on_detections(self, msg) -> None:
         if self._channel.closed(adding=True):
@@ -146,11 +125,11 @@ class RequestInputs:
         header = Header(stamp=time_message(stamp), frame_id=self._channel.camera.frame_id)
         self._publish_results([(header, object_id, None)] if object_id is not None else [], answer)
 
-    def _read(self, msg: Prompt) -> sam2.Prompt:
+    def read(self, msg: Prompt) -> sam2.Prompt:
         prompt_in.check_frame(msg.header.frame_id, self._channel.camera.frame_id)
         return prompt_in.from_message(msg)
 
-    def _add(self, asked: list[Asked], reply: Callable | None = None) -> None:
+    def add(self, asked: list[Asked], reply: Callable | None = None) -> None:
         """Posts one request of several prompts. `reply` gets the answer; there is none for prompts from topics."""
 
         def answered(answer: Answer) -> None:
@@ -170,7 +149,7 @@ class RequestInputs:
         except sam2.BadInput as error:
             request.answer(Code.BAD_INPUT, str(error))
             return
-        self._post_request(request)
+        self.post_request(request)
 
     def _publish_results(self, asked: list[Asked], answer: Answer, asks_again: bool = False) -> None:
         self._channel.counters.count_answer(answer.code.name, time.monotonic_ns())
@@ -187,114 +166,3 @@ class RequestInputs:
             )  # fmt: skip
             if self._node.context.ok():
                 self._results.publish(result)
-
-    def _always_answered(self, callback: Callable) -> Callable:
-        """Wraps a service so that its client gets a response whatever happens inside."""
-
-        async def answer(request, response):
-            self.waiting_clients += 1
-            try:
-                await callback(request, response)
-            except Exception as error:
-                sentence = readable(repr(error))
-                self._channel.log.error(f"inside a service: {sentence}")
-                if hasattr(response, "code"):
-                    response.code, response.sentence = int(Code.INTERNAL), sentence
-                else:
-                    response.success, response.message = False, sentence
-            finally:
-                self.waiting_clients -= 1
-            return response
-
-        return answer
-
-    async def _add_objects(self, request, response) -> None:
-        asked = [(m.header, m.object_id, lambda m=m: self._read(m)) for m in request.prompts]
-        answer = await self._answer_of(lambda reply: self._add(asked, reply))
-        response.code, response.sentence = int(answer.code), answer.sentence
-        response.object_ids = list(answer.object_ids)
-
-    async def _remove_objects(self, request, response) -> None:
-        answer = await self._post(lambda reply: Remove(list(request.object_ids), reply))
-        response.code, response.sentence = int(answer.code), answer.sentence
-        response.unknown_ids = list(answer.unknown_ids)
-
-    async def _list_objects(self, request, response) -> None:
-        closed = self._channel.closed(adding=False)
-        if closed:
-            response.code, response.sentence = int(closed[0]), closed[1]
-            return
-        made = await self._answer_of(self._aside.submit(self._list).add_done_callback)
-        response.header, response.objects = made.result()
-        response.age, response.sentence = self._channel.newest_age_s, self._channel.waiting
-
-    def _list(self) -> tuple[Header, list[Track]]:
-        """The list for the newest result, made once for all clients. In the thread `_aside`."""
-        newest = self._channel.newest
-        if newest is not self._listed[0]:
-            header, tracks = newest
-            self._listed = newest, (header or Header(), [track_message(track, with_mask=False) for track in tracks])
-        return self._listed[1]
-
-    async def _set_target(self, request, response) -> None:
-        closed = self._channel.closed(adding=False)
-        known = self._channel.object_ids
-        if closed:
-            response.code, response.sentence = int(closed[0]), closed[1]
-        elif request.object_id and request.object_id not in known:
-            response.code = int(Code.UNKNOWN_OBJECT)
-            response.sentence = f"not tracked: {request.object_id!r}; tracked: {', '.join(known) or 'nothing'}"
-        else:
-            self._channel.outputs.target = request.object_id
-
-    async def _save(self, request, response) -> None:
-        answer = await self._post(
-            lambda reply: Save(self._channel.saved_path(request.name), list(request.object_ids), reply)
-        )
-        response.code, response.sentence = int(answer.code), answer.sentence
-        if answer.code is Code.OK:
-            response.object_ids = list(answer.object_ids)
-            response.path = utf8(str(self._channel.saved_path(request.name)))
-
-    async def _restore(self, request, response) -> None:
-        ids, max_age_s = list(request.object_ids), request.max_age_s
-        answer = await self._post(lambda reply: Restore(self._channel.saved_path(request.name), ids, max_age_s, reply))
-        response.code, response.sentence = int(answer.code), answer.sentence
-        response.object_ids = list(answer.object_ids) if answer.code is Code.OK else []
-
-    async def _reset(self, request, response) -> None:
-        answer = await self._post(Reset)
-        response.success = answer.code is Code.OK
-        response.message = "" if response.success else f"{answer.code.name}: {answer.sentence}"
-
-    async def _enable(self, request, response) -> None:
-        self._channel.enable(request.data)
-        response.success = True
-        response.message = "images are processed" if request.data else "images are ignored; objects are kept"
-
-    async def _post(self, make: Callable) -> Answer:
-        """Posts a request that needs no image, and waits for its answer. make: takes the reply; may raise BadInput."""
-
-        def post(reply: Callable) -> None:
-            def counted(answer: Answer) -> None:
-                self._channel.counters.count_answer(answer.code.name, time.monotonic_ns())
-                reply(answer)
-
-            closed = self._channel.closed(adding=False)
-            try:
-                request = Request(counted) if closed else make(counted)
-            except sam2.BadInput as error:
-                request, closed = Request(counted), (Code.BAD_INPUT, str(error))
-            if closed:
-                request.answer(*closed)
-            else:
-                self._post_request(request)
-
-        return await self._answer_of(post)
-
-    async def _answer_of(self, post: Callable[[Callable[[Answer], None]], None]) -> Answer:
-        """Calls `post` with a reply function that any thread may call, and waits without holding the executor."""
-        future = Future()
-        future.add_done_callback(lambda _: self._node.executor and self._node.executor.wake())
-        post(future.set_result)
-        return await future

@@ -172,8 +172,8 @@ def test_what_waits_behind_a_prompt_that_is_given_up_at_deactivation_does_not_wa
     (channel,) = node._channels
     channel.configure(threading.Condition())
     answers = []
-    channel.inputs._post_request(Add([], 2**62, lambda answer: answers.append(answer.code)))
-    channel.inputs._post_request(Remove(["cup"], lambda answer: answers.append(answer.code)))
+    channel.inputs.post_request(Add([], 2**62, lambda answer: answers.append(answer.code)))
+    channel.inputs.post_request(Remove(["cup"], lambda answer: answers.append(answer.code)))
     assert len(channel.mailbox.take().requests) == 2 and not channel.mailbox.has_work
     channel.close()
     assert answers == [Code.STOPPING] and channel.mailbox.has_work

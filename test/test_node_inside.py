@@ -19,7 +19,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from sam2_ros import channel as channel_module
 from sam2_ros import node as node_module
-from sam2_ros import requests_in
+from sam2_ros import services
 from sam2_ros.announcer import Announcer
 from sam2_ros.msg import Track, VisibilityArray
 from sam2_ros.node import TICKS_PER_REPORT, TrackNode
@@ -65,7 +65,7 @@ def test_a_list_that_takes_its_time_holds_nobody_up(rig, inside, monkeypatch):
         assert go_on.wait(PATIENCE_S)
         return Track(object_id="cup") if track else 1 / 0
 
-    monkeypatch.setattr(requests_in, "track_message", track_message)
+    monkeypatch.setattr(services, "track_message", track_message)
     monkeypatch.setattr(channel_module.Channel, "closed", lambda self, adding: None)
     for tracks, code in ((["a"], Code.OK), ([None], Code.INTERNAL)):
         monkeypatch.setattr(channel_module.Channel, "newest", property(lambda self, tracks=tracks: (None, tracks)))

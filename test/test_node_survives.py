@@ -153,11 +153,11 @@ def test_a_path_that_is_no_utf8_can_be_told(inside, monkeypatch):
     async def saved(make):
         return Answer(Code.OK, object_ids=("a",))
 
-    inputs, response = inside._channels[0].inputs, SaveObjects.Response()
-    monkeypatch.setattr(inputs, "_post", saved)
+    services, response = inside._channels[0].inputs.services, SaveObjects.Response()
+    monkeypatch.setattr(services, "_post", saved)
     monkeypatch.setattr(inside._channels[0], "saved_path", lambda name: Path("/m\udcfcller") / name)
     with pytest.raises(StopIteration):
-        inputs._save(SaveObjects.Request(name="kitchen"), response).send(None)
+        services._save(SaveObjects.Request(name="kitchen"), response).send(None)
     assert response.path == "/m\\udcfcller/kitchen" and response.object_ids == ["a"]
 
 

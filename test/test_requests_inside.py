@@ -135,7 +135,7 @@ def test_what_a_detector_asked_for_is_told_with_the_image_it_saw(desk):
 def test_a_node_that_is_deactivated_answers_prompts_and_one_that_ends_everything(desk):
     answers = []
     desk.hear["click_point"](Point(x=5.0, y=6.0))
-    desk.inputs._post_request(Remove(["cup"], answers.append))
+    desk.inputs.post_request(Remove(["cup"], answers.append))
     desk.inputs.close(for_good=False)
     assert [result.code for result in desk.said] == [Code.STOPPING] and not answers
     desk.inputs.close(for_good=True)

@@ -1,0 +1,170 @@
+"""A camera's services. Whatever happens inside, each client gets its response, in every state of the node.
+
+They wait for the worker in coroutines, so that the executor goes on. Knows the service messages. Does not know how a
+request is carried out.
+"""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.qos import QoSProfile
+from rclpy.task import Future
+from std_msgs.msg import Header
+from std_srvs.srv import SetBool, Trigger
+
+import sam2
+from sam2_ros.msg import Track
+from sam2_ros.readable import readable, utf8
+from sam2_ros.requests import Answer, Code, Remove, Request, Reset, Restore, Save
+from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects, RestoreObjects, SaveObjects, SetTarget
+from sam2_ros.track_out import track_message
+
+if TYPE_CHECKING:
+    from sam2_ros.channel import Channel
+    from sam2_ros.requests_in import RequestInputs
+
+
+class Services:
+    """Exists as long as the node. inputs: through which requests are posted. with_masks: QoS of `add_objects`, whose
+    requests are larger; qos: of the others."""
+
+    def __init__(
+        self, channel: "Channel", inputs: "RequestInputs", group: ReentrantCallbackGroup, qos: QoSProfile,
+        with_masks: QoSProfile,
+    ) -> None:  # fmt: skip
+        self.waiting_clients = 0
+        self._channel, self._inputs, self._node = channel, inputs, channel.node
+        self._aside = ThreadPoolExecutor(1, "aside")  # for work too slow for the executor and not meant for the worker
+        self._listed: tuple = (None, None)  # the newest result listed, and its list
+        for kind, name, callback in (
+            (AddObjects, "add_objects", self._add_objects),
+            (RemoveObjects, "remove_objects", self._remove_objects),
+            (ListObjects, "list_objects", self._list_objects),
+            (SetTarget, "set_target", self._set_target),
+            (SaveObjects, "save", self._save),
+            (RestoreObjects, "restore", self._restore),
+            (Trigger, "reset", self._reset),
+            (SetBool, "enable", self._enable),
+        ):
+            self._node.create_service(
+                kind, channel.output(name), self._always_answered(callback),
+                qos_profile=with_masks if kind is AddObjects else qos, callback_group=group,
+            )  # fmt: skip
+
+    def close(self) -> None:
+        """Lists are not made any more."""
+        self._aside.shutdown(wait=False)
+
+    def _always_answered(self, callback: Callable) -> Callable:
+        """Wraps a service so that its client gets a response whatever happens inside."""
+
+        async def answer(request, response):
+            self.waiting_clients += 1
+            try:
+                await callback(request, response)
+            except Exception as error:
+                sentence = readable(repr(error))
+                self._channel.log.error(f"inside a service: {sentence}")
+                if hasattr(response, "code"):
+                    response.code, response.sentence = int(Code.INTERNAL), sentence
+                else:
+                    response.success, response.message = False, sentence
+            finally:
+                self.waiting_clients -= 1
+            return response
+
+        return answer
+
+    async def _add_objects(self, request, response) -> None:
+        asked = [(m.header, m.object_id, lambda m=m: self._inputs.read(m)) for m in request.prompts]
+        answer = await self._answer_of(lambda reply: self._inputs.add(asked, reply))
+        response.code, response.sentence = int(answer.code), answer.sentence
+        response.object_ids = list(answer.object_ids)
+
+    async def _remove_objects(self, request, response) -> None:
+        answer = await self._post(lambda reply: Remove(list(request.object_ids), reply))
+        response.code, response.sentence = int(answer.code), answer.sentence
+        response.unknown_ids = list(answer.unknown_ids)
+
+    async def _list_objects(self, request, response) -> None:
+        closed = self._channel.closed(adding=False)
+        if closed:
+            response.code, response.sentence = int(closed[0]), closed[1]
+            return
+        made = await self._answer_of(self._aside.submit(self._list).add_done_callback)
+        response.header, response.objects = made.result()
+        response.age, response.sentence = self._channel.newest_age_s, self._channel.waiting
+
+    def _list(self) -> tuple[Header, list[Track]]:
+        """The list for the newest result, made once for all clients. In the thread `_aside`."""
+        newest = self._channel.newest
+        if newest is not self._listed[0]:
+            header, tracks = newest
+            self._listed = newest, (header or Header(), [track_message(track, with_mask=False) for track in tracks])
+        return self._listed[1]
+
+    async def _set_target(self, request, response) -> None:
+        closed = self._channel.closed(adding=False)
+        known = self._channel.object_ids
+        if closed:
+            response.code, response.sentence = int(closed[0]), closed[1]
+        elif request.object_id and request.object_id not in known:
+            response.code = int(Code.UNKNOWN_OBJECT)
+            response.sentence = f"not tracked: {request.object_id!r}; tracked: {', '.join(known) or 'nothing'}"
+        else:
+            self._channel.outputs.target = request.object_id
+
+    async def _save(self, request, response) -> None:
+        answer = await self._post(
+            lambda reply: Save(self._channel.saved_path(request.name), list(request.object_ids), reply)
+        )
+        response.code, response.sentence = int(answer.code), answer.sentence
+        if answer.code is Code.OK:
+            response.object_ids = list(answer.object_ids)
+            response.path = utf8(str(self._channel.saved_path(request.name)))
+
+    async def _restore(self, request, response) -> None:
+        ids, max_age_s = list(request.object_ids), request.max_age_s
+        answer = await self._post(lambda reply: Restore(self._channel.saved_path(request.name), ids, max_age_s, reply))
+        response.code, response.sentence = int(answer.code), answer.sentence
+        response.object_ids = list(answer.object_ids) if answer.code is Code.OK else []
+
+    async def _reset(self, request, response) -> None:
+        answer = await self._post(Reset)
+        response.success = answer.code is Code.OK
+        response.message = "" if response.success else f"{answer.code.name}: {answer.sentence}"
+
+    async def _enable(self, request, response) -> None:
+        self._channel.enable(request.data)
+        response.success = True
+        response.message = "images are processed" if request.data else "images are ignored; objects are kept"
+
+    async def _post(self, make: Callable) -> Answer:
+        """Posts a request that needs no image, and waits for its answer. make: takes the reply; may raise BadInput."""
+
+        def post(reply: Callable) -> None:
+            def counted(answer: Answer) -> None:
+                self._channel.counters.count_answer(answer.code.name, time.monotonic_ns())
+                reply(answer)
+
+            closed = self._channel.closed(adding=False)
+            try:
+                request = Request(counted) if closed else make(counted)
+            except sam2.BadInput as error:
+                request, closed = Request(counted), (Code.BAD_INPUT, str(error))
+            if closed:
+                request.answer(*closed)
+            else:
+                self._inputs.post_request(request)
+
+        return await self._answer_of(post)
+
+    async def _answer_of(self, post: Callable[[Callable[[Answer], None]], None]) -> Answer:
+        """Calls `post` with a reply function that any thread may call, and waits without holding the executor."""
+        future = Future()
+        future.add_done_callback(lambda _: self._node.executor and self._node.executor.wake())
+        post(future.set_result)
+        return await future
