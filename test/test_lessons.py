@@ -23,7 +23,7 @@ from sam2.training.clips import (
     track_clip,
 )
 from sam2.training.config import Phase
-from sam2.training.data import draw_frames, labels_seen, something_returns
+from sam2.training.draws import draw_frames, labels_seen, something_returns
 from sam2.training.lessons import Lessons
 from sam2.training.losses import segmentation_loss
 from sam2.training.validate import validate

@@ -14,10 +14,13 @@ from sam2.checkpoint import read_weights
 from sam2.config import find_config
 from sam2.errors import BadInput, OutOfMemory
 from sam2.model import SAM2
-from sam2.training import data, report, state
+from sam2.training import data, pool, report, state
 from sam2.training.config import Phase, TrainConfig, find_train_config
-from sam2.training.data import DirectSource, PooledSource, SyntheticClips, labels_seen, open_source
+from sam2.training.data import DirectSource, open_source
+from sam2.training.draws import labels_seen
+from sam2.training.pool import PooledSource
 from sam2.training.synthetic import HELD_OUT_SEED, make_clip
+from sam2.training.synthetic_clips import SyntheticClips
 from sam2.training.team import ALONE, Team
 from sam2.training.train import Trainer
 
@@ -166,15 +169,15 @@ def test_no_two_workers_make_the_same_clip(monkeypatch):
     )
     context = SimpleNamespace(Process=process, Queue=channel, RawArray=lambda kind, size: (kind * size)())
     with monkeypatch.context() as patch:
-        patch.setattr(data.multiprocessing, "get_context", lambda kind: context)
+        patch.setattr(pool.multiprocessing, "get_context", lambda kind: context)
         PooledSource(TwoSquares(), CPU, capacity=2, workers=3, first_seed=HELD_OUT_SEED - 1).close()
     assert begun == [(HELD_OUT_SEED - 1 + worker, 3) for worker in range(3)]
-    monkeypatch.setattr(data.cv2, "setNumThreads", lambda count: None)
+    monkeypatch.setattr(pool.cv2, "setNumThreads", lambda count: None)
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
     slots = iter((1, 0, None))
-    monkeypatch.setattr(data, "_next_slot", lambda free: next(slots))
+    monkeypatch.setattr(pool, "_next_slot", lambda free: next(slots))
     ring, ready = np.zeros(2 * np.prod(TwoSquares.shape), np.uint8), SimpleQueue()
-    data._work(TwoSquares(), *begun[0], ring, None, ready)
+    pool._work(TwoSquares(), *begun[0], ring, None, ready)
     for slot, seed in ((1, HELD_OUT_SEED - 1), (0, 2)):  # held-out worlds are for no training
         clip = TwoSquares()(seed)
         number, seen = ready.get_nowait()

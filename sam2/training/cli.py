@@ -19,11 +19,12 @@ from sam2.device import choose_device, free_bytes, set_cpu_threads
 from sam2.errors import BadInput, Sam2Error
 from sam2.files import alone_in, check_file, check_folder
 from sam2.training.config import CONFIGS, TrainConfig, find_train_config, scaled
-from sam2.training.data import Maker, SyntheticClips
 from sam2.training.dataset_clips import DatasetClips
 from sam2.training.datasets import LAYOUTS, describe, open_dataset
+from sam2.training.draws import Maker
 from sam2.training.fuse import fuse
 from sam2.training.state import STATE, WEIGHT_SUFFIXES
+from sam2.training.synthetic_clips import SyntheticClips
 from sam2.training.team import Team, join_team
 from sam2.training.train import Trainer
 

@@ -30,7 +30,8 @@ from sam2.config import find_config
 from sam2.errors import BadInput, OutOfMemory
 from sam2.training import report, state
 from sam2.training.config import Phase, TrainConfig
-from sam2.training.data import DirectSource, Maker, PooledSource, open_source
+from sam2.training.data import Source, open_source
+from sam2.training.draws import Maker
 from sam2.training.lessons import Lessons
 from sam2.training.optim import Average, make_optimizer, prepare_from_scratch, set_rates
 from sam2.training.state import Progress
@@ -184,7 +185,7 @@ class Trainer:
         start = self.config.phases[index - 1].until if index else 0.0
         return phase, (self.share - start) / (phase.until - start)
 
-    def _step_that_fits(self, source: DirectSource | PooledSource) -> dict[str, Tensor]:
+    def _step_that_fits(self, source: Source) -> dict[str, Tensor]:
         """A step; if the batch does not fit into the device's memory, half of it from now on."""
         while True:
             try:
@@ -205,7 +206,7 @@ class Trainer:
                 f"out of device memory at step {self.progress.step}: batches are {self.batch_scale} of the recipe's"
             )
 
-    def _step(self, source: DirectSource | PooledSource) -> dict[str, Tensor]:
+    def _step(self, source: Source) -> dict[str, Tensor]:
         at = self.progress
         phase, done = self._phase()
         rng = np.random.default_rng((self.config.seed, at.retries, at.step))  # the same plan in every process
@@ -225,7 +226,7 @@ class Trainer:
         self.kind = drawn.kind
         return {name: value.detach() for name, value in losses.items()}
 
-    def _sample(self, source: DirectSource | PooledSource, drawn: Phase, rng: np.random.Generator) -> Tensor | None:
+    def _sample(self, source: Source, drawn: Phase, rng: np.random.Generator) -> Tensor | None:
         """Clips for a step; None if it continues open streams."""
         frames, stride, vanish = drawn.frames, drawn.max_stride, drawn.vanish
         if drawn.kind == "streams":
@@ -285,8 +286,7 @@ class Trainer:
         """Ends what `join_team` began, once no process of the team waits for another."""
         if self.team.size > 1:
             dist.barrier()
-            # The wrapper holds the group too; freed with it, the group would wait for threads that need the
-            # interpreter.
+            # The wrapper holds the group; freed with it, that would wait for threads that need the interpreter.
             self.wrapped = self.lessons
             dist.destroy_process_group()
 

@@ -1,0 +1,30 @@
+"""Clips to learn from, out of the synthetic world. Does not know how they get to the device."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sam2.training.scene import GENTLE
+from sam2.training.synthetic import HELD_OUT_SEED, make_clip
+
+
+@dataclass(frozen=True)
+class SyntheticClips:
+    num_frames: int
+    size: int  # S, pixels
+    gentle: float = 0.0  # share of the clips that are from the gentle world; held-out clips never are
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return self.num_frames, self.size, self.size, 4
+
+    def __str__(self) -> str:
+        return "the synthetic world; --dataset and --root name real data"
+
+    def __call__(self, seed: int) -> np.ndarray:
+        is_gentle = seed < HELD_OUT_SEED and seed % 100 < 100 * self.gentle
+        clip = make_clip(seed, self.num_frames, self.size, GENTLE if is_gentle else None)
+        labels = np.zeros(clip.frames.shape[:3], np.uint8)  # (T, S, S)
+        for index in range(clip.masks.shape[1]):
+            labels[clip.masks[:, index]] = index + 1
+        return np.concatenate([clip.frames, labels[..., None]], axis=3)
