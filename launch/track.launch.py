@@ -1,7 +1,7 @@
 """Start the tracker on a camera's image topic. Made to be included by other launch files; `-s` lists the arguments.
 
-An argument left empty keeps what the parameter file says. The node takes itself to the active state
-(parameter autostart), so nothing else has to be started. Include it inside a
+An argument left empty keeps the value of the parameter file. The node activates itself (parameter autostart), so
+nothing else has to be started. Include it inside a
 `GroupAction([…], scoped=True, forwarding=False)`, or it takes arguments of the same names (`params_file`, `model`, …)
 from the file around it.
 """
@@ -23,12 +23,12 @@ ARGUMENTS = {
     "depth": ("", "depth image topic, registered to the image; if given, depth.enabled is set; else depth/image"),
     "camera_info": ("camera_info", "calibration topic of the image; read with depth.enabled"),
     "model": ("", "nano, tiny, small, base_plus or large"),
-    "checkpoint": ("", "weights file; empty and no such parameter = the model's own, shipped or downloaded"),
+    "checkpoint": ("", "weights file; empty, also in the parameter file = the model's own, shipped or downloaded"),
     "device": ("", "auto, cpu, cuda or cuda:N"),
     "params_file": (str(CONFIG / "track.yaml"), "parameter file; this one lists every parameter"),
     "namespace": ("", "namespace of the node and of its relative topics"),
     "log_level": ("info", "debug, info, warn, error or fatal"),
-    "respawn": ("false", "true = start the node again when it ends, as it does, with code 70, when the GPU is lost"),
+    "respawn": ("false", "true = restart the node whenever it ends; it ends with code 70 when the GPU is lost"),
     "use_sim_time": ("", "true = time comes from /clock, for simulators and bags"),
 }
 RESPAWN_AFTER_S = 2.0
