@@ -1,20 +1,20 @@
-"""The image subscription: a reliability that matches the publisher, cheap checks, the newest image into the mailbox.
+"""The image subscription: cheap checks, and the newest image into the mailbox.
 
-Knows topics, QoS and stamps. Looks at no pixel: callbacks run on the executor and cost the same for any image.
+Knows topics and stamps. Looks at no pixel: callbacks run on the executor and cost the same for any image.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
+from rclpy.qos import qos_policy_name_from_kind
 from sensor_msgs.msg import CompressedImage, Image
 
 from sam2_ros import image_in
 from sam2_ros.counters import Counters
 from sam2_ros.mailbox import Arrival, Mailbox
+from sam2_ros.matched_subscription import MatchedSubscription
 from sam2_ros.params import Settings
 from sam2_ros.readable import readable
 from sam2_ros.refused import Refused
@@ -38,22 +38,27 @@ class Camera:
         self.frame_id = ""  # of the newest image
         self._is_compressed = settings.image_transport == "compressed"
         self._topic = f"{image}/compressed" if self._is_compressed else image
-        self._type_name = "sensor_msgs/msg/CompressedImage" if self._is_compressed else "sensor_msgs/msg/Image"
         self._node, self._settings, self._counters = node, settings, counters
         self._enabled, self._arrived, self._log = enabled, arrived, log
         self._watch = StampWatch(int(settings.clock_jump_s * 1e9))
         self._mailbox: Mailbox | None = None
-        self._subscription = None
         self._log_due_ns: dict[str, int] = {}  # by reason
+        events = SubscriptionEventCallbacks(
+            incompatible_qos=self._on_incompatible, message_lost=self._on_lost, use_default_callbacks=False
+        )
+        kind = CompressedImage if self._is_compressed else Image
+        self._subscription = MatchedSubscription(
+            node, kind, self._topic, self._on_image, 1, settings.image_reliability, events
+        )
 
     def open(self, mailbox: Mailbox) -> None:
         self._mailbox = mailbox
-        self._subscribe(self._wanted_reliability())
+        self._subscription.open()
+        self._note_publishers()
+        self._note_subscribed()
 
     def close(self) -> None:
-        if self._subscription is not None:
-            self._node.destroy_subscription(self._subscription)
-        self._subscription = None
+        self._subscription.close()
         self.discard_image()
 
     def discard_image(self) -> None:
@@ -62,45 +67,33 @@ class Camera:
             self._counters.ignored += 1
 
     def tick(self) -> None:
-        """Subscribes again if the publishers' reliability has changed."""
-        if self._subscription is None:
+        """Follows the publishers."""
+        if not self._subscription.is_open:
             return
-        wanted = self._wanted_reliability()
-        if wanted.name.lower() != self._counters.reliability:
-            self._node.destroy_subscription(self._subscription)
-            self._subscribe(wanted)
+        is_new = self._subscription.follow()
+        self._note_publishers()
+        if is_new:
+            self._note_subscribed()
 
-    def _subscribe(self, reliability: ReliabilityPolicy) -> None:
-        self._subscription = self._node.create_subscription(
-            CompressedImage if self._is_compressed else Image,
-            self._topic,
-            self._on_image,
-            QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=reliability),
-            # Callback groups never forget an entity, so those that come and go get groups of their own.
-            callback_group=MutuallyExclusiveCallbackGroup(),
-            event_callbacks=SubscriptionEventCallbacks(
-                incompatible_qos=self._on_incompatible, message_lost=self._on_lost, use_default_callbacks=False
-            ),
-        )
+    def _note_subscribed(self) -> None:
         self._counters.topic, self._counters.remap_from = self._subscription.topic_name, self._topic
-        self._counters.reliability = reliability.name.lower()
+        self._counters.reliability = self._subscription.reliability.name.lower()
         self._counters.incompatible_qos = ""
 
-    def _wanted_reliability(self) -> ReliabilityPolicy:
-        topic = self._subscription.topic_name if self._subscription else self._node.resolve_topic_name(self._topic)
-        offers = self._node.get_publishers_info_by_topic(topic)
-        ours = [offer for offer in offers if offer.topic_type == self._type_name]
+    def _note_publishers(self) -> None:
+        ours, kind = self._subscription.publishers, self._subscription.type_name
+        others = [offer.topic_type for offer in self._subscription.offers if offer.topic_type != kind]
         self._counters.publishers = len(ours)
-        self._counters.other_type = next((o.topic_type for o in offers if o.topic_type != self._type_name), "")
-        self._counters.elsewhere, self._counters.other_transport = ((), "") if ours else self._other_topics(topic)
-        return matching_reliability(ours, self._settings.image_reliability)
+        self._counters.other_type = next(iter(others), "")
+        self._counters.elsewhere, self._counters.other_transport = ((), "") if ours else self._other_topics()
 
-    def _other_topics(self, topic: str) -> tuple[tuple[str, ...], str]:
+    def _other_topics(self) -> tuple[tuple[str, ...], str]:
         """Topics that could have been meant: images of our type, but no depth and nothing that this node subscribes to
         or publishes, likely names first. And our own topic's images by the other transport."""
+        topic, kind = self._subscription.topic_name, self._subscription.type_name
         own = f"{self._node.get_fully_qualified_name()}/"
         taken = {subscription.topic_name for subscription in self._node.subscriptions}
-        found = [name for name, kinds in self._node.get_topic_names_and_types() if self._type_name in kinds]
+        found = [name for name, kinds in self._node.get_topic_names_and_types() if kind in kinds]
         free = [name for name in found if not name.startswith(own) and name not in taken]
         meant = [name for name in free if "depth" not in name.lower()]
         beside = topic.removesuffix("/compressed") if self._is_compressed else f"{topic}/compressed"
@@ -156,16 +149,3 @@ class Camera:
 def _is_called_image(topic: str) -> bool:
     """Whether it is named as by cameras and image_proc: image, image_raw, image_rect ..."""
     return topic.removesuffix("/compressed").rpartition("/")[2].startswith("image")
-
-
-def matching_reliability(publishers: Sequence, asked: str) -> ReliabilityPolicy:
-    """Best effort receives from every publisher but loses large images; reliable receives from reliable ones only.
-
-    publishers: as `get_publishers_info_by_topic` has them. asked: "reliable", "best_effort", or "auto" = reliable if
-    every publisher is.
-    """
-    if asked != "auto":
-        return ReliabilityPolicy[asked.upper()]
-    offered = [publisher.qos_profile.reliability for publisher in publishers]
-    reliable = offered and all(policy == ReliabilityPolicy.RELIABLE for policy in offered)
-    return ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT

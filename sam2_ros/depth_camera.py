@@ -11,14 +11,16 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 
 from sam2_ros import depth_in
-from sam2_ros.camera import matching_reliability
 from sam2_ros.counters import Counters
 from sam2_ros.depth_buffer import DepthBuffer
 from sam2_ros.geometry import Pinhole
+from sam2_ros.matched_subscription import MatchedSubscription
 from sam2_ros.params import Settings
 from sam2_ros.refused import Refused
 from sam2_ros.ros_time import simulated_ns, stamp_ns
 from sam2_ros.stamps import steady_ns
+
+QUEUE = 5  # messages
 
 
 class DepthCamera:
@@ -34,47 +36,36 @@ class DepthCamera:
         self.buffer = DepthBuffer(int(settings.clock_jump_s * 1e9))
         self.pinhole: Pinhole | None = None  # None = no valid calibration yet
         self._node, self._settings, self._counters, self._arrived = node, settings, counters, arrived
-        self._depth_topic, self._info_topic = topics
-        self._depth = self._info = None
-        self._reliability: ReliabilityPolicy | None = None
+        depth_topic, self._info_topic = topics
+        self._depth = MatchedSubscription(node, Image, depth_topic, self._on_depth, QUEUE)
+        self._info = None
 
     def open(self) -> None:
         group = MutuallyExclusiveCallbackGroup()  # callback groups never forget an entity
-        qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+        qos = QoSProfile(depth=QUEUE, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._info = self._node.create_subscription(
             CameraInfo, self._info_topic, self._on_info, qos, callback_group=group
         )
-        self._subscribe(self._offered())
+        self._depth.open()
 
     def close(self) -> None:
-        for subscription in filter(None, (self._depth, self._info)):
-            self._node.destroy_subscription(subscription)
-        self._depth = self._info = None
+        self._depth.close()
+        if self._info is not None:
+            self._node.destroy_subscription(self._info)
+        self._info = None
 
     def tick(self) -> None:
-        """Subscribes again if the publishers' reliability has changed."""
-        if self._depth is not None and self._offered() is not self._reliability:
-            self._node.destroy_subscription(self._depth)
-            self._subscribe(self._offered())
+        """Follows the publishers of depth."""
+        if self._depth.is_open:
+            self._depth.follow()
 
     def missing(self) -> str:
         """What has not come yet, as a sentence; "" if everything has."""
         if not self.buffer.newest_ns:
-            return f"no depth image on {self._node.resolve_topic_name(self._depth_topic)}"
+            return f"no depth image on {self._depth.topic_name}"
         if self.pinhole is None:
             return f"no valid calibration on {self._node.resolve_topic_name(self._info_topic)}"
         return ""
-
-    def _offered(self) -> ReliabilityPolicy:
-        offers = self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(self._depth_topic))
-        return matching_reliability([o for o in offers if o.topic_type == "sensor_msgs/msg/Image"], "auto")
-
-    def _subscribe(self, reliability: ReliabilityPolicy) -> None:
-        self._reliability = reliability
-        self._depth = self._node.create_subscription(
-            Image, self._depth_topic, self._on_depth, QoSProfile(depth=5, reliability=reliability),
-            callback_group=MutuallyExclusiveCallbackGroup(),
-        )  # fmt: skip
 
     def _on_depth(self, msg: Image) -> None:
         try:

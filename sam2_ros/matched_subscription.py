@@ -1,0 +1,87 @@
+"""A subscription whose reliability follows its publishers: a mismatch means silence, best effort loses large images.
+
+Knows topics and QoS. Does not know what is received.
+"""
+
+from collections.abc import Callable, Sequence
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+
+class MatchedSubscription:
+    """Subscribed between `open` and `close`.
+
+    kind: message type. depth: of the queue. asked: as `matching_reliability` takes it. events: for QoS events.
+    """
+
+    def __init__(
+        self, node: LifecycleNode, kind: type, topic: str, callback: Callable, depth: int, asked: str = "auto",
+        events: SubscriptionEventCallbacks | None = None,
+    ) -> None:  # fmt: skip
+        self.type_name = f"{kind.__module__.partition('.')[0]}/msg/{kind.__name__}"
+        self.offers: list = []  # all publishers of the topic when last looked at, as rclpy describes them
+        self.reliability: ReliabilityPolicy | None = None
+        self._node, self._kind, self._topic, self._callback = node, kind, topic, callback
+        self._depth, self._asked = depth, asked
+        self._options = {} if events is None else {"event_callbacks": events}
+        self._subscription = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._subscription is not None
+
+    @property
+    def topic_name(self) -> str:
+        """After remapping. From any thread, in which the subscription itself might just be gone."""
+        return self._node.resolve_topic_name(self._topic)
+
+    @property
+    def publishers(self) -> list:
+        """Those of our message type; others have no say in the reliability."""
+        return [offer for offer in self.offers if offer.topic_type == self.type_name]
+
+    def open(self) -> None:
+        self._subscribe(self._look())
+
+    def close(self) -> None:
+        if self.is_open:
+            self._node.destroy_subscription(self._subscription)
+        self._subscription = None
+
+    def follow(self) -> bool:
+        """Looks at the publishers; subscribes again if their reliability has changed, and says whether it has."""
+        wanted = self._look()
+        if wanted is self.reliability:
+            return False
+        self._node.destroy_subscription(self._subscription)
+        self._subscribe(wanted)
+        return True
+
+    def _look(self) -> ReliabilityPolicy:
+        self.offers = self._node.get_publishers_info_by_topic(self.topic_name)
+        return matching_reliability(self.publishers, self._asked)
+
+    def _subscribe(self, reliability: ReliabilityPolicy) -> None:
+        self.reliability = reliability
+        self._subscription = self._node.create_subscription(
+            self._kind, self._topic, self._callback,
+            QoSProfile(depth=self._depth, history=HistoryPolicy.KEEP_LAST, reliability=reliability),
+            # Callback groups never forget an entity, so those that come and go get groups of their own.
+            callback_group=MutuallyExclusiveCallbackGroup(), **self._options,
+        )  # fmt: skip
+
+
+def matching_reliability(publishers: Sequence, asked: str) -> ReliabilityPolicy:
+    """Best effort receives from every publisher but loses large images; reliable receives from reliable ones only.
+
+    publishers: as `get_publishers_info_by_topic` has them. asked: "reliable", "best_effort", or "auto" = reliable if
+    every publisher is.
+    """
+    if asked != "auto":
+        return ReliabilityPolicy[asked.upper()]
+    offered = [publisher.qos_profile.reliability for publisher in publishers]
+    reliable = offered and all(policy == ReliabilityPolicy.RELIABLE for policy in offered)
+    return ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
