@@ -35,7 +35,7 @@ class MatchedSubscription:
 
     @property
     def topic_name(self) -> str:
-        """After remapping. From any thread, in which the subscription itself might just be gone."""
+        """After remapping. May be asked from any thread, so not of the subscription, which may be gone by then."""
         return self._node.resolve_topic_name(self._topic)
 
     @property

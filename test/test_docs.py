@@ -10,6 +10,7 @@ pytest.importorskip("rclpy")
 
 import sam2  # noqa: E402
 from sam2_ros.params import FIELDS, refusal  # noqa: E402
+from sam2_ros.save_folder import saved_path  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -67,3 +68,8 @@ def test_the_first_click_is_on_a_thing(page):
 
 def test_the_readme_names_every_page():
     assert {path.name for path in PAGES} <= set(re.findall(r"docs/(\w+\.md)", README))
+
+
+def test_the_page_on_cameras_names_the_folder_that_save_writes_to():
+    folder = saved_path("/saved", node="", camera="front", name="kitchen").parent.name
+    assert f"subfolder `{folder}`" in (ROOT / "docs" / "cameras.md").read_text()
