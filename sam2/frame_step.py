@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sam2.given_prompt import GivenPrompt
 from sam2.graphs import CudaGraph, Replayed
 from sam2.history import Moment
 from sam2.limits import Limits
 from sam2.memory_store import MemoryStore, Reading, Writing
 from sam2.model import SAM2, Features, Segmentation, is_ambiguous
+from sam2.model_prompt import ModelPrompt
 from sam2.preprocess import as_pixels, as_prompt, to_model_input, to_model_input_on_device
 from sam2.small_holes import fill_small_holes
 from sam2.tracked_object import TrackedObject
@@ -90,32 +90,32 @@ class FrameStep:
         logits, *rest = self._advance(*moment.features, self_attended, *reading, *writing)
         return Answer(self._fill_holes(logits), *rest)
 
-    def tell(
-        self, obj: TrackedObject, given: GivenPrompt, moment: Moment, previous: Tensor | None, is_prompted: bool
+    def apply_prompt(
+        self, obj: TrackedObject, prompt: ModelPrompt, moment: Moment, previous: Tensor | None, is_prompted: bool
     ) -> Answer:
         """Applies a prompt to one object; its memory goes to a prompted slot if `is_prompted`, else to a recent one.
 
         `previous` (1, 1, 4h, 4w): logits that points refine. An object without memory is answered from the image alone.
         """
         features = moment.features
-        if given.mask is not None:
-            answer = self._model.segment_mask(features, given.mask_tensor(self._model.device))
+        if prompt.mask is not None:
+            answer = self._model.segment_mask(features, prompt.mask_tensor(self._model.device))
         else:
-            answer = self._answer_points(obj, given, moment, previous)
+            answer = self._answer_points(obj, prompt, moment, previous)
         answer = answer._replace(low_res_logits=self._fill_holes(answer.low_res_logits))
         writing = self.store.writing([obj.row], [obj.bank.slots(moment.index, is_prompted)])
         is_finite = _remember(self._model, self.store, features, writing, answer, from_prompt=True)
         return Answer(answer.low_res_logits, answer.iou, answer.object_score, is_finite)
 
     def _answer_points(
-        self, obj: TrackedObject, given: GivenPrompt, moment: Moment, previous: Tensor | None
+        self, obj: TrackedObject, prompt: ModelPrompt, moment: Moment, previous: Tensor | None
     ) -> Segmentation:
         if obj.starts_at(moment.index):
             pixels = self._model.no_memory(moment.features.stride16)
         else:
             reading = self.store.reading([obj.row], [obj.bank.recall(moment.index)])
             pixels = self._model.attend(self.self_attend(moment), *self.store.gather(reading))
-        points, labels = given.points(self._model.device)
+        points, labels = prompt.points(self._model.device)
         mask_input = None if previous is None else as_prompt(previous)
         decoded = self._model.decode(moment.features, pixels, points, labels, mask_input)
         return self._model.select(decoded, multimask=is_ambiguous(labels.shape[1]))

@@ -19,7 +19,7 @@ class Limits:
     history_frames: int = 30  # frames a late prompt can name, >= 1 (the newest always counts)
     history_s: float = 2.0  # ... and how old they may be, by their stamps
     history_bytes: int = 1 << 29  # ... and how much their features may weigh
-    points_per_prompt: int = 64  # the most clicks on one frame of one object, and the most prompts: see `Told`
+    points_per_prompt: int = 64  # the most clicks on one frame of one object, and the most prompts: see `PromptedFrame`
     occluded_after: int = 1  # absent frames before the state says so, >= 1
     lost_after_s: float = 5.0  # seconds without being seen, by the frames' stamps
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from sam2.checks import check_begins, check_places
 from sam2.errors import LimitReached
-from sam2.given_prompt import GivenPrompt, give
 from sam2.history import History
 from sam2.limits import Limits
+from sam2.model_prompt import ModelPrompt, prompt_to_model
 from sam2.tracked_object import TrackedObject
 from sam2.types import Frame, Prompt, PromptMode
 
@@ -27,12 +27,11 @@ class Located(NamedTuple):
 
 @dataclass(frozen=True)
 class Planned:
-    """A valid prompt, the frame it belongs to, and `given`: it and all earlier prompts of its object there,
-    combined."""
+    """A valid prompt, the frame it belongs to, and `combined`: it with all earlier prompts of its object there."""
 
     prompt: Prompt
     frame: int
-    given: GivenPrompt
+    combined: ModelPrompt
 
 
 def locate(prompts: Sequence[Prompt], frame: Frame | None, history: History, next_frame: int) -> list[Located]:
@@ -60,7 +59,11 @@ def plan_prompts(
 ) -> list[Planned]:
     """Plans the prompts in turn, each on the assumption that those before it were applied. Raises BadInput or
     LimitReached."""
-    told = {(key, index): t.given[-1] for key, obj in objects.items() for index, t in obj.told.items()}
+    combined = {
+        (object_id, index): prompted.prompts[-1]
+        for object_id, obj in objects.items()
+        for index, prompted in obj.prompted_frames.items()
+    }
     # The frame of each object's first prompt; restored objects began before every frame.
     born = {key: obj.born if obj.starts_at(obj.born) else -math.inf for key, obj in objects.items()}
     planned = []
@@ -77,10 +80,8 @@ def plan_prompts(
             continue
         check_places(prompt, size_hw)
         if prompt.mode is PromptMode.REPLACE:
-            told = {key: given for key, given in told.items() if key[0] != prompt.object_id or key[1] > index}
-        given, key = give(prompt, size_hw, image_size), (prompt.object_id, index)
-        if key in told:
-            given = told[key].add(given, limits)
-        told[key] = given
-        planned.append(Planned(prompt, index, given))
+            combined = {k: v for k, v in combined.items() if k[0] != prompt.object_id or k[1] > index}
+        new, key = prompt_to_model(prompt, size_hw, image_size), (prompt.object_id, index)
+        combined[key] = combined[key].add(new, limits) if key in combined else new
+        planned.append(Planned(prompt, index, combined[key]))
     return planned

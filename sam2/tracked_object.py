@@ -1,27 +1,27 @@
-"""One object of a stream: who it is, what it remembers, what it was told, when it was last seen."""
+"""One object of a stream: who it is, its memories, its prompts, when it was last seen."""
 
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from sam2.given_prompt import GivenPrompt
 from sam2.limits import Limits
 from sam2.memory_bank import MemoryBank
+from sam2.model_prompt import ModelPrompt
 from sam2.types import State
 
 
 @dataclass(frozen=True)
-class Told:
+class PromptedFrame:
     """An object's prompts on one frame, in order. Each refined the answer to the one before, so all are repeated one by
     one when an earlier frame is prompted. The newest `Limits.points_per_prompt` are kept."""
 
-    given: tuple[GivenPrompt, ...]  # each includes the clicks before it
+    prompts: tuple[ModelPrompt, ...]  # each includes the clicks before it
     logits: np.ndarray | None  # (4h, 4w) float32, the answer, which the next click refines; None if not finite
     starts_over: bool  # whether the first had mode REPLACE
 
-    def then(self, given: GivenPrompt, logits: np.ndarray | None, limits: Limits) -> "Told":
-        before = () if given.mask is not None else self.given  # the answer to a mask depends on nothing before
-        return Told((*before, given)[-limits.points_per_prompt :], logits, self.starts_over)
+    def add(self, prompt: ModelPrompt, logits: np.ndarray | None, limits: Limits) -> "PromptedFrame":
+        before = () if prompt.mask is not None else self.prompts  # the answer to a mask depends on nothing before
+        return PromptedFrame((*before, prompt)[-limits.points_per_prompt :], logits, self.starts_over)
 
 
 @dataclass
@@ -33,11 +33,11 @@ class TrackedObject:
     born: int  # frame index of its first prompt
     born_ns: int  # stamp of that frame
     bank: MemoryBank
-    told: dict[int, Told] = field(default_factory=dict)  # by frame index, within the history
+    prompted_frames: dict[int, PromptedFrame] = field(default_factory=dict)  # by frame index, within the history
     seen: dict[int, int] = field(default_factory=dict)  # stamp by frame index: visible frames within the history
 
     def copy(self) -> "TrackedObject":
-        return replace(self, bank=self.bank.copy(), told=dict(self.told), seen=dict(self.seen))
+        return replace(self, bank=self.bank.copy(), prompted_frames=dict(self.prompted_frames), seen=dict(self.seen))
 
     def starts_at(self, frame: int) -> bool:
         """Whether a prompt on `frame` is answered from the image alone: nothing is remembered from before it."""
@@ -49,6 +49,10 @@ class TrackedObject:
         self.seen = {}
         self.born, self.born_ns = frame, stamp_ns
 
+    def forget_prompts(self, frame: int) -> None:
+        """Forgets its prompts up to `frame`."""
+        self.prompted_frames = {i: prompted for i, prompted in self.prompted_frames.items() if i > frame}
+
     def rewind(self, frame: int) -> None:
         """Forgets memories and sightings from `frame` on, but not the prompts."""
         self.bank.rewind(frame)
@@ -59,7 +63,7 @@ class TrackedObject:
         self.seen = {index: max(stamp - by_ns, 1) if stamp else 0 for index, stamp in self.seen.items()}
         self.born_ns = max(self.born_ns - by_ns, 1) if self.born_ns else 0
 
-    def note(self, frame: int, stamp_ns: int, is_visible: bool, limits: Limits) -> None:
+    def record(self, frame: int, stamp_ns: int, is_visible: bool, limits: Limits) -> None:
         """Records whether it was visible on `frame`, and drops records older than the history except the last sighting.
 
         An object that was restored before the first image has no `born_ns` yet: it counts as unseen since this frame.
@@ -69,7 +73,7 @@ class TrackedObject:
         if is_visible:
             self.seen[frame] = stamp_ns or max(self.seen.values(), default=0)  # without a stamp: the last known one
         oldest = frame - limits.history_frames
-        self.told = {index: told for index, told in self.told.items() if index >= oldest}
+        self.forget_prompts(oldest - 1)
         last_old = max((index for index in self.seen if index < oldest), default=None)
         self.seen = {index: stamp for index, stamp in self.seen.items() if index >= oldest or index == last_old}
 

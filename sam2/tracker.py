@@ -15,15 +15,15 @@ from sam2.checks import check_frame, check_frames, check_prompts
 from sam2.device import device_errors
 from sam2.errors import BadInput, OutOfMemory, UnknownObject
 from sam2.frame_step import Answer, FrameStep, batches
-from sam2.given_prompt import GivenPrompt
 from sam2.history import History, Moment
 from sam2.limits import Limits
 from sam2.live_objects import LiveObjects
 from sam2.model import SAM2, Features
+from sam2.model_prompt import ModelPrompt
 from sam2.plan import Planned, locate, plan_prompts
 from sam2.report import to_host, track_of
 from sam2.saved_objects import check_room, put_back, read_objects, save_objects
-from sam2.tracked_object import Told, TrackedObject
+from sam2.tracked_object import PromptedFrame, TrackedObject
 from sam2.types import Frame, Prompt, PromptMode, Track
 from sam2.warm_up import warm_up
 
@@ -189,7 +189,7 @@ class Tracker:
         obj, tracked = self._objects.get(plan.prompt.object_id), None
         if obj is not None:
             obj.rewind(then.index)
-            if then.index not in obj.told:
+            if then.index not in obj.prompted_frames:
                 tracked = self._track([obj], then).get(obj.object_id)
         self._prompt(plan, then, tracked)
         for moment in later:
@@ -198,13 +198,13 @@ class Tracker:
 
     def _repeat(self, obj: TrackedObject, moment: Moment) -> None:
         """Tracks a past frame again, with all prompts that were applied there."""
-        told = obj.told.pop(moment.index, None)
-        if told is not None and told.starts_over:
+        prompted = obj.prompted_frames.pop(moment.index, None)
+        if prompted is not None and prompted.starts_over:
             obj.start_over(moment.index, moment.stamp_ns)
         answer = self._track([obj], moment).get(obj.object_id)
-        if told is not None:
-            for given in told.given:
-                answer = self._tell(obj, given, moment, answer, told.starts_over)
+        if prompted is not None:
+            for prompt in prompted.prompts:
+                answer = self._apply(obj, prompt, moment, answer, prompted.starts_over)
         elif answer is not None:
             self._commit(obj, moment, answer)
 
@@ -219,22 +219,23 @@ class Tracker:
             obj = self._objects.add(prompt.object_id, "", moment.index, moment.stamp_ns)
         elif starts_over:
             obj.start_over(moment.index, moment.stamp_ns)
-            obj.told, tracked = {i: told for i, told in obj.told.items() if i > moment.index}, None
+            obj.forget_prompts(moment.index)
+            tracked = None
         obj.class_name = prompt.class_name or obj.class_name
-        return self._tell(obj, plan.given, moment, tracked, starts_over)
+        return self._apply(obj, plan.combined, moment, tracked, starts_over)
 
-    def _tell(
-        self, obj: TrackedObject, given: GivenPrompt, moment: Moment, before: Answer | None, starts_over: bool
+    def _apply(
+        self, obj: TrackedObject, prompt: ModelPrompt, moment: Moment, before: Answer | None, starts_over: bool
     ) -> Answer:
         """`before`: the object's answer on this frame so far, which the prompt refines."""
-        told = obj.told.get(moment.index, Told((), None, starts_over))
+        prompted = obj.prompted_frames.get(moment.index, PromptedFrame((), None, starts_over))
         previous = before.logits if before is not None and before.is_finite else None
-        if told.logits is not None:
-            previous = torch.from_numpy(told.logits)[None, None].to(self.model.device)
+        if prompted.logits is not None:
+            previous = torch.from_numpy(prompted.logits)[None, None].to(self.model.device)
         is_prompted = obj.starts_at(moment.index) or self._sticky_corrections
-        answer = self._network.tell(obj, given, moment, previous, is_prompted)
+        answer = self._network.apply_prompt(obj, prompt, moment, previous, is_prompted)
         logits = answer.logits[0, 0].cpu().numpy() if answer.is_finite else None
-        obj.told[moment.index] = told.then(given, logits, self._limits)
+        obj.prompted_frames[moment.index] = prompted.add(prompt, logits, self._limits)
         if moment.index < obj.born:
             obj.born, obj.born_ns = moment.index, moment.stamp_ns
         self._commit(obj, moment, answer, is_prompted)
@@ -264,14 +265,14 @@ class Tracker:
         else:
             obj.bank.forget(moment.index)
         is_visible = is_finite and float(answer.object_score) > 0
-        obj.note(moment.index, moment.stamp_ns, is_visible, self._limits)
+        obj.record(moment.index, moment.stamp_ns, is_visible, self._limits)
 
     def _report(self, moment: Moment, answers: dict[str, Answer]) -> list[Track]:
         """Copies all answers to the host at once, and commits those of objects that were only tracked."""
         if answers:
             answers = dict(zip(answers, to_host(list(answers.values())), strict=True))
         for object_id, answer in answers.items():
-            if moment.index not in self._objects[object_id].told:
+            if moment.index not in self._objects[object_id].prompted_frames:
                 self._commit(self._objects[object_id], moment, answer)
         objects = sorted(self._objects.values(), key=lambda obj: obj.label)
         return [track_of(obj, moment, answers.get(obj.object_id), self._limits) for obj in objects]

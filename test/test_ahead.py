@@ -80,7 +80,7 @@ def test_a_step_that_failed_finds_its_frame_again(encoded, monkeypatch):
     tracker = sam2.Tracker(small_model())
     tracker.encode_ahead(FRAMES[0])
     with monkeypatch.context() as patch:
-        patch.setattr(FrameStep, "tell", lambda *arguments: (_ for _ in ()).throw(RuntimeError("broken")))
+        patch.setattr(FrameStep, "apply_prompt", lambda *arguments: (_ for _ in ()).throw(RuntimeError("broken")))
         with pytest.raises(RuntimeError):
             tracker.step(FRAMES[0], [PROMPT])
     tracker.step(FRAMES[0], [PROMPT])

@@ -78,7 +78,7 @@ def growth(warm: int, frames: int, model: SAM2 | None = None, **options) -> Grow
     assert before.tensors > 100 and before.tensor_bytes > 1e6 and before.objects > 1e5 and before.array_bytes > 1e4
     assert len(tracker._history.since(0)) == min(30, frames)
     for obj in tracker._objects.values():
-        assert len(obj.told) <= 31 and len(obj.seen) <= 32
+        assert len(obj.prompted_frames) <= 31 and len(obj.seen) <= 32
     return difference(before, after)
 
 

@@ -107,11 +107,11 @@ def tracks_nothing_again(monkeypatch):
 
 
 def repeats_only_the_last_prompt(monkeypatch):
-    original = sam2.tracker.Told.then
+    original = sam2.tracker.PromptedFrame.add
     monkeypatch.setattr(
-        sam2.tracker.Told,
-        "then",
-        lambda self, *args: replace(original(self, *args), given=original(self, *args).given[-1:]),
+        sam2.tracker.PromptedFrame,
+        "add",
+        lambda self, *args: replace(original(self, *args), prompts=original(self, *args).prompts[-1:]),
     )
 
 
@@ -221,7 +221,7 @@ def test_what_is_seen_late_was_seen_as_long_ago_as_if_it_had_been_told_in_time(m
         (index,) = (arg.index for arg in args if isinstance(arg, Moment))
         return answer._replace(object_score=torch.full_like(answer.object_score, 2.0 if index <= 3 else -2.0))
 
-    for name in ("track", "tell"):
+    for name in ("track", "apply_prompt"):
         around(monkeypatch, FrameStep, name, visible_until_3)
     stamps = [stamp(index) - (60_000_000 if index > 3 else 0) for index in range(7)]
     streams = []

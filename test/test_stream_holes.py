@@ -14,13 +14,13 @@ def test_filled_holes_equal_official():
 
 
 def prompted_memory_with_its_holes(monkeypatch):
-    def tell(original, self, *args):
+    def apply_prompt(original, self, *args):
         monkeypatch.setattr(self, "_fill_hole_area", 0)
         answer = original(self, *args)
         monkeypatch.setattr(self, "_fill_hole_area", 8)
         return answer
 
-    around(monkeypatch, FrameStep, "tell", tell)
+    around(monkeypatch, FrameStep, "apply_prompt", apply_prompt)
 
 
 def tracked_memory_without_holes(monkeypatch):

@@ -5,16 +5,16 @@ import pytest
 
 import sam2
 from sam2 import State
-from sam2.given_prompt import GivenPrompt
 from sam2.memory_bank import MemoryBank
-from sam2.tracked_object import Told, TrackedObject
+from sam2.model_prompt import ModelPrompt
+from sam2.tracked_object import PromptedFrame, TrackedObject
 
 S = 1_000_000_000
 LIMITS = sam2.Limits(history_frames=4, points_per_prompt=3, lost_after_s=2.0)
 
 
-def given(number: int, mask: np.ndarray | None = None) -> GivenPrompt:
-    return GivenPrompt(np.full((1, 2), number, np.float32), np.ones(1, np.int32), mask)
+def given(number: int, mask: np.ndarray | None = None) -> ModelPrompt:
+    return ModelPrompt(np.full((1, 2), number, np.float32), np.ones(1, np.int32), mask)
 
 
 def born(frame: int = 0, stamp_ns: int = 100 * S) -> TrackedObject:
@@ -27,19 +27,19 @@ def watched(visible: str, first_ns: int = 100 * S) -> TrackedObject:
     """Born on frame 0, a frame every second; `visible` has a 1 for every frame in which it is seen."""
     obj = born(stamp_ns=first_ns)
     for index, sign in enumerate(visible):
-        obj.note(index, first_ns + index * S, sign == "1", LIMITS)
+        obj.record(index, first_ns + index * S, sign == "1", LIMITS)
     return obj
 
 
 def test_a_copy_shares_nothing_that_changes():
     obj = watched("11")
-    obj.told[0] = Told((given(0),), None, starts_over=False)
+    obj.prompted_frames[0] = PromptedFrame((given(0),), None, starts_over=False)
     twin = obj.copy()
-    obj.told[1] = Told((given(1),), None, starts_over=True)
+    obj.prompted_frames[1] = PromptedFrame((given(1),), None, starts_over=True)
     obj.seen[2] = 7
     obj.bank.remember(1)
     obj.bank.remember_prompted(2)
-    assert list(twin.told) == [0] and list(twin.seen) == [0, 1]
+    assert list(twin.prompted_frames) == [0] and list(twin.seen) == [0, 1]
     assert twin.bank.recall(3).frames_ago == (3,) and obj.bank.recall(3).frames_ago == (3, 1, 2)
 
 
@@ -53,20 +53,20 @@ def test_one_that_starts_over_has_seen_nothing_and_is_born_there():
 
 def test_one_that_goes_back_has_not_seen_what_comes_again_but_knows_what_it_was_told_there():
     obj = watched("1111")
-    obj.told[3] = Told((given(3),), None, starts_over=False)
+    obj.prompted_frames[3] = PromptedFrame((given(3),), None, starts_over=False)
     obj.bank.remember(1)
     obj.bank.remember(2)
     obj.rewind(2)
-    assert obj.seen == {0: 100 * S, 1: 101 * S} and list(obj.told) == [3]
+    assert obj.seen == {0: 100 * S, 1: 101 * S} and list(obj.prompted_frames) == [3]
     assert obj.bank.recall(3).frames_ago == (3, 2)
 
 
 def test_a_frame_looked_at_again_is_as_it_was_found_last():
     """Two prompts on one image: the answer to the first shows it, the answer to the second does not."""
     obj = watched("11")
-    obj.note(1, 101 * S, False, LIMITS)
+    obj.record(1, 101 * S, False, LIMITS)
     assert obj.last_seen(1) == (0, 100 * S)
-    obj.note(1, 101 * S, True, LIMITS)
+    obj.record(1, 101 * S, True, LIMITS)
     assert obj.last_seen(1) == (1, 101 * S)
 
 
@@ -80,15 +80,15 @@ def test_the_newest_sighting_outlives_the_history_and_nothing_else_does():
 def test_what_was_told_is_kept_as_long_as_its_frame_can_be_prompted():
     obj = born()
     for index in range(9):
-        obj.told[index] = Told((given(index),), None, starts_over=False)
-        obj.note(index, 0, True, LIMITS)
-        assert set(range(max(index + 1 - LIMITS.history_frames, 0), index + 1)) <= set(obj.told)
-    assert len(obj.told) <= LIMITS.history_frames + 1
+        obj.prompted_frames[index] = PromptedFrame((given(index),), None, starts_over=False)
+        obj.record(index, 0, True, LIMITS)
+        assert set(range(max(index + 1 - LIMITS.history_frames, 0), index + 1)) <= set(obj.prompted_frames)
+    assert len(obj.prompted_frames) <= LIMITS.history_frames + 1
 
 
 def test_a_clock_set_back_takes_birth_and_sightings_with_it():
     never = born(stamp_ns=100 * S)
-    never.note(0, 100 * S, False, LIMITS)
+    never.record(0, 100 * S, False, LIMITS)
     never.set_clock_back(60 * S)
     assert never.last_seen(0) == (-1, 40 * S)
     assert never.state(1, 42 * S + 1, LIMITS) is State.LOST, "counted by the new clock"
@@ -101,24 +101,24 @@ def test_a_clock_set_back_takes_birth_and_sightings_with_it():
 
 def test_what_has_no_stamp_has_none_after_a_clock_was_set_back():
     obj = born(stamp_ns=0)
-    obj.note(0, 0, True, LIMITS)
+    obj.record(0, 0, True, LIMITS)
     obj.set_clock_back(60 * S)
     assert obj.seen == {0: 0} and obj.born_ns == 0
-    obj.note(1, 40 * S, False, LIMITS)
+    obj.record(1, 40 * S, False, LIMITS)
     assert obj.last_seen(1) == (0, 40 * S), "the first time that is known"
 
 
 @pytest.mark.parametrize(("prompts", "kept"), [(2, [0, 1]), (3, [0, 1, 2]), (5, [2, 3, 4])])
 def test_of_the_prompts_on_one_image_the_newest_are_kept(prompts, kept):
     """Boxes do not add up: nothing else bounds how often one image can be prompted."""
-    told = Told((), None, starts_over=True)
+    told = PromptedFrame((), None, starts_over=True)
     for number in range(prompts):
-        told = told.then(given(number), np.full((1, 1), number), LIMITS)
-    assert [int(one.xy_model[0, 0]) for one in told.given] == kept
+        told = told.add(given(number), np.full((1, 1), number), LIMITS)
+    assert [int(one.xy_model[0, 0]) for one in told.prompts] == kept
     assert told.logits == prompts - 1 and told.starts_over
 
 
 def test_a_mask_needs_nothing_of_what_was_told_before_it():
-    told = Told((), None, starts_over=False).then(given(0), None, LIMITS)
-    told = told.then(given(1, mask=np.ones((2, 2), bool)), None, LIMITS).then(given(2), None, LIMITS)
-    assert [int(one.xy_model[0, 0]) for one in told.given] == [1, 2]
+    told = PromptedFrame((), None, starts_over=False).add(given(0), None, LIMITS)
+    told = told.add(given(1, mask=np.ones((2, 2), bool)), None, LIMITS).add(given(2), None, LIMITS)
+    assert [int(one.xy_model[0, 0]) for one in told.prompts] == [1, 2]

@@ -33,7 +33,7 @@ STAGES = [
     (MemoryStore, "write"),
     (MemoryBank, "remember"),
     (MemoryBank, "remember_prompted"),
-    (TrackedObject, "note"),
+    (TrackedObject, "record"),
     (tracker, "track_of"),
 ]
 LIMITS = sam2.Limits(prompted_memories=2, max_objects=5)

@@ -1,4 +1,4 @@
-"""A checked prompt in network-input pixels, and how a later one adds to it. Knows nothing about frames or memories."""
+"""A checked prompt in network-input pixels, and how later clicks add to it. Knows nothing about frames or memories."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from sam2.types import Prompt
 
 
 @dataclass(frozen=True)
-class GivenPrompt:
+class ModelPrompt:
     """Points, box corners first, or a mask; kept as numpy so that remembering it costs no device memory."""
 
     xy_model: np.ndarray  # (K, 2) float32
@@ -29,7 +29,7 @@ class GivenPrompt:
         """(1, 1, S, S) float32 of zeros and ones."""
         return torch.from_numpy(self.mask)[None, None].to(device, torch.float32)
 
-    def add(self, other: "GivenPrompt", limits: Limits) -> "GivenPrompt":
+    def add(self, other: "ModelPrompt", limits: Limits) -> "ModelPrompt":
         """Clicks accumulate; a box or a mask starts over. Raises LimitReached."""
         if other.mask is not None or self.mask is not None or BOX_TOP_LEFT in other.labels:
             return other
@@ -39,12 +39,12 @@ class GivenPrompt:
                 f"prompt.points_xy: expected at most {limits.points_per_prompt} points on one frame of one object, "
                 f"got {total} with those given before; start over with a box or with mode REPLACE"
             )
-        return GivenPrompt(
+        return ModelPrompt(
             np.concatenate((self.xy_model, other.xy_model)), np.concatenate((self.labels, other.labels)), None
         )
 
 
-def give(prompt: Prompt, size_hw: tuple[int, int], image_size: int) -> GivenPrompt:
+def prompt_to_model(prompt: Prompt, size_hw: tuple[int, int], image_size: int) -> ModelPrompt:
     """A checked prompt on an image of `size_hw` -> network-input pixels. Raises MaskTooThin.
 
     As upstream, an empty mask says that the object is not in the image.
@@ -57,10 +57,10 @@ def give(prompt: Prompt, size_hw: tuple[int, int], image_size: int) -> GivenProm
                 f"{np.count_nonzero(prompt.mask)} of {size_hw[1]}x{size_hw[0]} pixels, too few or too thin; give a "
                 "point or a box"
             )
-        return GivenPrompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int32), mask)
+        return ModelPrompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int32), mask)
     xy = points_to_model(np.asarray(prompt.points_xy, np.float32).reshape(-1, 2), size_hw, image_size)
     labels = np.asarray(prompt.labels, np.float32).reshape(-1).astype(np.int32)  # a copy: it is kept
     if prompt.box_xyxy is not None:
         xy = torch.cat((box_to_model(prompt.box_xyxy, size_hw, image_size), xy))
         labels = np.concatenate((np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], np.int32), labels))
-    return GivenPrompt(xy.numpy(), labels, None)
+    return ModelPrompt(xy.numpy(), labels, None)

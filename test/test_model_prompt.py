@@ -9,7 +9,7 @@ from small_stream import SIZE_HW, assert_same, click, disc, fork, frame, images,
 
 import sam2
 from sam2.checks import check_frame, check_places, check_prompt, check_prompts
-from sam2.given_prompt import GivenPrompt, give
+from sam2.model_prompt import ModelPrompt, prompt_to_model
 
 LIMITS = sam2.Limits(points_per_prompt=3)
 MASK = disc("a").mask
@@ -152,22 +152,22 @@ def test_good_prompt_passes_before_and_after_the_first_image():
 def test_good_prompts_of_every_kind(prompt):
     check_prompt(prompt, LIMITS)
     check_places(prompt, SIZE_HW)
-    give(prompt, SIZE_HW, 64)
+    prompt_to_model(prompt, SIZE_HW, 64)
 
 
 def test_given_in_network_pixels_box_corners_first():
-    given = give(sam2.Prompt("a", [(20, 12)], [0], box_xyxy=[0, 24, 80, 48]), SIZE_HW, 64)
+    given = prompt_to_model(sam2.Prompt("a", [(20, 12)], [0], box_xyxy=[0, 24, 80, 48]), SIZE_HW, 64)
     np.testing.assert_allclose(given.xy_model, [[0, 32], [64, 64], [16, 16]])
     assert given.labels.tolist() == [2, 3, 0] and given.mask is None
     points, labels = given.points(torch.device("cpu"))
     assert points.shape == (1, 3, 2) and labels.shape == (1, 3)
-    assert not np.allclose(give(sam2.Prompt("a", [(12, 20)], [1]), SIZE_HW, 64).xy_model, [[16, 16]])
+    assert not np.allclose(prompt_to_model(sam2.Prompt("a", [(12, 20)], [1]), SIZE_HW, 64).xy_model, [[16, 16]])
 
 
 def test_given_mask():
     mask = np.zeros(SIZE_HW, bool)
     mask[:24] = True
-    given = give(sam2.Prompt("a", mask=mask), SIZE_HW, 64)
+    given = prompt_to_model(sam2.Prompt("a", mask=mask), SIZE_HW, 64)
     assert given.mask[:32].all() and not given.mask[32:].any()
     assert given.mask_tensor(torch.device("cpu")).shape == (1, 1, 64, 64)
     assert len(given.labels) == 0
@@ -188,14 +188,14 @@ def test_a_mask_that_is_lost_at_the_size_of_the_network_is_refused_before_anythi
     tracker.check(sam2.Prompt("a", mask=thin), large)
 
 
-def kinds() -> dict[str, GivenPrompt]:
+def kinds() -> dict[str, ModelPrompt]:
     prompts = {
         "click": click("a"),
         "other": click("a", 9, 9, 0),
         "box": sam2.Prompt("a", box_xyxy=[1, 2, 30, 40]),
         "mask": disc("a"),
     }
-    return {name: give(prompt, SIZE_HW, 64) for name, prompt in prompts.items()}
+    return {name: prompt_to_model(prompt, SIZE_HW, 64) for name, prompt in prompts.items()}
 
 
 @pytest.mark.parametrize(
