@@ -24,7 +24,7 @@ PYTEST := $(RUN) -m pytest --timeout 600 --timeout-method thread -o faulthandler
 SHARED := --dist loadfile --max-worker-restart 0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all test-oldest soak bench lint
+.PHONY: help venv demo test test-all test-oldest test-jazzy soak bench lint
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -45,6 +45,9 @@ test-all: test  ## those, then the slow ones and, where there is a GPU, the GPU'
 test-oldest: venv  ## make test with the libraries of Ubuntu 24.04 (Python 3.12 at most), which rosdep installs
 	$(RUN) -m pip install -q --no-deps --upgrade --target $(VENV)/oldest $(OLDEST)
 	PYTHONPATH=$(abspath $(VENV))/oldest $(PYTEST) -n 3 $(SHARED) -m 'not slow and not gpu and not soak'
+
+test-jazzy: venv  ## the tests with ROS 2 Jazzy's wheels, in out/jazzy
+	.ci/jazzy -n 3 $(SHARED)
 
 soak: venv  ## the node under faults for SOAK_MINUTES (60); gates, plot and figures into out/soak and docs/reliability.md
 	$(RUN) test/soak.py --minutes $(SOAK_MINUTES) --docs
