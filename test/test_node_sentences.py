@@ -144,7 +144,7 @@ def test_names_of_topics_with_and_without_a_name_of_the_camera(make):
     for cameras, prefix in (([""], ""), (["front"], "front/")):
         channel = make(cameras=cameras, depth__enabled=True)._channels[0]
         assert channel.input("image") == f"{prefix}image" and channel.output("tracks") == f"~/{prefix}tracks"
-        assert (channel.depth._depth_topic, channel.depth._info_topic) == (
+        assert (channel.depth._depth._topic, channel.depth._info_topic) == (
             f"{prefix}depth/image",
             f"{prefix}camera_info",
         )
