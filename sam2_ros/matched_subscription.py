@@ -65,13 +65,13 @@ class MatchedSubscription:
         return matching_reliability(self.publishers, self._asked)
 
     def _subscribe(self, reliability: ReliabilityPolicy) -> None:
-        self.reliability = reliability
         self._subscription = self._node.create_subscription(
             self._kind, self._topic, self._callback,
             QoSProfile(depth=self._depth, history=HistoryPolicy.KEEP_LAST, reliability=reliability),
             # Callback groups never forget an entity, so those that come and go get groups of their own.
             callback_group=MutuallyExclusiveCallbackGroup(), **self._options,
         )  # fmt: skip
+        self.reliability = reliability  # only now: if that raised, the next `follow` tries again
 
 
 def matching_reliability(publishers: Sequence, asked: str) -> ReliabilityPolicy:

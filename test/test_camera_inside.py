@@ -39,7 +39,8 @@ class NotingNode:
         return made
 
     def destroy_subscription(self, subscription):
-        self.subscriptions.remove(subscription)
+        if subscription in self.subscriptions:  # as rclpy, which does not mind another time
+            self.subscriptions.remove(subscription)
 
     def resolve_topic_name(self, topic):
         return f"/{topic}"
@@ -115,6 +116,17 @@ def test_another_reliability_is_one_new_subscription_and_the_old_mismatch_is_ove
     rig.camera.tick()
     assert rig.subscription.qos.reliability == RELIABLE and rig.counters.reliability == "reliable"
     assert rig.counters.incompatible_qos == "" and rig.subscription.group is not first.group
+
+
+def test_a_subscription_that_could_not_be_made_again_is_tried_at_the_next_tick(monkeypatch):
+    rig = Rigged(("/image", IMAGE, BEST_EFFORT))
+    rig.node.offers[:] = [("/image", IMAGE, RELIABLE)]
+    with monkeypatch.context() as broken, pytest.raises(RuntimeError):
+        broken.setattr(rig.node, "create_subscription", lambda *given, **more: (_ for _ in ()).throw(RuntimeError()))
+        rig.camera.tick()
+    assert rig.node.subscriptions == []
+    rig.camera.tick()
+    assert rig.subscription.qos.reliability == RELIABLE and rig.counters.reliability == "reliable"
 
 
 def test_a_publisher_of_another_type_has_no_say_in_the_reliability():
