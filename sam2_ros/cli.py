@@ -132,7 +132,8 @@ def _sentence_of(error: Exception) -> str:
 
 
 def _how_to_get(module: str) -> str:
-    """How to install a missing module; "" for this program's own, except its compiled messages: that is a defect."""
+    """How to get a missing module; "" for one of this program, whose absence is a defect, unless it is of the compiled
+    messages."""
     package = module.partition(".")[0]
     if package in FROM_PIP:
         return f"{package} is not installed; run: pip install {FROM_PIP[package]}"
