@@ -44,7 +44,7 @@ test-all: test  ## those, then the slow ones and, where there is a GPU, the GPU'
 
 test-oldest: venv  ## make test with the libraries of Ubuntu 24.04 (Python 3.12 at most), which rosdep installs
 	$(RUN) -m pip install -q --no-deps --upgrade --target $(VENV)/oldest $(OLDEST)
-	PYTHONPATH=$(abspath $(VENV))/oldest $(PYTEST) -n 3 $(SHARED) -m 'not slow and not gpu and not soak'
+	PYTHONPATH='$(abspath $(VENV))/oldest' $(PYTEST) -n 3 $(SHARED) -m 'not slow and not gpu and not soak'
 
 test-jazzy: venv  ## the tests with ROS 2 Jazzy's wheels, in out/jazzy
 	.ci/jazzy -n 3 $(SHARED)
