@@ -1,8 +1,8 @@
 """Matrix products of fp32 tokens and weights, with the fastest kernels for the device.
 
-On a CPU PyTorch multiplies fp32 matrices with MKL, which reaches only half the speed of processors that are not
-Intel's. oneDNN, which PyTorch ships too, reaches all of it, and applies GELU before the result leaves the cache: the
-same arithmetic in another order. Its kernels have no gradients, so training uses PyTorch's own.
+On a CPU PyTorch multiplies fp32 matrices with MKL, which leaves half of a processor that is not Intel's unused. oneDNN,
+which PyTorch ships too, does not, and applies GELU before the result leaves the cache: the same arithmetic in another
+order. Its kernels have no gradients, so training uses PyTorch's own.
 """
 
 import platform
