@@ -20,6 +20,7 @@ from tqdm import tqdm
 import sam2
 from sam2_ros import prompt_file
 
+DAMAGED = 3  # exit code
 DESCRIPTION = """\
 Run a recording through the tracker, every image of it, and write tracks, visibility and label masks into a new bag.
 
@@ -30,6 +31,12 @@ Nothing is published; ROS need not be running. On a CPU the same call gives the 
 EPILOG = (
     prompt_file.FORMAT
     + """
+exit code:
+  0  every image that SOURCE announces was tracked or refused by name
+  1  nothing was written, for the reason told
+  3  SOURCE is damaged, or ends early: what was tracked up to there was written
+  130, 143  interrupted, nothing was written
+
 examples:
   sam2_ros replay kitchen_bag --prompts prompts.yaml --out tracks.mcap
   sam2_ros replay kitchen.mp4 --prompts prompts.yaml --out tracks --overlay kitchen_tracks.mp4 --sheet kitchen.png
@@ -78,7 +85,7 @@ def _name(given: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0, or 130 if interrupted. Raises sam2.Sam2Error with one sentence for everything that can be wrong, and
+    """0, DAMAGED, or 130 if interrupted. Raises sam2.Sam2Error with one sentence for everything that can be wrong, and
     OSError where the disk is full, ModuleNotFoundError where rosbags or the messages are not installed."""
     args = parse(argv)
     # Silences FFmpeg: what is wrong with a video is said here, once.
@@ -100,6 +107,7 @@ def _main(args: argparse.Namespace) -> int:
     from sam2_ros.replay_report import Report
     from sam2_ros.replay_source import open_source
 
+    davis = None
     _check_apart(args)
     entries = prompt_file.read(args.prompts)
     check_free(args.out)
@@ -125,7 +133,8 @@ def _main(args: argparse.Namespace) -> int:
             place = args.source.resolve()
             name = args.name or (place.name if place.is_dir() else place.stem)
             count = len(prompt_file.Schedule(entries).object_ids)
-            sinks.append(stack.enter_context(DavisVideo.open(args.davis, name, count)))
+            davis = stack.enter_context(DavisVideo.open(args.davis, name, count))
+            sinks.append(davis)
         # Takes seconds, so everything else is checked before.
         tracker = load_tracker(args, entries)
         began = time.monotonic()
@@ -134,14 +143,13 @@ def _main(args: argparse.Namespace) -> int:
     written = [args.out, *(path for path, picture in pictures.items() if picture.is_written)]
     if args.report and report.write(args.report):
         written.append(args.report)
-    _print_summary(report.as_dict(), took_s, source.last_refusal)
-    if len(report.sizes_wh) > 1:
-        sizes = ", ".join(f"{count} of {width}x{height}" for (width, height), count in report.sizes_wh.items())
-        print(f"images of several sizes: {sizes}; objects were kept across them, which the node does not do")
-    if report.times_set_back:
-        print(f"stamps went back {report.times_set_back} times; objects were kept, which the node does not always do")
-    print(f"wrote {', '.join(str(path) for path in [*written, args.davis] if path)}")
-    return 0
+    if davis and davis.is_written:
+        written.append(args.davis)
+    _print_summary(report, took_s, source.last_refusal)
+    print(f"wrote {', '.join(map(str, written))}")
+    if source.damage:
+        print(f"sam2_ros replay: {source.damage}", file=sys.stderr)
+    return DAMAGED if source.damage else 0
 
 
 def _check_apart(args: argparse.Namespace) -> None:
@@ -169,15 +177,18 @@ def load_tracker(args: argparse.Namespace, entries: list[prompt_file.Entry]) -> 
 def replay(source, entries: list[prompt_file.Entry], tracker: sam2.Tracker, sinks: Iterable, report) -> None:
     """Steps through the source. sinks: have `write(shot, tracks)`.
 
-    Raises sam2.BadInput naming the entry for a prompt that is refused or whose image never came.
+    Raises sam2.BadInput naming the entry for a prompt that is refused, or whose image never came though the source is
+    not damaged.
     """
+    from sam2_ros.replay_source import until_damage
+
     schedule = prompt_file.Schedule(entries)
     for entry in sorted(entries, key=lambda entry: not entry.begins):  # those that begin an object come first
         with _blaming([entry]):
             tracker.check([*_what_it_corrects(entry, entries), entry.prompt])
     seen = 0
     # No bar unless it is a terminal: in a log file it would be noise.
-    bar = tqdm(source.shots, total=source.total or None, unit=" images", disable=None)
+    bar = tqdm(until_damage(source), total=source.total or None, unit=" images", disable=None)
     for shot, frame in _encoding_ahead(bar, tracker):
         due = schedule.take(shot.index, shot.stamp_ns)
         for number, entry in enumerate(due, start=1):
@@ -195,7 +206,9 @@ def replay(source, entries: list[prompt_file.Entry], tracker: sam2.Tracker, sink
         why = source.last_refusal or "it ends before the first; is it damaged?"
         raise sam2.BadInput(f"{source.name}: not one usable image: {why}")
     for entry in schedule.waiting:
-        raise sam2.BadInput(f"{entry.name}: {entry.place} never came; the source ended after {seen} images")
+        if not source.damage:
+            raise sam2.BadInput(f"{entry.name}: {entry.place} never came; the source ended after {seen} images")
+        source.damage += f"; {entry.name}: {entry.place} never came"
 
 
 def _encoding_ahead(shots: Iterable, tracker: sam2.Tracker) -> Iterator[tuple]:
@@ -251,18 +264,21 @@ def _blaming(entries: list[prompt_file.Entry]):
         raise sam2.BadInput(f"{names}, {entries[0].place}: {error}") from error
 
 
-def _print_summary(report: dict, took_s: float, last_refusal: str) -> None:
-    frames, refused = report["source"]["frames"], sum(report["source"]["refused"].values())
+def _print_summary(report, took_s: float, last_refusal: str) -> None:
+    found = report.as_dict()
+    frames, refused = found["source"]["frames"], sum(found["source"]["refused"].values())
     print(f"{frames} images in {took_s:.1f} s, {frames / max(took_s, 1e-9):.1f} images/s")
     if refused:
         print(f"{refused} images could not be used; the last: {last_refusal}")
-    lacking = report["source"]["announced"] - frames - refused
-    if lacking > 0:
-        print(f"{lacking} more images were announced by {report['source']['name']} but are not in it: is it damaged?")
-    for name, summary in report["objects"].items():
+    for name, summary in found["objects"].items():
         share, absences = summary["visible_share"], summary["absences"]
         returned = sum(absence["back_frame"] is not None for absence in absences)
         print(f"  {name}: visible in {share:.0%} of the images, away {len(absences)} times, back {returned} times")
+    if len(report.sizes_wh) > 1:
+        sizes = ", ".join(f"{count} of {width}x{height}" for (width, height), count in report.sizes_wh.items())
+        print(f"images of several sizes: {sizes}; objects were kept across them, which the node does not do")
+    if report.times_set_back:
+        print(f"stamps went back {report.times_set_back} times; objects were kept, which the node does not always do")
 
 
 if __name__ == "__main__":

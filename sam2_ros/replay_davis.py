@@ -5,6 +5,7 @@ Knows files. A mask's pixels are labels, as in the label mask; the palette has t
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,6 +34,7 @@ class DavisVideo:
 
     def __init__(self, frames: Path, masks: Path, objects: int) -> None:
         self._frames, self._masks, self._objects = frames, masks, objects
+        self.is_written = False  # final once closed
 
     @classmethod
     @contextmanager
@@ -40,7 +42,7 @@ class DavisVideo:
         """Adds the video `name` to the data set at `root`, which is made if necessary, and to its training list.
 
         Raises sam2.BadInput if the data set has that video already or cannot be written. Leaves nothing behind if the
-        replay fails.
+        replay fails or ends before the last object is prompted; of the latter there is a message.
         """
         frames, masks, names = root / FRAMES / name, root / MASKS / name, root / LIST
         _check_free(frames, masks)
@@ -50,11 +52,16 @@ class DavisVideo:
                 made._frames.mkdir()
                 made._masks.mkdir()
                 yield made
+                if not any(made._frames.iterdir()):
+                    lack = f"not one of its images has all {objects} objects"
+                    print(f"{root}: {name} is left out: {lack}", file=sys.stderr)
+                    return
                 _check_free(frames, masks)  # again: hours have passed, and another replay may have used the name
                 try:
                     os.rename(made._frames, frames)
                     os.rename(made._masks, masks)
                     _add_line(names, name, Path(part) / "list")
+                    made.is_written = True
                 except BaseException:
                     shutil.rmtree(frames, ignore_errors=True)
                     shutil.rmtree(masks, ignore_errors=True)
@@ -80,7 +87,7 @@ def _check_free(*folders: Path) -> None:
 
 @contextmanager
 def _folders(*folders: Path) -> Iterator[None]:
-    """Makes folders, and removes those it made if the block fails. Raises sam2.BadInput if they cannot be made."""
+    """Makes folders, and removes those that stay empty. Raises sam2.BadInput if they cannot be made."""
     made: list[Path] = []
     try:
         for folder in folders:
@@ -93,11 +100,10 @@ def _folders(*folders: Path) -> Iterator[None]:
                     raise sam2.BadInput(f"{part}: expected a folder, or nothing, found a file")
             check_folder(folder / "new")
         yield
-    except BaseException:
+    finally:
         for folder in reversed(made):
             with suppress(OSError):
                 folder.rmdir()
-        raise
 
 
 def _add_line(path: Path, line: str, part: Path) -> None:

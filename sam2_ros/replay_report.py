@@ -60,7 +60,7 @@ class Report:
 
     def as_dict(self) -> dict:
         """Stamps in nanoseconds, the most frequent size in pixels, shares as fractions. announced: how many images the
-        source claims to have; 0 = unknown."""
+        source claims to have; 0 = unknown. damage: where it could not be read any further, "" = it could."""
         (width, height), _ = self.sizes_wh.most_common(1)[0]
         return {
             "source": {
@@ -69,6 +69,7 @@ class Report:
                 "announced": self._source.total,
                 "frames": len(self._stamps_ns),
                 "refused": dict(self._source.refused),
+                "damage": self._source.damage,
                 "first_stamp_ns": self._stamps_ns[0],
                 "last_stamp_ns": self._stamps_ns[-1],
                 "width": width,

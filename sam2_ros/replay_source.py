@@ -51,7 +51,8 @@ class Shot:
 
 @dataclass
 class Source:
-    """`shots` can be iterated once. refused: unusable images, by reason; complete after the last shot."""
+    """`shots` can be iterated once, by `until_damage`. refused: unusable images, by reason; damage: why there were no
+    more shots, "" = they were all. Both are complete after the last shot."""
 
     name: str
     topic: str  # "" = not from a bag
@@ -61,6 +62,7 @@ class Source:
     one_size: bool = False  # all images are as large as the first
     refused: Counter = field(default_factory=Counter)
     last_refusal: str = ""
+    damage: str = ""
 
 
 @contextmanager
@@ -76,6 +78,30 @@ def open_source(path: Path, topic: str = "", fps: float = 0.0) -> Iterator[Sourc
     opened = _bag(path, topic) if is_bag else _folder(path, fps) if path.is_dir() else _video(path, fps)
     with opened as source:
         yield source
+
+
+def until_damage(source: Source) -> Iterator[Shot]:
+    """The shots of a source, to where it cannot be read any further or ends before all announced images came; then
+    `source.damage` says so, because what was made of the others must not be lost. Raises sam2.BadInput if there is not
+    one before."""
+    count, first_ns, last_ns, why = 0, 0, 0, ""
+    try:
+        for shot in source.shots:
+            last_ns = shot.time_ns
+            first_ns = first_ns if count else last_ns
+            count += 1
+            yield shot
+    except sam2.BadInput as error:
+        if not count:
+            raise
+        why = str(error)
+    lacking = source.total - count - source.refused.total()
+    if lacking > 0 and not why:
+        why = f"{source.name}: is it damaged? {lacking} more images were announced than are in it"
+    if why and count:
+        after_s = (last_ns - first_ns) / 1e9
+        read = f"{count} images could be read, the last of them {after_s:.1f} s after the first"
+        source.damage = f"{why}; {read}: what was tracked in them is kept"
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """A replay as a video of a data set: what was tracked is what the reader of such data sets finds."""
 
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -108,17 +109,20 @@ def test_a_video_that_is_there_is_kept(tmp_path, tracker):
 def test_a_video_that_came_meanwhile_is_kept(tmp_path):
     """Of another replay of the same name that was faster."""
     with pytest.raises(sam2.BadInput, match="kitchen: there already"):
-        with DavisVideo.open(tmp_path, "kitchen", 0), DavisVideo.open(tmp_path, "kitchen", 0) as faster:
-            faster.write(Shot(0, np.zeros((2, 2, 3), np.uint8), 1, 1, ""), [])
+        with DavisVideo.open(tmp_path, "kitchen", 0) as slower, DavisVideo.open(tmp_path, "kitchen", 0) as faster:
+            for video in (slower, faster):
+                video.write(Shot(0, np.zeros((2, 2, 3), np.uint8), 1, 1, ""), [])
     assert [video.name for video in open_dataset("davis", tmp_path)] == ["kitchen"]
     assert not list(tmp_path.glob(".replay_*"))
 
 
 def test_a_disk_that_is_full_does_not_cost_the_list(tmp_path):
-    with DavisVideo.open(tmp_path, "older", 0):
-        pass
-    with pytest.raises(OSError), room_for(5), DavisVideo.open(tmp_path, "newer", 0):
-        pass
+    shot = Shot(0, np.zeros((2, 2, 3), np.uint8), 1, 1, "")
+    with DavisVideo.open(tmp_path, "older", 0) as video:
+        video.write(shot, [])
+    with ExitStack() as full, pytest.raises(OSError), DavisVideo.open(tmp_path, "newer", 0) as video:
+        video.write(shot, [])
+        full.enter_context(room_for(5))
     assert (tmp_path / LIST).read_text() == "older\n" and not list(tmp_path.rglob("newer"))
 
 

@@ -125,7 +125,7 @@ def test_the_report_counts_every_way_of_being_away_and_rates_what_is_seen_alone(
     cup = report.as_dict()["objects"]["cup"]
     assert [(away["gone_frame"], away["back_frame"]) for away in cup["absences"]] == [(1, 2), (3, None)]
     assert cup["mean_predicted_iou"] == 0.6 and cup["class_name"] == "mug4" and report.times_set_back == 0
-    replay._print_summary(report.as_dict(), 1.0, "")
+    replay._print_summary(report, 1.0, "")
     assert "cup: visible in 40% of the images, away 2 times, back 1 times" in capsys.readouterr().out
 
 

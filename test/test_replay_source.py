@@ -24,7 +24,7 @@ from sam2_ros import prompt_file, replay
 from sam2_ros.replay_bag import TrackBag, typestore
 from sam2_ros.replay_files import check_folder
 from sam2_ros.replay_report import Report
-from sam2_ros.replay_source import Shot, Source, open_source
+from sam2_ros.replay_source import Shot, Source, open_source, until_damage
 
 pytestmark = pytest.mark.ros
 
@@ -155,19 +155,14 @@ def test_what_is_no_source_is_one_sentence(tmp_path, name):
         shots_of(tmp_path / name)
 
 
-def test_a_recording_that_ends_before_its_time_is_told(capsys):
-    for frames, said in ((3, "1 more images were announced by v.mp4 but are not in it"), (4, "")):
-        source = Source("v.mp4", "", 5, 20.0, iter(()), refused=Counter(encoding=1))
-        report = Report(source, "nano")
-        for index in range(frames):
-            report.note(Shot(index, picture(1), index, index, ""), [], set())
-        replay._print_summary(report.as_dict(), 1.0, "image 1")
-        out = capsys.readouterr().out
-        assert report.as_dict()["source"]["announced"] == 5
-        assert said in out and ("damaged" in out) == bool(said)
-    tracker = SimpleNamespace(check=lambda prompt: None)
+def test_a_recording_that_ends_before_its_time_is_told():
+    for frames, said in ((3, "v.mp4: is it damaged? 1 more images were announced than are in it"), (4, "")):
+        shots = [Shot(index, picture(1), index, index, "") for index in range(frames)]
+        source = Source("v.mp4", "", 5, 20.0, iter(shots), refused=Counter(encoding=1))
+        assert [*until_damage(source)] == shots and source.damage.partition(";")[0] == said
+    source = Source("v.mp4", "", 5, 20.0, iter(()))
     with pytest.raises(sam2.BadInput, match="v.mp4: not one usable image: it ends before the first"):
-        replay.replay(Source("v.mp4", "", 5, 20.0, iter(())), [], tracker, [], report)
+        replay.replay(source, [], SimpleNamespace(check=lambda prompt: None), [], Report(source, "nano"))
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "nan", "inf", "1e-12"])
