@@ -241,8 +241,8 @@ def _look_ahead(waiting: list[prompt_file.Entry], source, tracker: sam2.Tracker,
         except sam2.BadInput as error:
             if source.one_size:
                 raise
-            warning = f"sam2_ros replay: warning: unless a later image is larger than the first: {error}"
-            tqdm.write(warning, file=sys.stderr)
+            when = "the replay will fail there, unless that image is larger than the first"
+            tqdm.write(f"sam2_ros replay: warning: {error}; {when}", file=sys.stderr)
 
 
 def _check_frames(entries: list[prompt_file.Entry], total: int) -> None:

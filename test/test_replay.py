@@ -220,7 +220,9 @@ def test_a_later_place_that_is_in_no_image_is_said_at_the_first(bag, tmp_path, f
     for source, text, steps, warnings in ((clip, later, 0, 0), (bag, later, 3, 1), (bag, correction, 3, 1)):
         with pytest.raises(sam2.BadInput, match=r"entry 2 \('\w+'\), frame 3: .*outside the image of 64x48"):
             run(source, tmp_path, text=text)
-        said = capsys.readouterr().err.count("unless a later image is larger")
+        said = capsys.readouterr().err.count(
+            "; the replay will fail there, unless that image is larger than the first\n"
+        )
         assert (fake_tracker.tracker.steps, said) == (steps, warnings)
 
 
