@@ -1,9 +1,10 @@
 """Files that appear whole or not at all; checks, before long work, that a place is writable and not in use."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sam2.errors import BadInput
@@ -57,6 +58,30 @@ def alone_in(folder: Path) -> Iterator[None]:
     finally:
         if opened is not None:
             os.close(opened)
+
+
+@contextmanager
+def in_turn(folder: Path, waiting: str) -> Iterator[None]:
+    """Makes a folder and locks it while the block runs, as `alone_in`, but waits for whoever holds the lock, after
+    printing the sentence `waiting`. Raises OSError if the folder cannot be made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    opened = os.open(folder, os.O_RDONLY) if fcntl else None
+    try:
+        if opened is not None:
+            _wait_for_lock(opened, waiting)
+        yield
+    finally:
+        if opened is not None:
+            os.close(opened)
+
+
+def _wait_for_lock(opened: int, waiting: str) -> None:
+    with suppress(OSError):  # a file system without locks
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(waiting, file=sys.stderr, flush=True)
+            fcntl.flock(opened, fcntl.LOCK_EX)
 
 
 def _lock(opened: int, folder: Path) -> None:

@@ -5,12 +5,14 @@ import http.client
 import os
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 
 from tqdm import tqdm
 
 from sam2.config import ModelConfig, find_config
 from sam2.errors import BadCheckpoint
+from sam2.files import in_turn
 
 _SERVER = "https://dl.fbaipublicfiles.com/segment_anything_2"
 _RELEASES = {"2.1": "092824", "2": "072824"}
@@ -57,7 +59,8 @@ def find_weights(config: ModelConfig) -> Path:
 
 
 def download(config: ModelConfig) -> Path:
-    """The official file in the cache, downloaded if it is missing or incomplete; an interrupted download is resumed.
+    """The official file in the cache, downloaded if it is missing or incomplete; an interrupted download is resumed,
+    and one that another process has begun is waited for.
 
     The file appears complete and with the right SHA-256, or not at all. Raises BadCheckpoint saying where to put it by
     hand.
@@ -71,15 +74,23 @@ def download(config: ModelConfig) -> Path:
             f"weights of {config.name}: expected one of {', '.join(OFFICIAL_SHA256)}; these are not published, and "
             "nano's come with this package: there is nothing to fetch"
         )
-    url = f"{_SERVER}/{_RELEASES[config.version]}/{name}"
-    part = path.with_suffix(".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadCheckpoint(
-            f"weights of {config.name}: the folder {path.parent} cannot be made ({error.strerror}); set SAM2_ROS_CACHE "
-            "to another"
-        ) from error
+    waiting = f"weights of {config.name}: waiting for another download into {path.parent}"
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(in_turn(path.parent, waiting))
+        except OSError as error:
+            raise BadCheckpoint(
+                f"weights of {config.name}: the folder {path.parent} cannot be made ({error.strerror}); set "
+                "SAM2_ROS_CACHE to another"
+            ) from error
+        if not (path.is_file() and sha256(path) == OFFICIAL_SHA256[name]):  # it may have come while this one waited
+            _complete(path, config)
+    return path
+
+
+def _complete(path: Path, config: ModelConfig) -> None:
+    """Downloads what is missing. Raises as `download`."""
+    url, part = f"{_SERVER}/{_RELEASES[config.version]}/{path.name}", path.with_suffix(".part")
     try:
         _fetch(url, part)
     except (OSError, http.client.HTTPException) as error:
@@ -88,14 +99,13 @@ def download(config: ModelConfig) -> Path:
             f"run the command again to go on, or fetch the file elsewhere and put it at {path}"
         ) from error
     actual = sha256(part)
-    if actual != OFFICIAL_SHA256[name]:
+    if actual != OFFICIAL_SHA256[path.name]:
         part.unlink()
         raise BadCheckpoint(
-            f"weights of {config.name}: expected SHA-256 {OFFICIAL_SHA256[name]} of {url}, got {actual}; "
+            f"weights of {config.name}: expected SHA-256 {OFFICIAL_SHA256[path.name]} of {url}, got {actual}; "
             "the download was discarded, try again"
         )
     os.replace(part, path)
-    return path
 
 
 def download_weights(name: str) -> Path:

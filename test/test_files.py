@@ -2,6 +2,7 @@
 
 import errno
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,25 @@ def test_a_folder_is_held_by_one_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(files.fcntl, "flock", knows_no_locks)
     with files.alone_in(folder), files.alone_in(folder):
         assert not list(folder.iterdir())
+
+
+def test_whoever_comes_second_is_told_waits_and_has_the_folder_afterwards(tmp_path, monkeypatch, capsys):
+    waits = []
+
+    def has_waited(opened, operation, lock=files.fcntl.flock):
+        if operation == files.fcntl.LOCK_EX:
+            waits.append(opened)
+            first.close()
+        lock(opened, operation)
+
+    monkeypatch.setattr(files.fcntl, "flock", has_waited)
+    first = ExitStack()
+    first.enter_context(files.in_turn(tmp_path / "new", "not this"))
+    with files.in_turn(tmp_path / "new", "somebody is at work"):
+        assert len(waits) == 1 and capsys.readouterr().err == "somebody is at work\n"
+        with pytest.raises(BadInput), files.alone_in(tmp_path / "new"):
+            pass
+    assert not list((tmp_path / "new").iterdir())
 
 
 def test_what_can_be_written_is_not_made_by_the_check(tmp_path):

@@ -3,10 +3,11 @@
 import hashlib
 import http.server
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from sam2 import weights_cache
+from sam2 import files, weights_cache
 from sam2.config import find_config
 from sam2.errors import BadCheckpoint
 
@@ -18,6 +19,7 @@ class Server(http.server.ThreadingHTTPServer):
     content: bytes | None = CONTENT
     break_after: int | None = None  # bytes of the next answer before the connection drops
     knows_ranges = True
+    gate: threading.Event | None = None  # waited for in the middle of an answer
     ranges: list[str | None] = []
 
 
@@ -35,7 +37,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body[: server.break_after])
+        self.wfile.write(body[:1000])
+        if server.gate:
+            if len(server.ranges) > 1:  # two at once after all
+                server.gate.set()
+            server.gate.wait()
+        self.wfile.write(body[1000 : server.break_after])
         server.break_after = None
 
     def log_message(self, *args):
@@ -66,6 +73,25 @@ def test_download_then_found(server):
     assert weights_cache.find_weights(find_config("tiny")) == path
     download()
     assert len(server.ranges) == 1  # the second time nothing is fetched
+
+
+def test_of_two_downloads_at_once_the_second_waits_and_uses_the_file_of_the_first(server, monkeypatch):
+    """The answer to the first goes on once the second has come to the lock, or asks the server, too."""
+    server.gate, waits = threading.Event(), files._wait_for_lock
+
+    def notes_the_second(opened, waiting):
+        if server.ranges:
+            server.gate.set()
+        waits(opened, waiting)
+
+    monkeypatch.setattr(files, "_wait_for_lock", notes_the_second)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(download)
+        while not server.ranges:
+            assert not first.done()
+        second = pool.submit(download)
+        assert first.result().read_bytes() == second.result().read_bytes() == CONTENT
+    assert server.ranges == [None]
 
 
 def test_broken_download_goes_on_where_it_was(server, tmp_path):
