@@ -120,7 +120,7 @@ def test_an_error_in_a_transition_leaves_the_state_before_and_the_next_try_works
 
 
 @pytest.mark.parametrize("close_fails, state", [(1, "unconfigured"), (99, "finalized")])
-def test_when_taking_back_fails_too_the_network_is_let_go_all_the_same(rig, inside, monkeypatch, close_fails, state):
+def test_when_taking_back_fails_too_the_network_is_freed_all_the_same(rig, inside, monkeypatch, close_fails, state):
     """rclpy calls `on_error` then, once and for all."""
     assert inside.trigger_configure() == TransitionCallbackReturn.SUCCESS
     original, calls = channel_module.Camera.close, []
