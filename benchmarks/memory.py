@@ -1,4 +1,4 @@
-"""What a number of objects that was never there before costs: oneDNN keeps programs for its shapes.
+"""What a number of objects that was never there before costs: oneDNN keeps compiled kernels for its shapes.
 
     python -m benchmarks.memory
 
@@ -46,7 +46,7 @@ class Stream:
 
 
 def main() -> None:
-    heap.bound_programs()  # oneDNN reads it in the processes that follow
+    heap.bound_kernels()  # oneDNN reads it in the processes that follow
     context, found = multiprocessing.get_context("spawn"), {}
     for reserved in (True, False):
         with context.Pool(1) as pool:

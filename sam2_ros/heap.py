@@ -18,8 +18,9 @@ RESERVE_BYTES = 12 * _PIECE_BYTES
 def keep_freed() -> None:
     """Tells glibc to reuse image-sized buffers.
 
-    By default it returns them to the kernel and requests them again, page by page, for every image: at 1280x720 that
-    takes longer than everything the node does with them. The memory kept is bounded by the busiest moment.
+    By default it returns them to the operating system and requests them again, page by page, for every image: at
+    1280x720 that takes longer than everything the node does with them. The memory kept is bounded by the busiest
+    moment.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
     if mallopt is not None:
@@ -28,7 +29,7 @@ def keep_freed() -> None:
         mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
 
 
-def bound_programs() -> None:
+def bound_kernels() -> None:
     """Limits how many compiled kernels oneDNN keeps, one for every shape, 0.4 MB each. Read when it is loaded.
 
     By default it keeps 1024, and PyTorch's own cache in front of it another 1024, which gains nothing: a step is as
@@ -53,7 +54,7 @@ def reserve() -> None:
 
 
 def _own_all_pages() -> None:
-    """Makes the kernel provide all pages of the heap, including those never written to, where it can.
+    """Makes the operating system provide all pages of the heap, including those never written to, where it can.
 
     Otherwise they come one by one, as the blocks of later networks are placed elsewhere: 4 MB in an hour, in steps.
     """

@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None, make_tracker=None) -> NoReturn:
     # OpenMP threads wait for each other by spinning. As soon as anything else runs on the machine, they take the
     # processor from the threads they wait for, and the network takes ten times as long. Read when OpenMP is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    heap.bound_programs()
+    heap.bound_kernels()
     fast_dds.make_room()
     sys.setswitchinterval(0.0005)  # otherwise the worker may wait 5 ms while the executor holds the interpreter
     import rclpy

@@ -134,11 +134,11 @@ def test_memory_that_grows_by_ten_megabytes_an_hour(mb_per_min, is_kept, seed):
 @pytest.mark.parametrize("mb_per_min, is_kept", [(0.0, True), (0.15, False)])
 @pytest.mark.parametrize("seed", range(5))
 def test_what_comes_and_goes_does_not_hide_what_stays(mb_per_min, is_kept, seed):
-    """For some minutes each there are none to two objects, of 15 MB, and programs of 6 MB; before the first count there
+    """For some minutes each there are none to two objects, of 15 MB, and kernels of 6 MB; before the first count there
     is none. A slope is lost in that."""
     t, random = np.arange(0, 3600, 5.0), np.random.default_rng(seed)
-    objects, programs = random.integers(0, 3, 30).repeat(24), random.integers(0, 2, 30).repeat(24)
-    in_use = 200 + 15.0 * objects + 6 * programs * (objects > 0) + mb_per_min * t / 60
+    objects, kernels = random.integers(0, 3, 30).repeat(24), random.integers(0, 2, 30).repeat(24)
+    in_use = 200 + 15.0 * objects + 6 * kernels * (objects > 0) + mb_per_min * t / 60
     in_use[:10] = np.nan
     assert rises("memory", t, in_use, MB_PER_MIN, "MB").is_kept is is_kept
     assert not grows("memory", t, in_use, MB_PER_MIN, "MB").is_kept

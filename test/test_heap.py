@@ -32,7 +32,7 @@ def printed(code: str, **variables: str) -> str:
     ("name", "expected"), [("LRU_CACHE_CAPACITY", "16"), ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")]
 )
 def test_what_onednn_keeps_is_bounded_unless_somebody_else_cares(name, expected, monkeypatch):
-    code = f"import os; from sam2_ros import heap; heap.bound_programs(); print(os.environ['{name}'])"
+    code = f"import os; from sam2_ros import heap; heap.bound_kernels(); print(os.environ['{name}'])"
     monkeypatch.delenv(name, raising=False)
     assert printed(code) == expected
     assert printed(code, **{name: "77"}) == "77"
@@ -111,7 +111,7 @@ def test_the_node_does_all_of_it():
     pytest.importorskip("rclpy")
     code = (
         "from sam2_ros import heap, main; heap.keep_freed = lambda: print('kept', end=' '); "
-        "heap.bound_programs = lambda: 1 / 0; main.main([])"
+        "heap.bound_kernels = lambda: 1 / 0; main.main([])"
     )
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert ended.stdout == "kept " and "ZeroDivisionError" in ended.stderr

@@ -1,4 +1,4 @@
-"""What oneDNN keeps: a program for every shape of every product, for as long as the process lives. So there are few."""
+"""oneDNN keeps a compiled kernel for every shape of every product, as long as the process lives. So there are few."""
 
 import re
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not linear._HAS_ONEDNN, reason="products go thro
 
 @pytest.fixture
 def shapes(capfd):
-    """Called with a function, it runs that and returns what programs oneDNN was asked for."""
+    """Called with a function, it runs that and returns what kernels oneDNN was asked for."""
 
     def run(function) -> set[str]:
         capfd.readouterr()
@@ -28,7 +28,7 @@ def shapes(capfd):
     return run
 
 
-def test_attention_to_any_number_of_pointers_and_objects_makes_few_programs(shapes):
+def test_attention_to_any_number_of_pointers_and_objects_makes_few_kernels(shapes):
     """Measured: 20, and 242 without splitting and padding."""
     attention, q = RotaryAttention(32, 16), torch.randn(1, 256, 32)
 
@@ -69,7 +69,7 @@ def test_batches_on_a_cpu_have_few_sizes_and_lose_nobody():
     assert list(batches([list(range(40))], torch.device("cuda"))) == [list(range(40))]
 
 
-def test_a_stream_whose_objects_come_and_go_and_are_corrected_makes_few_programs(shapes):
+def test_a_stream_whose_objects_come_and_go_and_are_corrected_makes_few_kernels(shapes):
     """Measured: 337; where keys and objects go through it as they come, 548 and more with every number of objects."""
     tracker = sam2.Tracker(sam2.load_model("nano", device="cpu"), sticky_corrections=True, batched=True)
     rgb = torch.randint(0, 255, (120, 160, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).numpy()
