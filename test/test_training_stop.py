@@ -76,6 +76,25 @@ def test_curves_go_on_from_the_step_that_was_saved(tmp_path, monkeypatch):
     assert [row["step"] for row in checks] == ["4"], "a run that is done is checked again, in the same row"
 
 
+def test_a_run_that_begins_anew_in_an_old_folder_has_logs_of_its_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sam2.training.train.LOG_EVERY", 2)
+    old = run(tmp_path, replace(TINY_RUN, steps=4)).out
+    first = (old / "log.csv").read_text()
+    for kept in ("log.1.csv", "log.2.csv"):
+        (old / "state.pt").unlink()
+        second = run(tmp_path, replace(TINY_RUN, steps=2)).out
+        assert second == old and "log.csv is of an earlier run, whose state is not there" in capsys.readouterr().out
+        assert [row["step"] for row in report.read_rows(old / "log.csv")] == ["2"]
+        assert [row["step"] for row in report.read_rows(old / "validation.csv")] == ["2"]
+        assert (old / kept).is_file() and (old / f"validation{kept[3:]}").is_file()
+    assert (old / "log.1.csv").read_text() == first
+    (old / "state.pt").unlink()
+    follower = Trainer(replace(TINY_RUN, steps=2), TwoSquares(), old, CPU)
+    monkeypatch.setattr(Team, "agree", lambda team, value, device: value)
+    follower.team = Team(1, 2)
+    assert not follower.resume() and (old / "log.csv").is_file(), "the first process alone"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_after_the_step_in_hand_and_nothing_is_lost(tmp_path, monkeypatch, number):
     trainer = Trainer(replace(TINY_RUN, steps=60), TwoSquares(), tmp_path, CPU)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import math
 from pathlib import Path
 
@@ -45,10 +46,17 @@ def drop_rows(path: Path, last: int) -> None:
         write_whole(path, b"".join(kept))
 
 
-def go_back(folder: Path, step: int) -> None:
-    """Drops what a run logged after `step`, from which it resumes: its curves would run backwards."""
-    for name in (LOG, CHECKS):
-        drop_rows(folder / name, step)
+def go_back(folder: Path, step: int | None) -> None:
+    """Drops what a run logged after `step`, from which it resumes: its curves would run backwards. None: it begins
+    anew, and what an earlier run logged there is renamed to `log.1.csv` or the next free number, which is printed."""
+    for path in (folder / LOG, folder / CHECKS):
+        if step is not None:
+            drop_rows(path, step)
+        elif path.exists():
+            names = (path.with_suffix(f".{number}{path.suffix}") for number in itertools.count(1))
+            kept = next(name for name in names if not name.exists())
+            path.rename(kept)
+            print(f"{path} is of an earlier run, whose state is not there any more: renamed to {kept.name}", flush=True)
 
 
 def log_step(folder: Path, at: Progress, kind: str, losses: dict[str, float], steps_per_s: float) -> None:

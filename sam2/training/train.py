@@ -90,8 +90,8 @@ class Trainer:
         self.average = Average(self.lessons, self.config.ema)
 
     def resume(self) -> bool:
-        """Resumes from the folder's state; False if there is none. Raises what `load_state` raises, and BadInput if the
-        team's processes found different states."""
+        """Resumes from the folder's state; False if there is none, and old logs are set aside. Raises what `load_state`
+        raises, and BadInput if the team's processes found different states."""
         self.lessons.streams.clear()
         found = state.load_state(self.out, self._modules, self.device, self.config.recipe)
         self.progress = found or self.progress
@@ -101,8 +101,8 @@ class Trainer:
                 f"{self.out}: this process goes on from step {self.progress.step}, the first of the team from {first}; "
                 "expected one folder that all machines share"
             )
-        if found and self.team.leads:
-            report.go_back(self.out, first)
+        if self.team.leads:
+            report.go_back(self.out, first if found else None)
         return found is not None
 
     @property
