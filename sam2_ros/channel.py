@@ -67,7 +67,7 @@ class Channel:
     def configure(self, bell: threading.Condition) -> Pipeline:
         """Makes what the worker needs of this camera. bell: shared by all mailboxes."""
         settings = self.node.settings
-        self.counters.objects = self.counters.failures_in_a_row = 0
+        self.counters.begin_anew()
         depth = None
         if self.depth is not None:
             depth = DepthOut(self._create_output, self.depth, self.counters, self.node.transforms)

@@ -120,8 +120,10 @@ def test_a_camera_begins_anew_with_each_network(make):
     node = make()
     counters = node._channels[0].counters
     counters.objects = counters.failures_in_a_row = counters.processed = 3
+    counters.late_in_a_row = counters.unpublished_in_a_row = 3
     assert node.trigger_configure() == SUCCESS
     assert (counters.objects, counters.failures_in_a_row, counters.processed) == (0, 0, 3)
+    assert (counters.late_in_a_row, counters.unpublished_in_a_row) == (0, 0)
 
 
 def test_a_camera_that_is_off_or_never_came_takes_no_prompt_and_lists_all_the_same(make):
