@@ -20,6 +20,7 @@ import torch
 from tqdm import tqdm
 
 import sam2
+from benchmarks.arguments import model_name, whole
 from benchmarks.stream import RESULTS, make_weights
 from sam2.training.synthetic import HELD_OUT_SEED
 
@@ -48,13 +49,14 @@ OPTIONS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--speed", default="tiny", help="model whose speed is measured")
-    parser.add_argument("--likeness", default="nano", help="model whose masks are compared; needs trained weights")
+    parser.add_argument("--speed", type=model_name, default="tiny", help="model whose speed is measured")
+    masks = "model whose masks are compared; needs trained weights"
+    parser.add_argument("--likeness", type=model_name, default="nano", help=masks)
     parser.add_argument("--checkpoint", help="of the latter")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--clips", type=int, default=12)
-    parser.add_argument("--frames", type=int, default=3, help="turns that count for speed")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--clips", type=whole, default=12)
+    parser.add_argument("--frames", type=whole, default=3, help="turns that count for speed")
+    parser.add_argument("--threads", type=whole, default=os.cpu_count())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:

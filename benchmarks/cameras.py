@@ -21,14 +21,16 @@ SIZE_HW = (480, 640)
 
 
 def main() -> None:
+    sys.path[:0] = [str(ROOT), str(ROOT / "test")]
+    from benchmarks.arguments import model_name, positive
+
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default="nano", help="a model (default: %(default)s)")
-    parser.add_argument("--rate", type=float, default=10.0, help="images per second of each camera")
-    parser.add_argument("--seconds", type=float, default=15.0, help="of each phase (default: %(default)s)")
+    parser.add_argument("--model", type=model_name, default="nano", help="a model (default: %(default)s)")
+    parser.add_argument("--rate", type=positive, default=10.0, help="images per second of each camera")
+    parser.add_argument("--seconds", type=positive, default=15.0, help="of each phase (default: %(default)s)")
     args = parser.parse_args()
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    sys.path[:0] = [str(ROOT), str(ROOT / "test")]
     from sam2_ros import fast_dds
 
     os.environ.setdefault(fast_dds.PROFILES, str(ROOT / "config" / "fastdds_shm.xml"))

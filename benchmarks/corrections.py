@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.approximate import CLIP_FRAMES, Option, alike
+from benchmarks.arguments import model_name, whole
 from benchmarks.stream import RESULTS
 
 CORRECT_EVERY = 6  # frames: six corrections in a clip, seven prompted frames
@@ -27,11 +28,11 @@ RULES = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", dest="likeness", default="nano", help="needs trained weights")
+    parser.add_argument("--model", type=model_name, dest="likeness", default="nano", help="needs trained weights")
     parser.add_argument("--checkpoint", help="its weights")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--clips", type=int, default=12)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--clips", type=whole, default=12)
+    parser.add_argument("--threads", type=whole, default=os.cpu_count())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     lines = [["rule", "IoU with the official rule's masks", "IoU with truth"], ["---"] * 3]

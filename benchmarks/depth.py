@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 import sam2
+from benchmarks.arguments import model_name, whole
 from sam2_ros.geometry import Pinhole, Surface, find_surface
 
 RESULTS = Path(__file__).parent / "results" / "depth.md"
@@ -172,9 +173,9 @@ def table(chosen: list[Sample], kinds: dict[str, Spoiling]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--worlds", type=int, default=12, help="how many (default: %(default)s)")
-    parser.add_argument("--frames", type=int, default=6, help="of each world (default: %(default)s)")
-    parser.add_argument("--model", default="", help="a model whose masks to try as well; empty = none")
+    parser.add_argument("--worlds", type=whole, default=12, help="how many (default: %(default)s)")
+    parser.add_argument("--frames", type=whole, default=6, help="of each world (default: %(default)s)")
+    parser.add_argument("--model", type=model_name, help="a model whose masks to try as well (default: none)")
     args = parser.parse_args()
     chosen = list(samples(range(1_000_000, 1_000_000 + args.worlds), args.frames))
     kinds = {

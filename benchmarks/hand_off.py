@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 import sam2
+from benchmarks.arguments import whole
 from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.counters import Counters
 from sam2_ros.hand_off import Detection, ious
@@ -202,7 +203,7 @@ def score(tally: Tally, tracker: Tracker, masks: list[np.ndarray], tracks: list[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=2000, help="of each run (default: %(default)s)")
+    parser.add_argument("--frames", type=whole, default=2000, help="of each run (default: %(default)s)")
     args = parser.parse_args()
     bad = Badness()
     kinds = {"tracker never slips": Badness(slip=0.0), "tracker slips": bad}

@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 import sam2
+from benchmarks.arguments import model_name
 from benchmarks.machine import processor
 from sam2.config import CONFIGS
 from sam2.device import choose_device
@@ -59,7 +60,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: auto)")
-    parser.add_argument("--variants", nargs="+", default=list(CONFIGS), metavar="NAME", help="default: all nine")
+    parser.add_argument(
+        "--variants", type=model_name, nargs="+", default=list(CONFIGS), metavar="NAME", help="default: all nine"
+    )
     parser.add_argument("--measure", help=argparse.SUPPRESS)  # what the processes started here are told
     parser.add_argument("--weights", help=argparse.SUPPRESS)
     return parser.parse_args()

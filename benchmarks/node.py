@@ -4,7 +4,7 @@
 
 Starts the node in its own process, feeds it images over DDS and reads the node's own counters from /diagnostics.
 `--model fake` measures with the tests' tracker, three squares that cost nothing. Prints one line per image size and
-writes them to `benchmarks/results/node_<model>.md`.
+writes them to `benchmarks/results/node_<model>.md`; with another number of images only where `--out` says.
 """
 
 import argparse
@@ -16,30 +16,46 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+IMAGES = 200
 SIZES_HW = ((480, 640), (720, 1280))
 TARGET_MS = {480: 4.0, 720: 10.0}
 KINDS = {"tracks": "TrackArray", "visibility": "VisibilityArray"}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default="nano", help="a model, or 'fake'")
-    parser.add_argument("--images", type=int, default=200, help="images per size")
-    parser.add_argument("--rate", type=float, default=5.0, help="per second; more than it can take makes images wait")
-    parser.add_argument("--outputs", nargs="*", default=["tracks", "visibility", "label_mask"])
-    args = parser.parse_args()
+    sys.path[:0] = [str(ROOT), str(ROOT / "test")]
+    args = parse()
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    sys.path[:0] = [str(ROOT), str(ROOT / "test")]
     from sam2_ros import fast_dds
 
     os.environ.setdefault(fast_dds.PROFILES, str(ROOT / "config" / "fastdds_shm.xml"))
     results = [measure(args, size_hw) for size_hw in SIZES_HW]
     lines = "".join(f"    {line}\n" for line, _ in results)
-    (ROOT / "benchmarks" / "results" / f"node_{args.model}.md").write_text(
-        f"{args.model}, three objects, {args.rate:g} images per second, {os.cpu_count()} cores; medians.\n\n{lines}"
-    )
+    if out := args.out or (RESULTS / f"node_{args.model}.md" if args.images == IMAGES else None):
+        head = f"{args.model}, three objects, {args.rate:g} images per second, {os.cpu_count()} cores; medians."
+        out.write_text(f"{head}\n\n{lines}")
     return 0 if all(ok for _, ok in results) else 1
+
+
+def parse() -> argparse.Namespace:
+    from benchmarks.arguments import model_name, positive, whole
+
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--model",
+        type=lambda name: name if name == "fake" else model_name(name),
+        default="nano",
+        help="a model, or 'fake'",
+    )
+    parser.add_argument("--images", type=whole, default=IMAGES, help="images per size")
+    parser.add_argument(
+        "--rate", type=positive, default=5.0, help="per second; more than it can take makes images wait"
+    )
+    parser.add_argument("--outputs", nargs="*", default=["tracks", "visibility", "label_mask"])
+    parser.add_argument("--out", type=Path, help=f"a file for the results (default: none, unless of {IMAGES} images)")
+    return parser.parse_args()
 
 
 def measure(args: argparse.Namespace, size_hw: tuple[int, int]) -> tuple[str, bool]:

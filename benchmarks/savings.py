@@ -21,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 import sam2
+from benchmarks.arguments import model_name, whole
 from benchmarks.machine import processor
 from benchmarks.stream import RESULTS, make_weights
 from sam2 import attention, layers, linear, memory_attention, position
@@ -103,10 +104,10 @@ NOT_TAKEN: tuple[tuple[str, str, Undo], ...] = (("the empty prompt's encodings k
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default="tiny")
-    parser.add_argument("--objects", type=int, default=2)
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--model", type=model_name, default="tiny")
+    parser.add_argument("--objects", type=whole, default=2)
+    parser.add_argument("--turns", type=whole, default=3)
+    parser.add_argument("--threads", type=whole, default=os.cpu_count())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     variants = [("as it is", "", nullcontext), *SAVINGS, *NOT_TAKEN]

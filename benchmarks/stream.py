@@ -22,6 +22,7 @@ import torch
 from tqdm import tqdm
 
 import sam2
+from benchmarks.arguments import model_name, whole
 from benchmarks.machine import processor
 from sam2.model import SAM2
 
@@ -56,8 +57,8 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default="tiny")
-    parser.add_argument("--objects", type=int, nargs="+", default=[1])
+    parser.add_argument("--model", type=model_name, default="tiny")
+    parser.add_argument("--objects", type=whole, nargs="+", default=[1])
     parser.add_argument(
         "--peers", nargs="*", default=[], choices=["official", "official_vos_optimized", "transformers"]
     )
@@ -65,8 +66,8 @@ def parse() -> argparse.Namespace:
                         help="an interpreter that has Meta's sam2 (also $SAM2_OFFICIAL_PYTHON)")  # fmt: skip
     parser.add_argument("--device", default="cpu", help="with cuda, official_vos_optimized is measured too")
     parser.add_argument("--warm-up", type=int, default=16, help="frames before the clock counts: the bank fills")
-    parser.add_argument("--frames", type=int, default=10, help="frames that count")
-    parser.add_argument("--threads", type=int, help="default: all processors")
+    parser.add_argument("--frames", type=whole, default=10, help="frames that count")
+    parser.add_argument("--threads", type=whole, help="default: all processors")
     parser.add_argument("--batched", action="store_true", help="ours: objects together, as on a GPU by default")
     args = parser.parse_args()
     if args.device != "cpu" and "official" in args.peers:
