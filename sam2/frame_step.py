@@ -50,6 +50,7 @@ class FrameStep:
     def __init__(self, model: SAM2, limits: Limits, fill_hole_area: int):
         self._model = model
         self._fill_hole_area = fill_hole_area
+        self.device = model.device
         self.store = MemoryStore(model, limits)
         # Not methods: they would make a reference cycle, which keeps model and memories on the device until the next
         # garbage collection.

@@ -89,21 +89,14 @@ class History:
         be found, nor can those later than `now_ns`, which date from before the clock was set back. Raises Stale with
         the history's bounds for an older stamp, BadInput for one from the future.
         """
-        if stamp_ns > now_ns:
-            raise BadInput(
-                f"prompt.stamp_ns: expected at most the newest frame's {now_ns}, got {stamp_ns}; try again later"
-            )
-        kept = [moment for moment in self._survivors(now_ns) if 0 < moment.stamp_ns <= now_ns]
-        first_ns = min((moment.stamp_ns for moment in kept), default=now_ns)
-        if stamp_ns < first_ns:
-            raise Stale(
-                f"prompt.stamp_ns: expected a frame of the kept history, {first_ns} to {now_ns} ns, got {stamp_ns}, "
-                f"{(first_ns - stamp_ns) / 1e9:.3f} s too old; prompt on a newer image"
-            )
-        nearest = min(reversed(kept), key=lambda m: abs(m.stamp_ns - stamp_ns), default=None)
+        nearest = _nearest(self._survivors(now_ns), stamp_ns, now_ns)
         if nearest is None or abs(now_ns - stamp_ns) <= abs(nearest.stamp_ns - stamp_ns):
             return None
         return nearest
+
+    def find_kept(self, stamp_ns: int) -> Moment:
+        """The same while no frame is about to be added. There must be one."""
+        return _nearest(self._moments, stamp_ns, self.newest.stamp_ns) or self.newest
 
     def _survivors(self, now_ns: int) -> list[Moment]:
         """The frames that are still kept once a frame with stamp `now_ns` has been added."""
@@ -115,3 +108,19 @@ class History:
 
 def _num_bytes(features: Features) -> int:
     return sum(part.numel() * part.element_size() for part in features)
+
+
+def _nearest(moments: list[Moment], stamp_ns: int, now_ns: int) -> Moment | None:
+    """See `History.find`; None if none of `moments` can be found by a stamp."""
+    if stamp_ns > now_ns:
+        raise BadInput(
+            f"prompt.stamp_ns: expected at most the newest frame's {now_ns}, got {stamp_ns}; try again later"
+        )
+    kept = [moment for moment in moments if 0 < moment.stamp_ns <= now_ns]
+    first_ns = min((moment.stamp_ns for moment in kept), default=now_ns)
+    if stamp_ns < first_ns:
+        raise Stale(
+            f"prompt.stamp_ns: expected a frame of the kept history, {first_ns} to {now_ns} ns, got {stamp_ns}, "
+            f"{(first_ns - stamp_ns) / 1e9:.3f} s too old; prompt on a newer image"
+        )
+    return min(reversed(kept), key=lambda m: abs(m.stamp_ns - stamp_ns), default=None)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sam2.checks import check_begins, check_places
-from sam2.errors import LimitReached
+from sam2.errors import BadInput, LimitReached
 from sam2.history import History
 from sam2.limits import Limits
 from sam2.model_prompt import ModelPrompt, prompt_to_model
@@ -51,6 +51,18 @@ def locate(prompts: Sequence[Prompt], frame: Frame | None, history: History, nex
         located.append(
             Located(prompt, next_frame, size_hw) if past is None else Located(prompt, past.index, past.size_hw)
         )
+    return sorted(located, key=lambda place: place.frame)
+
+
+def locate_kept(prompts: Sequence[Prompt], history: History) -> list[Located]:
+    """Sorted by frame, as by `locate`, but among the frames that are kept: a stamp of 0 means the newest.
+
+    Raises BadInput before the first frame, and what `History.find_kept` raises.
+    """
+    if history.newest is None:
+        raise BadInput("prompt: expected a frame that was seen before, got none; give the prompt to `step` with one")
+    kept = [history.find_kept(prompt.stamp_ns) if prompt.stamp_ns else history.newest for prompt in prompts]
+    located = [Located(prompt, found.index, found.size_hw) for prompt, found in zip(prompts, kept, strict=True)]
     return sorted(located, key=lambda place: place.frame)
 
 

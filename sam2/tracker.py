@@ -14,17 +14,16 @@ from sam2.ahead import Ahead
 from sam2.checks import check_frame, check_frames, check_prompts
 from sam2.device import device_errors
 from sam2.errors import BadInput, OutOfMemory, UnknownObject
-from sam2.frame_step import Answer, FrameStep, batches
+from sam2.frame_step import Answer, FrameStep
 from sam2.history import History, Moment
 from sam2.limits import Limits
 from sam2.live_objects import LiveObjects
 from sam2.model import SAM2, Features
-from sam2.model_prompt import ModelPrompt
-from sam2.plan import Planned, locate, plan_prompts
+from sam2.object_steps import ObjectSteps
+from sam2.plan import Located, Planned, locate, locate_kept, plan_prompts
 from sam2.report import to_host, track_of
 from sam2.saved_objects import check_room, put_back, read_objects, save_objects
-from sam2.tracked_object import PromptedFrame, TrackedObject
-from sam2.types import Frame, Prompt, PromptMode, Track
+from sam2.types import Frame, Prompt, Track
 from sam2.warm_up import warm_up
 
 
@@ -58,7 +57,12 @@ class Tracker:
             self._network = FrameStep(model, self._limits, fill_hole_area)
             self._ahead = Ahead(model.device)
         self._history = History(self._limits)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Labels and frames count from the start."""
         self._objects = LiveObjects(self._network.store, self._limits)
+        self._steps = ObjectSteps(self._network, self._objects, self._limits, self._sticky_corrections)
         self._next_frame = 0
 
     def sibling(self) -> "Tracker":
@@ -95,7 +99,7 @@ class Tracker:
             warm_up(self, self._limits, captures=self.model.device.type == "cuda")
         finally:
             self.reset()
-            self._objects, self._next_frame = LiveObjects(self._network.store, self._limits), 0  # labels from 1 again
+            self._begin()
 
     @property
     def object_ids(self) -> list[str]:
@@ -113,7 +117,8 @@ class Tracker:
         changed. accept: called with the tracks before the step becomes final; if it raises, the step is undone too.
         """
         check_frame(frame)
-        planned = self._plan(prompts, frame)
+        check_prompts(prompts, self._limits)
+        planned = self._plan(locate(prompts, frame, self._history, self._next_frame))
         with self._all_or_nothing({plan.prompt.object_id for plan in planned}):
             tracks = self._step(frame, planned)
             accept(tracks)
@@ -121,12 +126,33 @@ class Tracker:
         self._ahead.drop(frame)
         return tracks
 
+    def prompt(self, prompts: Sequence[Prompt], accept: Callable = lambda tracks: None) -> list[Track]:
+        """Applies prompts to frames that `step` has seen, without a further one: those nearest to their `stamp_ns`,
+        0 = the newest. Returns the prompted objects as they are in the newest frame, in order of label.
+
+        What follows is as if the prompts had come in time. Raises what `step` raises, and BadInput before the first
+        frame; then nothing has changed. accept: as in `step`.
+        """
+        check_prompts(prompts, self._limits)
+        planned = self._plan(locate_kept(prompts, self._history))
+        with self._all_or_nothing({plan.prompt.object_id for plan in planned}):
+            answers = {}  # None for an object whose prompt got no finite answer, and so cannot be tracked
+            for plan in planned:
+                then, *later = self._history.since(plan.frame)
+                answers[plan.prompt.object_id] = self._steps.prompt_past(plan, then, later)
+            found = {object_id: answer for object_id, answer in answers.items() if answer is not None}
+            tracks = self._tracks(self._history.newest, answers | _on_host(found))
+            accept(tracks)
+        return tracks
+
     def check(self, prompts: Prompt | Sequence[Prompt], frame: Frame | None = None) -> None:
         """Raises what `step(frame, prompts)` would raise for one prompt or several, and changes nothing.
 
         Without a frame, pixels are checked against the newest image, and no stamp is too new.
         """
-        self._plan([prompts] if isinstance(prompts, Prompt) else prompts, frame)
+        prompts = [prompts] if isinstance(prompts, Prompt) else prompts
+        check_prompts(prompts, self._limits)
+        self._plan(locate(prompts, frame, self._history, self._next_frame))
 
     def remove(self, object_id: str) -> None:
         """Forgets one object and leaves the others alone. Raises UnknownObject naming the live ids."""
@@ -170,112 +196,26 @@ class Tracker:
         moment = self._history.add(self._next_frame, frame.stamp_ns, frame.size_hw, features)
         for plan in planned:
             if plan.frame < moment.index:
-                self._prompt_past(plan, moment)
-        answers = self._track(list(self._objects.values()), moment)
+                then, *later = self._history.since(plan.frame)
+                self._steps.prompt_past(plan, then, later[:-1])
+        answers = self._steps.track(list(self._objects.values()), moment, self.batched)
         for plan in planned:
             if plan.frame == moment.index:
                 tracked = answers.get(plan.prompt.object_id)
-                answers[plan.prompt.object_id] = self._prompt(plan, moment, tracked)
-        return self._report(moment, answers)
-
-    def _plan(self, prompts: Sequence[Prompt], frame: Frame | None) -> list[Planned]:
-        check_prompts(prompts, self._limits)
-        located = locate(prompts, frame, self._history, self._next_frame)
-        return plan_prompts(located, self._objects, self._limits, self.model.image_size)
-
-    def _prompt_past(self, plan: Planned, now: Moment) -> None:
-        """Applies a prompt to a past frame and, for that object alone, repeats the frames between it and `now`."""
-        then, *later = self._history.since(plan.frame)
-        obj, tracked = self._objects.get(plan.prompt.object_id), None
-        if obj is not None:
-            obj.rewind(then.index)
-            if then.index not in obj.prompted_frames:
-                tracked = self._track([obj], then).get(obj.object_id)
-        self._prompt(plan, then, tracked)
-        for moment in later:
-            if moment is not now:
-                self._repeat(self._objects[plan.prompt.object_id], moment)
-
-    def _repeat(self, obj: TrackedObject, moment: Moment) -> None:
-        """Tracks a past frame again, with all prompts that were applied there."""
-        prompted = obj.prompted_frames.pop(moment.index, None)
-        if prompted is not None and prompted.starts_over:
-            obj.start_over(moment.index, moment.stamp_ns)
-        answer = self._track([obj], moment).get(obj.object_id)
-        if prompted is not None:
-            for prompt in prompted.prompts:
-                answer = self._apply(obj, prompt, moment, answer, prompted.starts_over)
-        elif answer is not None:
-            self._commit(obj, moment, answer)
-
-    def _prompt(self, plan: Planned, moment: Moment, tracked: Answer | None) -> Answer:
-        """Applies a prompt to a frame; creates its object, or starts it over, if necessary.
-
-        `tracked`: the object's answer on that frame without the prompt.
-        """
-        prompt, obj = plan.prompt, self._objects.get(plan.prompt.object_id)
-        starts_over = prompt.mode is PromptMode.REPLACE
-        if obj is None:
-            obj = self._objects.add(prompt.object_id, "", moment.index, moment.stamp_ns)
-        elif starts_over:
-            obj.start_over(moment.index, moment.stamp_ns)
-            obj.forget_prompts(moment.index)
-            tracked = None
-        obj.class_name = prompt.class_name or obj.class_name
-        return self._apply(obj, plan.combined, moment, tracked, starts_over)
-
-    def _apply(
-        self, obj: TrackedObject, prompt: ModelPrompt, moment: Moment, before: Answer | None, starts_over: bool
-    ) -> Answer:
-        """`before`: the object's answer on this frame so far, which the prompt refines."""
-        prompted = obj.prompted_frames.get(moment.index, PromptedFrame((), None, starts_over))
-        previous = before.logits if before is not None and before.is_finite else None
-        if prompted.logits is not None:
-            previous = torch.from_numpy(prompted.logits)[None, None].to(self.model.device)
-        is_prompted = obj.starts_at(moment.index) or self._sticky_corrections
-        answer = self._network.apply_prompt(obj, prompt, moment, previous, is_prompted)
-        logits = answer.logits[0, 0].cpu().numpy() if answer.is_finite else None
-        obj.prompted_frames[moment.index] = prompted.add(prompt, logits, self._limits)
-        if moment.index < obj.born:
-            obj.born, obj.born_ns = moment.index, moment.stamp_ns
-        self._commit(obj, moment, answer, is_prompted)
-        return answer
-
-    def _track(self, objects: list[TrackedObject], moment: Moment) -> dict[str, Answer]:
-        """Answers by object id. If batched, objects with equally many memories are computed together."""
-        groups: dict[object, list[TrackedObject]] = {}
-        for obj in objects:
-            if obj.bank.can_recall(moment.index):
-                key = obj.bank.recall(moment.index).shape if self.batched else obj.object_id
-                groups.setdefault(key, []).append(obj)
-        answers = {}
-        self_attended = self._network.self_attend(moment) if groups else None
-        for batch in batches(groups.values(), self.model.device):
-            parts = self._network.track(batch, moment, self_attended).split()
-            answers |= {obj.object_id: part for obj, part in zip(batch, parts, strict=True)}
-        return answers
-
-    def _commit(self, obj: TrackedObject, moment: Moment, answer: Answer, is_prompted: bool = False) -> None:
-        """Adds the memory just written to the bank, if it is usable, and records the sighting."""
-        is_finite = bool(answer.is_finite)
-        if is_finite and is_prompted:
-            obj.bank.remember_prompted(moment.index)
-        elif is_finite:
-            obj.bank.remember(moment.index)
-        else:
-            obj.bank.forget(moment.index)
-        is_visible = is_finite and float(answer.object_score) > 0
-        obj.record(moment.index, moment.stamp_ns, is_visible, self._limits)
-
-    def _report(self, moment: Moment, answers: dict[str, Answer]) -> list[Track]:
-        """Copies all answers to the host at once, and commits those of objects that were only tracked."""
-        if answers:
-            answers = dict(zip(answers, to_host(list(answers.values())), strict=True))
+                answers[plan.prompt.object_id] = self._steps.prompt(plan, moment, tracked)
+        answers = _on_host(answers)  # at once, so that a GPU is waited for only once
         for object_id, answer in answers.items():
             if moment.index not in self._objects[object_id].prompted_frames:
-                self._commit(self._objects[object_id], moment, answer)
-        objects = sorted(self._objects.values(), key=lambda obj: obj.label)
-        return [track_of(obj, moment, answers.get(obj.object_id), self._limits) for obj in objects]
+                self._steps.commit(self._objects[object_id], moment, answer)
+        return self._tracks(moment, dict.fromkeys(self._objects) | answers)
+
+    def _plan(self, located: Sequence[Located]) -> list[Planned]:
+        return plan_prompts(located, self._objects, self._limits, self.model.image_size)
+
+    def _tracks(self, moment: Moment, answers: dict[str, Answer | None]) -> list[Track]:
+        """In order of label."""
+        objects = sorted((self._objects[object_id] for object_id in answers), key=lambda obj: obj.label)
+        return [track_of(obj, moment, answers[obj.object_id], self._limits) for obj in objects]
 
     @contextmanager
     def _on_device(self) -> Iterator[None]:
@@ -298,3 +238,8 @@ class Tracker:
             with self._on_device():
                 self._objects.roll_back(snapshot)
             raise
+
+
+def _on_host(answers: dict[str, Answer]) -> dict[str, Answer]:
+    """The same, in one copy."""
+    return dict(zip(answers, to_host(list(answers.values())), strict=True)) if answers else {}

@@ -10,6 +10,7 @@ from test_late_prompts import CASES, OUT_OF_ORDER, REFINED, ring_too_short, trac
 
 import sam2
 from sam2.memory_store import MemoryStore
+from sam2.object_steps import ObjectSteps
 
 REPLACE = sam2.PromptMode.REPLACE
 # Of logits, whose standard deviation is about 1; the README says it. Noise 6.0e-6, on one thread and two, with AVX-512,
@@ -32,26 +33,29 @@ def without_logits(streams: list) -> list:
 
 @pytest.mark.parametrize("name", CASES)
 def test_late_equals_on_time_in_company(name):
-    on_time, late = as_the_node(CASES[name])
-    assert without_logits(on_time) == without_logits(late)
-    assert largest_difference(on_time, late) < TOLERANCE
+    case = replace(CASES[name], is_sticky=True, batched=True)
+    on_time = case.timely_stream()
+    for late in case.late_stream(), case.late_stream(between=True):
+        assert without_logits(on_time) == without_logits(late)
+        assert largest_difference(on_time, late) < TOLERANCE
 
 
 def catches_up_one_frame_too_few(monkeypatch):
-    def repeat(original, self, obj, moment):
-        if moment.index < self._history.newest.index - 1:
-            original(self, obj, moment)
-
-    around(monkeypatch, sam2.Tracker, "_repeat", repeat)
+    around(
+        monkeypatch,
+        ObjectSteps,
+        "prompt_past",
+        lambda original, self, plan, then, later: original(self, plan, then, later[:-1]),
+    )
 
 
 def remembers_one_frame_too_few(monkeypatch):
-    def repeat(original, self, obj, moment):
-        original(self, obj, moment)
-        if moment.index == self._history.newest.index - 1:
-            obj.bank.forget(moment.index)
+    def prompt_past(original, self, plan, then, later):
+        original(self, plan, then, later)
+        if later:
+            self._objects[plan.prompt.object_id].bank.forget(later[-1].index)
 
-    around(monkeypatch, sam2.Tracker, "_repeat", repeat)
+    around(monkeypatch, ObjectSteps, "prompt_past", prompt_past)
 
 
 def lets_late_corrections_fade(monkeypatch):
@@ -60,7 +64,7 @@ def lets_late_corrections_fade(monkeypatch):
         original(self, *args)
         monkeypatch.setattr(self, "_sticky_corrections", True)
 
-    around(monkeypatch, sam2.Tracker, "_prompt_past", prompt_past)
+    around(monkeypatch, ObjectSteps, "prompt_past", prompt_past)
 
 
 @pytest.mark.parametrize(
@@ -103,12 +107,12 @@ def writes_to_a_neighbours_row(monkeypatch):
 
 
 def rewinds_everybody(monkeypatch):
-    def prompt_past(original, self, plan, now):
+    def prompt_past(original, self, plan, then, later):
         for obj in self._objects.values():
             obj.rewind(plan.frame)
-        return original(self, plan, now)
+        return original(self, plan, then, later)
 
-    around(monkeypatch, sam2.Tracker, "_prompt_past", prompt_past)
+    around(monkeypatch, ObjectSteps, "prompt_past", prompt_past)
 
 
 @pytest.mark.parametrize("mistake", [writes_to_a_neighbours_row, rewinds_everybody])

@@ -13,7 +13,8 @@ import sam2
 from sam2.frame_step import FrameStep
 from sam2.history import Moment
 from sam2.memory_bank import MemoryBank
-from sam2.tracked_object import TrackedObject
+from sam2.object_steps import ObjectSteps
+from sam2.tracked_object import PromptedFrame, TrackedObject
 
 BOTH = {0: [click("live"), disc("other", 50, 30)]}  # given on time in either stream
 BOX = sam2.Prompt("live", box_xyxy=[10, 8, 40, 30], points_xy=[(12, 12)], labels=[0])
@@ -32,21 +33,41 @@ class Late:
 
     def streams(self) -> tuple[list, list]:
         """(on time, late): tracks from the frame on by which everything has been given."""
-        known = {index: [*BOTH.get(index, ()), *self.on_time.get(index, ())] for index in {*BOTH, *self.on_time}}
-        timely = {i: [*known.get(i, ()), *self.prompts.get(i, ())] for i in {*known, *self.prompts}}
-        late = dict(known)
-        for index, made in self.given_with.items():
-            prompts = [made_on(i, prompt) for i in made for prompt in self.prompts[i]]
-            late[index] = [*known.get(index, ()), *prompts]
-        both = [
-            run(
-                sam2.Tracker(small_model(), self.limits, self.is_sticky, batched=self.batched),
-                range(self.frames),
-                prompts,
-            )
-            for prompts in (timely, late)
-        ]
-        return both[0][max(self.given_with) :], both[1][max(self.given_with) :]
+        return self.timely_stream(), self.late_stream()
+
+    def timely_stream(self) -> list:
+        known = self._known()
+        return self._run({i: [*known.get(i, ()), *self.prompts.get(i, ())] for i in {*known, *self.prompts}}, {})
+
+    def late_stream(self, between: bool = False) -> list:
+        """between: the late ones are given after the frame, not with it."""
+        late = {
+            index: [made_on(i, prompt) for i in made for prompt in self.prompts[i]]
+            for index, made in self.given_with.items()
+        }
+        known = self._known()
+        if between:
+            return self._run(known, late)
+        return self._run({i: [*known.get(i, ()), *late.get(i, ())] for i in {*known, *late}}, {})
+
+    def _known(self) -> dict[int, list[sam2.Prompt]]:
+        return {i: [*BOTH.get(i, ()), *self.on_time.get(i, ())] for i in {*BOTH, *self.on_time}}
+
+    def _run(self, prompts: dict, afterwards: dict) -> list:
+        tracker = sam2.Tracker(small_model(), self.limits, self.is_sticky, batched=self.batched)
+        tracks = run_with_prompts_between(tracker, range(self.frames), prompts, afterwards)
+        return tracks[max(self.given_with) :]
+
+
+def run_with_prompts_between(tracker, frames, prompts: dict, afterwards: dict) -> list[list[sam2.Track]]:
+    """Tracks of every frame, after the prompts that were given `afterwards`, by the index of the frame before them."""
+    streams = []
+    for index in frames:
+        tracks = {track.object_id: track for track in tracker.step(frame(index), prompts.get(index, ()))}
+        if index in afterwards:
+            tracks |= {track.object_id: track for track in tracker.prompt(afterwards[index])}
+        streams.append(sorted(tracks.values(), key=lambda track: track.label))
+    return streams
 
 
 REFINED = Late({4: [click("live", 40, 30, 0)]}, {7: [4]})
@@ -78,6 +99,9 @@ CASES = {
     "one more click on an image with two": Late(
         {4: [click("live", 9, 40)]}, {7: [4]}, on_time={4: [click("live", 40, 30, 0), click("live", 60, 9)]}
     ),
+    "new object on the newest image": Late({6: [click("new", 30, 20)]}, {6: [6]}),
+    "refinement on the newest image": Late({6: [click("live", 40, 30, 0), BOX]}, {6: [6]}),
+    "start over on the newest image": Late({6: [AGAIN]}, {6: [6]}),
     "the oldest image that is kept": Late({10: [BOX]}, {19: [10]}, frames=22, limits=sam2.Limits(history_frames=10)),
 }
 
@@ -85,9 +109,11 @@ CASES = {
 @pytest.mark.parametrize("is_sticky", [False, True], ids=["fading", "sticky"])
 @pytest.mark.parametrize("name", CASES)
 def test_late_equals_on_time(name, is_sticky):
-    on_time, late = replace(CASES[name], is_sticky=is_sticky).streams()
+    case = replace(CASES[name], is_sticky=is_sticky)
+    on_time = case.timely_stream()
     assert len(on_time) >= 3
-    assert_same(on_time, late)
+    assert_same(on_time, case.late_stream())
+    assert_same(on_time, case.late_stream(between=True))
 
 
 @pytest.mark.parametrize("is_sticky", [False, True], ids=["fading", "sticky"])
@@ -103,13 +129,13 @@ def forgets_nothing(monkeypatch):
 
 
 def tracks_nothing_again(monkeypatch):
-    monkeypatch.setattr(sam2.Tracker, "_repeat", lambda self, obj, moment: None)
+    monkeypatch.setattr(ObjectSteps, "_repeat", lambda self, obj, moment: None)
 
 
 def repeats_only_the_last_prompt(monkeypatch):
-    original = sam2.tracker.PromptedFrame.add
+    original = PromptedFrame.add
     monkeypatch.setattr(
-        sam2.tracker.PromptedFrame,
+        PromptedFrame,
         "add",
         lambda self, *args: replace(original(self, *args), prompts=original(self, *args).prompts[-1:]),
     )

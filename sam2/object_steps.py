@@ -1,0 +1,113 @@
+"""Objects tracked and prompted in a frame whose features are known: the newest, or after a late prompt a past one.
+
+Knows objects and their memories. Does not know which frames are kept, nor how a failed step is undone.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from sam2.frame_step import Answer, FrameStep, batches
+from sam2.history import Moment
+from sam2.limits import Limits
+from sam2.live_objects import LiveObjects
+from sam2.model_prompt import ModelPrompt
+from sam2.plan import Planned
+from sam2.tracked_object import PromptedFrame, TrackedObject
+from sam2.types import PromptMode
+
+
+class ObjectSteps:
+    """For the live objects of one tracker. sticky_corrections: see `Tracker`."""
+
+    def __init__(self, network: FrameStep, objects: LiveObjects, limits: Limits, sticky_corrections: bool):
+        self._network, self._objects, self._limits = network, objects, limits
+        self._sticky_corrections = sticky_corrections
+
+    def track(self, objects: Sequence[TrackedObject], moment: Moment, batched: bool) -> dict[str, Answer]:
+        """Answers by object id. If batched, objects with equally many memories are computed together."""
+        groups: dict[object, list[TrackedObject]] = {}
+        for obj in objects:
+            if obj.bank.can_recall(moment.index):
+                key = obj.bank.recall(moment.index).shape if batched else obj.object_id
+                groups.setdefault(key, []).append(obj)
+        answers = {}
+        self_attended = self._network.self_attend(moment) if groups else None
+        for batch in batches(groups.values(), self._network.device):
+            parts = self._network.track(batch, moment, self_attended).split()
+            answers |= {obj.object_id: part for obj, part in zip(batch, parts, strict=True)}
+        return answers
+
+    def prompt(self, plan: Planned, moment: Moment, tracked: Answer | None) -> Answer:
+        """Applies a prompt to a frame; creates its object, or starts it over, if necessary.
+
+        `tracked`: the object's answer on that frame without the prompt.
+        """
+        prompt, obj = plan.prompt, self._objects.get(plan.prompt.object_id)
+        starts_over = prompt.mode is PromptMode.REPLACE
+        if obj is None:
+            obj = self._objects.add(prompt.object_id, "", moment.index, moment.stamp_ns)
+        elif starts_over:
+            obj.start_over(moment.index, moment.stamp_ns)
+            obj.forget_prompts(moment.index)
+            tracked = None
+        obj.class_name = prompt.class_name or obj.class_name
+        return self._apply(obj, plan.combined, moment, tracked, starts_over)
+
+    def prompt_past(self, plan: Planned, then: Moment, later: Sequence[Moment]) -> Answer | None:
+        """Applies a prompt to a past frame and, for that object alone, repeats the frames after it; returns its answer
+        on the last of these."""
+        obj, tracked = self._objects.get(plan.prompt.object_id), None
+        if obj is not None:
+            obj.rewind(then.index)
+            if then.index not in obj.prompted_frames:
+                tracked = self._track_alone(obj, then)
+        answer = self.prompt(plan, then, tracked)
+        for moment in later:
+            answer = self._repeat(self._objects[plan.prompt.object_id], moment)
+        return answer
+
+    def commit(self, obj: TrackedObject, moment: Moment, answer: Answer, is_prompted: bool = False) -> None:
+        """Adds the memory just written to the bank, if it is usable, and records the sighting."""
+        is_finite = bool(answer.is_finite)
+        if is_finite and is_prompted:
+            obj.bank.remember_prompted(moment.index)
+        elif is_finite:
+            obj.bank.remember(moment.index)
+        else:
+            obj.bank.forget(moment.index)
+        is_visible = is_finite and float(answer.object_score) > 0
+        obj.record(moment.index, moment.stamp_ns, is_visible, self._limits)
+
+    def _track_alone(self, obj: TrackedObject, moment: Moment) -> Answer | None:
+        return self.track([obj], moment, batched=False).get(obj.object_id)
+
+    def _repeat(self, obj: TrackedObject, moment: Moment) -> Answer | None:
+        """Tracks a past frame again, with all prompts that were applied there."""
+        prompted = obj.prompted_frames.pop(moment.index, None)
+        if prompted is not None and prompted.starts_over:
+            obj.start_over(moment.index, moment.stamp_ns)
+        answer = self._track_alone(obj, moment)
+        if prompted is not None:
+            for prompt in prompted.prompts:
+                answer = self._apply(obj, prompt, moment, answer, prompted.starts_over)
+        elif answer is not None:
+            self.commit(obj, moment, answer)
+        return answer
+
+    def _apply(
+        self, obj: TrackedObject, prompt: ModelPrompt, moment: Moment, before: Answer | None, starts_over: bool
+    ) -> Answer:
+        """`before`: the object's answer on this frame so far, which the prompt refines."""
+        prompted = obj.prompted_frames.get(moment.index, PromptedFrame((), None, starts_over))
+        previous = before.logits if before is not None and before.is_finite else None
+        if prompted.logits is not None:
+            previous = torch.from_numpy(prompted.logits)[None, None].to(self._network.device)
+        is_prompted = obj.starts_at(moment.index) or self._sticky_corrections
+        answer = self._network.apply_prompt(obj, prompt, moment, previous, is_prompted)
+        logits = answer.logits[0, 0].cpu().numpy() if answer.is_finite else None
+        obj.prompted_frames[moment.index] = prompted.add(prompt, logits, self._limits)
+        if moment.index < obj.born:
+            obj.born, obj.born_ns = moment.index, moment.stamp_ns
+        self.commit(obj, moment, answer, is_prompted)
+        return answer
