@@ -91,7 +91,7 @@ class Settings:
         64, "Requests that may wait for the network; more are answered BUSY.", span=(1, 4096)
     )
     prompt_wait_s: float = _parameter(
-        2.0, "How long a request waits for its image before it is answered NO_IMAGE or STALE.",
+        2.0, "How long a prompt waits for a new image before it runs without one, or is answered NO_IMAGE or STALE.",
         span=(0.1, 60.0), unit="s", live=True,
     )  # fmt: skip
     clock_jump_s: float = _parameter(

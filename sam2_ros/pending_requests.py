@@ -15,6 +15,8 @@ from sam2_ros.params import Settings
 from sam2_ros.readable import reason_of
 from sam2_ros.requests import Add, Code, Remove, Request, Restore, Save
 
+WITHOUT_STAMP = "; with the stamp of an image that came, it would mean that image"
+
 
 class PendingRequests:
     """Every request put in is answered: by the tracker, by a refusal, at its deadline, or by `close`.
@@ -36,8 +38,9 @@ class PendingRequests:
         deadlines = [request.deadline_ns for request in self.waiting if isinstance(request, Add)]
         return max(min(deadlines) - time.monotonic_ns(), 0) / 1e9 if deadlines else longest_s
 
-    def sort_out(self, tracker: "sam2.Tracker", frame: sam2.Frame | None) -> list[Add]:
-        """Serves what can be served now and returns the Adds to run on `frame`; the rest keeps waiting."""
+    def sort_out(self, tracker: "sam2.Tracker", frame: sam2.Frame | None, now_ns: int = 0) -> list[Add]:
+        """Serves what can be served now and returns the Adds to run on `frame`; the rest keeps waiting. Without a frame
+        these are the Adds on processed images whose deadline, `now_ns`, has come without another image."""
         adds, waiting = [], []
         held: set[str] = set()  # ids that an earlier request still has to deal with; "" is a new one each time
         all_held = False  # an earlier request about all objects waits
@@ -48,7 +51,7 @@ class PendingRequests:
             is_held = all_held or bool(held if about_all else request.object_ids & held - {""})
             if not is_held and not isinstance(request, Add):
                 self._serve(tracker, request)
-            elif is_held or frame is None or not _is_due(request, frame):
+            elif is_held or not self._is_due(request, frame, now_ns):
                 waiting.append(request)
                 all_held |= about_all
                 held |= request.object_ids or set()
@@ -83,16 +86,17 @@ class PendingRequests:
     def forget_images(self) -> None:
         self._headers.clear()
 
-    def expire(self, any_image: bool, why_none: Callable[[], str]) -> None:
-        """Answers what waited too long. any_image: whether there has been an image at all; why_none: says why not."""
-        now_ns = time.monotonic_ns()
+    def expire(self, any_image: bool, why_none: Callable[[], str], now_ns: int) -> None:
+        """Answers what waited too long. any_image: whether there has been an image at all; why_none: says why not.
+        now_ns: as given to `sort_out`, so that a deadline is not between the two."""
         for request in [r for r in self.waiting if isinstance(r, Add) and r.deadline_ns <= now_ns]:
             self.waiting.remove(request)
             why = f"; {known}" if (known := why_none()) else ""
             if any(prompt.stamp_ns > self._newest_ns for prompt in request.prompts) and any_image:
                 request.answer(Code.STALE, "the image the prompt was made on did not come")
             elif any_image:
-                request.answer(Code.NO_IMAGE, f"no image has come since, and a prompt needs the next one{why}")
+                hint = "" if all(prompt.stamp_ns for prompt in request.prompts) else WITHOUT_STAMP
+                request.answer(Code.NO_IMAGE, f"no image has come since, and a prompt needs the next one{hint}{why}")
             else:
                 request.answer(Code.NO_IMAGE, f"no image came{why or '; is the camera running?'}")
 
@@ -122,7 +126,17 @@ class PendingRequests:
                 if name not in tracker.object_ids and not any(name in (r.object_ids or ()) for r in self.waiting):
                     prompt = add.prompts[index] = replace(prompt, object_id=name)
 
-    def _accept(self, tracker, add: Add, frame: sam2.Frame) -> bool:
+    def _is_due(self, add: Add, frame: sam2.Frame | None, now_ns: int) -> bool:
+        """Whether the images of all prompts are `frame` or earlier ones; without a frame, whether they were processed
+        and no other is waited for any more."""
+        stamps_ns = [prompt.stamp_ns for prompt in add.prompts]
+        if frame is not None:
+            return all(stamp_ns <= frame.stamp_ns for stamp_ns in stamps_ns)
+        if not self._headers or now_ns < add.deadline_ns:
+            return False
+        return all(stamp_ns <= self._newest_ns and (stamp_ns or add.newest_will_do) for stamp_ns in stamps_ns)
+
+    def _accept(self, tracker, add: Add, frame: sam2.Frame | None) -> bool:
         """Whether all prompts of a request pass the tracker's checks. Changes nothing, but answers a refusal."""
         self._name_new(tracker, add)
         try:
@@ -166,11 +180,6 @@ class PendingRequests:
             request.answer(Code.UNKNOWN_OBJECT, sentence, unknown_ids=tuple(unknown))
         else:
             request.answer(Code.OK, object_ids=done)
-
-
-def _is_due(add: Add, frame: sam2.Frame) -> bool:
-    """Whether the images of all prompts are this one or earlier ones."""
-    return all(prompt.stamp_ns <= frame.stamp_ns for prompt in add.prompts)
 
 
 def code_of(error: Exception) -> Code:

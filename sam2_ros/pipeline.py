@@ -5,7 +5,7 @@ too many of these in a row, a lost device is raised. Knows `sam2`'s public names
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ import sam2
 from sam2_ros import image_in
 from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.counters import Counters
+from sam2_ros.fitting import Run, run_fitting, twin_sentences
 from sam2_ros.health import why_no_image
 from sam2_ros.mailbox import Arrival, Mailbox
 from sam2_ros.params import Settings
@@ -31,25 +32,6 @@ class _Outcome:
     """Says whether a guarded block failed."""
 
     failed = False
-
-
-class _Twins(sam2.BadInput):
-    """Prompts by people show what is already tracked under another id."""
-
-    def __init__(self, refused: dict[Add, str]) -> None:
-        super().__init__("twins")
-        self.refused = refused  # with a sentence for each
-
-
-def _twin_sentences(adds: list[Add], twins: dict[str, str]) -> dict[Add, str]:
-    """Why each of `adds` that created one of `twins` is refused."""
-    sentences = {}
-    for add in adds:
-        for name in sorted(add.object_ids & twins.keys())[:1]:
-            is_own = twins[name] in add.object_ids
-            known = "which this request prompts as well" if is_own else "which is tracked already"
-            sentences[add] = f"the prompt for {name!r} shows {twins[name]!r}, {known}"
-    return sentences
 
 
 class Pipeline:
@@ -71,6 +53,7 @@ class Pipeline:
         self._tell_again_s: dict[str, float] = {}  # by cause of a reset
         self._size_hw: tuple[int, int] | None = None  # of the images so far; None = there was none
         self._newest: tuple[int, int] | None = None  # time of the newest image, and when it came, on the steady clock
+        self._processed: tuple[Arrival, sam2.Frame] | None = None  # the newest of which there is a result
 
     @property
     def settings(self) -> Settings:
@@ -111,23 +94,21 @@ class Pipeline:
             self._outputs.idle()
 
     def _turn(self, arrival: Arrival | None, frame: sam2.Frame | None) -> None:
-        adds: list[Add] = []
+        adds, now_ns = [], time.monotonic_ns()
         try:
             self._pending.waiting += self._auto.requests(self._size_hw)
             with self._guarded("request"):  # an answer that cannot be delivered must affect nothing else
-                adds += self._pending.sort_out(self.tracker, frame)
-            tracks = self._step(frame, adds, arrival.message.header) if frame is not None else None
-            if tracks is not None:
-                with self._guarded("publish") as publishing:
-                    self._hand_on(arrival, frame, tracks)
-                if publishing.failed:
-                    self._counters.count_unpublished()
+                adds += self._pending.sort_out(self.tracker, frame, now_ns)
+            if frame is not None:
+                self._process(arrival, frame, adds)
+            elif adds:
+                self._prompt_processed(adds)
         finally:
             self._counters.busy_since_ns = 0
             for add in adds:  # all have been answered, unless something unforeseen was raised
                 with self._guarded("request"):
                     add.answer(Code.INTERNAL, "an error inside the node; whether it was done is not known")
-        self._pending.expire(self._size_hw is not None, lambda: why_no_image(self._counters))
+        self._pending.expire(self._size_hw is not None, lambda: why_no_image(self._counters), now_ns)
         self._pending.sort_out(self.tracker, None)  # requests that waited for a prompt that has just run, or never will
 
     def _receive(self, arrival: Arrival) -> sam2.Frame | None:
@@ -167,6 +148,7 @@ class Pipeline:
             self._tell_again_s[cause] = now_s + LOG_EVERY_S
             self._log.warning(f"{sentence}: all objects are reset; more within {LOG_EVERY_S:.0f} s are only counted")
         self._pending.forget_images()
+        self._processed = None
         self._auto.forget()
         with self._guarded("publish"):
             self._drop(None)
@@ -175,12 +157,23 @@ class Pipeline:
         if reset.failed:
             self.tracker = self.tracker.sibling()  # so that the objects are gone, as was said
 
+    def _process(self, arrival: Arrival, frame: sam2.Frame, adds: list[Add]) -> None:
+        """Processes a new image, and publishes its result. All `adds` are answered."""
+        tracks = self._step(frame, adds, arrival.message.header)
+        if tracks is not None:
+            self._processed = arrival, frame
+            self._publish(arrival, frame, tracks, is_new=True)
+
     def _step(self, frame: sam2.Frame, adds: list[Add], header) -> "list[sam2.Track] | None":
         """The tracker's answer for one image; None if the image is lost to an error. All `adds` are answered."""
         began_ns = time.monotonic_ns()
         tracks, keep_objects = None, True
         try:
-            tracks, done, twins = self._step_with_those_that_fit(frame, adds)
+            tracks, done, twins = self._run(
+                lambda prompts, accept: self.tracker.step(frame, prompts, accept=accept),
+                lambda prompts: self.tracker.check(prompts, frame),
+                adds,
+            )
         except Exception as error:
             keep_objects = self._lose_image(error, adds)
         if tracks is None:
@@ -188,48 +181,54 @@ class Pipeline:
                 self._forget("failure", "the tracker failed")
             return None
         self._counters.count_step(time.monotonic_ns() - began_ns, len(tracks))
-        tracks = self._without(twins, done, tracks)
         self._pending.remember(frame.stamp_ns, header)
+        return self._conclude(frame, tracks, done, twins)
+
+    def _run(self, run: Callable, check: Callable, adds: list[Add]) -> Run:
+        def refuse(add: Add, error: Exception) -> None:
+            with self._guarded("request"):
+                self._pending.refuse(add, error)
+
+        return run_fitting(run, check, adds, self._auto, refuse)
+
+    def _conclude(
+        self, frame: sam2.Frame, tracks: "list[sam2.Track]", done: list[Add], twins: dict[str, str]
+    ) -> "list[sam2.Track]":
+        """Answers the requests that were carried out; returns the tracks that are left without twins."""
+        tracks = self._without(twins, done, tracks)
         self._auto.remember(frame.stamp_ns, tracks, changed=bool(done))
         for add in done:
             with self._guarded("request"):
                 self._pending.confirm(add, tracks)
         return tracks
 
-    def _step_with_those_that_fit(
-        self, frame: sam2.Frame, adds: list[Add]
-    ) -> "tuple[list[sam2.Track], list[Add], dict[str, str]]":
-        """The tracks, the requests carried out, and objects that are twins of others, by id. Each of `adds` has passed
-        `check` by itself; refused are those that do not fit together with the ones before them, and those by people
-        that show what is already tracked."""
-        left, twins = list(adds), {}
+    def _prompt_processed(self, adds: list[Add]) -> None:
+        """Carries out prompts on images that have been processed, since no other comes, and publishes the result of the
+        newest again. All `adds` are answered."""
+        arrival, frame = self._processed
+        self._counters.busy_since_ns = time.monotonic_ns()
 
-        def accept(tracks: "list[sam2.Track]") -> None:
-            twins.clear()
-            twins.update(self._auto.twins(left, tracks))
-            peoples = [add for add in left if not self._auto.made(add)]
-            if refused := _twin_sentences(peoples, twins):
-                raise _Twins(refused)
+        def run(prompts: list[sam2.Prompt], accept: Callable) -> "list[sam2.Track]":
+            before = {track.object_id: track for track in self._outputs.newest[1]}
 
-        while True:
-            try:
-                prompts = [prompt for add in left for prompt in add.prompts]
-                return self.tracker.step(frame, prompts, accept=accept), left, twins
-            except _Twins as twinned:
-                refused = {add: sam2.BadInput(sentence) for add, sentence in twinned.refused.items()}
-            except sam2.BadInput as error:
-                if not left:
-                    raise
-                # Its traceback would keep the failed step's memory alive.
-                refused = {left[self._first_too_many(frame, left)]: error.with_traceback(None)}
-            for add, error in refused.items():
-                left.remove(add)
-                with self._guarded("request"):
-                    self._pending.refuse(add, error)
+            def merged(prompted: "list[sam2.Track]") -> "list[sam2.Track]":
+                tracks = before | {track.object_id: track for track in prompted}
+                return sorted(tracks.values(), key=lambda track: track.label)
+
+            return merged(self.tracker.prompt(prompts, accept=lambda prompted: accept(merged(prompted))))
+
+        try:
+            tracks, done, twins = self._run(run, self.tracker.check, adds)
+        except Exception as error:
+            self._answer_failure(error, adds, reason_of(error))
+            self._report_failure("prompt", error)
+            return
+        if done:
+            self._publish(arrival, frame, self._conclude(frame, tracks, done, twins), is_new=False)
 
     def _without(self, twins: dict[str, str], adds: list[Add], tracks: "list[sam2.Track]") -> "list[sam2.Track]":
         """Removes objects that are already tracked under another id, and says so; returns the other tracks."""
-        for add, sentence in _twin_sentences(adds, twins).items():
+        for add, sentence in twin_sentences(adds, twins).items():
             with self._guarded("request"):
                 add.answer(Code.BAD_INPUT, sentence)
         self._auto.count_twins(adds, twins)
@@ -238,33 +237,33 @@ class Pipeline:
         self._counters.objects = len(self.tracker.object_ids)
         return [track for track in tracks if track.object_id not in twins]
 
-    def _first_too_many(self, frame: sam2.Frame, adds: list[Add]) -> int:
-        """Index of the first request that does not fit together with those before it; -1, the newest, if none."""
-        prompts: list[sam2.Prompt] = []
-        for index, add in enumerate(adds):
-            prompts += add.prompts
-            try:
-                self.tracker.check(prompts, frame)
-            except sam2.BadInput:
-                return index
-        return -1
-
     def _lose_image(self, error: Exception, adds: list[Add]) -> bool:
         """Answers all `adds`, which were not carried out; says whether objects can be kept. Raises DeviceLost."""
-        for add in adds:
-            with self._guarded("request"):
-                add.answer(Code.INTERNAL, f"the image was lost: {reason_of(error)}")
-        if isinstance(error, sam2.DeviceLost):
-            raise error
+        self._answer_failure(error, adds, f"the image was lost: {reason_of(error)}")
         in_a_row = self._counters.count_failed_image()
         self._report_failure("step", error)
         return in_a_row < self.settings.max_failures  # a step that fails has changed nothing
 
-    def _hand_on(self, arrival: Arrival, frame: sam2.Frame, tracks: "list[sam2.Track]") -> None:
-        if self._outputs.publish(arrival, frame, tracks):
-            self._counters.count_output(arrival.arrived_ns, time.monotonic_ns(), self.settings.max_age_s)
-        else:
-            self._counters.count_withheld()
+    def _answer_failure(self, error: Exception, adds: list[Add], sentence: str) -> None:
+        """Answers all `adds`, which were not carried out. Raises DeviceLost."""
+        for add in adds:
+            with self._guarded("request"):
+                add.answer(Code.INTERNAL, sentence)
+        if isinstance(error, sam2.DeviceLost):
+            raise error
+
+    def _publish(self, arrival: Arrival, frame: sam2.Frame, tracks: "list[sam2.Track]", is_new: bool) -> None:
+        """is_new: it is the first result of this image, which is what rates and ages are of."""
+        with self._guarded("publish") as publishing:
+            is_open = self._outputs.publish(arrival, frame, tracks)
+            if not is_new:
+                return
+            if is_open:
+                self._counters.count_output(arrival.arrived_ns, time.monotonic_ns(), self.settings.max_age_s)
+            else:
+                self._counters.count_withheld()
+        if publishing.failed:
+            self._counters.count_unpublished()
 
     @contextmanager
     def _guarded(self, what: str) -> Iterator[_Outcome]:

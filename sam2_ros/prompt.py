@@ -42,10 +42,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--stamp", type=int, default=0, metavar="NANOSECONDS", help="stamp of the image it was made on; 0 = the next"
     )
+    parser.add_argument(
+        "--newest", action="store_true", help="it was made on the newest image so far: if the camera or the bag pauses"
+    )
     add_arguments(parser)
     args = parser.parse_args(argv)
     if not (args.click or args.box or args.mask or (args.not_on and args.id)):
         parser.error("nothing to track: give --click, --box or --mask; --not alone corrects the object that --id names")
+    if args.stamp and args.newest:
+        parser.error("--stamp and --newest both say which image it was made on: give one of them")
     return args
 
 
@@ -71,9 +76,13 @@ def message(args: argparse.Namespace) -> Prompt:
 def main(argv: list[str] | None = None) -> int:
     """0 if the object is tracked now, 1 if the node refused, 2 if it did not answer."""
     args = parse(argv)
-    request = AddObjects.Request(prompts=[message(args)])
+    prompt = message(args)
     try:
         with connect(args.node, args.timeout) as client:
+            if args.newest:
+                newest = agreed(client.call(ListObjects, "list_objects", ListObjects.Request()))
+                prompt.header.stamp = newest.header.stamp
+            request = AddObjects.Request(prompts=[prompt])
             camera_too = (Code.LOADING, Code.NO_IMAGE)  # both may have been started just before
             answer = agreed(client.call(AddObjects, "add_objects", request, camera_too))
             tracks = {}

@@ -84,17 +84,22 @@ class Request:
 class Add(Request):
     """Prompt objects, all or nothing.
 
-    deadline_ns: when it is answered even if no image came. only_live: refused if an object has been removed meanwhile,
-    instead of creating it again.
+    deadline_ns: until when a further image is waited for. only_live: refused if an object has been removed meanwhile,
+    instead of creating it again. newest_will_do: if no further image comes, prompts without a stamp mean the newest.
     """
 
     def __init__(
-        self, prompts: "list[sam2.Prompt]", deadline_ns: int, reply: Callable[[Answer], None], only_live: bool = False
+        self,
+        prompts: "list[sam2.Prompt]",
+        deadline_ns: int,
+        reply: Callable[[Answer], None],
+        only_live: bool = False,
+        newest_will_do: bool = False,
     ) -> None:
         super().__init__(reply)
         self.prompts = prompts
         self.deadline_ns = deadline_ns
-        self.only_live = only_live
+        self.only_live, self.newest_will_do = only_live, newest_will_do
 
     @property
     def object_ids(self) -> set[str]:

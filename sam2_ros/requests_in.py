@@ -100,10 +100,11 @@ class RequestInputs:
             prompt_in.check_frame(msg.header.frame_id, self._channel.camera.frame_id)
             return prompt_in.from_click(msg.point.x, msg.point.y, stamp_ns(msg.header.stamp))
 
-        self.add([(msg.header, "", read)])
+        self.add([(msg.header, "", read)], newest_will_do=True)
 
     def _on_click_point(self, msg: Point) -> None:
-        self.add([(Header(), "", lambda: prompt_in.from_click(msg.x, msg.y))])
+        # Whoever clicks sees an image, and no tool can say which.
+        self.add([(Header(), "", lambda: prompt_in.from_click(msg.x, msg.y))], newest_will_do=True)
 
     def _on_detections(self, msg) -> None:
         if self._channel.closed(adding=True):
@@ -129,15 +130,17 @@ class RequestInputs:
         prompt_in.check_frame(msg.header.frame_id, self._channel.camera.frame_id)
         return prompt_in.from_message(msg)
 
-    def add(self, asked: list[Asked], reply: Callable | None = None) -> None:
-        """Posts one request of several prompts. `reply` gets the answer; there is none for prompts from topics."""
+    def add(self, asked: list[Asked], reply: Callable | None = None, newest_will_do: bool = False) -> None:
+        """Posts one request of several prompts. `reply` gets the answer; there is none for prompts from topics.
+        newest_will_do: as in `Add`."""
 
         def answered(answer: Answer) -> None:
             self._publish_results(asked, answer, asks_again=reply is not None)
             if reply is not None:
                 reply(answer)
 
-        request = Add([], time.monotonic_ns() + int(self._node.settings.prompt_wait_s * 1e9), answered)
+        deadline_ns = time.monotonic_ns() + int(self._node.settings.prompt_wait_s * 1e9)
+        request = Add([], deadline_ns, answered, newest_will_do=newest_will_do)
         closed = self._channel.closed(adding=True)
         if closed:
             request.answer(*closed)

@@ -5,7 +5,7 @@ import time
 from types import SimpleNamespace
 
 import numpy as np
-from fakes import FakeTracker, image_like
+from fakes import FakeOutputs, FakeTracker, image_like
 
 import sam2
 from sam2_ros.auto_prompt import AutoPrompt
@@ -32,13 +32,7 @@ class Bench:
         log = SimpleNamespace(info=note, warning=note, error=note)
         publish = publish or (lambda arrival, frame, tracks: self.outputs.put((arrival, frame, tracks)) or True)
         self.auto = AutoPrompt(self.settings, self.counters, lambda object_id, stamp, answer: self.answers.put(answer))
-        outputs = SimpleNamespace(
-            drop=lambda object_ids: None,
-            note_restored=lambda object_ids: None,
-            publish=publish,
-            begin=lambda stamp_ns: None,
-            idle=idle or (lambda: None),
-        )
+        outputs = FakeOutputs(publish, idle=idle or (lambda: None))
         pipeline = Pipeline(self.mailbox, self.settings, self.counters, outputs, self.auto, log)
         self.worker = Worker(
             load or (lambda: self.tracker), [pipeline], lambda: self.phases.put(self.worker.phase), log

@@ -43,6 +43,7 @@ class FakeTracker:
         self.prompted: list[sam2.Prompt] = []
         self._objects: dict[str, _FakeObject] = {}
         self._stamps: list[int] = []
+        self._newest: sam2.Frame | None = None
 
     @property
     def object_ids(self) -> list[str]:
@@ -58,6 +59,7 @@ class FakeTracker:
         self._enter("reset")
         self._objects.clear()
         self._stamps.clear()
+        self._newest = None
 
     def warm_up(self):
         pass
@@ -91,18 +93,29 @@ class FakeTracker:
             self.gate.wait()
         first, last, seconds = self.slow_on
         time.sleep(seconds if first <= self.steps < last else self.delay)
+        tracks = self._all_or_nothing(frame, prompts, accept, lambda: self._objects)
+        self._stamps = [*self._stamps, frame.stamp_ns][-self.history :]
+        self.steps += 1
+        self._newest = frame
+        return tracks
+
+    def prompt(self, prompts, accept=lambda tracks: None):
+        self._enter("prompt")
+        if self._newest is None:
+            raise sam2.BadInput("prompt: expected a frame that was seen before, got none")
+        return self._all_or_nothing(self._newest, prompts, accept, lambda: {one.object_id for one in prompts})
+
+    def _all_or_nothing(self, frame, prompts, accept, shown):
         self._check_limit(prompts)
         before = {name: replace(thing) for name, thing in self._objects.items()}
         for prompt in prompts:
             self._apply(prompt, frame)
-        tracks = [self._track(name, frame) for name in sorted(self._objects, key=lambda n: self._objects[n].label)]
+        tracks = [self._track(name, frame) for name in sorted(shown(), key=lambda n: self._objects[n].label)]
         try:
             accept(tracks)
         except Exception:
             self._objects = before
             raise
-        self._stamps = [*self._stamps, frame.stamp_ns][-self.history :]
-        self.steps += 1
         return tracks
 
     def _enter(self, method):
@@ -142,6 +155,30 @@ class FakeTracker:
             last_seen_ns=thing.last_seen_ns, frames_since_seen=thing.frames_since_seen, size_hw=frame.size_hw,
             low_res_logits=_square(thing.xy, frame.size_hw),
         )  # fmt: skip
+
+
+class FakeOutputs:
+    """Where a pipeline's results go: keeps the newest as the real one does. publish: called with each; heard: called
+    with the name and argument of whatever else is told."""
+
+    def __init__(self, publish, heard=lambda *what: None, idle=lambda: None):
+        self.newest, self.idle = (None, []), idle
+        self._publish, self._heard = publish, heard
+
+    def publish(self, arrival, frame, tracks):
+        self.newest = arrival.message.header, tracks
+        return self._publish(arrival, frame, tracks)
+
+    def drop(self, object_ids):
+        header, tracks = self.newest
+        self.newest = header, [t for t in tracks if object_ids is not None and t.object_id not in object_ids]
+        self._heard("drop", object_ids)
+
+    def note_restored(self, object_ids):
+        self._heard("restored", object_ids)
+
+    def begin(self, stamp_ns):
+        self._heard("begin", stamp_ns)
 
 
 @dataclass

@@ -5,8 +5,9 @@ import pytest
 pytest.importorskip("rclpy")
 
 from test_depth import NOW_NS, STEP_NS, scene
-from test_depth_out import FakeFrames, Rigged
+from test_depth_out import FakeFrames, Rigged, points_of, track_of
 
+from sam2_ros.depth_buffer import KEPT
 from sam2_ros.depth_out import MOST_WAITING
 
 pytestmark = pytest.mark.ros
@@ -46,3 +47,18 @@ def test_images_that_wait_for_transforms_cost_the_newest_no_depth():
     rig.depth(metres, NOW_NS + MOST_WAITING * STEP_NS)  # a little later than its image
     rig.outputs.idle()
     assert rig.numbers("objects_tracks") == list(range(MOST_WAITING + 1))
+
+
+def test_a_result_that_is_published_again_has_the_depth_of_its_image():
+    """However many depth images have come since: a depth camera goes on while the other one is not triggered."""
+    rig, (metres, mask) = Rigged(), scene()
+    rig.hear("tracks", "objects_cloud")
+    rig.depth(metres)
+    rig.image(mask)
+    cloud = rig.got("objects_cloud")
+    for later in range(1, 2 * KEPT):
+        rig.depth(metres + 1, NOW_NS + later * STEP_NS)
+    rig.publish(track_of(mask), track_of(~mask, "table"))
+    again = rig.got("objects_cloud")
+    assert cloud.header == again.header and 0 < cloud.width < again.width
+    assert set(points_of(again)[:, 2]) == {1.0, 2.0}

@@ -84,9 +84,12 @@ class Rigged:
         self.camera.buffer.add(at_ns, depth_message(metres, at_ns), at_ns)
 
     def image(self, mask, at_ns=NOW_NS):
-        header = Header(frame_id="camera_optical", stamp=time_message(at_ns))
         self.outputs.begin(at_ns)
-        self.outputs.publish(Arrival(Image(header=header), at_ns, 0), sam2.Frame(self.rgb, at_ns), [track_of(mask)])
+        self.publish(track_of(mask), at_ns=at_ns)
+
+    def publish(self, *tracks, at_ns=NOW_NS):
+        header = Header(frame_id="camera_optical", stamp=time_message(at_ns))
+        self.outputs.publish(Arrival(Image(header=header), at_ns, 0), sam2.Frame(self.rgb, at_ns), list(tracks))
 
     def numbers(self, name="objects_poses"):
         """Of the images whose messages have come."""

@@ -9,7 +9,7 @@ import time
 from types import SimpleNamespace
 
 import numpy as np
-from fakes import FakeTracker, image_like
+from fakes import FakeOutputs, FakeTracker, image_like
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -46,12 +46,8 @@ class LaneMachine(RuleBasedStateMachine):
         quiet = lambda sentence: None  # noqa: E731
         log = SimpleNamespace(info=quiet, warning=quiet, error=quiet)
         self.counters.count_reset = self.told
-        outputs = SimpleNamespace(
-            drop=lambda object_ids: None, note_restored=lambda object_ids: None, publish=self.publish,
-            begin=lambda stamp_ns: None, idle=lambda: None,
-        )  # fmt: skip
         auto = AutoPrompt(self.settings, self.counters, lambda object_id, stamp, answer: None)
-        self.pipeline = Pipeline(self.mailbox, self.settings, self.counters, outputs, auto, log)
+        self.pipeline = Pipeline(self.mailbox, self.settings, self.counters, FakeOutputs(self.publish), auto, log)
         self.pipeline.tracker = self.tracker
         self.expected, self.jumped = [], False
 
@@ -99,9 +95,11 @@ class LaneMachine(RuleBasedStateMachine):
         self.image(False, (48, 64))
         self.turn()
 
-    @rule(name=IDS.filter(bool))
-    def add_that_nobody_waits_for(self, name):
-        self.ask(lambda reply: Add([sam2.Prompt(name, [(5, 5)], [1])], time.monotonic_ns() - 1, reply))
+    @rule(name=IDS, age=st.sampled_from([None, 0, 2, 6, -1]), is_seen=st.booleans())
+    def add_that_waits_for_no_further_image(self, name, age, is_seen):
+        stamp = 0 if age is None else max(self.now - age, 0)
+        prompt = sam2.Prompt(name, [(5, 5)], [1], stamp_ns=stamp)
+        self.ask(lambda reply: Add([prompt], time.monotonic_ns() - 1, reply, newest_will_do=is_seen))
 
     @rule(names=st.lists(IDS.filter(bool), max_size=3))
     def remove(self, names):
@@ -128,7 +126,7 @@ class LaneMachine(RuleBasedStateMachine):
         self.counters.receive_image(0, 1)
         self.counters.dropped += self.mailbox.post_image(Arrival(message, self.now, time.monotonic_ns(), jump))
 
-    @rule(method=st.sampled_from(["step", "check", "remove"]), error=st.sampled_from(FAILURES))
+    @rule(method=st.sampled_from(["step", "prompt", "check", "remove"]), error=st.sampled_from(FAILURES))
     def failure(self, method, error):
         self.tracker.raise_on[method] = [error]
 

@@ -6,13 +6,14 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from geometry_msgs.msg import Point
 from ros_rig import NodeProcess, click, start_tracking
 from sensor_msgs.msg import CompressedImage, Image
 
 import sam2
 from sam2_ros.msg import PromptResult, TrackArray, VisibilityArray
 from sam2_ros.requests import Code
-from sam2_ros.srv import AddObjects
+from sam2_ros.srv import AddObjects, ListObjects
 
 pytestmark = pytest.mark.ros
 
@@ -135,6 +136,27 @@ def test_a_late_prompt_is_answered_with_the_image_it_was_made_on(rig):
         future = rig.start_call(AddObjects, "/sam2/add_objects", request)
         camera.publish_until(future.done, first=number)
         assert future.result().code == Code.STALE
+        node.end()
+
+
+def test_a_prompt_on_an_image_after_which_none_comes_is_carried_out_on_it(rig):
+    """A bag that pauses, a camera that is triggered: by its stamp, or by the click of somebody who sees it."""
+    with NodeProcess(parameters={"prompt_wait_s": 0.2}) as node:
+        camera, results = rig.camera(), rig.collect(PromptResult, "/sam2/prompt_result")
+        start_tracking(rig, camera, "a")
+        clicks = rig.node.create_publisher(Point, "/sam2/click_point", 10)
+        rig.until(clicks.get_subscription_count)
+        got = rig.collect(TrackArray, "/sam2/tracks")
+        newest = rig.call(ListObjects, "/sam2/list_objects").header
+        prompt = click("cup", stamp=newest.stamp, frame_id="camera_optical")
+        assert rig.call(AddObjects, "/sam2/add_objects", AddObjects.Request(prompts=[prompt])).code == Code.OK
+        clicks.publish(Point(x=5.0, y=6.0))
+        rig.until(lambda: got and len(got[-1].tracks) == 3)
+        assert [track.object_id for track in got[-1].tracks] == ["a", "cup", "object_1"]
+        assert [result.object_id for result in results[-2:]] == ["cup", "object_1"]
+        assert got[-1].header == got[-2].header == results[-1].header == results[-2].header == newest
+        unstamped = rig.call(AddObjects, "/sam2/add_objects", AddObjects.Request(prompts=[click("mug")]))
+        assert unstamped.code == Code.NO_IMAGE
         node.end()
 
 

@@ -46,7 +46,7 @@ class Desk:
         return self.answers.get_nowait()
 
     def expired(self, any_image, known=""):
-        self.pending.expire(any_image, lambda: known)
+        self.pending.expire(any_image, lambda: known, time.monotonic_ns())
         return None if self.answers.empty() else self.answer()
 
 
@@ -88,6 +88,8 @@ def test_a_request_expires_at_its_deadline_and_not_a_moment_later(now):
         ((5,), True, "it is refused", Code.NO_IMAGE,
          "no image has come since, and a prompt needs the next one; it is refused"),
         ((5,), True, "", Code.NO_IMAGE, "no image has come since, and a prompt needs the next one"),
+        ((5, 0), True, "", Code.NO_IMAGE, "no image has come since, and a prompt needs the next one; with the stamp of "
+         "an image that came, it would mean that image"),
         ((5, 6), True, "", Code.STALE, "the image the prompt was made on did not come"),
     ],
 )  # fmt: skip

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from bench import names, point
-from fakes import FakeTracker, image_like
+from fakes import FakeOutputs, FakeTracker, image_like
 
 import sam2
 from sam2_ros import pipeline as pipeline_module
@@ -27,15 +27,12 @@ class Line:
         self.settings, self.counters = Settings(**settings), Counters()
         self.mailbox, self.answers = Mailbox(self.settings.prompt_queue), queue.Queue()
         self.told, self.logged, self.results, self.is_open = [], [], [], True
-        note = lambda name: lambda *what: self.told.append((name, *what))  # noqa: E731
-        outputs = SimpleNamespace(
-            drop=note("drop"), note_restored=note("restored"), begin=note("begin"), idle=lambda: None,
-            publish=lambda arrival, frame, tracks: self.results.append((arrival, frame, tracks)) or self.is_open,
-        )  # fmt: skip
-        self.outputs = outputs
+        self.outputs = FakeOutputs(
+            lambda *result: self.results.append(result) or self.is_open, lambda *what: self.told.append(what)
+        )
         log = SimpleNamespace(info=self.logged.append, warning=self.logged.append, error=self.logged.append)
         self.auto = AutoPrompt(self.settings, self.counters, lambda *_: None)
-        self.pipeline = Pipeline(self.mailbox, self.settings, self.counters, outputs, self.auto, log)
+        self.pipeline = Pipeline(self.mailbox, self.settings, self.counters, self.outputs, self.auto, log)
         self.pipeline.tracker = tracker or FakeTracker()
 
     def image(self, stamp_ns, size_hw=(48, 64), new_stream=False, arrived_ns=0):

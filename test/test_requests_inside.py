@@ -79,9 +79,13 @@ def header(frame_id="camera_optical", at_ns=5 * S):
 
 
 def test_a_click_is_on_the_image_of_its_stamp_and_a_bare_point_on_the_next(desk):
+    """Or, if none comes, on the newest: whoever clicks sees one."""
     desk.hear["click"](PointStamped(header=header(), point=Point(x=3.0, y=4.0)))
     desk.hear["click_point"](Point(x=5.0, y=6.0))
-    stamped, bare = desk.prompts()
+    desk.hear["prompts"](Prompt(points_xy=[3.0, 4.0], point_labels=[1]))
+    requests = desk.mailbox.take().requests
+    assert [request.newest_will_do for request in requests] == [True, True, False]
+    stamped, bare = (prompt for request in requests[:2] for prompt in request.prompts)
     assert (stamped.stamp_ns, stamped.points_xy.tolist()) == (5 * S, [[3, 4]])
     assert (bare.stamp_ns, bare.points_xy.tolist()) == (0, [[5, 6]])
 
