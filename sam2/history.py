@@ -32,6 +32,7 @@ class History:
         self._buffers: list[Features] = []
         self._moments: list[Moment] = []  # oldest first
         self._before: list[Moment] = []  # the same before the newest was added
+        self._overwritten = -1  # index of a kept frame whose place a frame took that was withdrawn
 
     @property
     def newest(self) -> Moment | None:
@@ -61,13 +62,14 @@ class History:
     def withdraw(self, index: int) -> None:
         """Takes the newest frame back, if it is the one with this index.
 
-        The frame whose place it took is lost, but the next frame would have displaced that one anyway.
+        The frame whose place it took stays in the list, for its stamp, but `find_kept` no longer finds it. The next
+        frame would have displaced it anyway.
         """
         if self._moments and self._moments[-1].index == index:
-            self._moments = self._before
+            self._moments, self._overwritten = self._before, index - self._capacity
 
     def clear(self) -> None:
-        self._moments = []
+        self._moments, self._overwritten = [], -1
 
     def since(self, index: int) -> list[Moment]:
         """The kept frames from `index` on, oldest first. Their stamps are converted to the newest frame's clock, as
@@ -95,8 +97,13 @@ class History:
         return nearest
 
     def find_kept(self, stamp_ns: int) -> Moment:
-        """The same while no frame is about to be added. There must be one."""
-        return _nearest(self._moments, stamp_ns, self.newest.stamp_ns) or self.newest
+        """The same while no frame is about to be added; a stamp of 0 means the newest. There must have been one."""
+        intact = [moment for moment in self._moments if moment.index > self._overwritten]
+        if not intact:
+            raise Stale("prompt: expected a frame that is kept, got none since the newest failed; prompt on the next")
+        if not stamp_ns:
+            return self.newest
+        return _nearest(intact, stamp_ns, self.newest.stamp_ns) or self.newest
 
     def _survivors(self, now_ns: int) -> list[Moment]:
         """The frames that are still kept once a frame with stamp `now_ns` has been added."""

@@ -61,7 +61,7 @@ def locate_kept(prompts: Sequence[Prompt], history: History) -> list[Located]:
     """
     if history.newest is None:
         raise BadInput("prompt: expected a frame that was seen before, got none; give the prompt to `step` with one")
-    kept = [history.find_kept(prompt.stamp_ns) if prompt.stamp_ns else history.newest for prompt in prompts]
+    kept = [history.find_kept(prompt.stamp_ns) for prompt in prompts]
     located = [Located(prompt, found.index, found.size_hw) for prompt, found in zip(prompts, kept, strict=True)]
     return sorted(located, key=lambda place: place.frame)
 

@@ -107,6 +107,31 @@ def test_the_frame_about_to_come_pushes_the_oldest_out():
         found(history([1, 2, 3], history_s=2), 1, now=3.5)
 
 
+def test_a_frame_that_one_withdrawn_has_overwritten_is_found_no_more():
+    ring = history([1, 2, 3], history_frames=3)
+    assert ring.find_kept(1 * SECOND).index == 0
+    ring.add(3, 4 * SECOND, (13, 20), features(3))
+    ring.withdraw(3)
+    assert [ring.find_kept(stamp).index for stamp in (0, 2 * SECOND, 3 * SECOND)] == [2, 1, 2]
+    with pytest.raises(sam2.Stale, match="2000000000 to 3000000000 ns, got 1000000000"):
+        ring.find_kept(1 * SECOND)
+    ring.add(3, 4 * SECOND, (13, 20), features(3))
+    assert ring.find_kept(2 * SECOND).index == 1, "the next one displaces none besides"
+
+
+@pytest.mark.parametrize("seconds", [0, 1])
+def test_where_one_frame_is_kept_none_is_left_after_one_that_failed(seconds):
+    ring = history([1], history_frames=1)
+    ring.add(1, 2 * SECOND, (11, 20), features(1))
+    ring.withdraw(1)
+    with pytest.raises(sam2.Stale, match="got none since the newest failed; prompt on the next"):
+        ring.find_kept(seconds * SECOND)
+    assert ring.newest.stamp_ns == SECOND, "by which a clock that is set back is noticed"
+    ring.clear()
+    ring.add(0, 3 * SECOND, (10, 20), features(0))
+    assert ring.find_kept(seconds * 3 * SECOND).index == 0
+
+
 def test_future_is_no_stale_prompt():
     with pytest.raises(sam2.BadInput, match="at most the newest frame's 4000000000, got 4000000001"):
         found(history([1, 2, 3]), 4 + 1e-9, now=4)

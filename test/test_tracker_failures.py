@@ -279,3 +279,14 @@ def test_a_new_object_needs_a_point_on_it():
     stream.step(frame(0), [click("a"), nowhere])
     with pytest.raises(sam2.BadInput, match="begins with a point that is on it"):
         stream.check(over)
+
+
+def test_after_a_frame_that_failed_no_prompt_is_applied_to_what_that_has_overwritten():
+    streams = [sam2.Tracker(small_model(), sam2.Limits(history_frames=3)) for _ in range(2)]
+    for stream in streams:
+        run(stream, range(5), {0: [click("a")]})
+    with pytest.raises(ZeroDivisionError):
+        streams[1].step(frame(5), accept=lambda tracks: 1 / 0)
+    with pytest.raises(sam2.Stale, match=f"{stamp(3)} to {stamp(4)} ns, got {stamp(2)}"):
+        streams[1].prompt([made_on(2, click("new", 30, 20))])
+    assert_same(*([stream.prompt([made_on(3, click("new", 30, 20))])] for stream in streams))
