@@ -133,8 +133,7 @@ class Tracker:
         What follows is as if the prompts had come in time. Raises what `step` raises, and BadInput before the first
         frame; then nothing has changed. accept: as in `step`.
         """
-        check_prompts(prompts, self._limits)
-        planned = self._plan(locate_kept(prompts, self._history))
+        planned = self._plan_seen(prompts)
         with self._all_or_nothing({plan.prompt.object_id for plan in planned}):
             answers = {}  # None for an object whose prompt got no finite answer, and so cannot be tracked
             for plan in planned:
@@ -145,12 +144,16 @@ class Tracker:
             accept(tracks)
         return tracks
 
-    def check(self, prompts: Prompt | Sequence[Prompt], frame: Frame | None = None) -> None:
+    def check(self, prompts: Prompt | Sequence[Prompt], frame: Frame | None = None, seen: bool = False) -> None:
         """Raises what `step(frame, prompts)` would raise for one prompt or several, and changes nothing.
 
-        Without a frame, pixels are checked against the newest image, and no stamp is too new.
+        Without a frame, pixels are checked against the newest image, and no stamp is too new. seen: raises what
+        `prompt(prompts)` would raise instead.
         """
         prompts = [prompts] if isinstance(prompts, Prompt) else prompts
+        if seen:
+            self._plan_seen(prompts)
+            return
         check_prompts(prompts, self._limits)
         self._plan(locate(prompts, frame, self._history, self._next_frame))
 
@@ -208,6 +211,10 @@ class Tracker:
             if moment.index not in self._objects[object_id].prompted_frames:
                 self._steps.commit(self._objects[object_id], moment, answer)
         return self._tracks(moment, dict.fromkeys(self._objects) | answers)
+
+    def _plan_seen(self, prompts: Sequence[Prompt]) -> list[Planned]:
+        check_prompts(prompts, self._limits)
+        return self._plan(locate_kept(prompts, self._history))
 
     def _plan(self, located: Sequence[Located]) -> list[Planned]:
         return plan_prompts(located, self._objects, self._limits, self.model.image_size)

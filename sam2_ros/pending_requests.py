@@ -143,7 +143,8 @@ class PendingRequests:
             for index, prompt in enumerate(add.prompts):
                 if add.only_live and prompt.object_id not in tracker.object_ids:
                     raise sam2.UnknownObject(f"{prompt.object_id!r} was removed since the image the prompt was made on")
-                prompt_in.numbered(index, len(add.prompts), functools.partial(tracker.check, prompt, frame))
+                check = functools.partial(tracker.check, prompt, frame, seen=frame is None)
+                prompt_in.numbered(index, len(add.prompts), check)
         except sam2.DeviceLost:
             raise
         except Exception as error:  # whatever it is, the request is answered and the others go on

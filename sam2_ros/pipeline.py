@@ -7,6 +7,7 @@ too many of these in a row, a lost device is raised. Knows `sam2`'s public names
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import sam2
@@ -218,7 +219,7 @@ class Pipeline:
             return merged(self.tracker.prompt(prompts, accept=lambda prompted: accept(merged(prompted))))
 
         try:
-            tracks, done, twins = self._run(run, self.tracker.check, adds)
+            tracks, done, twins = self._run(run, partial(self.tracker.check, seen=True), adds)
         except Exception as error:
             self._answer_failure(error, adds, reason_of(error))
             self._report_failure("prompt", error)

@@ -73,7 +73,7 @@ class FakeTracker:
             raise sam2.UnknownObject(f"object {object_id!r} is not tracked")
         del self._objects[object_id]
 
-    def check(self, prompts, frame=None):
+    def check(self, prompts, frame=None, seen=False):
         self._enter("check")
         prompts = [prompts] if isinstance(prompts, sam2.Prompt) else prompts
         for number, prompt in enumerate(prompts):

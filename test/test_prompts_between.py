@@ -69,11 +69,25 @@ def test_a_refusal_changes_nothing(prompt, error):
         return tracker
 
     refused, untouched = stream(), stream()
-    with pytest.raises(error):
+    with pytest.raises(error) as refusal:
         refused.prompt([click("a", 9, 9), prompt])
+    with pytest.raises(error) as found:
+        refused.check([click("a", 9, 9), prompt], seen=True)
+    assert str(found.value) == str(refusal.value)
     refused.prompt([made_on(3, click("a", 9, 9))])  # the oldest of the five frames that are kept
     untouched.prompt([made_on(3, click("a", 9, 9))])
     assert_same(*(run(stream, range(8, 10)) for stream in (refused, untouched)))
+
+
+def test_a_check_of_what_was_seen_is_of_the_frames_that_are_kept_now():
+    """Not of those that will be kept once the next has come, nor of clicks on that one."""
+    stream = sam2.Tracker(small_model(), sam2.Limits(history_frames=5, points_per_prompt=2))
+    run(stream, range(8), {7: [click("a"), click("a", 22, 15)]})
+    stream.check(made_on(3, click("b")), seen=True)
+    stream.check(click("a", 9, 9))
+    with pytest.raises(sam2.LimitReached, match="at most 2 points on one frame of one object, got 3"):
+        stream.check(click("a", 9, 9), seen=True)
+    assert stream.object_ids == ["a"]
 
 
 STAGES = [
