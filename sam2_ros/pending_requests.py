@@ -30,7 +30,7 @@ class PendingRequests:
         self.waiting: list[Request] = []
         self._failed, self._gone, self._back = failed, gone, back
         self._headers: dict[int, object] = {}  # header of each kept image by its stamp, oldest first
-        self._newest_header, self._newest_ns = None, 0
+        self._newest_header, self._newest_ns, self._newest_arrived_ns = None, 0, 0
         self._named = 0
 
     def patience_s(self, longest_s: float) -> float:
@@ -74,9 +74,9 @@ class PendingRequests:
         if code is Code.INTERNAL:
             self._failed("request", error)
 
-    def remember(self, stamp_ns: int, header) -> None:
+    def remember(self, stamp_ns: int, header, arrived_ns: int) -> None:
         """Keeps the header of a processed image; prompts may name it until it leaves the history."""
-        self._newest_header, self._newest_ns = header, stamp_ns
+        self._newest_header, self._newest_ns, self._newest_arrived_ns = header, stamp_ns, arrived_ns
         if stamp_ns:
             self._headers.pop(stamp_ns, None)  # a stamp may come twice if the clock is set back; keep the order
             self._headers[stamp_ns] = header
@@ -128,13 +128,14 @@ class PendingRequests:
 
     def _is_due(self, add: Add, frame: sam2.Frame | None, now_ns: int) -> bool:
         """Whether the images of all prompts are `frame` or earlier ones; without a frame, whether they were processed
-        and no other is waited for any more."""
+        and no other is waited for any more. The newest is the next for a request that was held when it came."""
         stamps_ns = [prompt.stamp_ns for prompt in add.prompts]
         if frame is not None:
             return all(stamp_ns <= frame.stamp_ns for stamp_ns in stamps_ns)
         if not self._headers or now_ns < add.deadline_ns:
             return False
-        return all(stamp_ns <= self._newest_ns and (stamp_ns or add.newest_will_do) for stamp_ns in stamps_ns)
+        newest_will_do = add.newest_will_do or self._newest_arrived_ns > add.asked_ns
+        return all(stamp_ns <= self._newest_ns and (stamp_ns or newest_will_do) for stamp_ns in stamps_ns)
 
     def _accept(self, tracker, add: Add, frame: sam2.Frame | None) -> bool:
         """Whether all prompts of a request pass the tracker's checks. Changes nothing, but answers a refusal."""

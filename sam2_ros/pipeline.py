@@ -88,6 +88,7 @@ class Pipeline:
         """Processes one image, if there is one, and everything that is due. Raises only DeviceLost."""
         with self._guarded("turn") as turn:
             self._turn(arrival, frame)
+        self._counters.busy_since_ns = 0
         if turn.failed and frame is not None:
             self._counters.count_failed_image()
         self.mailbox.count_in_hand(len(self._pending.waiting))
@@ -95,22 +96,28 @@ class Pipeline:
             self._outputs.idle()
 
     def _turn(self, arrival: Arrival | None, frame: sam2.Frame | None) -> None:
-        adds, now_ns = [], time.monotonic_ns()
+        now_ns = time.monotonic_ns()
+        self._pending.waiting += self._auto.requests(self._size_hw)
+        if frame is not None:
+            self._carry_out(frame, now_ns, partial(self._process, arrival, frame))
+        while not self.stopping and self._carry_out(None, now_ns, self._prompt_processed):
+            pass  # until nothing is due that waited for what has just run
+        self._pending.expire(self._size_hw is not None, lambda: why_no_image(self._counters), now_ns)
+        self._pending.sort_out(self.tracker, None)  # requests that waited for a prompt that has just run, or never will
+
+    def _carry_out(self, frame: sam2.Frame | None, now_ns: int, run: Callable[[list[Add]], None]) -> bool:
+        """Calls `run` with the requests that are due, if there are any or a frame; says whether there were any."""
+        adds: list[Add] = []
         try:
-            self._pending.waiting += self._auto.requests(self._size_hw)
             with self._guarded("request"):  # an answer that cannot be delivered must affect nothing else
                 adds += self._pending.sort_out(self.tracker, frame, now_ns)
-            if frame is not None:
-                self._process(arrival, frame, adds)
-            elif adds:
-                self._prompt_processed(adds)
+            if adds or frame is not None:
+                run(adds)
         finally:
-            self._counters.busy_since_ns = 0
             for add in adds:  # all have been answered, unless something unforeseen was raised
                 with self._guarded("request"):
                     add.answer(Code.INTERNAL, "an error inside the node; whether it was done is not known")
-        self._pending.expire(self._size_hw is not None, lambda: why_no_image(self._counters), now_ns)
-        self._pending.sort_out(self.tracker, None)  # requests that waited for a prompt that has just run, or never will
+        return bool(adds)
 
     def _receive(self, arrival: Arrival) -> sam2.Frame | None:
         """The image as the tracker takes it, or None if it turns out to be broken. Notices where a new stream
@@ -160,12 +167,11 @@ class Pipeline:
 
     def _process(self, arrival: Arrival, frame: sam2.Frame, adds: list[Add]) -> None:
         """Processes a new image, and publishes its result. All `adds` are answered."""
-        tracks = self._step(frame, adds, arrival.message.header)
+        tracks = self._step(arrival, frame, adds)
         if tracks is not None:
-            self._processed = arrival, frame
             self._publish(arrival, frame, tracks, is_new=True)
 
-    def _step(self, frame: sam2.Frame, adds: list[Add], header) -> "list[sam2.Track] | None":
+    def _step(self, arrival: Arrival, frame: sam2.Frame, adds: list[Add]) -> "list[sam2.Track] | None":
         """The tracker's answer for one image; None if the image is lost to an error. All `adds` are answered."""
         began_ns = time.monotonic_ns()
         tracks, keep_objects = None, True
@@ -182,7 +188,8 @@ class Pipeline:
                 self._forget("failure", "the tracker failed")
             return None
         self._counters.count_step(time.monotonic_ns() - began_ns, len(tracks))
-        self._pending.remember(frame.stamp_ns, header)
+        self._pending.remember(frame.stamp_ns, arrival.message.header, arrival.arrived_ns)
+        self._processed = arrival, frame
         return self._conclude(frame, tracks, done, twins)
 
     def _run(self, run: Callable, check: Callable, adds: list[Add]) -> Run:

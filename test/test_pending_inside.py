@@ -38,7 +38,7 @@ class Desk:
         frame = sam2.Frame(np.zeros((48, 64, 3), np.uint8), stamp_ns)
         adds = self.pending.sort_out(self.tracker, frame)
         tracks = self.tracker.step(frame, [prompt for add in adds for prompt in add.prompts])
-        self.pending.remember(stamp_ns, header or f"header {stamp_ns}")
+        self.pending.remember(stamp_ns, header or f"header {stamp_ns}", arrived_ns=0)
         for add in adds:
             self.pending.confirm(add, tracks)
 
@@ -95,7 +95,7 @@ def test_a_request_expires_at_its_deadline_and_not_a_moment_later(now):
 )  # fmt: skip
 def test_who_waited_in_vain_is_told_for_what(now, stamps, any_image, known, code, sentence):
     desk = Desk()
-    desk.pending.remember(5, "header 5")
+    desk.pending.remember(5, "header 5", arrived_ns=0)
     desk.add(*(point(f"{stamp}", stamp=stamp) for stamp in stamps), deadline_ns=0)
     answer = desk.expired(any_image, known)
     assert (answer.code, answer.sentence) == (code, sentence)
@@ -198,22 +198,22 @@ def test_as_many_headers_are_kept_as_the_history_is_long(length):
 def test_a_stamp_that_comes_twice_is_as_new_as_its_second_image():
     desk = Desk(history_frames=2)
     for stamp_ns, header in ((10, "old"), (20, ""), (10, "again"), (11, "")):
-        desk.pending.remember(stamp_ns, header)
+        desk.pending.remember(stamp_ns, header, arrived_ns=0)
     assert desk.pending._header_at(10) == "again"
 
 
 def test_an_image_without_a_stamp_is_not_one_of_1970():
     desk = Desk()
-    desk.pending.remember(0, "without")
+    desk.pending.remember(0, "without", arrived_ns=0)
     assert desk.pending._header_at(20) == "without", "the newest there is"
-    desk.pending.remember(100, "header 100")
+    desk.pending.remember(100, "header 100", arrived_ns=0)
     assert desk.pending._header_at(20) == "header 100"
 
 
 def test_of_two_images_equally_near_the_newer_one_is_meant():
     desk = Desk()
     for stamp_ns in (10, 20):
-        desk.pending.remember(stamp_ns, f"header {stamp_ns}")
+        desk.pending.remember(stamp_ns, f"header {stamp_ns}", arrived_ns=0)
     assert desk.pending._header_at(15) == "header 20" and desk.pending._header_at(14) == "header 10"
 
 

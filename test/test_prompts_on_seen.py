@@ -240,6 +240,42 @@ def test_behind_a_prompt_that_still_waits_for_its_image_nobody_waits_longer_than
     assert line.codes() == [Code.NO_IMAGE] and line.pipeline.patience_s(3600.0) == pytest.approx(58.0)
 
 
+@pytest.mark.parametrize("image", [False, True], ids=["no other image", "an image just then"])
+def test_prompts_for_one_object_that_are_due_at_the_same_time_are_carried_out_one_after_the_other(clock, image):
+    """As if each had been given after the answer to the one before; so is what waits in between."""
+    line = Still(clock)
+    line.step(5)
+    line.add(point("cup", stamp=5))
+    line.mailbox.post_request(Remove(["cup"], line.answers.put))
+    line.add(point("cup", stamp=5))
+    line.add(point("cup", stamp=5, xy=(9, 9)))
+    if image:
+        line.turn()
+        clock.ns += int(WAIT_S * S)
+        line.step(6)
+    else:
+        line.wait()
+    assert line.codes() == [Code.OK] * 4 and names(line.results[-1]) == ["cup"]
+    assert [prompt.points_xy for prompt in line.pipeline.tracker.prompted] == [[(30, 20)], [(30, 20)], [(9, 9)]]
+    assert {result[1].stamp_ns for result in line.results[1:]} == {6 if image else 5}
+    assert line.counters.busy_since_ns == 0
+
+
+def test_a_prompt_that_was_held_when_its_image_came_is_carried_out_on_it(clock):
+    """Without a stamp it means the next image, and that has come."""
+    line = Still(clock)
+    for _ in range(3):
+        line.add(point("cup"))
+    line.turn()
+    clock.ns += int(WAIT_S * S)
+    line.image(5, arrived_ns=clock.ns)
+    line.turn()
+    assert line.codes() == [Code.OK] * 3
+    line.add(point("cup"))
+    line.wait()
+    assert line.codes() == [Code.NO_IMAGE], "after which none has come"
+
+
 def test_the_network_is_busy_meanwhile(clock):
     """So that one that hangs is noticed."""
     line, busy = Still(clock), []
