@@ -99,8 +99,9 @@ class Outputs:
         its error is raised afterwards."""
         header = arrival.message.header
         with self._gate:
+            is_again = header is self.newest[0]  # what was restored since then is not among its tracks
+            self._restored = self._restored - {track.object_id for track in tracks} if is_again else set()
             self.newest, self.newest_ns = (header, tracks), time.monotonic_ns()
-            self._restored = set()
             if not self._open:
                 return False
             self._send("visibility", lambda: track_out.visibility_array(header, tracks, frame.stamp_ns))

@@ -258,6 +258,19 @@ def test_what_was_removed_is_in_no_list(outputs):
     assert outputs.object_ids == ["cup"]  # what was restored is among the tracks, if it is still there
 
 
+def test_what_was_restored_still_waits_when_a_result_is_published_again(outputs):
+    """Except what has been prompted, and is among the tracks by that."""
+    frame = sam2.Frame(np.zeros((240, 320, 3), np.uint8), NOW_NS)
+    arrival = Arrival(Image(header=header()), NOW_NS, 0)
+    outputs.publish(arrival, frame, [track("a")])
+    outputs.note_restored(["kept", "cup"])
+    outputs.publish(arrival, frame, [track("a"), track("cup", 2)])
+    assert outputs.object_ids == ["a", "cup", "kept"]
+    assert outputs.waiting == "restored, and tracked from the next image on: kept"
+    outputs.publish(Arrival(Image(header=header()), NOW_NS, 0), frame, [track("a")])
+    assert outputs.object_ids == ["a"]
+
+
 def test_without_its_mask_an_object_still_has_a_place():
     message = track_out.track_message(track(mask=blob()), with_mask=False)
     assert message.area == blob().sum() and message.box.width == 9 and not message.mask.counts
