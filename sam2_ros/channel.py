@@ -74,7 +74,8 @@ class Channel:
         self.outputs = Outputs(self._create_output, settings, depth)
         self.mailbox = Mailbox(settings.prompt_queue, bell)
         self.auto = AutoPrompt(settings, self.counters, self.inputs.answer_detector)
-        return Pipeline(self.mailbox, settings, self.counters, self.outputs, self.auto, self.log)
+        closed = lambda: self.closed(adding=True)  # noqa: E731
+        return Pipeline(self.mailbox, settings, self.counters, self.outputs, self.auto, self.log, closed)
 
     def open(self) -> None:
         self.outputs.open()

@@ -31,6 +31,12 @@ def twin_sentences(adds: list[Add], twins: dict[str, str]) -> dict[Add, str]:
     return sentences
 
 
+def updated(tracks: list[sam2.Track], prompted: list[sam2.Track]) -> list[sam2.Track]:
+    """All `tracks` of an image with what prompts have changed since, by rising label."""
+    by_id = {track.object_id: track for track in (*tracks, *prompted)}
+    return sorted(by_id.values(), key=lambda track: track.label)
+
+
 def run_fitting(
     run: Callable, check: Callable, adds: list[Add], auto: AutoPrompt, refuse: Callable[[Add, Exception], None]
 ) -> Run:

@@ -14,7 +14,7 @@ import sam2
 from sam2_ros import image_in
 from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.counters import Counters
-from sam2_ros.fitting import Run, run_fitting, twin_sentences
+from sam2_ros.fitting import Run, run_fitting, twin_sentences, updated
 from sam2_ros.health import why_no_image
 from sam2_ros.mailbox import Arrival, Mailbox
 from sam2_ros.params import Settings
@@ -39,17 +39,18 @@ class Pipeline:
     """One camera's part of the worker. `tracker` is set by the worker before anything else happens.
 
     outputs: takes the results; see `sam2_ros.outputs.Outputs`. auto: a detector's messages. log: has info, warning
-    and error.
+    and error. closed: why results are not wanted at the moment, as a code and a sentence, or None; from any thread.
     """
 
     def __init__(
-        self, mailbox: Mailbox, settings: Settings, counters: Counters, outputs: "Outputs", auto: AutoPrompt, log
-    ) -> None:
+        self, mailbox: Mailbox, settings: Settings, counters: Counters, outputs: "Outputs", auto: AutoPrompt, log,
+        closed: Callable[[], "tuple[Code, str] | None"] = lambda: None,
+    ) -> None:  # fmt: skip
         self.tracker: sam2.Tracker | None = None
         self.mailbox = mailbox
         self.stopping = False
         self._outputs, self._auto = outputs, auto
-        self._counters, self._log = counters, log
+        self._counters, self._log, self._closed = counters, log, closed
         self._pending = PendingRequests(settings, self._report_failure, self._drop, self._note_restored)
         self._tell_again_s: dict[str, float] = {}  # by cause of a reset
         self._size_hw: tuple[int, int] | None = None  # of the images so far; None = there was none
@@ -100,9 +101,11 @@ class Pipeline:
         self._pending.waiting += self._auto.requests(self._size_hw)
         if frame is not None:
             self._carry_out(frame, now_ns, partial(self._process, arrival, frame))
-        while not self.stopping and self._carry_out(None, now_ns, self._prompt_processed):
+        closed = self._closed()
+        while not (closed or self.stopping) and self._carry_out(None, now_ns, self._prompt_processed):
             pass  # until nothing is due that waited for what has just run
-        self._pending.expire(self._size_hw is not None, lambda: why_no_image(self._counters), now_ns)
+        why_none = lambda: closed[1] if closed else why_no_image(self._counters)  # noqa: E731
+        self._pending.expire(self._size_hw is not None, why_none, now_ns)
         self._pending.sort_out(self.tracker, None)  # requests that waited for a prompt that has just run, or never will
 
     def _carry_out(self, frame: sam2.Frame | None, now_ns: int, run: Callable[[list[Add]], None]) -> bool:
@@ -217,13 +220,9 @@ class Pipeline:
         self._counters.busy_since_ns = time.monotonic_ns()
 
         def run(prompts: list[sam2.Prompt], accept: Callable) -> "list[sam2.Track]":
-            before = {track.object_id: track for track in self._outputs.newest[1]}
-
-            def merged(prompted: "list[sam2.Track]") -> "list[sam2.Track]":
-                tracks = before | {track.object_id: track for track in prompted}
-                return sorted(tracks.values(), key=lambda track: track.label)
-
-            return merged(self.tracker.prompt(prompts, accept=lambda prompted: accept(merged(prompted))))
+            before = self._outputs.newest[1]
+            prompted = self.tracker.prompt(prompts, accept=lambda tracks: accept(updated(before, tracks)))
+            return updated(before, prompted)
 
         try:
             tracks, done, twins = self._run(run, partial(self.tracker.check, seen=True), adds)

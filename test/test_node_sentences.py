@@ -1,5 +1,6 @@
 """What a node says it needs, counts anew and reports, in each state; it is in this process and nothing spins."""
 
+import threading
 import time
 from types import SimpleNamespace
 
@@ -136,9 +137,16 @@ def test_a_camera_that_is_off_or_never_came_takes_no_prompt_and_lists_all_the_sa
     assert code is Code.NO_IMAGE and "/front/image" in sentence and channel.closed(adding=False) is None
     channel.counters.received = 1
     assert channel.closed(adding=True) is None, "whoever was there may come back"
+    pipeline = channel.configure(threading.Condition())
+    assert pipeline._closed() is None
     channel.enabled = False
-    assert channel.closed(adding=True) == (Code.NOT_ACTIVE, "disabled: call ~/front/enable with true")
+    assert (
+        channel.closed(adding=True)
+        == pipeline._closed()
+        == (Code.NOT_ACTIVE, "disabled: call ~/front/enable with true")
+    )
     assert channel.closed(adding=False) is None
+    channel.release()
     node._state, node._worker = "unconfigured", None
 
 

@@ -32,7 +32,10 @@ class Line:
         )
         log = SimpleNamespace(info=self.logged.append, warning=self.logged.append, error=self.logged.append)
         self.auto = AutoPrompt(self.settings, self.counters, lambda *_: None)
-        self.pipeline = Pipeline(self.mailbox, self.settings, self.counters, self.outputs, self.auto, log)
+        self.closed = None
+        self.pipeline = Pipeline(
+            self.mailbox, self.settings, self.counters, self.outputs, self.auto, log, lambda: self.closed
+        )
         self.pipeline.tracker = tracker or FakeTracker()
 
     def image(self, stamp_ns, size_hw=(48, 64), new_stream=False, arrived_ns=0):

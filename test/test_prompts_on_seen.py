@@ -276,6 +276,18 @@ def test_a_prompt_that_was_held_when_its_image_came_is_carried_out_on_it(clock):
     assert line.codes() == [Code.NO_IMAGE], "after which none has come"
 
 
+def test_while_nobody_wants_results_nothing_is_published_again(clock):
+    """For prompts that waited when the node was disabled, and those of its detector also when it was deactivated."""
+    line = Still(clock)
+    line.step(5)
+    line.add(point("cup", stamp=5))
+    line.closed = Code.NOT_ACTIVE, "disabled"
+    line.wait()
+    answer = line.answers.get_nowait()
+    assert answer.code is Code.NO_IMAGE and answer.sentence.endswith("; disabled")
+    assert len(line.results) == 1 and not line.pipeline.tracker.object_ids
+
+
 def test_the_network_is_busy_meanwhile(clock):
     """So that one that hangs is noticed."""
     line, busy = Still(clock), []
