@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
 
 from sam2_ros.image_out import image_message
@@ -80,8 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with connect(args.node, args.timeout) as client:
             if args.newest:
-                newest = agreed(client.call(ListObjects, "list_objects", ListObjects.Request()))
-                prompt.header.stamp = newest.header.stamp
+                prompt.header.stamp = newest_stamp(client)
             request = AddObjects.Request(prompts=[prompt])
             camera_too = (Code.LOADING, Code.NO_IMAGE)  # both may have been started just before
             answer = agreed(client.call(AddObjects, "add_objects", request, camera_too))
@@ -94,6 +94,15 @@ def main(argv: list[str] | None = None) -> int:
     for name in answer.object_ids:
         print(f"tracking {name}{_how(tracks[name]) if name in tracks else ''}")
     return 0
+
+
+def newest_stamp(client: NodeClient) -> Time:
+    """Of the newest image that the node has processed; 0, which means the next, if there was none. Raises SystemExit
+    if it has none."""
+    newest = agreed(client.call(ListObjects, "list_objects", ListObjects.Request(), (Code.LOADING,)))
+    if newest.age >= 0 and newest.header.stamp == Time():
+        sys.exit("sam2_ros prompt: --newest: expected images with a stamp, got one without; click on ~/click_point")
+    return newest.header.stamp
 
 
 def look(client: NodeClient, object_ids: list[str]) -> dict[str, Track]:

@@ -56,16 +56,34 @@ def test_a_mask_file_that_is_none_or_not_there(tmp_path):
         prompt.message(prompt.parse(["--mask", str(tmp_path / "text.png")]))
 
 
-def test_the_newest_image_is_the_one_that_the_node_has_processed(monkeypatch, capsys):
+def node_with(monkeypatch, **newest):
+    """A node that answers so about its newest image; returns what it is asked."""
     asked = []
 
     def ask(kind, service, request, waits_for=()):
         asked.append(request)
-        return kind.Response(header=Header(stamp=Time(sec=7, nanosec=5))) if len(asked) == 1 else kind.Response()
+        return kind.Response(**newest) if len(asked) == 1 else kind.Response()
 
     monkeypatch.setattr(prompt, "connect", lambda name, timeout_s: nullcontext(SimpleNamespace(call=ask)))
+    return asked
+
+
+def test_the_newest_image_is_the_one_that_the_node_has_processed(monkeypatch, capsys):
+    asked = node_with(monkeypatch, header=Header(stamp=Time(sec=7, nanosec=5)), age=3.0)
     assert prompt.main(["--click", "1", "2", "--newest"]) == 0
     assert asked[1].prompts[0].header.stamp == Time(sec=7, nanosec=5)
     with pytest.raises(SystemExit):
         prompt.parse(["--click", "1", "2", "--newest", "--stamp", "5"])
     assert "--stamp and --newest both say which image" in capsys.readouterr().err
+
+
+def test_where_no_image_came_yet_the_newest_will_be_the_next(monkeypatch):
+    asked = node_with(monkeypatch, age=-1.0)
+    assert prompt.main(["--click", "1", "2", "--newest"]) == 0 and asked[1].prompts[0].header.stamp == Time()
+
+
+def test_the_newest_image_must_have_a_stamp_to_be_meant(monkeypatch):
+    asked = node_with(monkeypatch, age=3.0)
+    with pytest.raises(SystemExit, match="expected images with a stamp, got one without; click on ~/click_point"):
+        prompt.main(["--click", "1", "2", "--newest"])
+    assert len(asked) == 1
