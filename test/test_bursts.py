@@ -23,7 +23,8 @@ DEEP = QoSProfile(depth=2 * MANY)  # at this end nothing may get lost
 
 @pytest.fixture
 def node(rig):
-    """With a camera that has stopped: eight prompts wait for its next image, and are refused then."""
+    """With a camera that has stopped: eight prompts wait for its next image. Then they are refused, and clicks are
+    carried out on the newest, for as many objects as there may be."""
     with NodeProcess(parameters={"prompt_queue": 8, "prompt_wait_s": 0.5}) as node:
         start_tracking(rig, rig.camera(), "x")
         yield node
@@ -40,13 +41,16 @@ def at_once(node, send, count):
 
 def test_a_burst_of_messages(rig, node):
     results = rig.collect(PromptResult, "/sam2/prompt_result", DEEP.depth)
-    for topic, message, count in (("prompts", click("a"), MANY_PROMPTS), ("click_point", Point(), MANY)):
+    for topic, message, count, codes in (
+        ("prompts", click("a"), MANY_PROMPTS, {"BUSY", "NO_IMAGE"}),
+        ("click_point", Point(), MANY, {"BUSY", "OK", "LIMIT_REACHED"}),
+    ):
         publisher = rig.node.create_publisher(type(message), f"/sam2/{topic}", DEEP)
         rig.until(lambda publisher=publisher: publisher.get_subscription_count() > 0)
         results.clear()
         at_once(node, lambda publisher=publisher, message=message: publisher.publish(message), count)
         rig.until(lambda count=count: len(results) == count)
-        assert {Code(result.code).name for result in results} == {"BUSY", "NO_IMAGE"}, topic
+        assert {Code(result.code).name for result in results} in (codes, codes - {"LIMIT_REACHED"}), topic
 
 
 def test_a_burst_of_calls(rig, node):

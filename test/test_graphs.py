@@ -153,7 +153,7 @@ def test_out_of_memory_gives_the_graphs_back(monkeypatch):
         tracker.step(image)
     replayed = [tracker._network._encode, tracker._network._self_attend, tracker._network._advance]
     assert replayed[0]._graphs
-    monkeypatch.setattr(tracker, "_report", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("none left")))
+    monkeypatch.setattr(tracker, "_tracks", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("none left")))
     with pytest.raises(OutOfMemory):
         tracker.step(image)
     assert not any(one._graphs for one in replayed)
