@@ -3,7 +3,7 @@
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -50,14 +50,8 @@ def alone_in(folder: Path) -> Iterator[None]:
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    opened = os.open(folder, os.O_RDONLY) if fcntl else None
-    try:
-        if opened is not None:
-            _lock(opened, folder)
+    with _locked(folder, lambda opened: _lock(opened, folder)):
         yield
-    finally:
-        if opened is not None:
-            os.close(opened)
 
 
 @contextmanager
@@ -65,10 +59,17 @@ def in_turn(folder: Path, waiting: str) -> Iterator[None]:
     """Makes a folder and locks it while the block runs, as `alone_in`, but waits for whoever holds the lock, after
     printing the sentence `waiting`. Raises OSError if the folder cannot be made."""
     folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder, lambda opened: _wait_for_lock(opened, waiting)):
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, lock: Callable[[int], None]) -> Iterator[None]:
+    """lock: called with the descriptor of the folder, whose closing ends the lock."""
     opened = os.open(folder, os.O_RDONLY) if fcntl else None
     try:
         if opened is not None:
-            _wait_for_lock(opened, waiting)
+            lock(opened)
         yield
     finally:
         if opened is not None:
