@@ -98,10 +98,10 @@ def main(argv: list[str] | None = None, make_tracker=None) -> NoReturn:
     sys.setswitchinterval(0.0005)  # otherwise the worker may wait 5 ms while the executor holds the interpreter
     import rclpy
 
+    _check_arguments(words)
     import sam2_ros.node  # noqa: F401, because it takes seconds, in which a signal may simply end the process
 
     signals.is_starting = False
-    _check_arguments(words)
     sentence = ""
     try:
         code = _live(signals, [*words, *_log_arguments()], make_tracker)
