@@ -34,6 +34,9 @@ for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
     os.environ.pop(name, None)  # the tests are about default transports too
 LOGS = tempfile.TemporaryDirectory(prefix="ros_log_", ignore_cleanup_errors=True)  # goes with the interpreter
 os.environ["ROS_LOG_DIR"] = LOGS.name
+if "ENCODED_IMAGES" not in os.environ:  # one for all processes of a run: see golden_record.py
+    ENCODED = tempfile.TemporaryDirectory(prefix="encoded_", ignore_cleanup_errors=True)
+    os.environ["ENCODED_IMAGES"] = ENCODED.name
 
 # Warnings are errors here, and at their import these two use what Python has deprecated: the parser of the message
 # generator since 3.11, matplotlib's dates, as Ubuntu 24.04 has them, since 3.12.

@@ -54,11 +54,7 @@ QUICK = [
     Mutation(m.absent_mask_not_gated, "D2", "s0_low64"),
     Mutation(m.absent_pointer_not_gated, "D2", "s0_obj_ptr"),
     Mutation(m.time_codes_in_2_0, "F", "s1_low64", last=1, frame=1),
-    Mutation(m.reverse_taken_as_forward, "G", "s2_low64", last=2, frame=4),
     Mutation(m.holes_left_open, "H", "s0_area s0_f00_o1_low256_f16"),
-    Mutation(m.correction_ignores_the_previous_mask, "I", "s2_low64 s2_obj_ptr", first=2, last=2),
-    Mutation(m.correction_ignores_memory, "I", "s2_low64 s2_obj_ptr", first=2, last=2),
-    Mutation(m.correction_fades, "I", "s3_is_cond", first=2, last=3, frames=1),
     Mutation(m.always_falling_back, "J", "s0_token s0_low64"),
     Mutation(m.pointer_from_the_best_alternative, "J", "s0_obj_ptr"),
     Mutation(m.prompted_memory_binarised, "K", "s1_f00_o1_maskmem_bf16", last=1, frames=1),
@@ -67,6 +63,10 @@ AFTER_THE_WHOLE_CASE = [
     Mutation(m.seven_pointers, "A", "f09_o1_memattn_lens s1_low64 s1_obj_ptr", last=1, frame=9),
     Mutation(m.memories_newest_first, "A", "f09_o1_memattn_in_memory_seq_b_c", last=1, frame=9),
     Mutation(m.one_pointer_too_many, "A", "s1_low64", last=1, frame=23),
+    Mutation(m.reverse_taken_as_forward, "G", "s2_low64", last=2, frame=4),
+    Mutation(m.correction_ignores_the_previous_mask, "I", "s2_low64 s2_obj_ptr", first=2, last=2),
+    Mutation(m.correction_ignores_memory, "I", "s2_low64 s2_obj_ptr", first=2, last=2),
+    Mutation(m.correction_fades, "I", "s3_is_cond", first=2, last=3, frames=1),
 ]
 
 ENCODER = [  # caught in the stages of frame 0 of case A

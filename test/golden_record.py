@@ -1,15 +1,20 @@
 """Listens to a predictor while it works: the decoder's choices and the tensors between its stages.
 
-Encoded images are kept across cases, because most cases share the encoder's weights and all share the clip.
+Encoded images are kept across cases, because most cases share the encoder's weights and all share the clip; in files
+too, for the other processes of a run.
 """
 
+import os
 from collections import OrderedDict
+from collections.abc import Callable
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sam2.files import in_turn
 from sam2.mask_decoder import stability
 from sam2.model import Features
 from sam2.position import sine_grid
@@ -70,7 +75,7 @@ class Recorder:
     def _encode(self, images: Tensor) -> tuple[Features, Arrays]:
         key = self._encoder_key, sha256(images.numpy().data).digest()
         if key not in _ENCODED:
-            _ENCODED[key] = encode_in_stages(self.predictor, images)
+            _ENCODED[key] = _shared(key, lambda: encode_in_stages(self.predictor, images))
             if len(_ENCODED) > _MAX_ENCODED:
                 _ENCODED.popitem(last=False)
         _ENCODED.move_to_end(key)
@@ -168,6 +173,15 @@ def encode_in_stages(predictor: SAM2VideoPredictor, images: Tensor) -> tuple[Fea
         stages[f"backbone_fpn{level}"] = x[:, ::4, ::stride, ::stride].numpy().copy()
         stages[f"vision_pos_enc{level}"] = position[:, ::8, ::stride, ::stride].numpy().copy()
     return features, stages
+
+
+def _shared(key: tuple, encode: Callable) -> tuple[Features, Arrays]:
+    """What `encode` gives, or gave in another process of this run of the tests."""
+    file = Path(os.environ["ENCODED_IMAGES"], sha256(repr(key).encode()).hexdigest(), "features.pt")
+    with in_turn(file.parent, "waiting for another process to encode the same image"):
+        if not file.exists():
+            torch.save(encode(), file)
+    return torch.load(file, weights_only=False)
 
 
 def _encoder_key(predictor: SAM2VideoPredictor, case: dict) -> tuple:

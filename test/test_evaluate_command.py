@@ -175,7 +175,7 @@ def test_a_card_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert "\nnew\n" in (tmp_path / "card.md").read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_ends_it_in_a_sentence_with_all_its_processes(number, tmp_path):
     command = [sys.executable, "-m", "sam2.evaluate", "--clips", "50", "--workers", "2", "--out", str(tmp_path)]
     # A shell without job control starts what is in the background with SIGINT ignored, and that is inherited.

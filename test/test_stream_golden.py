@@ -171,16 +171,25 @@ def test_first_frames_equal_official(name, frames, steps, record_property):
     assert not stream.differences(*steps)
 
 
+@cache
+def corrected_on_time() -> Stream:
+    """Case I up to the frame after the correction."""
+    return corrected(started("I", 0, 1, 2, sticky_corrections=True), 2, given_with=3).run(4)
+
+
 def test_sticky_corrections_equal_official():
-    """Case I up to the frame after the correction, which is given on time and late."""
+    assert not corrected_on_time().differences(2, 3)
+
+
+@pytest.mark.slow
+def test_late_sticky_corrections_equal_official():
     assert not before_correction(True).differences(1)
-    on_time = corrected(started("I", 0, 1, 2, sticky_corrections=True), 2, given_with=3).run(4)
-    assert not on_time.differences(2, 3)
     late = corrected(before_correction(True), 2, given_with=4)
     assert not since(late, 4).differences(3)
-    assert_same([on_time.tracks[4]], [late.tracks[4]])
+    assert_same([corrected_on_time().tracks[4]], [late.tracks[4]])
 
 
+@pytest.mark.slow
 def test_prompt_on_the_wrong_frame_is_caught():
     wrong = corrected(before_correction(True), 2, given_with=4, is_stamped=False)
     assert "s3_low64" in caught(since(wrong, 4), 3)
@@ -204,15 +213,15 @@ def test_whole_clip_equals_official(record_property):
 
 @pytest.mark.slow
 def test_corrections_equal_official():
-    """Case B: two objects over eleven frames; left alone, corrected on time, corrected a frame late."""
+    """Case B: two objects over ten frames; left alone, corrected on time, corrected a frame late."""
     stream = started("B", 0, 1).fork().run(*range(2, 10))
-    alone = stream.fork().run(10, 11, 12, 13)
+    alone = stream.fork().run(10, 11)
     assert not alone.differences(2, 4)
-    on_time = corrected(stream, 3, given_with=10).run(11, 12, 13)
+    on_time = corrected(stream, 3, given_with=10).run(11, 12)
     assert not on_time.differences(3, 5, 6)
-    late = corrected(stream, 5, given_with=11).run(12, 13)
+    late = corrected(stream, 5, given_with=11).run(12)
     assert not since(late, 11).differences(6)
-    assert_same([on_time.tracks[i] for i in (11, 12, 13)], [late.tracks[i] for i in (11, 12, 13)])
+    assert_same([on_time.tracks[i] for i in (11, 12)], [late.tracks[i] for i in (11, 12)])
     assert "s6_low64" in caught(since(alone, 11), 6)
 
 
@@ -220,8 +229,7 @@ def test_corrections_equal_official():
 def test_short_clips_equal_official():
     assert not started("F", 0, 1, 2).fork().run(3).differences(0, 1)
     assert not started("G", 5, 6).fork().run(7).differences(0, 1)
-    stream = started("I", 0, 1, 2, sticky_corrections=True)
-    assert not corrected(stream, 2, given_with=3).run(4, 5, 6).differences(2, 3)
+    assert not corrected_on_time().fork().run(5, 6).differences(3)
 
 
 def test_logits_show_that_memories_are_rounded_to_bf16(monkeypatch):

@@ -46,6 +46,7 @@ def images():
     return torch.stack([to_model_input(frame, 1024) for frame in synthetic_clip()[:NUM_FRAMES]])
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_image_features(run, theirs, images):
     ours = run.predictor.encode_image(images[:1])
