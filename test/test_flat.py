@@ -83,7 +83,7 @@ def growth(warm: int, frames: int, model: SAM2 | None = None, **options) -> Grow
 
 
 def test_flat():
-    assert growth(WARM, 2 * WARM, batched=True).is_of(NONE, 1)
+    assert growth(WARM, WARM + 2 * PERIOD, batched=True).is_of(NONE, 1)
 
 
 @pytest.mark.slow

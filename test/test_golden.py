@@ -35,7 +35,7 @@ CUTS = {  # what `make test` runs of the long cases; a later frame has more memo
     "H": Cut(frames={1: 2}),
     "J": Cut(frames={1: 2}),
 }
-NOT_QUICK = ("G", "I")  # backwards, and corrections that stay: the long starts of both are in test_stream_golden.py
+NOT_QUICK = ("G", "I")  # backwards, and corrections that stay: already their first frames take long
 BF16_RMS = 3e-5  # of logits: below it only if memories were rounded to bfloat16 as the official code does
 
 

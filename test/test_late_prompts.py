@@ -106,7 +106,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("is_sticky", [False, True], ids=["fading", "sticky"])
+@pytest.mark.parametrize("is_sticky", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["fading", "sticky"])
 @pytest.mark.parametrize("name", CASES)
 def test_late_equals_on_time(name, is_sticky):
     case = replace(CASES[name], is_sticky=is_sticky)
