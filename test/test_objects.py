@@ -65,7 +65,8 @@ def test_a_node_lists_removes_resets_and_chooses(rig, capsys):
     def says(line, code=0):
         assert objects.main(line.split()) == code, capsys.readouterr()
         said = capsys.readouterr()
-        return said.err if code else said.out
+        answer = [line for line in said.err.splitlines(True) if not line.endswith("; waiting\n")]  # on a busy machine
+        return "".join(answer) if code else said.out
 
     with NodeProcess() as node:
         start_tracking(rig, rig.camera(), "cup", "ball")
