@@ -47,10 +47,11 @@ def test_ros_arguments_that_cannot_be_read_are_one_sentence(words, hint, tmp_pat
 
 
 def test_what_is_meant_as_a_parameter_is_not_taken_for_a_name():
-    """`ros2 launch` takes model:=tiny; here rcl would rename a topic "model", and nano would run."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "sam2_ros.main", "model:=tiny"], capture_output=True, text=True, timeout=PATIENCE_S
-    )
+    """`ros2 launch` takes model:=tiny; here rcl would rename a topic "model", and nano would run. It is said before
+    PyTorch, which takes seconds, is imported."""
+    command = [sys.executable, "-X", "importtime", "-m", "sam2_ros.main", "model:=tiny"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert " rclpy\n" in ended.stderr and " torch\n" not in ended.stderr
     assert ended.returncode == 2 and "'model:=tiny' must come after --ros-args: -p model:=tiny" in ended.stderr
 
 
