@@ -15,7 +15,7 @@ from sam2_ros.params import Settings
 from sam2_ros.readable import reason_of
 from sam2_ros.requests import Add, Code, Remove, Request, Restore, Save
 
-WITHOUT_STAMP = "; with the stamp of an image that came, it would mean that image"
+WITHOUT_STAMP = "; with the stamp of an image that came (`sam2_ros prompt --newest`), it would mean that image"
 
 
 class PendingRequests:

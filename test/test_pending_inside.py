@@ -89,7 +89,7 @@ def test_a_request_expires_at_its_deadline_and_not_a_moment_later(now):
          "no image has come since, and a prompt needs the next one; it is refused"),
         ((5,), True, "", Code.NO_IMAGE, "no image has come since, and a prompt needs the next one"),
         ((5, 0), True, "", Code.NO_IMAGE, "no image has come since, and a prompt needs the next one; with the stamp of "
-         "an image that came, it would mean that image"),
+         "an image that came (`sam2_ros prompt --newest`), it would mean that image"),
         ((5, 6), True, "", Code.STALE, "the image the prompt was made on did not come"),
     ],
 )  # fmt: skip
