@@ -76,9 +76,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--dataset", default="synthetic", choices=("synthetic", *LAYOUTS))
     add("--root", type=Path, help="folder of a dataset on disk")
     add("--split", help="of a dataset on disk, as it calls it; by default val, and valid of youtube_vos, mose and lvos")
-    add("--seed", type=int, default=HELD_OUT_SEED, help="of the first synthetic clip; the others follow")
-    add("--clips", type=int, default=200, help="how many synthetic clips")
-    add("--frames", type=int, default=40, help="length of a synthetic clip")
+    add("--seed", type=int, help=f"of the first synthetic clip; the others follow (default: {HELD_OUT_SEED})")
+    add("--clips", type=int, help="how many synthetic clips (default: 200)")
+    add("--frames", type=int, help="length of a synthetic clip (default: 40)")
     add("--size", type=int, help="side of synthetic frames in pixels; by default the model's")
     add("--model", default="nano", help="nano, tiny, small, base_plus, large")
     add("--image-size", type=int, help="side of the network's input in pixels; by default the model's own")
@@ -97,9 +97,23 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="write the table into this Markdown file, after <!-- PROMPT[ at SIZE][ without memory] -->",
     )
     args = parser.parse_args(arguments)
-    if args.split is None and args.dataset != "synthetic":
-        args.split = LAYOUTS[args.dataset].validation
+    if args.dataset == "synthetic":
+        _refuse(args, ("root", "split"), "a dataset on disk; name it as --dataset")
+        defaults = dict(seed=HELD_OUT_SEED, clips=200, frames=40)
+    else:
+        _refuse(args, ("seed", "clips", "frames", "size"), f"synthetic clips, not for {args.dataset}; leave it out")
+        defaults = dict(split=LAYOUTS[args.dataset].validation)
+    for name, value in defaults.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
     return args
+
+
+def _refuse(args: argparse.Namespace, names: tuple[str, ...], why: str) -> None:
+    """Raises BadInput for an option that would have no effect."""
+    for name in names:
+        if getattr(args, name) is not None:
+            raise BadInput(f"--{name}: is for {why}")
 
 
 def _videos(args: argparse.Namespace, side: int) -> list[AnyVideo]:
@@ -197,7 +211,7 @@ def _summarise(args: argparse.Namespace, scored: list[VideoResult]) -> dict:
     figures = summarise(scored)
     if args.dataset == "synthetic":
         return figures
-    if not figures["objects"]:
+    if not any(result.objects for result in scored):
         raise BadInput(
             f"{args.dataset} ({args.split}): expected objects in its masks, found none in {len(scored)} videos"
         )
@@ -230,9 +244,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (Sam2Error, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         print("stopped; videos that are done are kept, and the same command goes on", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)
     print(f"{table(summary)}\n\n{drift(summary)}")
     print(f"{summary['videos']} videos, {summary['frames_per_second']} frames per second in each process")
     if failed := summary["failed"]:
@@ -244,6 +258,11 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if failed else 0
 
 
+def _stop(number: int, frame: object) -> None:
+    """Ends it, and its processes, like Ctrl-C."""
+    raise KeyboardInterrupt(number)
+
+
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it, and its processes, like Ctrl-C
+    signal.signal(signal.SIGTERM, _stop)
     sys.exit(main())

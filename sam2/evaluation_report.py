@@ -57,7 +57,7 @@ def group_summary(results: list[ObjectResult]) -> dict:
         "seen_when_there": percent(_share(seen[there])),
         "unseen_when_away": percent(_share(~seen[~there])),
         "reacquisition": percent(_share(np.array(returns))),
-        "objects": len(results),
+        "objects": len(scores),  # of which the first three figures are
         "returns": len(returns),
     }
 
@@ -157,7 +157,9 @@ def plot(videos: list[VideoResult], title: str, path: Path) -> None:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     for name, line in curves(videos).items():
-        axes.plot(line, label=name, linewidth=2.5 if name == "all" else 1.2)
+        frames = np.flatnonzero(~np.isnan(line))  # not every frame needs to be annotated
+        marker = "" if len(frames) == np.ptp(frames) + 1 else "."
+        axes.plot(frames, line[frames], marker=marker, label=name, linewidth=2.5 if name == "all" else 1.2)
     axes.set(title=title, xlabel="frame", ylabel="mean J&F, %", ylim=(0, 100))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left")

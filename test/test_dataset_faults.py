@@ -71,6 +71,12 @@ def test_a_list_names_each_video_once_whatever_wrote_it(tmp_path):
     listed.write_bytes("b\u00e4r\n".encode("latin-1"))
     with pytest.raises(BadInput, match="train.txt: expected names of videos in UTF-8"):
         open_dataset("davis", tmp_path, "train")
+    listed.write_text("\n")
+    with pytest.raises(BadInput, match="train.txt: expected names of videos, a line each, found none"):
+        open_dataset("davis", tmp_path, "train")
+    listed.write_text("dog\nbaer\n")
+    with pytest.raises(BadInput, match="train.txt: names baer, expected the folder .*Annotations/480p/baer; correct"):
+        open_dataset("davis", tmp_path, "train")
 
 
 def test_two_pictures_of_one_frame_are_refused(tmp_path):

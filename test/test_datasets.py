@@ -11,11 +11,8 @@ from small_video_folder import SIZE_HW, write_davis, write_frame, write_palette,
 
 from sam2.errors import BadInput
 from sam2.run_lengths import coco_encode
-from sam2.training.clips import MAX_LABEL
-from sam2.training.dataset_clips import DatasetClips
 from sam2.training.dataset_files import read_rgb
 from sam2.training.datasets import LAYOUTS, open_dataset
-from sam2.training.synthetic import HELD_OUT_SEED
 
 
 @pytest.fixture
@@ -195,82 +192,6 @@ def test_a_missing_dataset_says_where_to_get_it(tmp_path, name):
 def test_an_unknown_dataset_names_the_known():
     with pytest.raises(BadInput, match="youtube_vos"):
         open_dataset("imagenet", ".")
-
-
-def test_clips_from_videos_are_squashed_squares_with_labels(davis):
-    videos = tuple(open_dataset("davis", davis, "train"))
-    clip = DatasetClips((videos,), (1.0,), num_frames=6, size=16)(3)
-    assert clip.shape == (6, 16, 16, 4) and clip.dtype == np.uint8
-    assert set(np.unique(clip[..., 3])) == {0, 1, 2}, "objects 1 and 7"
-    shown = [int(np.abs(clip[:3, ..., 0].mean((1, 2)) - frame[..., 0].mean()).argmin()) for frame in clip]
-    assert shown == [0, 1, 2, 1, 0, 1], "there and back"
-    column = np.argwhere(clip[0, ..., 3] == 2)[:, 1]
-    assert column.min() == 10 and column.max() == 14, "20..29 of 32 pixels become 10..14 of 16"
-
-
-@pytest.mark.parametrize("size_hw", [(480, 854), (1080, 1920)])
-@pytest.mark.parametrize("side", [256, 1024])
-def test_masks_stay_where_their_images_are(size_hw, side):
-    """To a tenth of a pixel of the network's input; `INTER_NEAREST` is half a pixel off."""
-    y, x = np.mgrid[: size_hw[0], : size_hw[1]]
-    disc = (x - 0.4 * size_hw[1]) ** 2 + (y - 0.6 * size_hw[0]) ** 2 < (0.2 * size_hw[0]) ** 2
-    rgb = np.repeat(disc[..., None], 3, axis=2).astype(np.uint8) * 200
-    clips = DatasetClips(((),), (1.0,), num_frames=1, size=side)
-    tile = clips._tile("v", rgb, {1: disc}).astype(np.float64)
-    rows, columns = np.mgrid[:side, :side]
-    for place in (rows, columns):
-        image, labels = ((place * tile[..., k]).sum() / tile[..., k].sum() for k in (0, 3))
-        assert abs(image - labels) < 0.1
-
-
-def test_objects_keep_apart_whatever_their_ids(davis):
-    """SA-V counts from 0, and there can be more than 16; of a clip the first 16 have labels of their own."""
-    (video, _) = open_dataset("davis", davis, "train")
-    for index in range(3):
-        boxes = {16 * number + 1: (2 * number, 0, 2 * number + 2, 24) for number in range(15)}
-        write_palette(davis / f"Annotations/480p/bear/{index:05d}.png", boxes)
-    clip = DatasetClips(((video,),), (1.0,), num_frames=3, size=32)(0)
-    assert set(np.unique(clip[0, ..., 3])) == set(range(16)), "the background and 15 objects"
-
-
-def test_no_two_objects_share_a_label_however_many_there_are(davis):
-    """Of 20 objects the last is only in the first frame: its label must not go on on somebody else."""
-    (video, _) = open_dataset("davis", davis, "train")
-    boxes = {n: (3 * (n % 10), 12 * (n // 10), 3 * (n % 10) + 3, 12 * (n // 10) + 12) for n in range(20)}
-    boxes[20] = boxes.pop(0)
-    for index in range(3):
-        kept = {number: box for number, box in boxes.items() if number != 20 or index == 0}
-        write_palette(davis / f"Annotations/480p/bear/{index:05d}.png", kept)
-    for seed in range(20):
-        clip = DatasetClips(((video,),), (1.0,), num_frames=3, size=32)(seed)
-        labels = clip[..., 3]
-        assert labels.max() <= MAX_LABEL
-        for label in range(1, MAX_LABEL + 1):
-            places = [np.argwhere(frame == label) for frame in labels if (frame == label).any()]
-            assert all(np.array_equal(place, places[0]) for place in places), "nothing moves in these clips"
-
-
-def test_masks_of_another_size_name_the_video(davis):
-    (video, _) = open_dataset("davis", davis, "train")
-    for index in range(3):
-        cv2.imwrite(str(davis / f"Annotations/480p/bear/{index:05d}.png"), np.ones((5, 5), np.uint8))
-    with pytest.raises(BadInput, match=r"video bear: expected masks of the frames' size .*\(5, 5\)"):
-        DatasetClips(((video,),), (1.0,), num_frames=3, size=16)(0)
-
-
-def test_a_mixture_draws_by_weight(davis):
-    bear, dog = open_dataset("davis", davis, "train")
-    write_palette(davis / "Annotations/480p/dog/00000.png", {3: (0, 0, 9, 9)})
-    clips = DatasetClips(((bear,), (dog,)), (0.0, 1.0), num_frames=3, size=16)
-    assert all(3 in clips(seed)[..., 3] for seed in range(8)), "weight 0 is never drawn"
-
-
-def test_held_out_seeds_draw_from_other_videos(davis):
-    bear, dog = open_dataset("davis", davis, "train")
-    write_palette(davis / "Annotations/480p/dog/00000.png", {3: (0, 0, 9, 9)})
-    clips = DatasetClips((tuple([bear] * 9 + [dog]),), (1.0,), num_frames=3, size=16)
-    assert all(3 in clips(HELD_OUT_SEED + seed)[..., 3] for seed in range(4))
-    assert not any(3 in clips(seed)[..., 3] for seed in range(30))
 
 
 def test_a_picture_is_read_as_it_is_stored(tmp_path):

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from oracle import AWAY, SIZE_HW, Oracle, TwoSquares, late, lost, nothing, perfect, shifted, square, swapped, track
 from small_stream import small_model
 
@@ -225,6 +226,19 @@ def test_table_and_plot(tmp_path):
     assert "60.0" in lines[3], "J of the object that stays"
     plot(results, "two squares", tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_plot_shows_figures_of_frames_far_between(tmp_path, monkeypatch):
+    """SA-V annotates every fourth. Between gaps a line alone would draw nothing."""
+    frames = iter([np.zeros((*SIZE_HW, 3), np.uint8)] * 17)
+    masks = {t: {7: square(5, 5)} for t in range(0, 17, 4)}
+    video = RecordedVideo(SimpleNamespace(name="every fourth", frames=lambda: frames, masks=masks))
+    drawn = []
+    monkeypatch.setattr(Axes, "plot", lambda axes, *line, **look: drawn.append((*line, look["marker"])))
+    monkeypatch.setattr(Axes, "legend", lambda *_, **__: None)
+    plot([evaluate_video(video, Oracle(lambda t, object_id: square(5, 5)), "mask")], "", tmp_path / "plot.png")
+    ((x, y, marker),) = drawn
+    assert x.tolist() == [4, 8, 12] and y.tolist() == [100, 100, 100] and marker == "."
 
 
 def test_without_memory_objects_are_not_told_apart():

@@ -84,6 +84,13 @@ def test_the_tracker_has_the_input_asked_for(nano_weights):
         (["--seed", "5"], "trained on"),
         (["--frames", "2"], "at least 3"),
         (["--dataset", "davis"], "holds JPEGImages/480p and Annotations/480p, from https://davischallenge.org"),
+        (
+            ["--dataset", "davis", "--root", ".", "--clips", "3"],
+            "--clips: is for synthetic clips, not for davis; leave",
+        ),
+        (["--dataset", "sav", "--root", ".", "--size", "64"], "--size: is for synthetic clips, not for sav; leave"),
+        (["--root", "."], "--root: is for a dataset on disk; name it as --dataset"),
+        (["--split", "val"], "--split: is for a dataset on disk; name it as --dataset"),
         (["--model", "enormous"], "expected one of"),
         (["--image-size", "100"], "multiple of 32"),
         (["--size", "-5"], "expected 32 or more, got -5"),
@@ -184,7 +191,7 @@ def test_a_signal_ends_it_in_a_sentence_with_all_its_processes(number, tmp_path)
         assert any("video/s" in line for line in process.stderr)  # the bar: it has begun
         process.send_signal(number)
         said = process.stderr.read()  # until the last of them has closed it
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert "stopped; videos that are done are kept" in said and "resource_tracker" not in said
 
 

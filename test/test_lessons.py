@@ -23,7 +23,7 @@ from sam2.training.clips import (
     track_clip,
 )
 from sam2.training.config import Phase
-from sam2.training.draws import draw_frames, labels_seen, something_returns
+from sam2.training.draws import draw_frames, label_areas, something_returns
 from sam2.training.lessons import Lessons
 from sam2.training.losses import segmentation_loss
 from sam2.training.validate import validate
@@ -144,22 +144,29 @@ def test_objects_that_vanish_come_first_more_often():
 
 
 def test_windows_stay_inside_and_use_every_stride_and_direction():
-    seen = np.ones((300, 16, 3), bool)
-    frames = draw_frames(np.random.default_rng(0), seen, frames=4, max_stride=4, vanish=0.0)
+    areas = np.ones((300, 16, 3), int)
+    frames = draw_frames(np.random.default_rng(0), areas, frames=4, max_stride=4, vanish=0.0)
     assert frames.min() >= 0 and frames.max() <= 15
     assert set(np.unique(np.diff(frames, axis=1))) == {-4, -3, -2, -1, 1, 2, 3, 4}
 
 
 def test_frames_in_which_something_returns_are_found():
-    seen = labels_seen(squares(1)[0].numpy())[None]  # the red one is hidden in the third frame of four
+    seen = label_areas(squares(1)[0].numpy())[None] > 0  # the red one is hidden in the third frame of four
     assert something_returns(seen[0]) and not something_returns(seen[0, :3]) and not something_returns(seen[0, 2:])
-    clips = np.ones((200, 24, 3), bool)
-    clips[:, 10:13, 1] = False
+    clips = np.ones((200, 24, 3), int)
+    clips[:, 10:13, 1] = 0
     shares = []
     for vanish in (0.0, 1.0):
         frames = draw_frames(np.random.default_rng(0), clips, frames=6, max_stride=4, vanish=vanish)
-        shares.append(np.mean([something_returns(clip[i]) for clip, i in zip(clips, frames, strict=True)]))
+        shares.append(np.mean([something_returns(clip[i] > 0) for clip, i in zip(clips, frames, strict=True)]))
     assert shares[0] < 0.6 and shares[1] > 0.95
+
+
+def test_draws_begin_with_an_object_that_is_large_enough():
+    areas = np.full((200, 24, 3), 15)
+    areas[:, 8:16, 2] = 16
+    drawn = draw_frames(np.random.default_rng(0), areas, frames=4, max_stride=4, vanish=0.5, min_area=16)
+    assert ((8 <= drawn[:, 0]) & (drawn[:, 0] < 16)).mean() > 0.95, "a third of the first frames have one"
 
 
 def test_plans_follow_the_chances():

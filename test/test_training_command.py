@@ -1,6 +1,7 @@
 """The command line of training, on a small folder in the layout of DAVIS, and what it says when it cannot begin."""
 
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from torch.backends import cuda, cudnn
 from sam2 import device, files
 from sam2.checkpoint import read_weights
 from sam2.training import cli, report
+from sam2.training.config import find_train_config
+from sam2.weights_cache import PACKAGED
 
 SMALL = ["--config", "smoke", "--steps", "2", "--size", "32", "--batch-scale", "0.25", "--device", "cpu"]
 
@@ -43,8 +46,45 @@ def test_a_dataset_without_objects_is_refused(tmp_path, capsys):
         write_palette(path, {})
     out = tmp_path / "run"
     assert cli.main([*SMALL, "--dataset", "davis", "--root", str(tmp_path / "davis"), "--out", str(out)]) == 1
-    assert "2 videos; checked on the same, for want of ten: expected objects in the masks" in capsys.readouterr().err
-    assert not (out / "state.pt").exists()
+    said = capsys.readouterr().err
+    assert "2 videos; checked on the same, for want of ten: expected objects of 16 pixels or more, of 32 x 32" in said
+    assert "found none; give a larger --size" in said and not (out / "state.pt").exists()
+
+
+def test_a_dataset_of_objects_too_small_to_be_prompted_is_refused(tmp_path, capsys):
+    """Nothing would be learnt, and weights be written all the same."""
+    write_davis(tmp_path / "davis")
+    for path in (tmp_path / "davis").rglob("*.png"):
+        write_palette(path, {1: (4, 4, 8, 7)})  # 12 of 24 x 32 pixels, which are 16 of 32 x 32
+    command = [*SMALL, "--dataset", "davis", "--root", str(tmp_path / "davis"), "--out", str(tmp_path / "run")]
+    assert cli.main(command) == 0
+    for path in (tmp_path / "davis").rglob("*.png"):
+        write_palette(path, {1: (4, 4, 8, 6)})
+    assert cli.main([*command[:-1], str(tmp_path / "other")]) == 1
+    assert "first masks of 12 clips, found one of 12; give a larger --size" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_with_the_weights_it_began_with_or_not_at_all(tmp_path, capsys):
+    """Somebody who corrects a wrong --checkpoint would get weights that began with the wrong one."""
+    nano = PACKAGED / "sam2.1_hiera_nano.safetensors"
+    run = [*SMALL, "--out", str(tmp_path / "run")]
+    assert cli.main([*run, "--checkpoint", str(nano)]) == 0
+    assert cli.main([*run, "--checkpoint", str(nano), "--steps", "3"]) == 0
+    for other in (tmp_path / "run" / "weights.pt", tmp_path / "missing.pt"):
+        assert cli.main([*run, "--checkpoint", str(other)]) == 1
+        said = capsys.readouterr().err
+        assert f"run goes on from its own weights, and did not begin with {other}; choose another --out" in said
+    assert cli.main(run) == 0
+
+
+def test_a_model_and_a_size_may_be_told_in_any_way(tmp_path, capsys):
+    run = [*SMALL, "--out", str(tmp_path / "run")]
+    assert cli.main(run) == 0
+    assert cli.main([*run, "--model", "sam2.1_hiera_nano"]) == 0
+    assert "going on from step 2" in capsys.readouterr().out
+    recipe = replace(find_train_config("finetune"), model="nano")
+    assert recipe.recipe == replace(recipe, model="sam2.1_hiera_nano", size=256).recipe
+    assert recipe.recipe != replace(recipe, size=288).recipe
 
 
 def test_ctrl_c_is_no_error_and_says_how_to_go_on(tmp_path, monkeypatch, capsys):
@@ -76,6 +116,8 @@ def test_nano_learns_in_one_thread_unless_told_otherwise(told, threads, tmp_path
     ("words", "message"),
     [
         (["--size", "100"], "multiple of 32"),
+        (["--size", "0"], "--size: expected 32 or more, got 0"),
+        (["--budget-minutes", "5"], "--steps, --budget-minutes: both say how long the run is"),
         (["--config", "nano_cpu", "--size", "64"], "from 128 on for nano_cpu"),
         (["--root", "somewhere"], "expected a --dataset"),
         (["--steps", "-5"], "--steps: expected 1 or more"),
@@ -113,7 +155,7 @@ def test_nano_learns_in_one_thread_unless_told_otherwise(told, threads, tmp_path
         (["--export", "run/../run/state.pt"], "--export: expected another name than"),
         (["--export", "/proc/foo/weights.pt"], "--export: the folder /proc cannot be written"),
         (["--checkpoint", "missing.pt"], "missing.pt"),
-        (["--checkpoint", "OTHER"], "choose the matching model"),
+        (["--checkpoint", "OTHER"], "other.pt: expected sam2.1_hiera_nano"),
     ],
 )
 def test_it_says_what_is_wrong(words, message, tmp_path, monkeypatch, capsys, other_weights):

@@ -10,14 +10,13 @@ import pytest
 import torch
 from small_training import CPU, SIDE, TINY_RUN, Broken, TwoSquares, squares
 
-from sam2.checkpoint import read_weights
 from sam2.config import find_config
 from sam2.errors import BadInput, OutOfMemory
 from sam2.model import SAM2
 from sam2.training import data, pool, report, state
 from sam2.training.config import Phase, TrainConfig, find_train_config
 from sam2.training.data import DirectSource, open_source
-from sam2.training.draws import labels_seen
+from sam2.training.draws import label_areas
 from sam2.training.pool import PooledSource
 from sam2.training.synthetic import HELD_OUT_SEED, make_clip
 from sam2.training.synthetic_clips import SyntheticClips
@@ -43,7 +42,8 @@ def test_fine_tuning_goes_on_from_its_own_checkpoint_with_the_same_loss(tmp_path
     torch.manual_seed(5)
     official = SAM2(find_config("tiny")).state_dict()
     trainer = Trainer(config, TwoSquares(), tmp_path / "a", CPU)
-    trainer.start_from(official)
+    state.export(official, tmp_path / "official.pt")
+    trainer.start_from(tmp_path / "official.pt")
     source = DirectSource(TwoSquares(), CPU, 4)
     for _ in range(3):
         trainer._step(source)
@@ -52,7 +52,7 @@ def test_fine_tuning_goes_on_from_its_own_checkpoint_with_the_same_loss(tmp_path
     weights = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     state.export(weights, tmp_path / "tiny.pt")
     again = Trainer(config, TwoSquares(), tmp_path / "b", CPU)
-    again.start_from(read_weights(tmp_path / "tiny.pt"))
+    again.start_from(tmp_path / "tiny.pt")
     clips = squares(1)[:, :2]
     losses = []
     for each in (trainer, again):
@@ -97,8 +97,8 @@ def test_labels_of_synthetic_clips_are_the_worlds_objects_from_one_on():
     assert clip.shape == SyntheticClips(2, 32).shape and np.array_equal(clip[..., :3], world.frames)
     for index in range(world.masks.shape[1]):
         assert np.array_equal(clip[..., 3] == index + 1, world.masks[:, index])
-    assert np.array_equal(labels_seen(clip)[:, : world.masks.shape[1]], world.visible)
-    assert not labels_seen(clip)[:, world.masks.shape[1] :].any()
+    assert np.array_equal(label_areas(clip)[:, : world.masks.shape[1]] > 0, world.visible)
+    assert not label_areas(clip)[:, world.masks.shape[1] :].any()
 
 
 def test_a_pool_too_large_for_the_device_says_how_large():
@@ -151,7 +151,7 @@ def test_a_worker_fills_the_pool_with_the_makers_clips_and_replaces_the_oldest()
         expected = {number % 3: TwoSquares()(10 + number) for number in newest}
         for place, clip in expected.items():
             assert np.array_equal(source._pool[place].numpy(), clip)
-            assert np.array_equal(source._seen[place], labels_seen(clip))
+            assert np.array_equal(source._areas[place], label_areas(clip))
     shown = {clip.tobytes() for clip in expected.values()}
     assert all(clip.tobytes() in shown or clip[::-1].tobytes() in shown for clip in batch.numpy())
 
@@ -180,14 +180,14 @@ def test_no_two_workers_make_the_same_clip(monkeypatch):
     pool._work(TwoSquares(), *begun[0], ring, None, ready)
     for slot, seed in ((1, HELD_OUT_SEED - 1), (0, 2)):  # held-out worlds are for no training
         clip = TwoSquares()(seed)
-        number, seen = ready.get_nowait()
-        assert number == slot and np.array_equal(seen, labels_seen(clip))
+        number, areas = ready.get_nowait()
+        assert number == slot and np.array_equal(areas, label_areas(clip))
         assert np.array_equal(ring.reshape(2, *TwoSquares.shape)[slot], clip)
 
 
 def test_processes_and_resumed_runs_begin_at_worlds_of_their_own(monkeypatch):
     """Without starting workers: only where they would begin."""
-    monkeypatch.setattr(data, "PooledSource", lambda maker, device, capacity, workers, first: first)
+    monkeypatch.setattr(data, "PooledSource", lambda maker, device, capacity, workers, first, *_: first)
     config = replace(TINY_RUN, workers=2, seed=5)
     firsts = [open_source(TwoSquares(), CPU, config, 70, Team(rank, 4)) for rank in range(4)]
     assert firsts == [75 + rank * HELD_OUT_SEED // 4 for rank in range(4)]

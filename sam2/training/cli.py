@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 
-from sam2.checkpoint import read_weights
 from sam2.config import find_config
 from sam2.device import choose_device, free_bytes, set_cpu_threads
 from sam2.errors import BadInput, Sam2Error
@@ -27,6 +26,7 @@ from sam2.training.state import STATE, WEIGHT_SUFFIXES
 from sam2.training.synthetic_clips import SyntheticClips
 from sam2.training.team import Team, join_team
 from sam2.training.train import Trainer
+from sam2.weights_cache import sha256
 
 WEIGHTS = "weights.pt"  # in --out
 _MOST = {"budget_minutes": 1e6, "batch_scale": 1e3}  # more can only be a typing error
@@ -94,6 +94,7 @@ def _check_ranges(args: argparse.Namespace) -> None:
         ("minutes", 0, math.inf),
         ("steps", 1, math.inf),
         ("pool", 1, math.inf),
+        ("size", 32, math.inf),
         ("seed", 0, 2**62),  # leaves room for what is added to it
         ("workers", 0, math.inf),
     ):
@@ -105,6 +106,8 @@ def _check_ranges(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and not 0 < value <= _MOST[name]:
             raise BadInput(f"--{name.replace('_', '-')}: expected more than 0, at most {_MOST[name]:g}, got {value}")
+    if args.steps and args.budget_minutes:
+        raise BadInput("--steps, --budget-minutes: both say how long the run is; give one of them")
 
 
 def _weights(args: argparse.Namespace) -> tuple[float, ...]:
@@ -131,7 +134,7 @@ def _maker(args: argparse.Namespace, config: TrainConfig) -> Maker:
         )
     weights = _weights(args)
     videos = tuple(tuple(open_dataset(n, r, "train")) for n, r in zip(args.dataset, roots, strict=True))
-    return DatasetClips(videos, weights, config.clip_frames, size)
+    return DatasetClips(videos, weights, config.clip_frames, size, config.min_area)
 
 
 def _check_room(config: TrainConfig, maker: Maker, device: torch.device) -> None:
@@ -182,6 +185,16 @@ def run(args: argparse.Namespace) -> None:
         _train(args, config, maker, team, device, path)
 
 
+def _check_checkpoint(args: argparse.Namespace, began_with: str) -> None:
+    """Raises BadInput if --checkpoint is not the file that a run which goes on began with."""
+    path = args.checkpoint
+    if path and not (path.is_file() and sha256(path) == began_with):
+        raise BadInput(
+            f"--checkpoint: {args.out} goes on from its own weights, and did not begin with {path}; choose "
+            "another --out to begin with that, or leave it out to go on"
+        )
+
+
 def _train(
     args: argparse.Namespace, config: TrainConfig, maker: Maker, team: Team, device: torch.device, path: Path
 ) -> None:
@@ -197,8 +210,9 @@ def _train(
         if team.leads:
             done = f"({100 * trainer.share:.0f} % done)" if trainer.share < 1 else "and done: another --out begins anew"
             print(f"going on from step {trainer.progress.step} {done}", flush=True)
+        _check_checkpoint(args, trainer.progress.began_with)
     elif args.checkpoint:
-        trainer.start_from(read_weights(args.checkpoint))
+        trainer.start_from(args.checkpoint)
     if stopped_by := trainer.run(60 * args.minutes):
         trainer.leave_team()
         raise KeyboardInterrupt(stopped_by)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sam2.config import find_config
 from sam2.errors import BadInput
 from sam2.training.losses import LossWeights
 
@@ -81,7 +82,8 @@ class TrainConfig:
     def recipe(self) -> str:
         """What must stay the same when a run is resumed; its length, batches and data may change."""
         phases = ", ".join(f"{phase.kind} until {phase.until:g}" for phase in self.phases)
-        return f"{self.model} at {self.size or 'its own'} pixels, seed {self.seed}: {phases}"
+        model = find_config(self.model)
+        return f"{model.name} at {self.size or model.image_size} pixels, seed {self.seed}: {phases}"
 
 
 _STILLS = Phase("stills", 1.0, batch=96, objects=16, kinds=(0.0, 0.5, 0.5), losses=EARLY)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sam2.training.config import TrainConfig
-from sam2.training.draws import Maker, draw_frames, labels_seen
+from sam2.training.draws import Maker, draw_frames, label_areas
 from sam2.training.pool import PooledSource
 from sam2.training.synthetic import HELD_OUT_SEED
 from sam2.training.team import Team
@@ -20,9 +20,10 @@ class DirectSource:
     streams, which are not saved. For smoke runs, tests and debugging.
     """
 
-    def __init__(self, maker: Maker, device: torch.device, capacity: int, first_seed: int = 0):
+    def __init__(self, maker: Maker, device: torch.device, capacity: int, first_seed: int = 0, min_area: int = 1):
+        """min_area: pixels of an object that clips should begin with."""
         self._clip = lru_cache(maxsize=capacity)(maker)
-        self._device = device
+        self._device, self._min_area = device, min_area
         self._capacity, self._first_seed = capacity, first_seed
 
     def sample(
@@ -32,7 +33,8 @@ class DirectSource:
         oldest = self._first_seed + int(step * _NEW_PER_STEP)
         chosen = rng.integers(oldest, oldest + self._capacity, batch) % HELD_OUT_SEED
         clips = [self._clip(int(seed)) for seed in chosen]
-        indices = draw_frames(rng, np.stack([labels_seen(clip) for clip in clips]), frames, max_stride, vanish)
+        areas = np.stack([label_areas(clip) for clip in clips])
+        indices = draw_frames(rng, areas, frames, max_stride, vanish, self._min_area)
         return torch.from_numpy(np.stack([clip[i] for clip, i in zip(clips, indices, strict=True)])).to(self._device)
 
     @property
@@ -49,6 +51,6 @@ Source = DirectSource | PooledSource
 def open_source(maker: Maker, device: torch.device, config: TrainConfig, clips_made: int, team: Team) -> Source:
     """The source of clips for a recipe. clips_made: by earlier runs, whose worlds workers do not make again."""
     if config.workers == 0:
-        return DirectSource(maker, device, config.pool, config.seed)
+        return DirectSource(maker, device, config.pool, config.seed, config.min_area)
     first = config.seed + clips_made + team.rank * HELD_OUT_SEED // team.size
-    return PooledSource(maker, device, config.pool, config.workers, first)
+    return PooledSource(maker, device, config.pool, config.workers, first, config.min_area)

@@ -1,8 +1,10 @@
-"""Training clips from annotated videos: a window of a video, squashed to a square, with renumbered objects.
+"""Training clips from annotated videos: a window of a video, squashed to a square, with renumbered objects that keep
+apart.
 
 Knows videos and label maps. Does not know files, nor how clips get to the device.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -10,13 +12,17 @@ import numpy as np
 
 from sam2.errors import BadInput
 from sam2.training.clips import MAX_LABEL
-from sam2.training.datasets import Video
+from sam2.training.datasets import Masks, Video
 from sam2.training.synthetic import HELD_OUT_SEED
+
+_WINDOWS = 12  # drawn from a video until one begins with an object
+_SHARED = 0.05  # of the smaller of two masks; more pixels in common would spoil it in a map with one label per pixel
 
 
 @dataclass(frozen=True)
 class DatasetClips:
-    """Clips from annotated videos: a dataset drawn by weight, any of its videos, any window of its annotated frames.
+    """Clips from annotated videos: a dataset drawn by weight, any of its videos, any window of its annotated frames
+    that begins with an object, if that is found. Where masks overlap, as in SA-V, other objects are left out each time.
 
     Held-out seeds draw from every tenth video, all others from the rest. Fewer than ten videos leave none to hold out;
     validation then shows videos that were trained on.
@@ -26,6 +32,7 @@ class DatasetClips:
     weights: tuple[float, ...]  # per dataset, any positive scale
     num_frames: int
     size: int  # S, pixels; the aspect is squashed as the network's preprocessing does
+    min_area: int = 1  # pixels of S x S that an object to begin with has
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -42,25 +49,39 @@ class DatasetClips:
         videos = self.videos[rng.choice(len(self.videos), p=weights)]
         kept = [v for i, v in enumerate(videos) if (i % 10 == 9) == (seed >= HELD_OUT_SEED)] or videos
         video = kept[rng.integers(len(kept))]
-        annotated = sorted(video.masks)
-        start = int(rng.integers(max(1, len(annotated) - self.num_frames + 1)))
-        indices = annotated[start : start + self.num_frames]
-        there_and_back = indices + indices[-2:0:-1]  # a short video is played to its end and back
-        indices = [there_and_back[i % len(there_and_back)] for i in range(self.num_frames)]
+        indices = self._window(rng, video)
         shown = {i: {k: mask for k, mask in video.masks[i].items() if mask.any()} for i in sorted(set(indices))}
-        labels = _labels(rng, sorted(shown[indices[0]]), sorted(set().union(*shown.values())))  # of this clip
+        labels = _labels(rng, shown, indices[0])
         tiles = {
-            i: self._tile(video.name, frame, {labels[k]: mask for k, mask in shown[i].items() if k in labels})
+            i: self._tile(f"{video.name}, frame {i}", frame, {labels[k]: m for k, m in shown[i].items() if k in labels})
             for i, frame in zip(shown, video.frames_at(list(shown)), strict=True)
         }
         return np.stack([tiles[i] for i in indices])
 
+    def _window(self, rng: np.random.Generator, video: Video) -> list[int]:
+        """The frames of a clip: annotated ones in a row; a short video is played to its end and back."""
+        annotated = sorted(video.masks)
+        if len(annotated) < self.num_frames:
+            circle = annotated + annotated[-2:0:-1]
+            repeated = circle * (2 + self.num_frames // len(circle))
+            windows = [repeated[i : i + self.num_frames] for i in range(len(circle))]
+        else:
+            windows = [annotated[i : i + self.num_frames] for i in range(len(annotated) - self.num_frames + 1)]
+        for index in rng.permutation(len(windows))[:_WINDOWS]:
+            window = windows[index]
+            if any(mask.mean() * self.size**2 >= self.min_area for mask in video.masks[window[0]].values()):
+                break
+        return window
+
     def _tile(self, name: str, rgb: np.ndarray, masks: dict[int, np.ndarray]) -> np.ndarray:
-        """(S, S, 4): a frame of the video `name` and its label map; masks by label."""
+        """(S, S, 4): a frame and its label map; masks by label. name: of the video and frame."""
         labels = np.zeros(rgb.shape[:2], np.uint8)
-        for label, mask in masks.items():
+        for label, mask in sorted(masks.items(), key=lambda item: -np.count_nonzero(item[1])):  # smaller ones on top
             if mask.shape != labels.shape:
-                raise BadInput(f"video {name}: expected masks of the frames' size {labels.shape}, got {mask.shape}")
+                raise BadInput(
+                    f"video {name}: expected masks of the frame's size {labels.shape}, got {mask.shape}; resize them, "
+                    "or leave the video out"
+                )
             labels[mask] = label
         side = (self.size, self.size)
         rgb = cv2.resize(rgb, side, interpolation=cv2.INTER_AREA)
@@ -69,10 +90,31 @@ class DatasetClips:
         return np.concatenate([rgb, labels[..., None]], axis=2)
 
 
-def _labels(rng: np.random.Generator, first: list[int], ids: list[int]) -> dict[int, int]:
-    """Labels 1..MAX_LABEL by object id. If there are more objects, some get none; those in the `first` frame go
-    first."""
-    if len(ids) > MAX_LABEL:
-        later = [object_id for object_id in ids if object_id not in first]
-        ids = sorted([*rng.permutation(first).tolist(), *rng.permutation(later).tolist()][:MAX_LABEL])
-    return {object_id: number for number, object_id in enumerate(ids, start=1)}
+def _labels(rng: np.random.Generator, shown: dict[int, Masks], first: int) -> dict[int, int]:
+    """Labels 1..MAX_LABEL by object id, of objects that keep apart in all frames. shown: masks by frame. If some must
+    be left out, those in the frame `first` go first."""
+    begin = sorted(shown[first])
+    later = sorted(set().union(*shown.values()) - set(begin))
+    ids = [*rng.permutation(begin).tolist(), *rng.permutation(later).tolist()]
+    overlapping = [masks for masks in shown.values() if _overlap(masks.values())]
+    kept: list[int] = []
+    for new in ids:
+        if not any(_is_shared(masks, new, old) for masks in overlapping for old in kept):
+            kept.append(new)
+    return {object_id: number for number, object_id in enumerate(sorted(kept[:MAX_LABEL]), start=1)}
+
+
+def _overlap(masks: Iterable[np.ndarray]) -> bool:
+    """Whether any pixel belongs to two of the masks of a frame."""
+    masks = list(masks)
+    if len({mask.shape for mask in masks}) != 1:  # which is refused, if they are used
+        return False
+    return np.count_nonzero(np.any(masks, axis=0)) < sum(map(np.count_nonzero, masks))
+
+
+def _is_shared(masks: Masks, one: int, other: int) -> bool:
+    """Whether two objects have so many pixels in common that one label map cannot show both."""
+    if one not in masks or other not in masks:
+        return False
+    a, b = masks[one], masks[other]
+    return np.count_nonzero(a & b) > _SHARED * min(np.count_nonzero(a), np.count_nonzero(b))

@@ -199,10 +199,9 @@ def open_dataset(name: str, root: str | Path, split: str = "train") -> list[Vide
         if not folder.is_dir():
             raise BadInput(f"{name} ({split}): expected the folder {folder}; get the dataset from {layout.source}")
     names = _video_names(root, layout, split, masks)
-    videos = [_open_folder(frames / video, masks / video) for video in names]
-    if not videos:
+    if not names:
         raise BadInput(f"{name} ({split}): no video in {masks}; get the dataset from {layout.source}")
-    return videos
+    return [_open_folder(frames / video, masks / video) for video in names]
 
 
 def describe(name: str, split: str) -> str:
@@ -217,7 +216,11 @@ def describe(name: str, split: str) -> str:
 def _video_names(root: Path, layout: Layout, split: str, masks: Path) -> list[str]:
     listed = root / layout.list_file.format(split=split)
     if layout.list_file and listed.is_file():
-        return _read_list(listed)
+        names = _read_list(listed)
+        for name in names:
+            if not (masks / name).is_dir():
+                raise BadInput(f"{listed}: names {name}, expected the folder {masks / name}; correct the list")
+        return names
     if layout.list_file and "{split}" not in layout.masks:  # only the list tells the splits apart
         raise BadInput(
             f"expected {listed} with the names of the videos, a line each: write it, if the data are your own, or get "
@@ -232,7 +235,10 @@ def _read_list(path: Path) -> list[str]:
         lines = path.read_text("utf-8-sig").splitlines()  # some editors write a byte order mark
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: expected names of videos in UTF-8, a line each ({error}); save it as UTF-8") from error
-    return sorted({line.strip() for line in lines} - {""})
+    names = sorted({line.strip() for line in lines} - {""})
+    if not names:
+        raise BadInput(f"{path}: expected names of videos, a line each, found none; write them there")
+    return names
 
 
 def _object_id(folder: Path) -> int:

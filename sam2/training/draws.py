@@ -1,4 +1,4 @@
-"""Which frames of a clip a batch shows: stride, direction, and whether something goes out of sight and returns.
+"""Which frames of a clip a batch shows: stride, direction, an object to begin with, something that goes and returns.
 
 A maker turns a seed into one clip, (T, S, S, 4) uint8: RGB and a label map of the visible pixels of each object (0
 background). Knows neither model nor loss.
@@ -11,13 +11,13 @@ import numpy as np
 from sam2.training.clips import MAX_LABEL
 
 Maker = Callable[[int], np.ndarray]
-_TRIES = 12  # draws of frames among which to look for one where something returns
+_TRIES = 12  # draws of frames among which to look for one that begins with an object, and where something returns
 
 
-def labels_seen(clip: np.ndarray) -> np.ndarray:
-    """(T, S, S, 4) uint8 -> (T, MAX_LABEL) bool: which labels a frame shows."""
+def label_areas(clip: np.ndarray) -> np.ndarray:
+    """(T, S, S, 4) uint8 -> (T, MAX_LABEL) int32: how many pixels of each label a frame shows."""
     counts = [np.bincount(labels.ravel(), minlength=256)[1 : MAX_LABEL + 1] for labels in clip[..., 3]]
-    return np.stack(counts) > 0
+    return np.stack(counts).astype(np.int32)
 
 
 def something_returns(seen: np.ndarray) -> np.ndarray:
@@ -26,19 +26,25 @@ def something_returns(seen: np.ndarray) -> np.ndarray:
     return (seen[..., 0, :] & (has_left & seen).any(-2)).any(-1)
 
 
-def draw_frames(rng: np.random.Generator, seen: np.ndarray, frames: int, max_stride: int, vanish: float) -> np.ndarray:
-    """Which frames of each clip: seen (B, T, K) bool -> (B, frames) indices.
+def draw_frames(
+    rng: np.random.Generator, areas: np.ndarray, frames: int, max_stride: int, vanish: float, min_area: int = 1
+) -> np.ndarray:
+    """Which frames of each clip: areas (B, T, K), pixels -> (B, frames) indices.
 
     The stride is 1 in half the cases, otherwise drawn from 1..max_stride as far as the clip allows; half of the draws
-    are reversed. For a share `vanish` of the clips a few draws are tried for one in which something returns.
+    are reversed. A few are tried for one whose first frame shows an object of `min_area` and, for a share `vanish` of
+    the clips, in which something returns.
     """
-    count, length = seen.shape[:2]
+    count, length = areas.shape[:2]
     reach = max(1, min(max_stride, (length - 1) // max(frames - 1, 1)))
-    shape = (count, _TRIES if frames > 2 and vanish else 1, 1)
+    shape = (count, _TRIES, 1)
     stride = np.where(rng.random(shape) < 0.5, 1, rng.integers(1, reach + 1, shape))
     start = rng.integers(0, length - (frames - 1) * stride)
     drawn = start + stride * np.arange(frames)  # (B, tries, frames)
     drawn = np.where(rng.random(shape) < 0.5, drawn, drawn[..., ::-1])
     clip, wanted = np.arange(count), rng.random(count) < vanish
-    choice = wanted * something_returns(seen[clip[:, None, None], drawn]).argmax(1)  # the first such draw, or the first
+    shown = areas[clip[:, None, None], drawn]  # (B, tries, frames, K)
+    begins = (shown[:, :, 0] >= min_area).any(-1)  # (B, tries)
+    returns = wanted[:, None] & something_returns(shown > 0)
+    choice = (2 * begins + returns).argmax(1)  # the first of the best
     return drawn[clip, choice]

@@ -20,7 +20,7 @@ from torch import Tensor
 from sam2.device import device_errors
 from sam2.errors import OutOfMemory, Sam2Error
 from sam2.training.clips import MAX_LABEL
-from sam2.training.draws import Maker, draw_frames, labels_seen
+from sam2.training.draws import Maker, draw_frames, label_areas
 from sam2.training.synthetic import HELD_OUT_SEED
 from sam2.training.tensors import send
 
@@ -46,14 +46,14 @@ def _work(maker: Maker, first_seed: int, step: int, ring: ctypes.Array, free, re
     while (slot := _next_slot(free)) is not None:
         try:
             slots[slot] = maker(seed % HELD_OUT_SEED)
-            seen = labels_seen(slots[slot])
+            areas = label_areas(slots[slot])
         except (Sam2Error, OSError) as error:  # whose message says which file is wrong
             ready.put(error)
             return
         except Exception:
             ready.put(RuntimeError(f"making clip {seed} failed:\n{traceback.format_exc()}"))
             return
-        ready.put((slot, seen))
+        ready.put((slot, areas))
         seed += step
 
 
@@ -76,7 +76,10 @@ class PooledSource:
     traceback if it fails otherwise.
     """
 
-    def __init__(self, maker: Maker, device: torch.device, capacity: int, workers: int, first_seed: int = 0):
+    def __init__(
+        self, maker: Maker, device: torch.device, capacity: int, workers: int, first_seed: int = 0, min_area: int = 1
+    ):
+        """min_area: pixels of an object that clips should begin with."""
         context = multiprocessing.get_context("spawn")
         slots = 4 * workers
         size = int(np.prod(maker.shape))
@@ -95,8 +98,8 @@ class PooledSource:
         ]
         for worker in self._workers:
             worker.start()
-        self._device = device
-        self._seen = np.zeros((capacity, maker.shape[0], MAX_LABEL), bool)
+        self._device, self._min_area = device, min_area
+        self._areas = np.zeros((capacity, maker.shape[0], MAX_LABEL), np.int32)
         self._moved: queue.Queue = queue.Queue(maxsize=slots)
         self._stop = threading.Event()
         self._mover = threading.Thread(target=self._move, daemon=True)
@@ -124,13 +127,13 @@ class PooledSource:
             if isinstance(message, Exception):
                 self._hand_over(message)
                 return
-            slot, seen = message
+            slot, areas = message
             with torch.cuda.stream(stream):  # does nothing without a stream
                 clip = pinned.copy_(self._ring[slot]).to(self._device, copy=True, non_blocking=True)
                 if stream is not None:
                     stream.synchronize()
             self._free.put(slot)
-            self._hand_over((clip, seen))
+            self._hand_over((clip, areas))
 
     def _hand_over(self, moved: tuple[Tensor, np.ndarray] | Exception) -> None:
         """Waits for room, but not after `close`, which waits for this thread."""
@@ -151,12 +154,12 @@ class PooledSource:
             return False
         if isinstance(moved, Exception):
             raise moved
-        clip, seen = moved
+        clip, areas = moved
         if clip.is_cuda:
             clip.record_stream(torch.cuda.current_stream(self._device))
         place = self.clips_made % len(self._pool)
         self._pool[place].copy_(clip)
-        self._seen[place] = seen
+        self._areas[place] = areas
         self.clips_made += 1
         return True
 
@@ -172,7 +175,7 @@ class PooledSource:
         while self._take(wait=False):
             pass
         rows = rng.integers(0, min(self.clips_made, len(self._pool)), batch)
-        indices = draw_frames(rng, self._seen[rows], frames, max_stride, vanish)
+        indices = draw_frames(rng, self._areas[rows], frames, max_stride, vanish, self._min_area)
         return self._pool[send(rows, self._device)[:, None], send(indices, self._device)]
 
     def close(self) -> None:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from sam2.checkpoint import fill
+from sam2.checkpoint import fill, read_weights
 from sam2.config import find_config
 from sam2.errors import BadInput, OutOfMemory
 from sam2.training import report, state
@@ -36,17 +36,15 @@ from sam2.training.lessons import Lessons
 from sam2.training.optim import Average, make_optimizer, prepare_from_scratch, set_rates
 from sam2.training.state import Progress
 from sam2.training.stop import noted_signals
-from sam2.training.synthetic import HELD_OUT_SEED
 from sam2.training.team import ALONE, NotMade, Team
-from sam2.training.validate import validate
+from sam2.training.validate import held_out_clips, validate
 from sam2.training.windows import WindowedSAM2
+from sam2.weights_cache import sha256
 
 LOG_EVERY = 10  # steps; the only moments the loop waits for the device
 SAVE_EVERY_S = 45
 VALIDATE_EVERY_S = 90  # or a twentieth of the time, whichever is less
 MAX_FAILURES, FAILURES_WITHIN = 5, 1000  # non-finite losses, in so many steps
-CHECKED_CLIPS, CHECKED_FRAMES = 12, 24
-CHECKED_SEED = 3 * HELD_OUT_SEED  # far from the seeds of published figures, which must not influence decisions
 
 
 class Trainer:
@@ -66,13 +64,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.lessons, config.weight_decay, config.layer_decay, config.muon)
         self.average = Average(self.lessons, config.ema)
         self.progress = Progress()
-        held_out = np.stack([maker(CHECKED_SEED + i)[:CHECKED_FRAMES] for i in range(CHECKED_CLIPS)])
-        if not held_out[..., 3].any():
-            raise BadInput(
-                f"{maker}: expected objects in the masks, found none in {CHECKED_CLIPS} clips; in a mask 0 is "
-                "background, 1 to 254 are objects, and 255 is the one object where it is gray"
-            )
-        self.held_out = torch.from_numpy(held_out).to(device)
+        self.held_out = torch.from_numpy(held_out_clips(maker, config.min_area)).to(device)
         self.maker = maker
         self.steps_per_s = 0.0
         self.kind = ""  # of the newest step
@@ -83,11 +75,12 @@ class Trainer:
     def _modules(self) -> dict[str, object]:
         return {"model": self.lessons, "optimizer": self.optimizer, "average": self.average}
 
-    def start_from(self, weights: dict[str, Tensor]) -> None:
-        """Begins with given weights instead of random ones. Raises BadCheckpoint unless exactly all of them are
-        given."""
-        fill(self.model, weights, source="to begin with")
+    def start_from(self, path: Path) -> None:
+        """Begins with the weights in a file instead of random ones. Raises BadCheckpoint unless it has exactly all of
+        them."""
+        fill(self.model, read_weights(path), source=str(path))
         self.average = Average(self.lessons, self.config.ema)
+        self.progress.began_with = sha256(path)
 
     def resume(self) -> bool:
         """Resumes from the folder's state; False if there is none, and old logs are set aside. Raises what `load_state`

@@ -9,10 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sam2.errors import BadInput
 from sam2.model import SAM2
 from sam2.preprocess import logits_to_input_size
 from sam2.training.clips import ClipPlan, choose_objects, encode_clip, normalise, object_masks, track_clip
+from sam2.training.draws import Maker, label_areas
 from sam2.training.losses import mask_iou
+from sam2.training.synthetic import HELD_OUT_SEED
+
+CLIPS, FRAMES = 12, 24
+SEED = 3 * HELD_OUT_SEED  # far from the seeds of published figures, which must not influence decisions
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,21 @@ class Validation:
             f"clicked frame IoU {100 * self.first_iou:.1f}, tracked IoU {100 * self.tracked_iou:.1f}, "
             f"presence right {100 * self.presence:.1f} %"
         )
+
+
+def held_out_clips(maker: Maker, min_area: int) -> np.ndarray:
+    """(B, T, S, S, 4) uint8. Raises BadInput if none begins with an object of `min_area` pixels: there would be nothing
+    to learn either."""
+    clips = np.stack([maker(SEED + i)[:FRAMES] for i in range(CLIPS)])
+    largest = label_areas(clips[:, 0]).max()
+    if largest < min_area:
+        found = f"one of {largest}" if largest else "none"
+        raise BadInput(
+            f"{maker}: expected objects of {min_area} pixels or more, of {clips.shape[2]} x {clips.shape[3]}, in the "
+            f"first masks of {CLIPS} clips, found {found}; give a larger --size if they are small. In a mask 0 is "
+            "background, 1 to 254 are objects, and 255 is the one object where it is gray"
+        )
+    return clips
 
 
 @torch.no_grad()
