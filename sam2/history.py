@@ -23,8 +23,8 @@ class Moment:
 
 
 class History:
-    """Invariant: consecutive frames, at most `history_frames` of them and within `history_bytes`, none of which was
-    older than `history_s` when the newest came."""
+    """Invariant: consecutive frames, at most `history_frames` of them and within `history_bytes`, none of which but the
+    last before the newest was older than `history_s` when that came."""
 
     def __init__(self, limits: Limits):
         self._limits = limits
@@ -110,7 +110,9 @@ class History:
         newest = self._moments[max(0, len(self._moments) + 1 - self._capacity) :]
         longest_ns = self._limits.history_s * 1e9
         too_old = [moment.stamp_ns > 0 and now_ns - moment.stamp_ns > longest_ns for moment in newest]  # 0 = unknown
-        return newest[len(too_old) - too_old[::-1].index(True) :] if any(too_old) else newest
+        first = len(too_old) - too_old[::-1].index(True) if any(too_old) else 0
+        # The last one stays: on a slow device, or before a pause, it is what people see and prompt.
+        return newest[min(first, len(newest) - 1) :]
 
 
 def _num_bytes(features: Features) -> int:
@@ -128,6 +130,7 @@ def _nearest(moments: list[Moment], stamp_ns: int, now_ns: int) -> Moment | None
     if stamp_ns < first_ns:
         raise Stale(
             f"prompt.stamp_ns: expected a frame of the kept history, {first_ns} to {now_ns} ns, got {stamp_ns}, "
-            f"{(first_ns - stamp_ns) / 1e9:.3f} s too old; prompt on a newer image"
+            f"{(first_ns - stamp_ns) / 1e9:.3f} s too old; prompt on a newer image, or raise "
+            "history_frames or history_s"
         )
     return min(reversed(kept), key=lambda m: abs(m.stamp_ns - stamp_ns), default=None)

@@ -17,7 +17,7 @@ class Limits:
     pointers: int = 15  # how far back object pointers reach, in frames, and the unit of their time code
     prompted_memories: int = 4  # per object: the first prompted frame and the newest others; >= 1
     history_frames: int = 30  # frames a late prompt can name, >= 1 (the newest always counts)
-    history_s: float = 2.0  # ... and how old they may be, by their stamps
+    history_s: float = 2.0  # ... and how old all but the last may be, by their stamps
     history_bytes: int = 1 << 29  # ... and how much their features may weigh
     points_per_prompt: int = 64  # the most clicks on one frame of one object, and the most prompts: see `PromptedFrame`
     occluded_after: int = 1  # absent frames before the state says so, >= 1

@@ -31,7 +31,7 @@ class TrackedObject:
     label: int  # 1..254
     row: int  # in the memory store
     born: int  # frame index of its first prompt
-    born_ns: int  # stamp of that frame
+    born_ns: int  # stamp of that frame; 0 = not known, or it has not come yet
     bank: MemoryBank
     prompted_frames: dict[int, PromptedFrame] = field(default_factory=dict)  # by frame index, within the history
     seen: dict[int, int] = field(default_factory=dict)  # stamp by frame index: visible frames within the history
@@ -66,7 +66,7 @@ class TrackedObject:
     def record(self, frame: int, stamp_ns: int, is_visible: bool, limits: Limits) -> None:
         """Records whether it was visible on `frame`, and drops records older than the history except the last sighting.
 
-        An object that was restored before the first image has no `born_ns` yet: it counts as unseen since this frame.
+        A restored object has no `born_ns` until its first frame: it counts as unseen since this one.
         """
         self.born_ns = self.born_ns or stamp_ns
         self.seen.pop(frame, None)

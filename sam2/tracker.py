@@ -177,19 +177,19 @@ class Tracker:
             return save_objects(Path(path), self.model, self._network.store, self._objects, object_ids)
 
     def restore(self, path: str | Path, object_ids: Sequence[str] = (), max_age_s: float = 0.0) -> list[str]:
-        """Tracks the objects that `save` wrote, all or none; returns their ids. They are OCCLUDED until seen.
+        """Tracks the objects that `save` wrote, all or none; returns their ids. They are OCCLUDED until seen, or
+        LOST if that takes too long from the next frame on.
 
         Raises what `read_objects` raises, BadInput for an id that is already tracked, LimitReached.
         """
         with self._on_device():
             kept = read_objects(Path(path), self.model, self._limits, object_ids, max_age_s)
         check_room(kept, self._objects, self._limits)
-        oldest, newest = self._history.oldest, self._history.newest
+        oldest = self._history.oldest
         before = oldest.index if oldest else self._next_frame  # so that a late prompt comes after what is restored
-        born = self._next_frame, newest.stamp_ns if newest else 0
         with self._all_or_nothing(set()):
-            for one in kept:
-                obj = self._objects.add(one.object_id, one.class_name, *born)
+            for one in kept:  # born when the next frame comes, however long that takes
+                obj = self._objects.add(one.object_id, one.class_name, self._next_frame, 0)
                 obj.bank = put_back(one, self._network.store, obj.row, self._limits, before)
         return [one.object_id for one in kept]
 

@@ -79,7 +79,7 @@ class Settings:
         span=(1, 300),
     )
     history_s: float = _parameter(
-        2.0, "How far back in time images are kept for late prompts.", span=(0.0, 60.0), unit="s"
+        2.0, "How far back in time images but the last are kept for late prompts.", span=(0.0, 60.0), unit="s"
     )
     occluded_after: int = _parameter(
         1, "Images in a row without the object before it counts as occluded.", span=(1, 300)

@@ -111,12 +111,15 @@ def test_an_object_that_is_not_there_is_occluded(tmp_path):
     assert track.state is sam2.State.OCCLUDED and track.frames_since_seen == 1
 
 
-def test_restored_before_there_was_an_image_it_is_unseen_since_the_first(tmp_path):
-    """Not since 1970: it would be forgotten at once, and never be lost."""
+@pytest.mark.parametrize("pause_s", [None, 100])
+def test_restored_it_is_unseen_since_the_next_image(pause_s, tmp_path):
+    """Not since 1970, or the last image before a pause: it would be lost at once."""
     used().save(tmp_path / "x", ["a"])
     after = sam2.Tracker(small_model(presence=-100.0), limits=sam2.Limits(lost_after_s=5.0))
-    after.restore(tmp_path / "x")
     start_ns = 1_700_000_000 * 10**9
+    if pause_s:
+        after.step(sam2.Frame(frame(0).rgb, start_ns - pause_s * 10**9))
+    after.restore(tmp_path / "x")
     states = []
     for seconds in (0, 4, 6):
         (track,) = after.step(sam2.Frame(frame(0).rgb, start_ns + seconds * 10**9))
