@@ -23,6 +23,7 @@ from sam2_ros.depth_out import DepthOut
 from sam2_ros.health import Situation
 from sam2_ros.mailbox import Mailbox
 from sam2_ros.outputs import Outputs
+from sam2_ros.params import Settings
 from sam2_ros.pipeline import Pipeline
 from sam2_ros.readable import readable
 from sam2_ros.requests import Code
@@ -48,6 +49,7 @@ class Channel:
         self.mailbox: Mailbox | None = None
         self.auto: AutoPrompt | None = None
         self.outputs: Outputs | None = None
+        self._target = node.settings.target  # while there are no outputs
         self.camera = Camera(
             node, self.input("image"), node.settings, self.counters, lambda: self.enabled, self._on_image, self.log
         )
@@ -72,10 +74,18 @@ class Channel:
         if self.depth is not None:
             depth = DepthOut(self._create_output, self.depth, self.counters, self.node.transforms)
         self.outputs = Outputs(self._create_output, settings, depth)
+        self.outputs.target = self._target
         self.mailbox = Mailbox(settings.prompt_queue, bell)
         self.auto = AutoPrompt(settings, self.counters, self.inputs.answer_detector)
         closed = lambda: self.closed(adding=True)  # noqa: E731
         return Pipeline(self.mailbox, settings, self.counters, self.outputs, self.auto, self.log, closed)
+
+    def take_settings(self, settings: Settings, names: set[str]) -> None:
+        """names: of the parameters that were set."""
+        if "target" in names:
+            self._target = settings.target
+        if self.outputs is not None:
+            self.outputs.take_settings(settings, names)
 
     def open(self) -> None:
         self.outputs.open()
@@ -107,6 +117,7 @@ class Channel:
         """Releases what `configure` made; the worker has ended."""
         self.mailbox = self.auto = None
         if self.outputs is not None:
+            self._target = self.outputs.target
             self.outputs.close()
             for publisher in self.outputs.publishers.values():
                 self.node.destroy_lifecycle_publisher(publisher)

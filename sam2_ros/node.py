@@ -247,8 +247,8 @@ class TrackNode(LifecycleNode):
         self.settings = settings
         if self._worker is not None:
             self._worker.set_settings(settings)
-            for channel in self._channels:
-                channel.outputs.take_settings(settings, names)
+        for channel in self._channels:
+            channel.take_settings(settings, names)
 
     def _on_worker_changed(self) -> None:
         """On the executor, shortly after the worker's phase changed."""

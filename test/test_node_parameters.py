@@ -170,6 +170,22 @@ def test_a_live_parameter_reaches_all_who_read_it(active):
     assert channel.outputs.target == "other" and channel.auto.wait_s == other_value(FIELDS["prompt_wait_s"])
 
 
+def test_a_chosen_target_outlives_the_network(active):
+    """Whoever grasps it would be shown another object after a manager has cleaned up and configured the node again."""
+    node = active()
+    channel = node._channels[0]
+
+    def rounds(while_unconfigured=lambda: None) -> str:
+        for trigger in (node.trigger_deactivate, node.trigger_cleanup, while_unconfigured, node.trigger_configure):
+            trigger()
+        node.trigger_activate()
+        return channel.outputs.target
+
+    channel.outputs.target = "chosen"
+    assert rounds() == "chosen" == rounds()
+    assert rounds(lambda: node.set_parameters([Parameter("target", value="set")])) == "set"
+
+
 def pixel(image, x, y):
     rows = np.frombuffer(image.data, np.uint8).reshape(image.height, image.width, -1)
     return tuple(int(value) for value in rows[y, x])
