@@ -4,7 +4,7 @@ All state is here: objects, their memories, recent frames. The results equal tho
 the same frames; where a stream has to differ, the docstring of `Tracker` says so.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -163,10 +163,11 @@ class Tracker:
             raise UnknownObject(f"object_id: expected one of {self.object_ids}, got {object_id!r}")
         self._objects.remove(object_id)
 
-    def reset(self) -> None:
-        """Forgets all objects and the history; the model stays."""
+    def reset(self, keep: Collection[str] = ()) -> None:
+        """Forgets the history and all objects but those to `keep`; the model stays."""
         for object_id in self.object_ids:
-            self.remove(object_id)
+            if object_id not in keep:
+                self.remove(object_id)
         self._history.clear()
         self._ahead.clear()
 

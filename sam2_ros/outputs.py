@@ -31,7 +31,7 @@ class Outputs:
         self.target = settings.target  # object id
         self.newest: tuple = (None, [])  # header and tracks of the newest processed image
         self.newest_ns = 0  # when they came, steady clock; 0 = there are none
-        self._restored: set[str] = set()  # ids of objects restored since then
+        self.restored: frozenset[str] = frozenset()  # ids of objects restored since then
         self._failure: Exception | None = None  # the first one of the current image
         self._depth = depth
         self._classes = Classes(settings.classes)
@@ -66,22 +66,22 @@ class Outputs:
                 self._depth.forget()
         header, tracks = self.newest
         gone = set(self.object_ids) if object_ids is None else set(object_ids)
-        self._restored = self._restored - gone  # a new set, since other threads read the old one
+        self.restored = self.restored - gone  # a new set, since other threads read the old one
         self.newest = (header, [track for track in tracks if track.object_id not in gone])
 
     def note_restored(self, object_ids: Collection[str]) -> None:
         """Objects are back, and will be among the tracks of the next image. In the worker's thread."""
-        self._restored = self._restored | set(object_ids)
+        self.restored = self.restored | set(object_ids)
 
     @property
     def object_ids(self) -> list[str]:
         """Ids of everything that is tracked."""
-        return [*(track.object_id for track in self.newest[1]), *sorted(self._restored)]
+        return [*(track.object_id for track in self.newest[1]), *sorted(self.restored)]
 
     @property
     def waiting(self) -> str:
         """A sentence about what was restored since the newest image; "" if nothing was."""
-        names = ", ".join(sorted(self._restored))
+        names = ", ".join(sorted(self.restored))
         return f"restored, and tracked from the next image on: {names}" if names else ""
 
     def open(self) -> None:
@@ -100,7 +100,7 @@ class Outputs:
         header = arrival.message.header
         with self._gate:
             is_again = header is self.newest[0]  # what was restored since then is not among its tracks
-            self._restored = self._restored - {track.object_id for track in tracks} if is_again else set()
+            self.restored = self.restored - {track.object_id for track in tracks} if is_again else frozenset()
             self.newest, self.newest_ns = (header, tracks), time.monotonic_ns()
             if not self._open:
                 return False

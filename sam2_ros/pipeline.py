@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import sam2
@@ -27,12 +28,6 @@ if TYPE_CHECKING:
     from sam2_ros.outputs import Outputs
 
 LOG_EVERY_S = 5.0  # resets for one cause
-
-
-class _Outcome:
-    """Says whether a guarded block failed."""
-
-    failed = False
 
 
 class Pipeline:
@@ -152,7 +147,7 @@ class Pipeline:
         return stamp_ns
 
     def _forget(self, cause: str, sentence: str) -> None:
-        """Drops all objects, and says so in the log."""
+        """Drops all objects of the images so far, and says so in the log."""
         self._counters.count_reset(cause, time.monotonic_ns())
         now_s = time.monotonic()
         if now_s >= self._tell_again_s.get(cause, 0.0):  # with two cameras on one topic every image is a jump
@@ -161,10 +156,12 @@ class Pipeline:
         self._pending.forget_images()
         self._processed = None
         self._auto.forget()
+        keep = frozenset() if cause == "failure" else self._outputs.restored  # for the images to come
         with self._guarded("publish"):
             self._drop(None)
         with self._guarded("reset") as reset:
-            self.tracker.reset()
+            self.tracker.reset(keep)
+            self._note_restored(keep)
         if reset.failed:
             self.tracker = self.tracker.sibling()  # so that the objects are gone, as was said
 
@@ -273,9 +270,10 @@ class Pipeline:
             self._counters.count_unpublished()
 
     @contextmanager
-    def _guarded(self, what: str) -> Iterator[_Outcome]:
-        """Counts and logs an error inside instead of raising it; only DeviceLost is raised."""
-        outcome = _Outcome()
+    def _guarded(self, what: str) -> Iterator[SimpleNamespace]:
+        """Counts and logs an error inside instead of raising it, and notes that it `failed`; only DeviceLost is
+        raised."""
+        outcome = SimpleNamespace(failed=False)
         try:
             yield outcome
         except sam2.DeviceLost:

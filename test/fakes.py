@@ -55,9 +55,9 @@ class FakeTracker:
             self.slow_on,
         )  # fmt: skip
 
-    def reset(self):
+    def reset(self, keep=()):
         self._enter("reset")
-        self._objects.clear()
+        self._objects = {name: thing for name, thing in self._objects.items() if name in keep}
         self._stamps.clear()
         self._newest = None
 
@@ -162,19 +162,21 @@ class FakeOutputs:
     with the name and argument of whatever else is told."""
 
     def __init__(self, publish, heard=lambda *what: None, idle=lambda: None):
-        self.newest, self.idle = (None, []), idle
+        self.newest, self.restored, self.idle = (None, []), frozenset(), idle
         self._publish, self._heard = publish, heard
 
     def publish(self, arrival, frame, tracks):
-        self.newest = arrival.message.header, tracks
+        self.newest, self.restored = (arrival.message.header, tracks), frozenset()
         return self._publish(arrival, frame, tracks)
 
     def drop(self, object_ids):
         header, tracks = self.newest
+        self.restored = frozenset() if object_ids is None else self.restored - set(object_ids)
         self.newest = header, [t for t in tracks if object_ids is not None and t.object_id not in object_ids]
         self._heard("drop", object_ids)
 
     def note_restored(self, object_ids):
+        self.restored |= set(object_ids)
         self._heard("restored", object_ids)
 
     def begin(self, stamp_ns):

@@ -44,8 +44,9 @@ class Cameras:
 
     def _outputs(self, index):
         return SimpleNamespace(
-            drop=lambda object_ids: None, note_restored=lambda object_ids: None, begin=lambda stamp_ns: None,
-            publish=lambda arrival, frame, tracks: self._note(index, frame), idle=lambda: None,
+            restored=frozenset(), drop=lambda object_ids: None, note_restored=lambda object_ids: None,
+            begin=lambda stamp_ns: None, idle=lambda: None,
+            publish=lambda arrival, frame, tracks: self._note(index, frame),
         )  # fmt: skip
 
     def _note(self, index, frame):

@@ -1,6 +1,7 @@
 """One camera's pipeline turn by turn, without a thread: what is counted, told and handed on."""
 
 import queue
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from sam2_ros.counters import Counters
 from sam2_ros.mailbox import Arrival, Mailbox
 from sam2_ros.params import Settings
 from sam2_ros.pipeline import LOG_EVERY_S, Pipeline
-from sam2_ros.requests import Add, Code, Remove, Reset
+from sam2_ros.requests import Add, Code, Remove, Reset, Restore
 
 S = 10**9
 
@@ -263,6 +264,19 @@ def test_what_waited_for_a_prompt_is_done_in_the_turn_of_that_prompt():
     line.step(1)
     assert [line.answers.get_nowait().code for _ in range(2)] == [Code.OK] * 2
     assert line.pipeline.tracker.object_ids == []
+
+
+@pytest.mark.parametrize("change", [dict(new_stream=True), dict(size_hw=(30, 40))])
+def test_what_is_restored_for_the_next_stream_is_not_dropped_with_the_last_one(change):
+    line = Line()
+    line.add(point("a"))
+    assert line.step(1) == ["a"]
+    tracker = line.pipeline.tracker
+    tracker.restore = lambda *_: tracker._objects.update(kept=replace(tracker._objects["a"], label=2)) or ["kept"]
+    line.mailbox.post_request(Restore("x", [], 0.0, line.answers.put))
+    line.turn()
+    assert line.step(1000, **change) == ["kept"]
+    assert line.step(1001, **change | dict(new_stream=True)) == [], "what has seen an image is dropped"
 
 
 def test_how_long_a_step_took_is_counted(clock):

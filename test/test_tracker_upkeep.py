@@ -188,15 +188,22 @@ def test_what_was_copied_of_an_object_is_put_back_whole():
     assert store.take_row() not in (row, other) and store.capacity == 3, "no more rows than objects are allowed"
 
 
-def test_what_is_restored_and_not_seen_is_unseen_since_the_newest_image(tmp_path):
+def test_a_reset_keeps_what_is_named_with_its_memories_and_place(tmp_path):
     before = sam2.Tracker(small_model())
-    before.step(frame(0), [click("a")])
-    before.save(tmp_path / "a")
-    after = sam2.Tracker(small_model(presence=-100.0))
-    run(after, range(4))
-    after.restore(tmp_path / "a")
-    (track,) = after.step(frame(4))
-    assert (track.state, track.last_seen_ns, track.frames_since_seen) == (State.OCCLUDED, stamp(3), 1)
+    before.step(frame(0), [click("a"), click("b", 9, 9)])
+    before.save(tmp_path / "x")
+    reset, other = sam2.Tracker(small_model()), sam2.Tracker(small_model())
+    for stream in (reset, other):
+        run(stream, range(4), {0: [click("live")]})
+        stream.restore(tmp_path / "x")
+    reset.reset(keep=["b"])
+    other.remove("live")
+    other.remove("a")
+    assert reset.object_ids == ["b"]
+    (track,), (expected,) = reset.step(frame(5)), other.step(frame(5))
+    assert (track.low_res_logits == expected.low_res_logits).all() and track.label == expected.label
+    with pytest.raises(sam2.Stale):
+        reset.check(made_on(3, click("new")), frame(6))
 
 
 @pytest.mark.parametrize(("age_s", "is_good"), [(60.0, True), (60.5, False), (-1.0, True), (-1.5, False)])
