@@ -86,19 +86,28 @@ class PendingRequests:
     def forget_images(self) -> None:
         self._headers.clear()
 
+    def expire_ahead(self, now_ns: int) -> None:
+        """Answers what waited too long for an image that is ahead of the newest; what is held by it need not wait any
+        longer."""
+        for request in self._too_late(now_ns):
+            if any(prompt.stamp_ns > self._newest_ns for prompt in request.prompts):
+                self.waiting.remove(request)
+                request.answer(Code.STALE, "the image the prompt was made on did not come")
+
     def expire(self, any_image: bool, why_none: Callable[[], str], now_ns: int) -> None:
         """Answers what waited too long. any_image: whether there has been an image at all; why_none: says why not.
         now_ns: as given to `sort_out`, so that a deadline is not between the two."""
-        for request in [r for r in self.waiting if isinstance(r, Add) and r.deadline_ns <= now_ns]:
+        for request in self._too_late(now_ns):
             self.waiting.remove(request)
             why = f"; {known}" if (known := why_none()) else ""
-            if any(prompt.stamp_ns > self._newest_ns for prompt in request.prompts) and any_image:
-                request.answer(Code.STALE, "the image the prompt was made on did not come")
-            elif any_image:
+            if any_image:
                 hint = "" if all(prompt.stamp_ns for prompt in request.prompts) else WITHOUT_STAMP
                 request.answer(Code.NO_IMAGE, f"no image has come since, and a prompt needs the next one{hint}{why}")
             else:
                 request.answer(Code.NO_IMAGE, f"no image came{why or '; is the camera running?'}")
+
+    def _too_late(self, now_ns: int) -> list[Add]:
+        return [request for request in self.waiting if isinstance(request, Add) and request.deadline_ns <= now_ns]
 
     def close(self, later: list[Request]) -> None:
         """Answers everything, including what arrived `later`."""

@@ -96,6 +96,8 @@ class Pipeline:
         self._pending.waiting += self._auto.requests(self._size_hw)
         if frame is not None:
             self._carry_out(frame, now_ns, partial(self._process, arrival, frame))
+        if self._size_hw is not None:
+            self._pending.expire_ahead(now_ns)
         closed = self._closed()
         while not (closed or self.stopping) and self._carry_out(None, now_ns, self._prompt_processed):
             pass  # until nothing is due that waited for what has just run

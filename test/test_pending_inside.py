@@ -46,6 +46,8 @@ class Desk:
         return self.answers.get_nowait()
 
     def expired(self, any_image, known=""):
+        if any_image:
+            self.pending.expire_ahead(time.monotonic_ns())
         self.pending.expire(any_image, lambda: known, time.monotonic_ns())
         return None if self.answers.empty() else self.answer()
 

@@ -210,6 +210,22 @@ def test_a_prompt_that_was_held_when_its_image_came_is_carried_out_on_it(clock):
     assert line.codes() == [Code.NO_IMAGE], "after which none has come"
 
 
+@pytest.mark.parametrize("in_between", [[], [Reset]])
+def test_what_is_held_by_a_prompt_whose_image_does_not_come_is_carried_out(clock, in_between):
+    """Its own image has come: it must not be told that none has."""
+    line = Still(clock)
+    line.step(5)
+    line.add(point("cup", stamp=9))
+    for kind in in_between:
+        line.mailbox.post_request(kind(line.answers.put))
+    line.add(point("mug" if in_between else "cup"))
+    line.image(6, arrived_ns=clock.ns + 1)
+    line.turn()
+    line.wait()
+    assert line.codes() == [Code.STALE, *[Code.OK] * (1 + len(in_between))]
+    assert names(line.results[-1]) == ["mug" if in_between else "cup"] and line.results[-1][1].stamp_ns == 6
+
+
 def test_while_nobody_wants_results_nothing_is_published_again(clock):
     """For prompts that waited when the node was disabled, and those of its detector also when it was deactivated."""
     line = Still(clock)
