@@ -150,6 +150,7 @@ class PendingRequests:
         """Whether all prompts of a request pass the tracker's checks. Changes nothing, but answers a refusal."""
         self._name_new(tracker, add)
         try:
+            add.check()
             for index, prompt in enumerate(add.prompts):
                 if add.only_live and prompt.object_id not in tracker.object_ids:
                     raise sam2.UnknownObject(f"{prompt.object_id!r} was removed since the image the prompt was made on")

@@ -36,8 +36,17 @@ def from_message(msg) -> sam2.Prompt:
     )  # fmt: skip
 
 
-def from_click(x: float, y: float, stamp: int = 0) -> sam2.Prompt:
-    """A new object at one pixel; stamp in nanoseconds, 0 = the next image. Raises sam2.BadInput."""
+def from_click(point, stamp: int = 0) -> sam2.Prompt:
+    """A new object at one pixel, the x and y of a `geometry_msgs/msg/Point`; stamp in nanoseconds, 0 = the next image.
+
+    Raises sam2.BadInput.
+    """
+    x, y = point.x, point.y
+    if point.z != 0:
+        raise sam2.BadInput(
+            f"click ({x:g}, {y:g}, {point.z:g}): expected a pixel, with z = 0, got a point in space; project it into "
+            "the image first"
+        )
     with np.errstate(over="ignore"):  # what is too large becomes infinite
         xy = np.array([[x, y]], np.float32)
     _require_finite("click", xy[0])

@@ -86,6 +86,7 @@ class Add(Request):
 
     deadline_ns: until when a further image is waited for. only_live: refused if an object has been removed meanwhile,
     instead of creating it again. newest_will_do: if no further image comes, prompts without a stamp mean the newest.
+    check: called when it is due; raises BadInput for what could not be known before an image came.
     """
 
     def __init__(
@@ -95,11 +96,12 @@ class Add(Request):
         reply: Callable[[Answer], None],
         only_live: bool = False,
         newest_will_do: bool = False,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(reply)
         self.prompts = prompts
         self.deadline_ns = deadline_ns
-        self.only_live, self.newest_will_do = only_live, newest_will_do
+        self.only_live, self.newest_will_do, self.check = only_live, newest_will_do, check
 
     @property
     def object_ids(self) -> set[str]:

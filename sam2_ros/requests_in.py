@@ -6,6 +6,7 @@ Knows messages and codes. Does not know how a request is carried out.
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from geometry_msgs.msg import Point, PointStamped
@@ -93,18 +94,15 @@ class RequestInputs:
         self._channel.mailbox.post_request(request)
 
     def _on_prompt(self, msg: Prompt) -> None:
-        self.add([(msg.header, msg.object_id, lambda: self.read(msg))])
+        self.add([(msg.header, msg.object_id, lambda: prompt_in.from_message(msg))])
 
     def _on_click(self, msg: PointStamped) -> None:
-        def read() -> sam2.Prompt:
-            prompt_in.check_frame(msg.header.frame_id, self._channel.camera.frame_id)
-            return prompt_in.from_click(msg.point.x, msg.point.y, stamp_ns(msg.header.stamp))
-
-        self.add([(msg.header, "", read)], newest_will_do=True)
+        asked = msg.header, "", lambda: prompt_in.from_click(msg.point, stamp_ns(msg.header.stamp))
+        self.add([asked], newest_will_do=True)
 
     def _on_click_point(self, msg: Point) -> None:
         # Whoever clicks sees an image, and no tool can say which.
-        self.add([(Header(), "", lambda: prompt_in.from_click(msg.x, msg.y))], newest_will_do=True)
+        self.add([(Header(), "", lambda: prompt_in.from_click(msg))], newest_will_do=True)
 
     def _on_detections(self, msg) -> None:
         if self._channel.closed(adding=True):
@@ -126,10 +124,6 @@ class RequestInputs:
         header = Header(stamp=time_message(stamp), frame_id=self._channel.camera.frame_id)
         self._publish_results([(header, object_id, None)] if object_id is not None else [], answer)
 
-    def read(self, msg: Prompt) -> sam2.Prompt:
-        prompt_in.check_frame(msg.header.frame_id, self._channel.camera.frame_id)
-        return prompt_in.from_message(msg)
-
     def add(self, asked: list[Asked], reply: Callable | None = None, newest_will_do: bool = False) -> None:
         """Posts one request of several prompts. `reply` gets the answer; there is none for prompts from topics.
         newest_will_do: as in `Add`."""
@@ -139,8 +133,13 @@ class RequestInputs:
             if reply is not None:
                 reply(answer)
 
+        def check_frames() -> None:
+            for index, (header, _, _) in enumerate(asked):
+                check = partial(prompt_in.check_frame, header.frame_id, self._channel.camera.frame_id)
+                prompt_in.numbered(index, len(asked), check)
+
         deadline_ns = time.monotonic_ns() + int(self._node.settings.prompt_wait_s * 1e9)
-        request = Add([], deadline_ns, answered, newest_will_do=newest_will_do)
+        request = Add([], deadline_ns, answered, newest_will_do=newest_will_do, check=check_frames)
         closed = self._channel.closed(adding=True)
         if closed:
             request.answer(*closed)
@@ -148,6 +147,7 @@ class RequestInputs:
         try:
             if again := [name for name, times in Counter(n for _, n, _ in asked if n).items() if times > 1]:
                 raise sam2.BadInput(f"one id is prompted twice in one request: {', '.join(again)}")
+            check_frames()
             request.prompts = [prompt_in.numbered(index, len(asked), one[2]) for index, one in enumerate(asked)]
         except sam2.BadInput as error:
             request.answer(Code.BAD_INPUT, str(error))

@@ -3,6 +3,7 @@ name; nothing else ever comes out. Images and prompt messages are fuzzed in the 
 
 import json
 import struct
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def test_what_the_parameters_let_pass_the_library_takes(given):
 @settings(max_examples=300)
 def test_any_click_is_inside_the_image_or_refused(x, y, stamp, size_hw):
     try:
-        prompt = prompt_in.from_click(x, y, stamp)
+        prompt = prompt_in.from_click(SimpleNamespace(x=x, y=y, z=0.0), stamp)
         check_places(prompt, size_hw)
     except sam2.BadInput as error:
         assert str(error)

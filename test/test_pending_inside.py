@@ -81,6 +81,20 @@ def test_a_request_expires_at_its_deadline_and_not_a_moment_later(now):
     assert desk.expired(any_image=False).code is Code.NO_IMAGE and not desk.pending.waiting
 
 
+def test_what_turns_out_to_be_wrong_once_an_image_has_come_is_refused_then():
+    def check():
+        raise sam2.BadInput("of another frame")
+
+    desk = Desk()
+    desk.add(point("cup"), check=check)
+    desk.add(point("mug"))
+    desk.image(1)
+    assert [(answer.code, answer.sentence) for answer in (desk.answer(), desk.answer())] == [
+        (Code.BAD_INPUT, "of another frame"), (Code.OK, "")
+    ]  # fmt: skip
+    assert desk.tracker.object_ids == ["mug"]
+
+
 @pytest.mark.parametrize(
     ("stamps", "any_image", "known", "code", "sentence"),
     [

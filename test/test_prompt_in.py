@@ -124,11 +124,14 @@ def test_a_refusal_says_which_prompt_of_several_and_stays_of_its_kind():
 
 
 def test_clicks():
-    click = prompt_in.from_click(3.0, 4.0, stamp=7)
+    click = prompt_in.from_click(SimpleNamespace(x=3.0, y=4.0, z=0.0), stamp=7)
     assert click.points_xy.tolist() == [[3, 4]] and click.labels.tolist() == [1]
     assert (click.object_id, click.stamp_ns) == ("", 7)
     with pytest.raises(sam2.BadInput, match=r"click\[1\] is nan"):
-        prompt_in.from_click(1.0, math.nan)
+        prompt_in.from_click(SimpleNamespace(x=1.0, y=math.nan, z=0.0))
+    for z in (0.9, math.nan):  # metres, from RViz; they would be a pixel in the corner
+        with pytest.raises(sam2.BadInput, match=r"click \(0.12, 0.08, .*expected a pixel, with z = 0"):
+            prompt_in.from_click(SimpleNamespace(x=0.12, y=0.08, z=z))
 
 
 def test_a_prompt_made_in_another_frame_is_refused():

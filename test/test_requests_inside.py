@@ -11,6 +11,7 @@ pytest.importorskip("rclpy")
 from geometry_msgs.msg import Point, PointStamped
 from std_msgs.msg import Header
 
+import sam2
 from sam2_ros import requests_in
 from sam2_ros.counters import Counters
 from sam2_ros.mailbox import Mailbox
@@ -104,6 +105,19 @@ def test_pixels_of_another_frame_are_refused_with_the_header_they_came_with(desk
     assert result.sentence.startswith("frame_id 'map'")  # not "prompt 0": it is alone
     assert stamp_ns(result.header.stamp) == 5 * S and not desk.prompts()
     assert result.object_id == ("cup" if topic == "prompts" else "")
+
+
+def test_pixels_of_another_frame_are_refused_as_soon_as_the_images_frame_is_known(desk):
+    camera = desk.inputs._channel.camera
+    camera.frame_id = ""  # no image has come
+    desk.hear["click"](PointStamped(header=header("map"), point=Point(x=3.0, y=4.0)))
+    desk.hear["click_point"](Point(x=3.0, y=4.0))
+    elsewhere, anywhere = desk.mailbox.take().requests
+    elsewhere.check()
+    camera.frame_id = "camera_optical"
+    anywhere.check()
+    with pytest.raises(sam2.BadInput, match="frame_id 'map': the images are in 'camera_optical'"):
+        elsewhere.check()
 
 
 def test_of_several_prompts_those_are_named_whose_id_comes_twice(desk):
