@@ -138,8 +138,7 @@ class Channel:
             self.auto.is_expected = True
 
     def statuses(self, situation: Situation) -> list[DiagnosticStatus]:
-        ours = self.node.resolve_topic_name(self.output("visibility"))
-        self.counters.rivals = max(self.node.count_publishers(ours) - 1, 0) if self.outputs else 0
+        self.counters.rivals = self._count_rivals() if self.outputs else 0
         prefix = f"{self.node.get_fully_qualified_name()}: " + (f"{self.name}: " if self.name else "")
         findings = health.report(self.counters, situation, self.node.settings, time.monotonic_ns())
         for finding in findings:
@@ -152,6 +151,13 @@ class Channel:
             )
             for finding in findings
         ]  # fmt: skip
+
+    def _count_rivals(self) -> int:
+        """How many other nodes of this name there are. Whoever else publishes our topics, such as a bag's player, is no
+        rival."""
+        name = self.node.get_namespace(), self.node.get_name()
+        offers = self.node.get_publishers_info_by_topic(self.node.resolve_topic_name(self.output("visibility")))
+        return max(sum((offer.node_namespace, offer.node_name) == name for offer in offers) - 1, 0)
 
     def _on_image(self, stamp: int) -> None:
         """On the executor: keeps the depth of this image until its turn."""

@@ -1,11 +1,11 @@
 """Class names and their values in the class mask. Knows no messages.
 
-0 is the background and 255 is vision_msgs' "unlabelled", so there is room for 254.
+0 is the background and 255 is vision_msgs' "unlabelled", so there is room for 254; what has no value is unlabelled.
 """
 
 from collections.abc import Iterable
 
-MAX_CLASSES = 254
+MAX_CLASSES, UNLABELLED = 254, 255
 
 
 class Classes:

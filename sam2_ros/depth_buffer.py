@@ -35,6 +35,7 @@ class DepthBuffer:
         self._watch = StampWatch(jump_ns)
         self._wanted_ns: tuple[int, ...] = ()  # stamps of images
         self._newest_image_ns = 0
+        self._is_anew = False  # whether depth has noticed a change of the clock since the newest image
         self._held: list[Entry] = []  # the nearest to each of these
         self._lock = threading.Lock()
 
@@ -46,9 +47,8 @@ class DepthBuffer:
             if not verdict.usable or stamp_ns == 0:
                 return verdict
             if verdict is not Stamp.NEXT:
-                self._entries.clear()
-                self._steps_ns.clear()
-                self._held = []
+                self._forget()
+                self._is_anew = True
             elif self.newest_ns:
                 self._steps_ns.append(stamp_ns - self.newest_ns)
             self.newest_ns = stamp_ns
@@ -63,9 +63,13 @@ class DepthBuffer:
             self._hold()
 
     def note_image(self, stamp_ns: int) -> None:
-        """Notes an image that has come and waits for the worker."""
+        """Notes an image that has come and waits for the worker. If its clock was set back, no depth of before is near
+        it, whatever the stamps say."""
         with self._lock:
-            self._newest_image_ns = stamp_ns
+            if 0 < stamp_ns < self._newest_image_ns and not self._is_anew:
+                self._forget()
+            self._is_anew = False
+            self._newest_image_ns = stamp_ns or self._newest_image_ns
             self._hold()
 
     def find(self, stamp_ns: int) -> tuple[Any, str]:
@@ -92,6 +96,11 @@ class DepthBuffer:
     def slop_ns(self) -> int:
         """Half a frame of the depth camera; 0, exact stamps only, until that is known."""
         return min(int(statistics.median(self._steps_ns) / 2), MOST_APART_NS) if self._steps_ns else 0
+
+    def _forget(self) -> None:
+        self._entries.clear()
+        self._steps_ns.clear()
+        self._held = []
 
     def _hold(self) -> None:
         found = [self._nearest(stamp_ns) for stamp_ns in (*self._wanted_ns, self._newest_image_ns) if stamp_ns]

@@ -5,9 +5,7 @@ Knows topics and QoS. Problems are counted by reason and shown in the diagnostic
 
 from collections.abc import Callable
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 
 from sam2_ros import depth_in
@@ -36,45 +34,45 @@ class DepthCamera:
         self.buffer = DepthBuffer(int(settings.clock_jump_s * 1e9))
         self.pinhole: Pinhole | None = None  # None = no valid calibration yet
         self._node, self._settings, self._counters, self._arrived = node, settings, counters, arrived
-        depth_topic, self._info_topic = topics
+        depth_topic, info_topic = topics
         self._depth = MatchedSubscription(node, Image, depth_topic, self._on_depth, QUEUE)
-        self._info = None
+        # A calibration is small, and may be sent once.
+        self._info = MatchedSubscription(node, CameraInfo, info_topic, self._on_info, QUEUE, latched=True)
+        self._refusal = ""  # of the newest depth image, if it was refused
 
     def open(self) -> None:
-        group = MutuallyExclusiveCallbackGroup()  # callback groups never forget an entity
-        qos = QoSProfile(depth=QUEUE, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self._info = self._node.create_subscription(
-            CameraInfo, self._info_topic, self._on_info, qos, callback_group=group
-        )
+        self._info.open()
         self._depth.open()
 
     def close(self) -> None:
         self._depth.close()
-        if self._info is not None:
-            self._node.destroy_subscription(self._info)
-        self._info = None
+        self._info.close()
 
     def tick(self) -> None:
-        """Follows the publishers of depth."""
-        if self._depth.is_open:
-            self._depth.follow()
+        """Follows the publishers."""
+        for subscription in (self._info, self._depth):
+            if subscription.is_open:
+                subscription.follow()
 
     def missing(self) -> str:
         """What has not come yet, as a sentence; "" if everything has."""
         if not self.buffer.newest_ns:
-            return f"no depth image on {self._depth.topic_name}"
+            return self._refusal or f"no depth image on {self._depth.topic_name}"
         if self.pinhole is None:
-            return f"no valid calibration on {self._node.resolve_topic_name(self._info_topic)}"
+            return f"no valid calibration on {self._info.topic_name}"
         return ""
 
     def _on_depth(self, msg: Image) -> None:
         try:
             depth_in.check_depth(msg, self._settings.max_pixels)
+            if stamp_ns(msg.header.stamp) == 0:
+                raise Refused("no_stamp", "depth image: expected the stamp of its image, got 0; let its driver set it")
             verdict = self.buffer.add(stamp_ns(msg.header.stamp), msg, steady_ns(), simulated_ns(self._node))
             if not verdict.usable:
                 raise Refused(verdict.value, f"depth image: {verdict.value} stamp")
         except Refused as error:
-            self._counters.refuse_depth(error.reason, str(error))
+            self._refusal = str(error)
+            self._counters.refuse_depth(error.reason, self._refusal)
             return
         self._counters.depth_received += 1
         self._arrived()

@@ -1,4 +1,4 @@
-"""A subscription whose reliability follows its publishers: a mismatch means silence, best effort loses large images.
+"""A subscription whose QoS follows its publishers: a mismatch means silence, best effort loses large images.
 
 Knows topics and QoS. Does not know what is received.
 """
@@ -8,24 +8,26 @@ from collections.abc import Callable, Sequence
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 
 class MatchedSubscription:
     """Subscribed between `open` and `close`.
 
-    kind: message type. depth: of the queue. asked: as `matching_reliability` takes it. events: for QoS events.
+    kind: message type. depth: of the queue. asked: as `matching_reliability` takes it. latched: whether what was sent
+    before is wanted, if all publishers keep it. events: for QoS events.
     """
 
     def __init__(
         self, node: LifecycleNode, kind: type, topic: str, callback: Callable, depth: int, asked: str = "auto",
-        events: SubscriptionEventCallbacks | None = None,
+        events: SubscriptionEventCallbacks | None = None, latched: bool = False,
     ) -> None:  # fmt: skip
         self.type_name = f"{kind.__module__.partition('.')[0]}/msg/{kind.__name__}"
         self.offers: list = []  # all publishers of the topic when last looked at, as rclpy describes them
         self.reliability: ReliabilityPolicy | None = None
         self._node, self._kind, self._topic, self._callback = node, kind, topic, callback
-        self._depth, self._asked = depth, asked
+        self._depth, self._asked, self._latched = depth, asked, latched
+        self._durability = DurabilityPolicy.VOLATILE
         self._options = {} if events is None else {"event_callbacks": events}
         self._subscription = None
 
@@ -44,7 +46,7 @@ class MatchedSubscription:
         return [offer for offer in self.offers if offer.topic_type == self.type_name]
 
     def open(self) -> None:
-        self._subscribe(self._look())
+        self._subscribe(*self._look())
 
     def close(self) -> None:
         if self.is_open:
@@ -52,26 +54,29 @@ class MatchedSubscription:
         self._subscription = None
 
     def follow(self) -> bool:
-        """Looks at the publishers; subscribes again if their reliability has changed, and says whether it has."""
+        """Looks at the publishers; subscribes again if their QoS has changed, and says whether it has."""
         wanted = self._look()
-        if wanted is self.reliability:
+        if wanted == (self.reliability, self._durability):
             return False
         self._node.destroy_subscription(self._subscription)
-        self._subscribe(wanted)
+        self._subscribe(*wanted)
         return True
 
-    def _look(self) -> ReliabilityPolicy:
+    def _look(self) -> tuple[ReliabilityPolicy, DurabilityPolicy]:
         self.offers = self._node.get_publishers_info_by_topic(self.topic_name)
-        return matching_reliability(self.publishers, self._asked)
+        durability = matching_durability(self.publishers) if self._latched else DurabilityPolicy.VOLATILE
+        return matching_reliability(self.publishers, self._asked), durability
 
-    def _subscribe(self, reliability: ReliabilityPolicy) -> None:
+    def _subscribe(self, reliability: ReliabilityPolicy, durability: DurabilityPolicy) -> None:
         self._subscription = self._node.create_subscription(
             self._kind, self._topic, self._callback,
-            QoSProfile(depth=self._depth, history=HistoryPolicy.KEEP_LAST, reliability=reliability),
+            QoSProfile(
+                depth=self._depth, history=HistoryPolicy.KEEP_LAST, reliability=reliability, durability=durability
+            ),
             # Callback groups never forget an entity, so those that come and go get groups of their own.
             callback_group=MutuallyExclusiveCallbackGroup(), **self._options,
         )  # fmt: skip
-        self.reliability = reliability  # only now: if that raised, the next `follow` tries again
+        self.reliability, self._durability = reliability, durability  # only now: if that raised, `follow` tries again
 
 
 def matching_reliability(publishers: Sequence, asked: str) -> ReliabilityPolicy:
@@ -85,3 +90,9 @@ def matching_reliability(publishers: Sequence, asked: str) -> ReliabilityPolicy:
     offered = [publisher.qos_profile.reliability for publisher in publishers]
     reliable = offered and all(policy == ReliabilityPolicy.RELIABLE for policy in offered)
     return ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+
+
+def matching_durability(publishers: Sequence) -> DurabilityPolicy:
+    """Transient local also receives what was sent before, from publishers that keep it, but nothing from others."""
+    kept = publishers and all(p.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in publishers)
+    return DurabilityPolicy.TRANSIENT_LOCAL if kept else DurabilityPolicy.VOLATILE

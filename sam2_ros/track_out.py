@@ -10,7 +10,7 @@ import numpy as np
 from sensor_msgs.msg import Image, RegionOfInterest
 
 import sam2
-from sam2_ros.classes import MAX_CLASSES
+from sam2_ros.classes import UNLABELLED
 from sam2_ros.cloud_out import point_message, pose_message, size_message
 from sam2_ros.geometry import Surface
 from sam2_ros.image_out import image_message
@@ -106,11 +106,11 @@ def target_mask(header, tracks: list[sam2.Track], size_hw: tuple[int, int], targ
 def class_mask(header, tracks: list[sam2.Track], size_hw: tuple[int, int], ids: dict[str, int]) -> Image:
     """mono8: each pixel the id of the class of its object, whichever instance, 0 where there is none.
 
-    ids: by class name; a name that is missing gets the last value.
+    ids: by class name; what has none is UNLABELLED.
     """
     id_of_label = np.zeros(256, np.uint8)
     for track in tracks:
-        id_of_label[track.label] = ids.get(class_of(track), MAX_CLASSES)
+        id_of_label[track.label] = ids.get(class_of(track), UNLABELLED)
     return image_message(header, id_of_label[sam2.label_mask(tracks, size_hw)], "mono8")
 
 

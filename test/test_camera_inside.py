@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from rclpy.qos import HistoryPolicy, QoSPolicyKind, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -26,7 +26,8 @@ RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFOR
 
 
 class NotingNode:
-    """What `Camera` asks of a node. offers: (topic, type, reliability) of each publisher there is."""
+    """What `Camera` asks of a node. offers: (topic, type, reliability) of each publisher there is, and its durability,
+    if it is not volatile."""
 
     def __init__(self, *offers):
         self.offers, self.subscriptions, self.said = list(offers), [], []
@@ -46,11 +47,12 @@ class NotingNode:
         return f"/{topic}"
 
     def get_publishers_info_by_topic(self, topic):
-        qos = [(kind, SimpleNamespace(reliability=policy)) for name, kind, policy in self.offers if name == topic]
+        found = [(kind, *qos, DurabilityPolicy.VOLATILE)[:3] for name, kind, *qos in self.offers if name == topic]
+        qos = [(kind, SimpleNamespace(reliability=policy, durability=kept)) for kind, policy, kept in found]
         return [SimpleNamespace(topic_type=kind, qos_profile=profile) for kind, profile in qos]
 
     def get_topic_names_and_types(self):
-        return [(name, [kind]) for name, kind, _ in self.offers]
+        return [(name, [kind]) for name, kind, *_ in self.offers]
 
     def count_publishers(self, topic):
         return len(self.get_publishers_info_by_topic(topic))

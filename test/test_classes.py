@@ -38,9 +38,10 @@ def test_a_class_named_twice_has_one_value():
     assert classes.ids == {"mug": 1, "floor": 2, "box": 3}
 
 
-def test_there_are_254_classes_and_the_rest_shares_the_last():
+def test_there_are_254_classes_and_the_rest_is_unlabelled():
+    """It must not be taken for another class."""
     classes = Classes([""])
     classes.learn(map(str, range(300)))
     assert classes.ids["0"] == 1 and classes.ids["253"] == len(classes.ids) == 254
     late = track("late", 7, blob(left=5), class_name="299")
-    assert max(track_out.class_mask(header(), [late], SIZE_HW, classes.ids).data) == 254
+    assert max(track_out.class_mask(header(), [late], SIZE_HW, classes.ids).data) == 255

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from rclpy.qos import ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from test_camera_inside import IMAGE, NotingNode
@@ -31,7 +31,8 @@ from sam2_ros.stamps import Stamp
 
 pytestmark = pytest.mark.ros
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
-TOPICS = "/depth/image", "/camera_info"
+LATCHED, VOLATILE = DurabilityPolicy.TRANSIENT_LOCAL, DurabilityPolicy.VOLATILE
+TOPICS, INFO = ("/depth/image", "/camera_info"), "sensor_msgs/msg/CameraInfo"
 
 
 class Node(NotingNode):
@@ -72,6 +73,27 @@ def test_depth_is_heard_as_its_publisher_offers_it_and_calibration_from_anybody(
     assert asked(camera)[TOPICS[0]].qos.reliability == RELIABLE  # of another type: it is not heard, and has no say
 
 
+def test_a_calibration_that_was_sent_once_is_asked_for_if_all_its_publishers_keep_it(camera):
+    def durability():
+        camera.tick()
+        return asked(camera)["/camera_info"].qos.durability
+
+    kept, sent = ("/camera_info", INFO, RELIABLE, LATCHED), ("/camera_info", INFO, RELIABLE)
+    seen = []
+    for offers in ([], [kept], [kept, sent], [kept], []):
+        camera._node.offers[:] = offers
+        seen.append(durability())
+    assert seen == [VOLATILE, LATCHED, VOLATILE, LATCHED, VOLATILE]
+    camera._node.offers[:] = [kept, ("/depth/image", IMAGE, RELIABLE, LATCHED)]
+    assert durability() is LATCHED and asked(camera)["/depth/image"].qos.durability is VOLATILE
+
+
+def test_depth_without_a_stamp_is_refused_and_the_reason_why_there_is_none(camera):
+    asked(camera)["/depth/image"].hear(depth_message(scene()[0], 0))
+    assert camera._counters.depth_refused == {"no_stamp": 1} and not camera._counters.depth_received
+    assert camera.missing().startswith("depth image: expected the stamp of its image, got 0")
+
+
 def test_what_is_closed_hears_nothing_any_more(camera):
     camera.close()
     assert not camera._node.subscriptions
@@ -104,6 +126,28 @@ def test_depth_without_a_stamp_belongs_to_no_image():
     assert buffer.add(0, "when?", 1) is Stamp.UNKNOWN
     assert buffer.newest_ns == 0 and buffer.find(0) == (None, "no depth image has come")
     assert not buffer.may_come(NOW_NS)
+
+
+def test_when_the_images_clock_is_set_back_depth_of_before_belongs_to_none():
+    """Its own watch takes three messages to notice."""
+    buffer = filled()
+    buffer.note_image(NOW_NS + 3 * STEP_NS)
+    back_ns = NOW_NS + STEP_NS
+    assert buffer.find(back_ns)[0] is not None
+    buffer.note_image(0)
+    assert buffer.find(back_ns)[0] is not None, "an image without a stamp sets nothing back"
+    buffer.note_image(back_ns)
+    assert buffer.find(back_ns) == buffer.find(NOW_NS) == (None, "no depth image has come")
+
+
+def test_depth_that_has_noticed_a_new_clock_before_the_images_is_kept():
+    """A recording that starts over, with the depth of its first image before that."""
+    buffer = filled()
+    buffer.note_image(NOW_NS)
+    back_ns = NOW_NS - 10 * 10**9
+    assert buffer.add(back_ns, "new", 5 * STEP_NS).is_jump
+    buffer.note_image(back_ns)
+    assert buffer.find(back_ns) == ("new", "")
 
 
 def test_an_image_without_a_stamp_keeps_no_depth():

@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+import rclpy
 from fakes import FakeTracker
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -154,7 +155,7 @@ def test_names_of_topics_with_and_without_a_name_of_the_camera(make):
     for cameras, prefix in (([""], ""), (["front"], "front/")):
         channel = make(cameras=cameras, depth__enabled=True)._channels[0]
         assert channel.input("image") == f"{prefix}image" and channel.output("tracks") == f"~/{prefix}tracks"
-        assert (channel.depth._depth._topic, channel.depth._info_topic) == (
+        assert (channel.depth._depth._topic, channel.depth._info._topic) == (
             f"{prefix}depth/image",
             f"{prefix}camera_info",
         )
@@ -191,16 +192,19 @@ def test_a_report_says_whose_frame_it_is_of_and_who_else_publishes(make, rig):
     statuses = channel.statuses(situation)
     assert {status.hardware_id for status in statuses} == {"front_optical"} and channel.counters.rivals == 0
     assert all(status.name.startswith("/sam2: front: ") for status in statuses)
-    others = [rig.node.create_publisher(VisibilityArray, "/sam2/front/visibility", 1) for _ in range(2)]
-    rig.until(lambda: node.count_publishers("/sam2/front/visibility") == 2)
+    player = rclpy.create_node("player_of_a_bag", context=rig.context)
+    twins = [rclpy.create_node("sam2", context=rig.context) for _ in range(2)]
+    for other in (player, *twins):
+        other.create_publisher(VisibilityArray, "/sam2/front/visibility", 1)
+    rig.until(lambda: node.count_publishers("/sam2/front/visibility") == 3)
     channel.statuses(situation)
     assert channel.counters.rivals == 0, "a node without outputs has no rival"
     assert node.trigger_configure() == SUCCESS
-    rig.until(lambda: node.count_publishers("/sam2/front/visibility") == 3)
+    rig.until(lambda: node.count_publishers("/sam2/front/visibility") == 4)
     channel.statuses(situation)
-    assert channel.counters.rivals == 2
-    for other in others:
-        rig.node.destroy_publisher(other)
+    assert channel.counters.rivals == 2, "two have its name"
+    for other in (player, *twins):
+        other.destroy_node()
 
 
 def test_a_detector_is_expected_as_soon_as_one_publishes(make, monkeypatch):

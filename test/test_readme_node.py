@@ -11,7 +11,7 @@ pytest.importorskip("rclpy")
 from fakes import FakeTracker
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
 
 from sam2_ros import vision
 from sam2_ros.node import TICK_S, TICKS_PER_REPORT, TrackNode
@@ -124,15 +124,20 @@ def test_the_inputs_have_the_qos_that_is_said(node):
 
 @pytest.mark.parametrize("policy", [ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT])
 def test_what_matches_its_publisher_does_so(rig, node, policy):
-    matching = [name for name, row in named(README, "input | type | QoS").items() if "matches the publisher" in row[2]]
-    topics = [resolved(name) for name in matching if name != "image/compressed"]
-    assert topics == ["/image", "/depth/image"]
+    rows = {resolved(name): row[2] for name, row in named(README, "input | type | QoS").items()}
+    topics = [topic for topic, qos in rows.items() if "matches the publisher" in qos and "compressed" not in topic]
+    assert topics == ["/image", "/depth/image", "/camera_info"]
+    latched = QoSProfile(depth=1, reliability=policy, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     for topic in topics:
-        rig.node.create_publisher(Image, topic, QoSProfile(depth=1, reliability=policy))
+        rig.node.create_publisher(CameraInfo if topic == "/camera_info" else Image, topic, latched)
 
     def follows():  # the graph learns of a publisher a little later
         node._on_tick()
-        return all(inputs(node)[topic].qos_profile.reliability == policy for topic in topics)
+        found = {topic: inputs(node)[topic].qos_profile for topic in topics}
+        assert all((qos.durability == latched.durability) <= ("durability" in rows[t]) for t, qos in found.items())
+        return all(qos.reliability == policy for qos in found.values()) and (
+            found["/camera_info"].durability == latched.durability
+        )
 
     rig.until(lambda: all(node.get_publishers_info_by_topic(topic) for topic in topics))
     rig.until(follows)
