@@ -107,8 +107,8 @@ class Tracker:
                 sam2.Track(
                     object_id=name, class_name="thing", label=followed.label, predicted_iou=0.9,
                     state=sam2.State.VISIBLE if visible else sam2.State.OCCLUDED, object_score=4.0 if visible else -4.0,
-                    presence=0.98, last_seen_ns=followed.last_seen_ns, frames_since_seen=0, size_hw=SIZE_HW,
-                    low_res_logits=logits,
+                    presence=0.98, last_seen_ns=followed.last_seen_ns, size_hw=SIZE_HW, low_res_logits=logits,
+                    frames_since_seen=(now_ns - followed.last_seen_ns) // PERIOD_NS,
                 )
             )  # fmt: skip
         return sorted(tracks, key=lambda track: track.label)
@@ -181,7 +181,7 @@ def run(frames: int, seed: int, bad: Badness, count: int = 5) -> Tally:
             tracks = [track for track in tracks if track.object_id != name]
         for request in adds:
             request.answer(Code.OK)
-        auto.remember(t * PERIOD_NS, tracks, changed=bool(adds))
+        auto.remember(t * PERIOD_NS, tracks, adds)
         if t > LATE_FRAMES:
             auto.post((t - LATE_FRAMES) * PERIOD_NS, detect(things, t - LATE_FRAMES, bad, random))
         score(tally, tracker, things.masks(t), tracks)

@@ -7,7 +7,7 @@ than the tracker. Knows stamps and requests; which box shows which object is dec
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Set
 from dataclasses import replace
 
 import sam2
@@ -36,6 +36,7 @@ class AutoPrompt:
         self.is_expected = settings.detector_unattended  # whether there is, or will be, a detector
         self._under_way = 0  # requests
         self._adds: set[Request] = set()  # the newest of them that prompt
+        self._own: set[str] = set()  # ids of objects that such requests began
         self._lock = threading.Lock()
 
     def post(self, stamp_ns: int, detections: list[Detection]) -> None:
@@ -46,16 +47,26 @@ class AutoPrompt:
             self._waiting.append((stamp_ns, detections))
             self.is_expected = True
 
-    def remember(self, stamp_ns: int, tracks: list[sam2.Track], changed: bool) -> None:
-        """Keeps an image's result. changed: requests were carried out on it, so earlier results are out of date."""
-        if changed:
-            self._results.clear()
+    def remember(self, stamp_ns: int, tracks: list[sam2.Track], done: Collection[Add] = ()) -> None:
+        """Keeps an image's result. done: requests carried out on it. Earlier results stay as far back as they show all
+        that these corrected; where something that began or started over had been before, none of them says."""
+        left = {track.object_id for track in tracks}
+        prompts = [prompt for add in done for prompt in add.prompts if prompt.object_id in left]
+        while any(not _shows(before, prompts) for _, before in self._results):
+            self._results.popleft()
+        if self._results and self._results[-1][0] == stamp_ns:  # of the same image, as it was before
+            self._results.pop()
+        if self._results:
+            before_ns, before = self._results[-1]
+            self._association.note(before, before_ns, tracks)
+        self._own &= {track.object_id for track in tracks}
         if self.is_expected:  # copies without cached masks, which are made again if needed
             self._results.append((stamp_ns, [replace(track) for track in tracks]))
 
     def twins(self, adds: list[Add], tracks: list[sam2.Track]) -> dict[str, str]:
         """Objects, by id, that turn out to be another tracked object, the value, and must go before results are
-        published: those just created by requests made here and, if unattended, the younger of any two."""
+        published: those just created by requests made here and, if unattended, of any two the younger, or the one that
+        a request made here began, if the other one was restored."""
         twins: dict[str, str] = {}
         mine = [add for add in adds if self.made(add)]
         if not (mine or self._is_unattended):
@@ -68,8 +79,10 @@ class AutoPrompt:
             if other:
                 twins[name] = other
         if self._is_unattended:
-            for index, track in enumerate(tracks):
-                others = [t for t in tracks[: index + 1] if t.object_id not in twins]
+            prompted = {name for add in adds for name in add.object_ids}
+            ordered = sorted(tracks, key=lambda t: t.object_id in self._own | prompted)  # else by rising label
+            for index, track in enumerate(ordered):
+                others = [t for t in ordered[: index + 1] if t.object_id not in twins]
                 if track.object_id not in twins and (other := twin_of(track, others, boxes)):
                     twins[track.object_id] = other
         return twins
@@ -89,23 +102,30 @@ class AutoPrompt:
         with self._lock:
             self._waiting.clear()
         self._results.clear()
+        self._own.clear()
         self._association = Association(self._association.rules)
 
-    def requests(self, size_hw: tuple[int, int] | None) -> list[Request]:
+    def requests(self, size_hw: tuple[int, int] | None, asked: Set[str] = frozenset()) -> list[Request]:
         """The requests that follow from messages whose image has been processed; one message at a time, since each must
-        see what the last one changed."""
+        see what the last one changed. asked: ids that waiting requests name; these objects are not removed."""
+        if self._under_way or not self._results:
+            return []
         made: list[Request] = []
-        while not made and not self._under_way and self._results and (due := self._take()):
+        newest_ns, newest = self._results[-1]
+        # Of a message's own image, which may be long past, some have been seen since.
+        unseen = [name for name in self._association.forgotten(newest, newest_ns) if name not in asked]
+        while not made and (due := self._take()):
             stamp_ns, detections = due
             oldest_ns = min(at_ns for at_ns, _ in self._results)
-            if stamp_ns and stamp_ns < oldest_ns:  # the result of that image is gone, or objects changed since
+            if stamp_ns and stamp_ns < oldest_ns:  # the result of that image is gone, or objects began since
                 self._counters.count_detections("too late", len(detections))
                 continue
-            at_ns, tracks = min(self._results, key=lambda r: abs(r[0] - (stamp_ns or self._results[-1][0])))
-            made = self._requests(self._association.step(detections, tracks, at_ns), at_ns, size_hw)
-        if not made and not self._under_way and self._results:  # a detector that sees nothing may send nothing
-            stamp_ns, tracks = self._results[-1]
-            made = self._requests(Decisions(remove=self._association.forgotten(tracks, stamp_ns)), stamp_ns, size_hw)
+            at_ns, tracks = min(self._results, key=lambda r: abs(r[0] - (stamp_ns or newest_ns)))
+            decisions = self._association.step(detections, tracks, at_ns)
+            gone = [name for name in decisions.remove if name in unseen]
+            made = self._requests(replace(decisions, remove=gone), at_ns, size_hw)
+        if not made:  # a detector that sees nothing may send nothing
+            made = self._requests(Decisions(remove=unseen), newest_ns, size_hw)
         self._under_way += len(made)
         return made
 
@@ -137,8 +157,17 @@ class AutoPrompt:
 
     def _done(self, object_id: str | None, stamp_ns: int, answer: Answer) -> None:
         self._under_way -= 1
-        self._results.clear()
+        if object_id is None:
+            self._results.clear()
+        elif object_id == "":
+            self._own.update(answer.object_ids)
         self._answered(object_id, stamp_ns, answer)
+
+
+def _shows(tracks: list[sam2.Track], prompts: list[sam2.Prompt]) -> bool:
+    """Whether all that the prompts are for is visible, and none of it starts over."""
+    visible = {track.object_id for track in tracks if track.state is sam2.State.VISIBLE}
+    return all(prompt.object_id in visible and prompt.mode is sam2.PromptMode.ADD for prompt in prompts)
 
 
 def rules_of(settings: Settings) -> Rules:

@@ -21,6 +21,7 @@ NEARBY = 1.5  # box sizes between a box and the last sighting of the hidden obje
 STEADY = 0.75  # box sizes that a box may have moved since the message before
 INSIDE = 0.7  # share of a mask inside a box from which the object is part of what the box shows
 TWIN = 0.7  # intersection over union of two masks from which they show one thing
+LOOKED_FOR = 30  # images without an object before it can be removed: time in which none came does not count for much
 MOST = 300  # boxes of a message that are looked at, the best; a flood of boxes must not stall the tracking
 
 
@@ -38,7 +39,7 @@ class Rules:
     overlap: float = 0.3  # intersection over union with a mask's box from which a box is that object's
     refresh_below: float = 0.0  # an object is prompted again if its box overlaps less than this; 0 = never
     confirm: int = 2  # detections in a row before a box is new
-    forget_s: float = 0.0  # an object unseen for so long is removed; 0 = never
+    forget_s: float = 0.0  # an object unseen for so long, and in LOOKED_FOR images, is removed; 0 = never
     max_objects: int = 16
 
 
@@ -64,14 +65,14 @@ class Association:
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
         self._candidates: list[_Candidate] = []
-        self._last_box: dict[str, np.ndarray] = {}  # by object id
+        self._last_box: dict[str, tuple[int, np.ndarray]] = {}  # stamp and box by object id
         self._apart: dict[str, int] = {}  # detections in a row that an object's own box overlapped too little
 
     def step(self, detections: Sequence[Detection], tracks: Sequence[sam2.Track], now_ns: int) -> Decisions:
         """tracks: of the image the detections were made on, or the nearest; now_ns: its stamp."""
         made = Decisions()
         boxes = boxes_of(tracks)
-        self._last_box = {t.object_id: self._last_box.get(t.object_id) for t in tracks} | boxes
+        self._keep(now_ns, boxes)
         self._apart = {t.object_id: self._apart.get(t.object_id, 0) for t in tracks}
         made.remove.extend(self.forgotten(tracks, now_ns))
         live = [track for track in tracks if track.object_id in boxes and track.object_id not in made.remove]
@@ -79,6 +80,18 @@ class Association:
         hidden = [t for t in tracks if t.object_id not in boxes and t.object_id not in made.remove]
         self._settle(free, hidden, len(tracks) - len(made.remove), made)
         return made
+
+    def note(self, before: Sequence[sam2.Track], before_ns: int, tracks: Sequence[sam2.Track]) -> None:
+        """Notes where objects went out of sight. before: of the image before that of `tracks`; before_ns: its stamp."""
+        self._last_box = {t.object_id: self._last_box[t.object_id] for t in tracks if t.object_id in self._last_box}
+        hidden = {track.object_id for track in tracks if track.state is not sam2.State.VISIBLE}
+        self._keep(before_ns, boxes_of([track for track in before if track.object_id in hidden]))
+
+    def _keep(self, stamp_ns: int, boxes: dict[str, np.ndarray]) -> None:
+        """Keeps the newest sightings; a message may be about an image of long before."""
+        for name, box in boxes.items():
+            if name not in self._last_box or self._last_box[name][0] <= stamp_ns:
+                self._last_box[name] = stamp_ns, box
 
     def _accepted(self, detections: Sequence[Detection], made: Decisions) -> list[Detection]:
         """Sorted by falling score, without those that the rules exclude and without duplicates."""
@@ -167,7 +180,7 @@ class Association:
         """The object that went out of sight nearest to the box, if that is near enough."""
         best, least = None, math.inf
         for track in hidden:
-            last = self._last_box.get(track.object_id)
+            _, last = self._last_box.get(track.object_id, (0, None))
             if last is None or track.class_name != detection.class_name:
                 continue
             far = float(_distances(last[None], detection.box_xyxy[None])[0, 0])
@@ -179,7 +192,7 @@ class Association:
         """Ids of objects that have been unseen for too long."""
         if not self.rules.forget_s:
             return []
-        gone = [track for track in tracks if track.state is not sam2.State.VISIBLE]
+        gone = [t for t in tracks if t.state is not sam2.State.VISIBLE and t.frames_since_seen >= LOOKED_FOR]
         return [track.object_id for track in gone if now_ns - track.last_seen_ns > self.rules.forget_s * 1e9]
 
 

@@ -161,8 +161,8 @@ class Settings:
         False, "Remove objects that are unseen for long, and those that turn out to be another object."
     )
     detector_forget_s: float = _parameter(
-        30.0, "With detector.unattended, objects unseen for longer are removed; 0 = never.", span=(0.0, 86400.0),
-        unit="s",
+        30.0, "With detector.unattended, objects unseen for longer, and in 30 images, are removed; 0 = never.",
+        span=(0.0, 86400.0), unit="s",
     )  # fmt: skip
     overlay_opacity: float = _parameter(
         0.45, "How strongly masks are painted over the image on ~/overlay.", span=(0.0, 1.0), live=True

@@ -33,6 +33,11 @@ class PendingRequests:
         self._newest_header, self._newest_ns, self._newest_arrived_ns = None, 0, 0
         self._named = 0
 
+    @property
+    def object_ids(self) -> set[str]:
+        """All that the waiting requests name; "" is a new one."""
+        return set().union(*(request.object_ids or () for request in self.waiting))
+
     def patience_s(self, longest_s: float) -> float:
         """Time until the next deadline; longest_s without one."""
         deadlines = [request.deadline_ns for request in self.waiting if isinstance(request, Add)]

@@ -93,7 +93,7 @@ class Pipeline:
 
     def _turn(self, arrival: Arrival | None, frame: sam2.Frame | None) -> None:
         now_ns = time.monotonic_ns()
-        self._pending.waiting += self._auto.requests(self._size_hw)
+        self._pending.waiting += self._auto.requests(self._size_hw, self._pending.object_ids)
         if frame is not None:
             self._carry_out(frame, now_ns, partial(self._process, arrival, frame))
         if self._size_hw is not None:
@@ -206,7 +206,7 @@ class Pipeline:
     ) -> "list[sam2.Track]":
         """Answers the requests that were carried out; returns the tracks that are left without twins."""
         tracks = self._without(twins, done, tracks)
-        self._auto.remember(frame.stamp_ns, tracks, changed=bool(done))
+        self._auto.remember(frame.stamp_ns, tracks, done)
         for add in done:
             with self._guarded("request"):
                 self._pending.confirm(add, tracks)

@@ -1,14 +1,21 @@
 """What a detector's messages come to where one goes wrong: two boxes of one thing, a new stream, a full queue."""
 
+from dataclasses import replace
+
 import pytest
 
 pytest.importorskip("rclpy")
 
+from bench import point
+from fakes import FakeTracker
 from test_hand_off import seen, track
-from test_hand_off_limits import BOX, Desk
+from test_hand_off_limits import BOX, Desk, S
+from test_pipeline_inside import Line
 
 import sam2
 from sam2_ros.auto_prompt import WAITING
+from sam2_ros.hand_off import LOOKED_FOR
+from sam2_ros.requests import Add, Code
 
 
 @pytest.mark.parametrize("labels", [(1, 2), (2, 1)])
@@ -39,3 +46,95 @@ def test_what_a_full_queue_loses_is_counted_in_boxes_as_everything_else_is():
     for number in range(WAITING + 1):
         desk.auto.post(number, [seen(*BOX)] * (3 if number == 0 else 1))
     assert desk.counters.detections == {"dropped for a newer message": 3}
+
+
+def test_what_a_late_message_did_not_see_any_more_may_have_come_back():
+    desk = Desk(detector_unattended=True, detector_forget_s=1.0)
+    desk.results(3 * S, tracks=[track("a", BOX, visible=False, last_seen_ns=S)])
+    desk.results(4 * S, tracks=[track("a", BOX, last_seen_ns=4 * S)])
+    desk.auto.post(3 * S, [])
+    assert desk.made() == []
+
+
+def test_what_a_late_message_finds_again_is_not_removed_before_it_starts_over():
+    desk = Desk(detector_unattended=True, detector_forget_s=1.0)
+    desk.results(S, tracks=[track("a", BOX, last_seen_ns=S)])
+    desk.auto.post(S, [])
+    assert desk.made() == []
+    desk.results(3 * S // 2, 3 * S, tracks=[track("a", BOX, visible=False, last_seen_ns=S)])
+    desk.auto.post(3 * S // 2, [seen(*BOX)])
+    assert [(type(request), request.object_ids) for request in desk.made()] == [(Add, {"a"})]
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_what_somebody_prompts_again_is_not_forgotten_in_the_same_turn(again):
+    hidden = range(1, LOOKED_FOR + 1)
+    line = Line(FakeTracker(absent_on=set(hidden)), detector_unattended=True, detector_forget_s=1.0)
+    line.add(point("a"))
+    assert [line.step((1 + n) * S) for n in (0, *hidden)] == [["a"]] * (1 + LOOKED_FOR)
+    if again:
+        line.add(point("a"))
+    assert [line.step((LOOKED_FOR + n) * S) for n in (2, 3)] == [["a"] if again else []] * 2
+    assert line.counters.detections.get("objects removed", 0) == (not again)
+
+
+def test_time_in_which_no_image_came_is_no_time_unseen():
+    """The node was inactive, or the camera stopped; in the first image afterwards a hand is before the thing."""
+    line = Line(FakeTracker(absent_on=range(1, LOOKED_FOR + 2)), detector_unattended=True, detector_forget_s=1.0)
+    line.add(point("a"))
+    line.step(1 * S)
+    after = [line.step(100 * S + n * S // 10) for n in range(LOOKED_FOR + 1)]
+    assert after == [["a"]] * LOOKED_FOR + [[]]
+
+
+def test_a_correction_of_one_thing_makes_no_message_too_late():
+    """Boxes of a slow detector, while somebody corrects what is in plain view with every image."""
+    desk = Desk()
+    shown = track("a", (40, 10, 60, 30))
+    for number in range(1, 10):
+        correction = Add([sam2.Prompt("a", points_xy=[(50, 20)], labels=[1])], 0, print)
+        desk.auto.remember(number, [shown], [correction] if number > 1 else [])
+    desk.auto.post(2, [seen(*BOX)])
+    assert [add.prompts[0].stamp_ns for add in desk.made()] == [2]
+
+
+@pytest.mark.parametrize("change", ["began", "started over", "was hidden"])
+def test_before_a_thing_was_where_it_is_now_no_box_can_say_what_it_shows(change):
+    mode = sam2.PromptMode.REPLACE if change == "started over" else sam2.PromptMode.ADD
+    before = [] if change == "began" else [track("a", BOX, visible=change == "started over")]
+    desk = Desk()
+    desk.auto.remember(1, before)
+    desk.auto.remember(2, [track("a", BOX)], [Add([sam2.Prompt("a", [(20, 20)], [1], mode=mode)], 0, print)])
+    desk.auto.post(1, [seen(*BOX)])
+    assert desk.made() == [] and desk.counters.detections == {"too late": 1}
+
+
+def test_a_thing_is_looked_for_where_it_went_out_of_sight():
+    """Not where it was when the detector last spoke, a second ago; nor by a message about an image of before."""
+    desk = Desk()
+    for number, left in enumerate((0, 15, 30, 45)):
+        desk.auto.remember(1 + number, [track("a", (left, 10, left + 10, 30))])
+        desk.auto.post(1, [seen(0, 10, 10, 30)] if number == 0 else [])
+        assert desk.made() == []
+    desk.auto.remember(5, [track("a", BOX, visible=False)])
+    desk.auto.post(2, [])
+    assert desk.made() == []
+    desk.auto.post(5, [seen(45, 10, 55, 30)])
+    assert [add.prompts[0].object_id for add in desk.made()] == ["a"]
+
+
+def test_what_was_restored_stays_and_what_a_detector_made_of_it_meanwhile_goes():
+    desk = Desk(detector_unattended=True)
+    desk.results(1)
+    desk.auto.post(1, [seen(*BOX)])
+    (add,) = desk.made()
+    add.prompts = [replace(add.prompts[0], object_id="object_1")]
+    made = track("object_1", BOX, 1)
+    desk.auto.remember(2, [made], [add])
+    add.answer(Code.OK, object_ids=("object_1",))
+    restored = track("mug", BOX, 2)
+    assert desk.auto.twins([], [made, restored]) == {"object_1": "mug"}
+    person = Add([sam2.Prompt("mug", [(20, 20)], [1])], 0, print)
+    assert desk.auto.twins([person], [made, restored]) == {"mug": "object_1"}, "what it shows is tracked already"
+    desk.auto.remember(3, [restored])
+    assert desk.auto.twins([], [track("object_1", BOX, 1), restored]) == {"mug": "object_1"}, "another of this name"

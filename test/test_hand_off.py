@@ -13,9 +13,9 @@ import sam2
 from benchmarks.hand_off import Badness, run
 from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.counters import Counters
-from sam2_ros.hand_off import MOST, Association, Detection, Rules, as_prompt, boxes_of, twin_of
+from sam2_ros.hand_off import LOOKED_FOR, MOST, Association, Detection, Rules, as_prompt, boxes_of, twin_of
 from sam2_ros.params import Settings
-from sam2_ros.requests import Answer, Code, Remove
+from sam2_ros.requests import Add, Answer, Code, Remove
 
 SIZE_HW = (48, 64)
 
@@ -28,7 +28,7 @@ def track(name, box, label=1, visible=True, class_name="cup", last_seen_ns=0):
     return sam2.Track(
         object_id=name, class_name=class_name, label=label,
         state=sam2.State.VISIBLE if visible else sam2.State.OCCLUDED, object_score=4.0, presence=0.98,
-        predicted_iou=0.9, last_seen_ns=last_seen_ns, frames_since_seen=0, size_hw=SIZE_HW,
+        predicted_iou=0.9, last_seen_ns=last_seen_ns, frames_since_seen=0 if visible else LOOKED_FOR, size_hw=SIZE_HW,
         low_res_logits=np.where(mask, 4.0, -4.0).astype(np.float32),
     )  # fmt: skip
 
@@ -242,11 +242,11 @@ def test_without_a_detector_nothing_is_kept_and_with_one_no_masks():
     tracks = [track("a", (10, 10, 30, 30))]
     assert tracks[0].mask.any()
     auto = AutoPrompt(Settings(), Counters(), lambda *_: None)
-    auto.remember(1, tracks, changed=False)
+    auto.remember(1, tracks)
     assert not auto._results
     auto.post(0, [])
     for n in range(100):
-        auto.remember(n, tracks, changed=False)
+        auto.remember(n, tracks)
     assert len(auto._results) == Settings().history_frames and "mask" not in vars(auto._results[-1][1][0])
 
 
@@ -254,8 +254,8 @@ def test_boxes_of_an_image_before_the_last_change_are_not_believed():
     counters = Counters()
     auto = AutoPrompt(Settings(detector_confirm=1), counters, lambda *_: None)
     auto.post(5, [])
-    auto.remember(10, [], changed=False)
-    auto.remember(20, [track("a", (10, 10, 30, 30))], changed=True)
+    auto.remember(10, [])
+    auto.remember(20, [track("a", (10, 10, 30, 30))], [Add([point("a")], 0, print)])
     auto.post(10, [seen(10, 10, 30, 30)])
     assert auto.requests(SIZE_HW) == [] and counters.detections == {"too late": 1}
 
@@ -267,7 +267,7 @@ def test_a_detector_may_be_as_late_as_the_history_is_long():
         auto = AutoPrompt(settings, Counters(), lambda *_: None)
         auto.is_expected = True  # a publisher is there; its first message is about an image of before
         for n in range(100):
-            auto.remember(1 + n, [], changed=False)
+            auto.remember(1 + n, [])
         auto.post(100 - late, [seen(10, 10, 30, 30)])
         assert len(auto.requests(SIZE_HW)) == news
 
@@ -278,10 +278,10 @@ def test_a_message_ahead_of_the_images_keeps_none_waiting():
     auto = AutoPrompt(Settings(detector_confirm=1), counters, lambda *_: None)
     auto.post(500, [seen(2, 2, 9, 9)])
     auto.post(10, [seen(10, 10, 30, 30)])
-    auto.remember(10, [], changed=False)
+    auto.remember(10, [])
     assert [add.prompts[0].stamp_ns for add in auto.requests(SIZE_HW)] == [10]
     auto._done("", 10, Answer(Code.OK, ""))
-    auto.remember(500, [], changed=True)
+    auto.remember(500, [])
     assert [add.prompts[0].stamp_ns for add in auto.requests(SIZE_HW)] == [500]
     assert "too late" not in counters.detections
 
@@ -292,9 +292,9 @@ def test_what_is_unseen_for_long_is_forgotten_even_if_the_detector_says_nothing(
         settings = Settings(detector_unattended=unattended, detector_forget_s=1.0)
         auto = AutoPrompt(settings, Counters(), lambda *_: None)
         auto.is_expected = True  # else an attended one remembers nothing
-        auto.remember(10**9, tracks, changed=False)
+        auto.remember(10**9, tracks)
         assert auto.requests(SIZE_HW) == []
-        auto.remember(2 * 10**9, tracks, changed=False)
+        auto.remember(2 * 10**9, tracks)
         made = auto.requests(SIZE_HW)
         assert [request.object_ids for request in made] == ([{"gone"}] if unattended else [])
         assert auto.requests(SIZE_HW) == []  # one at a time

@@ -1,5 +1,7 @@
 """Where a detector's rules begin and end, and what becomes of each message: counted, in order, one at a time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -117,7 +119,7 @@ def test_where_it_was_last_seen_is_remembered_while_it_is_out_of_sight():
     for now_ns in (1, 2):
         association.step([], [hidden], now_ns)
     assert [name for name, _ in association.step([seen(*BOX)], [hidden], 3).refresh] == ["a"]
-    association.step([], [], 4)  # removed, and another one of the name
+    association.note([], 3, [])  # removed, and another one of the name
     assert not association.step([seen(*BOX)], [hidden], 5).refresh
 
 
@@ -176,7 +178,7 @@ class Desk:
 
     def results(self, *stamps, tracks=()):
         for stamp in stamps:
-            self.auto.remember(stamp, list(tracks), changed=False)
+            self.auto.remember(stamp, list(tracks))
 
     def made(self):
         return self.auto.requests(SIZE_HW)
@@ -233,13 +235,16 @@ def test_one_message_at_a_time_and_the_next_sees_what_came_of_it():
     desk.auto.post(10, [seen(*BOX), seen(40, 10, 50, 20)])
     desk.auto.post(30, [seen(40, 30, 50, 40)])
     first, second = desk.made()
+    first.prompts = [replace(first.prompts[0], object_id="a")]
+    desk.auto.remember(30, [track("a", BOX)], [first])
     first.answer(Code.OK)
-    desk.results(30)
     assert desk.made() == [], "the second is still under way"
     second.answer(Code.BAD_INPUT)
     assert desk.told == [("", 10, Code.OK), ("", 10, Code.BAD_INPUT)]
-    assert desk.made() == [] and not desk.auto._results, "no result is of after both"
-    desk.results(40)
+    (third,) = desk.made()
+    assert third.prompts[0].stamp_ns == 30, "of an image with what came of the first"
+    third.answer(Code.BAD_INPUT)
+    desk.auto.post(20, [seen(40, 10, 50, 20)])
     assert desk.made() == [] and desk.counters.detections["too late"] == 1
 
 

@@ -238,7 +238,7 @@ def test_requests_that_wait_leave_no_room_for_others_until_they_are_answered():
 
 def test_only_an_image_can_be_lost():
     line = Line()
-    line.auto.requests = lambda size_hw: 1 / 0
+    line.auto.requests = lambda *_: 1 / 0
     line.turn()
     assert line.counters.failures == {"turn: ZeroDivisionError": 1} and line.counters.failures_in_a_row == 0
     line.image(1)

@@ -90,7 +90,7 @@ def test_an_image_that_is_lost_before_the_network_is_told():
         bench.add(point("a"))
         bench.step(1)
         turns, requests = queue.Queue(), bench.auto.requests
-        bench.auto.requests = lambda size_hw: turns.put(bench.counters.failures_in_a_row) or 1 / 0
+        bench.auto.requests = lambda *_: turns.put(bench.counters.failures_in_a_row) or 1 / 0
         for n in range(3):
             bench.image(2 + n)
             assert turns.get(timeout=PATIENCE_S) == n
