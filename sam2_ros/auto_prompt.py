@@ -87,11 +87,13 @@ class AutoPrompt:
                     twins[track.object_id] = other
         return twins
 
-    def count_twins(self, adds: list[Add], twins: dict[str, str]) -> None:
-        """Counts objects that were removed as twins."""
+    def count_twins(self, adds: list[Add], twins: dict[str, str]) -> list[str]:
+        """Counts objects that were removed as twins; returns those that were tracked before."""
         mine = {name for add in adds if self.made(add) for name in add.object_ids & twins.keys()}
         self._counters.count_detections("turned out to be tracked", len(mine))
-        self._counters.count_detections("objects that became another", len(twins) - len(mine))
+        others = [name for name in twins if name not in mine]
+        self._counters.count_detections("objects that became another", len(others))
+        return others
 
     def made(self, add: Add) -> bool:
         """Whether it is one of the newest requests that were made here."""

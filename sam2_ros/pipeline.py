@@ -237,7 +237,8 @@ class Pipeline:
         for add, sentence in twin_sentences(adds, twins).items():
             with self._guarded("request"):
                 add.answer(Code.BAD_INPUT, sentence)
-        self._auto.count_twins(adds, twins)
+        for name in self._auto.count_twins(adds, twins):
+            self._log.warning(f"{name!r} shows the same as {twins[name]!r} and is removed")
         for name in twins:
             self.tracker.remove(name)
         self._counters.objects = len(self.tracker.object_ids)

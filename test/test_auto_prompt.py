@@ -138,3 +138,13 @@ def test_what_was_restored_stays_and_what_a_detector_made_of_it_meanwhile_goes()
     assert desk.auto.twins([person], [made, restored]) == {"mug": "object_1"}, "what it shows is tracked already"
     desk.auto.remember(3, [restored])
     assert desk.auto.twins([], [track("object_1", BOX, 1), restored]) == {"mug": "object_1"}, "another of this name"
+
+
+def test_a_thing_that_is_removed_as_another_one_is_told_in_the_log():
+    """As when it was restored, or tracked by two people under two names until they met."""
+    line = Line(detector_unattended=True)
+    line.add(point("a"))
+    line.step(1)
+    objects = line.pipeline.tracker._objects
+    objects["b"] = replace(objects["a"], label=2)
+    assert line.step(2) == ["a"] and line.logged == ["'b' shows the same as 'a' and is removed"]

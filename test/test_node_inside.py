@@ -12,6 +12,7 @@ pytest.importorskip("rclpy")
 from fakes import FakeTracker
 from rclpy.clock import ClockType
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 from ros_rig import PATIENCE_S, click
 from rosgraph_msgs.msg import Clock
@@ -47,10 +48,9 @@ def test_an_error_inside_a_service_is_answered_and_so_is_the_next_call(rig, insi
 
     with monkeypatch.context() as patch:
         patch.setattr(inside, "closed", broken)
-        answer = rig.call(ListObjects, "/sam2/list_objects")
-        assert answer.code == Code.INTERNAL and "told to break" in answer.sentence
-        answer = rig.call(AddObjects, "/sam2/add_objects", AddObjects.Request(prompts=[click()]))
-        assert answer.code == Code.INTERNAL
+        listed = rig.call(ListObjects, "/sam2/list_objects")
+        assert listed.code == Code.INTERNAL and "told to break" in listed.sentence
+        assert rig.call(AddObjects, "/sam2/add_objects", AddObjects.Request(prompts=[click()])).code == Code.INTERNAL
         reset = rig.call(Trigger, "/sam2/reset")
         assert not reset.success and "told to break" in reset.message
     assert rig.call(ListObjects, "/sam2/list_objects").code == Code.NOT_ACTIVE
@@ -75,8 +75,7 @@ def test_a_list_that_takes_its_time_holds_nobody_up(rig, inside, monkeypatch):
         go_on.set()
         rig.until(listed.done)
         assert listed.result().code == code and len({t.name for t in threading.enumerate() if "aside" in t.name}) == 1
-        made.clear()
-        go_on.clear()
+        made.clear(), go_on.clear()
 
 
 STATES = ["configure", "activate", "deactivate", "cleanup"]
@@ -210,20 +209,21 @@ def test_nodes_of_different_names_do_not_save_over_each_other(rig):
         paths.append(str(node._channels[0].saved_path("kitchen").parent))
         node.destroy_node()
     root = paths[0]
-    assert paths == [root, f"{root}/robot1/sam2", f"{root}/robot2/sam2", f"{root}/other"]
-    assert root.endswith("sam2_objects")
+    expected = [root, f"{root}/robot1/sam2", f"{root}/robot2/sam2", f"{root}/other"]
+    assert paths == expected and root.endswith("sam2_objects")
 
 
 def test_another_node_of_the_name_is_told_in_the_diagnostics_and_in_the_log(rig, inside):
     told = []
-    channel = inside._channels[0]
-    channel._announcer = Announcer(SimpleNamespace(info=told.append, warning=told.append))
-    inside.autostart()
+    inside._channels[0]._announcer = Announcer(SimpleNamespace(info=told.append, warning=told.append))
     said = rig.diagnostics()
+    inside.autostart()
     rig.until(lambda: any("no object" in status.message for message in said for status in message.status))
-    rig.node.create_publisher(VisibilityArray, "/sam2/visibility", 1)
+    twin = Node("sam2", context=rig.context)
+    twin.create_publisher(VisibilityArray, "/sam2/visibility", 1)
     rig.until(lambda: any("1 more node(s)" in sentence for sentence in told))
     assert [status.level for status in said[-1].status if "1 more node(s)" in status.message] == [b"\x02"]
+    twin.destroy_node()
 
 
 def test_only_a_network_that_hangs_makes_somebody_lose_patience(inside):
