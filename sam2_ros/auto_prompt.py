@@ -80,11 +80,11 @@ class AutoPrompt:
                 twins[name] = other
         if self._is_unattended:
             prompted = {name for add in adds for name in add.object_ids}
-            ordered = sorted(tracks, key=lambda t: t.object_id in self._own | prompted)  # else by rising label
-            for index, track in enumerate(ordered):
-                others = [t for t in ordered[: index + 1] if t.object_id not in twins]
-                if track.object_id not in twins and (other := twin_of(track, others, boxes)):
-                    twins[track.object_id] = other
+            for index, track in enumerate(tracks):
+                name, others = track.object_id, [t for t in tracks[: index + 1] if t.object_id not in twins]
+                if name not in twins and (other := twin_of(track, others, boxes)):
+                    is_restored = other in self._own and name not in self._own | prompted
+                    twins |= {other: name} if is_restored else {name: other}
         return twins
 
     def count_twins(self, adds: list[Add], twins: dict[str, str]) -> list[str]:

@@ -136,6 +136,9 @@ def test_what_was_restored_stays_and_what_a_detector_made_of_it_meanwhile_goes()
     assert desk.auto.twins([], [made, restored]) == {"object_1": "mug"}
     person = Add([sam2.Prompt("mug", [(20, 20)], [1])], 0, print)
     assert desk.auto.twins([person], [made, restored]) == {"mug": "object_1"}, "what it shows is tracked already"
+    elder, younger = track("elder", BOX, 1), track("younger", BOX, 2)
+    correction = Add([sam2.Prompt("elder", [(20, 20)], [1])], 0, print)
+    assert desk.auto.twins([correction], [elder, younger]) == {"younger": "elder"}, "though it was prompted"
     desk.auto.remember(3, [restored])
     assert desk.auto.twins([], [track("object_1", BOX, 1), restored]) == {"mug": "object_1"}, "another of this name"
 
