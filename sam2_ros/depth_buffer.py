@@ -35,6 +35,7 @@ class DepthBuffer:
         self._watch = StampWatch(jump_ns)
         self._wanted_ns: tuple[int, ...] = ()  # stamps of images
         self._newest_image_ns = 0
+        self._past_ns: set[int] = set()  # stamps of those images that came before the images' clock was set back
         self._is_anew = False  # whether depth has noticed a change of the clock since the newest image
         self._held: list[Entry] = []  # the nearest to each of these
         self._lock = threading.Lock()
@@ -60,14 +61,17 @@ class DepthBuffer:
         """Says for which images the worker still needs depth; for no others that it has seen."""
         with self._lock:
             self._wanted_ns = tuple(stamps_ns)
+            self._past_ns.intersection_update(self._wanted_ns)
             self._hold()
 
     def note_image(self, stamp_ns: int) -> None:
         """Notes an image that has come and waits for the worker. If its clock was set back, no depth of before is near
-        it, whatever the stamps say."""
+        it, and none that comes now is near images of before, whatever the stamps say."""
         with self._lock:
-            if 0 < stamp_ns < self._newest_image_ns and not self._is_anew:
-                self._forget()
+            if 0 < stamp_ns < self._newest_image_ns:
+                self._past_ns = {*self._wanted_ns, self._newest_image_ns}
+                if not self._is_anew:
+                    self._forget()
             self._is_anew = False
             self._newest_image_ns = stamp_ns or self._newest_image_ns
             self._hold()
@@ -75,7 +79,9 @@ class DepthBuffer:
     def find(self, stamp_ns: int) -> tuple[Any, str]:
         """(depth image of that stamp, "") or the one at most half a frame from it; (None, why not) if there is none."""
         with self._lock:
-            nearest, slop_ns = self._nearest(stamp_ns), self.slop_ns
+            nearest, slop_ns, is_past = self._nearest(stamp_ns), self.slop_ns, stamp_ns in self._past_ns
+        if is_past:
+            return None, "the clock was set back after the image, and depth that comes now may be of another time"
         if nearest is None:
             return None, "no depth image has come"
         apart_ns = nearest.stamp_ns - stamp_ns
@@ -90,7 +96,8 @@ class DepthBuffer:
         """Whether the depth of an image may still be on its way: none close to it or newer has come, but one not long
         before."""
         with self._lock:
-            return self.slop_ns < stamp_ns - self.newest_ns <= MOST_BEHIND_NS
+            is_behind = self.slop_ns < stamp_ns - self.newest_ns <= MOST_BEHIND_NS
+            return is_behind and stamp_ns not in self._past_ns
 
     @property
     def slop_ns(self) -> int:

@@ -1,4 +1,4 @@
-"""What has depth goes out in the order of its images, whenever depth and transforms come."""
+"""What has depth goes out in the order of its images, and with depth of their time, whenever that comes."""
 
 import pytest
 
@@ -62,3 +62,24 @@ def test_a_result_that_is_published_again_has_the_depth_of_its_image():
     again = rig.got("objects_cloud")
     assert cloud.header == again.header and 0 < cloud.width < again.width
     assert set(points_of(again)[:, 2]) == {1.0, 2.0}
+
+
+def test_images_that_wait_while_the_clock_is_set_back_get_no_depth_of_afterwards():
+    """Their stamps come again."""
+    rig, (metres, mask), back_ns = Rigged(), scene(), NOW_NS - STEP_NS * 3 // 4
+    rig.hear("objects_tracks")
+    rig.depth(metres, NOW_NS - STEP_NS)
+    rig.camera.buffer.note_image(NOW_NS)
+    rig.image(mask)
+    assert rig.outputs.waits
+    rig.camera.buffer.note_image(NOW_NS + STEP_NS)
+    rig.camera.buffer.note_image(back_ns)
+    rig.outputs.idle()
+    assert not rig.outputs.waits and rig.counters.depth_trouble.startswith("the clock was set back after the image")
+    for at_ns in (NOW_NS, NOW_NS + STEP_NS):
+        rig.depth(metres, at_ns)
+    rig.image(mask, NOW_NS + STEP_NS)  # the worker had taken it
+    assert rig.numbers("objects_tracks") == [] and rig.counters.depth_missed == 2
+    for at_ns in (back_ns, NOW_NS, NOW_NS + STEP_NS):
+        rig.image(mask, at_ns)
+    assert rig.numbers("objects_tracks") == [0, 1]
