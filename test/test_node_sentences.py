@@ -192,18 +192,18 @@ def test_a_report_says_whose_frame_it_is_of_and_who_else_publishes(make, rig):
     statuses = channel.statuses(situation)
     assert {status.hardware_id for status in statuses} == {"front_optical"} and channel.counters.rivals == 0
     assert all(status.name.startswith("/sam2: front: ") for status in statuses)
-    player = rclpy.create_node("player_of_a_bag", context=rig.context)
-    twins = [rclpy.create_node("sam2", context=rig.context) for _ in range(2)]
-    for other in (player, *twins):
+    names = ("player_of_a_bag", ""), ("sam2", "/other_robot"), ("sam2", ""), ("sam2", "")
+    others = [rclpy.create_node(name, namespace=namespace, context=rig.context) for name, namespace in names]
+    for other in others:
         other.create_publisher(VisibilityArray, "/sam2/front/visibility", 1)
-    rig.until(lambda: node.count_publishers("/sam2/front/visibility") == 3)
+    rig.until(lambda: node.count_publishers("/sam2/front/visibility") == 4)
     channel.statuses(situation)
     assert channel.counters.rivals == 0, "a node without outputs has no rival"
     assert node.trigger_configure() == SUCCESS
-    rig.until(lambda: node.count_publishers("/sam2/front/visibility") == 4)
+    rig.until(lambda: node.count_publishers("/sam2/front/visibility") == 5)
     channel.statuses(situation)
-    assert channel.counters.rivals == 2, "two have its name"
-    for other in (player, *twins):
+    assert channel.counters.rivals == 2, "two have its name and namespace"
+    for other in others:
         other.destroy_node()
 
 
