@@ -73,7 +73,7 @@ class Channel:
         depth = None
         if self.depth is not None:
             depth = DepthOut(self._create_output, self.depth, self.counters, self.node.transforms)
-        self.outputs = Outputs(self._create_output, settings, depth)
+        self.outputs = Outputs(self._create_output, settings, self.log.warning, depth)
         self.outputs.target = self._target
         self.mailbox = Mailbox(settings.prompt_queue, bell)
         self.auto = AutoPrompt(settings, self.counters, self.inputs.answer_detector)

@@ -3,23 +3,39 @@
 0 is the background and 255 is vision_msgs' "unlabelled", so there is room for 254; what has no value is unlabelled.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+from sam2_ros.readable import readable
 
 MAX_CLASSES, UNLABELLED = 254, 255
 
 
 class Classes:
-    """names: those with a fixed value, MAX_CLASSES at most, the first 1; later names get the next free values."""
+    """names: those with a fixed value, MAX_CLASSES at most, the first 1; later names get the next free values. warn:
+    called with a sentence about the first name for which there is none left."""
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, names: Iterable[str], warn: Callable[[str], None]) -> None:
         self.ids = {name: number for number, name in enumerate(dict.fromkeys(filter(None, names)), start=1)}
-        self._is_new = True
+        self._is_new, self._is_full = True, False
+        self._warn = warn
 
     def learn(self, names: Iterable[str]) -> bool:
         """Gives every new name a value while there are any left; True if `ids` has changed since the last call."""
         for name in names:
-            if name not in self.ids and len(self.ids) < MAX_CLASSES:
+            if name in self.ids:
+                continue
+            if len(self.ids) < MAX_CLASSES:
                 self.ids[name] = len(self.ids) + 1
                 self._is_new = True
+            elif not self._is_full:
+                self._is_full = True
+                self._warn(_left_over(name))
         is_new, self._is_new = self._is_new, False
         return is_new
+
+
+def _left_over(name: str) -> str:
+    return readable(
+        f"class {name!r}: expected at most {MAX_CLASSES} classes since the node was configured, got one more; this and "
+        f"further ones are {UNLABELLED} in the class mask; use fewer names, and configure the node again"
+    )

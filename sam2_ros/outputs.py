@@ -23,10 +23,13 @@ class Outputs:
     """Publishes the results of images, from the worker's thread. Once `close` has returned, nothing is published.
 
     create: makes a publisher for (message type, topic after the node's name, depth, and latched=True for one that
-    repeats its last message to late subscribers). depth: makes the 3-D outputs, if there is a depth camera.
+    repeats its last message to late subscribers). warn: takes a sentence for the log. depth: makes the 3-D outputs, if
+    there is a depth camera.
     """
 
-    def __init__(self, create: Callable, settings: Settings, depth: DepthOut | None = None) -> None:
+    def __init__(
+        self, create: Callable, settings: Settings, warn: Callable[[str], None], depth: DepthOut | None = None
+    ) -> None:
         self.settings = settings
         self.target = settings.target  # object id
         self.newest: tuple = (None, [])  # header and tracks of the newest processed image
@@ -34,7 +37,7 @@ class Outputs:
         self.restored: frozenset[str] = frozenset()  # ids of objects restored since then
         self._failure: Exception | None = None  # the first one of the current image
         self._depth = depth
-        self._classes = Classes(settings.classes)
+        self._classes = Classes(settings.classes, warn)
         self._overlay = Overlay()
         self._gate = threading.Lock()
         self._open = False

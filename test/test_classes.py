@@ -16,7 +16,7 @@ pytestmark = pytest.mark.ros
 def test_the_class_mask_merges_instances_and_its_values_are_stable():
     left, right = blob(left=5), blob(left=40)
     tracks = [track("a", 1, left), track("b", 2, right), track("c", 3, blob(top=30), class_name="")]
-    classes = Classes(["floor", "mug"])
+    classes = Classes(["floor", "mug"], pytest.fail)
     assert classes.learn(map(track_out.class_of, tracks)) and not classes.learn(["mug"])
     assert classes.ids == {"floor": 1, "mug": 2, "object": 3}
     message = track_out.class_mask(header(), tracks, SIZE_HW, classes.ids)
@@ -28,20 +28,26 @@ def test_the_class_mask_merges_instances_and_its_values_are_stable():
 
 
 def test_classes_are_told_once_and_again_with_each_new_one():
-    classes = Classes(["mug"])
+    classes = Classes(["mug"], pytest.fail)
     assert [classes.learn(names) for names in ([], ["mug"], ["box"], ["box", "mug"])] == [True, False, True, False]
 
 
 def test_a_class_named_twice_has_one_value():
-    classes = Classes(["mug", "mug", "floor"])
+    classes = Classes(["mug", "mug", "floor"], pytest.fail)
     classes.learn(["box"])
     assert classes.ids == {"mug": 1, "floor": 2, "box": 3}
 
 
 def test_there_are_254_classes_and_the_rest_is_unlabelled():
-    """It must not be taken for another class."""
-    classes = Classes([""])
-    classes.learn(map(str, range(300)))
+    """It must not be taken for another class, and is told once."""
+    told = []
+    classes = Classes([""], told.append)
+    classes.learn(map(str, range(254)))
+    assert told == []
+    for _ in range(2):
+        classes.learn(map(str, range(300)))
+    (sentence,) = told
+    assert sentence.startswith("class '254': expected at most 254 classes") and "further ones are 255" in sentence
     assert classes.ids["0"] == 1 and classes.ids["253"] == len(classes.ids) == 254
     late = track("late", 7, blob(left=5), class_name="299")
     assert max(track_out.class_mask(header(), [late], SIZE_HW, classes.ids).data) == 255

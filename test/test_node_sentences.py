@@ -207,6 +207,15 @@ def test_a_report_says_whose_frame_it_is_of_and_who_else_publishes(make, rig):
         other.destroy_node()
 
 
+def test_a_class_for_which_there_is_no_value_is_told_in_the_log(make):
+    node, told = make(classes=[f"class_{number}" for number in range(254)]), []
+    channel = node._channels[0]
+    channel.log = SimpleNamespace(warning=told.append)
+    assert node.trigger_configure() == SUCCESS
+    channel.outputs._classes.learn(["class_7", "cup"])
+    assert [sentence.partition(":")[0] for sentence in told] == ["class 'cup'"]
+
+
 def test_a_detector_is_expected_as_soon_as_one_publishes(make, monkeypatch):
     node = make()
     assert node.trigger_configure() == SUCCESS

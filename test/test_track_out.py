@@ -157,7 +157,7 @@ class FakePublisher:
 
 @pytest.fixture
 def outputs():
-    made = Outputs(lambda kind, topic, depth, latched=False: FakePublisher(topic), Settings())
+    made = Outputs(lambda kind, topic, depth, latched=False: FakePublisher(topic), Settings(), pytest.fail)
     made.open()
     return made
 
