@@ -41,6 +41,7 @@ class DepthCamera:
         self._refusal = ""  # of the newest depth image, if it was refused
 
     def open(self) -> None:
+        self._refusal = ""
         self._info.open()
         self._depth.open()
 

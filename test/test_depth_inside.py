@@ -92,6 +92,9 @@ def test_depth_without_a_stamp_is_refused_and_the_reason_why_there_is_none(camer
     asked(camera)["/depth/image"].hear(depth_message(scene()[0], 0))
     assert camera._counters.depth_refused == {"no_stamp": 1} and not camera._counters.depth_received
     assert camera.missing().startswith("depth image: expected the stamp of its image, got 0")
+    camera.close()
+    camera.open()
+    assert camera.missing() == "no depth image on /depth/image"
 
 
 def test_what_is_closed_hears_nothing_any_more(camera):
