@@ -153,6 +153,16 @@ def test_after_a_clock_was_set_back_a_little_no_older_depth_matches():
     assert buffer.slop_ns == STEP_NS // 2
 
 
+def test_depth_that_has_noticed_a_new_clock_before_the_images_is_kept():
+    """A recording that starts over, with the depth of its first image before that."""
+    buffer = filled()
+    buffer.note_image(NOW_NS)
+    back_ns = NOW_NS - 10 * 10**9
+    assert buffer.add(back_ns, "new", 5 * STEP_NS).is_jump
+    buffer.note_image(back_ns)
+    assert buffer.find(back_ns) == ("new", "")
+
+
 def test_depth_may_come_as_long_as_nothing_near_the_image_has():
     buffer = filled()
     last_ns = NOW_NS + 3 * STEP_NS

@@ -143,16 +143,6 @@ def test_when_the_images_clock_is_set_back_depth_of_before_belongs_to_none():
     assert buffer.find(back_ns) == buffer.find(NOW_NS) == (None, "no depth image has come")
 
 
-def test_depth_that_has_noticed_a_new_clock_before_the_images_is_kept():
-    """A recording that starts over, with the depth of its first image before that."""
-    buffer = filled()
-    buffer.note_image(NOW_NS)
-    back_ns = NOW_NS - 10 * 10**9
-    assert buffer.add(back_ns, "new", 5 * STEP_NS).is_jump
-    buffer.note_image(back_ns)
-    assert buffer.find(back_ns) == ("new", "")
-
-
 def test_an_image_without_a_stamp_keeps_no_depth():
     """The oldest there is would be the nearest, for ever."""
     buffer = filled()
