@@ -52,14 +52,14 @@ class AutoPrompt:
         that these corrected; where something that began or started over had been before, none of them says."""
         left = {track.object_id for track in tracks}
         prompts = [prompt for add in done for prompt in add.prompts if prompt.object_id in left]
-        while any(not _shows(before, prompts) for _, before in self._results):
+        while prompts and any(not _shows(before, prompts) for _, before in self._results):
             self._results.popleft()
         if self._results and self._results[-1][0] == stamp_ns:  # of the same image, as it was before
             self._results.pop()
         if self._results:
             before_ns, before = self._results[-1]
             self._association.note(before, before_ns, tracks)
-        self._own &= {track.object_id for track in tracks}
+        self._own &= left
         if self.is_expected:  # copies without cached masks, which are made again if needed
             self._results.append((stamp_ns, [replace(track) for track in tracks]))
 
