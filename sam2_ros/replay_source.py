@@ -6,14 +6,16 @@ image of a video or folder, from 0, is stamped (k + 1) / fps seconds, because a 
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
+from os import SEEK_END
 from pathlib import Path
 
 import cv2
 import numpy as np
-from rosbags.highlevel import AnyReader
+from rosbags import rosbag1, rosbag2
 from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_typestore
 
@@ -29,8 +31,11 @@ BAG_SUFFIXES = (".mcap", ".db3", ".bag")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 FRAME_ID = "camera"  # of images that come without one
 DEFAULT_FPS = 30.0
-MCAP_BEGIN = b"\x89MCAP"  # mcap.dev/spec
+RATE_IMAGES = 30  # so many at the beginning of a bag tell its rate
+MCAP_MAGIC = b"\x89MCAP0\r\n"  # begins and ends a file, mcap.dev/spec
 MAX_PIXELS = 1 << 28  # a damaged header must not ask for all memory
+
+BagReader = rosbag1.Reader | rosbag2.Reader
 
 
 @dataclass(frozen=True)
@@ -106,23 +111,38 @@ def until_damage(source: Source) -> Iterator[Shot]:
 
 @contextmanager
 def _bag(path: Path, topic: str) -> Iterator[Source]:
+    """Only its images are deserialized, by our own definitions: those in the bag, of any other type too, may be wrong
+    or missing, as where recorder and publisher had different versions of a package."""
+    _check_complete(path)
+    is_ros1 = path.suffix == ".bag" and path.is_file()
     try:
-        reader = AnyReader([path], default_typestore=get_typestore(Stores.LATEST))
+        reader = (rosbag1 if is_ros1 else rosbag2).Reader(path)
         reader.open()
     except Exception as error:  # whatever a parser meets in a damaged file
-        raise sam2.BadInput(f"bag {path}: cannot be read: {error}{_cure(path)}") from error
+        raise sam2.BadInput(f"bag {path}: cannot be read: {_said(error)}{_cure(path)}") from error
     try:
         connections = _image_connections(reader, path, topic)
         total = sum(connection.msgcount for connection in connections)
-        fps = (total - 1) * 1e9 / reader.duration if total > 1 and reader.duration else DEFAULT_FPS
-        source = Source(path.name, connections[0].topic, total, float(np.clip(fps, 1, 120)), iter(()))
-        source.shots = _bag_shots(_messages(reader, connections, path), reader, source)
+        source = Source(path.name, connections[0].topic, total, _fps(reader, connections, path), iter(()))
+        store = get_typestore(Stores.ROS1_NOETIC if is_ros1 else Stores.LATEST)
+        deserialize = store.deserialize_ros1 if is_ros1 else store.deserialize_cdr
+        source.shots = _bag_shots(_messages(reader, connections, path), deserialize, source)
         yield source
     finally:
         reader.close()
 
 
-def _image_connections(reader: AnyReader, path: Path, topic: str) -> list[Connection]:
+def _check_complete(path: Path) -> None:
+    """Raises sam2.BadInput for a database whose newest messages are in a file beside it, which is not read."""
+    for log in path.glob("*.db3-wal") if path.is_dir() else [path.with_name(f"{path.name}-wal")]:
+        if log.is_file() and log.stat().st_size:
+            raise sam2.BadInput(
+                f"bag {path}: its newest messages are still in {log.name}: does its recorder run, or was it killed? "
+                f"Then `sqlite3 {log.with_suffix('.db3')} 'pragma wal_checkpoint(truncate)'` puts them in their place"
+            )
+
+
+def _image_connections(reader: BagReader, path: Path, topic: str) -> list[Connection]:
     """Those of one topic."""
     found = [c for c in reader.connections if c.msgtype in IMAGE_TYPES and c.msgcount]
     topics = sorted({connection.topic for connection in found})
@@ -141,25 +161,35 @@ def _image_connections(reader: AnyReader, path: Path, topic: str) -> list[Connec
     return [connection for connection in found if connection.topic == candidates[0]]
 
 
-def _drawn(reader: AnyReader) -> set[str]:
+def _drawn(reader: BagReader) -> set[str]:
     """Topics of images that nodes like this one published with their tracks; they are not meant to be tracked in."""
     of_tracks = (c.topic for c in reader.connections if c.msgtype == "sam2_ros/msg/TrackArray")
     beside = [topic.removesuffix("tracks") for topic in of_tracks if topic.endswith("/tracks")]
     return {f"{namespace}{name}" for namespace in beside for name in DRAWN}
 
 
-def _messages(reader: AnyReader, connections: list[Connection], path: Path) -> Iterator[tuple[Connection, int, bytes]]:
+def _messages(reader: BagReader, connections: list[Connection], path: Path) -> Iterator[tuple[Connection, int, bytes]]:
     """Messages with their recording times. Raises sam2.BadInput where the file turns out to be damaged."""
     try:
         yield from reader.messages(connections)
     except Exception as error:  # as in `_bag`; exceptions of the caller do not come here
-        raise sam2.BadInput(f"bag {path}: its messages cannot be read: {error}{_cure(path)}") from error
+        raise sam2.BadInput(f"bag {path}: its messages cannot be read: {_said(error)}{_cure(path)}") from error
 
 
-def _bag_shots(messages: Iterable, reader: AnyReader, source: Source) -> Iterator[Shot]:
+def _fps(reader: BagReader, connections: list[Connection], path: Path) -> float:
+    """Of the first images, by when they were recorded: a camera may be on for a part of the recording only."""
+    times_ns = []
+    with suppress(sam2.BadInput):  # of the damage it is told where it is met
+        for _, logged_ns, _ in islice(_messages(reader, connections, path), RATE_IMAGES):
+            times_ns.append(logged_ns)
+    gap_ns = float(np.median(np.diff(times_ns))) if len(times_ns) > 1 else 1e9 / DEFAULT_FPS
+    return float(np.clip(1e9 / max(gap_ns, 1.0), 1, 120))
+
+
+def _bag_shots(messages: Iterable, deserialize: Callable, source: Source) -> Iterator[Shot]:
     for index, (connection, logged_ns, raw) in enumerate(messages):
         try:
-            msg = _deserialized(reader, connection, raw)
+            msg = _deserialized(deserialize, connection, raw)
             image_in.check(msg, MAX_PIXELS)
             rgb = image_in.to_rgb(msg)
             if (at_ns := stamp_ns(msg.header.stamp)) < 0:
@@ -171,10 +201,10 @@ def _bag_shots(messages: Iterable, reader: AnyReader, source: Source) -> Iterato
         yield Shot(index, rgb, at_ns, logged_ns, msg.header.frame_id)
 
 
-def _deserialized(reader: AnyReader, connection: Connection, raw: bytes):
+def _deserialized(deserialize: Callable, connection: Connection, raw: bytes):
     """Raises Refused("damaged") for bytes that are no message of that type."""
     try:
-        return reader.deserialize(raw, connection.msgtype)
+        return deserialize(raw, connection.msgtype)
     except Exception as error:
         raise Refused("damaged", f"its bytes are no {connection.msgtype}: {error}") from error
 
@@ -208,8 +238,10 @@ def _folder(path: Path, fps: float) -> Iterator[Source]:
     """Sorted by name, with numbers by value: 9.png comes before 10.png."""
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES)  # 01.png before 1.png
     files.sort(key=lambda file: [(int(part), "") if part.isdecimal() else (-1, part) for part in _parts(file.name)])
-    if not files and (bag := next((file for file in path.iterdir() if file.suffix in BAG_SUFFIXES), None)):
-        raise sam2.BadInput(f"folder {path}: no metadata.yaml beside {bag.name}; give that file itself")
+    bags = sorted(file.name for file in path.iterdir() if file.suffix in BAG_SUFFIXES)
+    if not files and bags:
+        cure = "give that file itself" if len(bags) == 1 else "`ros2 bag reindex` writes it"
+        raise sam2.BadInput(f"folder {path}: no metadata.yaml beside {', '.join(bags)}; {cure}")
     if not files:
         raise sam2.BadInput(
             f"folder {path}: expected metadata.yaml of a bag, or images ({', '.join(PICTURE_SUFFIXES)})"
@@ -237,9 +269,16 @@ def _timed(pictures: Iterator[np.ndarray], fps: float) -> Iterator[Shot]:
 
 
 def _cure(path: Path) -> str:
-    """A hint for an unreadable bag that begins like an MCAP file."""
+    """A hint for an unreadable bag that begins like an MCAP file and does not end like one."""
     for file in path.glob("*.mcap") if path.is_dir() else [path]:
-        with file.open("rb") as opened:
-            if opened.read(len(MCAP_BEGIN)) == MCAP_BEGIN:
+        with file.open("rb") as raw:
+            begins = raw.read(len(MCAP_MAGIC)) == MCAP_MAGIC
+            raw.seek(-min(len(MCAP_MAGIC), file.stat().st_size), SEEK_END)
+            if begins and raw.read() != MCAP_MAGIC:
                 return "; if its recorder was killed, `mcap recover` mends it"
     return ""
+
+
+def _said(error: Exception) -> str:
+    """What it says; with its kind where that alone is a mere word, as of a KeyError."""
+    return repr(error) if isinstance(error, KeyError) else str(error)

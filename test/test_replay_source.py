@@ -199,21 +199,6 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path, mo
         check_folder(tmp_path / "o")
 
 
-def test_a_recorder_that_was_killed_is_known_by_what_it_leaves(tmp_path):
-    bag = write_bag(tmp_path / "bag", {"/image": [image_message(number) for number in range(5)]})
-    (file,) = bag.glob("*.mcap")
-    (bag / "metadata.yaml").unlink()
-    with pytest.raises(sam2.BadInput, match=rf"no metadata.yaml beside {file.name}; give that file itself"):
-        shots_of(bag)
-    assert len(shots_of(file)[1]) == 5
-    file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(sam2.BadInput, match="if its recorder was killed, `mcap recover` mends it"):
-        shots_of(file)
-    file.write_text("no bag at all, but long enough to be taken for one\n" * 50)
-    with pytest.raises(sam2.BadInput, match=r"cannot be read: [^;]*$"):
-        shots_of(file)
-
-
 @pytest.mark.parametrize("storage", list(StoragePlugin))
 def test_a_bag_that_is_damaged_after_its_beginning_is_one_sentence(tmp_path, storage):
     """Written over once it was opened, so that its names and counts were whole wherever a format keeps them."""
