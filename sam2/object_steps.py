@@ -3,7 +3,7 @@
 Knows objects and their memories. Does not know which frames are kept, nor how a failed step is undone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -54,18 +54,47 @@ class ObjectSteps:
         obj.class_name = prompt.class_name or obj.class_name
         return self._apply(obj, plan.combined, moment, tracked, starts_over)
 
-    def prompt_past(self, plan: Planned, then: Moment, later: Sequence[Moment]) -> Answer | None:
-        """Applies a prompt to a past frame and, for that object alone, repeats the frames after it; returns its answer
-        on the last of these."""
+    def catch_up(
+        self, planned: Sequence[Planned], moments: Sequence[Moment], batched: bool, progress: Callable[[], None]
+    ) -> dict[str, Answer | None]:
+        """Applies prompts to past frames and, for their objects alone, repeats the frames after each. Returns these
+        objects' answers on the last of `moments`, by id; None for one that cannot be tracked.
+
+        moments: the frames since that of the first prompt. progress: called before each of them.
+        """
+        answers: dict[str, Answer | None] = {}
+        for moment in moments:
+            progress()
+            answers = self._repeat([self._objects[object_id] for object_id in answers], moment, batched)
+            for plan in planned:
+                if plan.frame == moment.index:
+                    answers[plan.prompt.object_id] = self._prompt_past(plan, moment)
+        return answers
+
+    def _prompt_past(self, plan: Planned, moment: Moment) -> Answer:
         obj, tracked = self._objects.get(plan.prompt.object_id), None
         if obj is not None:
-            obj.rewind(then.index)
-            if then.index not in obj.prompted_frames:
-                tracked = self._track_alone(obj, then)
-        answer = self.prompt(plan, then, tracked)
-        for moment in later:
-            answer = self._repeat(self._objects[plan.prompt.object_id], moment)
-        return answer
+            obj.rewind(moment.index)
+            if moment.index not in obj.prompted_frames:
+                tracked = self.track([obj], moment, batched=False).get(obj.object_id)
+        return self.prompt(plan, moment, tracked)
+
+    def _repeat(self, objects: Sequence[TrackedObject], moment: Moment, batched: bool) -> dict[str, Answer | None]:
+        """Tracks objects in a past frame again, with all prompts that were applied there."""
+        prompted = {obj.object_id: obj.prompted_frames.pop(moment.index, None) for obj in objects}
+        for obj in objects:
+            if (again := prompted[obj.object_id]) is not None and again.starts_over:
+                obj.start_over(moment.index, moment.stamp_ns)
+        answers = dict.fromkeys(prompted) | self.track(objects, moment, batched)
+        for obj in objects:
+            again, answer = prompted[obj.object_id], answers[obj.object_id]
+            if again is not None:
+                for prompt in again.prompts:
+                    answer = self._apply(obj, prompt, moment, answer, again.starts_over)
+                answers[obj.object_id] = answer
+            elif answer is not None:
+                self.commit(obj, moment, answer)
+        return answers
 
     def commit(self, obj: TrackedObject, moment: Moment, answer: Answer, is_prompted: bool = False) -> None:
         """Adds the memory just written to the bank, if it is usable, and records the sighting."""
@@ -78,22 +107,6 @@ class ObjectSteps:
             obj.bank.forget(moment.index)
         is_visible = is_finite and float(answer.object_score) > 0
         obj.record(moment.index, moment.stamp_ns, is_visible, self._limits)
-
-    def _track_alone(self, obj: TrackedObject, moment: Moment) -> Answer | None:
-        return self.track([obj], moment, batched=False).get(obj.object_id)
-
-    def _repeat(self, obj: TrackedObject, moment: Moment) -> Answer | None:
-        """Tracks a past frame again, with all prompts that were applied there."""
-        prompted = obj.prompted_frames.pop(moment.index, None)
-        if prompted is not None and prompted.starts_over:
-            obj.start_over(moment.index, moment.stamp_ns)
-        answer = self._track_alone(obj, moment)
-        if prompted is not None:
-            for prompt in prompted.prompts:
-                answer = self._apply(obj, prompt, moment, answer, prompted.starts_over)
-        elif answer is not None:
-            self.commit(obj, moment, answer)
-        return answer
 
     def _apply(
         self, obj: TrackedObject, prompt: ModelPrompt, moment: Moment, before: Answer | None, starts_over: bool

@@ -106,39 +106,44 @@ class Tracker:
         """Live objects, in order of arrival."""
         return list(self._objects)
 
-    def step(self, frame: Frame, prompts: Sequence[Prompt] = (), accept: Callable = lambda tracks: None) -> list[Track]:
+    def step(
+        self, frame: Frame, prompts: Sequence[Prompt] = (), accept: Callable[[list[Track]], None] = lambda tracks: None,
+        progress: Callable[[], None] = lambda: None,
+    ) -> list[Track]:  # fmt: skip
         """Tracks every live object into `frame` and applies `prompts`; returns all live objects in order of label.
 
         A prompt with a new id creates an object; with the id of a live object it adds to that object's prompts or
-        replaces them. It applies to the frame nearest to its `stamp_ns`; if that is a past frame, this object alone is
-        tracked again from there. Prompts apply in the order of their frames, those for one frame in the order given.
+        replaces them. It applies to the frame nearest to its `stamp_ns`; if that is a past frame, its object, but no
+        other, is tracked again from there. Prompts apply in the order of their frames, those for one frame in the order
+        given.
 
         Raises BadInput, Stale or LimitReached for the frame or any prompt; then, as after any other error, nothing has
         changed. accept: called with the tracks before the step becomes final; if it raises, the step is undone too.
+        progress: called before each frame that is gone through again.
         """
         check_frame(frame)
         check_prompts(prompts, self._limits)
         planned = self._plan(locate(prompts, frame, self._history, self._next_frame))
         with self._all_or_nothing({plan.prompt.object_id for plan in planned}):
-            tracks = self._step(frame, planned)
+            tracks = self._step(frame, planned, progress)
             accept(tracks)
         self._next_frame += 1
         self._ahead.drop(frame)
         return tracks
 
-    def prompt(self, prompts: Sequence[Prompt], accept: Callable = lambda tracks: None) -> list[Track]:
+    def prompt(
+        self, prompts: Sequence[Prompt], accept: Callable[[list[Track]], None] = lambda tracks: None,
+        progress: Callable[[], None] = lambda: None,
+    ) -> list[Track]:  # fmt: skip
         """Applies prompts to frames that `step` has seen, without a further one: those nearest to their `stamp_ns`,
         0 = the newest. Returns the prompted objects as they are in the newest frame, in order of label.
 
         What follows is as if the prompts had come in time. Raises what `step` raises, and BadInput before the first
-        frame; then nothing has changed. accept: as in `step`.
+        frame; then nothing has changed. accept, progress: as in `step`.
         """
         planned = self._plan_seen(prompts)
         with self._all_or_nothing({plan.prompt.object_id for plan in planned}):
-            answers = {}  # None for an object whose prompt got no finite answer, and so cannot be tracked
-            for plan in planned:
-                then, *later = self._history.since(plan.frame)
-                answers[plan.prompt.object_id] = self._steps.prompt_past(plan, then, later)
+            answers = self._catch_up(planned, self._history.newest.index, progress)
             found = {object_id: answer for object_id, answer in answers.items() if answer is not None}
             tracks = self._tracks(self._history.newest, answers | _on_host(found))
             accept(tracks)
@@ -194,14 +199,11 @@ class Tracker:
                 obj.bank = put_back(one, self._network.store, obj.row, self._limits, before)
         return [one.object_id for one in kept]
 
-    def _step(self, frame: Frame, planned: list[Planned]) -> list[Track]:
+    def _step(self, frame: Frame, planned: list[Planned], progress: Callable[[], None]) -> list[Track]:
         self._objects.follow_clock(self._history.newest_ns, frame.stamp_ns)
         features = self._ahead.get(frame) or self._network.encode([frame.rgb])
         moment = self._history.add(self._next_frame, frame.stamp_ns, frame.size_hw, features)
-        for plan in planned:
-            if plan.frame < moment.index:
-                then, *later = self._history.since(plan.frame)
-                self._steps.prompt_past(plan, then, later[:-1])
+        self._catch_up([plan for plan in planned if plan.frame < moment.index], moment.index - 1, progress)
         answers = self._steps.track(list(self._objects.values()), moment, self.batched)
         for plan in planned:
             if plan.frame == moment.index:
@@ -212,6 +214,12 @@ class Tracker:
             if moment.index not in self._objects[object_id].prompted_frames:
                 self._steps.commit(self._objects[object_id], moment, answer)
         return self._tracks(moment, dict.fromkeys(self._objects) | answers)
+
+    def _catch_up(self, planned: list[Planned], newest: int, progress: Callable[[], None]) -> dict[str, Answer | None]:
+        """Applies prompts, sorted by frame, and goes again through the frames since the first, up to `newest`."""
+        moments = self._history.since(planned[0].frame) if planned else []
+        again = [moment for moment in moments if moment.index <= newest]
+        return self._steps.catch_up(planned, again, self.batched, progress)
 
     def _plan_seen(self, prompts: Sequence[Prompt]) -> list[Planned]:
         check_prompts(prompts, self._limits)

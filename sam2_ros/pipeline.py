@@ -44,6 +44,7 @@ class Pipeline:
         self.tracker: sam2.Tracker | None = None
         self.mailbox = mailbox
         self.stopping = False
+        self.progressed: Callable[[], None] = lambda: None  # set by the worker; one more image was gone through
         self._outputs, self._auto = outputs, auto
         self._counters, self._log, self._closed = counters, log, closed
         self._pending = PendingRequests(settings, self._report_failure, self._drop, self._note_restored)
@@ -168,18 +169,12 @@ class Pipeline:
             self.tracker = self.tracker.sibling()  # so that the objects are gone, as was said
 
     def _process(self, arrival: Arrival, frame: sam2.Frame, adds: list[Add]) -> None:
-        """Processes a new image, and publishes its result. All `adds` are answered."""
-        tracks = self._step(arrival, frame, adds)
-        if tracks is not None:
-            self._publish(arrival, frame, tracks, is_new=True)
-
-    def _step(self, arrival: Arrival, frame: sam2.Frame, adds: list[Add]) -> "list[sam2.Track] | None":
-        """The tracker's answer for one image; None if the image is lost to an error. All `adds` are answered."""
+        """Processes a new image and publishes its result, unless it is lost to an error. All `adds` are answered."""
         began_ns = time.monotonic_ns()
         tracks, keep_objects = None, True
         try:
             tracks, done, twins = self._run(
-                lambda prompts, accept: self.tracker.step(frame, prompts, accept=accept),
+                lambda prompts, accept: self.tracker.step(frame, prompts, accept=accept, progress=self._note_progress),
                 lambda prompts: self.tracker.check(prompts, frame),
                 adds,
             )
@@ -188,11 +183,11 @@ class Pipeline:
         if tracks is None:
             if not keep_objects:  # outside `except`: its traceback would keep the failed step's memory alive
                 self._forget("failure", "the tracker failed")
-            return None
+            return
         self._counters.count_step(time.monotonic_ns() - began_ns, len(tracks))
         self._pending.remember(frame.stamp_ns, arrival.message.header, arrival.arrived_ns)
         self._processed = arrival, frame
-        return self._conclude(frame, tracks, done, twins)
+        self._publish(arrival, frame, self._conclude(frame, tracks, done, twins), is_new=True)
 
     def _run(self, run: Callable, check: Callable, adds: list[Add]) -> Run:
         def refuse(add: Add, error: Exception) -> None:
@@ -220,8 +215,8 @@ class Pipeline:
 
         def run(prompts: list[sam2.Prompt], accept: Callable) -> "list[sam2.Track]":
             before = self._outputs.newest[1]
-            prompted = self.tracker.prompt(prompts, accept=lambda tracks: accept(updated(before, tracks)))
-            return updated(before, prompted)
+            of_all = lambda tracks: accept(updated(before, tracks))  # noqa: E731
+            return updated(before, self.tracker.prompt(prompts, accept=of_all, progress=self._note_progress))
 
         try:
             tracks, done, twins = self._run(run, partial(self.tracker.check, seen=True), adds)
@@ -231,6 +226,11 @@ class Pipeline:
             return
         if done:
             self._publish(arrival, frame, self._conclude(frame, tracks, done, twins), is_new=False)
+
+    def _note_progress(self) -> None:
+        """Late prompts take many images' time: that is no image on which the network hangs."""
+        self._counters.busy_since_ns = time.monotonic_ns()
+        self.progressed()
 
     def _without(self, twins: dict[str, str], adds: list[Add], tracks: "list[sam2.Track]") -> "list[sam2.Track]":
         """Removes objects that are already tracked under another id, and says so; returns the other tracks."""

@@ -1,8 +1,9 @@
 """The one thread that uses the network: loads it, and gives every camera its turn.
 
 In one round each camera gets at most one image processed, its newest at that moment; so no camera waits for more than
-one image of each other camera, and one that sends nothing costs nothing. Knows `sam2`'s public names. Does not know
-topics, services or lifecycle states.
+one image of each other camera, and one that sends nothing costs nothing. Only late prompts, for which the images since
+are gone through again, make a turn longer. Knows `sam2`'s public names. Does not know topics, services or lifecycle
+states.
 """
 
 import threading
@@ -40,11 +41,15 @@ class Worker:
         self, load: Callable[[], "sam2.Tracker"], pipelines: list[Pipeline], changed: Callable[[], None], log
     ) -> None:
         self.phase, self.sentence = Phase.LOADING, ""
-        self.turn_since_ns = 0  # when the turn of a camera began, steady clock; 0 = it waits for work
+        # When the turn of a camera began, or the newest image of it that late prompts go through again; steady clock,
+        # 0 = it waits for work.
+        self.turn_since_ns = 0
         self._load, self._pipelines, self._changed, self._log = load, pipelines, changed, log
         self._together = False  # whether the images of several cameras are encoded as one batch
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
+        for pipeline in pipelines:
+            pipeline.progressed = self._note_progress
 
     def set_settings(self, settings: Settings) -> None:
         """At any time."""
@@ -132,12 +137,12 @@ class Worker:
         """Gives each camera its turn, with its newest image at that moment."""
         for pipeline in self._pipelines:
             if not self._stopping.is_set():
-                self.turn_since_ns = time.monotonic_ns()
+                self._note_progress()
                 pipeline.turn(*pipeline.take())
 
     def _round_together(self) -> None:
         """Encodes the images that wait now as one batch, then gives each camera its turn."""
-        self.turn_since_ns = time.monotonic_ns()
+        self._note_progress()
         taken = [(pipeline, *pipeline.take()) for pipeline in self._pipelines]
         pairs = [(pipeline.tracker, frame) for pipeline, _, frame in taken if frame is not None]
         if len(pairs) > 1:
@@ -153,5 +158,8 @@ class Worker:
                 )
         for pipeline, arrival, frame in taken:
             if not self._stopping.is_set():
-                self.turn_since_ns = time.monotonic_ns()
+                self._note_progress()
                 pipeline.turn(arrival, frame)
+
+    def _note_progress(self) -> None:
+        self.turn_since_ns = time.monotonic_ns()

@@ -85,7 +85,7 @@ class FakeTracker:
                 raise sam2.Stale(f"prompt for {prompt.object_id!r}: {prompt.stamp_ns} is older than the kept history")
         self._check_limit(prompts)
 
-    def step(self, frame, prompts=(), accept=lambda tracks: None):
+    def step(self, frame, prompts=(), accept=lambda tracks: None, progress=lambda: None):
         """All or nothing, as the real one: an error leaves objects and history as they were."""
         self._enter("step")
         self.stepping.set()
@@ -93,17 +93,25 @@ class FakeTracker:
             self.gate.wait()
         first, last, seconds = self.slow_on
         time.sleep(seconds if first <= self.steps < last else self.delay)
+        self._catch_up(prompts, progress)
         tracks = self._all_or_nothing(frame, prompts, accept, lambda: self._objects)
         self._stamps = [*self._stamps, frame.stamp_ns][-self.history :]
         self.steps += 1
         self._newest = frame
         return tracks
 
-    def prompt(self, prompts, accept=lambda tracks: None):
+    def prompt(self, prompts, accept=lambda tracks: None, progress=lambda: None):
         self._enter("prompt")
         if self._newest is None:
             raise sam2.BadInput("prompt: expected a frame that was seen before, got none")
+        self._catch_up(prompts, progress)
         return self._all_or_nothing(self._newest, prompts, accept, lambda: {one.object_id for one in prompts})
+
+    def _catch_up(self, prompts, progress):
+        oldest = min((prompt.stamp_ns for prompt in prompts if prompt.stamp_ns), default=0)
+        for stamp_ns in self._stamps if oldest else ():
+            if oldest <= stamp_ns:
+                progress()
 
     def _all_or_nothing(self, frame, prompts, accept, shown):
         self._check_limit(prompts)

@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 from golden_mutations import around
-from small_stream import click, disc, largest_difference, made_on, run, small_model
+from small_stream import click, disc, frame, largest_difference, made_on, run, small_model
 from test_late_prompts import CASES, OUT_OF_ORDER, REFINED, ring_too_short, tracks_nothing_again
 
 import sam2
+from sam2.frame_step import FrameStep
 from sam2.memory_store import MemoryStore
 from sam2.object_steps import ObjectSteps
 
@@ -18,6 +19,24 @@ REPLACE = sam2.PromptMode.REPLACE
 TOLERANCE = 1e-5
 COMPANY = {0: [click("a"), disc("b", 50, 30), click("c", 60, 10)]}
 LATE = {"refined": click("a", 40, 30, 0), "started over": click("a", 40, 30, mode=REPLACE), "new": click("d", 40, 30)}
+
+
+def test_late_prompts_of_a_step_are_caught_up_together(monkeypatch):
+    """Those on one image in as many steps of the network as they are late, which whoever waits can be told of."""
+    batches, told = [], []
+
+    def track(original, self, objects, moment, self_attended):
+        batches.append((moment.index, sorted(obj.object_id for obj in objects)))
+        return original(self, objects, moment, self_attended)
+
+    around(monkeypatch, FrameStep, "track", track)
+    tracker = sam2.Tracker(small_model(), batched=True)
+    run(tracker, range(9), {})
+    asked = [made_on(5, click(name, 20, 20)) for name in "abc"]
+    tracker.step(frame(9), asked, progress=lambda: told.append(len(batches)))
+    assert batches == [(index, ["a", "b", "c"]) for index in (6, 7, 8, 9)] and told == [0, 0, 1, 2]
+    tracker.prompt([made_on(7, click("a", 9, 9))], progress=lambda: told.append(len(batches)))
+    assert batches[4:] == [(index, ["a"]) for index in (7, 8, 9)] and told[4:] == [4, 5, 6]
 
 
 def as_the_node(case) -> tuple[list, list]:
@@ -41,30 +60,30 @@ def test_late_equals_on_time_in_company(name):
 
 
 def catches_up_one_frame_too_few(monkeypatch):
-    around(
-        monkeypatch,
-        ObjectSteps,
-        "prompt_past",
-        lambda original, self, plan, then, later: original(self, plan, then, later[:-1]),
-    )
+    def catch_up(original, self, planned, moments, *args):
+        return original(self, planned, moments[: len(moments) - 1 or 1], *args)
+
+    around(monkeypatch, ObjectSteps, "catch_up", catch_up)
 
 
 def remembers_one_frame_too_few(monkeypatch):
-    def prompt_past(original, self, plan, then, later):
-        original(self, plan, then, later)
-        if later:
-            self._objects[plan.prompt.object_id].bank.forget(later[-1].index)
+    def catch_up(original, self, planned, moments, *args):
+        answers = original(self, planned, moments, *args)
+        for object_id in answers if len(moments) > 1 else ():
+            self._objects[object_id].bank.forget(moments[-1].index)
+        return answers
 
-    around(monkeypatch, ObjectSteps, "prompt_past", prompt_past)
+    around(monkeypatch, ObjectSteps, "catch_up", catch_up)
 
 
 def lets_late_corrections_fade(monkeypatch):
-    def prompt_past(original, self, *args):
+    def catch_up(original, self, *args):
         monkeypatch.setattr(self, "_sticky_corrections", False)
-        original(self, *args)
+        answers = original(self, *args)
         monkeypatch.setattr(self, "_sticky_corrections", True)
+        return answers
 
-    around(monkeypatch, ObjectSteps, "prompt_past", prompt_past)
+    around(monkeypatch, ObjectSteps, "catch_up", catch_up)
 
 
 @pytest.mark.parametrize(
@@ -107,12 +126,12 @@ def writes_to_a_neighbours_row(monkeypatch):
 
 
 def rewinds_everybody(monkeypatch):
-    def prompt_past(original, self, plan, then, later):
+    def prompt_past(original, self, plan, moment):
         for obj in self._objects.values():
             obj.rewind(plan.frame)
-        return original(self, plan, then, later)
+        return original(self, plan, moment)
 
-    around(monkeypatch, ObjectSteps, "prompt_past", prompt_past)
+    around(monkeypatch, ObjectSteps, "_prompt_past", prompt_past)
 
 
 @pytest.mark.parametrize("mistake", [writes_to_a_neighbours_row, rewinds_everybody])

@@ -130,7 +130,7 @@ def forgets_nothing(monkeypatch):
 
 
 def tracks_nothing_again(monkeypatch):
-    monkeypatch.setattr(ObjectSteps, "_repeat", lambda self, obj, moment: None)
+    monkeypatch.setattr(ObjectSteps, "_repeat", lambda self, objects, *_: dict.fromkeys(o.object_id for o in objects))
 
 
 def repeats_only_the_last_prompt(monkeypatch):

@@ -32,7 +32,7 @@ class Choosy(FakeTracker):
         assert seen == (frame is None), "no next image is waited for"
         self._choose(prompts if seen else ())
 
-    def prompt(self, prompts, accept):
+    def prompt(self, prompts, accept, progress):
         self._choose(prompts)
         return super().prompt(prompts, accept)
 

@@ -110,6 +110,8 @@ def test_in_a_round_each_camera_has_one_turn_whose_beginning_is_known(make, monk
     made.worker._round()
     assert seen == [10, 11, 12]
     assert [lane.turns for lane in made.lanes] == [[("arrival", "a")], [(None, None)], [("arrival", "c")]]
+    made.lanes[1].progressed()
+    assert made.worker.turn_since_ns == 13, "an image that is gone through again is progress, too"
 
 
 @pytest.mark.parametrize("is_together", [False, True])
