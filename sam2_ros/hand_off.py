@@ -10,6 +10,7 @@ it is taken for that object.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -43,14 +44,14 @@ class Rules:
     max_objects: int = 16
 
 
-@dataclass(frozen=True)
+@dataclass
 class Decisions:
-    """What is to be done about one message of detections."""
+    """What is to be done about one message of detections; filled in by `Association.step`."""
 
     new: list[Detection] = field(default_factory=list)
     refresh: list[tuple[str, Detection]] = field(default_factory=list)  # by object id; replaces what it remembers
     remove: list[str] = field(default_factory=list)  # object ids
-    ignored: dict[str, int] = field(default_factory=dict)  # boxes, by reason
+    ignored: Counter[str] = field(default_factory=Counter)  # boxes, by reason
 
 
 @dataclass(frozen=True)
@@ -70,16 +71,16 @@ class Association:
 
     def step(self, detections: Sequence[Detection], tracks: Sequence[sam2.Track], now_ns: int) -> Decisions:
         """tracks: of the image the detections were made on, or the nearest; now_ns: its stamp."""
-        made = Decisions()
+        decisions = Decisions()
         boxes = boxes_of(tracks)
         self._keep(now_ns, boxes)
         self._apart = {t.object_id: self._apart.get(t.object_id, 0) for t in tracks}
-        made.remove.extend(self.forgotten(tracks, now_ns))
-        live = [track for track in tracks if track.object_id in boxes and track.object_id not in made.remove]
-        free = self._assign(self._accepted(detections, made), live, boxes, made)
-        hidden = [t for t in tracks if t.object_id not in boxes and t.object_id not in made.remove]
-        self._settle(free, hidden, len(tracks) - len(made.remove), made)
-        return made
+        decisions.remove.extend(self.forgotten(tracks, now_ns))
+        live = [track for track in tracks if track.object_id in boxes and track.object_id not in decisions.remove]
+        free = self._assign(self._accepted(detections, decisions), live, boxes, decisions)
+        hidden = [t for t in tracks if t.object_id not in boxes and t.object_id not in decisions.remove]
+        self._settle(free, hidden, len(tracks) - len(decisions.remove), decisions)
+        return decisions
 
     def note(self, before: Sequence[sam2.Track], before_ns: int, tracks: Sequence[sam2.Track]) -> None:
         """Notes where objects went out of sight. before: of the image before that of `tracks`; before_ns: its stamp."""
@@ -93,24 +94,24 @@ class Association:
             if name not in self._last_box or self._last_box[name][0] <= stamp_ns:
                 self._last_box[name] = stamp_ns, box
 
-    def _accepted(self, detections: Sequence[Detection], made: Decisions) -> list[Detection]:
+    def _accepted(self, detections: Sequence[Detection], decisions: Decisions) -> list[Detection]:
         """Sorted by falling score, without those that the rules exclude and without duplicates."""
         passed = []
         for detection in detections:
             reason = self._why_not(detection)
             if reason:
-                _ignore(made, reason)
+                decisions.ignored[reason] += 1
             else:
                 passed.append(detection)
         passed.sort(key=lambda d: -d.score)
         if len(passed) > MOST:
-            _ignore(made, "too many", len(passed) - MOST)
+            decisions.ignored["too many"] = len(passed) - MOST
         passed = passed[:MOST]
         overlaps = ious(_stacked(passed), _stacked(passed)) >= self.rules.overlap  # (N, N)
         taken: list[int] = []
         for index in range(len(passed)):
             if overlaps[index, taken].any():
-                _ignore(made, "double")
+                decisions.ignored["double"] += 1
             else:
                 taken.append(index)
         return [passed[index] for index in taken]
@@ -125,37 +126,46 @@ class Association:
         return "" if detection.score >= self.rules.least_score else "score"  # NaN is not
 
     def _assign(
-        self, accepted: list[Detection], live: list[sam2.Track], boxes: dict[str, np.ndarray], made: Decisions
+        self, accepted: list[Detection], live: list[sam2.Track], boxes: dict[str, np.ndarray], decisions: Decisions
     ) -> list[Detection]:
-        """Pairs boxes with objects, best pairs first, each box and object once; returns boxes that are on no object."""
+        """Refreshes objects that have drifted from their box; returns the boxes that are on no object."""
         table = ious(_stacked(accepted), np.array([boxes[t.object_id] for t in live]).reshape(-1, 4))  # (N, M)
-        overlaps = [(table[i, k], i, live[k]) for i, k in np.argwhere(table > 0)]
-        matched, taken = {}, set()
-        for overlap, index, track in sorted(overlaps, key=lambda pair: -pair[0]):
-            if index not in matched and track.object_id not in taken:
-                if overlap >= self.rules.overlap or _is_part(track, accepted[index]):
-                    matched[index] = (overlap, track)
-                    taken.add(track.object_id)
+        matched = self._match(accepted, live, table)
         for index, (overlap, track) in matched.items():
             drifted = overlap < self.rules.refresh_below and _are_alike(track, accepted[index])
             self._apart[track.object_id] = self._apart.get(track.object_id, 0) + 1 if drifted else 0
             if drifted and self._apart[track.object_id] >= self.rules.confirm:
                 self._apart[track.object_id] = 0
-                made.refresh.append((track.object_id, accepted[index]))
+                decisions.refresh.append((track.object_id, accepted[index]))
             else:
-                _ignore(made, "tracked")
+                decisions.ignored["tracked"] += 1
         free = []
         for index, detection in enumerate(accepted):
             if index in matched:
                 continue
             near = [live[k] for k in np.flatnonzero(table[index])]
             if (table[index] >= self.rules.overlap).any() or any(_is_part(t, detection) for t in near):
-                _ignore(made, "part of a tracked object")
+                decisions.ignored["part of a tracked object"] += 1
             else:
                 free.append(detection)
         return free
 
-    def _settle(self, free: list[Detection], hidden: list[sam2.Track], count: int, made: Decisions) -> None:
+    def _match(
+        self, accepted: list[Detection], live: list[sam2.Track], table: np.ndarray
+    ) -> dict[int, tuple[float, sam2.Track]]:
+        """The object of each box that has one, with their overlap, by index of the box: best pairs first, each box and
+        object once. table: (N, M) intersection over union."""
+        overlaps = [(table[i, k], i, live[k]) for i, k in np.argwhere(table > 0)]
+        matched, taken = {}, set()
+        for overlap, index, track in sorted(overlaps, key=lambda pair: -pair[0]):
+            if index in matched or track.object_id in taken:
+                continue
+            if overlap >= self.rules.overlap or _is_part(track, accepted[index]):
+                matched[index] = overlap, track
+                taken.add(track.object_id)
+        return matched
+
+    def _settle(self, free: list[Detection], hidden: list[sam2.Track], count: int, decisions: Decisions) -> None:
         """Turns confirmed boxes into objects: into hidden ones again, or into new ones."""
         candidates, hidden = [], list(hidden)
         near = _are_near([c.detection for c in self._candidates], free)  # (candidates, free)
@@ -164,16 +174,16 @@ class Association:
             candidate = _Candidate(detection, before.seen + 1 if before else 1)
             if candidate.seen < self.rules.confirm:
                 candidates.append(candidate)
-                _ignore(made, "not confirmed yet")
+                decisions.ignored["not confirmed yet"] += 1
                 continue
             again = self._same_as_hidden(detection, hidden)
             if again is not None:
                 hidden.remove(again)
-                made.refresh.append((again.object_id, detection))
-            elif count + len(made.new) >= self.rules.max_objects:
-                _ignore(made, "no place left")
+                decisions.refresh.append((again.object_id, detection))
+            elif count + len(decisions.new) >= self.rules.max_objects:
+                decisions.ignored["no place left"] += 1
             else:
-                made.new.append(detection)
+                decisions.new.append(detection)
         self._candidates = candidates
 
     def _same_as_hidden(self, detection: Detection, hidden: list[sam2.Track]) -> sam2.Track | None:
@@ -269,7 +279,3 @@ def _are_near(before: Sequence[Detection], now: Sequence[Detection]) -> np.ndarr
 def _stacked(detections: Sequence[Detection]) -> np.ndarray:
     """(N, 4) boxes."""
     return np.array([d.box_xyxy for d in detections], np.float64).reshape(-1, 4)
-
-
-def _ignore(made: Decisions, reason: str, number: int = 1) -> None:
-    made.ignored[reason] = made.ignored.get(reason, 0) + number
