@@ -3,8 +3,6 @@
 The length of the recording need not be known: at most sixteen of the images so far are kept, evenly spaced.
 """
 
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +13,11 @@ import numpy as np
 import sam2
 from sam2_ros.overlay import Overlay
 from sam2_ros.panel import PAPER, panel
-from sam2_ros.replay_files import tell_lost
+from sam2_ros.replay_files import part_of, put_in_place
 from sam2_ros.replay_source import Shot
 
 _COLUMNS, _ROWS = 4, 2
 _OPACITY = 0.45
-_ENDINGS = (".png", ".jpg")
 
 
 class ContactSheet:
@@ -35,20 +32,13 @@ class ContactSheet:
     @classmethod
     @contextmanager
     def open(cls, out: Path) -> Iterator["ContactSheet"]:
-        """Raises sam2.BadInput at once for an unusable name; leaves nothing behind if the replay fails.
-
-        If the sheet cannot be written in the end, there is only a message: the bag of the replay matters more.
-        """
-        if out.suffix.lower() not in _ENDINGS:
-            raise sam2.BadInput(f"{out.name}: expected a name ending in {' or '.join(_ENDINGS)}")
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".replay_") as folder:
-            made, part = cls(), Path(folder) / out.name
+        """out: ends in .png or .jpg. Leaves nothing behind if the replay fails; if the sheet cannot be written in the
+        end, there is only a message."""
+        with part_of(out) as part:
+            made = cls()
             yield made
-            made.is_written = cv2.imwrite(str(part), cv2.cvtColor(made.picture(), cv2.COLOR_RGB2BGR))
-            if made.is_written:
-                os.replace(part, out)
-            else:
-                tell_lost(out, "sheet")
+            is_whole = cv2.imwrite(str(part), cv2.cvtColor(made.picture(), cv2.COLOR_RGB2BGR))
+            made.is_written = put_in_place(part, out, is_whole, "sheet")
 
     def write(self, shot: Shot, tracks: list[sam2.Track]) -> None:
         drawn = self._overlay.draw(shot.rgb, tracks, _OPACITY)  # always: it remembers where things were

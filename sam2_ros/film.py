@@ -1,7 +1,5 @@
 """Pictures as a video file, which appears whole or not at all: the overlay of a replay, the films of the demo."""
 
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +9,7 @@ import numpy as np
 
 import sam2
 from sam2_ros.overlay import Overlay
-from sam2_ros.replay_files import tell_lost
+from sam2_ros.replay_files import part_of, put_in_place
 from sam2_ros.replay_source import Shot
 
 _OPACITY = 0.45
@@ -31,16 +29,12 @@ class Film:
     def open(cls, out: Path, fps: float) -> Iterator["Film"]:
         """Raises sam2.BadInput if OpenCV cannot write such a file. If the file is incomplete in the end, there is only
         a message, and it is discarded."""
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".replay_") as folder:
-            film = cls(Path(folder) / out.name, fps)
+        with part_of(out) as part:
+            film = cls(part, fps)
             yield film
             if film._writer is not None:
                 film._writer.release()
-                film.is_written = film._is_whole()
-                if film.is_written:
-                    os.replace(film._path, out)
-                else:
-                    tell_lost(out, "video")
+                film.is_written = put_in_place(part, out, film._is_whole(), "video")
 
     def write(self, shot: Shot, tracks: list[sam2.Track]) -> None:
         """An image of another size than the first is scaled to it."""

@@ -21,6 +21,7 @@ import sam2
 from sam2_ros import prompt_file
 
 DAMAGED = 3  # exit code
+ENDINGS = {"overlay": (".mp4",), "sheet": (".png", ".jpg"), "report": (".json",)}  # by option
 DESCRIPTION = """\
 Run a recording through the tracker, every image of it, and write tracks, visibility and label masks into a new bag.
 
@@ -103,7 +104,7 @@ def _main(args: argparse.Namespace) -> int:
     from sam2_ros.film import Film
     from sam2_ros.replay_bag import TrackBag
     from sam2_ros.replay_davis import DavisVideo
-    from sam2_ros.replay_files import check_folder, check_free
+    from sam2_ros.replay_files import check_file, check_free
     from sam2_ros.replay_report import Report
     from sam2_ros.replay_source import open_source
 
@@ -111,14 +112,9 @@ def _main(args: argparse.Namespace) -> int:
     _check_apart(args)
     entries = prompt_file.read(args.prompts)
     check_free(args.out)
-    if args.overlay and args.overlay.suffix.lower() != ".mp4":
-        raise sam2.BadInput(f"--overlay {args.overlay}: expected a name ending in .mp4")
-    if args.report and args.report.suffix.lower() != ".json":
-        raise sam2.BadInput(f"--report {args.report}: expected a name ending in .json")
-    for path in filter(None, (args.overlay, args.sheet, args.report)):
-        check_folder(path)
-        if path.is_dir():
-            raise sam2.BadInput(f"{path}: expected the name of a file, found a folder")
+    for option, endings in ENDINGS.items():
+        if path := getattr(args, option):
+            check_file(path, f"--{option}", endings)
     with ExitStack() as stack:
         source = stack.enter_context(open_source(args.source, args.topic, args.fps or 0.0))
         _check_frames(entries, source.total)

@@ -7,7 +7,6 @@ whole or not at all. Does not know the tracker.
 import array
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from rosbags.typesys.store import Typestore
 from std_msgs.msg import Header
 
 import sam2
+from sam2_ros.replay_files import part_of
 from sam2_ros.replay_source import Shot
 from sam2_ros.ros_time import time_message
 from sam2_ros.track_out import label_mask, track_array, visibility_array
@@ -45,8 +45,7 @@ class TrackBag:
     @contextmanager
     def open(cls, out: Path) -> Iterator["TrackBag"]:
         """`*.mcap` becomes that one file, any other name a folder with metadata.yaml and the file in it."""
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".replay_") as folder:
-            made = Path(folder) / _NAME
+        with part_of(out.parent / _NAME) as made:
             writer = Writer(made, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP)
             writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
             with writer:

@@ -1,7 +1,10 @@
-"""Checks where a replay may write, and says when a file could not be written in the end. Knows no formats."""
+"""Where a replay may write, and how its files appear whole or not at all. Knows no formats."""
 
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import sam2
@@ -22,6 +25,33 @@ def check_folder(out: Path) -> None:
         raise sam2.BadInput(f"{out}: the folder {out.parent} cannot be written; choose another")
 
 
+def check_file(out: Path, option: str, endings: tuple[str, ...]) -> None:
+    """Raises sam2.BadInput unless `out` can be written as a file with one of `endings`."""
+    if out.suffix.lower() not in endings:
+        raise sam2.BadInput(f"{option} {out}: expected a name ending in {' or '.join(endings)}")
+    check_folder(out)
+    if out.is_dir():
+        raise sam2.BadInput(f"{out}: expected the name of a file, found a folder")
+
+
+@contextmanager
+def part_of(out: Path) -> Iterator[Path]:
+    """A path on the same disk as `out`, to write to and then to move to `out`. What is still there at the end of the
+    block is removed."""
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".replay_") as folder:
+        yield Path(folder) / out.name
+
+
+def put_in_place(part: Path, out: Path, is_whole: bool, what: str) -> bool:
+    """Moves a file to `out` if it `is_whole`, which is returned. Otherwise says that the `what` is lost: not an error,
+    because the bag matters more."""
+    if is_whole:
+        os.replace(part, out)
+    else:
+        tell_lost(out, what)
+    return is_whole
+
+
 def tell_lost(out: Path, what: str) -> None:
-    """Says that something beside the bag could not be written; not an error, because the bag matters more."""
+    """Says that a file beside the bag could not be written."""
     print(f"{out}: the {what} could not be written; is the disk full?", file=sys.stderr)

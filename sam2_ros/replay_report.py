@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import sam2
-from sam2_ros.replay_files import tell_lost
+from sam2_ros.replay_files import part_of, tell_lost
 from sam2_ros.replay_source import Shot, Source
 
 
@@ -82,8 +81,7 @@ class Report:
     def write(self, path: Path) -> bool:
         """Whether it could be written; if not, there is a message and nothing is left behind."""
         try:
-            with tempfile.TemporaryDirectory(dir=path.parent, prefix=".replay_") as folder:
-                part = Path(folder) / path.name
+            with part_of(path) as part:
                 part.write_text(json.dumps(self.as_dict(), indent=2) + "\n")
                 os.replace(part, path)
         except OSError:
