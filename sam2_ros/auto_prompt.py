@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Set
 from dataclasses import replace
+from functools import partial
 
 import sam2
 from sam2_ros.counters import Counters
@@ -34,9 +35,8 @@ class AutoPrompt:
         # (stamp, tracks), oldest first; not more, since prompts on images outside the history would be refused
         self._results: deque[tuple[int, list[sam2.Track]]] = deque(maxlen=settings.history_frames)
         self.is_expected = settings.detector_unattended  # whether there is, or will be, a detector
-        self._under_way = 0  # requests
-        self._adds: set[Request] = set()  # the newest of them that prompt
-        self._own: set[str] = set()  # ids of objects that such requests began
+        self._made: list[Request] = []  # the newest requests; no others are made until all of these are answered
+        self._begun: set[str] = set()  # ids of objects that began with such a request
         self._lock = threading.Lock()
 
     def post(self, stamp_ns: int, detections: list[Detection]) -> None:
@@ -48,8 +48,11 @@ class AutoPrompt:
             self.is_expected = True
 
     def remember(self, stamp_ns: int, tracks: list[sam2.Track], done: Collection[Add] = ()) -> None:
-        """Keeps an image's result. done: requests carried out on it. Earlier results stay as far back as they show all
-        that these corrected; where something that began or started over had been before, none of them says."""
+        """Keeps an image's result. done: requests carried out on it.
+
+        Earlier results are dropped if they do not say where the prompted objects were: up to the newest in which one of
+        these was not visible, and all of them if one started over.
+        """
         left = {track.object_id for track in tracks}
         prompts = [prompt for add in done for prompt in add.prompts if prompt.object_id in left]
         while prompts and any(not _shows(before, prompts) for _, before in self._results):
@@ -59,20 +62,24 @@ class AutoPrompt:
         if self._results:
             before_ns, before = self._results[-1]
             self._association.note(before, before_ns, tracks)
-        self._own &= left
+        self._begun &= left
         if self.is_expected:  # copies without cached masks, which are made again if needed
             self._results.append((stamp_ns, [replace(track) for track in tracks]))
 
     def twins(self, adds: list[Add], tracks: list[sam2.Track]) -> dict[str, str]:
-        """Objects, by id, that turn out to be another tracked object, the value, and must go before results are
-        published: those just created by requests made here and, if unattended, of any two the younger, or the one that
-        a request made here began, if the other one was restored."""
+        """Objects that turn out to show the same thing as another one, by id, with the id of that other one. They must
+        go before results are published.
+
+        An object that a request made here prompted goes if it shows what any other one shows. Of two others, only if
+        unattended, the younger goes; or the elder, if it began with a detection while the other one was away that has
+        been restored since.
+        """
         twins: dict[str, str] = {}
         mine = [add for add in adds if self.made(add)]
         if not (mine or self._is_unattended):
             return twins
         boxes = boxes_of(tracks)
-        for add in mine:  # new ones come first, so that of two that are one thing an old one stays
+        for add in mine:  # those for new objects come first, so that the new one goes and not one that starts over
             name = add.prompts[0].object_id
             stay = [t for t in tracks if t.object_id not in twins]
             other = next((twin_of(t, stay, boxes) for t in stay if t.object_id == name), "")
@@ -83,7 +90,7 @@ class AutoPrompt:
             for index, track in enumerate(tracks):
                 name, others = track.object_id, [t for t in tracks[: index + 1] if t.object_id not in twins]
                 if name not in twins and (other := twin_of(track, others, boxes)):
-                    is_restored = other in self._own and name not in self._own | prompted
+                    is_restored = other in self._begun and name not in self._begun | prompted
                     twins |= {other: name} if is_restored else {name: other}
         return twins
 
@@ -97,24 +104,24 @@ class AutoPrompt:
 
     def made(self, add: Add) -> bool:
         """Whether it is one of the newest requests that were made here."""
-        return add in self._adds
+        return add in self._made
 
     def forget(self) -> None:
         """Forgets everything at the beginning of a new stream."""
         with self._lock:
             self._waiting.clear()
         self._results.clear()
-        self._own.clear()
+        self._begun.clear()
         self._association = Association(self._association.rules)
 
     def requests(self, size_hw: tuple[int, int] | None, asked: Set[str] = frozenset()) -> list[Request]:
         """The requests that follow from messages whose image has been processed; one message at a time, since each must
         see what the last one changed. asked: ids that waiting requests name; these objects are not removed."""
-        if self._under_way or not self._results:
+        if not self._results or not all(request.answered for request in self._made):
             return []
         made: list[Request] = []
         newest_ns, newest = self._results[-1]
-        # Of a message's own image, which may be long past, some have been seen since.
+        # By the newest result: what is unseen in a message's own image may have been seen since.
         unseen = [name for name in self._association.forgotten(newest, newest_ns) if name not in asked]
         while not made and (due := self._take()):
             stamp_ns, detections = due
@@ -125,10 +132,10 @@ class AutoPrompt:
             at_ns, tracks = min(self._results, key=lambda r: abs(r[0] - (stamp_ns or newest_ns)))
             decisions = self._association.step(detections, tracks, at_ns)
             gone = [name for name in decisions.remove if name in unseen]
-            made = self._requests(replace(decisions, remove=gone), at_ns, size_hw)
+            made = self._requests_for(replace(decisions, remove=gone), at_ns, size_hw)
         if not made:  # a detector that sees nothing may send nothing
-            made = self._requests(Decisions(remove=unseen), newest_ns, size_hw)
-        self._under_way += len(made)
+            made = self._requests_for(Decisions(remove=unseen), newest_ns, size_hw)
+        self._made = made
         return made
 
     def _take(self) -> tuple[int, list[Detection]] | None:
@@ -140,7 +147,8 @@ class AutoPrompt:
                     return message
         return None
 
-    def _requests(self, decisions: Decisions, stamp_ns: int, size_hw: tuple[int, int]) -> list[Request]:
+    def _requests_for(self, decisions: Decisions, stamp_ns: int, size_hw: tuple[int, int]) -> list[Request]:
+        """Counts the decisions about an image's boxes, and returns the requests for them."""
         for reason, count in decisions.ignored.items():
             self._counters.count_detections(reason, count)
         wanted = [("", detection) for detection in decisions.new] + decisions.refresh
@@ -148,21 +156,19 @@ class AutoPrompt:
         made: list[Request] = []
         if decisions.remove:
             self._counters.count_detections("objects removed", len(decisions.remove))
-            made.append(Remove(decisions.remove, lambda answer: self._done(None, stamp_ns, answer)))
+            made.append(Remove(decisions.remove, partial(self._done, None, stamp_ns)))
         for prompt in filter(None, prompts):
             self._counters.count_detections("objects refreshed" if prompt.object_id else "objects new", 1)
             deadline_ns = time.monotonic_ns() + int(self.wait_s * 1e9)
-            told = lambda answer, name=prompt.object_id: self._done(name, stamp_ns, answer)  # noqa: E731
-            made.append(Add([prompt], deadline_ns, told, only_live=bool(prompt.object_id)))
-        self._adds = {request for request in made if isinstance(request, Add)}
+            reply = partial(self._done, prompt.object_id, stamp_ns)
+            made.append(Add([prompt], deadline_ns, reply, only_live=bool(prompt.object_id)))
         return made
 
     def _done(self, object_id: str | None, stamp_ns: int, answer: Answer) -> None:
-        self._under_way -= 1
         if object_id is None:
             self._results.clear()
         elif object_id == "":
-            self._own.update(answer.object_ids)
+            self._begun.update(answer.object_ids)
         self._answered(object_id, stamp_ns, answer)
 
 
