@@ -6,6 +6,7 @@ its topics have no name in them either. Knows which parts belong together. Does 
 
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,7 +78,7 @@ class Channel:
         self.outputs.target = self._target
         self.mailbox = Mailbox(settings.prompt_queue, bell)
         self.auto = AutoPrompt(settings, self.counters, self.inputs.answer_detector)
-        closed = lambda: self.closed(adding=True)  # noqa: E731
+        closed = partial(self.closed, adding=True)
         return Pipeline(self.mailbox, settings, self.counters, self.outputs, self.auto, self.log, closed)
 
     def take_settings(self, settings: Settings, names: set[str]) -> None:

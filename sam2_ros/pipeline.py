@@ -102,9 +102,12 @@ class Pipeline:
         closed = self._closed()
         while not (closed or self.stopping) and self._carry_out(None, now_ns, self._prompt_processed):
             pass  # until nothing is due that waited for what has just run
-        why_none = lambda: closed[1] if closed else why_no_image(self._counters)  # noqa: E731
+        why_none = partial(self._why_no_image, closed)
         self._pending.expire(self._size_hw is not None, why_none, now_ns)
         self._pending.sort_out(self.tracker, None)  # requests that waited for a prompt that has just run, or never will
+
+    def _why_no_image(self, closed: "tuple[Code, str] | None") -> str:
+        return closed[1] if closed else why_no_image(self._counters)
 
     def _carry_out(self, frame: sam2.Frame | None, now_ns: int, run: Callable[[list[Add]], None]) -> bool:
         """Calls `run` with the requests that are due, if there are any or a frame; says whether there were any."""
@@ -171,30 +174,40 @@ class Pipeline:
     def _process(self, arrival: Arrival, frame: sam2.Frame, adds: list[Add]) -> None:
         """Processes a new image and publishes its result, unless it is lost to an error. All `adds` are answered."""
         began_ns = time.monotonic_ns()
-        tracks, keep_objects = None, True
-        try:
-            tracks, done, twins = self._run(
-                lambda prompts, accept: self.tracker.step(frame, prompts, accept=accept, progress=self._note_progress),
-                lambda prompts: self.tracker.check(prompts, frame),
-                adds,
-            )
-        except Exception as error:
-            keep_objects = self._lose_image(error, adds)
-        if tracks is None:
-            if not keep_objects:  # outside `except`: its traceback would keep the failed step's memory alive
+        step = partial(self.tracker.step, frame, progress=self._note_progress)
+        check = partial(self.tracker.check, frame=frame)
+        ran = self._run(step, check, adds, "step", "the image was lost: ")
+        if ran is None:
+            # A step that fails has changed nothing, so the objects can stay until it has failed too often.
+            if self._counters.count_failed_image() >= self.settings.max_failures:
                 self._forget("failure", "the tracker failed")
             return
+        tracks, done, twins = ran
         self._counters.count_step(time.monotonic_ns() - began_ns, len(tracks))
         self._pending.remember(frame.stamp_ns, arrival.message.header, arrival.arrived_ns)
         self._processed = arrival, frame
         self._publish(arrival, frame, self._conclude(frame, tracks, done, twins), is_new=True)
 
-    def _run(self, run: Callable, check: Callable, adds: list[Add]) -> Run:
+    def _run(self, run: Callable, check: Callable, adds: list[Add], what: str, consequence: str = "") -> Run | None:
+        """What `run_fitting` returns; None, with all `adds` answered, if the tracker fails. Raises DeviceLost.
+
+        None and not the error, whose traceback would keep the failed step's memory alive.
+        """
+
         def refuse(add: Add, error: Exception) -> None:
             with self._guarded("request"):
                 self._pending.refuse(add, error)
 
-        return run_fitting(run, check, adds, self._auto, refuse)
+        try:
+            return run_fitting(run, check, adds, self._auto, refuse)
+        except Exception as error:
+            for add in adds:
+                with self._guarded("request"):
+                    add.answer(Code.INTERNAL, f"{consequence}{reason_of(error)}")
+            if isinstance(error, sam2.DeviceLost):
+                raise
+            self._report_failure(what, error)
+            return None
 
     def _conclude(
         self, frame: sam2.Frame, tracks: "list[sam2.Track]", done: list[Add], twins: dict[str, str]
@@ -218,12 +231,10 @@ class Pipeline:
             of_all = lambda tracks: accept(updated(before, tracks))  # noqa: E731
             return updated(before, self.tracker.prompt(prompts, accept=of_all, progress=self._note_progress))
 
-        try:
-            tracks, done, twins = self._run(run, partial(self.tracker.check, seen=True), adds)
-        except Exception as error:
-            self._answer_failure(error, adds, reason_of(error))
-            self._report_failure("prompt", error)
+        ran = self._run(run, partial(self.tracker.check, seen=True), adds, "prompt")
+        if ran is None:
             return
+        tracks, done, twins = ran
         if done:
             self._publish(arrival, frame, self._conclude(frame, tracks, done, twins), is_new=False)
 
@@ -243,21 +254,6 @@ class Pipeline:
             self.tracker.remove(name)
         self._counters.objects = len(self.tracker.object_ids)
         return [track for track in tracks if track.object_id not in twins]
-
-    def _lose_image(self, error: Exception, adds: list[Add]) -> bool:
-        """Answers all `adds`, which were not carried out; says whether objects can be kept. Raises DeviceLost."""
-        self._answer_failure(error, adds, f"the image was lost: {reason_of(error)}")
-        in_a_row = self._counters.count_failed_image()
-        self._report_failure("step", error)
-        return in_a_row < self.settings.max_failures  # a step that fails has changed nothing
-
-    def _answer_failure(self, error: Exception, adds: list[Add], sentence: str) -> None:
-        """Answers all `adds`, which were not carried out. Raises DeviceLost."""
-        for add in adds:
-            with self._guarded("request"):
-                add.answer(Code.INTERNAL, sentence)
-        if isinstance(error, sam2.DeviceLost):
-            raise error
 
     def _publish(self, arrival: Arrival, frame: sam2.Frame, tracks: "list[sam2.Track]", is_new: bool) -> None:
         """is_new: it is the first result of this image, which is what rates and ages are of."""
