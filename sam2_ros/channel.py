@@ -23,6 +23,7 @@ from sam2_ros.depth_camera import DepthCamera
 from sam2_ros.depth_out import DepthOut
 from sam2_ros.health import Situation
 from sam2_ros.mailbox import Mailbox
+from sam2_ros.newest_result import NewestResult
 from sam2_ros.outputs import Outputs
 from sam2_ros.params import Settings
 from sam2_ros.pipeline import Pipeline
@@ -192,22 +193,7 @@ class Channel:
         return None
 
     @property
-    def object_ids(self) -> list[str]:
-        return self.outputs.object_ids if self.outputs else []
-
-    @property
-    def newest_age_s(self) -> float:
-        """Of the newest result; -1 if there is none."""
-        came_ns = self.outputs.newest_ns if self.outputs else 0
-        return (time.monotonic_ns() - came_ns) / 1e9 if came_ns else -1.0
-
-    @property
-    def waiting(self) -> str:
-        """A sentence about what was restored since the newest result, or ""."""
-        return self.outputs.waiting if self.outputs else ""
-
-    @property
-    def newest(self) -> tuple:
-        """Header and tracks of the newest result; (None, []) if there is none."""
+    def newest(self) -> NewestResult:
+        """From any thread."""
         outputs = self.outputs  # read once: another thread may set it to None
-        return outputs.newest if outputs else (None, [])
+        return outputs.newest if outputs else NewestResult()

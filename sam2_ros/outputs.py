@@ -4,7 +4,6 @@ Knows topics and who makes which message. Does not know where tracks come from.
 """
 
 import threading
-import time
 from collections.abc import Callable, Collection
 
 from sensor_msgs.msg import CompressedImage, Image
@@ -15,6 +14,7 @@ from sam2_ros.classes import Classes
 from sam2_ros.depth_out import DepthOut, View
 from sam2_ros.mailbox import Arrival
 from sam2_ros.msg import TrackArray, VisibilityArray
+from sam2_ros.newest_result import NewestResult
 from sam2_ros.overlay import Overlay
 from sam2_ros.params import Settings
 
@@ -32,9 +32,7 @@ class Outputs:
     ) -> None:
         self.settings = settings
         self.target = settings.target  # object id
-        self.newest: tuple = (None, [])  # header and tracks of the newest processed image
-        self.newest_ns = 0  # when they came, steady clock; 0 = there are none
-        self.restored: frozenset[str] = frozenset()  # ids of objects restored since then
+        self.newest = NewestResult()  # replaced in the worker's thread only
         self._failure: Exception | None = None  # the first one of the current image
         self._depth = depth
         self._classes = Classes(settings.classes, warn)
@@ -67,25 +65,11 @@ class Outputs:
         if object_ids is None and self._depth:
             with self._gate:
                 self._depth.forget()
-        header, tracks = self.newest
-        gone = set(self.object_ids) if object_ids is None else set(object_ids)
-        self.restored = self.restored - gone  # a new set, since other threads read the old one
-        self.newest = (header, [track for track in tracks if track.object_id not in gone])
+        self.newest = self.newest.without(object_ids)
 
     def note_restored(self, object_ids: Collection[str]) -> None:
         """Objects are back, and will be among the tracks of the next image. In the worker's thread."""
-        self.restored = self.restored | set(object_ids)
-
-    @property
-    def object_ids(self) -> list[str]:
-        """Ids of everything that is tracked."""
-        return [*(track.object_id for track in self.newest[1]), *sorted(self.restored)]
-
-    @property
-    def waiting(self) -> str:
-        """A sentence about what was restored since the newest image; "" if nothing was."""
-        names = ", ".join(sorted(self.restored))
-        return f"restored, and tracked from the next image on: {names}" if names else ""
+        self.newest = self.newest.with_restored(object_ids)
 
     def open(self) -> None:
         with self._gate:
@@ -102,9 +86,7 @@ class Outputs:
         its error is raised afterwards."""
         header = arrival.message.header
         with self._gate:
-            is_again = header is self.newest[0]  # what was restored since then is not among its tracks
-            self.restored = self.restored - {track.object_id for track in tracks} if is_again else frozenset()
-            self.newest, self.newest_ns = (header, tracks), time.monotonic_ns()
+            self.newest = self.newest.followed_by(header, tracks)
             if not self._open:
                 return False
             self._send("visibility", lambda: track_out.visibility_array(header, tracks, frame.stamp_ns))

@@ -162,7 +162,7 @@ class Pipeline:
         self._pending.forget_images()
         self._processed = None
         self._auto.forget()
-        keep = frozenset() if cause == "failure" else self._outputs.restored  # for the images to come
+        keep = frozenset() if cause == "failure" else self._outputs.newest.restored  # for the images to come
         with self._guarded("publish"):
             self._drop(None)
         with self._guarded("reset") as reset:
@@ -227,7 +227,7 @@ class Pipeline:
         self._counters.busy_since_ns = time.monotonic_ns()
 
         def run(prompts: list[sam2.Prompt], accept: Callable) -> "list[sam2.Track]":
-            before = self._outputs.newest[1]
+            before = self._outputs.newest.tracks
             of_all = lambda tracks: accept(updated(before, tracks))  # noqa: E731
             return updated(before, self.tracker.prompt(prompts, accept=of_all, progress=self._note_progress))
 

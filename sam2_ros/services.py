@@ -18,6 +18,7 @@ from std_srvs.srv import SetBool, Trigger
 import sam2
 from sam2_ros import prompt_in
 from sam2_ros.msg import Track
+from sam2_ros.newest_result import NewestResult
 from sam2_ros.readable import readable, utf8
 from sam2_ros.requests import Answer, Code, Remove, Request, Reset, Restore, Save
 from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects, RestoreObjects, SaveObjects, SetTarget
@@ -39,7 +40,7 @@ class Services:
         self.waiting_clients = 0
         self._channel, self._inputs, self._node = channel, inputs, channel.node
         self._aside = ThreadPoolExecutor(1, "aside")  # for work too slow for the executor and not meant for the worker
-        self._listed: tuple = (None, None)  # the newest result listed, and its list
+        self._listed: tuple = (None, [])  # the tracks listed last, and their list
         for kind, name, callback in (
             (AddObjects, "add_objects", self._add_objects),
             (RemoveObjects, "remove_objects", self._remove_objects),
@@ -96,20 +97,20 @@ class Services:
             response.code, response.sentence = int(closed[0]), closed[1]
             return
         made = await self._answer_of(self._aside.submit(self._list).add_done_callback)
-        response.header, response.objects = made.result()
-        response.age, response.sentence = self._channel.newest_age_s, self._channel.waiting
+        newest, response.objects = made.result()
+        response.header = newest.header or Header()
+        response.age, response.sentence = newest.age_s, newest.waiting
 
-    def _list(self) -> tuple[Header, list[Track]]:
-        """The list for the newest result, made once for all clients. In the thread `_aside`."""
+    def _list(self) -> tuple[NewestResult, list[Track]]:
+        """The newest result and its list, which is made once for all clients. In the thread `_aside`."""
         newest = self._channel.newest
-        if newest is not self._listed[0]:
-            header, tracks = newest
-            self._listed = newest, (header or Header(), [track_message(track, with_mask=False) for track in tracks])
-        return self._listed[1]
+        if newest.tracks is not self._listed[0]:
+            self._listed = newest.tracks, [track_message(track, with_mask=False) for track in newest.tracks]
+        return newest, self._listed[1]
 
     async def _set_target(self, request, response) -> None:
         closed = self._channel.closed(adding=False)
-        known = self._channel.object_ids
+        known = self._channel.newest.object_ids
         if closed:
             response.code, response.sentence = int(closed[0]), closed[1]
         elif request.object_id and request.object_id not in known:

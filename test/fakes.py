@@ -15,6 +15,7 @@ import numpy as np
 
 import sam2
 from sam2.checks import check_begins, check_places
+from sam2_ros.newest_result import NewestResult
 
 LOW_RES = 64  # side of the fake logits
 
@@ -170,21 +171,19 @@ class FakeOutputs:
     with the name and argument of whatever else is told."""
 
     def __init__(self, publish, heard=lambda *what: None, idle=lambda: None):
-        self.newest, self.restored, self.idle = (None, []), frozenset(), idle
+        self.newest, self.idle = NewestResult(), idle
         self._publish, self._heard = publish, heard
 
     def publish(self, arrival, frame, tracks):
-        self.newest, self.restored = (arrival.message.header, tracks), frozenset()
+        self.newest = self.newest.followed_by(arrival.message.header, tracks)
         return self._publish(arrival, frame, tracks)
 
     def drop(self, object_ids):
-        header, tracks = self.newest
-        self.restored = frozenset() if object_ids is None else self.restored - set(object_ids)
-        self.newest = header, [t for t in tracks if object_ids is not None and t.object_id not in object_ids]
+        self.newest = self.newest.without(object_ids)
         self._heard("drop", object_ids)
 
     def note_restored(self, object_ids):
-        self.restored |= set(object_ids)
+        self.newest = self.newest.with_restored(object_ids)
         self._heard("restored", object_ids)
 
     def begin(self, stamp_ns):

@@ -68,7 +68,7 @@ def test_a_list_that_takes_its_time_holds_nobody_up(rig, inside, monkeypatch):
     monkeypatch.setattr(services, "track_message", track_message)
     monkeypatch.setattr(channel_module.Channel, "closed", lambda self, adding: None)
     for tracks, code in ((["a"], Code.OK), ([None], Code.INTERNAL)):
-        monkeypatch.setattr(channel_module.Channel, "newest", property(lambda self, tracks=tracks: (None, tracks)))
+        monkeypatch.setattr(channel_module.Channel, "newest", channel_module.NewestResult(tracks=tracks))
         listed = rig.start_call(ListObjects, "/sam2/list_objects")
         rig.until(made.is_set)
         assert rig.call(SetBool, "/sam2/enable", SetBool.Request(data=True)).success and not listed.done()
@@ -293,8 +293,8 @@ def test_the_newest_result_may_go_while_it_is_asked_for():
 
     class Leaving(channel_module.Channel):
         def __init__(self):
-            self.reads = iter([SimpleNamespace(newest=("header", [])), None])
+            self.reads = iter([SimpleNamespace(newest="the newest"), None])
 
         outputs = property(lambda self: next(self.reads))
 
-    assert Leaving().newest == ("header", [])
+    assert Leaving().newest == "the newest"

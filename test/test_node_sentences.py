@@ -16,6 +16,7 @@ from rclpy.qos import DurabilityPolicy
 
 from sam2_ros.health import Situation
 from sam2_ros.msg import VisibilityArray
+from sam2_ros.newest_result import NewestResult
 from sam2_ros.node import NETWORK_ENDING, TrackNode
 from sam2_ros.requests import Code
 from sam2_ros.worker import Phase
@@ -163,11 +164,9 @@ def test_names_of_topics_with_and_without_a_name_of_the_camera(make):
 
 def test_how_old_the_newest_result_is(make):
     channel = make()._channels[0]
-    assert channel.newest_age_s == -1.0 and channel.newest == (None, []) and channel.object_ids == []
-    channel.outputs = SimpleNamespace(newest_ns=0)
-    assert channel.newest_age_s == -1.0
-    channel.outputs.newest_ns = time.monotonic_ns() - 100 * 10**9
-    assert 100.0 <= channel.newest_age_s < 200.0
+    assert channel.newest == NewestResult() and channel.newest.age_s == -1.0 and channel.newest.object_ids == []
+    channel.outputs = SimpleNamespace(newest=NewestResult(came_ns=time.monotonic_ns() - 100 * 10**9))
+    assert 100.0 <= channel.newest.age_s < 200.0
     channel.outputs = None
 
 

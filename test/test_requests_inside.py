@@ -1,5 +1,6 @@
 """Topics in front of a node that only takes notes: what each message asks for, and who is told when nothing is done."""
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,10 +13,11 @@ from geometry_msgs.msg import Point, PointStamped
 from std_msgs.msg import Header
 
 import sam2
-from sam2_ros import requests_in
+from sam2_ros import requests_in, services
 from sam2_ros.counters import Counters
 from sam2_ros.mailbox import Mailbox
-from sam2_ros.msg import Prompt
+from sam2_ros.msg import Prompt, Track
+from sam2_ros.newest_result import NewestResult
 from sam2_ros.params import Settings
 from sam2_ros.requests import Answer, Code, Remove
 from sam2_ros.requests_in import RequestInputs
@@ -43,7 +45,8 @@ class Desk:
                 log=SimpleNamespace(warning=lambda text, **_: self.warned.append(text)),
                 node=self.node, output=lambda topic: topic, closed=lambda adding: self.why, counters=self.counters,
                 mailbox=self.mailbox, camera=SimpleNamespace(frame_id="camera_optical"),
-                auto=SimpleNamespace(post=lambda *message: self.posted.append(message)), object_ids=["cup", "mug"],
+                auto=SimpleNamespace(post=lambda *message: self.posted.append(message)),
+                newest=NewestResult(restored=frozenset({"cup", "mug"})),
                 saved_path=lambda name: Path("/saved") / name, outputs=SimpleNamespace(target="cup"),
             )
         )  # fmt: skip
@@ -207,3 +210,25 @@ def test_a_burst_has_room_however_many_requests_may_wait(monkeypatch):
     few, many = Desk(monkeypatch), Desk(monkeypatch, prompt_queue=4000)
     assert (few.depths["prompts"], few.depths["click"]) == (100, 1000)
     assert set(many.depths.values()) == {4000}
+
+
+def test_a_list_and_what_is_said_of_it_are_of_one_result(desk, monkeypatch):
+    """Though the next result comes while the list is made."""
+    channel = desk.inputs._channel
+    channel.newest = NewestResult(header(at_ns=S), ["cup"], time.monotonic_ns() - 100 * S, frozenset({"mug"}))
+
+    def listed(name, with_mask):
+        channel.newest = channel.newest.followed_by(header(at_ns=2 * S), [])
+        return Track(object_id=name)
+
+    monkeypatch.setattr(services, "track_message", listed)
+    kind, serve = desk.services["list_objects"]
+    call, response = serve(kind.Request(), kind.Response()), None
+    while response is None:
+        try:
+            call.send(None)
+        except StopIteration as ended:
+            response = ended.value
+    assert stamp_ns(response.header.stamp) == S and [one.object_id for one in response.objects] == ["cup"]
+    assert response.age >= 100.0 and response.sentence.endswith(": mug")
+    assert stamp_ns(channel.newest.header.stamp) == 2 * S and not channel.newest.waiting

@@ -16,6 +16,7 @@ from std_msgs.msg import Header
 import sam2
 from sam2_ros import image_out, track_out, vision
 from sam2_ros.mailbox import Arrival
+from sam2_ros.newest_result import NewestResult
 from sam2_ros.outputs import Outputs
 from sam2_ros.overlay import Overlay
 from sam2_ros.params import Settings
@@ -242,20 +243,20 @@ def test_a_target_chosen_by_service_holds_until_the_parameter_is_set(outputs):
 
 
 def test_what_was_removed_is_in_no_list(outputs):
-    outputs.newest = ("header", [track("a", 1, blob(left=5)), track("b", 2, blob(left=40))])
+    outputs.newest = NewestResult("header", [track("a", 1, blob(left=5)), track("b", 2, blob(left=40))])
     outputs.drop(["a", "ghost"])
-    assert outputs.newest[0] == "header" and [t.object_id for t in outputs.newest[1]] == ["b"]
+    assert outputs.newest.header == "header" and outputs.newest.object_ids == ["b"]
     outputs.note_restored(["kept", "d"])
-    assert outputs.object_ids == ["b", "d", "kept"]
-    assert outputs.waiting == "restored, and tracked from the next image on: d, kept"
+    assert outputs.newest.object_ids == ["b", "d", "kept"]
+    assert outputs.newest.waiting == "restored, and tracked from the next image on: d, kept"
     outputs.drop(["d"])
-    assert outputs.object_ids == ["b", "kept"]
+    assert outputs.newest.object_ids == ["b", "kept"]
     outputs.drop(None)
-    assert outputs.newest[1] == outputs.object_ids == []
+    assert outputs.newest.tracks == outputs.newest.object_ids == []
     outputs.note_restored(["kept"])
     hand_over(outputs)
-    assert outputs.waiting == ""
-    assert outputs.object_ids == ["cup"]  # what was restored is among the tracks, if it is still there
+    assert outputs.newest.waiting == ""
+    assert outputs.newest.object_ids == ["cup"]  # what was restored is among the tracks, if it is still there
 
 
 def test_what_was_restored_still_waits_when_a_result_is_published_again(outputs):
@@ -265,10 +266,10 @@ def test_what_was_restored_still_waits_when_a_result_is_published_again(outputs)
     outputs.publish(arrival, frame, [track("a")])
     outputs.note_restored(["kept", "cup"])
     outputs.publish(arrival, frame, [track("a"), track("cup", 2)])
-    assert outputs.object_ids == ["a", "cup", "kept"]
-    assert outputs.waiting == "restored, and tracked from the next image on: kept"
+    assert outputs.newest.object_ids == ["a", "cup", "kept"]
+    assert outputs.newest.waiting == "restored, and tracked from the next image on: kept"
     outputs.publish(Arrival(Image(header=header()), NOW_NS, 0), frame, [track("a")])
-    assert outputs.object_ids == ["a"]
+    assert outputs.newest.object_ids == ["a"]
 
 
 def test_without_its_mask_an_object_still_has_a_place():
