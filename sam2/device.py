@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from sam2.config import find_config
-from sam2.errors import BadInput, DeviceLost, OutOfMemory
+from sam2.errors import BadInput, DeviceLost, OutOfMemory, Sam2Error
 
 _TORCHS_THREADS = torch.get_num_threads()  # before anybody asked for another number
 
@@ -54,6 +54,8 @@ def device_errors(device: torch.device) -> Iterator[None]:
     """Turns torch's device failures into OutOfMemory and DeviceLost; anything else passes through."""
     try:
         yield
+    except Sam2Error:  # some are a RuntimeError, too, and their texts quote ids and paths
+        raise
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(
             f"{device}: no memory left for this step; remove objects or lower limits ({error})"

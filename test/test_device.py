@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from sam2.device import choose_device
-from sam2.errors import BadInput
+from sam2.device import choose_device, device_errors
+from sam2.errors import BadInput, UnknownObject
 
 
 @pytest.mark.parametrize("name", ["mps", "xpu", "xpu:1", "meta", "cpu:7", "gpu", ""])
@@ -32,3 +32,9 @@ def test_a_missing_gpu_says_how_many_there_are(name, count, monkeypatch):
 def test_auto_is_cuda_where_there_is_one(is_there, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: is_there)
     assert choose_device("auto") == torch.device(expected)
+
+
+def test_an_error_of_our_own_is_not_read_as_a_shortage_of_memory():
+    """UnknownObject is a RuntimeError, too, and quotes ids that people choose."""
+    with pytest.raises(UnknownObject), device_errors(torch.device("cpu")):
+        raise UnknownObject("object_id: expected one of ['cup'], got 'out of memory'")
