@@ -157,6 +157,7 @@ class AutoPrompt:
         if decisions.remove:
             self._counters.count_detections("objects removed", len(decisions.remove))
             made.append(Remove(decisions.remove, partial(self._done, None, stamp_ns)))
+        self._counters.count_detections("outside the image", prompts.count(None))
         for prompt in filter(None, prompts):
             self._counters.count_detections("objects refreshed" if prompt.object_id else "objects new", 1)
             deadline_ns = time.monotonic_ns() + int(self.wait_s * 1e9)

@@ -263,7 +263,7 @@ def test_a_box_outside_the_image_is_no_request_and_holds_nothing_up():
     desk.results(10)
     desk.auto.post(10, [seen(90, 10, 99, 20)])
     desk.auto.post(10, [seen(*BOX)])
-    assert len(desk.made()) == 1
+    assert len(desk.made()) == 1 and desk.counters.detections == {"outside the image": 1, "objects new": 1}
 
 
 @pytest.mark.parametrize("unattended", [False, True])
