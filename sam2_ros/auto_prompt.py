@@ -68,7 +68,7 @@ class AutoPrompt:
 
     def twins(self, adds: list[Add], tracks: list[sam2.Track]) -> dict[str, str]:
         """Objects that turn out to show the same thing as another one, by id, with the id of that other one. They must
-        go before results are published.
+        go before results are published. tracks: the eldest first.
 
         An object that a request made here prompted goes if it shows what any other one shows. Of two others, only if
         unattended, the younger goes; or the elder, if it began with a detection while the other one was away that has

@@ -38,8 +38,9 @@ def updated(tracks: list[sam2.Track], prompted: list[sam2.Track]) -> list[sam2.T
 
 
 def run_fitting(
-    run: Callable, check: Callable, adds: list[Add], auto: AutoPrompt, refuse: Callable[[Add, Exception], None]
-) -> Run:
+    tracker: sam2.Tracker, run: Callable, check: Callable, adds: list[Add], auto: AutoPrompt,
+    refuse: Callable[[Add, Exception], None],
+) -> Run:  # fmt: skip
     """run: called with prompts and `accept`, as `Tracker.step` is after its frame. check: `Tracker.check` of prompts.
 
     Refused are requests that do not fit together with the ones before them, and those by people that show what is
@@ -48,8 +49,9 @@ def run_fitting(
     left, twins = list(adds), {}
 
     def accept(tracks: list[sam2.Track]) -> None:
+        by_age = tracker.object_ids.index  # not by label: after 254 objects the lowest labels are the youngest
         twins.clear()
-        twins.update(auto.twins(left, tracks))
+        twins.update(auto.twins(left, sorted(tracks, key=lambda track: by_age(track.object_id))))
         peoples = [add for add in left if not auto.made(add)]
         if refused := twin_sentences(peoples, twins):
             raise _Twins(refused)

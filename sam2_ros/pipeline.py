@@ -199,7 +199,7 @@ class Pipeline:
                 self._pending.refuse(add, error)
 
         try:
-            return run_fitting(run, check, adds, self._auto, refuse)
+            return run_fitting(self.tracker, run, check, adds, self._auto, refuse)
         except Exception as error:
             for add in adds:
                 with self._guarded("request"):

@@ -151,3 +151,12 @@ def test_a_thing_that_is_removed_as_another_one_is_told_in_the_log():
     objects = line.pipeline.tracker._objects
     objects["b"] = replace(objects["a"], label=2)
     assert line.step(2) == ["a"] and line.logged == ["'b' shows the same as 'a' and is removed"]
+
+
+def test_the_elder_stays_also_where_labels_have_started_over():
+    line = Line(detector_unattended=True)
+    line.add(point("elder"))
+    line.step(1 * S)
+    line.pipeline.tracker._objects["elder"].label = 254
+    line.add(point("younger"))
+    assert line.step(2 * S) == ["elder"] and [line.answers.get().code for _ in "ab"] == [Code.OK, Code.BAD_INPUT]
