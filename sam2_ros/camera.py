@@ -20,8 +20,10 @@ from sam2_ros.readable import readable
 from sam2_ros.refused import Refused
 from sam2_ros.ros_time import simulated_ns, stamp_ns
 from sam2_ros.stamps import Stamp, StampWatch, steady_ns
+from sam2_ros.track_out import drawn_beside
 
 LOG_EVERY_S = 5.0  # warnings of one kind
+LOOK_EVERY_NS = 1_000_000_000  # for other topics: a robot may have hundreds
 
 
 class Camera:
@@ -43,6 +45,7 @@ class Camera:
         self._watch = StampWatch(int(settings.clock_jump_s * 1e9))
         self._mailbox: Mailbox | None = None
         self._log_due_ns: dict[str, int] = {}  # by reason
+        self._look_again_ns = 0  # for topics that could have been meant
         events = SubscriptionEventCallbacks(
             incompatible_qos=self._on_incompatible, message_lost=self._on_lost, use_default_callbacks=False
         )
@@ -85,15 +88,22 @@ class Camera:
         others = [offer.topic_type for offer in self._subscription.offers if offer.topic_type != kind]
         self._counters.publishers = len(ours)
         self._counters.other_type = next(iter(others), "")
-        self._counters.elsewhere, self._counters.other_transport = ((), "") if ours else self._other_topics()
+        if ours:
+            self._counters.elsewhere, self._counters.other_transport, self._look_again_ns = (), "", 0
+        elif time.monotonic_ns() >= self._look_again_ns:
+            self._counters.elsewhere, self._counters.other_transport = self._other_topics()
+            self._look_again_ns = time.monotonic_ns() + LOOK_EVERY_NS
 
     def _other_topics(self) -> tuple[tuple[str, ...], str]:
-        """Topics that could have been meant: images of our type, but no depth and nothing that this node subscribes to
-        or publishes, likely names first. And our own topic's images by the other transport."""
+        """Topics that could have been meant: images of our type, but no depth, nothing that a node like this one
+        publishes and nothing that this one subscribes to, likely names first. And our own topic's images by the other
+        transport."""
         topic, kind = self._subscription.topic_name, self._subscription.type_name
         own = f"{self._node.get_fully_qualified_name()}/"
         taken = {subscription.topic_name for subscription in self._node.subscriptions}
-        found = [name for name, kinds in self._node.get_topic_names_and_types() if kind in kinds]
+        topics = self._node.get_topic_names_and_types()
+        taken |= drawn_beside(name for name, kinds in topics if "sam2_ros/msg/TrackArray" in kinds)
+        found = [name for name, kinds in topics if kind in kinds]
         free = [name for name in found if not name.startswith(own) and name not in taken]
         meant = [name for name in free if "depth" not in name.lower()]
         beside = topic.removesuffix("/compressed") if self._is_compressed else f"{topic}/compressed"

@@ -55,11 +55,11 @@ class DepthCamera:
             if subscription.is_open:
                 subscription.follow()
 
-    def missing(self) -> str:
-        """What has not come yet, as a sentence; "" if everything has."""
+    def missing(self, pinhole: Pinhole | None) -> str:
+        """What has not come yet, as a sentence; "" if everything has. pinhole: read once, since it may change."""
         if not self.buffer.newest_ns:
             return self._refusal or f"no depth image on {self._depth.topic_name}"
-        if self.pinhole is None:
+        if pinhole is None:
             return f"no valid calibration on {self._info.topic_name}"
         return ""
 

@@ -161,11 +161,11 @@ class DepthOut:
         self._send("scene_cloud", lambda: self._scene_cloud(header, view, rotation, translation, settings))
 
     def _view(self, header: Header, frame: sam2.Frame, tracks: list[sam2.Track], settings: Settings) -> View:
-        missing = self._camera.missing()
+        pinhole = self._camera.pinhole
+        missing = self._camera.missing(pinhole)
         if missing:
             raise Refused("missing", missing)
         message, why = self._camera.buffer.find(stamp_ns(header.stamp))
-        pinhole = self._camera.pinhole
         if message is None:
             raise Refused("stamp", why)
         for what, size_hw in (("depth image", (message.height, message.width)), ("camera_info", pinhole.size_hw)):

@@ -49,9 +49,10 @@ def run_fitting(
     left, twins = list(adds), {}
 
     def accept(tracks: list[sam2.Track]) -> None:
-        by_age = tracker.object_ids.index  # not by label: after 254 objects the lowest labels are the youngest
+        by_id = {track.object_id: track for track in tracks}
+        eldest_first = [by_id[name] for name in tracker.object_ids if name in by_id]  # labels start over after 254
         twins.clear()
-        twins.update(auto.twins(left, sorted(tracks, key=lambda track: by_age(track.object_id))))
+        twins.update(auto.twins(left, eldest_first))
         peoples = [add for add in left if not auto.made(add)]
         if refused := twin_sentences(peoples, twins):
             raise _Twins(refused)

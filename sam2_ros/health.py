@@ -141,7 +141,8 @@ def _where_images_are(c: Counters) -> str:
         return " any more"
     if c.other_transport:
         transport = "raw" if c.remap_from.endswith("/compressed") else "compressed"
-        return f"; {c.other_transport} is there: set image_transport to {transport}"
+        whose = " (of all cameras)" if "/" in c.remap_from.removesuffix("/compressed") else ""
+        return f"; {c.other_transport} is there: set image_transport{whose} to {transport}"
     there = f"; images are on {', '.join(c.elsewhere[:NAMED])}" if c.elsewhere else ""
     suffix = "/compressed" if c.remap_from.endswith("/compressed") else ""
     example = c.elsewhere[0] if c.elsewhere else f"/camera/image_raw{suffix}"

@@ -1,7 +1,7 @@
 """The process: signals, executor, exit code. Knows no topic.
 
-SIGINT and SIGTERM end it with 0 in every state, without a traceback; a second one ends it at once. A lost device ends
-it with 70, for a supervisor to start it again.
+SIGINT, SIGTERM and SIGHUP end it with 0 in every state, without a traceback; a second one ends it at once. A lost
+device ends it with 70, for a supervisor to start it again.
 """
 
 import errno
@@ -40,7 +40,8 @@ class _Signals:
     def __init__(self) -> None:
         self.came = False
         self.is_starting = True
-        for number in (signal.SIGINT, signal.SIGTERM):
+        is_kept = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # by nohup
+        for number in (signal.SIGINT, signal.SIGTERM, *(() if is_kept else (signal.SIGHUP,))):
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number, frame) -> None:

@@ -91,7 +91,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     # Silences FFmpeg: what is wrong with a video is said here, once.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # unwinds: no part file stays
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as by nohup
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))  # unwinds: no part file stays
     try:
         return _main(args)
     except KeyboardInterrupt:

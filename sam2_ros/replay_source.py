@@ -24,9 +24,9 @@ from sam2_ros import image_in
 from sam2_ros.refused import Refused
 from sam2_ros.ros_time import stamp_ns
 from sam2_ros.stamps import Stamp
+from sam2_ros.track_out import drawn_beside
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
-DRAWN = ("label_mask", "class_mask", "target_mask", "overlay", "overlay/compressed")  # images that the node publishes
 BAG_SUFFIXES = (".mcap", ".db3", ".bag")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 FRAME_ID = "camera"  # of images that come without one
@@ -150,7 +150,8 @@ def _image_connections(reader: BagReader, path: Path, topic: str) -> list[Connec
         raise sam2.BadInput(f"bag {path}: expected a topic with images, one of {topics}, got {topic!r}")
     if not topics:
         raise sam2.BadInput(f"bag {path}: expected a topic of sensor_msgs/Image or CompressedImage, found none")
-    candidates = [topic] if topic else [name for name in topics if name not in _drawn(reader)]
+    drawn = drawn_beside(c.topic for c in reader.connections if c.msgtype == "sam2_ros/msg/TrackArray")
+    candidates = [topic] if topic else [name for name in topics if name not in drawn]
     if not candidates:
         raise sam2.BadInput(
             f"bag {path}: its only images are what a tracker drew, not what a camera saw: {', '.join(topics)}; replay "
@@ -159,13 +160,6 @@ def _image_connections(reader: BagReader, path: Path, topic: str) -> list[Connec
     if len(candidates) > 1:
         raise sam2.BadInput(f"bag {path}: several topics with images, choose one with --topic: {', '.join(candidates)}")
     return [connection for connection in found if connection.topic == candidates[0]]
-
-
-def _drawn(reader: BagReader) -> set[str]:
-    """Topics of images that nodes like this one published with their tracks; they are not meant to be tracked in."""
-    of_tracks = (c.topic for c in reader.connections if c.msgtype == "sam2_ros/msg/TrackArray")
-    beside = [topic.removesuffix("tracks") for topic in of_tracks if topic.endswith("/tracks")]
-    return {f"{namespace}{name}" for namespace in beside for name in DRAWN}
 
 
 def _messages(reader: BagReader, connections: list[Connection], path: Path) -> Iterator[tuple[Connection, int, bytes]]:

@@ -1,4 +1,4 @@
-"""`sam2_ros status`: how a running node is doing, in its own words, once or as it changes. Reads /diagnostics.
+"""`sam2_ros status`: how a running node is doing, in its own words, once or as it changes. Reads its diagnostics.
 
 Finds a node's diagnostics by their names; their content is up to the node.
 """
@@ -7,16 +7,19 @@ import argparse
 import re
 import sys
 import time
+from contextlib import suppress
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException
+from rclpy.node import NodeNameNonExistentError
 
 from sam2_ros.health import Level
 from sam2_ros.node_client import SILENT_S, NoAnswer, NodeClient, add_arguments, connect, tell_waiting
 
 TOPIC = "/diagnostics"
+LOOK_AGAIN_S = 0.2  # for a node that is not there yet
 ROW = "{:<6} {:<18} {}"
 
 
@@ -51,19 +54,31 @@ def main(argv: list[str] | None = None) -> int:
 def hear(client: NodeClient) -> list[DiagnosticStatus]:
     """The node's next report. Raises NoAnswer."""
     got: list[DiagnosticStatus] = []
-    ours = client.node.create_subscription(
-        DiagnosticArray, TOPIC, lambda msg: got.extend(of_node(msg, client.name)), 10
-    )
+    hear_of_it = lambda msg: got.extend(of_node(msg, client.name))  # noqa: E731
+    topic, ours = TOPIC, client.node.create_subscription(DiagnosticArray, TOPIC, hear_of_it, 10)
     begin, told = time.monotonic(), False
     while not got and (left := begin + client.timeout_s - time.monotonic()) > 0:
-        rclpy.spin_once(client.node, timeout_sec=min(left, SILENT_S))
+        rclpy.spin_once(client.node, timeout_sec=min(left, LOOK_AGAIN_S))
+        if not got and topic != (topic := topic_of(client)):
+            client.node.destroy_subscription(ours)
+            ours = client.node.create_subscription(DiagnosticArray, topic, hear_of_it, 10)
         if not (told or got) and SILENT_S < time.monotonic() - begin < client.timeout_s:
             told = True
-            tell_waiting(f"nothing of {client.name} on {TOPIC} yet")
+            tell_waiting(f"nothing of {client.name} on {topic} yet")
     client.node.destroy_subscription(ours)
     if not got:
-        raise NoAnswer(f"nothing of {client.name} on {TOPIC} within {client.timeout_s:g} s: {client.where_else()}")
+        raise NoAnswer(f"nothing of {client.name} on {topic} within {client.timeout_s:g} s: {client.where_else()}")
     return got
+
+
+def topic_of(client: NodeClient) -> str:
+    """Where the node publishes its diagnostics, which somebody may have remapped; TOPIC if it is not there yet."""
+    for name in filter(None, (client.name, client.name.rpartition("/")[0])):  # of a node, or of one of its cameras
+        namespace, _, base = name.rpartition("/")
+        with suppress(NodeNameNonExistentError):
+            found = client.node.get_publisher_names_and_types_by_node(base, namespace or "/")
+            return next((topic for topic, kinds in found if "diagnostic_msgs/msg/DiagnosticArray" in kinds), TOPIC)
+    return TOPIC
 
 
 def watch(client: NodeClient) -> int:
@@ -83,7 +98,7 @@ def watch(client: NodeClient) -> int:
             known.clear()  # everything is printed again when it is back
 
     tell(hear(client))
-    client.node.create_subscription(DiagnosticArray, TOPIC, lambda msg: tell(of_node(msg, client.name)), 10)
+    client.node.create_subscription(DiagnosticArray, topic_of(client), lambda msg: tell(of_node(msg, client.name)), 10)
     client.node.create_timer(0.2, listen, clock=Clock(clock_type=ClockType.STEADY_TIME))
     try:
         rclpy.spin(client.node)

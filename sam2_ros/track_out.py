@@ -4,6 +4,7 @@ Knows message fields and mask layouts. Does not know where tracks come from, nor
 """
 
 import array
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
@@ -18,6 +19,14 @@ from sam2_ros.msg import Mask, Track, TrackArray, Visibility, VisibilityArray
 from sam2_ros.ros_time import time_message
 
 UNNAMED = "object"  # the class of objects that were prompted without one
+
+DRAWN = ("label_mask", "class_mask", "target_mask", "overlay", "overlay/compressed")  # images beside a topic of tracks
+
+
+def drawn_beside(topics: Iterable[str]) -> set[str]:
+    """Topics of images that nodes like this one publish beside their TrackArrays on `topics`; no camera's."""
+    beside = [topic.removesuffix("tracks") for topic in topics if topic.endswith("/tracks")]
+    return {f"{namespace}{name}" for namespace in beside for name in DRAWN}
 
 
 def track_array(header, tracks: list[sam2.Track], surfaces: dict[str, Surface] | None = None) -> TrackArray:

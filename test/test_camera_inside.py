@@ -1,5 +1,6 @@
 """The image subscription in front of a node that only takes notes: what is asked for, counted, told and handed on."""
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -158,17 +159,33 @@ def test_the_other_transport_is_told_either_way_and_forgotten_with_the_first_of_
     assert (rig.counters.other_transport, rig.counters.elsewhere, rig.counters.publishers) == ("", (), 1)
 
 
-def test_topics_that_could_be_meant_are_pictures_nobody_else_makes_or_takes():
+def test_topics_that_could_be_meant_are_pictures_nobody_else_makes_or_takes(clocks):
     offers = [
         "/a/label_mask", "/a/Depth/image", "/sam2/overlay", "/b/image_raw", "/taken/image", "/sam2_other/image/rect",
     ]  # fmt: skip
     rig = Rigged(*((name, IMAGE, RELIABLE) for name in offers), ("/c/image/compressed", COMPRESSED, RELIABLE))
     rig.node.subscriptions.append(SimpleNamespace(topic_name="/taken/image"))
+    clocks.now_ns += camera_module.LOOK_EVERY_NS
     rig.camera.tick()
     assert rig.counters.elsewhere == ("/b/image_raw", "/a/label_mask", "/sam2_other/image/rect")
     files = Rigged(("/a/mask/compressed", COMPRESSED, RELIABLE), ("/b/image/compressed", COMPRESSED, RELIABLE),
                    image_transport="compressed")  # fmt: skip
     assert files.counters.elsewhere == ("/b/image/compressed", "/a/mask/compressed")
+
+
+def test_what_another_tracker_draws_beside_its_tracks_is_not_meant():
+    tracks = ("/r2/front/tracks", "sam2_ros/msg/TrackArray", RELIABLE)
+    images = [("/r2/front/label_mask", IMAGE, RELIABLE), ("/r2/rear/label_mask", IMAGE, RELIABLE)]
+    assert Rigged(tracks, *images).counters.elsewhere == ("/r2/rear/label_mask",)
+
+
+def test_a_camera_that_is_missed_costs_one_look_at_all_topics_a_second(clocks):
+    rig, looks = Rigged(), []
+    rig.node.get_topic_names_and_types = lambda: looks.append(clocks.now_ns) or []
+    for _ in range(16):
+        clocks.now_ns += S // 5
+        rig.camera.tick()
+    assert [after - before for before, after in itertools.pairwise(looks)] == [S, S]
 
 
 def test_an_image_goes_into_the_mailbox_with_its_stamp_and_when_it_came(clocks):

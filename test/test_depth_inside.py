@@ -91,10 +91,10 @@ def test_a_calibration_that_was_sent_once_is_asked_for_if_all_its_publishers_kee
 def test_depth_without_a_stamp_is_refused_and_the_reason_why_there_is_none(camera):
     asked(camera)["/depth/image"].hear(depth_message(scene()[0], 0))
     assert camera._counters.depth_refused == {"no_stamp": 1} and not camera._counters.depth_received
-    assert camera.missing().startswith("depth image: expected the stamp of its image, got 0")
+    assert camera.missing(None).startswith("depth image: expected the stamp of its image, got 0")
     camera.close()
     camera.open()
-    assert camera.missing() == "no depth image on /depth/image"
+    assert camera.missing(None) == "no depth image on /depth/image"
 
 
 def test_what_is_closed_hears_nothing_any_more(camera):
@@ -121,7 +121,7 @@ def test_depth_that_is_kept_is_counted_and_told_and_what_is_not_is_refused_by_na
     assert (counters.depth_received, camera.came) == (1, [1])
     assert counters.depth_refused == {"duplicate": 1, "encoding": 1} and "expected 32FC1" in counters.depth_trouble
     asked(camera)[TOPICS[1]].hear(CameraInfo(width=64, height=48, k=[50.0, 0, 31.5, 0, 51.0, 23.5, 0, 0, 1.0]))
-    assert camera.pinhole == Pinhole(50.0, 51.0, 31.5, 23.5, SIZE_HW) and camera.missing() == ""
+    assert camera.pinhole == Pinhole(50.0, 51.0, 31.5, 23.5, SIZE_HW) and camera.missing(camera.pinhole) == ""
 
 
 def test_depth_without_a_stamp_belongs_to_no_image():
@@ -226,7 +226,7 @@ def test_without_calibration_no_depth_is_waited_for():
     rig, (metres, mask) = Rigged(), scene()
     rig.hear("objects_poses")
     rig.camera.pinhole = None
-    rig.camera.missing = lambda: "no valid calibration on /camera_info"
+    rig.camera.missing = lambda pinhole: "no valid calibration on /camera_info"
     rig.depth(metres, NOW_NS - STEP_NS)
     rig.image(mask)
     assert not rig.outputs.waits and rig.counters.depth_missed == 1

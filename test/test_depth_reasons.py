@@ -37,17 +37,26 @@ def test_calibration_of_another_size_is_told_and_nothing_is_made_of_it():
 
 def test_what_has_never_come_is_told():
     camera = depth_camera()
-    assert camera.missing() == "no depth image on /depth/image"
+    pinhole = Pinhole(50.0, 50.0, 31.5, 23.5, SIZE_HW)
+    assert camera.missing(pinhole) == "no depth image on /depth/image"
     camera.buffer.newest_ns = NOW_NS
-    assert camera.missing() == "no valid calibration on /camera_info"
-    camera.pinhole = Pinhole(50.0, 50.0, 31.5, 23.5, SIZE_HW)
-    assert camera.missing() == ""
+    assert camera.missing(None) == "no valid calibration on /camera_info"
+    assert camera.missing(pinhole) == ""
+
+
+def test_a_calibration_that_is_refused_in_the_midst_of_an_image_is_still_that_image_s():
+    rig, (metres, mask) = Rigged(), scene()
+    rig.hear("objects_cloud")
+    rig.camera.missing = lambda pinhole: setattr(rig.camera, "pinhole", None) or ""
+    rig.depth(metres)
+    rig.image(mask)
+    assert rig.got("objects_cloud") is not None and not rig.counters.failures and rig.counters.depth_matched == 1
 
 
 def test_what_the_camera_says_is_missing_is_the_reason_in_the_diagnostics():
     rig, (metres, mask) = Rigged(), scene()
     rig.hear("tracks", "objects_cloud")
-    rig.camera.missing = lambda: "no valid calibration on /camera_info"
+    rig.camera.missing = lambda pinhole: "no valid calibration on /camera_info"
     rig.depth(metres)
     rig.image(mask)
     assert rig.counters.depth_trouble == "no valid calibration on /camera_info"

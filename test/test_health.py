@@ -69,6 +69,10 @@ def test_the_same_numbers_give_the_same_sentences_and_are_not_changed():
             dict(publishers=0, received=0, other_transport="/image", remap_from="image/compressed"),
             ["/image is there: set image_transport to raw"],
         ),
+        (
+            dict(publishers=0, received=0, other_transport="/r/image", remap_from="rear/image/compressed"),
+            ["/r/image is there: set image_transport (of all cameras) to raw"],
+        ),
         (dict(publishers=0, elsewhere=("/a",)), ["nobody publishes /image in ROS_DOMAIN_ID 0 any more"]),
         (dict(publishers=0, other_type="sensor_msgs/msg/CompressedImage"), ["carries sensor_msgs/msg/CompressedImage"]),
         (dict(incompatible_qos="RELIABILITY"), ["RELIABILITY", "image_reliability", "best_effort"]),

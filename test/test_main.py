@@ -233,11 +233,19 @@ def test_what_fast_dds_of_jazzy_left_is_taken_away_too(own, tmp_path, monkeypatc
     assert sorted(tmp_path.iterdir()) == sorted(others)
 
 
-@pytest.mark.parametrize("started, signals, code", [(False, 1, 0), (True, 2, 130), (True, 1, 3)])
-def test_a_signal_while_starting_ends_it_and_a_second_one_ends_it_at_once(started, signals, code):
+@pytest.mark.parametrize(
+    "started, signals, code, name, before",
+    [
+        (False, 1, 0, "SIGTERM", "SIG_DFL"), (True, 2, 130, "SIGTERM", "SIG_DFL"), (True, 1, 3, "SIGTERM", "SIG_DFL"),
+        (True, 1, 3, "SIGHUP", "SIG_DFL"), (True, 1, 4, "SIGHUP", "SIG_IGN"),
+    ],
+)  # fmt: skip
+def test_a_signal_while_starting_ends_it_and_a_second_one_ends_it_at_once(started, signals, code, name, before):
+    """A terminal that is closed is one, but not under nohup."""
     script = (
-        "import os, signal, sys; from sam2_ros.main import _Signals; noted = _Signals();"
+        f"import os, signal, sys; from sam2_ros.main import _Signals; signal.signal(signal.{name}, signal.{before});"
+        "noted = _Signals();"
         f"noted.is_starting = {not started};"
-        f"[os.kill(os.getpid(), signal.SIGTERM) for _ in range({signals})]; sys.exit(3 if noted.came else 4)"
+        f"[os.kill(os.getpid(), signal.{name}) for _ in range({signals})]; sys.exit(3 if noted.came else 4)"
     )
     assert subprocess.run([sys.executable, "-c", script]).returncode == code

@@ -24,6 +24,7 @@ from sam2_ros.replay_report import Report
 from sam2_ros.replay_source import Shot, Source
 
 pytestmark = pytest.mark.ros
+SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 
 CUP = "- {object_id: cup, points: [[32, 24]]}\n"
 NOT_CUP = "- {object_id: cup, points: [[6, 2]], labels: [0]}\n"
@@ -129,14 +130,11 @@ def test_the_report_counts_every_way_of_being_away_and_rates_what_is_seen_alone(
     assert "cup: visible in 40% of the images, away 2 times, back 1 times" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_in_the_midst_leaves_nothing(words, tmp_path, tracker, number, capsys):
-    before, handlers = (
-        sorted(tmp_path.rglob("*")),
-        {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)},
-    )
+    before, handlers = sorted(tmp_path.rglob("*")), {each: signal.getsignal(each) for each in SIGNALS}
     step, tracker.step = tracker.step, lambda *given: step(*given) and os.kill(os.getpid(), number)
-    for each in (signal.SIGTERM, signal.SIGINT):  # what is not caught by the replay must not end the tests
+    for each in SIGNALS:  # what is not caught by the replay must not end the tests
         signal.signal(each, signal.default_int_handler)
     try:
         code = replay.main([*words, "--overlay", str(tmp_path / "o.mp4"), "--davis", str(tmp_path / "data")])

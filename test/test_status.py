@@ -73,6 +73,7 @@ def test_whoever_falls_silent_is_told_once_and_told_anew_when_it_is_heard_again(
     node.node.create_timer = lambda period_s, listen, clock: made.update(listen=listen, clock=clock)
     monkeypatch.setattr(status.time, "monotonic", lambda: now.s)
     monkeypatch.setattr(status, "hear", lambda client: MESSAGE.status[:2])
+    monkeypatch.setattr(status, "topic_of", lambda client: status.TOPIC)
     steps = []
 
     def spin(_):
@@ -135,6 +136,14 @@ def test_a_running_node_says_what_it_lacks_and_then_that_all_is_well(rig, capsys
         camera = rig.camera()
         with images_come(camera, start_tracking(rig, camera, "a")):
             assert "         received: " in until(0, r"1 object\(s\)")
+        node.end()
+
+
+def test_diagnostics_are_heard_wherever_they_are_published(capsys):
+    """As where every robot of a fleet has a topic of its own for them."""
+    with NodeProcess(remap={"__ns": "/r1", "/diagnostics": "diagnostics"}, parameters={"cameras": "[front]"}) as node:
+        for name in ("/r1/sam2", "/r1/sam2/front"):
+            assert status.main(["--node", name]) == 1 and "nobody publishes /r1/front/image" in capsys.readouterr().out
         node.end()
 
 
