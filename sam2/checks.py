@@ -17,7 +17,7 @@ MAX_NAME_LENGTH = 128  # of ids and class names, which go out with every result
 
 
 def check_frame(frame: Frame) -> None:
-    """Raises BadInput."""
+    """Raises BadInput unless it is a sam2.Frame with an image, (H, W, 3) uint8, and a stamp."""
     if not isinstance(frame, Frame):
         raise BadInput(f"frame: expected sam2.Frame, got {type(frame).__name__}")
     check_rgb(frame.rgb, "frame.rgb")
@@ -82,7 +82,7 @@ def is_name(value) -> bool:
 
 
 def check_begins(prompt: Prompt) -> None:
-    """Whether a checked prompt says where an object is, not only where it is not. Raises BadInput."""
+    """Raises BadInput unless a checked prompt says where an object is, not only where it is not."""
     if prompt.mask is None and prompt.box_xyxy is None and not _array("labels", prompt.labels, (-1,)).any():
         raise BadInput(
             f"prompt for {prompt.object_id!r}: an object begins with a point that is on it, and all labels are 0; did "
@@ -91,8 +91,8 @@ def check_begins(prompt: Prompt) -> None:
 
 
 def check_places(prompt: Prompt, size_hw: tuple[int, int]) -> None:
-    """Whether a checked prompt fits an image of `size_hw`: points on its pixels, a box within its edges, a mask of its
-    size. Raises BadInput."""
+    """Raises BadInput unless a checked prompt fits an image of `size_hw`: points on its pixels, a box within its edges,
+    a mask of its size."""
     height, width = size_hw
     for index, (x, y) in enumerate(_points(prompt).tolist()):
         if not (0 <= x < width and 0 <= y < height):

@@ -30,10 +30,8 @@ class Limits:
             if not isinstance(value, (int, field.type)) or isinstance(value, bool):
                 raise BadInput(f"limits.{field.name}: expected {field.type.__name__}, got {value!r}")
             if not lower <= value <= upper.get(field.name, float("inf")):
-                limit = upper.get(field.name, "")
-                raise BadInput(
-                    f"limits.{field.name}: expected {lower} <= value{f' <= {limit}' * bool(limit)}, got {value}"
-                )
+                most = f" to {upper[field.name]}" if field.name in upper else " or more"
+                raise BadInput(f"limits.{field.name}: expected {lower}{most}, got {value}")
 
 
 def free_label(first: int, taken: set[int]) -> int:

@@ -35,9 +35,9 @@ class DepthBuffer:
         self._watch = StampWatch(jump_ns)
         self._wanted_ns: tuple[int, ...] = ()  # stamps of images
         self._newest_image_ns = 0
-        self._past_ns: set[int] = set()  # stamps of those images that came before the images' clock was set back
-        self._is_anew = False  # whether depth has noticed a change of the clock since the newest image
-        self._held: list[Entry] = []  # the nearest to each of these
+        self._before_set_back_ns: set[int] = set()  # stamps of images from before their clock was set back
+        self._depth_clock_changed = False  # since the newest image
+        self._held: list[Entry] = []  # those nearest to the wanted images and the newest
         self._lock = threading.Lock()
 
     def add(self, stamp_ns: int, depth: Any, now_ns: int, simulated_ns: int = 0) -> Stamp:
@@ -49,7 +49,7 @@ class DepthBuffer:
                 return verdict
             if verdict is not Stamp.NEXT:
                 self._forget()
-                self._is_anew = True
+                self._depth_clock_changed = True
             elif self.newest_ns:
                 self._steps_ns.append(stamp_ns - self.newest_ns)
             self.newest_ns = stamp_ns
@@ -61,7 +61,7 @@ class DepthBuffer:
         """Says for which images the worker still needs depth; for no others that it has seen."""
         with self._lock:
             self._wanted_ns = tuple(stamps_ns)
-            self._past_ns.intersection_update(self._wanted_ns)
+            self._before_set_back_ns.intersection_update(self._wanted_ns)
             self._hold()
 
     def note_image(self, stamp_ns: int) -> None:
@@ -69,17 +69,17 @@ class DepthBuffer:
         it, and none that comes now is near images of before, whatever the stamps say."""
         with self._lock:
             if 0 < stamp_ns < self._newest_image_ns:
-                self._past_ns = {*self._wanted_ns, self._newest_image_ns}
-                if not self._is_anew:
+                self._before_set_back_ns = {*self._wanted_ns, self._newest_image_ns}
+                if not self._depth_clock_changed:
                     self._forget()
-            self._is_anew = False
+            self._depth_clock_changed = False
             self._newest_image_ns = stamp_ns or self._newest_image_ns
             self._hold()
 
     def find(self, stamp_ns: int) -> tuple[Any, str]:
         """(depth image of that stamp, "") or the one at most half a frame from it; (None, why not) if there is none."""
         with self._lock:
-            nearest, slop_ns, is_past = self._nearest(stamp_ns), self.slop_ns, stamp_ns in self._past_ns
+            nearest, slop_ns, is_past = self._nearest(stamp_ns), self.slop_ns, stamp_ns in self._before_set_back_ns
         if is_past:
             return None, "the clock was set back after the image, and depth that comes now may be of another time"
         if nearest is None:
@@ -97,7 +97,7 @@ class DepthBuffer:
         before."""
         with self._lock:
             is_behind = self.slop_ns < stamp_ns - self.newest_ns <= MOST_BEHIND_NS
-            return is_behind and stamp_ns not in self._past_ns
+            return is_behind and stamp_ns not in self._before_set_back_ns
 
     @property
     def slop_ns(self) -> int:

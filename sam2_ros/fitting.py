@@ -13,7 +13,7 @@ Run = tuple[list[sam2.Track], list[Add], dict[str, str]]  # tracks, requests car
 
 
 class _Twins(sam2.BadInput):
-    """Prompts by people show what is already tracked under another id."""
+    """Prompts that no detector made show what is already tracked under another id."""
 
     def __init__(self, refused: dict[Add, str]) -> None:
         super().__init__("twins")

@@ -22,7 +22,7 @@ NEARBY = 1.5  # box sizes between a box and the last sighting of the hidden obje
 STEADY = 0.75  # box sizes that a box may have moved since the message before
 INSIDE = 0.7  # share of a mask inside a box from which the object is part of what the box shows
 TWIN = 0.7  # intersection over union of two masks from which they show one thing
-LOOKED_FOR = 30  # images without an object before it can be removed: time in which none came does not count for much
+LOOKED_FOR = 30  # images without an object before it may be removed, so that a pause of the camera removes nothing
 MOST = 300  # boxes of a message that are looked at, the best; a flood of boxes must not stall the tracking
 
 

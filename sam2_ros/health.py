@@ -215,7 +215,7 @@ def _depth(c: Counters, situation: Situation) -> tuple[Level, str]:
     if situation.state != "active":
         return Level.OK, f"the node is {situation.state}"
     if c.depth_trouble:
-        # One of several cameras may have no depth camera, and nobody may miss it.
+        # One of several cameras may have no depth camera: no warning unless somebody subscribes or depth has come.
         level = Level.WARN if c.depth_wanted or c.depth_received or c.depth_refused else Level.OK
         return level, f"{c.depth_trouble}; 2-D results are not affected"
     if not c.depth_matched:

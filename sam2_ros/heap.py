@@ -25,7 +25,8 @@ def keep_freed() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
-        mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES) or mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # older versions accept no more
+        if not mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES):
+            mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that older versions accept
         mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
 
 

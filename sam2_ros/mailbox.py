@@ -37,9 +37,9 @@ class Mailbox:
 
     def __init__(self, max_requests: int, bell: threading.Condition | None = None) -> None:
         self.max_requests = max_requests
-        self._changed = bell or threading.Condition()
+        self.bell = bell or threading.Condition()
         self._arrival: Arrival | None = None
-        self._owes_event = False  # a new stream began with an image that was discarded
+        self._discarded_new_stream = False  # whether one began with an image that was discarded
         self._requests: list[Request] = []
         self._in_hand = 0  # requests the worker took and has not finished with
         self._woken = False
@@ -47,23 +47,24 @@ class Mailbox:
 
     def post_image(self, arrival: Arrival) -> bool:
         """Puts the newest image in; True if it replaced one, which will never be processed."""
-        with self._changed:
+        with self.bell:
             dropped = self._arrival is not None
-            if self._owes_event or (dropped and self._arrival.new_stream):  # it must not be lost with its image
+            # Where a new stream begins must not be lost with its first image.
+            if self._discarded_new_stream or (dropped and self._arrival.new_stream):
                 arrival = replace(arrival, new_stream=True)
-            self._arrival, self._owes_event = arrival, False
-            self._changed.notify()
+            self._arrival, self._discarded_new_stream = arrival, False
+            self.bell.notify()
         return dropped
 
     def post_request(self, request: Request) -> None:
         """Queues a request, or answers it BUSY if `max_requests` wait already, or STOPPING after `close`."""
-        with self._changed:
+        with self.bell:
             code = Code.STOPPING if self._closed else None
             if code is None and len(self._requests) + self._in_hand >= self.max_requests:
                 code = Code.BUSY
             if code is None:
                 self._requests.append(request)
-                self._changed.notify()
+                self.bell.notify()
         if code is Code.STOPPING:
             request.answer(code, "the node is stopping")
         elif code is Code.BUSY:
@@ -72,7 +73,7 @@ class Mailbox:
     def take(self) -> Work:
         """Everything that waits. The requests keep counting against `max_requests` until `count_in_hand` says
         otherwise."""
-        with self._changed:
+        with self.bell:
             work = Work(self._arrival, self._requests)
             self._arrival, self._requests, self._woken = None, [], False
             self._in_hand += len(work.requests)
@@ -80,38 +81,38 @@ class Mailbox:
 
     def count_in_hand(self, requests: int) -> None:
         """Says how many requests the worker still holds."""
-        with self._changed:
+        with self.bell:
             self._in_hand = requests
 
     @property
     def has_work(self) -> bool:
-        """Whether the worker has something to do."""
+        """Whether the worker has something to do. To be asked with the bell held."""
         return bool(self._arrival or self._requests or self._woken)
 
     def wake(self) -> None:
         """Ends the present or next `wait_for_any`."""
-        with self._changed:
+        with self.bell:
             self._woken = True
-            self._changed.notify()
+            self.bell.notify()
 
     def close(self) -> list[Request]:
         """Accepts nothing any more; returns the requests that were never taken."""
-        with self._changed:
+        with self.bell:
             self._closed = True
             left, self._requests, self._arrival = self._requests, [], None
         return left
 
     def discard_image(self) -> bool:
         """Discards the waiting image; True if there was one."""
-        with self._changed:
+        with self.bell:
             there = self._arrival is not None
-            self._owes_event |= there and self._arrival.new_stream
+            self._discarded_new_stream |= there and self._arrival.new_stream
             self._arrival = None
         return there
 
 
 def wait_for_any(mailboxes: list[Mailbox], timeout_s: float) -> None:
     """Waits until one of `mailboxes`, which share a bell, has work, for at most `timeout_s`."""
-    bell = mailboxes[0]._changed
+    bell = mailboxes[0].bell
     with bell:
         bell.wait_for(lambda: any(mailbox.has_work for mailbox in mailboxes), timeout_s)

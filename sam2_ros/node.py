@@ -52,7 +52,7 @@ def _transition(callback: Callable) -> Callable:
     return guarded
 
 
-def _answer_what_cannot_be(node: LifecycleNode) -> None:
+def _answer_invalid_transitions(node: LifecycleNode) -> None:
     """Over a transition that is none from the state it is in, Jazzy's rclpy raises, and whoever asked hears nothing."""
     (service,) = (one for one in node.services if one.srv_type is ChangeState)
     change = service.callback
@@ -78,7 +78,7 @@ class TrackNode(LifecycleNode):
 
     def __init__(self, make_tracker: Callable[[Settings], "sam2.Tracker"] = load_tracker, **kwargs) -> None:
         super().__init__(self.DEFAULT_NAME, **kwargs)
-        _answer_what_cannot_be(self)
+        _answer_invalid_transitions(self)
         self.done = Future()
         self.settings = params.declare(self, self._on_settings)
         self._make_tracker = make_tracker

@@ -60,11 +60,8 @@ class Request:
         self._lock = threading.Lock()
 
     def answer(self, code: Code, sentence: str = "", **more) -> None:
-        with self._lock:
-            if self.answered:
-                return
-            self.answered = True
-        self._reply(Answer(code, readable(sentence), **more))
+        if self._claim():
+            self._reply(Answer(code, readable(sentence), **more))
 
     def begin(self) -> bool:
         """Marks it as being carried out, after which `give_up` has no effect; False if it is answered already."""
@@ -74,11 +71,16 @@ class Request:
 
     def give_up(self, code: Code, sentence: str) -> None:
         """Answers it unless it is being carried out; then its outcome will be the answer."""
+        if self._claim(unless_begun=True):
+            self._reply(Answer(code, readable(sentence)))
+
+    def _claim(self, unless_begun: bool = False) -> bool:
+        """Marks it as answered; False if somebody else has the answer, or will have it."""
         with self._lock:
-            if self.answered or self._begun:
-                return
+            if self.answered or (unless_begun and self._begun):
+                return False
             self.answered = True
-        self._reply(Answer(code, readable(sentence)))
+        return True
 
 
 class Add(Request):

@@ -101,7 +101,7 @@ class RequestInputs:
         self.add([asked], newest_will_do=True)
 
     def _on_click_point(self, msg: Point) -> None:
-        # Whoever clicks sees an image, and no tool can say which.
+        # The message has no stamp: it means the next image or, if none comes, the newest.
         self.add([(Header(), "", lambda: prompt_in.from_click(msg))], newest_will_do=True)
 
     def _on_detections(self, msg) -> None:

@@ -115,7 +115,7 @@ class Worker:
     def _enter(self, phase: Phase, sentence: str) -> None:
         self.sentence = readable(sentence)
         self.phase = phase
-        if not self._stopping.is_set():  # whoever stopped it knows, and may no longer exist
+        if not self._stopping.is_set():  # after `stop` nobody listens any more
             self._changed()
 
     def _serve(self) -> None:

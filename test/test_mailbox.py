@@ -88,7 +88,7 @@ def test_only_the_first_answer_counts():
 @pytest.mark.parametrize("post", ["image", "request", "wake"])
 def test_whatever_comes_ends_the_waiting(post):
     box = Mailbox(2)
-    waiter = threading.Thread(target=wait_for_any, args=([Mailbox(2, box._changed), box], 60))
+    waiter = threading.Thread(target=wait_for_any, args=([Mailbox(2, box.bell), box], 60))
     waiter.start()
     {"image": lambda: box.post_image(arrival(1)), "request": lambda: box.post_request(request()[0]), "wake": box.wake}[
         post
