@@ -55,11 +55,13 @@ class Conv1x1(nn.Conv2d):
 
 
 def prefers_onednn(x: Tensor) -> bool:
-    """Whether oneDNN can and should multiply x: float32 on an x86 CPU, without gradients or autocast."""
+    """Whether oneDNN can and should multiply x: float32 on an x86 CPU, without gradients or autocast. `torch.compile`
+    has products of its own, and fails at this one."""
     return (
         _HAS_ONEDNN
         and x.device.type == "cpu"
         and x.dtype is torch.float32
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
     )

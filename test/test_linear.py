@@ -67,6 +67,15 @@ def test_reduced_precision_stays_reduced():
         assert linear.Linear(8, 8)(torch.randn(2, 8)).dtype is torch.bfloat16
 
 
+@torch.inference_mode()
+def test_what_is_compiled_has_the_compilers_own_product(monkeypatch):
+    x = torch.randn(3, 24)
+    monkeypatch.setattr(linear, "_HAS_ONEDNN", True)
+    assert linear.prefers_onednn(x)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert not linear.prefers_onednn(x)
+
+
 @pytest.mark.parametrize("onednn", [True, False])
 @pytest.mark.parametrize("width", [16, 32])
 @pytest.mark.parametrize("num_keys", [1023, 1024, 2500])
