@@ -47,16 +47,11 @@ class SAM2ImagePredictor:
     def device(self) -> torch.device:
         return self.model.device
 
-    @property
-    def _features(self) -> dict | None:
-        """Upstream's private name for what it keeps of an image, which its notebooks print."""
-        if self._image is None:
-            return None
-        return {"image_embed": self._image.stride16, "high_res_feats": [self._image.stride4, self._image.stride8]}
-
     def reset_predictor(self) -> None:
         """Forgets the image."""
-        self._image: Features | None = None  # of one image or several; stride16 carries `no_mem_embed`
+        # Upstream's private names: its notebooks print them, and scripts put back what they kept of an earlier image.
+        self._is_image_set = False
+        self._features: dict | None = None  # of one image or several, by upstream's keys
         self._orig_hw: list[tuple[int, int]] = []  # of the source images
         self._is_batch = False
 
@@ -87,7 +82,7 @@ class SAM2ImagePredictor:
         Returns masks as float32 (bool values as 0 and 1 unless `return_logits`), with a leading N for N prompts.
         Raises BadInput for a bad prompt, RuntimeError without an image.
         """
-        if self._image is None:
+        if not self._is_image_set:
             raise RuntimeError("An image must be set with .set_image(...) before mask prediction.")
         prompts = point_coords, point_labels, box, mask_input
         return self._predict_one(-1, *prompts, multimask_output, return_logits, normalize_coords)
@@ -103,7 +98,7 @@ class SAM2ImagePredictor:
         normalize_coords: bool = True,
     ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
         """`predict` for each image of `set_image_batch`, prompts given as one entry per image."""
-        if self._image is None or not self._is_batch:
+        if not self._is_image_set or not self._is_batch:
             raise RuntimeError("Images must be set with .set_image_batch(...) before batched mask prediction.")
         batches = point_coords_batch, point_labels_batch, box_batch, mask_input_batch
         count = len(self._orig_hw)
@@ -122,16 +117,17 @@ class SAM2ImagePredictor:
 
     def get_image_embedding(self) -> Tensor:
         """(B, C, h, w), `no_mem_embed` included. Raises RuntimeError without an image."""
-        if self._image is None:
+        if not self._is_image_set:
             raise RuntimeError("An image must be set with .set_image(...) to generate an embedding.")
-        return self._image.stride16
+        return self._features["image_embed"]
 
     @torch.no_grad()
     def _set(self, images: list[np.ndarray], is_batch: bool) -> None:
         side = self.model.image_size
         batch = torch.stack([preprocess.to_image_predictor_input(rgb, side) for rgb in images]).to(self.device)
-        features = self.model.encode_image(batch)
-        self._image = features._replace(stride16=self.model.no_memory(features.stride16))
+        stride4, stride8, stride16 = self.model.encode_image(batch)
+        self._features = {"image_embed": self.model.no_memory(stride16), "high_res_feats": [stride4, stride8]}
+        self._is_image_set = True
         self._orig_hw = [rgb.shape[:2] for rgb in images]
         self._is_batch = is_batch
 
@@ -166,7 +162,8 @@ class SAM2ImagePredictor:
     def _decode(self, index: int, xy, marks, mask_input: Tensor | None, multimask: bool) -> tuple[Tensor, Tensor]:
         """(N, C, 4h, 4w) logits and (N, C) IoUs."""
         encoder, decoder = self.model.sam_prompt_encoder, self.model.sam_mask_decoder
-        image = Features(*(feature[index][None] for feature in self._image))
+        kept = *self._features["high_res_feats"], self._features["image_embed"]
+        image = Features(*(feature[index][None] for feature in kept))
         # Without points there is no padding token either, unlike in video.
         sparse = image.stride16.new_zeros(1, 0, image.stride16.shape[1]) if xy is None else encoder.sparse(xy, marks)
         pixels = image.stride16 + encoder.dense(mask_input)

@@ -128,13 +128,13 @@ def image_predictor(session):
     ],
 )
 def test_images(image_predictor, image, got):
-    before = fingerprint(vars(image_predictor)["_image"])
+    before = fingerprint(image_predictor._features)
     says = r"image: expected a non-empty \(H, W, 3\) uint8 array in RGB order, got " + got
     with pytest.raises(BadInput, match=says):
         image_predictor.set_image(image)
     with pytest.raises(BadInput, match=says):
         image_predictor.set_image_batch([frames()[1], image])
-    assert fingerprint(vars(image_predictor)["_image"]) == before
+    assert fingerprint(image_predictor._features) == before
 
 
 def test_image_batches(image_predictor):
@@ -174,10 +174,10 @@ def test_image_batches(image_predictor):
     ],
 )
 def test_image_prompts(image_predictor, arguments, says):
-    before = fingerprint(vars(image_predictor)["_image"])
+    before = fingerprint(image_predictor._features)
     with pytest.raises(BadInput, match=says):
         image_predictor.predict(**arguments)
-    assert fingerprint(vars(image_predictor)["_image"]) == before
+    assert fingerprint(image_predictor._features) == before
 
 
 def test_prompts_before_an_image(session):

@@ -55,8 +55,17 @@ def test_what_upstream_keeps_of_an_image_has_its_private_name(model, predictor):
     assert torch.equal(kept["image_embed"], predictor.get_image_embedding())
     sides = [feature.shape[-1] for feature in (*kept["high_res_feats"], kept["image_embed"])]
     assert sides == [model.image_size // stride for stride in (4, 8, 16)]
+    assert predictor._is_image_set
     predictor.reset_predictor()
-    assert predictor._features is None
+    assert predictor._features is None and not predictor._is_image_set
+
+
+def test_what_was_kept_of_an_image_can_be_put_back(model, predictor):
+    """As scripts do that encode images once, in another process or predictor."""
+    other = SAM2ImagePredictor(model)
+    other._features, other._orig_hw, other._is_image_set = predictor._features, predictor._orig_hw, True
+    assert close(other.predict(**POINT, return_logits=True), predictor.predict(**POINT, return_logits=True))
+    assert torch.equal(other.get_image_embedding(), predictor.get_image_embedding())
 
 
 def test_masks_are_the_thresholded_logits(predictor):
