@@ -32,7 +32,11 @@ def find_object(state: VideoState, obj_id) -> ObjectState:
 def point_inputs(
     points, labels, box, size_hw: tuple[int, int] | None, image_size: int, device: torch.device
 ) -> PointInputs:
-    """Points and box in source pixels (in 0..1 if `size_hw` is None) -> network-input pixels, box corners first."""
+    """Points and box in source pixels (in 0..1 if `size_hw` is None) -> network-input pixels, box corners first.
+
+    As upstream, a box may be anywhere and of no area: a detector's may stand out of the image, and that of a mask one
+    pixel wide has no width.
+    """
     if (points is None) != (labels is None):
         raise BadInput("points and labels: expected both or neither, got one of them")
     if points is None and box is None:
@@ -46,7 +50,6 @@ def point_inputs(
         corners = finite_floats("box", box).flatten()
         if corners.shape[0] != 4:
             raise BadInput(f"box: expected 4 numbers (x0, y0, x1, y1), got {corners.shape[0]}")
-        check_boxes(corners[None], size_hw)
         xy = torch.cat((corners.reshape(2, 2), xy))
         marks = torch.cat((torch.tensor([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], dtype=torch.int32), marks))
     return PointInputs(points_to_model(xy, size_hw, image_size)[None].to(device), marks[None].to(device))
@@ -113,16 +116,3 @@ def check_inside(name: str, xy: Tensor, size_hw: tuple[int, int]) -> None:
     if outside.any():
         x, y = xy[outside][0].tolist()
         raise BadInput(f"{name}: expected inside the image, 0..{width} x 0..{height}, got ({x:g}, {y:g})")
-
-
-def check_boxes(corners: Tensor, size_hw: tuple[int, int]) -> None:
-    """Raises BadInput unless all boxes (N, 4) have an area and overlap the image. They may extend beyond it, as a
-    detector's often do."""
-    height, width = size_hw
-    for x0, y0, x1, y1 in corners.tolist():
-        if x0 >= x1 or y0 >= y1:
-            raise BadInput(f"box: expected x0 < x1 and y0 < y1, got ({x0:g}, {y0:g}, {x1:g}, {y1:g})")
-        if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
-            raise BadInput(
-                f"box: expected to meet the image, 0..{width} x 0..{height}, got ({x0:g}, {y0:g}, {x1:g}, {y1:g})"
-            )

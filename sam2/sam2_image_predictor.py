@@ -11,7 +11,7 @@ from torch import Tensor
 from sam2 import preprocess
 from sam2.errors import BadInput
 from sam2.model import SAM2, Features
-from sam2.predictor_inputs import check_boxes, check_inside, check_labels, finite_floats
+from sam2.predictor_inputs import check_inside, check_labels, finite_floats
 from sam2.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING
 from sam2.small_holes import small_regions
 
@@ -76,8 +76,9 @@ class SAM2ImagePredictor:
         normalize_coords: bool = True,
     ) -> Masks:
         """points (K, 2) or (N, K, 2) and boxes (4,) or (N, 4) in source pixels (in 0..1 with `normalize_coords=False`),
-        labels likewise, mask_input (1, 4h, 4w) logits from an earlier call or (N, 1, 4h, 4w). A single prompt or mask
-        is combined with each of N masks or prompts. C is 3 with `multimask_output`, else 1.
+        labels likewise, mask_input (1, 4h, 4w) logits from an earlier call or (N, 1, 4h, 4w). Points are in the image,
+        boxes anywhere. A single prompt or mask is combined with each of N masks or prompts. C is 3 with
+        `multimask_output`, else 1.
 
         Returns masks as float32 (bool values as 0 and 1 unless `return_logits`), with a leading N for N prompts.
         Raises BadInput for a bad prompt, RuntimeError without an image.
@@ -188,7 +189,6 @@ class SAM2ImagePredictor:
             corners = finite_floats("box", box)
             if (corners.shape[-1:] != (4,) and corners.shape[-2:] != (2, 2)) or not corners.numel():
                 raise BadInput(f"box: expected shape (4,) or (N, 4), N > 0, got {tuple(corners.shape)}")
-            check_boxes(corners.reshape(-1, 4), size_hw)
             xy.append(corners.reshape(-1, 2, 2))
             marks.append(torch.tensor([[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]]).expand(xy[0].shape[0], -1))
         given = None if points is None else finite_floats("point_coords", points)

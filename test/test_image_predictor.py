@@ -157,6 +157,15 @@ def test_boxes_come_in_any_shape_that_upstream_reshapes(predictor, shape):
     assert close(predictor.predict(box=boxes.reshape(shape), return_logits=True), expected)
 
 
+@pytest.mark.parametrize("box", [[50, 20, 50, 40], [90, 50, 50, 20], [100, 10, 120, 20]])
+def test_any_box_is_answered(predictor, box):
+    """As upstream: of a mask one pixel wide, with its corners the other way round, or out of the image."""
+    alone = predictor.predict(box=np.array(box), return_logits=True)
+    among = predictor.predict(box=np.array([BOXES[0], box]), return_logits=True)
+    assert np.isfinite(alone[0]).all() and close(alone, [part[1] for part in among])
+    assert not close(alone, [part[0] for part in among])
+
+
 def test_a_box_with_no_point_is_a_box(predictor):
     expected = predictor.predict(box=BOXES[0], return_logits=True)
     for points in (np.zeros((0, 2)), np.zeros((1, 0, 2)), []):

@@ -47,6 +47,14 @@ def test_a_box_with_no_points_is_a_box(predictor, state):
         predictor.add_new_points_or_box(state, 0, "a", points=[], labels=[])
 
 
+@pytest.mark.parametrize("box", [[50, 20, 50, 40], [90, 50, 50, 20]])
+def test_a_box_of_no_area_or_with_its_corners_swapped_is_taken(predictor, state, box):
+    answer = predictor.add_new_points_or_box(state, 0, "a", box=box)[2]
+    predictor.reset_state(state)
+    corners = {"points": [box[:2], box[2:]], "labels": [2, 3]}
+    assert torch.equal(predictor.add_new_points_or_box(state, 0, "a", **corners)[2], answer)
+
+
 def test_of_overlapping_masks_the_largest_logit_stays(predictor):
     logits = torch.tensor([[3.0, 1.0, -2.0], [2.0, 4.0, -1.0]])[:, None, None]  # (2, 1, 1, 3)
     apart = predictor._apply_non_overlapping_constraints(logits)
