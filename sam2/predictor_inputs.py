@@ -15,11 +15,22 @@ from sam2.video_state import ObjectState, PointInputs, VideoState
 _LABELS = (PADDING, NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT)
 
 
-def check_frame_index(frame_index: int, num_frames: int, name: str = "frame_idx") -> None:
+def check_frame_index(frame_index: int, num_frames: int) -> None:
     """Raises BadInput unless it is an integer in 0..num_frames - 1."""
-    is_integer = isinstance(frame_index, (int, np.integer)) and not isinstance(frame_index, bool)
-    if not is_integer or not 0 <= frame_index < num_frames:
-        raise BadInput(f"{name}: expected an integer in 0..{num_frames - 1}, got {frame_index!r}")
+    if not _is_integer(frame_index) or not 0 <= frame_index < num_frames:
+        raise BadInput(f"frame_idx: expected an integer in 0..{num_frames - 1}, got {frame_index!r}")
+
+
+def check_start(frame_index: int, num_frames: int, reverse: bool) -> None:
+    """Raises BadInput unless it is the index of a frame or, as upstream, beyond where tracking ends: the start of a
+    chunk of which no frame is left."""
+    if not _is_integer(frame_index) or (frame_index >= num_frames if reverse else frame_index < 0):
+        wanted = f"up to {num_frames - 1}" if reverse else ">= 0"
+        raise BadInput(f"start_frame_idx: expected an integer {wanted}, got {frame_index!r}")
+
+
+def _is_integer(value) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def find_object(state: VideoState, obj_id) -> ObjectState:

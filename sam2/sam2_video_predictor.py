@@ -155,15 +155,15 @@ class SAM2VideoPredictor(SAM2):
     ) -> Iterator[FrameMasks]:
         """Yields each frame's index, object ids and logits; by default from the earliest prompt to the clip's end.
 
-        `max_frame_num_to_track` does not count the first frame. Objects added meanwhile wait for the next call, removed
-        ones are left out from then on. Raises BadInput, or RuntimeError without a prompt.
+        `max_frame_num_to_track` does not count the first frame. Nothing is yielded if no frame is left. Objects added
+        meanwhile wait for the next call, removed ones are left out. Raises BadInput, or RuntimeError without a prompt.
         """
         state = inference_state
         length = state.num_frames if max_frame_num_to_track is None else max_frame_num_to_track
-        if not isinstance(length, (int, np.integer)) or length < 0:
-            raise BadInput(f"max_frame_num_to_track: expected an integer, 0 or more, got {length!r}")
+        if not isinstance(length, (int, np.integer)):
+            raise BadInput(f"max_frame_num_to_track: expected an integer, got {length!r}")
         if start_frame_idx is not None:
-            inputs.check_frame_index(start_frame_idx, state.num_frames, "start_frame_idx")
+            inputs.check_start(start_frame_idx, state.num_frames, reverse)
         self.propagate_in_video_preflight(state)
         begun = dict(state.objects)
         if start_frame_idx is None:

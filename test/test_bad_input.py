@@ -87,10 +87,12 @@ def test_video_objects_and_frames(session):
         predictor.clear_all_prompts_in_frame(state, 0, 3)
     with pytest.raises(BadInput, match="frame_idx: .*got 9"):
         predictor.clear_all_prompts_in_frame(state, 9, 1)
-    with pytest.raises(BadInput, match="start_frame_idx: .*got 6"):
-        next(predictor.propagate_in_video(state, start_frame_idx=6))
-    with pytest.raises(BadInput, match="max_frame_num_to_track: .*got -1"):
-        next(predictor.propagate_in_video(state, max_frame_num_to_track=-1))
+    with pytest.raises(BadInput, match="start_frame_idx: expected an integer >= 0, got -1"):
+        next(predictor.propagate_in_video(state, start_frame_idx=-1))
+    with pytest.raises(BadInput, match="start_frame_idx: expected an integer up to 5, got 6"):
+        next(predictor.propagate_in_video(state, start_frame_idx=6, reverse=True))
+    with pytest.raises(BadInput, match="start_frame_idx: .*got 1.0"):
+        next(predictor.propagate_in_video(state, start_frame_idx=1.0))
     assert fingerprint(state) == before
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from nano_video import HEIGHT, WIDTH, nano_predictor, write_jpegs
+from nano_video import HEIGHT, NUM_FRAMES, WIDTH, nano_predictor, write_jpegs
 
 from sam2.errors import BadInput
 
@@ -67,9 +67,26 @@ def test_an_unknown_object_is_a_runtime_error(predictor, state):
         predictor.remove_object(state, "nobody", strict=True)
 
 
-@pytest.mark.parametrize("length", [2.5, "3", -1])
+@pytest.mark.parametrize(
+    "span",
+    [
+        {"start_frame_idx": NUM_FRAMES},
+        {"start_frame_idx": NUM_FRAMES + 3, "max_frame_num_to_track": 2},
+        {"start_frame_idx": -1, "reverse": True},
+        {"start_frame_idx": 3, "max_frame_num_to_track": -1},
+        {"start_frame_idx": 3, "max_frame_num_to_track": -1, "reverse": True},
+    ],
+    ids=str,
+)
+def test_where_no_frame_is_left_nothing_is_tracked(predictor, state, span):
+    """Scripts that track in chunks ask for the one past the end."""
+    predictor.add_new_points_or_box(state, 0, "cup", points=[[30, 20]], labels=[1])
+    assert list(predictor.propagate_in_video(state, **span)) == []
+
+
+@pytest.mark.parametrize("length", [2.5, "3"])
 def test_a_length_that_is_none_is_refused_before_anything_changes(predictor, state, length):
     predictor.add_new_mask(state, 0, "cup", np.ones((HEIGHT, WIDTH), bool))
-    with pytest.raises(BadInput, match="max_frame_num_to_track: expected an integer, 0 or more"):
+    with pytest.raises(BadInput, match="max_frame_num_to_track: expected an integer, got"):
         next(predictor.propagate_in_video(state, max_frame_num_to_track=length))
     assert state.objects["cup"].new_prompted
