@@ -181,10 +181,9 @@ class SAM2ImagePredictor:
         return logits, iou
 
     def _point_inputs(self, points, labels, box, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor] | tuple[None, None]:
-        """(N, K, 2) network-input pixels and (N, K) labels, box corners first; None, None without either."""
+        """(N, K, 2) network-input pixels and (N, K) labels, box corners first; None, None without either. As upstream,
+        labels without points are ignored, and K may be 0: then all the network gets is the padding."""
         xy, marks = [], []
-        if points is None and labels is not None:
-            raise BadInput("point_coords: expected one point per label, got none")
         if box is not None:
             corners = finite_floats("box", box)
             if (corners.shape[-1:] != (4,) and corners.shape[-2:] != (2, 2)) or not corners.numel():
@@ -196,13 +195,14 @@ class SAM2ImagePredictor:
             check_labels([] if labels is None else labels, (0,))
             given = None  # upstream's way of saying "only the box"
         if given is not None:
-            if given.dim() not in (2, 3) or given.shape[-1] != 2 or 0 in given.shape:
-                raise BadInput(f"point_coords: expected shape (K, 2) or (N, K, 2), K > 0, got {tuple(given.shape)}")
+            count = given.shape[:-2].numel()  # prompts
+            if given.dim() not in (2, 3) or given.shape[-1] != 2 or not count:
+                raise BadInput(f"point_coords: expected shape (K, 2) or (N, K, 2), N > 0, got {tuple(given.shape)}")
             if labels is None:
                 raise BadInput("point_labels: expected one label per point, got none")
             given_marks = check_labels(labels, given.shape[:-1])
             check_inside("point_coords", given[given_marks != PADDING], size_hw)
-            xy.append(given.reshape(-1, *given.shape[-2:]))
+            xy.append(given.reshape(count, *given.shape[-2:]))
             marks.append(given_marks.reshape(xy[-1].shape[:-1]))
         if not xy:
             return None, None

@@ -147,10 +147,11 @@ def test_image_batches(image_predictor):
     ("arguments", "says"),
     [
         ({"point_coords": [[10, 10]]}, r"point_labels: expected one label per point, got none"),
-        ({"point_labels": [1]}, r"point_coords: expected one point per label, got none"),
         ({"point_coords": [[10, NAN]], "point_labels": [1]}, r"point_coords: expected finite"),
         ({"point_coords": [[97, 10]], "point_labels": [1]}, r"point_coords: expected inside .*got \(97, 10\)"),
-        ({"point_coords": np.zeros((0, 2)), "point_labels": []}, r"point_coords: .*K > 0, got \(0, 2\)"),
+        ({"point_coords": [], "point_labels": []}, r"point_coords: .*N > 0, got \(0,\)"),
+        ({"point_coords": np.zeros((0, 1, 2)), "point_labels": []}, r"point_coords: .*N > 0, got \(0, 1, 2\)"),
+        ({"point_coords": np.zeros((0, 2)), "point_labels": [1]}, r"labels: expected one per point"),
         ({"point_coords": [10, 10], "point_labels": [1]}, r"point_coords: expected shape \(K, 2\) or \(N, K, 2\)"),
         ({"point_coords": [[10, 10]], "point_labels": [1, 1]}, r"labels: expected one per point"),
         ({"point_coords": [[10, 10]], "point_labels": [7]}, r"labels: expected 1, 0 .*got 7"),

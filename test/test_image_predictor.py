@@ -172,6 +172,24 @@ def test_a_box_with_no_point_is_a_box(predictor):
         assert close(predictor.predict(points, np.zeros(0), box=BOXES[0], return_logits=True), expected)
 
 
+def test_a_list_of_no_points_is_a_prompt(predictor):
+    """As upstream: the padding that follows every list of points, which is missing if there is none."""
+    mask = predictor.predict(**POINT)[2][:1]
+    for given in ({}, {"mask_input": mask}):
+        empty, batched = (
+            predictor.predict(points, np.zeros(0), **given, return_logits=True)
+            for points in (np.zeros((0, 2)), np.zeros((1, 0, 2)))
+        )
+        assert np.isfinite(empty[0]).all() and close(empty, batched)
+        assert not close(empty, predictor.predict(**given, return_logits=True))
+
+
+def test_labels_without_points_are_ignored(predictor):
+    for prompt in ({"box": BOXES}, {"mask_input": predictor.predict(**POINT)[2][:1]}):
+        expected = predictor.predict(**prompt, return_logits=True)
+        assert close(predictor.predict(point_labels=np.array([1]), **prompt, return_logits=True), expected)
+
+
 def test_padding_may_lie_anywhere(predictor):
     coords = np.array([[[18, 30], [60, 10]], [[70, 30], [-1, -1]]])
     labels = np.array([[1, 0], [1, -1]])
