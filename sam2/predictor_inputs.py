@@ -67,8 +67,9 @@ def point_inputs(
 
 
 def mask_input(mask, size_hw: tuple[int, int], image_size: int, device: torch.device) -> Tensor:
-    """(H, W) of the video or (S, S) -> (1, 1, S, S) float32 zeros and ones on `device`. As upstream, a tensor is
-    resized and then thresholded at one half; in any other kind of mask every nonzero value is inside.
+    """(H, W) of the video or (S, S) -> (1, 1, S, S) float32 on `device`, 1 inside and 0 outside. As upstream, a tensor
+    is resized and then thresholded at one half, but taken as it is if it is (S, S); in any other kind of mask every
+    nonzero value is inside.
 
     Refuses masks of other sizes. Upstream stretches them over the image, which hides mistakes.
     """
@@ -86,7 +87,8 @@ def mask_input(mask, size_hw: tuple[int, int], image_size: int, device: torch.de
         )
     if not values.isfinite().all():
         raise BadInput("mask: expected finite values, got NaN or infinity")
-    return masks_to_model((values if isinstance(mask, Tensor) else values.bool())[None], image_size)
+    values = values if isinstance(mask, Tensor) else values.bool().float()
+    return values[None, None] if values.shape == (image_size, image_size) else masks_to_model(values[None], image_size)
 
 
 def finite_floats(name: str, values) -> Tensor:

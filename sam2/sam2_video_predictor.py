@@ -115,7 +115,7 @@ class SAM2VideoPredictor(SAM2):
 
     @torch.inference_mode()
     def add_new_mask(self, inference_state: VideoState, frame_idx: int, obj_id, mask) -> FrameMasks:
-        """mask (H, W) or (S, S), as bool. Returns every object's logits here. Raises BadInput, changing nothing."""
+        """mask (H, W) or (S, S), true inside. Returns every object's logits here. Raises BadInput, changing nothing."""
         state = inference_state
         inputs.check_frame_index(frame_idx, state.num_frames)
         mask = inputs.mask_input(mask, (state.video_height, state.video_width), self.image_size, self.device)

@@ -47,6 +47,19 @@ def test_a_box_with_no_points_is_a_box(predictor, state):
         predictor.add_new_points_or_box(state, 0, "a", points=[], labels=[])
 
 
+def test_a_tensor_of_the_networks_size_is_taken_as_it_is(predictor, state):
+    side = predictor.image_size
+    soft = torch.zeros(side, side)
+    soft[: side // 2], soft[side // 2 : side * 3 // 4], soft[-side // 8 :] = 0.7, 0.3, -0.2
+    answer = predictor.add_new_mask(state, 0, 1, soft)[2][0, 0]
+    for row, value in ((0.25, 0.7), (0.625, 0.3), (0.8, 0.0), (0.95, -0.2)):
+        assert answer[int(row * HEIGHT), WIDTH // 2].item() == pytest.approx(20 * value - 10, abs=1e-3)
+    absent = predictor.add_new_mask(state, 0, 1, soft.clamp(max=0))
+    assert state.objects[1].new_prompted[0].object_score.item() < 0 and (absent[2] < 0).all()
+    array = predictor.add_new_mask(state, 0, 1, soft.numpy())[2]
+    assert (array[0, 0, -1] > 0).all(), "of an array every nonzero value is inside"
+
+
 @pytest.mark.parametrize("box", [[50, 20, 50, 40], [90, 50, 50, 20]])
 def test_a_box_of_no_area_or_with_its_corners_swapped_is_taken(predictor, state, box):
     answer = predictor.add_new_points_or_box(state, 0, "a", box=box)[2]
