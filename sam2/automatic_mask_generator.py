@@ -6,7 +6,8 @@ Source: Kirillov et al. 2023 (arXiv 2304.02643), section 5 and appendix B.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from inspect import signature
 from itertools import product
 from math import ceil
 from typing import NamedTuple
@@ -24,67 +25,6 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 _EDGE = 20  # pixels; a box that ends this close to an inner edge of a crop is cut off by it
 _OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
-
-
-@dataclass(frozen=True)
-class Options:
-    """Names and defaults are the official ones. Raises BadInput for an invalid value."""
-
-    points_per_side: int | None = 32  # of the grid over the whole image; None: `point_grids` says where
-    points_per_batch: int = 64  # how many are prompted at once
-    pred_iou_thresh: float = 0.8  # quality by the network's own estimate, above which a mask is kept; 0: all are
-    stability_score_thresh: float = 0.95  # IoU of a mask thresholded higher and lower, to be kept; 0: all are
-    stability_score_offset: float = 1.0  # how much higher and lower, logits
-    mask_threshold: float = 0.0  # logit above which a pixel is inside
-    box_nms_thresh: float = 0.7  # IoU of boxes above which the worse mask of a crop is dropped
-    crop_n_layers: int = 0  # layer k repeats the search in 4 ** k crops
-    crop_nms_thresh: float = 0.7  # as `box_nms_thresh`, between crops; masks of smaller crops win
-    crop_overlap_ratio: float = 512 / 1500  # of two crops of layer 1, share of the image's shorter side
-    crop_n_points_downscale_factor: int = 1  # points per side in layer k are divided by this ** k
-    point_grids: list[np.ndarray] | None = None  # per layer (K, 2) xy in 0..1, instead of `points_per_side`
-    min_mask_region_area: int = 0  # holes and islands of up to this many low-res pixels are removed
-    output_mode: str = "binary_mask"
-    use_m2m: bool = False  # prompt a second time, with the first answer as the mask prompt
-    multimask_output: bool = True  # three answers per point
-
-    def __post_init__(self):
-        if (self.points_per_side is None) == (self.point_grids is None):
-            raise BadInput("points_per_side, point_grids: expected one of them, the other None")
-        if self.output_mode not in _OUTPUT_MODES:
-            raise BadInput(f"output_mode: expected one of {', '.join(_OUTPUT_MODES)}, got {self.output_mode!r}")
-        for name, least in (("points_per_side", 1), ("points_per_batch", 1), ("crop_n_layers", 0),
-                            ("crop_n_points_downscale_factor", 1), ("min_mask_region_area", 0)):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise BadInput(f"{name}: expected at least {least}, got {value}")
-        if not 0 <= self.crop_overlap_ratio < 1:
-            raise BadInput(f"crop_overlap_ratio: expected from 0 to below 1, got {self.crop_overlap_ratio}")
-        if self.point_grids is not None and len(self.point_grids) <= self.crop_n_layers:
-            raise BadInput(f"point_grids: expected one for each of {self.crop_n_layers + 1} layers")
-        for layer in range(self.crop_n_layers + 1):
-            self._check_grid(layer)
-
-    def _check_grid(self, layer: int) -> None:
-        if self.point_grids is None:
-            if not len(self.grid(layer)):
-                raise BadInput(
-                    f"points_per_side: expected enough for a point in layer {layer}, got {self.points_per_side} / "
-                    f"{self.crop_n_points_downscale_factor} ** {layer}; ask for more points or fewer layers"
-                )
-            return
-        xy = self.grid(layer)
-        if xy.ndim != 2 or xy.shape[1] != 2 or not len(xy):
-            raise BadInput(f"point_grids[{layer}]: expected shape (K, 2), K > 0, got {xy.shape}")
-        if not ((xy >= 0) & (xy <= 1)).all():
-            raise BadInput(f"point_grids[{layer}]: expected x y in 0..1 of the crop, got {xy.min():g} to {xy.max():g}")
-
-    def grid(self, layer: int) -> np.ndarray:
-        """(K, 2) xy in 0..1, row by row: the centres of equal cells."""
-        if self.point_grids is not None:
-            return np.asarray(self.point_grids[layer], np.float64)
-        side = int(self.points_per_side / self.crop_n_points_downscale_factor**layer)
-        centres = (np.arange(side) + 0.5) / max(side, 1)
-        return np.stack(np.meshgrid(centres, centres), axis=-1).reshape(-1, 2)
 
 
 class Crop(NamedTuple):
@@ -114,7 +54,9 @@ class Found:
 
 
 class SAM2AutomaticMaskGenerator:
-    """Further `options` are the other fields of `Options`, by name.
+    """The options are attributes, read by every `generate`: as upstream, they can be set between calls. What is made of
+    `points_per_side`, `crop_n_layers` and `crop_n_points_downscale_factor` at construction is `point_grids`, for each
+    layer (K, 2) xy in 0..1.
 
     The default thresholds are upstream's, meant for its large model. `nano` is less sure and less stable: it needs
     `pred_iou_thresh=0.6, stability_score_thresh=0.8`. On frame 0 of its own world, seeds 3000001 to 3000012, 57 objects
@@ -125,27 +67,53 @@ class SAM2AutomaticMaskGenerator:
     def __init__(
         self,
         model: SAM2,
-        points_per_side: int | None = 32,
-        points_per_batch: int = 64,
-        pred_iou_thresh: float = 0.8,
-        stability_score_thresh: float = 0.95,
-        **options,
+        points_per_side: int | None = 32,  # of the grid over the whole image; None: `point_grids` says where
+        points_per_batch: int = 64,  # how many are prompted at once
+        pred_iou_thresh: float = 0.8,  # quality by the network's own estimate, above which a mask is kept; 0: all are
+        stability_score_thresh: float = 0.95,  # IoU of a mask thresholded higher and lower, to be kept; 0: all are
+        stability_score_offset: float = 1.0,  # how much higher and lower, logits
+        mask_threshold: float = 0.0,  # logit above which a pixel is inside
+        box_nms_thresh: float = 0.7,  # IoU of boxes above which the worse mask of a crop is dropped
+        crop_n_layers: int = 0,  # layer k repeats the search in 4 ** k crops
+        crop_nms_thresh: float = 0.7,  # as `box_nms_thresh`, between crops; masks of smaller crops win
+        crop_overlap_ratio: float = 512 / 1500,  # of two crops of layer 1, share of the image's shorter side
+        crop_n_points_downscale_factor: int = 1,  # points per side in layer k are divided by this ** k
+        point_grids: list[np.ndarray] | None = None,  # per layer (K, 2) xy in 0..1, instead of `points_per_side`
+        min_mask_region_area: int = 0,  # holes and islands of up to this many low-res pixels are removed
+        output_mode: str = "binary_mask",
+        use_m2m: bool = False,  # prompt a second time, with the first answer as the mask prompt
+        multimask_output: bool = True,  # three answers per point
     ):
-        """Raises BadInput for an unknown option or one out of range."""
-        if unknown := options.keys() - _names():
-            raise BadInput(
-                f"SAM2AutomaticMaskGenerator: expected options among {sorted(_names())}, got {sorted(unknown)}"
-            )
-        self.options = Options(points_per_side, points_per_batch, pred_iou_thresh, stability_score_thresh, **options)
-        area = self.options.min_mask_region_area
-        self.predictor = SAM2ImagePredictor(model, max_hole_area=area, max_sprinkle_area=area)
+        """Raises BadInput for a value out of range. Upstream ignores a keyword that it does not know; here that is a
+        TypeError."""
+        if (points_per_side is None) == (point_grids is None):
+            raise BadInput("points_per_side, point_grids: expected one of them, the other None")
+        if point_grids is None:
+            point_grids = _grids(points_per_side, crop_n_layers, crop_n_points_downscale_factor)
+        self.point_grids = point_grids
+        self.points_per_batch = points_per_batch
+        self.pred_iou_thresh = pred_iou_thresh
+        self.stability_score_thresh = stability_score_thresh
+        self.stability_score_offset = stability_score_offset
+        self.mask_threshold = mask_threshold
+        self.box_nms_thresh = box_nms_thresh
+        self.crop_n_layers = crop_n_layers
+        self.crop_nms_thresh = crop_nms_thresh
+        self.crop_overlap_ratio = crop_overlap_ratio
+        self.crop_n_points_downscale_factor = crop_n_points_downscale_factor
+        self.min_mask_region_area = min_mask_region_area
+        self.output_mode = output_mode
+        self.use_m2m = use_m2m
+        self.multimask_output = multimask_output
+        self.predictor = SAM2ImagePredictor(model)
+        self._check()
 
     @classmethod
     def from_pretrained(cls, model_id: str, **kwargs) -> "SAM2AutomaticMaskGenerator":
         """`model_id`: "facebook/sam2.1-hiera-tiny" and its siblings; `kwargs`: options and the builder's arguments."""
         from sam2.build_sam import build_sam2_hf
 
-        options = {name: value for name, value in kwargs.items() if name in _names()}
+        options = {name: value for name, value in kwargs.items() if name in signature(cls).parameters}
         model = build_sam2_hf(model_id, **{name: value for name, value in kwargs.items() if name not in options})
         return cls(model, **options)
 
@@ -159,42 +127,63 @@ class SAM2AutomaticMaskGenerator:
         `predicted_iou`; `stability_score`; `point_coords`, [[x, y]].
         """
         preprocess.check_rgb(image, "image")
-        options, found = self.options, []
-        for crop in crops(image.shape[:2], options.crop_n_layers, options.crop_overlap_ratio):
+        self._check()
+        self.predictor.max_hole_area = self.predictor.max_sprinkle_area = self.min_mask_region_area
+        found = []
+        for crop in crops(image.shape[:2], self.crop_n_layers, self.crop_overlap_ratio):
             found += self._find_in(image, crop)
-        if options.crop_n_layers:
-            found = _distinct(found, [1 / one.crop.area for one in found], options.crop_nms_thresh)
+        if self.crop_n_layers:
+            found = _distinct(found, [1 / one.crop.area for one in found], self.crop_nms_thresh)
         return [self._record(one) for one in found]
+
+    def _check(self) -> None:
+        """Raises BadInput for an option out of range."""
+        if self.output_mode not in _OUTPUT_MODES:
+            raise BadInput(f"output_mode: expected one of {', '.join(_OUTPUT_MODES)}, got {self.output_mode!r}")
+        _check_at_least(1, points_per_batch=self.points_per_batch)
+        _check_at_least(0, crop_n_layers=self.crop_n_layers, min_mask_region_area=self.min_mask_region_area)
+        if not 0 <= self.crop_overlap_ratio < 1:
+            raise BadInput(f"crop_overlap_ratio: expected from 0 to below 1, got {self.crop_overlap_ratio}")
+        if len(self.point_grids) <= self.crop_n_layers:
+            raise BadInput(f"point_grids: expected one for each of {self.crop_n_layers + 1} layers")
+        for layer in range(self.crop_n_layers + 1):
+            xy = np.asarray(self.point_grids[layer])
+            if xy.ndim != 2 or xy.shape[1] != 2 or not len(xy):
+                raise BadInput(f"point_grids[{layer}]: expected shape (K, 2), K > 0, got {xy.shape}")
+            if not ((xy >= 0) & (xy <= 1)).all():
+                raise BadInput(
+                    f"point_grids[{layer}]: expected x y in 0..1 of the crop, got {xy.min():g} to {xy.max():g}"
+                )
 
     def _find_in(self, image: np.ndarray, crop: Crop) -> list[Found]:
         self.predictor.set_image(np.ascontiguousarray(image[crop.y0 : crop.y1, crop.x0 : crop.x1]))
-        points = self.options.grid(crop.layer) * (crop.x1 - crop.x0, crop.y1 - crop.y0)
+        points = np.asarray(self.point_grids[crop.layer], np.float64) * (crop.x1 - crop.x0, crop.y1 - crop.y0)
         points = torch.as_tensor(points, dtype=torch.float32)  # (K, 2) pixels of the crop
         found = []
-        for asked in points.split(self.options.points_per_batch):
+        for asked in points.split(self.points_per_batch):
             found += self._ask(asked, crop, image.shape[:2])
         self.predictor.reset_predictor()
-        return _distinct(found, [one.iou for one in found], self.options.box_nms_thresh)
+        return _distinct(found, [one.iou for one in found], self.box_nms_thresh)
 
     def _ask(self, points: Tensor, crop: Crop, size_hw: tuple[int, int]) -> list[Found]:
-        options, ones = self.options, torch.ones(len(points), 1)
-        logits, iou = self.predictor.decode(points[:, None], ones, multimask=options.multimask_output)
+        ones = torch.ones(len(points), 1)
+        logits, iou = self.predictor.decode(points[:, None], ones, multimask=self.multimask_output)
         points = points.repeat_interleave(logits.shape[1], 0)  # (M, 2), M answers
         logits, iou = logits.flatten(0, 1), iou.flatten()  # (M, 4h, 4w), (M,)
-        if options.use_m2m:
+        if self.use_m2m:
             logits, iou = self._ask_again(points, logits)
-        if options.pred_iou_thresh > 0:
-            sure = iou > options.pred_iou_thresh
+        if self.pred_iou_thresh > 0:
+            sure = iou > self.pred_iou_thresh
             points, logits, iou = points[sure.cpu()], logits[sure], iou[sure]
         found = []
-        for some in zip(*(x.split(options.points_per_batch) for x in (points, logits, iou)), strict=True):
+        for some in zip(*(x.split(self.points_per_batch) for x in (points, logits, iou)), strict=True):
             found += self._keep(*some, crop, size_hw)
         return found
 
     def _ask_again(self, points: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         """One mask for each of M points and the answers (M, 4h, 4w) they got: the same shapes."""
         parts = []
-        for xy, before in zip(*(x.split(self.options.points_per_batch) for x in (points, logits)), strict=True):
+        for xy, before in zip(*(x.split(self.points_per_batch) for x in (points, logits)), strict=True):
             ones = torch.ones(len(xy), 1)
             before = preprocess.as_prompt(before[:, None])
             parts.append(self.predictor.decode(xy[:, None], ones, mask_input=before, multimask=False))
@@ -203,13 +192,12 @@ class SAM2AutomaticMaskGenerator:
 
     def _keep(self, points: Tensor, logits: Tensor, iou: Tensor, crop: Crop, size_hw: tuple[int, int]) -> list[Found]:
         """The M answers without those that are unstable or cut off by the crop's edge."""
-        options = self.options
         crop_hw = crop.y1 - crop.y0, crop.x1 - crop.x0
         logits = self.predictor.upsample(logits[:, None], crop_hw)[:, 0]  # (M, crop height, crop width)
-        stability = _stability(logits, options.mask_threshold, options.stability_score_offset)  # (M,)
-        wanted = options.stability_score_thresh
+        stability = _stability(logits, self.mask_threshold, self.stability_score_offset)  # (M,)
+        wanted = self.stability_score_thresh
         stable = (stability >= wanted) | (wanted <= 0)  # it is NaN for an empty mask
-        masks = (logits[stable] > options.mask_threshold).cpu().numpy()
+        masks = (logits[stable] > self.mask_threshold).cpu().numpy()
         rows = zip(masks, points[stable.cpu()].tolist(), iou[stable].tolist(), stability[stable].tolist(), strict=True)
         found = []
         for inside, (x, y), quality, steadiness in rows:
@@ -224,11 +212,11 @@ class SAM2AutomaticMaskGenerator:
     def _record(self, one: Found) -> dict:
         mask = coco_decode(one.rle)
         rle = one.rle
-        if self.options.output_mode == "uncompressed_rle":
+        if self.output_mode == "uncompressed_rle":
             rle = {"size": list(mask.shape), "counts": coco_counts(mask).tolist()}
         x0, y0, x1, y1 = one.box
         return {
-            "segmentation": mask if self.options.output_mode == "binary_mask" else rle,
+            "segmentation": mask if self.output_mode == "binary_mask" else rle,
             "area": int(mask.sum()),
             "bbox": [float(x0), float(y0), float(x1 - x0), float(y1 - y0)],
             "predicted_iou": one.iou,
@@ -240,8 +228,26 @@ class SAM2AutomaticMaskGenerator:
         }
 
 
-def _names() -> set[str]:
-    return {field.name for field in fields(Options)}
+def _grids(points_per_side: int, num_layers: int, downscale_factor: int) -> list[np.ndarray]:
+    """For layers 0..num_layers (K, 2) xy in 0..1, row by row: the centres of equal cells. Raises BadInput."""
+    _check_at_least(1, points_per_side=points_per_side, crop_n_points_downscale_factor=downscale_factor)
+    grids = []
+    for layer in range(num_layers + 1):
+        side = int(points_per_side / downscale_factor**layer)
+        if not side:
+            raise BadInput(
+                f"points_per_side: expected enough for a point in layer {layer}, got {points_per_side} / "
+                f"{downscale_factor} ** {layer}; ask for more points or fewer layers"
+            )
+        centres = (np.arange(side) + 0.5) / side
+        grids.append(np.stack(np.meshgrid(centres, centres), axis=-1).reshape(-1, 2))
+    return grids
+
+
+def _check_at_least(least: int, **options) -> None:
+    for name, value in options.items():
+        if value < least:
+            raise BadInput(f"{name}: expected at least {least}, got {value}")
 
 
 def crops(size_hw: tuple[int, int], num_layers: int, overlap_ratio: float) -> Iterator[Crop]:

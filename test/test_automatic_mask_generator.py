@@ -22,8 +22,7 @@ ONE_EACH = {"points_per_side": 10, "multimask_output": False}
 
 def generator(**options) -> SAM2AutomaticMaskGenerator:
     made = SAM2AutomaticMaskGenerator(None, **options)
-    area = made.options.min_mask_region_area
-    made.predictor = Painted(max_hole_area=area, max_sprinkle_area=area)
+    made.predictor = Painted()
     return made
 
 
@@ -143,12 +142,54 @@ def test_the_best_of_like_boxes_stays():
         ({"points_per_side": None, "point_grids": [np.zeros((0, 2))]}, r"point_grids\[0\]: .*K > 0, got \(0, 2\)"),
         ({"points_per_side": None, "point_grids": [np.zeros(2)]}, r"expected shape \(K, 2\), K > 0, got \(2,\)"),
         ({"points_per_side": None, "point_grids": [np.array([[1.2, 0.5]])]}, r"point_grids\[0\]: .*got 0.5 to 1.2"),
-        ({"crop_layers": 2}, "got \\['crop_layers'\\]"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(options, message):
     with pytest.raises(BadInput, match=message):
         SAM2AutomaticMaskGenerator(None, **options)
+
+
+def test_options_are_attributes_that_the_next_call_reads():
+    """Upstream's scripts try thresholds on one object, and look at its points."""
+    made, options = generator(points_per_side=10), {"pred_iou_thresh": 0.94, "use_m2m": True, "output_mode": "coco_rle"}
+    before = made.generate(picture())
+    for name, value in options.items():
+        setattr(made, name, value)
+    after = made.generate(picture())
+    assert after == generator(points_per_side=10, **options).generate(picture()) and len(after) != len(before)
+    assert (made.pred_iou_thresh, made.points_per_batch) == (0.94, 64)
+    assert [len(grid) for grid in made.point_grids] == [100]
+    made.point_grids = [np.array([[0.25, 0.3]])]
+    assert [one["point_coords"] for one in made.generate(picture())] == [[[50.0, 36.0]]]
+
+
+def test_the_area_of_specks_can_be_set_later():
+    made, from_start = generator(points_per_side=10), generator(points_per_side=10, min_mask_region_area=20)
+    made.min_mask_region_area = 20
+    made.generate(picture())
+    from_start.generate(picture())
+    assert made.predictor.max_hole_area == made.predictor.max_sprinkle_area == from_start.predictor.max_hole_area == 20
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("output_mode", "png", "output_mode: expected one of binary_mask"),
+        ("crop_n_layers", 1, "point_grids: expected one for each of 2 layers"),
+        ("points_per_batch", 0, "points_per_batch: expected at least 1, got 0"),
+        ("point_grids", [np.zeros((0, 2))], r"point_grids\[0\]: expected shape \(K, 2\)"),
+    ],
+)
+def test_an_option_set_to_what_means_nothing_is_refused_by_the_next_call(name, value, message):
+    made = generator()
+    setattr(made, name, value)
+    with pytest.raises(BadInput, match=message):
+        made.generate(picture())
+
+
+def test_an_unknown_option_is_refused():
+    with pytest.raises(TypeError, match="crop_layers"):
+        SAM2AutomaticMaskGenerator(None, crop_layers=2)
 
 
 def test_an_image_that_is_none_is_refused():

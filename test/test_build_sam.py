@@ -7,13 +7,14 @@ import torch
 from nano_video import nano_predictor
 
 from sam2 import build_sam
+from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2.build_sam import build_sam2, build_sam2_hf, build_sam2_video_predictor, build_sam2_video_predictor_hf
 from sam2.errors import BadInput
 from sam2.model import SAM2
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
-OFFICIAL = {  # argument names and defaults that scripts rely on, in order
+OFFICIAL = {  # argument names that scripts rely on, in order
     build_sam2: ["config_file", "ckpt_path", "device", "mode", "hydra_overrides_extra", "apply_postprocessing"],
     build_sam2_video_predictor: [
         *("config_file", "ckpt_path", "device", "mode", "hydra_overrides_extra", "apply_postprocessing"),
@@ -43,6 +44,12 @@ OFFICIAL = {  # argument names and defaults that scripts rely on, in order
     SAM2ImagePredictor.predict_batch: [
         *("self", "point_coords_batch", "point_labels_batch", "box_batch", "mask_input_batch"),
         *("multimask_output", "return_logits", "normalize_coords"),
+    ],
+    SAM2AutomaticMaskGenerator.__init__: [
+        *("self", "model", "points_per_side", "points_per_batch", "pred_iou_thresh", "stability_score_thresh"),
+        *("stability_score_offset", "mask_threshold", "box_nms_thresh", "crop_n_layers", "crop_nms_thresh"),
+        *("crop_overlap_ratio", "crop_n_points_downscale_factor", "point_grids", "min_mask_region_area"),
+        *("output_mode", "use_m2m", "multimask_output"),
     ],
 }
 

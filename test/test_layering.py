@@ -17,6 +17,7 @@ MAX_LINES, MAX_FUNCTION_LINES, MAX_ARGUMENTS = 300, 60, 8
 OFFICIAL_SIGNATURES = {  # options of the official API, kept so that existing calls run
     ("build_sam2_video_predictor", "vos_optimized"),
 }
+OFFICIAL_CONSTRUCTORS = {"SAM2AutomaticMaskGenerator"}  # whose arguments are as many as upstream's
 
 
 def imported_modules(source: str) -> set[str]:
@@ -125,7 +126,7 @@ def test_sizes(path):
     source = path.read_text()
     assert len(source.splitlines()) <= MAX_LINES
     assert not long_functions(source)
-    assert not wide_constructors(source)
+    assert wide_constructors(source).keys() <= OFFICIAL_CONSTRUCTORS
 
 
 @pytest.mark.parametrize("path", names(p for p in SOURCES if p.parent.name == "sam2"))
