@@ -10,6 +10,7 @@ import torch
 from sam2.checkpoint import load_weights, resized
 from sam2.config import ModelConfig, find_config
 from sam2.errors import BadInput
+from sam2.fixed_options import Fixed, FixedOptions
 from sam2.model import SAM2
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from sam2.weights_cache import download
@@ -28,14 +29,10 @@ _OPTIONS = {  # overrides that can be set afterwards
     "sam_mask_decoder_extra_args.dynamic_multimask_stability_thresh": float,
 }
 
-_FIXED = {  # official options that are accepted only with this value: the only one here, or without effect on results
-    "num_maskmem": "7",
-    "max_cond_frames_in_attn": "-1",
-    "memory_temporal_stride_for_eval": "1",
-    "max_obj_ptrs_in_encoder": "16",
-    "non_overlap_masks_for_mem_enc": "false",
-    "use_mask_input_as_output_without_sam": "true",
-    "compile_image_encoder": "false",
+_CLASSES = {  # by what is built; upstream's video predictor that is compiled is no other one here
+    "sam2.modeling.sam2_base.SAM2Base": SAM2,
+    "sam2.sam2_video_predictor.SAM2VideoPredictor": SAM2VideoPredictor,
+    "sam2.sam2_video_predictor.SAM2VideoPredictorVOS": SAM2VideoPredictor,
 }
 _OF_IMAGES = (  # `apply_postprocessing`
     "++model.sam_mask_decoder_extra_args.dynamic_multimask_via_stability=true",
@@ -108,23 +105,43 @@ def _sized(config: ModelConfig, overrides: Sequence[str]) -> ModelConfig:
 
 
 def _apply_override(model: SAM2, override: str) -> None:
-    """ "++model.fill_hole_area=8" sets `model.fill_hole_area`; only options that exist here can be set."""
+    """ "++model.fill_hole_area=8" sets `model.fill_hole_area`; only options that exist here can be set, and those of
+    `FixedOptions` only to what they are."""
     path, _, text = override.lstrip("+").partition("=")
-    path = path.removeprefix("model.")
+    path, text = path.removeprefix("model."), text.strip()
     part, _, name = path.rpartition(".")
     owner = model.sam_mask_decoder if part else model
-    if path in _FIXED and text.strip().lower() == _FIXED[path]:
+    if isinstance(getattr(FixedOptions, path, None), Fixed):
+        return setattr(model, path, _any_value(text))
+    if _changes_nothing(model, path, text):
         return
     if path not in _OPTIONS or not hasattr(owner, name):
         known = ", ".join(("image_size", *_OPTIONS))
         raise BadInput(
             f"hydra_overrides_extra: expected an option such as ++model.fill_hole_area=8, of {known}, got {override!r}"
         )
-    value = _value(text.strip(), _OPTIONS[path])
+    value = _value(text, _OPTIONS[path])
     if value is None:
         wanted = {bool: "true or false", int: "an integer >= 0", float: "a finite number"}[_OPTIONS[path]]
         raise BadInput(f"hydra_overrides_extra: expected {wanted} for {path}, got {override!r}")
     setattr(owner, name, value)
+
+
+def _changes_nothing(model: SAM2, path: str, text: str) -> bool:
+    """Whether an override of what is no attribute says how the model is, or how fast upstream's is."""
+    match path:
+        case "compile_image_encoder":  # as `vos_optimized`
+            return _value(text, bool) is not None
+        case "no_obj_embed_spatial":  # as an attribute it is a parameter
+            return _value(text, bool) is model.config.stores_occlusion
+        case "_target_":
+            return _CLASSES.get(text) is type(model)
+    return False
+
+
+def _any_value(text: str) -> bool | int | float | str:
+    values = (_value(text, kind) for kind in (bool, int, float))
+    return next((value for value in values if value is not None), text)
 
 
 def _value(text: str, kind: type) -> bool | int | float | None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from sam2.config import ModelConfig
+from sam2.fixed_options import FixedOptions
 from sam2.image_encoder import ImageEncoder
 from sam2.layers import MLP
 from sam2.linear import Linear
@@ -45,7 +46,7 @@ class Segmentation(NamedTuple):
     object_score: Tensor  # (N, 1) presence logit
 
 
-class SAM2(nn.Module):
+class SAM2(FixedOptions, nn.Module):
     """The network, untrained until weights are loaded. Source: SAM 2 (arXiv 2408.00714), facebookresearch/sam2."""
 
     binarize_mask_from_pts_for_mem_enc = True  # official name; False reproduces `apply_postprocessing=False`

@@ -10,9 +10,10 @@ from sam2 import build_sam
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2.build_sam import build_sam2, build_sam2_hf, build_sam2_video_predictor, build_sam2_video_predictor_hf
 from sam2.errors import BadInput
-from sam2.model import SAM2
+from sam2.model import NUM_MEMORIES, SAM2
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
+from sam2.video_state import MAX_POINTERS
 
 OFFICIAL = {  # argument names that scripts rely on, in order
     build_sam2: ["config_file", "ckpt_path", "device", "mode", "hydra_overrides_extra", "apply_postprocessing"],
@@ -105,11 +106,72 @@ def test_overrides_and_what_postprocessing_sets_over_them(postprocessing, hole, 
     assert predictor.sam_mask_decoder.dynamic_multimask_stability_delta == delta
 
 
-def test_an_override_that_says_what_is_so_anyway_is_taken():
-    told = ["model.compile_image_encoder=false", "++model.num_maskmem=7", "++model.max_cond_frames_in_attn=-1"]
-    assert build_sam2("nano", device="cpu", hydra_overrides_extra=told).config.name == "sam2.1_hiera_nano"
+OF_ALL = {  # what every official YAML file says, and defaults that none changes
+    "num_maskmem": 7,
+    "max_cond_frames_in_attn": -1,
+    "max_obj_ptrs_in_encoder": 16,
+    "memory_temporal_stride_for_eval": 1,
+    "non_overlap_masks_for_mem_enc": False,
+    "sigmoid_scale_for_mem_enc": 20.0,
+    "sigmoid_bias_for_mem_enc": -10.0,
+    "use_mask_input_as_output_without_sam": True,
+    "directly_add_no_mem_embed": True,
+    "use_high_res_features_in_sam": True,
+    "multimask_output_in_sam": True,
+    "iou_prediction_use_sigmoid": True,
+    "use_obj_ptrs_in_encoder": True,
+    "only_obj_ptrs_in_the_past_for_eval": True,
+    "pred_obj_scores": True,
+    "pred_obj_scores_mlp": True,
+    "fixed_no_obj_ptr": True,
+    "soft_no_obj_ptr": False,
+    "multimask_output_for_tracking": True,
+    "use_multimask_token_for_obj_ptr": True,
+    "multimask_min_pt_num": 0,
+    "multimask_max_pt_num": 1,
+    "use_mlp_for_obj_ptr_proj": True,
+    "backbone_stride": 16,
+}
+OF_VERSION = ("add_tpos_enc_to_obj_ptrs", "proj_tpos_enc_in_obj_ptrs", "use_signed_tpos_enc_to_obj_ptrs")
+
+
+@pytest.mark.parametrize(("config_file", "is_newer"), [("nano", True), ("configs/sam2/sam2_hiera_t.yaml", False)])
+def test_what_says_how_the_model_is_is_taken_and_read(config_file, is_newer):
+    is_so = OF_ALL | dict.fromkeys(OF_VERSION, is_newer)
+    told = [f"++model.{name}={value}" for name, value in (is_so | {"no_obj_embed_spatial": is_newer}).items()]
+    told += ["model._target_=sam2.modeling.sam2_base.SAM2Base", "++model.compile_image_encoder=False"]
+    with torch.device("meta"):
+        model = build_sam2(config_file, device="meta", hydra_overrides_extra=told)
+    for name, value in is_so.items():
+        assert getattr(model, name) == value
+        setattr(model, name, value)
+        with pytest.raises(BadInput, match=f"^{name}: expected {value}, the only value here, got 3; "):
+            setattr(model, name, 3)
+    assert model.num_maskmem == NUM_MEMORIES and model.max_obj_ptrs_in_encoder == MAX_POINTERS
+
+
+@pytest.mark.parametrize("target", ["SAM2VideoPredictor", "SAM2VideoPredictorVOS"])
+def test_a_compiled_video_predictor_is_the_same_one(target):
+    told = [f"++model._target_=sam2.sam2_video_predictor.{target}", "++model.compile_image_encoder=true"]
+    assert type(build_sam2_video_predictor("nano", device="cpu", hydra_overrides_extra=told)) is SAM2VideoPredictor
     with pytest.raises(BadInput, match="expected an option"):
-        build_sam2("nano", device="cpu", hydra_overrides_extra=["++model.max_cond_frames_in_attn=4"])
+        build_sam2("nano", device="cpu", hydra_overrides_extra=told[:1])
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("max_cond_frames_in_attn=4", r"expected -1, the only value here, got 4; .*prompted_memories"),
+        ("num_maskmem=2", r"expected 7, .* got 2; .*recent_memories"),
+        ("max_obj_ptrs_in_encoder=8", r"expected 16, .*pointers"),
+        ("use_mask_input_as_output_without_sam=false", "expected True, .* got False; only Meta's"),
+        ("sigmoid_bias_for_mem_enc=low", "expected -10.0, .* got 'low'"),
+        ("proj_tpos_enc_in_obj_ptrs=false", "expected True, .* got False"),
+    ],
+)
+def test_an_override_of_what_has_one_value_names_it(override, says):
+    with pytest.raises(BadInput, match=f"^{override.partition('=')[0]}: {says}"):
+        build_sam2("nano", device="cpu", hydra_overrides_extra=["++model." + override])
 
 
 @pytest.mark.parametrize("build", [build_sam2, build_sam2_video_predictor])
@@ -126,6 +188,10 @@ def test_the_input_size_can_be_overridden(build):
         *(
             (name, "an option")
             for name in ("++model.memory_stride=2", "++model.dump_patches=true", "++model.training=1")
+        ),
+        *(
+            (name, "an option")
+            for name in ("no_obj_embed_spatial=false", "compile_image_encoder=2", "_target_=SAM2", "__module__=x")
         ),
         *((name, "an option") for name in ("++model.image_size=big", "")),
         *(
