@@ -9,6 +9,7 @@ which (8UC3 and the like) and those that are not pictures (16UC1, 32FC1: depth b
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -19,6 +20,8 @@ MIN_SIDE = 16  # pixels; one cell of the network's stride-16 grid at least
 SUPPORTED_FILES = ("jpeg", "jpg", "mjpeg", "mjpg", "png")
 MAX_PADDING = 4096  # bytes after the end of a picture: some cameras pad files to whole blocks
 MAX_JPEG_SEGMENTS = 1000  # before the start of frame; cameras write a dozen, and a callback must not walk megabytes
+MAX_JPEG_SCANS = 100  # encoders write about ten; the decoder goes through the whole picture for each, even an empty one
+MAX_PNG_CHUNKS = 20_000  # of 8 KB, as libpng writes them, this many are 160 MB
 
 
 @dataclass(frozen=True)
@@ -166,13 +169,26 @@ def _check_file(msg, max_pixels: int) -> None:
         raise Refused("empty_image", f"compressed image ({msg.format}) without data")
     size = _png_size(data) or _jpeg_size(data)
     if size is None:
-        raise Refused("decode", f"compressed image ({msg.format}) of {len(data)} bytes: no complete jpeg or png")
+        raise Refused(
+            "decode", f"compressed image ({msg.format}) of {len(data)} bytes: expected a complete png, or jpeg of at "
+            f"most {MAX_JPEG_SCANS} scans"
+        )  # fmt: skip
     _check_size(*size, max_pixels)
 
 
 def _png_size(data: memoryview) -> tuple[int, int] | None:
-    """(width, height) of a complete PNG file (PNG specification, 5.2 and 11.2.2), or None."""
-    if bytes(data[:8]) != b"\x89PNG\r\n\x1a\n" or bytes(data[-8:-4]) != b"IEND" or len(data) < 33:
+    """(width, height) of a complete PNG file (PNG specification, 5.2, 5.3 and 11.2.2), or None.
+
+    Chunks must end where the data does: OpenCV allocates whatever length a chunk claims to have.
+    """
+    if bytes(data[:16]) != b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" or bytes(data[-8:-4]) != b"IEND" or len(data) < 33:
+        return None
+    at = 8
+    for _ in range(MAX_PNG_CHUNKS):
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+        if at >= len(data):
+            break
+    if at != len(data):
         return None
     return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
 
@@ -189,7 +205,12 @@ def _jpeg_size(data: memoryview) -> tuple[int, int] | None:
             at += 1
             continue
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == 0x01 or 0xD0 <= marker <= 0xD9:  # have no length: a decoder would read on elsewhere
+            break
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
+            # Only now: pictures and profiles in segments before it have such bytes, too. Compressed data has none.
+            if sum(1 for _ in islice(re.finditer(b"\xff\xda", data[at:]), MAX_JPEG_SCANS + 1)) > MAX_JPEG_SCANS:
+                return None
             return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
         at += 2 + length
     return None

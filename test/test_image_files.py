@@ -1,5 +1,6 @@
 """Compressed images: decoded with every channel in place, or refused by name before a decoder sees them."""
 
+import io
 from types import SimpleNamespace
 
 import cv2
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, PngImagePlugin
 from test_image_in import convert, image_like, random_rgb, refusal
 
 from sam2_ros import image_in
@@ -120,6 +122,100 @@ def test_a_jpeg_of_a_million_empty_segments_is_given_up_early():
     CountedBytes.reads = 0
     assert image_in._jpeg_size(CountedBytes(b"\xff\xd8" + b"\xff" * 1_000_000 + b"\xff\xd9")) is None
     assert CountedBytes.reads < 10 * image_in.MAX_JPEG_SEGMENTS
+
+
+def segment(marker, content):
+    return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content
+
+
+def many_scans(count, before_frame=b""):
+    """A progressive JPEG of 64x64 grey pixels: ten bytes for each of `count` scans."""
+    frame = segment(0xC2, bytes([8, 0, 64, 0, 64, 1, 1, 0x11, 0]))
+    tables = b"".join(segment(0xC4, bytes([kind, 0, 1, *[0] * 14, 0])) for kind in (0x00, 0x10))
+    first = segment(0xDA, bytes([1, 1, 0, 0, 0, 1]))
+    scans = first + segment(0xDA, bytes([1, 1, 0, 1, 63, 0])) * (count - 1)
+    return b"\xff\xd8" + segment(0xDB, bytes([0, *[1] * 64])) + before_frame + frame + tables + scans + b"\xff\xd9"
+
+
+def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(monkeypatch):
+    """The decoder goes through the whole picture for each: 200 KB took it minutes, in which the node stood still."""
+    file = SimpleNamespace(format="jpeg", data=many_scans(image_in.MAX_JPEG_SCANS))
+    assert convert(file).shape == (64, 64, 3)
+    monkeypatch.setattr(image_in, "cv2", None)
+    for before_frame in (b"", segment(0xE1, b"\xff\xda" * 1000)):
+        file.data = many_scans(image_in.MAX_JPEG_SCANS + 1, before_frame)
+        assert refusal(file).reason == "decode"
+
+
+@pytest.mark.parametrize("marker", [b"\xff\x01", b"\xff\xd0"])
+def test_scans_cannot_be_hidden_behind_a_marker_without_a_length(marker):
+    """The start of frame, FF C2, would be taken for one, and all that the decoder reads from there on skipped."""
+    hiding = many_scans(1000, marker)
+    skipped_to = hiding.index(marker + b"\xff\xc2") + 2 + 0xFFC2
+    file = SimpleNamespace(format="jpeg", data=hiding.ljust(skipped_to, b"\0") + many_scans(1)[2:])
+    assert refusal(file).reason == "decode"
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"progressive": True},
+        {"progressive": True, "restart_marker_rows": 1},
+        {"progressive": True, "mode": "CMYK"},
+        {"mode": "CMYK"},
+        {"mode": "L", "progressive": True},
+        {"restart_marker_blocks": 1, "icc_profile": b"\xff\xda" * 50_000, "comment": b"\xff\xda" * 1000},
+    ],
+)
+def test_every_jpeg_that_an_encoder_makes_is_decoded(how):
+    mode, file = how.get("mode", "RGB"), io.BytesIO()
+    Image.fromarray(smooth_rgb()).convert(mode).save(file, "JPEG", quality=95, **how)
+    expected = Image.fromarray(smooth_rgb()).convert(mode).convert("RGB")
+    got = convert(SimpleNamespace(format="jpeg", data=file.getvalue()))
+    assert np.abs(got.astype(int) - np.asarray(expected)).mean() < 4
+
+
+def png(**how):
+    """smooth_rgb, as Pillow writes it."""
+    file = io.BytesIO()
+    Image.fromarray(smooth_rgb()).save(file, "PNG", **how)
+    return file.getvalue()
+
+
+def with_remarks():
+    remarks = PngImagePlugin.PngInfo()
+    remarks.add_text("Comment", "x" * 10_000, zip=True)
+    remarks.add_itxt("Author", "Küche" * 100)
+    exif = Image.Exif()
+    exif[0x010E] = "a description"
+    return png(pnginfo=remarks, exif=exif, icc_profile=b"p" * 3000, dpi=(72, 72))
+
+
+def animated():
+    return png(save_all=True, append_images=[Image.new("RGB", (64, 48), "red")] * 3)
+
+
+@pytest.mark.parametrize("make", [png, with_remarks, animated])
+def test_a_png_may_have_chunks_of_all_kinds(make):
+    assert np.array_equal(convert(SimpleNamespace(format="png", data=make())), smooth_rgb())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:33] + b"\x80" + data[34:],  # the length of the pixels' chunk: OpenCV allocates it
+        lambda data: data[:8] + b"\x80" + data[9:],
+        lambda data: data[:12] + b"IHDr" + data[16:],
+        lambda data: data[:-12] + (b"\0\0\0\0tEXt" + bytes(4)) * image_in.MAX_PNG_CHUNKS + data[-12:],
+        lambda data: data[:-12] + b"\0\0\0\x01" + data[-8:],
+    ],
+)
+def test_a_png_whose_chunks_do_not_fill_it_is_refused_before_it_is_decoded(damage, monkeypatch):
+    file = compressed(smooth_rgb(), ".png", "png")
+    image_in.check(file, 10_000)
+    file.data = damage(file.data)
+    monkeypatch.setattr(image_in, "cv2", None)
+    assert refusal(file).reason == "decode"
 
 
 @pytest.mark.parametrize("text", ["", "tiff", "16UC1; compressedDepth png", "h264"])
