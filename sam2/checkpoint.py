@@ -8,7 +8,7 @@ import pickle
 from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
-from zipfile import is_zipfile
+from zipfile import ZIP_STORED, ZipFile, is_zipfile
 
 import torch
 from safetensors.torch import load_file
@@ -25,6 +25,7 @@ from sam2.weights_cache import OFFICIAL_SHA256, PACKAGED, find_weights, sha256
 log = logging.getLogger("sam2")
 
 _MAX_KEYS_NAMED = 5
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # narrower ones are codes that need a scale
 _PATCH_EMBED = "image_encoder.trunk.patch_embed.proj.weight"
 
 
@@ -84,16 +85,12 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     contains NaN.
     """
     path = Path(path)
-    if not path.is_file():
+    head = _head(path)
+    if head is None:
         cure = "`sam2_ros weights tiny` fetches official ones, and says where they are"
         if (PACKAGED / path.name).is_file():
             cure = f"this package's is {PACKAGED / path.name}"
         raise BadCheckpoint(f"checkpoint {path}: expected a file, found none; {cure}")
-    try:
-        with path.open("rb") as file:
-            head = file.read(512).lstrip()
-    except OSError as error:
-        raise BadCheckpoint(f"checkpoint {path}: expected a readable file, got: {error.strerror}") from error
     if not head:
         raise BadCheckpoint(f"checkpoint {path}: expected weights, the file is empty; fetch it again")
     if head[:1] == b"<":
@@ -103,10 +100,11 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         log.warning("nano is a demonstration model trained on a synthetic world; for real scenes load official weights")
     state = _open(path)
     state = from_hugging_face(state) if is_hugging_face(state) else state
-    for name, tensor in state.items():
+    weights = {name: tensor.float() for name, tensor in state.items()}
+    for name, tensor in weights.items():  # as float32: 1e300 is infinite there
         if not tensor.isfinite().all():
-            raise BadCheckpoint(f"checkpoint {path}: expected finite weights, got NaN or infinity in {name}")
-    return {name: tensor.float() for name, tensor in state.items()}
+            raise BadCheckpoint(f"checkpoint {path}: expected finite weights, got NaN or infinity in {name!r:.100}")
+    return weights
 
 
 def detect_config(state: dict[str, Tensor]) -> ModelConfig | None:
@@ -128,9 +126,9 @@ def fill(model: nn.Module, state: dict[str, Tensor], source: str, assign: bool =
         looks_like = detect_config(state)
         what = f"looks like {looks_like.name}" if looks_like else "looks like no SAM 2 model"
         differences = [f"{name} is missing" for name in wanted if name not in given]
-        differences += [f"{name} is unknown" for name in given if name not in wanted]
+        differences += [f"{name!r:.100} is unknown" for name in given if name not in wanted]
         differences += [
-            f"{name} is {given[name]} instead of {shape}"
+            f"{name} is {given[name]!s:.100} instead of {shape}"
             for name, shape in wanted.items()
             if given.get(name, shape) != shape
         ]
@@ -140,6 +138,17 @@ def fill(model: nn.Module, state: dict[str, Tensor], source: str, assign: bool =
             f"{', '.join(differences[:_MAX_KEYS_NAMED])}{more}; choose the matching model"
         )
     model.load_state_dict(state, strict=True, assign=assign)
+
+
+def _head(path: Path) -> bytes | None:
+    """How the file begins, without white space; None if there is no file. Raises BadCheckpoint."""
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            return file.read(512).lstrip()
+    except OSError as error:  # also from is_file: for a name that is too long, or in a folder that is closed
+        raise BadCheckpoint(f"checkpoint {path}: expected a readable file, got: {error.strerror}") from error
 
 
 def _is_packaged(path: Path) -> bool:
@@ -165,10 +174,13 @@ def _open(path: Path) -> dict[str, Tensor]:
     damaged = f"checkpoint {path}: expected a .pt or .safetensors weights file, got a damaged or truncated one"
     try:
         if is_zipfile(path) or path.suffix != ".safetensors":
+            _check_unpacked_size(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
         else:
             # Memory-mapped, the weights would change with the file, and truncating it would kill the process.
             content = load_file(path, backend="pread")
+    except BadCheckpoint:
+        raise
     except pickle.UnpicklingError as error:
         raise BadCheckpoint(
             f"checkpoint {path}: expected tensors only, got a pickle that wants to run code, or no pickle at all; "
@@ -179,13 +191,29 @@ def _open(path: Path) -> dict[str, Tensor]:
     state = content.get("model", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not state or not all(_is_weight(*item) for item in state.items()):
         raise BadCheckpoint(
-            f"checkpoint {path}: expected a dict of float tensors by name (or one under 'model'), got something else"
+            f"checkpoint {path}: expected a dict of tensors of 16, 32 or 64-bit floats by name (or one under 'model'), "
+            "got something else"
         )
     return state
 
 
+def _check_unpacked_size(path: Path) -> None:
+    """Raises BadCheckpoint for an archive that is larger in memory than on disk: a megabyte can become gigabytes."""
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":  # what torch takes for an archive
+            return
+    with ZipFile(path) as archive:
+        entries = archive.infolist()
+    is_compressed = any(entry.compress_type != ZIP_STORED for entry in entries)
+    if is_compressed or sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise BadCheckpoint(
+            f"checkpoint {path}: expected an archive as torch.save writes it, got a compressed one or one whose parts "
+            "overlap; it was not opened; save the weights again with torch.save"
+        )
+
+
 def _is_weight(name, tensor) -> bool:
-    if not (isinstance(name, str) and isinstance(tensor, Tensor) and tensor.is_floating_point()):
+    if not (isinstance(name, str) and isinstance(tensor, Tensor) and tensor.dtype in _DTYPES):
         return False
     is_dense = tensor.layout is torch.strided and not tensor.is_nested and tensor.device.type == "cpu"
     # Strides of 0 would let four bytes claim to be a terabyte.
