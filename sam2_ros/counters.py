@@ -103,18 +103,18 @@ class Counters:
     def refuse_depth(self, reason: str, sentence: str) -> None:
         with self.lock:
             self.depth_refused[reason] += 1
-            self.depth_trouble = sentence
+            self.depth_trouble = readable(sentence)
 
     def match_depth(self, trouble: str) -> None:
         """An image had its depth. trouble: what was nevertheless wrong with it, or ""."""
         with self.lock:
             self.depth_matched += 1
-            self.depth_trouble = trouble
+            self.depth_trouble = readable(trouble)
 
     def miss_depth(self, sentence: str) -> None:
         with self.lock:
             self.depth_missed += 1
-            self.depth_trouble = sentence
+            self.depth_trouble = readable(sentence)
 
     def forget_depth_trouble(self) -> None:
         with self.lock:
@@ -146,7 +146,7 @@ class Counters:
         kind = f"{what}: {type(error).__name__}"
         if self.count_failure(kind, str(error)) == 1:
             trace = "".join(traceback.format_exception(error))
-            log.error(utf8(f"{kind}: {error}; more of this kind are only counted\n{trace}"))
+            log.error(f"{readable(f'{kind}: {error}')}; more of this kind are only counted\n{utf8(trace)}")
 
     def count_output(self, arrived_ns: int, now_ns: int, max_age_s: float) -> None:
         with self.lock:

@@ -15,6 +15,7 @@ from std_srvs.srv import Trigger
 
 from sam2_ros.msg import Track, Visibility, VisibilityArray
 from sam2_ros.node_client import NoAnswer, NodeClient, NodeRefused, add_arguments, agreed, connect
+from sam2_ros.readable import readable
 from sam2_ros.requests import Code
 from sam2_ros.srv import ListObjects, RemoveObjects, RestoreObjects, SaveObjects, SetTarget
 
@@ -116,7 +117,8 @@ def table(tracks: list[Track]) -> str:
         box = track.box
         place = f"{box.x_offset}, {box.y_offset}, {box.width} x {box.height}" if track.area else "-"
         state, presence = STATES[track.state], f"{track.presence:.2f}"
-        lines.append(ROW.format(track.label, track.object_id, track.class_name, state, presence, place, track.area))
+        name, kind = readable(track.object_id), readable(track.class_name)
+        lines.append(ROW.format(track.label, name, kind, state, presence, place, track.area))
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -156,10 +158,10 @@ def changes(known: dict[str, int], message: VisibilityArray, ids: set[str]) -> l
     """Lines about what has changed since `known`, which is updated. ids: of the objects, none = all."""
     at = f"{Time.from_msg(message.header.stamp).nanoseconds / 1e9:.3f}"
     now: dict[str, Visibility] = {one.object_id: one for one in message.objects if not ids or one.object_id in ids}
-    lines = [f"{at}  {name}: removed" for name in known if name not in now]
+    lines = [f"{at}  {readable(name)}: removed" for name in known if name not in now]
     for name, one in now.items():
         if known.get(name) != one.state:
-            lines.append(f"{at}  {name}: {STATES[one.state]}, presence {one.presence:.2f}")
+            lines.append(f"{at}  {readable(name)}: {STATES[one.state]}, presence {one.presence:.2f}")
     known.clear()
     known.update({name: one.state for name, one in now.items()})
     return lines

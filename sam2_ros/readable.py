@@ -9,8 +9,10 @@ def utf8(text: str) -> str:
 
 
 def readable(text: str) -> str:
-    """`utf8`, shortened: a message whose encoding field holds five megabytes must not fill the log."""
-    return utf8(text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text)} characters)")
+    """One line that a terminal only shows, shortened: a message whose encoding field holds five megabytes must not fill
+    the log, and a name with line ends must not write lines of its own there."""
+    short = text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text)} characters)"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
 
 
 def reason_of(error: Exception) -> str:

@@ -115,7 +115,8 @@ class Services:
             response.code, response.sentence = int(closed[0]), closed[1]
         elif request.object_id and request.object_id not in known:
             response.code = int(Code.UNKNOWN_OBJECT)
-            response.sentence = f"not tracked: {request.object_id!r}; tracked: {', '.join(known) or 'nothing'}"
+            tracked = ", ".join(known) or "nothing"
+            response.sentence = readable(f"not tracked: {request.object_id!r}; tracked: {tracked}")
         else:
             self._channel.outputs.target = request.object_id
 

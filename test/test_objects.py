@@ -52,6 +52,14 @@ def test_the_table_has_a_line_for_each_and_no_place_for_what_is_not_seen():
     assert objects.table([]) == "nothing is tracked"
 
 
+def test_names_command_no_terminal():
+    name, shown, known = "a\n\x1b[31m", "a\\n\\x1b[31m", {}
+    _, line = objects.table([Track(object_id=name, class_name=name)]).split("\n")
+    assert line.split()[1:3] == [shown, shown]
+    assert objects.changes(known, seen(1, **{name: 0}), set()) == [f"1.000  {shown}: visible, presence 0.50"]
+    assert objects.changes(known, seen(2), set()) == [f"2.000  {shown}: removed"]
+
+
 @pytest.mark.parametrize(
     "line, why",
     [("--remove", "--reset forgets all"), ("--reset cup", "takes no ids"), ("--target a b", "expected one id, got 2")],

@@ -17,6 +17,23 @@ def test_what_is_endless_is_cut():
     assert readable("x" * 5_000_000) == "x" * LONGEST + "… (5000000 characters)"
 
 
+def test_a_text_from_elsewhere_is_one_line_that_commands_no_terminal():
+    assert readable("a\n[FATAL] forged\r\t\x1b[31m\x9b\u2028\u202e") == (
+        "a\\n[FATAL] forged\\r\\t\\x1b[31m\\x9b\\u2028\\u202e"
+    )
+    assert readable("Küche 杯子 😀 it's \\n") == "Küche 杯子 😀 it's \\n"
+
+
+def test_a_traceback_has_its_lines_and_what_is_before_it_is_one():
+    counters, logged = Counters(), []
+    counters.note_failure("step", ValueError("a\n[FATAL] forged"), type("Log", (), {"error": logged.append}))
+    first, *trace = logged[0].splitlines()
+    assert first == "step: ValueError: a\\n[FATAL] forged; more of this kind are only counted"
+    assert trace[0].startswith("ValueError: a")
+    counters.miss_depth("frame 'a\n'")
+    assert counters.depth_trouble == "frame 'a\\n'"
+
+
 def test_everything_that_is_said_about_an_input_is_readable():
     """Before it is in a message: rclpy ends over the one, and a log fills up with the other."""
     answers, counters, logged = [], Counters(), []

@@ -132,6 +132,20 @@ def test_of_several_prompts_those_are_named_whose_id_comes_twice(desk):
     assert ended.value.value.sentence == "one id is prompted twice in one request: cup"
 
 
+EVIL = "a\n[FATAL] [1.0] [brakes]: forged \x1b[31m"
+
+
+def test_an_id_writes_no_lines_of_its_own(desk):
+    """Into the log, or the terminal of who asks."""
+    said = []
+    desk.inputs.add([(header(), EVIL, lambda: None)] * 2, reply=lambda answer: said.append(answer.sentence))
+    desk.inputs._channel.object_ids.append(EVIL)
+    said.append(desk.call("set_target", object_id="jar")[1].sentence)
+    for sentence in (*said, *desk.warned):
+        assert "a\\n[FATAL] [1.0] [brakes]: forged \\x1b[31m" in sentence and sentence.isprintable()
+    assert len(said) == 2 and len(desk.warned) == 1
+
+
 def test_detections_go_to_who_knows_the_tracks_unless_they_are_of_another_frame_or_nobody_can(desk, monkeypatch):
     box = np.array([1, 2, 3, 4], np.float32)
     monkeypatch.setattr(requests_in.vision, "read_detections", lambda msg: [(box, "cup", 0.5)] * len(msg.detections))
