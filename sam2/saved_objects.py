@@ -91,6 +91,8 @@ def write_objects(path: Path, model: SAM2, kept: Sequence[SavedObject]) -> None:
         beside = path.with_name(f"{path.name}.{os.getpid()}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, beside, metadata={"about": json.dumps(about)})
+        with open(beside, "r+b") as file:  # else, after a loss of power, a good file may have become an empty one
+            os.fsync(file.fileno())
         os.replace(beside, path)
     except (OSError, ValueError, SafetensorError) as error:  # safetensors' own, for instance on a full disk
         with suppress(OSError, ValueError):
@@ -110,9 +112,7 @@ def read_objects(
     """
     if not max_age_s >= 0:
         raise BadInput(f"max_age_s: expected seconds, 0 for any age, got {max_age_s:g}")
-    if not path.is_file():
-        beside = ", ".join(sorted(other.stem for other in path.parent.glob(f"*{path.suffix}"))) or "nothing"
-        raise BadInput(f"saved objects {path}: there is no such file; saved there: {beside}")
+    _check_there(path)
     try:
         # Read, not memory-mapped: mapped tensors change with the file, and truncating it would kill the process.
         with safe_open(path, framework="pt", device="cpu", backend="pread") as file:
@@ -128,15 +128,27 @@ def read_objects(
             return [SavedObject(*names[index], *_memories(path, file, index, model, limits)) for index in chosen]
     except BadInput:
         raise
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise BadInput(f"saved objects {path}: expected a file written by save, got a damaged or other one") from error
+
+
+def _check_there(path: Path) -> None:
+    """Raises BadInput."""
+    try:
+        if path.is_file():
+            return
+        beside = ", ".join(sorted(other.stem for other in path.parent.glob(f"*{path.suffix}"))) or "nothing"
+    except OSError as error:  # a name that is too long, a folder that is closed
+        raise BadInput(f"saved objects {path}: cannot be read ({error.strerror}); name another file") from error
+    raise BadInput(f"saved objects {path}: there is no such file; saved there: {beside}")
 
 
 def _choose(path: Path, there: list[str], object_ids: Sequence[str]) -> list[int]:
     """Indices of the entries that were asked for. Raises UnknownObject."""
     unknown = set(object_ids) - set(there)
     if unknown:
-        raise UnknownObject(f"saved objects {path}: no {', '.join(sorted(unknown))} in it; it has {', '.join(there)}")
+        has = f"{', '.join(there):.1000}"
+        raise UnknownObject(f"saved objects {path}: no {', '.join(sorted(unknown))} in it; it has {has}")
     return [index for index, name in enumerate(there) if not object_ids or name in object_ids]
 
 
@@ -172,18 +184,18 @@ def _identity(model: SAM2) -> dict:
 def _check(path: Path, about: dict, model: SAM2, names: list[tuple[str, str]]) -> None:
     """Raises BadInput unless the memories are of this model and their names would be valid in prompts."""
     if about.get("format") != FORMAT:
-        raise BadInput(f"saved objects {path}: expected format {FORMAT!r}, got {about.get('format')!r}")
+        raise BadInput(f"saved objects {path}: expected format {FORMAT!r}, got {about.get('format')!r:.100}")
     for what, expected in _identity(model).items():
         if about.get(what) != expected:
             raise BadInput(
-                f"saved objects {path}: made with {what} {about.get(what)}, this model has {expected}; prompt the "
-                "objects again, or load that model"
+                f"saved objects {path}: made with {what} {about.get(what)!r:.100}, this model has {expected}; prompt "
+                "the objects again, or load that model"
             )
     ids = [object_id for object_id, _ in names]
     if len(set(ids)) != len(ids) or not all(object_id and is_name(object_id) for object_id in ids):
         shown = [object_id[:MAX_NAME_LENGTH] for object_id in ids]
         raise BadInput(
-            f"saved objects {path}: expected different ids of 1 to {MAX_NAME_LENGTH} characters, got {shown}"
+            f"saved objects {path}: expected different ids of 1 to {MAX_NAME_LENGTH} characters, got {shown!r:.1000}"
         )
     if not all(is_name(class_name) for _, class_name in names):
         raise BadInput(f"saved objects {path}: expected class names of at most {MAX_NAME_LENGTH} characters")

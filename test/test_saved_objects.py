@@ -172,8 +172,8 @@ def rewritten(path, about=None, tensors=None):
 @pytest.mark.parametrize(
     ("about", "tensors", "error", "match"),
     [
-        ({"model": "sam2.1_hiera_tiny"}, None, sam2.BadInput, "made with model sam2.1_hiera_tiny"),
-        ({"weights": "0" * 64}, None, sam2.BadInput, "made with weights 000"),
+        ({"model": "sam2.1_hiera_tiny"}, None, sam2.BadInput, "made with model 'sam2.1_hiera_tiny'"),
+        ({"weights": "0" * 64}, None, sam2.BadInput, "made with weights '000"),
         ({"image_size": 1024}, None, sam2.BadInput, "image_size 1024"),
         ({"format": "something else"}, None, sam2.BadInput, "expected format"),
         ({"saved_at": 0}, None, sam2.Stale, "expected at most 60 s"),
