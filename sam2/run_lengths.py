@@ -20,7 +20,8 @@ def rle_encode(mask: np.ndarray) -> np.ndarray:
 
 def rle_decode(counts: np.ndarray | Sequence[int], size_hw: tuple[int, int]) -> np.ndarray:
     """(H, W) bool mask of row-major run lengths, background first. Raises BadInput unless they sum to H*W."""
-    return _unfold(counts, size_hw[0] * size_hw[1]).reshape(size_hw)
+    height, width = _sides(size_hw)
+    return _unfold(counts, height * width).reshape(height, width)
 
 
 def coco_encode(mask: np.ndarray) -> dict:
@@ -36,11 +37,11 @@ def coco_counts(mask: np.ndarray) -> np.ndarray:
 def coco_decode(rle: dict) -> np.ndarray:
     """(H, W) bool mask of a COCO run-length object: column-major, `counts` a list, a compressed string or bytes.
 
-    Raises BadInput if `size` or `counts` is missing, or the runs do not fill the size.
+    Raises BadInput if `size` or `counts` is missing or is none, or the runs do not fill the size.
     """
     if "size" not in rle or "counts" not in rle:
         raise BadInput(f"COCO mask: expected keys 'size' and 'counts', got {sorted(rle)}")
-    height, width = (int(side) for side in rle["size"])
+    height, width = _sides(rle["size"])
     counts = rle["counts"]
     if isinstance(counts, (str, bytes)):
         counts = _decompress(counts.encode() if isinstance(counts, str) else counts)
@@ -54,6 +55,18 @@ def _runs(pixels: np.ndarray) -> np.ndarray:
     changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
     borders = np.concatenate(([0] if not pixels[0] else [0, 0], changes, [pixels.size]))
     return np.diff(borders).astype(np.uint32)
+
+
+def _sides(size_hw: Sequence[int]) -> tuple[int, int]:
+    """Height and width. Raises BadInput."""
+    try:
+        height, width = (int(side) for side in size_hw)
+        is_size = min(height, width) >= 0 and (height, width) == tuple(size_hw)
+    except (OverflowError, TypeError, ValueError):
+        is_size = False
+    if not is_size:
+        raise BadInput(f"size of a mask: expected height and width in whole pixels, got {size_hw!r:.99}")
+    return height, width
 
 
 def _unfold(counts: np.ndarray | Sequence[int], num_pixels: int) -> np.ndarray:

@@ -89,3 +89,23 @@ def test_coco_text_holds_any_runs(runs):
 def test_coco_refuses(rle, message):
     with pytest.raises(BadInput, match=message):
         coco_decode(rle)
+
+
+NO_SIZES = [(1,), (1, 5, 1), (-1, -5), (1.5, 4), ("1", "5"), (np.nan, 5), (np.inf, 5), (None, 5), 5, None, ()]
+
+
+@pytest.mark.parametrize("size", NO_SIZES)
+def test_what_is_no_size_is_refused(size):
+    for decode in (lambda: rle_decode([0, 5], size), lambda: coco_decode({"size": size, "counts": [0, 5]})):
+        with pytest.raises(BadInput, match="size of a mask: expected height and width in whole pixels, got"):
+            decode()
+
+
+@pytest.mark.parametrize("size", [(1, 5), [1, 5], np.array([1, 5]), np.array([1, 5], np.uint8), (1.0, 5.0)])
+def test_a_size_may_be_of_any_kind_of_whole_numbers(size):
+    for mask in (rle_decode([0, 5], size), coco_decode({"size": size, "counts": [0, 5]})):
+        assert mask.shape == (1, 5) and mask.all()
+
+
+def test_an_empty_mask_has_no_runs():
+    assert rle_decode([], (0, 7)).shape == coco_decode({"size": [0, 7], "counts": []}).shape == (0, 7)
