@@ -4,6 +4,7 @@ Knows the file and what each entry must contain. Whether a prompt fits its image
 error names the file, the entry and the field.
 """
 
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -36,6 +37,12 @@ without frame and stamp an entry means the first image.
 
 FIELDS = ("object_id", "class_name", "frame", "stamp", "points", "labels", "box", "mask", "mode")
 _MODES = {mode.value: mode for mode in sam2.PromptMode}
+_MOST_DIGITS = 18  # of an image's number; Python refuses to read thousands
+_MOST_SECONDS = 10**10  # far beyond any header.stamp; of 1e900000 the digits alone take half a minute
+
+_repr = reprlib.Repr()
+_repr.maxlevel, _repr.maxstring, _repr.maxother = 2, 100, 100
+_show = _repr.repr  # bounded: by aliases, a file of ten lines can hold lists of a billion
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ def read(path: Path) -> list[Entry]:
     try:
         # Every number stays as written: a stamp of 19 digits does not fit a float, and "007" is a good id.
         content = yaml.load(path.read_text(), yaml.BaseLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise sam2.BadInput(f"prompts {path}: expected a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(content, list) or not content:
         raise sam2.BadInput(f"prompts {path}: expected a list with at least one entry; see sam2_ros replay --help")
@@ -94,21 +101,21 @@ def read(path: Path) -> list[Entry]:
 
 def _entry(fields, where: str, folder: Path) -> Entry:
     if not isinstance(fields, dict) or not fields.get("object_id"):
-        raise sam2.BadInput(f"{where}: expected fields, one of them object_id, got {fields!r}")
-    name = f"{where} ({fields['object_id']!r})"
+        raise sam2.BadInput(f"{where}: expected fields, one of them object_id, got {_show(fields)}")
+    name = f"{where} ({_show(fields['object_id'])})"
     for field in ("object_id", "class_name", "mask", "mode"):
         if not isinstance(fields.get(field, ""), str):
-            raise sam2.BadInput(f"{name}: {field}: expected one text, got {fields[field]!r}")
+            raise sam2.BadInput(f"{name}: {field}: expected one text, got {_show(fields[field])}")
     unknown = [field for field in fields if field not in FIELDS]
     if unknown:
-        raise sam2.BadInput(f"{name}: {unknown[0]!r} is no field; expected some of {', '.join(FIELDS)}")
+        raise sam2.BadInput(f"{name}: {_show(unknown[0])} is no field; expected some of {', '.join(FIELDS)}")
     if "frame" in fields and "stamp" in fields:
         raise sam2.BadInput(f"{name}: frame and stamp: expected one of them")
     if fields.get("mode", "add") not in _MODES:
-        raise sam2.BadInput(f"{name}: mode: expected one of {', '.join(_MODES)}, got {fields['mode']!r}")
+        raise sam2.BadInput(f"{name}: mode: expected one of {', '.join(_MODES)}, got {_show(fields['mode'])}")
     points = _numbers(fields, "points", name)
     if not all(isinstance(point, list) and len(point) == 2 for point in points):
-        raise sam2.BadInput(f"{name}: points: expected pairs, as [[320, 240]], got {fields['points']!r}")
+        raise sam2.BadInput(f"{name}: points: expected pairs, as [[320, 240]], got {_show(fields['points'])}")
     stamp = _stamp_ns(fields["stamp"], name) if "stamp" in fields else None
     prompt = sam2.Prompt(
         object_id=fields["object_id"],
@@ -130,28 +137,33 @@ def _numbers(fields: dict, field: str, name: str) -> list:
             raise ValueError
         return [[float(n) for n in item] if isinstance(item, list) else float(item) for item in given]
     except (TypeError, ValueError):
-        raise sam2.BadInput(f"{name}: {field}: expected a list of numbers, got {fields[field]!r}") from None
+        raise sam2.BadInput(f"{name}: {field}: expected a list of numbers, got {_show(fields[field])}") from None
 
 
 def _frame(text, name: str) -> int:
-    if not isinstance(text, str) or not text.isdecimal():
-        raise sam2.BadInput(f"{name}: frame: expected the number of an image, from 0, got {text!r}")
+    if not isinstance(text, str) or not text.isdecimal() or len(text) > _MOST_DIGITS:
+        raise sam2.BadInput(f"{name}: frame: expected the number of an image, from 0, got {_show(text)}")
     return int(text)
 
 
 def _stamp_ns(text, name: str) -> int:
     try:
-        stamp = Decimal(text) * 10**9
-        if not (stamp.is_finite() and stamp > 0):
+        stamp = Decimal(text)
+        if not 0 < stamp < _MOST_SECONDS:
             raise ValueError
-        return int(stamp)
+        return int(stamp * 10**9)
     except (ArithmeticError, TypeError, ValueError):  # decimal raises the first
-        raise sam2.BadInput(f"{name}: stamp: expected seconds above 0, got {text!r}") from None
+        raise sam2.BadInput(
+            f"{name}: stamp: expected seconds above 0 and below {_MOST_SECONDS}, got {_show(text)}"
+        ) from None
 
 
 def _mask(path: Path, name: str) -> np.ndarray:
     """(H, W) bool."""
-    pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if path.is_file() else None
+    try:
+        pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if path.is_file() else None
+    except (OSError, ValueError, cv2.error):  # of a name that is none; of a size that no image has
+        pixels = None
     if pixels is None:
         raise sam2.BadInput(f"{name}: mask: expected an image file, found none at {path}")
     return pixels > 0
