@@ -191,9 +191,14 @@ def _open(path: Path) -> dict[str, Tensor]:
     state = content.get("model", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not state or not all(_is_weight(*item) for item in state.items()):
         raise BadCheckpoint(
-            f"checkpoint {path}: expected a dict of tensors of 16, 32 or 64-bit floats by name (or one under 'model'), "
-            "got something else"
+            f"checkpoint {path}: expected a dict of float tensors by name (or one under 'model'), got something else"
         )
+    for name, tensor in state.items():
+        if tensor.dtype not in _DTYPES:
+            raise BadCheckpoint(
+                f"checkpoint {path}: expected floats of 16, 32 or 64 bits, got {tensor.dtype} in {name!r:.100}; save "
+                "the weights in one of these"
+            )
     return state
 
 
@@ -213,7 +218,7 @@ def _check_unpacked_size(path: Path) -> None:
 
 
 def _is_weight(name, tensor) -> bool:
-    if not (isinstance(name, str) and isinstance(tensor, Tensor) and tensor.dtype in _DTYPES):
+    if not (isinstance(name, str) and isinstance(tensor, Tensor) and tensor.is_floating_point()):
         return False
     is_dense = tensor.layout is torch.strided and not tensor.is_nested and tensor.device.type == "cpu"
     # Strides of 0 would let four bytes claim to be a terabyte.
