@@ -154,7 +154,7 @@ class Worker:
                 self._together = False
                 self._log.error(
                     f"images of {len(pairs)} cameras could not be encoded together, from now on they are one by one: "
-                    f"{error}"
+                    f"{readable(reason_of(error))}"
                 )
         for pipeline, arrival, frame in taken:
             if not self._stopping.is_set():

@@ -139,7 +139,7 @@ def test_an_id_writes_no_lines_of_its_own(desk):
     """Into the log, or the terminal of who asks."""
     said = []
     desk.inputs.add([(header(), EVIL, lambda: None)] * 2, reply=lambda answer: said.append(answer.sentence))
-    desk.inputs._channel.object_ids.append(EVIL)
+    desk.inputs._channel.newest = NewestResult(restored=frozenset({EVIL}))
     said.append(desk.call("set_target", object_id="jar")[1].sentence)
     for sentence in (*said, *desk.warned):
         assert "a\\n[FATAL] [1.0] [brakes]: forged \\x1b[31m" in sentence and sentence.isprintable()
