@@ -5,6 +5,7 @@ Knows nothing about trackers or figures.
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def data_digest(videos: list[SyntheticVideo] | list[RecordedVideo]) -> str:
     else:
         for path in (path for recorded in videos for path in recorded.video.files):
             about = path.stat()
-            digest.update(f"{path.resolve()} {about.st_size} {about.st_mtime_ns}\n".encode())
+            digest.update(os.fsencode(f"{path.resolve()} {about.st_size} {about.st_mtime_ns}\n"))
     return digest.hexdigest()[:16]
 
 

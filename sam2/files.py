@@ -15,6 +15,16 @@ except ImportError:  # Windows
     fcntl = None
 
 
+def opencv_name(path: Path) -> str:
+    """The name of a video file for OpenCV. Raises BadInput if it is not UTF-8: OpenCV would end the process."""
+    name = str(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise BadInput(f"{path}: expected a name in UTF-8, as OpenCV needs it for a video; rename it") from None
+    return name
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Makes an OSError name the path and say what to do; that of a full disk does neither."""

@@ -9,6 +9,8 @@ import numpy as np
 
 from sam2.errors import BadInput
 
+MAX_PIXELS = 1 << 28  # a damaged size must not ask for all memory
+
 
 def rle_encode(mask: np.ndarray) -> np.ndarray:
     """Run lengths of an (H, W) bool mask in row-major order, background first: (R,) uint32, sum H*W.
@@ -61,11 +63,11 @@ def _sides(size_hw: Sequence[int]) -> tuple[int, int]:
     """Height and width. Raises BadInput."""
     try:
         height, width = (int(side) for side in size_hw)
-        is_size = min(height, width) >= 0 and (height, width) == tuple(size_hw)
+        is_size = min(height, width) >= 0 and (height, width) == tuple(size_hw) and height * width <= MAX_PIXELS
     except (OverflowError, TypeError, ValueError):
         is_size = False
     if not is_size:
-        raise BadInput(f"size of a mask: expected height and width in whole pixels, got {size_hw!r:.99}")
+        raise BadInput(f"size of a mask: expected height and width of at most {MAX_PIXELS} pixels, got {size_hw!r:.99}")
     return height, width
 
 

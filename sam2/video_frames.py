@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sam2.errors import BadInput
+from sam2.files import opencv_name
 from sam2.preprocess import to_model_input
 
 _IMAGE_SUFFIXES = {".jpg", ".jpeg"}
@@ -89,7 +90,7 @@ def _read_jpeg(path: Path) -> np.ndarray:
 
 def _measure_video(path: Path) -> tuple[int, tuple[int, int]]:
     """How many frames there are and (height, width) of the first, by decoding all of them: headers may be wrong."""
-    capture = cv2.VideoCapture(str(path))
+    capture = cv2.VideoCapture(opencv_name(path))
     try:
         more, first = capture.read()
         count = 0
@@ -102,7 +103,7 @@ def _measure_video(path: Path) -> tuple[int, tuple[int, int]]:
 
 def _read_video(path: Path) -> Iterator[np.ndarray]:
     """RGB frames (H, W, 3) uint8 of a video file."""
-    capture = cv2.VideoCapture(str(path))
+    capture = cv2.VideoCapture(opencv_name(path))
     try:
         while True:
             more, bgr = capture.read()

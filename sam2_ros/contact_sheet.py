@@ -4,7 +4,7 @@ The length of the recording need not be known: at most sixteen of the images so 
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import cv2
@@ -37,7 +37,10 @@ class ContactSheet:
         with part_of(out) as part:
             made = cls()
             yield made
-            is_whole = cv2.imwrite(str(part), cv2.cvtColor(made.picture(), cv2.COLOR_RGB2BGR))
+            encoded = cv2.imencode(out.suffix, cv2.cvtColor(made.picture(), cv2.COLOR_RGB2BGR))[1]
+            with suppress(OSError):  # a full disk
+                part.write_bytes(encoded.tobytes())
+            is_whole = part.is_file() and part.stat().st_size == encoded.size
             made.is_written = put_in_place(part, out, is_whole, "sheet")
 
     def write(self, shot: Shot, tracks: list[sam2.Track]) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 from sam2_ros.geometry import Pinhole
 from sam2_ros.refused import Refused
 
+MIN_FOCAL, MAX_PLACE = 1e-3, 1e7  # pixels; beyond, positions overflow
+NOTHING_M = 1e-6  # depth of no more than this is no measurement
 _METRES_PER_UNIT = {"32FC1": (np.float32, 1.0), "16UC1": (np.uint16, 0.001), "mono16": (np.uint16, 0.001)}
 
 
@@ -26,6 +28,8 @@ def check_depth(msg, max_pixels: int) -> None:
     item = np.dtype(_METRES_PER_UNIT[msg.encoding][0]).itemsize
     if msg.step < msg.width * item:
         raise Refused("bad_step", f"step {msg.step}: a row of {msg.width} depth pixels has {msg.width * item} bytes")
+    if len(msg.data) > max_pixels * item:
+        raise Refused("too_large", f"{len(msg.data)} bytes of depth: expected those of at most {max_pixels} pixels")
     if len(msg.data) != msg.step * msg.height:
         raise Refused("short_data", f"{len(msg.data)} bytes of depth: step x height are {msg.step * msg.height}")
 
@@ -41,7 +45,8 @@ def to_metres(msg, nearest_m: float, farthest_m: float) -> np.ndarray:
     rows = np.frombuffer(msg.data, np.uint8).reshape(msg.height, msg.step)[:, : msg.width * np.dtype(kind).itemsize]
     metres = np.ascontiguousarray(rows).view(kind).astype(np.float32) * np.float32(unit)  # (H, W), a copy
     with np.errstate(invalid="ignore"):
-        metres[~((metres > 0) & (metres >= nearest_m) & (metres <= farthest_m))] = np.nan  # also NaN, infinities
+        is_measured = (metres > NOTHING_M) & (metres >= nearest_m) & (metres <= farthest_m)  # no NaN, no infinity
+    metres[~is_measured] = np.nan
     return metres
 
 
@@ -52,8 +57,12 @@ def to_pinhole(info) -> Pinhole:
     Raises Refused("camera_info") if it is not calibrated.
     """
     matrix = (info.p[0], info.p[5], info.p[2], info.p[6]) if info.p[0] else (info.k[0], info.k[4], info.k[2], info.k[5])
-    if not (np.isfinite(matrix).all() and matrix[0] > 0 and matrix[1] > 0):
-        raise Refused("camera_info", f"camera_info with focal lengths {matrix[:2]}: the camera is not calibrated")
+    focal, centre = np.array(matrix[:2]), np.array(matrix[2:])
+    if not ((focal >= MIN_FOCAL) & (focal <= MAX_PLACE) & (np.abs(centre) <= MAX_PLACE)).all():  # NaN is not
+        raise Refused(
+            "camera_info", f"camera_info with focal lengths {matrix[:2]} and centre {matrix[2:]}: the camera is not "
+            "calibrated"
+        )  # fmt: skip
     roi, bin_x, bin_y = info.roi, max(info.binning_x, 1), max(info.binning_y, 1)
     width, height = (roi.width, roi.height) if roi.width else (info.width, info.height)
     fx, fy, cx, cy = matrix

@@ -9,6 +9,7 @@ import numpy as np
 
 import sam2
 from sam2_ros.overlay import Overlay
+from sam2_ros.pictures import video_name
 from sam2_ros.replay_files import part_of, put_in_place
 from sam2_ros.replay_source import Shot
 
@@ -29,6 +30,7 @@ class Film:
     def open(cls, out: Path, fps: float) -> Iterator["Film"]:
         """Raises sam2.BadInput if OpenCV cannot write such a file. If the file is incomplete in the end, there is only
         a message, and it is discarded."""
+        video_name(out)
         with part_of(out) as part:
             film = cls(part, fps)
             yield film

@@ -18,6 +18,8 @@ from rclpy.parameter import Parameter
 
 from sam2_ros.classes import MAX_CLASSES
 
+MAX_CAMERAS = 32  # each has topics, services and buffers of its own; with hundreds it would take minutes to start
+
 
 def _parameter(default, sentence: str, *, span=(), choices=(), unit: str = "", pattern: str = "", most=0, live=False):
     """One row. span: (lowest, highest), inclusive; pattern: what each string of a list must match; most: how many
@@ -39,7 +41,7 @@ class Settings:
     )  # fmt: skip
     cameras: list = _parameter(
         ("",), "Names of the cameras, each with topics of its own (front/image, ~/front/tracks); none = the one image.",
-        pattern=r"|[A-Za-z][A-Za-z0-9_]*",
+        pattern=r"|[A-Za-z][A-Za-z0-9_]*", most=MAX_CAMERAS,
     )  # fmt: skip
     autostart: bool = _parameter(True, "Configure and activate at once, without waiting for a lifecycle manager.")
     image_transport: str = _parameter(

@@ -4,6 +4,7 @@ Knows the node's services and nothing of what is behind them.
 """
 
 import argparse
+import os
 import sys
 import time
 from contextlib import suppress
@@ -17,6 +18,7 @@ from std_msgs.msg import Header
 from sam2_ros.image_out import image_message
 from sam2_ros.msg import Prompt, Track
 from sam2_ros.node_client import NoAnswer, NodeClient, NodeRefused, add_arguments, agreed, connect
+from sam2_ros.pictures import read_picture
 from sam2_ros.requests import Code
 from sam2_ros.ros_time import time_message
 from sam2_ros.srv import AddObjects, ListObjects
@@ -65,10 +67,9 @@ def message(args: argparse.Namespace) -> Prompt:
     )  # fmt: skip
     prompt.header.stamp = time_message(args.stamp)
     if args.mask:
-        found = Path(args.mask).is_file()
-        pixels = cv2.imread(args.mask, cv2.IMREAD_GRAYSCALE) if found else None  # (H, W) uint8
+        pixels = read_picture(Path(args.mask), cv2.IMREAD_GRAYSCALE)  # (H, W) uint8
         if pixels is None:
-            problem = "got another" if found else "found none"
+            problem = "got another" if os.path.isfile(args.mask) else "found none"
             sys.exit(f"sam2_ros prompt: {args.mask}: expected an image file, {problem}")
         prompt.mask = image_message(Header(), np.where(pixels > 0, 255, 0).astype(np.uint8), "mono8")
     return prompt

@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 
 import sam2
+from sam2_ros.pictures import read_picture
 
 FORMAT = """\
 the prompts file is a YAML list, one entry for each thing to point at:
@@ -160,10 +161,7 @@ def _stamp_ns(text, name: str) -> int:
 
 def _mask(path: Path, name: str) -> np.ndarray:
     """(H, W) bool."""
-    try:
-        pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if path.is_file() else None
-    except (OSError, ValueError, cv2.error):  # of a name that is none; of a size that no image has
-        pixels = None
+    pixels = read_picture(path, cv2.IMREAD_GRAYSCALE)
     if pixels is None:
         raise sam2.BadInput(f"{name}: mask: expected an image file, found none at {path}")
     return pixels > 0

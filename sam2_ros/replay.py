@@ -128,7 +128,7 @@ def _main(args: argparse.Namespace) -> int:
             pictures[args.sheet] = stack.enter_context(ContactSheet.open(args.sheet))
         sinks += pictures.values()
         if args.davis:
-            place = args.source.resolve()
+            place = _real(args.source)
             name = args.name or (place.name if place.is_dir() else place.stem)
             count = len(prompt_file.Schedule(entries).object_ids)
             davis = stack.enter_context(DavisVideo.open(args.davis, name, count))
@@ -152,15 +152,23 @@ def _main(args: argparse.Namespace) -> int:
 
 def _check_apart(args: argparse.Namespace) -> None:
     """Raises BadInput if an output would overwrite an input or another output."""
-    taken = {args.source.resolve(): "SOURCE", args.prompts.resolve(): "--prompts"}
+    source, out = _real(args.source), _real(args.out)
+    taken = {source: "SOURCE", _real(args.prompts): "--prompts"}
     for name in ("out", "overlay", "sheet", "report", "davis"):
         path = getattr(args, name)
-        if path is not None and (other := taken.setdefault(path.resolve(), f"--{name}")) != f"--{name}":
+        if path is None:
+            continue
+        if (other := taken.setdefault(_real(path), f"--{name}")) != f"--{name}":
             raise sam2.BadInput(f"--{name} {path}: expected a file of its own, {other} is the same")
-        if path is not None and args.source.resolve() in path.resolve().parents:
+        if source in _real(path).parents:
             raise sam2.BadInput(f"--{name} {path}: expected a place outside of SOURCE, whose files are read")
-        if path is not None and args.out.resolve() in path.resolve().parents:
+        if out in _real(path).parents:
             raise sam2.BadInput(f"--{name} {path}: expected a place outside of --out, which is made when all is done")
+
+
+def _real(path: Path) -> Path:
+    """With links followed; `Path.resolve` raises for those in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def load_tracker(args: argparse.Namespace, entries: list[prompt_file.Entry]) -> sam2.Tracker:

@@ -17,6 +17,7 @@ from PIL import Image
 
 import sam2
 from sam2_ros.overlay import colour_of
+from sam2_ros.readable import utf8
 from sam2_ros.replay_files import check_folder
 from sam2_ros.replay_source import Shot
 
@@ -44,8 +45,13 @@ class DavisVideo:
         Raises sam2.BadInput if the data set has that video already or cannot be written. Leaves nothing behind if the
         replay fails or ends before the last object is prompted; of the latter there is a message.
         """
+        if utf8(name) != name:
+            raise sam2.BadInput(
+                f"--davis {root}: expected a video's name in UTF-8, got {name!r}; choose another --name"
+            )
         frames, masks, names = root / FRAMES / name, root / MASKS / name, root / LIST
         _check_free(frames, masks)
+        _lines(names)
         with _folders(root, *(path.parent for path in (frames, masks, names))):
             with tempfile.TemporaryDirectory(dir=root, prefix=".replay_") as part:
                 made = cls(Path(part) / "frames", Path(part) / "masks", objects)
@@ -108,7 +114,15 @@ def _folders(*folders: Path) -> Iterator[None]:
 
 def _add_line(path: Path, line: str, part: Path) -> None:
     """part: where the new list is written first, so that a full disk does not cost the old one."""
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = _lines(path)
     if line not in lines:
-        part.write_text("".join(f"{each}\n" for each in [*lines, line]))
+        part.write_text("".join(f"{each}\n" for each in [*lines, line]), "utf-8")
         os.replace(part, path)
+
+
+def _lines(path: Path) -> list[str]:
+    """Of a list of videos; none if there is no such file. Raises sam2.BadInput."""
+    try:
+        return path.read_text("utf-8-sig").splitlines() if path.exists() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise sam2.BadInput(f"{path}: expected a list of videos in UTF-8, got: {error}") from error

@@ -21,6 +21,7 @@ from rosbags.typesys import Stores, get_typestore
 
 import sam2
 from sam2_ros import image_in
+from sam2_ros.pictures import read_picture, video_name
 from sam2_ros.refused import Refused
 from sam2_ros.ros_time import stamp_ns
 from sam2_ros.stamps import Stamp
@@ -188,6 +189,8 @@ def _bag_shots(messages: Iterable, deserialize: Callable, source: Source) -> Ite
             rgb = image_in.to_rgb(msg)
             if (at_ns := stamp_ns(msg.header.stamp)) < 0:
                 raise Refused(Stamp.NEGATIVE.value, f"its stamp is {at_ns / 1e9:.9f} s")
+            if logged_ns < 0:
+                raise Refused(Stamp.NEGATIVE.value, f"it was recorded at {logged_ns / 1e9:.9f} s")
         except Refused as error:
             source.refused[error.reason] += 1
             source.last_refusal = f"image {index} of {connection.topic}: {error}"
@@ -205,7 +208,7 @@ def _deserialized(deserialize: Callable, connection: Connection, raw: bytes):
 
 @contextmanager
 def _video(path: Path, fps: float) -> Iterator[Source]:
-    video = cv2.VideoCapture(str(path))
+    video = cv2.VideoCapture(video_name(path))
     try:
         if not video.isOpened():
             raise sam2.BadInput(
@@ -250,7 +253,7 @@ def _parts(name: str) -> list[str]:
 
 def _picture(path: Path) -> np.ndarray:
     """(H, W, 3) uint8 BGR."""
-    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    bgr = read_picture(path, cv2.IMREAD_COLOR)
     if bgr is None:
         raise sam2.BadInput(f"{path}: expected an image file; remove it from the folder or repair it")
     return bgr
@@ -274,5 +277,6 @@ def _cure(path: Path) -> str:
 
 
 def _said(error: Exception) -> str:
-    """What it says; with its kind where that alone is a mere word, as of a KeyError."""
-    return repr(error) if isinstance(error, KeyError) else str(error)
+    """What it says, in one line; with its kind where that alone is a mere word, as of a KeyError, or nothing."""
+    words = str(error).split()
+    return repr(error) if isinstance(error, KeyError) or not words else " ".join(words)

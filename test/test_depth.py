@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from sam2_ros import depth_in
@@ -101,6 +101,23 @@ def test_a_camera_without_a_usable_number_is_not_calibrated(field, wrong):
         matrix = [wrong if at == place else number for at, number in enumerate(usable)]
         with pytest.raises(Refused, match="not calibrated"):
             depth_in.to_pinhole(CameraInfo(width=64, height=48, **{field: matrix}))
+
+
+@pytest.mark.parametrize(("place", "wrong"), [(0, 1e-30), (4, 1e-4), (0, 1e8), (2, 1e300), (5, -1e8)])
+def test_a_camera_that_cannot_be_is_not_calibrated(place, wrong):
+    matrix = [50.0, 0, 31.5, 0, 51.0, 23.5, 0, 0, 1.0]
+    matrix[place] = wrong
+    with pytest.raises(Refused, match="not calibrated"):
+        depth_in.to_pinhole(CameraInfo(width=64, height=48, k=matrix))
+
+
+def test_depth_of_nothing_is_none_whatever_the_range_is_and_padding_counts_as_pixels():
+    depth = np.full(SIZE_HW, 1e-38, np.float32)
+    assert np.isnan(depth_in.to_metres(depth_message(depth), 0.0, 10.0)).all()
+    padded = Image(width=1, height=1, step=8000, encoding="32FC1", data=bytes(8000))
+    depth_in.check_depth(padded, 2000)
+    with pytest.raises(Refused, match="8000 bytes of depth: expected those of at most 1999 pixels"):
+        depth_in.check_depth(padded, 1999)
 
 
 def filled(count=4, step_ns=STEP_NS, jump_ns=5 * 10**9):

@@ -228,3 +228,5 @@ def test_results_are_of_the_files_they_were_made_from(tmp_path):
     mask.write_bytes(mask.read_bytes() + b" ")
     digests.append(data_digest(videos))
     assert digests[0] == digests[1] and len(set(digests)) == 3
+    (tmp_path / "other").rename(latin := tmp_path / os.fsdecode(b"k\xfcche"))
+    assert data_digest([RecordedVideo(video) for video in open_dataset("davis", latin, "train")])

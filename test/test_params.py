@@ -136,6 +136,8 @@ def test_a_refusal_names_parameter_bounds_unit_and_value():
     [
         ("cameras", ("front", "Rear_2"), True), ("cameras", ("front", "front"), False), ("cameras", ("", "a"), False),
         ("cameras", ("2nd",), False), ("cameras", ("front/left",), False), ("cameras", ("fr ont",), False),
+        ("cameras", tuple(f"c{n}" for n in range(params.MAX_CAMERAS)), True),
+        ("cameras", tuple(f"c{n}" for n in range(params.MAX_CAMERAS + 1)), False),
         ("classes", ("cup",) * MAX_CLASSES, True), ("classes", ("cup",) * (MAX_CLASSES + 1), False),
     ],
 )  # fmt: skip

@@ -278,8 +278,9 @@ def test_what_cannot_be_written_is_refused_before_the_first_image(bag, tmp_path,
 
 
 def test_a_sheet_that_fails_in_the_end_does_not_cost_the_bag(bag, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cv2, "imwrite", lambda *_: False)
-    assert run(bag, tmp_path, "--sheet", str(tmp_path / "seen.png")) == 0
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+        assert run(bag, tmp_path, "--sheet", str(tmp_path / "seen.png")) == 0
     assert (tmp_path / "tracks.mcap").is_file() and not (tmp_path / "seen.png").exists()
     said = capsys.readouterr()
     assert "seen.png: the sheet could not be written" in said.err and "seen.png" not in said.out

@@ -169,8 +169,12 @@ def test_a_data_set_that_cannot_be_written_is_refused_at_once(tmp_path, monkeypa
 
 
 def test_a_list_that_cannot_be_written_leaves_no_video(tmp_path, tracker):
-    (tmp_path / "data" / LIST).mkdir(parents=True)  # a folder
-    with pytest.raises(OSError):
+    def step(*given, **more):
+        (tmp_path / "data" / LIST).mkdir(exist_ok=True)  # a folder, meanwhile
+        return FakeTracker.step(tracker, *given, **more)
+
+    tracker.step = step
+    with pytest.raises(sam2.BadInput, match=r"train\.txt: expected a list of videos"):
         run(tmp_path)
     assert not list((tmp_path / "data").rglob("*.jpg")) and not list((tmp_path / "data").rglob("kitchen"))
 

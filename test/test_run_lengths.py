@@ -91,13 +91,26 @@ def test_coco_refuses(rle, message):
         coco_decode(rle)
 
 
-NO_SIZES = [(1,), (1, 5, 1), (-1, -5), (1.5, 4), ("1", "5"), (np.nan, 5), (np.inf, 5), (None, 5), 5, None, ()]
+NO_SIZES = [
+    (10**6, 10**6),
+    (1,),
+    (1, 5, 1),
+    (-1, -5),
+    (1.5, 4),
+    ("1", "5"),
+    (np.nan, 5),
+    (np.inf, 5),
+    (None, 5),
+    5,
+    None,
+    (),
+]
 
 
 @pytest.mark.parametrize("size", NO_SIZES)
 def test_what_is_no_size_is_refused(size):
     for decode in (lambda: rle_decode([0, 5], size), lambda: coco_decode({"size": size, "counts": [0, 5]})):
-        with pytest.raises(BadInput, match="size of a mask: expected height and width in whole pixels, got"):
+        with pytest.raises(BadInput, match="size of a mask: expected height and width of at most .* pixels, got"):
             decode()
 
 

@@ -5,6 +5,7 @@ Mistakes are reported in one sentence and, where possible, before the work begin
 
 import argparse
 import math
+import os
 import signal
 import sys
 from contextlib import nullcontext
@@ -172,7 +173,7 @@ def run(args: argparse.Namespace) -> None:
     path = args.export or args.out / WEIGHTS
     if path.suffix not in WEIGHT_SUFFIXES:
         raise BadInput(f"--export: expected a name ending in {' or '.join(WEIGHT_SUFFIXES)}, got {path}")
-    if path.resolve() == (args.out / STATE).resolve():
+    if os.path.realpath(path) == os.path.realpath(args.out / STATE):
         raise BadInput(f"--export: expected another name than {path}, from which the run goes on; choose one")
     check_folder(args.out, "--out")
     check_file(path, "--export")

@@ -1,6 +1,8 @@
 """Reads images, masks and films, and names damaged files. Knows nothing of datasets."""
 
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -8,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from sam2.errors import BadInput
+from sam2.files import opencv_name
 
 VOID = 255  # palette index some datasets use for "do not score"; read as background
 _JPEG_BEGINS, _JPEG_ENDS = b"\xff\xd8", b"\xff\xd9"
@@ -19,13 +22,13 @@ def find_files(folder: Path, suffixes: tuple[str, ...], above: frozenset[Path] =
 
     Follows links to folders, but not in circles; skips hidden files. `above`: the folders that it is in.
     """
-    above = above | {folder.resolve()}
+    above = above | {Path(os.path.realpath(folder))}  # `Path.resolve` raises for links in a circle
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.name.startswith(".") or path.name == "lost+found":  # which is at the top of a disk, and unreadable
             continue
         if path.suffix.lower() in suffixes:
             yield path
-        elif path.is_dir() and path.resolve() not in above:
+        elif path.is_dir() and Path(os.path.realpath(path)) not in above:
             yield from find_files(path, suffixes, above)
 
 
@@ -42,7 +45,7 @@ def read_indices(path: Path) -> tuple[np.ndarray, str]:
     try:
         with Image.open(path) as image:
             mode, labels = image.mode, np.array(image)
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged chunks
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # as Pillow, for damaged chunks
         raise BadInput(f"{path}: expected a palette PNG ({error})") from error
     if mode not in ("P", "L", "1"):
         raise BadInput(f"{path}: expected a PNG whose pixels are object numbers (mode P or L), got mode {mode}")
@@ -56,7 +59,9 @@ def read_rgb(path: Path) -> np.ndarray:
         raise BadInput(f"{path}: expected a whole JPEG, got one that ends in its middle; copy or unpack it again")
     # Without the rotation that EXIF asks for: masks are not rotated either.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
+    image = None
+    with suppress(cv2.error):  # of a size that no image has
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
     if image is None:
         raise BadInput(f"{path}: expected a JPEG or PNG image, found none that can be decoded")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
@@ -64,7 +69,7 @@ def read_rgb(path: Path) -> np.ndarray:
 
 def read_film(path: Path, wanted: set[int] | None = None) -> Iterator[np.ndarray | None]:
     """Frames in order; None for those not wanted, which are not converted to RGB."""
-    film = cv2.VideoCapture(str(path))
+    film = cv2.VideoCapture(opencv_name(path))
     try:
         if not film.isOpened():
             raise BadInput(f"{path}: expected a video that OpenCV can open")

@@ -1,0 +1,25 @@
+"""Picture and video files for OpenCV, which ends the process over a name that is not UTF-8. Knows no ROS."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+import sam2
+from sam2_ros.readable import utf8
+
+
+def read_picture(path: Path, flags: int) -> np.ndarray | None:
+    """What OpenCV makes of a picture file, (H, W, 3) uint8 BGR or with IMREAD_GRAYSCALE (H, W); None if it is none."""
+    try:
+        content = np.frombuffer(path.read_bytes() if path.is_file() else b"", np.uint8)
+        return cv2.imdecode(content, flags) if content.size else None
+    except (OSError, ValueError, cv2.error):  # of names that are none, and of sizes that no picture has
+        return None
+
+
+def video_name(path: Path) -> str:
+    """Raises sam2.BadInput for one that is not UTF-8."""
+    if utf8(str(path)) != str(path):
+        raise sam2.BadInput(f"{path}: expected a name in UTF-8, as OpenCV needs it for a video; rename it")
+    return str(path)
