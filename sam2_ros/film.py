@@ -9,8 +9,7 @@ import numpy as np
 
 import sam2
 from sam2_ros.overlay import Overlay
-from sam2_ros.pictures import video_name
-from sam2_ros.replay_files import part_of, put_in_place
+from sam2_ros.replay_files import part_of, put_in_place, video_name
 from sam2_ros.replay_source import Shot
 
 _OPACITY = 0.45

@@ -1,12 +1,9 @@
-"""Picture and video files for OpenCV, which ends the process over a name that is not UTF-8. Knows no ROS."""
+"""Reads picture files not by their names: OpenCV ends the process over one that is not UTF-8. Knows no ROS."""
 
 from pathlib import Path
 
 import cv2
 import numpy as np
-
-import sam2
-from sam2_ros.readable import utf8
 
 
 def read_picture(path: Path, flags: int) -> np.ndarray | None:
@@ -16,10 +13,3 @@ def read_picture(path: Path, flags: int) -> np.ndarray | None:
         return cv2.imdecode(content, flags) if content.size else None
     except (OSError, ValueError, cv2.error):  # of names that are none, and of sizes that no picture has
         return None
-
-
-def video_name(path: Path) -> str:
-    """Raises sam2.BadInput for one that is not UTF-8."""
-    if utf8(str(path)) != str(path):
-        raise sam2.BadInput(f"{path}: expected a name in UTF-8, as OpenCV needs it for a video; rename it")
-    return str(path)

@@ -1,4 +1,4 @@
-"""Where a replay may write, and how its files appear whole or not at all. Knows no formats."""
+"""What names a replay can use, where it may write, and how its files appear whole or not at all. Knows no formats."""
 
 import os
 import sys
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import sam2
+from sam2_ros.readable import utf8
 
 
 def check_free(out: Path) -> None:
@@ -32,6 +33,13 @@ def check_file(out: Path, option: str, endings: tuple[str, ...]) -> None:
     check_folder(out)
     if out.is_dir():
         raise sam2.BadInput(f"{out}: expected the name of a file, found a folder")
+
+
+def video_name(path: Path) -> str:
+    """For OpenCV. Raises sam2.BadInput for one that is not UTF-8, over which it would end the process."""
+    if utf8(str(path)) != str(path):
+        raise sam2.BadInput(f"{path}: expected a name in UTF-8, as OpenCV needs it for a video; rename it")
+    return str(path)
 
 
 @contextmanager

@@ -21,8 +21,9 @@ from rosbags.typesys import Stores, get_typestore
 
 import sam2
 from sam2_ros import image_in
-from sam2_ros.pictures import read_picture, video_name
+from sam2_ros.pictures import read_picture
 from sam2_ros.refused import Refused
+from sam2_ros.replay_files import video_name
 from sam2_ros.ros_time import stamp_ns
 from sam2_ros.stamps import Stamp
 from sam2_ros.track_out import drawn_beside

@@ -22,8 +22,9 @@ import sam2
 from sam2.training.dataset_files import find_files, read_film, read_indices, read_rgb
 from sam2.video_frames import load_frames
 from sam2_ros import prompt, prompt_file, replay
-from sam2_ros.pictures import read_picture, video_name
+from sam2_ros.pictures import read_picture
 from sam2_ros.replay_davis import LIST
+from sam2_ros.replay_files import video_name
 
 pytestmark = pytest.mark.ros
 LATIN = os.fsdecode(b"k\xfcche")
