@@ -169,10 +169,7 @@ def _check_file(msg, max_pixels: int) -> None:
         raise Refused("empty_image", f"compressed image ({msg.format}) without data")
     size = _png_size(data) or _jpeg_size(data)
     if size is None:
-        raise Refused(
-            "decode", f"compressed image ({msg.format}) of {len(data)} bytes: expected a complete png, or jpeg of at "
-            f"most {MAX_JPEG_SCANS} scans"
-        )  # fmt: skip
+        raise Refused("decode", f"compressed image ({msg.format}) of {len(data)} bytes: no complete jpeg or png")
     _check_size(*size, max_pixels)
 
 
@@ -195,6 +192,14 @@ def _png_size(data: memoryview) -> tuple[int, int] | None:
 
 def _jpeg_size(data: memoryview) -> tuple[int, int] | None:
     """(width, height) of a complete JPEG file (ITU-T T.81, B.1.1 and B.2.2), or None."""
+    at = _jpeg_frame(data)
+    if at is None:
+        return None
+    return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
+
+
+def _jpeg_frame(data: memoryview) -> int | None:
+    """Where the start of frame is in a complete JPEG file, or None."""
     if bytes(data[:2]) != b"\xff\xd8" or b"\xff\xd9" not in bytes(data[-MAX_PADDING:]):
         return None
     at = 2
@@ -208,15 +213,23 @@ def _jpeg_size(data: memoryview) -> tuple[int, int] | None:
         if marker == 0x01 or 0xD0 <= marker <= 0xD9:  # have no length: a decoder would read on elsewhere
             break
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
-            # Only now: pictures and profiles in segments before it have such bytes, too. Compressed data has none.
-            if sum(1 for _ in islice(re.finditer(b"\xff\xda", data[at:]), MAX_JPEG_SCANS + 1)) > MAX_JPEG_SCANS:
-                return None
-            return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
+            return at
         at += 2 + length
     return None
 
 
+def _check_scans(msg) -> None:
+    """Not in `check`, since it goes through the whole file. Pictures and profiles in segments before the frame have
+    such bytes, too; compressed data has none."""
+    data = memoryview(msg.data)
+    at = _jpeg_frame(data)
+    begins = re.finditer(b"\xff\xda", data[at:]) if at is not None else ()
+    if sum(1 for _ in islice(begins, MAX_JPEG_SCANS + 1)) > MAX_JPEG_SCANS:
+        raise Refused("decode", f"compressed image ({msg.format}): expected a jpeg of at most {MAX_JPEG_SCANS} scans")
+
+
 def _decode_file(msg) -> np.ndarray:
+    _check_scans(msg)
     # image_transport writes "<source>; jpeg compressed <what the encoder was given>". If the last part is missing, the
     # encoder was given the source itself: for a Bayer camera the mosaic, as a grey picture.
     mosaic = re.fullmatch(r"\s*(bayer_\w+)\s*;.*compressed\s*", msg.format)

@@ -144,7 +144,10 @@ def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(monkeypatch):
     monkeypatch.setattr(image_in, "cv2", None)
     for before_frame in (b"", segment(0xE1, b"\xff\xda" * 1000)):
         file.data = many_scans(image_in.MAX_JPEG_SCANS + 1, before_frame)
-        assert refusal(file).reason == "decode"
+        image_in.check(file, 64 * 64)  # where the message arrives, which must cost the same for any image
+        with pytest.raises(Refused, match="expected a jpeg of at most 100 scans") as refused:
+            image_in.to_rgb(file)
+        assert refused.value.reason == "decode"
 
 
 @pytest.mark.parametrize("marker", [b"\xff\x01", b"\xff\xd0"])
