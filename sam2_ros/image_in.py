@@ -174,18 +174,8 @@ def _check_file(msg, max_pixels: int) -> None:
 
 
 def _png_size(data: memoryview) -> tuple[int, int] | None:
-    """(width, height) of a complete PNG file (PNG specification, 5.2, 5.3 and 11.2.2), or None.
-
-    Chunks must end where the data does: OpenCV allocates whatever length a chunk claims to have.
-    """
+    """(width, height) of a complete PNG file (PNG specification, 5.2 and 11.2.2), or None."""
     if bytes(data[:16]) != b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" or bytes(data[-8:-4]) != b"IEND" or len(data) < 33:
-        return None
-    at = 8
-    for _ in range(MAX_PNG_CHUNKS):
-        at += 12 + int.from_bytes(data[at : at + 4], "big")
-        if at >= len(data):
-            break
-    if at != len(data):
         return None
     return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
 
@@ -218,18 +208,31 @@ def _jpeg_frame(data: memoryview) -> int | None:
     return None
 
 
-def _check_scans(msg) -> None:
-    """Not in `check`, since it goes through the whole file. Pictures and profiles in segments before the frame have
-    such bytes, too; compressed data has none."""
+def _check_decoding(msg) -> None:
+    """Raises Refused for what would take the decoder minutes or gigabytes. Not in `check`, since it goes through the
+    whole file."""
     data = memoryview(msg.data)
+    if _png_size(data) and not _is_filled_by_chunks(data):
+        raise Refused("decode", f"compressed image ({msg.format}): expected a png whose chunks end where its data does")
     at = _jpeg_frame(data)
+    # Pictures and profiles in segments before the frame have such bytes, too; compressed data has none.
     begins = re.finditer(b"\xff\xda", data[at:]) if at is not None else ()
     if sum(1 for _ in islice(begins, MAX_JPEG_SCANS + 1)) > MAX_JPEG_SCANS:
         raise Refused("decode", f"compressed image ({msg.format}): expected a jpeg of at most {MAX_JPEG_SCANS} scans")
 
 
+def _is_filled_by_chunks(data: memoryview) -> bool:
+    """Of a PNG (PNG specification, 5.3): OpenCV allocates whatever length a chunk claims to have."""
+    at = 8
+    for _ in range(MAX_PNG_CHUNKS):
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+        if at >= len(data):
+            break
+    return at == len(data)
+
+
 def _decode_file(msg) -> np.ndarray:
-    _check_scans(msg)
+    _check_decoding(msg)
     # image_transport writes "<source>; jpeg compressed <what the encoder was given>". If the last part is missing, the
     # encoder was given the source itself: for a Bayer camera the mosaic, as a grey picture.
     mosaic = re.fullmatch(r"\s*(bayer_\w+)\s*;.*compressed\s*", msg.format)
