@@ -56,18 +56,15 @@ def device_errors(device: torch.device) -> Iterator[None]:
         yield
     except Sam2Error:  # some are a RuntimeError, too, and their texts quote ids and paths
         raise
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(
-            f"{device}: no memory left for this step; remove objects or lower limits ({error})"
-        ) from error
-    except RuntimeError as error:
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
         text = str(error)
-        if _SHORTAGE.search(text):
+        first_line = text.partition("\n")[0]
+        if isinstance(error, torch.OutOfMemoryError) or _SHORTAGE.search(text):
             raise OutOfMemory(
-                f"{device}: no memory left for this step; remove objects or lower limits ({text.splitlines()[0]})"
+                f"{device}: no memory left for this step; remove objects or lower limits ({first_line})"
             ) from error
         if "CUDA error" in text and not _answers(device):
-            raise DeviceLost(f"{device}: {text.splitlines()[0]}; only a new process can recover it") from error
+            raise DeviceLost(f"{device}: {first_line}; only a new process can recover it") from error
         raise
 
 
