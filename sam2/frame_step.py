@@ -89,7 +89,7 @@ class FrameStep:
             self._capacity = self.store.capacity
             self._advance.forget()
         logits, *rest = self._advance(*moment.features, self_attended, *reading, *writing)
-        return Answer(self._fill_holes(logits), *rest)
+        return Answer(fill_small_holes(logits, self._fill_hole_area), *rest)
 
     def apply_prompt(
         self, obj: TrackedObject, prompt: ModelPrompt, moment: Moment, previous: Tensor | None, is_prompted: bool
@@ -103,7 +103,7 @@ class FrameStep:
             answer = self._model.segment_mask(features, prompt.mask_tensor(self._model.device))
         else:
             answer = self._answer_points(obj, prompt, moment, previous)
-        answer = answer._replace(low_res_logits=self._fill_holes(answer.low_res_logits))
+        answer = answer._replace(low_res_logits=fill_small_holes(answer.low_res_logits, self._fill_hole_area))
         writing = self.store.writing([obj.row], [obj.bank.slots(moment.index, is_prompted)])
         is_finite = _remember(self._model, self.store, features, writing, answer, from_prompt=True)
         return Answer(answer.low_res_logits, answer.iou, answer.object_score, is_finite)
@@ -120,9 +120,6 @@ class FrameStep:
         mask_input = None if previous is None else as_prompt(previous)
         decoded = self._model.decode(moment.features, pixels, points, labels, mask_input)
         return self._model.select(decoded, multimask=is_ambiguous(labels.shape[1]))
-
-    def _fill_holes(self, logits: Tensor) -> Tensor:
-        return fill_small_holes(logits, self._fill_hole_area) if self._fill_hole_area else logits
 
 
 def _encode(model: SAM2, images: Tensor) -> tuple[Tensor, ...]:

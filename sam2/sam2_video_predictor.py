@@ -268,9 +268,7 @@ class SAM2VideoPredictor(SAM2):
         return memory.to(state.storage_device, torch.bfloat16)  # always bfloat16, even in a float32 run
 
     def _result(self, state: VideoState, answer: Segmentation) -> FrameResult:
-        logits = answer.low_res_logits
-        if self.fill_hole_area:
-            logits = fill_small_holes(logits, self.fill_hole_area)
+        logits = fill_small_holes(answer.low_res_logits, self.fill_hole_area)
         return FrameResult(logits.to(state.storage_device), answer.pointer, answer.object_score)
 
     def _features(self, state: VideoState, frame_index: int) -> Features:

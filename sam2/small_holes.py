@@ -13,14 +13,14 @@ FILLED_HOLE_LOGIT = 0.1  # the official value: barely inside
 def fill_small_holes(logits: torch.Tensor, max_area: int = 8) -> torch.Tensor:
     """Closes small holes: 8-connected regions of logits <= 0 of at most `max_area` pixels become 0.1.
 
-    logits: (N, 1, h, w) float, any device. Returns a new tensor. The rule of the official predictor's
-    `fill_holes_in_mask_scores`, which skips it where its CUDA extension is not built. Regions at the border count too.
-    On a GPU it does not wait for the device.
+    logits: (N, 1, h, w) float, any device. Returns a new tensor or, if `max_area` is 0, the logits themselves. The rule
+    of the official predictor's `fill_holes_in_mask_scores`, which skips it where its CUDA extension is not built.
+    Regions at the border count too. On a GPU it does not wait for the device.
     """
     if logits.ndim != 4 or logits.shape[1] != 1:
         raise BadInput(f"logits: expected (N, 1, h, w), got {tuple(logits.shape)}")
-    if max_area < 1 or logits.numel() == 0:
-        return logits.clone()
+    if max_area < 1:
+        return logits
     return torch.where(small_regions(logits <= 0, max_area), FILLED_HOLE_LOGIT, logits)
 
 
