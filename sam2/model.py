@@ -155,14 +155,14 @@ class SAM2(FixedOptions, nn.Module):
     def segment_mask(self, features: Features, mask: Tensor) -> Segmentation:
         """A mask prompt (N, 1, S, S), 1 inside and 0 outside, is itself the answer; the decoder only supplies the
         pointer."""
-        _, logits = mask_logits(mask)
         pixels = features.stride16.expand(mask.shape[0], -1, -1, -1)  # without `no_mem_embed`, as upstream
         decoded = self.decode(features, pixels, mask_input=self.mask_downsample(mask))
         pointer = self.select(decoded, multimask=False).pointer
         is_present = (mask > 0).flatten(1).any(dim=1, keepdim=True)  # (N, 1)
         iou = torch.ones(mask.shape[0], device=mask.device)
         token = torch.full_like(iou, -1, dtype=torch.long)
-        return Segmentation(logits, iou, token, self._gate_pointer(pointer, is_present), is_present * 20.0 - 10.0)
+        pointer = self._gate_pointer(pointer, is_present)
+        return Segmentation(mask_logits(mask), iou, token, pointer, is_present * 20.0 - 10.0)
 
     def encode_memory(
         self, stride16: Tensor, low_res_logits: Tensor, object_score: Tensor, from_prompt: bool

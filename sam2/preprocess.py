@@ -108,13 +108,12 @@ def masks_to_model(masks: np.ndarray | torch.Tensor, image_size: int) -> torch.T
     return (_resize(_as_float(masks)[:, None], image_size, antialias=True) >= 0.5).float()
 
 
-def mask_logits(masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The logits that stand for mask prompts: (N, 1, S, S) zeros and ones -> the same size, and (N, 1, S/4, S/4).
+def mask_logits(masks: torch.Tensor) -> torch.Tensor:
+    """The logits that stand for mask prompts: (N, 1, S, S) zeros and ones -> (N, 1, S/4, S/4).
 
-    +10 inside and -10 outside; antialiased bilinear for the smaller ones.
+    +10 inside and -10 outside, made smaller bilinearly with antialiasing.
     """
-    high_res = masks * (2 * MASK_LOGIT) - MASK_LOGIT
-    return high_res, _resize(high_res, masks.shape[-1] // LOW_RES_STRIDE, antialias=True)
+    return _resize(masks * (2 * MASK_LOGIT) - MASK_LOGIT, masks.shape[-1] // LOW_RES_STRIDE, antialias=True)
 
 
 def as_prompt(low_res_logits: torch.Tensor) -> torch.Tensor:

@@ -188,7 +188,7 @@ def test_mask_prompt_preprocessing_equals_official():
     assert mask.sum() == stored["mask_disc_500_300_45_video_area"]
     at_input_size = preprocess.masks_to_model(mask[None], 1024)
     assert (np.packbits(at_input_size[0, 0].numpy() > 0) == stored["mask_1024_packbits"]).all()
-    low_res = preprocess.mask_logits(at_input_size)[1][0, 0].numpy()
+    low_res = preprocess.mask_logits(at_input_size)[0, 0].numpy()
     assert (low_res > 0).sum() == stored["mask_low_area_pos"]
 
 
