@@ -95,9 +95,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise BadCheckpoint(f"checkpoint {path}: expected weights, the file is empty; fetch it again")
     if head[:1] == b"<":
         raise BadCheckpoint(f"checkpoint {path}: expected weights, got a web page (a failed download); fetch it again")
-    _check_hash(path)
-    if _is_packaged(path):
+    if path.parent.resolve() == PACKAGED.resolve():  # the file itself may be a link
         log.warning("nano is a demonstration model trained on a synthetic world; for real scenes load official weights")
+    else:
+        _check_hash(path)
     state = _open(path)
     state = from_hugging_face(state) if is_hugging_face(state) else state
     weights = {name: tensor.float() for name, tensor in state.items()}
@@ -151,13 +152,8 @@ def _head(path: Path) -> bytes | None:
         raise BadCheckpoint(f"checkpoint {path}: expected a readable file, got: {error.strerror}") from error
 
 
-def _is_packaged(path: Path) -> bool:
-    return path.parent.resolve() == PACKAGED.resolve()  # the file itself may be a link
-
-
 def _check_hash(path: Path) -> None:
-    if _is_packaged(path):
-        return
+    """Raises BadCheckpoint for a file with an official name but other content; warns of one that is not official."""
     digest = sha256(path)
     expected = OFFICIAL_SHA256.get(path.name)
     if expected is not None and digest != expected:
