@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from math import isfinite
+from pathlib import Path
 
 import torch
 
@@ -13,7 +14,7 @@ from sam2.errors import BadInput
 from sam2.fixed_options import Fixed, FixedOptions
 from sam2.model import SAM2
 from sam2.sam2_video_predictor import SAM2VideoPredictor
-from sam2.weights_cache import download
+from sam2.weights_cache import download_weights
 
 _DEFAULT_DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # upstream: "cuda", which fails without one
 
@@ -44,7 +45,7 @@ _OF_VIDEO = ("++model.binarize_mask_from_pts_for_mem_enc=true", "++model.fill_ho
 
 def build_sam2(
     config_file: str,
-    ckpt_path: str | None = None,
+    ckpt_path: str | Path | None = None,
     device: str = _DEFAULT_DEVICE,
     mode: str = "eval",
     hydra_overrides_extra: Sequence[str] = (),
@@ -61,7 +62,7 @@ def build_sam2(
 
 def build_sam2_video_predictor(
     config_file: str,
-    ckpt_path: str | None = None,
+    ckpt_path: str | Path | None = None,
     device: str = _DEFAULT_DEVICE,
     mode: str = "eval",
     hydra_overrides_extra: Sequence[str] = (),
@@ -79,12 +80,12 @@ def build_sam2_video_predictor(
 
 def build_sam2_hf(model_id: str, **kwargs) -> SAM2:
     """`model_id`: "facebook/sam2.1-hiera-tiny" and its siblings; weights come from the cache or are downloaded."""
-    return build_sam2(model_id, ckpt_path=_download(model_id), **kwargs)
+    return build_sam2(model_id, ckpt_path=download_weights(model_id), **kwargs)
 
 
 def build_sam2_video_predictor_hf(model_id: str, **kwargs) -> SAM2VideoPredictor:
     """As `build_sam2_hf`, for video."""
-    return build_sam2_video_predictor(model_id, ckpt_path=_download(model_id), **kwargs)
+    return build_sam2_video_predictor(model_id, ckpt_path=download_weights(model_id), **kwargs)
 
 
 def _finish(model, ckpt_path, device, mode, overrides, apply_postprocessing):
@@ -153,7 +154,3 @@ def _value(text: str, kind: type) -> bool | int | float | None:
     with suppress(ValueError):
         return float(text) if isfinite(float(text)) else None
     return None
-
-
-def _download(model_id: str) -> str:
-    return str(download(find_config(model_id)))

@@ -58,22 +58,23 @@ def find_weights(config: ModelConfig) -> Path:
     )
 
 
-def download(config: ModelConfig) -> Path:
-    """The official file in the cache, downloaded if it is missing or incomplete; an interrupted download is resumed,
-    and one that another process has begun is waited for.
+def download_weights(name: str) -> Path:
+    """The official weights of a model ("tiny", "sam2.1_hiera_tiny", ...), as a file in the cache; fetched, with a
+    progress bar, if it is missing or damaged. An interrupted download is resumed, and one that another process has
+    begun is waited for.
 
-    The file appears complete and with the right SHA-256, or not at all. Raises BadCheckpoint saying where to put it by
-    hand.
+    The file appears complete and with the right SHA-256, or not at all. Raises BadCheckpoint if that model has no
+    published weights, or saying where to put them by hand, and what `find_config` raises for an unknown name.
     """
-    name = f"{config.name}.pt"
-    path = cache_folder() / name
-    if path.is_file() and sha256(path) == OFFICIAL_SHA256.get(name):
-        return path
-    if name not in OFFICIAL_SHA256:
+    config = find_config(name)
+    path = cache_folder() / f"{config.name}.pt"
+    if path.name not in OFFICIAL_SHA256:
         raise BadCheckpoint(
             f"weights of {config.name}: expected one of {', '.join(OFFICIAL_SHA256)}; these are not published, and "
             "nano's come with this package: there is nothing to fetch"
         )
+    if _is_whole(path):
+        return path
     waiting = f"weights of {config.name}: waiting for another download into {path.parent}"
     with ExitStack() as stack:
         try:
@@ -83,13 +84,17 @@ def download(config: ModelConfig) -> Path:
                 f"weights of {config.name}: the folder {path.parent} cannot be made ({error.strerror}); set "
                 "SAM2_ROS_CACHE to another"
             ) from error
-        if not (path.is_file() and sha256(path) == OFFICIAL_SHA256[name]):  # it may have come while this one waited
+        if not _is_whole(path):  # it may have come while this one waited
             _complete(path, config)
     return path
 
 
+def _is_whole(path: Path) -> bool:
+    return path.is_file() and sha256(path) == OFFICIAL_SHA256[path.name]
+
+
 def _complete(path: Path, config: ModelConfig) -> None:
-    """Downloads what is missing. Raises as `download`."""
+    """Downloads what is missing. Raises as `download_weights`."""
     url, part = f"{_SERVER}/{_RELEASES[config.version]}/{path.name}", path.with_suffix(".part")
     try:
         _fetch(url, part)
@@ -106,15 +111,6 @@ def _complete(path: Path, config: ModelConfig) -> None:
             "the download was discarded, try again"
         )
     os.replace(part, path)
-
-
-def download_weights(name: str) -> Path:
-    """The official weights of a model ("tiny", "sam2.1_hiera_tiny", ...), as a file in the cache; fetched if need be.
-
-    Shows a progress bar. Raises BadCheckpoint if that model has no published weights or they cannot be fetched whole,
-    and what `find_config` raises for an unknown name.
-    """
-    return download(find_config(name))
 
 
 def sha256(path: Path) -> str:

@@ -233,7 +233,7 @@ def test_a_checkpoint_in_the_official_layout_loads_strictly(tmp_path):
 def test_hugging_face_builders_ask_for_the_named_weights(tmp_path, monkeypatch):
     torch.save({"model": nano_predictor().state_dict()}, tmp_path / "nano.pt")
     asked = []
-    monkeypatch.setattr(build_sam, "_download", lambda model_id: asked.append(model_id) or str(tmp_path / "nano.pt"))
+    monkeypatch.setattr(build_sam, "download_weights", lambda model_id: asked.append(model_id) or tmp_path / "nano.pt")
     name = "facebook/sam2.1-hiera-nano"
     assert type(build_sam2_hf(name, device="cpu")) is SAM2
     assert isinstance(build_sam2_video_predictor_hf(name, device="cpu"), SAM2VideoPredictor)

@@ -64,7 +64,7 @@ def server(tmp_path, monkeypatch):
 
 
 def download():
-    return weights_cache.download(find_config("tiny"))
+    return weights_cache.download_weights("tiny")
 
 
 def test_download_then_found(server):
@@ -152,7 +152,7 @@ def test_a_cache_that_cannot_be_made_says_what_to_set(tmp_path, monkeypatch):
 
 def test_nano_is_not_published(server):
     with pytest.raises(BadCheckpoint, match="not published"):
-        weights_cache.download(find_config("nano"))
+        weights_cache.download_weights("nano")
 
 
 def test_the_command_downloads_by_name_and_says_where(server, capsys):
