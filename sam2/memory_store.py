@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sam2.limits import Limits
+from sam2.memory_attention import concatenate
 from sam2.memory_bank import MemoryBank, Recall
 from sam2.model import NUM_MEMORIES, SAM2
 
@@ -96,11 +97,9 @@ class MemoryStore:
     def gather(self, at: Reading) -> tuple[Tensor, Tensor, int]:
         """Memory (N, M, D), its position (N, M, D) and the number of pointer tokens among M, which come last."""
         rows = at.rows[:, None]
-        spatial = self._spatial[rows, at.slots].flatten(1, 2).float()  # (N, F * hw, D)
-        pointers, pointer_position = self._model.pointer_memory(self._pointers[rows, at.pointer_slots], at.time)
-        memory = torch.cat((spatial, pointers.to(spatial.dtype)), dim=1)
-        position = torch.cat((self._position[at.codes].flatten(1, 2), pointer_position.to(spatial.dtype)), dim=1)
-        return memory, position, pointers.shape[1]
+        spatial = self._spatial[rows, at.slots].flatten(1, 2).float(), self._position[at.codes].flatten(1, 2)
+        pointers = self._model.pointer_memory(self._pointers[rows, at.pointer_slots], at.time)
+        return *concatenate([spatial, pointers]), pointers[0].shape[1]
 
     def write(self, at: Writing, maskmem: Tensor, pointers: Tensor) -> None:
         """maskmem (N, D, h, w), pointers (N, C)."""
