@@ -1,7 +1,7 @@
 """The network's answer about one object becomes a Track: plain numbers, a state, logits on the host."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -14,12 +14,15 @@ from sam2.tracked_object import TrackedObject
 from sam2.types import State, Track
 
 
-def to_host(answers: Sequence[Answer]) -> list[Answer]:
+def to_host(answers: Mapping[str, Answer]) -> dict[str, Answer]:
     """The same answers on the host, in one copy, so that the device is waited for only once."""
-    logits, *rest = (torch.cat(parts) for parts in zip(*answers, strict=True))
+    if not answers:
+        return {}
+    logits, *rest = (torch.cat(parts) for parts in zip(*answers.values(), strict=True))
     columns = torch.cat((logits.flatten(1), *(part.reshape(-1, 1) for part in rest)), dim=1).cpu()  # (N, hw + 3)
     flat, iou, score, is_finite = columns.split((logits[0].numel(), 1, 1, 1), dim=1)
-    return Answer(flat.unflatten(1, logits.shape[1:]), iou[:, 0], score, is_finite[:, 0] > 0).split()
+    together = Answer(flat.unflatten(1, logits.shape[1:]), iou[:, 0], score, is_finite[:, 0] > 0)
+    return dict(zip(answers, together.split(), strict=True))
 
 
 def track_of(obj: TrackedObject, moment: Moment, answer: Answer | None, limits: Limits) -> Track:

@@ -145,7 +145,7 @@ class Tracker:
         with self._all_or_nothing({plan.prompt.object_id for plan in planned}):
             answers = self._catch_up(planned, self._history.newest.index, progress)
             found = {object_id: answer for object_id, answer in answers.items() if answer is not None}
-            tracks = self._tracks(self._history.newest, answers | _on_host(found))
+            tracks = self._tracks(self._history.newest, answers | to_host(found))
             accept(tracks)
         return tracks
 
@@ -209,7 +209,7 @@ class Tracker:
             if plan.frame == moment.index:
                 tracked = answers.get(plan.prompt.object_id)
                 answers[plan.prompt.object_id] = self._steps.prompt(plan, moment, tracked)
-        answers = _on_host(answers)  # at once, so that a GPU is waited for only once
+        answers = to_host(answers)
         for object_id, answer in answers.items():
             if moment.index not in self._objects[object_id].prompted_frames:
                 self._steps.commit(self._objects[object_id], moment, answer)
@@ -254,8 +254,3 @@ class Tracker:
             with self._on_device():
                 self._objects.roll_back(snapshot)
             raise
-
-
-def _on_host(answers: dict[str, Answer]) -> dict[str, Answer]:
-    """The same, in one copy."""
-    return dict(zip(answers, to_host(list(answers.values())), strict=True)) if answers else {}
