@@ -32,9 +32,3 @@ class Limits:
             if not lower <= value <= upper.get(field.name, float("inf")):
                 most = f" to {upper[field.name]}" if field.name in upper else " or more"
                 raise BadInput(f"limits.{field.name}: expected {lower}{most}, got {value}")
-
-
-def free_label(first: int, taken: set[int]) -> int:
-    """The first free label from `first` on, wrapping around: a label just given up is not reused at once."""
-    labels = ((first + i - 1) % MAX_LABEL + 1 for i in range(MAX_LABEL))
-    return next(label for label in labels if label not in taken)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from sam2.limits import MAX_LABEL, Limits, free_label
+from sam2.limits import MAX_LABEL, Limits
 from sam2.memory_bank import MemoryBank
 from sam2.memory_store import MemoryStore
 from sam2.tracked_object import TrackedObject
@@ -29,11 +29,17 @@ class LiveObjects(dict[str, TrackedObject]):
     def add(self, object_id: str, class_name: str, frame: int, stamp_ns: int) -> TrackedObject:
         """A new object without memory, born on a frame."""
         row = self._store.take_row()
-        label = free_label(self._next_label, {obj.label for obj in self.values()})
+        label = self._free_label()
         self._next_label = label % MAX_LABEL + 1
         bank = MemoryBank(self._limits)
         self[object_id] = TrackedObject(object_id, class_name, label, row, frame, stamp_ns, bank)
         return self[object_id]
+
+    def _free_label(self) -> int:
+        """The first free one from the next on, wrapping around: a label just given up is not reused at once."""
+        taken = {obj.label for obj in self.values()}
+        labels = ((self._next_label + i - 1) % MAX_LABEL + 1 for i in range(MAX_LABEL))
+        return next(label for label in labels if label not in taken)
 
     def remove(self, object_id: str) -> None:
         self._store.release_row(self.pop(object_id).row)
