@@ -18,8 +18,12 @@ class MemoryAttention(nn.Module):
 
     def self_attend(self, stride16: Tensor) -> Tensor:
         """Features (B, C, h, w) -> (B, hw, C): the part before any memory, which all objects of an image share."""
-        position = sine_grid(*stride16.shape[1:], stride16.device)
-        return self.layers[0].self_attend((stride16 + 0.1 * position).flatten(2).transpose(1, 2))
+        placed = stride16 + 0.1 * self.position(stride16)
+        return self.layers[0].self_attend(placed.flatten(2).transpose(1, 2))
+
+    def position(self, stride16: Tensor) -> Tensor:
+        """(1, C, h, w): the position code of every cell of features (B, C, h, w)."""
+        return sine_grid(*stride16.shape[1:], stride16.device)
 
     def forward(self, self_attended: Tensor, memory: Tensor, memory_pos: Tensor, num_pointer_tokens: int) -> Tensor:
         """(B, hw, C) from `self_attend`, memory tokens (N, M, D), pointers' last -> (N, C, h, w); B in {1, N}."""

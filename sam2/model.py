@@ -107,9 +107,13 @@ class SAM2(FixedOptions, nn.Module):
 
         code: PROMPTED_CODE for a prompted frame, t - 1 for the frame t back.
         """
-        position = sine_grid(maskmem.shape[1], *maskmem.shape[2:], maskmem.device).flatten(2).transpose(1, 2)
+        position = self.memory_position(maskmem).flatten(2).transpose(1, 2)
         tokens = maskmem.flatten(2).transpose(1, 2).to(position.dtype)
         return tokens, (position + self.maskmem_tpos_enc[code]).expand_as(tokens)
+
+    def memory_position(self, maskmem: Tensor) -> Tensor:
+        """(1, D, h, w): the position code of every cell of a spatial memory (N, D, h, w)."""
+        return sine_grid(*maskmem.shape[1:], maskmem.device)
 
     def pointer_memory(self, pointers: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
         """pointers (N, P, C), time (P,) or (N, P) in units of the longest pointer memory -> each (N, P * C / D, D).

@@ -46,15 +46,13 @@ class WindowedSAM2(SAM2):
     def image_size(self) -> int:
         return self.view.side
 
-    def spatial_memory(self, maskmem: Tensor, code: int) -> tuple[Tensor, Tensor]:
-        table = _sine_grid(self.view, maskmem.shape[1], maskmem.device)
-        position = table.flatten(2).transpose(1, 2) + self.maskmem_tpos_enc[code]
-        tokens = maskmem.flatten(2).transpose(1, 2).to(table.dtype)
-        return tokens, position.expand_as(tokens)
+    def memory_position(self, maskmem: Tensor) -> Tensor:
+        return _sine_grid(self.view, maskmem)
 
 
-def _sine_grid(view: View, channels: int, device: torch.device) -> Tensor:
-    return view.cut(sine_grid(channels, view.whole // 16, view.whole // 16, device), 16)
+def _sine_grid(view: View, x: Tensor) -> Tensor:
+    """(1, C, h, w) of x (B, C, h, w), which is the part in view."""
+    return view.cut(sine_grid(x.shape[1], view.whole // 16, view.whole // 16, x.device), 16)
 
 
 class _Trunk(Hiera):
@@ -72,9 +70,8 @@ class _MemoryAttention(MemoryAttention):
         super().__init__(config)
         self.view = view
 
-    def self_attend(self, stride16: Tensor) -> Tensor:
-        position = _sine_grid(self.view, stride16.shape[1], stride16.device)
-        return self.layers[0].self_attend((stride16 + 0.1 * position).flatten(2).transpose(1, 2))
+    def position(self, stride16: Tensor) -> Tensor:
+        return _sine_grid(self.view, stride16)
 
 
 class _PromptEncoder(PromptEncoder):
