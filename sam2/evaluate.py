@@ -22,10 +22,11 @@ from sam2.device import choose_device, set_cpu_threads
 from sam2.errors import BadInput, Sam2Error
 from sam2.evaluation_files import Results, Settings, data_digest, default_folder, write_json
 from sam2.evaluation_report import drift, plot, split_card, summarise, table, write_into_card
-from sam2.evaluation_run import AnyVideo, evaluate_all
+from sam2.evaluation_run import evaluate_all
 from sam2.evaluation_video import (
     PROMPT_KINDS,
     SHORTEST,
+    AnyVideo,
     RecordedVideo,
     StreamTracker,
     SyntheticVideo,

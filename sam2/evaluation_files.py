@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sam2.errors import BadInput
-from sam2.evaluation_video import ObjectResult, RecordedVideo, SyntheticVideo, VideoResult
+from sam2.evaluation_video import AnyVideo, ObjectResult, SyntheticVideo, VideoResult
 from sam2.files import write_whole
 from sam2.training.synthetic import HELD_OUT_SEED, World
 
@@ -34,7 +34,7 @@ class Settings:
     data: str = ""  # digest of a dataset's files, or of a synthetic frame: another version may draw other worlds
 
 
-def data_digest(videos: list[SyntheticVideo] | list[RecordedVideo]) -> str:
+def data_digest(videos: list[AnyVideo]) -> str:
     """Of how the synthetic world looks, or of the files of recorded videos."""
     # The text stands for what is kept and how it is scored: change it with either, and old results are refused.
     digest = hashlib.sha256(b"J and F of an object's own frames; one too thin to be prompted is missed")
@@ -73,7 +73,7 @@ class Results:
                 "name another --out"
             )
 
-    def find(self, video: SyntheticVideo | RecordedVideo) -> VideoResult | None:
+    def find(self, video: AnyVideo) -> VideoResult | None:
         """The kept result of a video; None if there is none, or if a synthetic video had another length then."""
         path = self._path(video.name)
         if not path.is_file():

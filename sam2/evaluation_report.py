@@ -12,7 +12,6 @@ from sam2 import metrics
 from sam2.errors import BadInput
 from sam2.evaluation_video import ObjectResult, VideoResult
 from sam2.files import write_whole
-from sam2.metrics import mean_score
 
 GROUPS: dict[str, Callable[[ObjectResult], bool]] = {
     "all": lambda result: True,
@@ -45,7 +44,7 @@ def _groups(results: list[ObjectResult]) -> dict[str, Callable[[ObjectResult], b
 def group_summary(results: list[ObjectResult]) -> dict:
     """In percent, None where there was nothing to judge. Visibility leaves out the first frame, which was prompted."""
     scores = [score for result in results if (score := metrics.score_frames(result.j, result.f)) is not None]
-    mean = mean_score(scores)
+    mean = metrics.mean_score(scores)
     seen = np.concatenate([np.array(r.seen[1:], bool) for r in results] or [np.zeros(0, bool)])
     there = np.concatenate([np.array(r.there[1:], bool) for r in results] or [np.zeros(0, bool)])
     returns = [found for r in results for found in r.returns.values()]

@@ -19,9 +19,8 @@ from tqdm import tqdm
 
 from sam2.errors import BadInput, DeviceLost, Sam2Error
 from sam2.evaluation_files import Results
-from sam2.evaluation_video import RecordedVideo, StreamTracker, SyntheticVideo, VideoResult, evaluate_video
+from sam2.evaluation_video import AnyVideo, StreamTracker, VideoResult, evaluate_video
 
-AnyVideo = SyntheticVideo | RecordedVideo
 MakeTracker = Callable[[], StreamTracker]
 
 

@@ -102,6 +102,9 @@ class RecordedVideo:
             yield Annotated(rgb, masks)
 
 
+AnyVideo = SyntheticVideo | RecordedVideo
+
+
 def check_annotated(videos: list[Video], which: str) -> None:
     """Raises BadInput unless most videos can be scored. Videos in film files pass: reading their masks takes too
     long."""
@@ -154,7 +157,7 @@ def prompt_for(object_id: int, mask: np.ndarray, kind: str) -> Prompt:
     raise BadInput(f"prompt {kind!r}: expected one of {', '.join(PROMPT_KINDS)}")
 
 
-def evaluate_video(video: SyntheticVideo | RecordedVideo, tracker: StreamTracker, kind: str) -> VideoResult:
+def evaluate_video(video: AnyVideo, tracker: StreamTracker, kind: str) -> VideoResult:
     """Plays a video to a tracker, prompts each object once, by `kind` of PROMPT_KINDS, and scores every answer.
 
     Where predicted masks overlap, the larger logit wins, as in benchmarks whose results are label images, unless the
