@@ -148,9 +148,14 @@ def encode_frames(model: SAM2, images: Tensor) -> list[Features]:
     return [Features(*(x[:, t] for x in maps)) for t in range(images.shape[1])]
 
 
+def repeated(features: Features, count: int) -> Features:
+    """Features of B images -> of B * count objects, `count` in a row in each image."""
+    return Features(*(x.repeat_interleave(count, 0) for x in features))
+
+
 def encode_clip(model: SAM2, images: Tensor, repeat: int) -> list[Features]:
     """images (B, T, 3, S, S) normalised -> per frame the features of B * repeat objects."""
-    return [Features(*(x.repeat_interleave(repeat, 0) for x in frame)) for frame in encode_frames(model, images)]
+    return [repeated(frame, repeat) for frame in encode_frames(model, images)]
 
 
 def track_clip(

@@ -24,6 +24,7 @@ from sam2.training.clips import (
     encode_frames,
     normalise,
     object_masks,
+    repeated,
     track_clip,
 )
 from sam2.training.config import Phase
@@ -106,7 +107,7 @@ class Lessons(nn.Module):
     def _stills(self, images: Tensor, targets: Tensor, phase: Phase, rng: np.random.Generator) -> Losses:
         kind = "box" if rng.random() * sum(phase.kinds[1:]) < phase.kinds[1] else "click"
         single = self.model.encode_image(images[:, 0])
-        features = Features(*(x.repeat_interleave(phase.objects, 0) for x in single))
+        features = repeated(single, phase.objects)
         answers, _ = ask_stills(self.model, features, targets[:, 0], kind, int(rng.choice(3, p=_CORRECTIONS)))
         losses, first_iou = self._score(answers, targets, phase)
         return self._add_alike(losses, phase, (single, targets[:, 0]), (single, targets[:, 0])) | {"iou": first_iou}
@@ -115,7 +116,7 @@ class Lessons(nn.Module):
         plan = draw_plan(rng, images.shape[1], phase.kinds)
         with torch.set_grad_enabled(torch.is_grad_enabled() and phase.encoder > 0):
             singles = encode_frames(self.model, images)
-        features = [Features(*(x.repeat_interleave(phase.objects, 0) for x in frame)) for frame in singles]
+        features = [repeated(frame, phase.objects) for frame in singles]
         answers, _ = track_clip(self.model, features, targets, plan)
         losses, _ = self._score(answers, targets, phase)
         other = int(rng.integers(1, images.shape[1]))
