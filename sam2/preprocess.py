@@ -47,7 +47,7 @@ def to_model_input(rgb: np.ndarray, image_size: int) -> torch.Tensor:
     check_rgb(rgb)
     resized = Image.fromarray(rgb).resize((image_size, image_size), Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.array(resized))  # (S, S, 3) uint8
-    return _normalise(pixels.permute(2, 0, 1).contiguous().float().div_(255))
+    return normalise(pixels.permute(2, 0, 1).contiguous().float().div_(255))
 
 
 def to_model_input_on_device(rgb: torch.Tensor, image_size: int) -> torch.Tensor:
@@ -68,7 +68,7 @@ def to_model_input_on_device(rgb: torch.Tensor, image_size: int) -> torch.Tensor
     between = (image_size, width) if _columns_first(height, width, image_size) else (height, image_size)
     for size in (between, (image_size, image_size)):
         pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True).add_(0.5).floor_().clamp_(0, 255)
-    return _normalise(pixels.div_(255))
+    return normalise(pixels.div_(255))
 
 
 def _columns_first(height: int, width: int, image_size: int) -> bool:
@@ -82,7 +82,13 @@ def _columns_first(height: int, width: int, image_size: int) -> bool:
 def to_image_predictor_input(rgb: np.ndarray, image_size: int) -> torch.Tensor:
     """The official image predictor's path: (H, W, 3) uint8 -> (3, S, S) float32 on the CPU. Raises BadInput."""
     pixels = as_pixels(rgb).permute(2, 0, 1).float().div_(255)  # (3, H, W)
-    return _normalise(_resize(pixels[None], image_size, antialias=True)[0])
+    return normalise(_resize(pixels[None], image_size, antialias=True)[0])
+
+
+def normalise(images: torch.Tensor) -> torch.Tensor:
+    """(..., 3, S, S) float32 in 0..1 -> what `SAM2.encode_image` takes, in place."""
+    mean, std = _statistics(images.device)
+    return images.sub_(mean).div_(std)
 
 
 def points_to_model(
@@ -136,12 +142,6 @@ def _as_float(values: np.ndarray | torch.Tensor | Sequence) -> torch.Tensor:
     if isinstance(values, torch.Tensor):
         return values.float()
     return torch.from_numpy(np.array(values, dtype=np.float32))
-
-
-def _normalise(images: torch.Tensor) -> torch.Tensor:
-    """(..., 3, S, S) float32 in 0..1 -> normalised in place."""
-    mean, std = _statistics(images.device)
-    return images.sub_(mean).div_(std)
 
 
 @lru_cache(maxsize=8)

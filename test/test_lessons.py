@@ -10,6 +10,7 @@ from small_training import SIDE, masks_of, small_model, squares
 
 from sam2.config import find_config
 from sam2.model import PROMPTED_CODE, SAM2
+from sam2.preprocess import normalise
 from sam2.tracker import Tracker
 from sam2.training import augment, prompts
 from sam2.training.clips import (
@@ -18,7 +19,6 @@ from sam2.training.clips import (
     choose_objects,
     draw_plan,
     encode_clip,
-    normalise,
     object_masks,
     track_clip,
 )

@@ -16,9 +16,9 @@ from sam2.limits import Limits
 from sam2.mask_decoder import Decoded
 from sam2.memory_attention import concatenate
 from sam2.model import NUM_MEMORIES, PROMPTED_CODE, SAM2, Features, Segmentation, is_ambiguous
-from sam2.preprocess import MEAN, STD, as_prompt, logits_to_input_size
+from sam2.preprocess import as_prompt, logits_to_input_size
 from sam2.training import prompts
-from sam2.training.tensors import constant, send
+from sam2.training.tensors import send
 
 MAX_LABEL = 16  # objects with larger labels are never chosen
 POINTER_FRAMES = Limits.pointers
@@ -55,12 +55,6 @@ def draw_plan(rng: np.random.Generator, length: int, kinds: tuple[float, float, 
         if second is not None:
             clicks[second] = int(rng.integers(1, 4))
     return ClipPlan(first, clicks, second)
-
-
-def normalise(rgb: Tensor) -> Tensor:
-    """(..., 3, S, S) in 0..1 -> what `SAM2.encode_image` takes."""
-    mean, std = (constant(v, rgb.device).view(3, 1, 1) for v in (MEAN, STD))
-    return (rgb - mean) / std
 
 
 def choose_objects(labels: Tensor, count: int, min_area: int) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sam2.model import Features
+from sam2.preprocess import normalise
 from sam2.training import prompts
 from sam2.training.augment import augment, window
 from sam2.training.clips import (
@@ -22,7 +23,6 @@ from sam2.training.clips import (
     draw_plan,
     encode_clip,
     encode_frames,
-    normalise,
     object_masks,
     repeated,
     track_clip,

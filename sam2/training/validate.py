@@ -11,8 +11,9 @@ from torch import Tensor
 
 from sam2.errors import BadInput
 from sam2.model import SAM2
-from sam2.preprocess import logits_to_input_size
-from sam2.training.clips import ClipPlan, choose_objects, encode_clip, normalise, object_masks, track_clip
+from sam2.preprocess import logits_to_input_size, normalise
+from sam2.training.augment import split
+from sam2.training.clips import ClipPlan, choose_objects, encode_clip, object_masks, track_clip
 from sam2.training.draws import Maker, label_areas
 from sam2.training.losses import mask_iou
 from sam2.training.synthetic import HELD_OUT_SEED
@@ -62,8 +63,8 @@ def validate(model: SAM2, clips: Tensor, objects: int, min_area: int) -> Validat
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(0)
         for clip in clips.split(4):
-            images = normalise(clip[..., :3].permute(0, 1, 4, 2, 3).float() / 255)
-            targets = object_masks(clip[..., 3], choose_objects(clip[..., 3], objects, min_area))
+            rgb, labels = split(clip)
+            images, targets = normalise(rgb), object_masks(labels, choose_objects(labels, objects, min_area))
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 _, final = track_clip(model, encode_clip(model, images, objects), targets, ClipPlan("click"))
             logits = torch.stack([logits_to_input_size(f.low_res_logits, targets.shape[-1])[:, 0] for f in final], 1)
