@@ -203,7 +203,7 @@ def mean_colours(seed: int, difficulty: Difficulty) -> np.ndarray:
     """(K, 3) of the objects themselves, before light and camera."""
     world = World(seed, SIZE_HW, difficulty)
     sprites = [body.parts[0].sprite for body in world._scene.objects]
-    return np.stack([sprite.rgb[sprite.alpha > 127].mean(axis=0) for sprite in sprites])
+    return np.stack([sprite.rgba[sprite.alpha > 127, :3].mean(axis=0) for sprite in sprites])
 
 
 def test_look_alikes_look_alike():

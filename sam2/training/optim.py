@@ -133,9 +133,9 @@ class MuonAdamW:
     def param_groups(self) -> list[dict]:
         return [group for part in self.parts.values() for group in part.param_groups]
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
+    def zero_grad(self) -> None:
         for part in self.parts.values():
-            part.zero_grad(set_to_none)
+            part.zero_grad()
 
     def step(self) -> None:
         for part in self.parts.values():

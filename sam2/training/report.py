@@ -122,7 +122,6 @@ def draw_curves(folder: Path) -> None:
     Nothing without matplotlib: curves are a convenience.
     """
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         return
@@ -130,7 +129,6 @@ def draw_curves(folder: Path) -> None:
     if not rows:
         return
     figure = Figure(figsize=(11, 4), layout="constrained")
-    FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     for kind in dict.fromkeys(row["kind"] for row in rows):
         part = [row for row in rows if row["kind"] == kind]

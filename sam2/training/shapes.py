@@ -22,10 +22,6 @@ class Sprite:
     rgba: np.ndarray  # (h, w, 4) uint8: OpenCV warps four channels much faster than three
 
     @property
-    def rgb(self) -> np.ndarray:
-        return self.rgba[..., :3]
-
-    @property
     def alpha(self) -> np.ndarray:
         return self.rgba[..., 3]
 

@@ -208,7 +208,7 @@ class Trainer:
         rate = set_rates(self.optimizer, phase, done, (at.phase_step + 1) / self.config.warmup)
         drawn = phase.draw(rng, self.model.config.image_size)
         losses = self.wrapped(self.team.together(lambda: self._sample(source, drawn, own)), drawn, rng)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         losses["loss"].backward()
         norm = nn.utils.clip_grad_norm_(self.lessons.parameters(), self.config.max_grad_norm, foreach=True)
         self.optimizer.step()
