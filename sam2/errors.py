@@ -13,7 +13,8 @@ class BadInput(Sam2Error, ValueError):
 
 
 class Stale(BadInput):
-    """A prompt names a frame that is older than the kept history, or one that was never seen."""
+    """A prompt names a frame that is older than the kept history, or one that was never seen; or a saved file is older
+    than was asked for."""
 
 
 class MaskTooThin(BadInput):

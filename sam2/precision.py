@@ -19,7 +19,7 @@ class Precision:
     """The number format of the network's arithmetic; float32 means no autocast."""
 
     dtype: torch.dtype
-    reason: str  # one clause for logs: "asked for", "CPU", ...
+    reason: str  # one clause for logs: "asked for", "cpu has no fast reduced precision", ...
 
     @property
     def name(self) -> str:

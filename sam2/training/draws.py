@@ -1,17 +1,25 @@
 """Which frames of a clip a batch shows: stride, direction, an object to begin with, something that goes and returns.
 
-A maker turns a seed into one clip, (T, S, S, 4) uint8: RGB and a label map of the visible pixels of each object (0
-background). Knows neither model nor loss.
+A `Maker` turns a seed into one clip, (T, S, S, 4) uint8 (its `shape`): RGB and a label map of the visible pixels of
+each object (0 background). Knows neither model nor loss.
 """
 
-from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
 from sam2.training.clips import MAX_LABEL
 
-Maker = Callable[[int], np.ndarray]
 _TRIES = 12  # draws of frames among which to look for one that begins with an object, and where something returns
+
+
+class Maker(Protocol):
+    """Where clips come from: a dataset, or the synthetic world."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]: ...
+
+    def __call__(self, seed: int) -> np.ndarray: ...
 
 
 def label_areas(clip: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Pictures of a run: loss curves from its log, and a contact sheet of what the model sees in the held-out clips."""
+"""A run's logs, loss curves drawn from them, and a contact sheet of what the model sees in the held-out clips."""
 
 import csv
 import io

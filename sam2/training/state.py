@@ -26,7 +26,7 @@ class Progress:
     phase: int = 0
     phase_step: int = 0  # steps since the phase began
     elapsed_s: float = 0.0  # of training, summed over resumed runs
-    clips_made: int = 0  # by earlier runs
+    clips_made: int = 0  # likewise
     retries: int = 0  # how often a non-finite loss threw the run back
     began_with: str = ""  # SHA-256 of the file of weights it began with; "" if that is not known, or there was none
 
