@@ -97,11 +97,8 @@ class Lessons(nn.Module):
         return window(clips, side)
 
     def _pretext(self, images: Tensor, targets: Tensor, phase: Phase, rng: np.random.Generator) -> Losses:
-        features = self.model.encode_image(images[:, 0])
-        points, _ = prompts.click(targets[:, 0])
-        logits = self.pretext(features, points.view(len(images), -1, 2))
-        with torch.autocast(images.device.type, enabled=False):
-            loss, iou = pretext_loss(logits.float(), targets[:, 0])
+        asked = self.model.encode_image(images[:, 0]), targets[:, 0]
+        loss, iou = self._find_alike(asked, asked)
         return {"loss": loss, "iou": iou}
 
     def _stills(self, images: Tensor, targets: Tensor, phase: Phase, rng: np.random.Generator) -> Losses:
@@ -110,7 +107,8 @@ class Lessons(nn.Module):
         features = repeated(single, phase.objects)
         answers, _ = ask_stills(self.model, features, targets[:, 0], kind, int(rng.choice(3, p=_CORRECTIONS)))
         losses, first_iou = self._score(answers, targets, phase)
-        return self._add_alike(losses, phase, (single, targets[:, 0]), (single, targets[:, 0])) | {"iou": first_iou}
+        asked = single, targets[:, 0]
+        return self._add_alike(losses, phase, asked, asked) | {"iou": first_iou}
 
     def _clips(self, images: Tensor, targets: Tensor, phase: Phase, rng: np.random.Generator) -> Losses:
         plan = draw_plan(rng, images.shape[1], phase.kinds)
@@ -138,14 +136,18 @@ class Lessons(nn.Module):
         return self._score(answers, targets, phase, _begins_in_sight(stream.targets))[0]
 
     def _add_alike(self, losses: Losses, phase: Phase, asked: Asked, shown: Asked) -> Losses:
-        """Adds the pretext loss: clicks in one frame of each clip, answered in the same frame or in another."""
         if not phase.alike:
             return losses
-        points, _ = prompts.click(asked[1])
-        logits = self.pretext(asked[0], points.view(len(asked[0].stride16), -1, 2), shown[0])
-        with torch.autocast(logits.device.type, enabled=False):
-            loss, iou = pretext_loss(logits.float(), shown[1])
+        loss, iou = self._find_alike(asked, shown)
         return losses | {"loss": losses["loss"] + phase.alike * loss, "alike_iou": iou}
+
+    def _find_alike(self, asked: Asked, shown: Asked) -> tuple[Tensor, Tensor]:
+        """The pretext's loss and IoU: clicks in one frame of each clip, answered in the same frame or in another."""
+        (features, clicked), (others, targets) = asked, shown
+        points, _ = prompts.click(clicked)
+        logits = self.pretext(features, points.view(len(features.stride16), -1, 2), others)
+        with torch.autocast(logits.device.type, enabled=False):
+            return pretext_loss(logits.float(), targets)
 
     def _score(
         self, answers: list[Answer], targets: Tensor, phase: Phase, begun: Tensor | None = None

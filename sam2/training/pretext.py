@@ -23,13 +23,13 @@ class Pretext(nn.Module):
         self.scale = nn.Parameter(torch.tensor(2.3))  # log
         self.bias = nn.Parameter(torch.tensor(-3.0))
 
-    def forward(self, features: Features, points: Tensor, shown: Features | None = None) -> Tensor:
+    def forward(self, features: Features, points: Tensor, shown: Features) -> Tensor:
         """features of B images, points (B, P, 2) network-input pixels -> mask logits (B, P, 4h, 4w).
 
-        The masks are those of the same images or, with `shown`, of others with the same objects.
+        The masks are those of the images `shown`: the same, or others with the same objects.
         """
         asked = self._embed(features)
-        answered = asked if shown is None else self._embed(shown)
+        answered = asked if shown is features else self._embed(shown)
         width = asked.shape[-1]
         cell = (points / 4).long().clamp(0, width - 1)  # (B, P, 2)
         index = (cell[..., 1] * width + cell[..., 0])[:, None].expand(-1, asked.shape[1], -1)
