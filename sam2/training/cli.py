@@ -18,7 +18,7 @@ from sam2.config import find_config
 from sam2.device import choose_device, free_bytes, set_cpu_threads
 from sam2.errors import BadInput, Sam2Error
 from sam2.files import alone_in, check_file, check_folder
-from sam2.training.config import CONFIGS, TrainConfig, find_train_config, scaled
+from sam2.training.config import CONFIGS, TrainConfig, find_train_config
 from sam2.training.dataset_clips import DatasetClips
 from sam2.training.datasets import LAYOUTS, describe, open_dataset
 from sam2.training.draws import Maker
@@ -72,18 +72,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def _config(args: argparse.Namespace) -> TrainConfig:
     _check_ranges(args)
     config = find_train_config(args.config)
-    config = scaled(
-        config,
-        batch=args.batch_scale,
-        size=args.size or config.size,
-        workers=config.workers if args.workers is None else args.workers,
-        pool=args.pool or config.pool,
-    )
-    if args.budget_minutes is not None:
-        config = replace(config, budget_minutes=args.budget_minutes, steps=0)
-    if args.steps:
-        config = replace(config, steps=args.steps)
-    config = replace(config, model=args.model or config.model, seed=config.seed if args.seed is None else args.seed)
+    names = ("model", "size", "workers", "pool", "seed", "steps", "budget_minutes")
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
+    if "budget_minutes" in given:  # instead of steps
+        given["steps"] = 0
+    phases = tuple(replace(p, batch=max(1, round(p.batch * args.batch_scale))) for p in config.phases)
+    config = replace(config, phases=phases, **given)
     size, widest = config.size or find_config(config.model).image_size, max(p.window for p in config.phases)
     if size % 32 or size < max(32, widest):
         raise BadInput(f"--size: expected a multiple of 32 from {max(32, widest)} on for {args.config}, got {size}")

@@ -215,9 +215,3 @@ def find_train_config(name: str) -> TrainConfig:
     if name not in CONFIGS:
         raise BadInput(f"training config {name!r}: expected one of {', '.join(CONFIGS)}")
     return CONFIGS[name]
-
-
-def scaled(config: TrainConfig, batch: float, size: int, workers: int, pool: int) -> TrainConfig:
-    """The same recipe for a smaller machine: batches times `batch` (at least 1), images of `size` pixels."""
-    phases = tuple(replace(p, batch=max(1, round(p.batch * batch))) for p in config.phases)
-    return replace(config, phases=phases, size=size, workers=workers, pool=pool)
