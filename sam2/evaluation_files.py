@@ -59,10 +59,10 @@ class Results:
 
     def __init__(self, folder: Path, settings: Settings):
         """Raises BadInput if the folder holds results of other settings, or of unknown ones."""
-        self.folder = folder
+        self.folder, self._videos = folder, folder / "videos"
         path, wanted = folder / _SETTINGS, asdict(settings)
         if not path.is_file():
-            if any(self._path("x").parent.glob("*.json")):
+            if any(self._videos.glob("*.json")):
                 raise BadInput(f"{path}: expected what the results beside it were made with, found none; {_ANEW}")
             write_json(path, wanted)
             return
@@ -85,7 +85,7 @@ class Results:
         write_json(self._path(result.name), asdict(result))
 
     def _path(self, name: str) -> Path:
-        return self.folder / "videos" / f"{name}.json"
+        return self._videos / f"{name}.json"
 
 
 def write_json(path: Path, content: dict) -> None:

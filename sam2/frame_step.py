@@ -70,10 +70,10 @@ class FrameStep:
 
     def _to_input(self, rgb: np.ndarray) -> Tensor:
         """(1, 3, S, S) on the model's device."""
-        device, side = self._model.device, self._model.image_size
-        if device.type == "cpu":
+        side = self._model.image_size
+        if self.device.type == "cpu":
             return to_model_input(rgb, side)[None]
-        pixels = as_pixels(rgb).pin_memory().to(device, non_blocking=True)  # bytes, a quarter of the floats
+        pixels = as_pixels(rgb).pin_memory().to(self.device, non_blocking=True)  # bytes, a quarter of the floats
         return to_model_input_on_device(pixels, side)
 
     def self_attend(self, moment: Moment) -> Tensor:
@@ -100,7 +100,7 @@ class FrameStep:
         """
         features = moment.features
         if prompt.mask is not None:
-            answer = self._model.segment_mask(features, prompt.mask_tensor(self._model.device))
+            answer = self._model.segment_mask(features, prompt.mask_tensor(self.device))
         else:
             answer = self._answer_points(obj, prompt, moment, previous)
         answer = answer._replace(low_res_logits=fill_small_holes(answer.low_res_logits, self._fill_hole_area))
@@ -116,7 +116,7 @@ class FrameStep:
         else:
             reading = self.store.reading([obj.row], [obj.bank.recall(moment.index)])
             pixels = self._model.attend(self.self_attend(moment), *self.store.gather(reading))
-        points, labels = prompt.points(self._model.device)
+        points, labels = prompt.points(self.device)
         mask_input = None if previous is None else as_prompt(previous)
         decoded = self._model.decode(moment.features, pixels, points, labels, mask_input)
         return self._model.select(decoded, multimask=is_ambiguous(labels.shape[1]))
