@@ -1,16 +1,18 @@
 """Calls services of a running node from the command line; gives up when the time is over.
 
-Knows how to wait for services and answers; what is called, and what an answer means, is up to the commands.
+Knows how to wait for services, answers and messages; what is called, and what they mean, is up to the commands.
 """
 
 import argparse
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import rclpy
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.signals import uninstall_signal_handlers
 from rclpy.utilities import try_shutdown
@@ -19,7 +21,7 @@ from sam2_ros.handshake import Handshake
 from sam2_ros.requests import Code
 
 ASK_AGAIN_S = 0.5
-SILENT_S = 3.0  # three reports, after which a message says what is being waited for
+SILENT_S = 3.0  # three reports, after which a message says what is being waited for, or what has fallen silent
 LONGEST_S = 3600  # the longest wait
 
 
@@ -123,6 +125,31 @@ class NodeClient:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             rclpy.spin_once(self.node, timeout_sec=left)
+
+    def watch(self, kind, topic: str, read: Callable[..., list[str] | None], fall_silent: Callable[[], str]) -> None:
+        """Prints, until Ctrl-C, the lines that `read` returns for each message; None = it is not of the node. When
+        nothing of the node has come for SILENT_S, prints what `fall_silent` returns, once."""
+        heard_s, is_silent = time.monotonic(), False
+
+        def hear(message) -> None:
+            nonlocal heard_s, is_silent
+            lines = read(message)
+            if lines is None:
+                return
+            heard_s, is_silent = time.monotonic(), False
+            for line in lines:
+                print(line, flush=True)
+
+        def listen() -> None:
+            nonlocal is_silent
+            if not is_silent and time.monotonic() - heard_s > SILENT_S:
+                is_silent = True
+                print(fall_silent(), flush=True)
+
+        self.node.create_subscription(kind, topic, hear, 10)
+        self.node.create_timer(0.2, listen, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        with suppress(KeyboardInterrupt, ExternalShutdownException):
+            rclpy.spin(self.node)
 
     def _find(self, kind, service: str):
         client = self.node.create_client(kind, f"{self.name}/{service}")

@@ -5,22 +5,17 @@ Knows the node's services and its visibility topic, and nothing of what is behin
 
 import argparse
 import sys
-import time
 
-import rclpy
-from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException
 from rclpy.time import Time
 from std_srvs.srv import Trigger
 
 from sam2_ros.msg import Track, Visibility, VisibilityArray
-from sam2_ros.node_client import NoAnswer, NodeClient, NodeRefused, add_arguments, agreed, connect
+from sam2_ros.node_client import SILENT_S, NoAnswer, NodeClient, NodeRefused, add_arguments, agreed, connect
 from sam2_ros.readable import readable
 from sam2_ros.requests import Code
 from sam2_ros.srv import ListObjects, RemoveObjects, RestoreObjects, SaveObjects, SetTarget
 
 STATES = {Track.VISIBLE: "visible", Track.OCCLUDED: "occluded", Track.LOST: "lost", Track.INVALID: "invalid"}
-SILENT_S = 2
 OLD_S = 2.0  # a result older than this is out of date, unless the camera is very slow
 ROW = "{:>5}  {:<16} {:<12} {:<9} {:>8}  {:<24} {:>8}"
 
@@ -130,27 +125,13 @@ def watch(client: NodeClient, ids: set[str]) -> int:
         missing = f"not tracked yet: {', '.join(sorted(ids)) or 'anything'}; waiting"
         print(with_waiting(missing, answer, "; "), flush=True)
     known: dict[str, int] = {}  # state by object id
-    heard_s, is_silent = time.monotonic(), False
 
-    def hear(message: VisibilityArray) -> None:
-        nonlocal heard_s, is_silent
-        heard_s, is_silent = time.monotonic(), False
-        for line in changes(known, message, ids):
-            print(line, flush=True)
+    def fall_silent() -> str:
+        known.clear()  # everything is printed again when results are back
+        return f"no result of {client.name} for {SILENT_S:g} s; `sam2_ros status` says why"
 
-    def listen() -> None:
-        nonlocal is_silent
-        if not is_silent and time.monotonic() - heard_s > SILENT_S:
-            is_silent = True
-            print(f"no result of {client.name} for {SILENT_S} s; `sam2_ros status` says why", flush=True)
-            known.clear()  # everything is printed again when results are back
-
-    client.node.create_subscription(VisibilityArray, f"{client.name}/visibility", hear, 10)
-    client.node.create_timer(0.2, listen, clock=Clock(clock_type=ClockType.STEADY_TIME))
-    try:
-        rclpy.spin(client.node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
+    topic = f"{client.name}/visibility"
+    client.watch(VisibilityArray, topic, lambda message: changes(known, message, ids), fall_silent)
     return 0
 
 

@@ -11,8 +11,6 @@ from contextlib import suppress
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import NodeNameNonExistentError
 
 from sam2_ros.health import Level
@@ -84,26 +82,18 @@ def topic_of(client: NodeClient) -> str:
 def watch(client: NodeClient) -> int:
     """Until Ctrl-C. Raises NoAnswer if there is no node to watch."""
     known: dict[str, tuple] = {}
-    heard_s = time.monotonic()
 
-    def tell(statuses: list[DiagnosticStatus]) -> None:
-        nonlocal heard_s
-        heard_s = time.monotonic()
-        for line in changes(known, statuses, client.name):
-            print(line, flush=True)
+    def read(message: DiagnosticArray) -> list[str] | None:
+        found = of_node(message, client.name)
+        return changes(known, found, client.name) if found else None  # others report on the same topic
 
-    def listen() -> None:
-        if known and time.monotonic() - heard_s > SILENT_S:
-            print(f"nothing of {client.name} for {SILENT_S:g} s", flush=True)
-            known.clear()  # everything is printed again when it is back
+    def fall_silent() -> str:
+        known.clear()  # everything is printed again when it is back
+        return f"nothing of {client.name} for {SILENT_S:g} s"
 
-    tell(hear(client))
-    client.node.create_subscription(DiagnosticArray, topic_of(client), lambda msg: tell(of_node(msg, client.name)), 10)
-    client.node.create_timer(0.2, listen, clock=Clock(clock_type=ClockType.STEADY_TIME))
-    try:
-        rclpy.spin(client.node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
+    for line in changes(known, hear(client), client.name):
+        print(line, flush=True)
+    client.watch(DiagnosticArray, topic_of(client), read, fall_silent)
     return 0
 
 

@@ -96,7 +96,7 @@ def test_what_is_not_new_any_more_is_told(age, is_told):
     assert objects.do(SimpleNamespace(call=lambda *_: found), objects.parse([])) == "nothing is tracked"
 
 
-def test_what_was_restored_and_waits_for_an_image_is_told(monkeypatch, capsys):
+def test_what_was_restored_and_waits_for_an_image_is_told(capsys):
     waits = "restored, and tracked from the next image on: hat"
 
     def says(*words, **answer):
@@ -108,9 +108,8 @@ def test_what_was_restored_and_waits_for_an_image_is_told(monkeypatch, capsys):
     with pytest.raises(objects.NodeRefused, match=f"not tracked: hat; {waits}"):
         says("hat")
 
-    monkeypatch.setattr(objects.rclpy, "spin", lambda node: None)
-    node = SimpleNamespace(create_subscription=lambda *_: None, create_timer=lambda *_, clock: None)
-    watched = SimpleNamespace(call=lambda *_: ListObjects.Response(sentence=waits), node=node, name="/sam2")
+    answer = ListObjects.Response(sentence=waits)
+    watched = SimpleNamespace(call=lambda *_: answer, watch=lambda *_: None, name="/sam2")
     assert objects.watch(watched, {"hat"}) == 0
     assert capsys.readouterr().out == f"not tracked yet: hat; waiting; {waits}\n"
     watched.call = lambda *_: ListObjects.Response(objects=[Track(object_id="cup")])
@@ -153,7 +152,7 @@ def test_it_watches_until_it_is_interrupted(rig):
         number = camera.publish_until(lambda: lines, first=number)
         assert lines[0].endswith("cup: visible, presence 1.00\n")
         rig.until(lambda: lines[1:])  # no camera, no results
-        assert lines[1].startswith("no result of /sam2 for 2 s")
+        assert lines[1].startswith("no result of /sam2 for 3 s")
         number = camera.publish_until(lambda: lines[2:], first=number)
         gone = rig.start_call(RemoveObjects, "/sam2/remove_objects", RemoveObjects.Request(object_ids=["cup", "ball"]))
         camera.publish_until(lambda: gone.done() and lines[3:], first=number)

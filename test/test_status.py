@@ -15,7 +15,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import ClockType
 from ros_rig import PATIENCE_S, NodeProcess, start_tracking
 
-from sam2_ros import status
+from sam2_ros import node_client, status
 
 pytestmark = pytest.mark.ros
 
@@ -67,18 +67,18 @@ def test_one_thing_that_is_not_well_is_enough_and_everything_is_printed(monkeypa
 
 
 def test_whoever_falls_silent_is_told_once_and_told_anew_when_it_is_heard_again(monkeypatch, capsys):
-    now, node = SimpleNamespace(s=100.0), SimpleNamespace(name="/sam2", node=SimpleNamespace())
-    made = {}
-    node.node.create_subscription = lambda kind, topic, hear, depth: made.update(hear=hear)
-    node.node.create_timer = lambda period_s, listen, clock: made.update(listen=listen, clock=clock)
-    monkeypatch.setattr(status.time, "monotonic", lambda: now.s)
+    now, node, made = SimpleNamespace(s=100.0), SimpleNamespace(), {}
+    node.create_subscription = lambda kind, topic, hear, depth: made.update(hear=hear)
+    node.create_timer = lambda period_s, listen, clock: made.update(listen=listen, clock=clock)
+    monkeypatch.setattr(node_client.time, "monotonic", lambda: now.s)
     monkeypatch.setattr(status, "hear", lambda client: MESSAGE.status[:2])
     monkeypatch.setattr(status, "topic_of", lambda client: status.TOPIC)
     steps = []
 
     def spin(_):
-        for passed_s in (status.SILENT_S, 0.1, 5.0):
+        for passed_s in (node_client.SILENT_S, 0.1, 5.0):
             now.s += passed_s
+            made["hear"](DiagnosticArray(status=MESSAGE.status[2:]))  # of others
             made["listen"]()
             steps.append(capsys.readouterr().out.splitlines())
         for _ in range(2):
@@ -89,8 +89,9 @@ def test_whoever_falls_silent_is_told_once_and_told_anew_when_it_is_heard_again(
         steps.append(capsys.readouterr().out.splitlines())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(status.rclpy, "spin", spin)
-    assert status.watch(node) == 0 and made["clock"].clock_type is ClockType.STEADY_TIME
+    monkeypatch.setattr(node_client.rclpy, "spin", spin)
+    client = node_client.NodeClient(node, "/sam2", timeout_s=1.0)
+    assert status.watch(client) == 0 and made["clock"].clock_type is ClockType.STEADY_TIME
     assert [len(lines) for lines in steps] == [2, 1, 0, 2, 0, 0] and steps[1] == ["nothing of /sam2 for 3 s"]
 
 
