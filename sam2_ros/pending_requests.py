@@ -4,7 +4,6 @@ Requests are served in order of arrival; one about an object that an earlier req
 Used only by the worker's thread. Knows `sam2`'s public names. Does not know threads, topics or services.
 """
 
-import functools
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -159,8 +158,8 @@ class PendingRequests:
             for index, prompt in enumerate(add.prompts):
                 if add.only_live and prompt.object_id not in tracker.object_ids:
                     raise sam2.UnknownObject(f"{prompt.object_id!r} was removed since the image the prompt was made on")
-                check = functools.partial(tracker.check, prompt, frame, seen=frame is None)
-                prompt_in.numbered(index, len(add.prompts), check)
+                with prompt_in.numbered(index, len(add.prompts)):
+                    tracker.check(prompt, frame, seen=frame is None)
         except sam2.DeviceLost:
             raise
         except Exception as error:  # whatever it is, the request is answered and the others go on

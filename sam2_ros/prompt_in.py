@@ -4,7 +4,8 @@ Knows the fields of `sam2_ros/msg/Prompt` and what makes them invalid. Does not 
 depends on that, or on an image, is for the tracker to check. Coordinates are pixels of the source image.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -62,11 +63,11 @@ def check_frame(frame_id: str, camera_frame: str) -> None:
         )
 
 
-def numbered(index: int, total: int, do: Callable):
-    """What `do` returns. If it raises BadInput, the prompt's place in a request of several is put before the
-    message."""
+@contextmanager
+def numbered(index: int, total: int) -> Iterator[None]:
+    """Puts the prompt's place in a request of several before the message of a BadInput."""
     try:
-        return do()
+        yield
     except sam2.BadInput as error:
         if total == 1:
             raise

@@ -6,7 +6,6 @@ Knows messages and codes. Does not know how a request is carried out.
 import time
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
 from geometry_msgs.msg import Point, PointStamped
@@ -135,8 +134,8 @@ class RequestInputs:
 
         def check_frames() -> None:
             for index, (header, _, _) in enumerate(asked):
-                check = partial(prompt_in.check_frame, header.frame_id, self._channel.camera.frame_id)
-                prompt_in.numbered(index, len(asked), check)
+                with prompt_in.numbered(index, len(asked)):
+                    prompt_in.check_frame(header.frame_id, self._channel.camera.frame_id)
 
         deadline_ns = time.monotonic_ns() + int(self._node.settings.prompt_wait_s * 1e9)
         request = Add([], deadline_ns, answered, newest_will_do=newest_will_do, check=check_frames)
@@ -148,7 +147,9 @@ class RequestInputs:
             if again := [name for name, times in Counter(n for _, n, _ in asked if n).items() if times > 1]:
                 raise sam2.BadInput(f"one id is prompted twice in one request: {', '.join(again)}")
             check_frames()
-            request.prompts = [prompt_in.numbered(index, len(asked), one[2]) for index, one in enumerate(asked)]
+            for index, (_, _, read) in enumerate(asked):
+                with prompt_in.numbered(index, len(asked)):
+                    request.prompts.append(read())
         except sam2.BadInput as error:
             request.answer(Code.BAD_INPUT, str(error))
             return

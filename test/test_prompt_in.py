@@ -113,13 +113,9 @@ def test_what_begins_an_object_and_what_only_goes_on_with_one():
 
 
 def test_a_refusal_says_which_prompt_of_several_and_stays_of_its_kind():
-    def refuse():
-        raise sam2.LimitReached("full")
-
-    assert prompt_in.numbered(3, 4, lambda: "fine") == "fine"
     for index, total, sentence in ((0, 1, "full"), (0, 2, "prompt 0: full"), (3, 4, "prompt 3: full")):
-        with pytest.raises(sam2.LimitReached) as caught:
-            prompt_in.numbered(index, total, refuse)
+        with pytest.raises(sam2.LimitReached) as caught, prompt_in.numbered(index, total):
+            raise sam2.LimitReached("full")
         assert str(caught.value) == sentence
 
 
