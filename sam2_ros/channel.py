@@ -51,7 +51,7 @@ class Channel:
         self.mailbox: Mailbox | None = None
         self.auto: AutoPrompt | None = None
         self.outputs: Outputs | None = None
-        self._target = node.settings.target  # while there are no outputs
+        self.target = node.settings.target  # object id; one chosen by service holds until the parameter is set
         self.camera = Camera(
             node, self.input("image"), node.settings, self.counters, lambda: self.enabled, self._on_image, self.log
         )
@@ -75,8 +75,7 @@ class Channel:
         depth = None
         if self.depth is not None:
             depth = DepthOut(self._create_output, self.depth, self.counters, self.node.transforms)
-        self.outputs = Outputs(self._create_output, settings, self.log.warning, depth)
-        self.outputs.target = self._target
+        self.outputs = Outputs(self._create_output, settings, lambda: self.target, self.log.warning, depth)
         self.mailbox = Mailbox(settings.prompt_queue, bell)
         self.auto = AutoPrompt(settings, self.counters, self.inputs.answer_detector)
         closed = partial(self.closed, adding=True)
@@ -85,9 +84,9 @@ class Channel:
     def take_settings(self, settings: Settings, names: set[str]) -> None:
         """names: of the parameters that were set."""
         if "target" in names:
-            self._target = settings.target
+            self.target = settings.target
         if self.outputs is not None:
-            self.outputs.take_settings(settings, names)
+            self.outputs.settings = settings
 
     def open(self) -> None:
         self.outputs.open()
@@ -119,7 +118,6 @@ class Channel:
         """Releases what `configure` made; the worker has ended."""
         self.mailbox = self.auto = None
         if self.outputs is not None:
-            self._target = self.outputs.target
             self.outputs.close()
             for publisher in self.outputs.publishers.values():
                 self.node.destroy_lifecycle_publisher(publisher)

@@ -23,18 +23,18 @@ class Outputs:
     """Publishes the results of images, from the worker's thread. Once `close` has returned, nothing is published.
 
     create: makes a publisher for (message type, topic after the node's name, depth, and latched=True for one that
-    repeats its last message to late subscribers). warn: takes a sentence for the log. depth: makes the 3-D outputs, if
-    there is a depth camera.
+    repeats its last message to late subscribers). settings: may be replaced at any time. target: says which object
+    `target_mask` shows. warn: takes a sentence for the log. depth: makes the 3-D outputs, if there is a depth camera.
     """
 
     def __init__(
-        self, create: Callable, settings: Settings, warn: Callable[[str], None], depth: DepthOut | None = None
-    ) -> None:
+        self, create: Callable, settings: Settings, target: Callable[[], str], warn: Callable[[str], None],
+        depth: DepthOut | None = None,
+    ) -> None:  # fmt: skip
         self.settings = settings
-        self.target = settings.target  # object id
         self.newest = NewestResult()  # replaced in the worker's thread only
         self._failure: Exception | None = None  # the first one of the current image
-        self._depth = depth
+        self._target, self._depth = target, depth
         self._classes = Classes(settings.classes, warn)
         self._overlay = Overlay()
         self._gate = threading.Lock()
@@ -52,13 +52,6 @@ class Outputs:
             self.publishers["detections"] = create(vision.Detection2DArray, "detections", 10)
             self.publishers["label_info"] = create(vision.LabelInfo, "label_info", 1, latched=True)
         self.publishers |= depth.publishers if depth else {}
-
-    def take_settings(self, settings: Settings, names: set[str]) -> None:
-        """May be called at any time. names: of the parameters that were set. A target chosen by service holds until the
-        parameter `target` is set."""
-        if "target" in names:
-            self.target = settings.target
-        self.settings = settings
 
     def drop(self, object_ids: Collection[str] | None) -> None:
         """Objects are gone, though no image came since; None = all. In the worker's thread, like `publish`."""
@@ -91,7 +84,7 @@ class Outputs:
                 return False
             self._send("visibility", lambda: track_out.visibility_array(header, tracks, frame.stamp_ns))
             self._send("label_mask", lambda: track_out.label_mask(header, tracks, frame.size_hw))
-            self._send("target_mask", lambda: track_out.target_mask(header, tracks, frame.size_hw, self.target))
+            self._send("target_mask", lambda: track_out.target_mask(header, tracks, frame.size_hw, self._target()))
             self._attempt(lambda: self._send_classes(header, tracks, frame.size_hw))
             self._send("detections", lambda: vision.detections(header, tracks))
             view = self._take_depth(header, frame, tracks)

@@ -118,7 +118,7 @@ class Services:
             tracked = ", ".join(known) or "nothing"
             response.sentence = readable(f"not tracked: {request.object_id!r}; tracked: {tracked}")
         else:
-            self._channel.outputs.target = request.object_id
+            self._channel.target = request.object_id
 
     async def _save(self, request, response) -> None:
         answer = await self._post(

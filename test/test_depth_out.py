@@ -72,7 +72,7 @@ class Rigged:
         self.camera, self.counters, self.frames = Camera(), Counters(), frames or FakeFrames()
         create = lambda kind, topic, depth, latched=False: FakePublisher(topic)  # noqa: E731
         depth = DepthOut(create, self.camera, self.counters, self.frames)
-        self.outputs = Outputs(create, SETTINGS, pytest.fail, depth)
+        self.outputs = Outputs(create, SETTINGS, str, pytest.fail, depth)
         self.outputs.open()
         self.rgb = np.random.default_rng(0).integers(0, 256, (*SIZE_HW, 3), dtype=np.uint8)
 

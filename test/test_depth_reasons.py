@@ -78,7 +78,7 @@ def test_depth_outside_the_range_that_is_set_now_is_not_used(change):
     rig.depth(metres)
     rig.image(mask)
     assert rig.got("tracks").tracks[0].depth_share == 1.0
-    rig.outputs.take_settings(replace(SETTINGS, **change), set())
+    rig.outputs.settings = replace(SETTINGS, **change)
     rig.depth(metres, NOW_NS + STEP_NS)
     rig.image(mask, NOW_NS + STEP_NS)
     assert rig.got("tracks").tracks[0].depth_share == 0.0

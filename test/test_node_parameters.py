@@ -167,7 +167,7 @@ def test_a_live_parameter_reaches_all_who_read_it(active):
         assert result.successful, result.reason
         for settings in (node.settings, channel.outputs.settings, pipeline.settings):
             assert getattr(settings, row.name) == other_value(row), name
-    assert channel.outputs.target == "other" and channel.auto.wait_s == other_value(FIELDS["prompt_wait_s"])
+    assert channel.target == "other" and channel.auto.wait_s == other_value(FIELDS["prompt_wait_s"])
 
 
 def test_a_chosen_target_outlives_the_network(active):
@@ -179,11 +179,16 @@ def test_a_chosen_target_outlives_the_network(active):
         for trigger in (node.trigger_deactivate, node.trigger_cleanup, while_unconfigured, node.trigger_configure):
             trigger()
         node.trigger_activate()
-        return channel.outputs.target
+        return channel.target
 
-    channel.outputs.target = "chosen"
+    channel.target = "chosen"
     assert rounds() == "chosen" == rounds()
+    node.set_parameters([Parameter("jpeg_quality", value=50)])
+    assert channel.target == "chosen", "until the parameter `target` is set"
     assert rounds(lambda: node.set_parameters([Parameter("target", value="set")])) == "set"
+    channel.target = "chosen"
+    node.set_parameters([Parameter("target", value="set")])
+    assert channel.target == "set", "to what it was all the time"
 
 
 def pixel(image, x, y):

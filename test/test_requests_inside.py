@@ -47,7 +47,7 @@ class Desk:
                 mailbox=self.mailbox, camera=SimpleNamespace(frame_id="camera_optical"),
                 auto=SimpleNamespace(post=lambda *message: self.posted.append(message)),
                 newest=NewestResult(restored=frozenset({"cup", "mug"})),
-                saved_path=lambda name: Path("/saved") / name, outputs=SimpleNamespace(target="cup"),
+                saved_path=lambda name: Path("/saved") / name, target="cup",
             )
         )  # fmt: skip
 
@@ -216,7 +216,7 @@ def test_saved_and_restored_is_what_was_asked_for_where_the_camera_keeps_it(desk
 )
 def test_a_target_is_a_tracked_object_or_the_lowest_label(desk, asked, target, code):
     _, response = desk.call("set_target", object_id=asked)
-    assert (response.code, desk.inputs._channel.outputs.target) == (code, target)
+    assert (response.code, desk.inputs._channel.target) == (code, target)
     assert ("tracked: cup, mug" in response.sentence) == (code != Code.OK)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import queue
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -157,8 +158,14 @@ class FakePublisher:
 
 
 @pytest.fixture
-def outputs():
-    made = Outputs(lambda kind, topic, depth, latched=False: FakePublisher(topic), Settings(), pytest.fail)
+def target():
+    return SimpleNamespace(id="")
+
+
+@pytest.fixture
+def outputs(target):
+    create = lambda kind, topic, depth, latched=False: FakePublisher(topic)  # noqa: E731
+    made = Outputs(create, Settings(), lambda: target.id, pytest.fail)
     made.open()
     return made
 
@@ -224,22 +231,11 @@ def test_an_output_that_cannot_be_made_does_not_silence_the_others(outputs, monk
     assert hand_over(outputs) and not outputs.publishers["class_mask"].sent.empty()
 
 
-def test_the_target_follows_the_settings(outputs):
+def test_the_target_is_asked_for_with_each_image(outputs, target):
     outputs.publishers["target_mask"].subscribers = 1
-    outputs.take_settings(dataclasses.replace(Settings(), target="nobody"), {"target"})
-    hand_over(outputs)
-    assert not any(outputs.publishers["target_mask"].sent.get_nowait().data)
-    outputs.take_settings(Settings(), {"target"})
-    hand_over(outputs)
-    assert any(outputs.publishers["target_mask"].sent.get_nowait().data)
-
-
-def test_a_target_chosen_by_service_holds_until_the_parameter_is_set(outputs):
-    outputs.target = "chosen"
-    outputs.take_settings(dataclasses.replace(Settings(), jpeg_quality=50), {"jpeg_quality"})
-    assert outputs.target == "chosen" and outputs.settings.jpeg_quality == 50
-    outputs.take_settings(outputs.settings, {"target"})  # to what it was all the time
-    assert outputs.target == ""
+    for target.id, is_shown in (("nobody", False), ("", True), ("cup", True)):
+        hand_over(outputs)
+        assert any(outputs.publishers["target_mask"].sent.get_nowait().data) == is_shown
 
 
 def test_what_was_removed_is_in_no_list(outputs):
