@@ -35,7 +35,7 @@ class Planned:
 
 
 def locate(prompts: Sequence[Prompt], frame: Frame | None, history: History, next_frame: int) -> list[Located]:
-    """Sorted by frame; prompts for one frame keep their order. `frame`: that of the step, with index `next_frame`.
+    """`frame`: that of the step, with index `next_frame`.
 
     Raises Stale for a prompt on an image that is no longer kept.
     """
@@ -51,26 +51,25 @@ def locate(prompts: Sequence[Prompt], frame: Frame | None, history: History, nex
         located.append(
             Located(prompt, next_frame, size_hw) if past is None else Located(prompt, past.index, past.size_hw)
         )
-    return sorted(located, key=lambda place: place.frame)
+    return located
 
 
 def locate_kept(prompts: Sequence[Prompt], history: History) -> list[Located]:
-    """Sorted by frame, as by `locate`, but among the frames that are kept: a stamp of 0 means the newest.
+    """As by `locate`, but among the frames that are kept: a stamp of 0 means the newest.
 
     Raises BadInput before the first frame, and what `History.find_kept` raises.
     """
     if history.newest is None:
         raise BadInput("prompt: expected a frame that was seen before, got none; give the prompt to `step` with one")
-    kept = [history.find_kept(prompt.stamp_ns) for prompt in prompts]
-    located = [Located(prompt, found.index, found.size_hw) for prompt, found in zip(prompts, kept, strict=True)]
-    return sorted(located, key=lambda place: place.frame)
+    kept = [(prompt, history.find_kept(prompt.stamp_ns)) for prompt in prompts]
+    return [Located(prompt, found.index, found.size_hw) for prompt, found in kept]
 
 
 def plan_prompts(
     located: Sequence[Located], objects: Mapping[str, TrackedObject], limits: Limits, image_size: int
 ) -> list[Planned]:
-    """Plans the prompts in turn, each on the assumption that those before it were applied. Raises BadInput or
-    LimitReached."""
+    """Plans the prompts in the order of their frames, those for one frame in the order given; each on the assumption
+    that those before it were applied. Raises BadInput or LimitReached."""
     combined = {
         (object_id, index): prompted.prompts[-1]
         for object_id, obj in objects.items()
@@ -79,7 +78,7 @@ def plan_prompts(
     # The frame of each object's first prompt; restored objects began before every frame.
     born = {key: obj.born if obj.starts_at(obj.born) else -math.inf for key, obj in objects.items()}
     planned = []
-    for prompt, index, size_hw in located:
+    for prompt, index, size_hw in sorted(located, key=lambda place: place.frame):
         is_first = index < born.get(prompt.object_id, math.inf)
         if is_first or prompt.mode is PromptMode.REPLACE:
             check_begins(prompt)
