@@ -76,11 +76,6 @@ class Schedule:
     def __init__(self, entries: Iterable[Entry]) -> None:
         self.waiting = list(entries)
 
-    @property
-    def object_ids(self) -> set[str]:
-        """Ids of the objects that entries wait for."""
-        return {entry.prompt.object_id for entry in self.waiting}
-
     def take(self, index: int, stamp_ns: int) -> list[Entry]:
         """Removes and returns the entries for this image, in the order of the file."""
         due = [entry for entry in self.waiting if entry.is_due(index, stamp_ns)]

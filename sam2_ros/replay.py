@@ -130,8 +130,7 @@ def _main(args: argparse.Namespace) -> int:
         if args.davis:
             place = _real(args.source)
             name = args.name or (place.name if place.is_dir() else place.stem)
-            count = len(prompt_file.Schedule(entries).object_ids)
-            davis = stack.enter_context(DavisVideo.open(args.davis, name, count))
+            davis = stack.enter_context(DavisVideo.open(args.davis, name, len(_object_ids(entries))))
             sinks.append(davis)
         # Takes seconds, so everything else is checked before.
         tracker = load_tracker(args, entries)
@@ -176,8 +175,12 @@ def load_tracker(args: argparse.Namespace, entries: list[prompt_file.Entry]) -> 
     history."""
     sam2.set_cpu_threads(0, args.model)
     model = sam2.load_model(args.model, checkpoint=args.checkpoint, device=args.device)
-    limits = sam2.Limits(max_objects=len(prompt_file.Schedule(entries).object_ids), history_frames=1)
+    limits = sam2.Limits(max_objects=len(_object_ids(entries)), history_frames=1)
     return sam2.Tracker(model, limits=limits, sticky_corrections=True)
+
+
+def _object_ids(entries: list[prompt_file.Entry]) -> set[str]:
+    return {entry.prompt.object_id for entry in entries}
 
 
 def replay(source, entries: list[prompt_file.Entry], tracker: sam2.Tracker, sinks: Iterable, report) -> None:
@@ -206,7 +209,7 @@ def replay(source, entries: list[prompt_file.Entry], tracker: sam2.Tracker, sink
             tracks = tracker.step(frame, [entry.prompt for entry in due])
         for sink in sinks:
             sink.write(shot, tracks)
-        report.note(shot, tracks, {entry.prompt.object_id for entry in due})
+        report.note(shot, tracks, _object_ids(due))
         seen += 1
     if not seen:
         why = source.last_refusal or "it ends before the first; is it damaged?"
