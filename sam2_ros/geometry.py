@@ -66,7 +66,10 @@ def find_surface(depth_m: np.ndarray, mask: np.ndarray, pinhole: Pinhole) -> Sur
     through it. Where depth is missing, centroid and box use the plane through the rest (planes are linear in 1/z), so
     that a hole does not shift them.
     """
-    x, y, width, height = sam2.bounding_box(mask) or (0, 0, 0, 0)
+    box = sam2.bounding_box(mask)
+    if box is None:
+        return None
+    x, y, width, height = box
     inside = mask[y : y + height, x : x + width]  # (height, width)
     z = depth_m[y : y + height, x : x + width]
     core = _without_edge(inside)
@@ -135,8 +138,6 @@ def quaternion_of(rotation: np.ndarray) -> np.ndarray:
 
 def _without_edge(inside: np.ndarray) -> np.ndarray:
     """(height, width) bool without its outermost pixels, as long as enough remains."""
-    if not inside.size:
-        return inside
     padded = np.pad(inside.astype(np.uint8), _EDGE_PIXELS)
     for pixels in range(_EDGE_PIXELS, 0, -1):
         core = cv2.erode(padded, np.ones((2 * pixels + 1,) * 2, np.uint8))[

@@ -133,7 +133,7 @@ class Association:
         matched = self._match(accepted, live, table)
         for index, (overlap, track) in matched.items():
             drifted = overlap < self.rules.refresh_below and _are_alike(track, accepted[index])
-            self._apart[track.object_id] = self._apart.get(track.object_id, 0) + 1 if drifted else 0
+            self._apart[track.object_id] = self._apart[track.object_id] + 1 if drifted else 0
             if drifted and self._apart[track.object_id] >= self.rules.confirm:
                 self._apart[track.object_id] = 0
                 decisions.refresh.append((track.object_id, accepted[index]))
@@ -273,7 +273,7 @@ def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _are_near(before: Sequence[Detection], now: Sequence[Detection]) -> np.ndarray:
     """(N, M) bool: which of the detections before are of the same class as, and near, which of those now."""
     names = np.array([d.class_name for d in before], object)[:, None] == np.array([d.class_name for d in now], object)
-    return names.astype(bool) & (_distances(_stacked(before), _stacked(now)) < STEADY)
+    return names & (_distances(_stacked(before), _stacked(now)) < STEADY)
 
 
 def _stacked(detections: Sequence[Detection]) -> np.ndarray:

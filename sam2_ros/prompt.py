@@ -100,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
 def newest_stamp(client: NodeClient) -> Time:
     """Of the newest image that the node has processed; 0, which means the next, if there was none. Raises SystemExit
     if it has none."""
-    newest = agreed(client.call(ListObjects, "list_objects", ListObjects.Request(), (Code.LOADING,)))
+    newest = agreed(client.call(ListObjects, "list_objects", ListObjects.Request()))
     if newest.age >= 0 and newest.header.stamp == Time():
         sys.exit("sam2_ros prompt: --newest: expected images with a stamp, got one without; click on ~/click_point")
     return newest.header.stamp
