@@ -19,7 +19,9 @@ def _recent() -> deque:
 
 @dataclass
 class Counters:
-    """Everything that is counted since the node started. Methods may be called from any thread."""
+    """Everything that is counted since the node started. Methods may be called from any thread. What is assigned
+    without one belongs to one thread: `busy_since_ns`, `objects` and `depth_wanted` to the worker, all else to the
+    executor."""
 
     received: int = 0  # images
     dropped: int = 0  # replaced by a newer one before they were processed
