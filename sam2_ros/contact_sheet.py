@@ -4,15 +4,15 @@ The length of the recording need not be known: at most sixteen of the images so 
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 import sam2
 from sam2_ros.overlay import Overlay
 from sam2_ros.panel import PAPER, panel
+from sam2_ros.pictures import write_picture
 from sam2_ros.replay_files import part_of, put_in_place
 from sam2_ros.replay_source import Shot
 
@@ -37,11 +37,7 @@ class ContactSheet:
         with part_of(out) as part:
             made = cls()
             yield made
-            encoded = cv2.imencode(out.suffix, cv2.cvtColor(made.picture(), cv2.COLOR_RGB2BGR))[1]
-            with suppress(OSError):  # a full disk
-                part.write_bytes(encoded.tobytes())
-            is_whole = part.is_file() and part.stat().st_size == encoded.size
-            made.is_written = put_in_place(part, out, is_whole, "sheet")
+            made.is_written = put_in_place(part, out, write_picture(part, made.picture()), "sheet")
 
     def write(self, shot: Shot, tracks: list[sam2.Track]) -> None:
         drawn = self._overlay.draw(shot.rgb, tracks, _OPACITY)  # always: it remembers where things were

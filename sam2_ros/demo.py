@@ -12,7 +12,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import cv2
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
@@ -24,6 +23,8 @@ from sam2_ros.demo_audience import ANSWER_S, READY_S, Audience, Interrupted, che
 from sam2_ros.demo_score import Seen
 from sam2_ros.film import Film
 from sam2_ros.msg import Prompt, TrackArray
+from sam2_ros.pictures import write_picture
+from sam2_ros.replay_files import part_of, put_in_place
 from sam2_ros.requests import Code
 from sam2_ros.ros_time import stamp_ns
 from sam2_ros.simulator import check_camera
@@ -110,10 +111,10 @@ def _run(args: argparse.Namespace) -> int:
             results = demo_score.pair_up(audience.answers, audience.truths)
             run = demo_score.score(results, args.frames, len(audience.answers), prompted_ns)
             print(f"\n{demo_score.table(run)}\n")
-            _draw(args, audience, results, run, (boxes, prompted_ns))
+            drawn = _draw(args, audience, results, run, (boxes, prompted_ns))
     finally:
         rclpy.shutdown()
-    print(f"wrote {args.out}/demo.mp4, demo.png, and camera.mp4, what the camera saw")
+    print(f"wrote {', '.join(str(args.out / name) for name in drawn) or 'nothing'}")
     if run.mean_iou < ENOUGH_IOU or run.visibility < ENOUGH_VISIBILITY:
         print(
             f"sam2_ros demo: expected a mean IoU of {ENOUGH_IOU} and a visibility accuracy of {ENOUGH_VISIBILITY:.0%} "
@@ -181,19 +182,23 @@ def choose_boxes(truth: TrackArray, how_many: int) -> dict[str, tuple[float, flo
     return boxes
 
 
-def _draw(args: argparse.Namespace, audience: Audience, results: list, run, prompted: tuple[dict, int]) -> None:
-    """camera.mp4, demo.mp4 and demo.png."""
-    with Film.open(args.out / "camera.mp4", args.rate) as film:
+def _draw(args: argparse.Namespace, audience: Audience, results: list, run, prompted: tuple[dict, int]) -> list[str]:
+    """Makes PICTURES; returns those that could be written."""
+    with Film.open(args.out / "camera.mp4", args.rate) as seen:  # what the camera saw
         for picture in audience.images():
             check_signals()
-            film.write_picture(picture)
+            seen.write_picture(picture)
     rate = max(0.1, round(args.rate * len(results) / args.frames, 1))  # so that the film lasts as long as what it shows
     with Film.open(args.out / "demo.mp4", rate) as film:
         for picture in demo_picture.film(results, audience.image, args.width):
             check_signals()
             film.write_picture(picture)
-    sheet = demo_picture.sheet(results, run, audience.image, *prompted)  # (H, W, 3)
-    cv2.imwrite(str(args.out / "demo.png"), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+    sheet = args.out / "demo.png"
+    with part_of(sheet) as part:
+        picture = demo_picture.sheet(results, run, audience.image, *prompted)  # (H, W, 3)
+        is_there = put_in_place(part, sheet, write_picture(part, picture), "sheet")
+    written = film.is_written, is_there, seen.is_written
+    return [name for name, is_written in zip(PICTURES, written, strict=True) if is_written]
 
 
 if __name__ == "__main__":

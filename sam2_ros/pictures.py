@@ -1,5 +1,6 @@
-"""Reads picture files not by their names: OpenCV ends the process over one that is not UTF-8. Knows no ROS."""
+"""Picture files, not by their names: OpenCV ends the process over one that is not UTF-8. Knows no ROS."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -13,3 +14,11 @@ def read_picture(path: Path, flags: int) -> np.ndarray | None:
         return cv2.imdecode(content, flags) if content.size else None
     except (OSError, ValueError, cv2.error):  # of names that are none, and of sizes that no picture has
         return None
+
+
+def write_picture(path: Path, rgb: np.ndarray) -> bool:
+    """Whether an (H, W, 3) uint8 RGB picture could be written as a file of the kind that its name ends in."""
+    encoded = cv2.imencode(path.suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1]
+    with suppress(OSError):  # a full disk
+        path.write_bytes(encoded.tobytes())
+    return path.is_file() and path.stat().st_size == encoded.size

@@ -17,10 +17,11 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from test_demo_score import PERIOD_NS, array_of, square
+from test_demo_score import PERIOD_NS, array_of, results_of, square
+from test_replay_full_disk import room_for
 
 import sam2
-from sam2_ros import demo
+from sam2_ros import demo, demo_score
 from sam2_ros.children import Children
 from sam2_ros.msg import TrackArray
 from sam2_ros.requests import Code
@@ -35,6 +36,19 @@ def test_boxes_are_around_the_largest():
     assert list(boxes) == ["large", "middle"]
     rows, columns = np.nonzero(square(30, 25))
     assert boxes["large"] == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+
+
+@pytest.mark.parametrize(("room", "drawn"), [(1 << 26, list(demo.PICTURES)), (100, [])])
+def test_pictures_that_find_no_room_are_not_said_to_be_there(room, drawn, tmp_path, capsys):
+    true = [{"a": square(2)} for _ in range(4)]
+    results, grey = results_of(true, true), np.full((60, 80, 3), 96, np.uint8)
+    run = demo_score.score(results, images=4, answers=4, prompted_ns=PERIOD_NS)
+    audience = SimpleNamespace(images=lambda: iter([grey] * 4), image=lambda stamp: grey)
+    args = SimpleNamespace(out=tmp_path, rate=10.0, frames=4, width=80)
+    with room_for(room):
+        assert demo._draw(args, audience, results, run, ({}, PERIOD_NS)) == drawn
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(drawn)
+    assert capsys.readouterr().err.count("could not be written") == 3 - len(drawn)
 
 
 def test_children_end_with_their_block_and_a_failed_one_is_told(tmp_path):
