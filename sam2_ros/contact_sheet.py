@@ -17,7 +17,6 @@ from sam2_ros.replay_files import part_of, put_in_place
 from sam2_ros.replay_source import Shot
 
 _COLUMNS, _ROWS = 4, 2
-_OPACITY = 0.45
 
 
 class ContactSheet:
@@ -40,7 +39,7 @@ class ContactSheet:
             made.is_written = put_in_place(part, out, write_picture(part, made.picture()), "sheet")
 
     def write(self, shot: Shot, tracks: list[sam2.Track]) -> None:
-        drawn = self._overlay.draw(shot.rgb, tracks, _OPACITY)  # always: it remembers where things were
+        drawn = self._overlay.draw(shot.rgb, tracks)  # always: it remembers where things were
         number, self._seen = self._seen, self._seen + 1  # not `index`, which counts refused images too
         if number % self._step:
             return

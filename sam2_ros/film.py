@@ -12,8 +12,6 @@ from sam2_ros.overlay import Overlay
 from sam2_ros.replay_files import part_of, put_in_place, video_name
 from sam2_ros.replay_source import Shot
 
-_OPACITY = 0.45
-
 
 class Film:
     """The images with the tracks drawn on them, as a video; use `open`."""
@@ -39,7 +37,7 @@ class Film:
 
     def write(self, shot: Shot, tracks: list[sam2.Track]) -> None:
         """An image of another size than the first is scaled to it."""
-        self.write_picture(self._overlay.draw(shot.rgb, tracks, _OPACITY))
+        self.write_picture(self._overlay.draw(shot.rgb, tracks))
 
     def write_picture(self, rgb: np.ndarray) -> None:
         """(H, W, 3) uint8."""

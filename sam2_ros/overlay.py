@@ -37,7 +37,7 @@ class Overlay:
         """Some images were not drawn, so the places where things were last seen are not known any more."""
         self._box_by_id = {}
 
-    def draw(self, rgb: np.ndarray, tracks: list[sam2.Track], opacity: float) -> np.ndarray:
+    def draw(self, rgb: np.ndarray, tracks: list[sam2.Track], opacity: float = 0.45) -> np.ndarray:
         """A new (H, W, 3) uint8 RGB picture of one image. opacity: of the masks, 0..1."""
         picture = np.array(rgb)  # (H, W, 3); a copy, the image belongs to its message
         scale = max(min(rgb.shape[:2]) / 480, 0.5)  # of lines and letters
