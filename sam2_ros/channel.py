@@ -177,8 +177,6 @@ class Channel:
             qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
         return self.node.create_lifecycle_publisher(kind, self.output(topic), qos, callback_group=group)
 
-    # Asked by RequestInputs and Services.
-
     def closed(self, adding: bool) -> tuple[Code, str] | None:
         """Why no request can be served at the moment, or None; `adding`: for requests that need an image."""
         why = self.node.closed()

@@ -91,7 +91,7 @@ class TrackNode(LifecycleNode):
         self._worker_changed = self.create_guard_condition(self._on_worker_changed)
         # On a steady clock: a paused simulation must not silence the diagnostics.
         self._ticks, self._silent = 0, [(False, False)] * len(self._channels)
-        self._timer = self.create_timer(TICK_S, self._on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_timer(TICK_S, self._on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def autostart(self) -> None:
         """Configures and activates; a failure is logged and shown in the diagnostics."""

@@ -220,6 +220,18 @@ class Pipeline:
                 self._pending.confirm(add, tracks)
         return tracks
 
+    def _without(self, twins: dict[str, str], adds: list[Add], tracks: "list[sam2.Track]") -> "list[sam2.Track]":
+        """Removes objects that are already tracked under another id, and says so; returns the other tracks."""
+        for add, sentence in twin_sentences(adds, twins).items():
+            with self._guarded("request"):
+                add.answer(Code.BAD_INPUT, sentence)
+        for name in self._auto.count_twins(adds, twins):
+            self._log.warning(f"{name!r} shows the same as {twins[name]!r} and is removed")
+        for name in twins:
+            self.tracker.remove(name)
+        self._counters.objects = len(self.tracker.object_ids)
+        return [track for track in tracks if track.object_id not in twins]
+
     def _prompt_processed(self, adds: list[Add]) -> None:
         """Carries out prompts on images that have been processed, since no other comes, and publishes the result of the
         newest again. All `adds` are answered."""
@@ -242,18 +254,6 @@ class Pipeline:
         """Late prompts take many images' time: that is no image on which the network hangs."""
         self._counters.busy_since_ns = time.monotonic_ns()
         self.progressed()
-
-    def _without(self, twins: dict[str, str], adds: list[Add], tracks: "list[sam2.Track]") -> "list[sam2.Track]":
-        """Removes objects that are already tracked under another id, and says so; returns the other tracks."""
-        for add, sentence in twin_sentences(adds, twins).items():
-            with self._guarded("request"):
-                add.answer(Code.BAD_INPUT, sentence)
-        for name in self._auto.count_twins(adds, twins):
-            self._log.warning(f"{name!r} shows the same as {twins[name]!r} and is removed")
-        for name in twins:
-            self.tracker.remove(name)
-        self._counters.objects = len(self.tracker.object_ids)
-        return [track for track in tracks if track.object_id not in twins]
 
     def _publish(self, arrival: Arrival, frame: sam2.Frame, tracks: "list[sam2.Track]", is_new: bool) -> None:
         """is_new: it is the first result of this image, which is what rates and ages are of."""

@@ -96,9 +96,8 @@ class Worker:
         began = time.monotonic()
         try:
             first = self._load()
-            for pipeline, tracker in zip(
-                self._pipelines, [first, *(first.sibling() for _ in self._pipelines[1:])], strict=True
-            ):
+            trackers = [first, *(first.sibling() for _ in self._pipelines[1:])]
+            for pipeline, tracker in zip(self._pipelines, trackers, strict=True):
                 tracker.warm_up()
                 pipeline.tracker = tracker
             if first.model.device.type == "cpu":
