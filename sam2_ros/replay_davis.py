@@ -63,14 +63,16 @@ class DavisVideo:
                     print(f"{root}: {name} is left out: {lack}", file=sys.stderr)
                     return
                 _check_free(frames, masks)  # again: hours have passed, and another replay may have used the name
+                moved: list[Path] = []
                 try:
-                    os.rename(made._frames, frames)
-                    os.rename(made._masks, masks)
+                    for ours, place in ((made._frames, frames), (made._masks, masks)):
+                        os.rename(ours, place)
+                        moved.append(place)
                     _add_line(names, name, Path(part) / "list")
                     made.is_written = True
                 except BaseException:
-                    shutil.rmtree(frames, ignore_errors=True)
-                    shutil.rmtree(masks, ignore_errors=True)
+                    for place in moved:  # what is in the other place is somebody else's
+                        shutil.rmtree(place, ignore_errors=True)
                     raise
 
     def write(self, shot: Shot, tracks: list[sam2.Track]) -> None:

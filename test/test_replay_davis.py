@@ -1,5 +1,6 @@
 """A replay as a video of a data set: what was tracked is what the reader of such data sets finds."""
 
+import os
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
@@ -114,6 +115,22 @@ def test_a_video_that_came_meanwhile_is_kept(tmp_path):
                 video.write(Shot(0, np.zeros((2, 2, 3), np.uint8), 1, 1, ""), [])
     assert [video.name for video in open_dataset("davis", tmp_path)] == ["kitchen"]
     assert not list(tmp_path.glob(".replay_*"))
+
+
+@pytest.mark.parametrize("folder", ["JPEGImages", "Annotations"])
+def test_what_another_replay_puts_there_at_the_last_moment_is_kept(tmp_path, monkeypatch, folder):
+    theirs = tmp_path / folder / "480p" / "kitchen" / "00000.png"
+
+    def rename(ours, place, move=os.rename):
+        if place == theirs.parent:
+            place.mkdir()
+            theirs.touch()
+        move(ours, place)
+
+    monkeypatch.setattr("sam2_ros.replay_davis.os.rename", rename)
+    with pytest.raises(OSError), DavisVideo.open(tmp_path, "kitchen", 0) as video:
+        video.write(Shot(0, np.zeros((2, 2, 3), np.uint8), 1, 1, ""), [])
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [theirs]
 
 
 def test_a_disk_that_is_full_does_not_cost_the_list(tmp_path):
