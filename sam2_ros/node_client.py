@@ -1,4 +1,4 @@
-"""Calls services of a running node from the command line; gives up when the time is over.
+"""Calls services of a running node from the command line, and watches its topics; gives up when the time is over.
 
 Knows how to wait for services, answers and messages; what is called, and what they mean, is up to the commands.
 """
