@@ -74,8 +74,10 @@ class ObjectSteps:
     def _prompt_past(self, plan: Planned, moment: Moment) -> Answer:
         obj, tracked = self._objects.get(plan.prompt.object_id), None
         if obj is not None:
-            obj.rewind(moment.index)
-            if moment.index not in obj.prompted_frames:
+            # Of a frame that was prompted before, what the last prompt left stays until there is a finite answer.
+            is_again = moment.index in obj.prompted_frames
+            obj.rewind(moment.index + is_again)
+            if not is_again:
                 tracked = self.track([obj], moment, batched=False).get(obj.object_id)
         return self.prompt(plan, moment, tracked)
 

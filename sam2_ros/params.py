@@ -120,7 +120,7 @@ class Settings:
     )
     max_failures: int = _parameter(
         5,
-        "Images in a row that fail, in the network or on the way there, before all objects are dropped.",
+        "Images in a row that fail in the network before all objects are dropped.",
         span=(1, 1000),
         live=True,
     )

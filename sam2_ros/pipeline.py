@@ -49,6 +49,7 @@ class Pipeline:
         self._counters, self._log, self._closed = counters, log, closed
         self._pending = PendingRequests(settings, self._report_failure, self._drop, self._note_restored)
         self._tell_again_s: dict[str, float] = {}  # by cause of a reset
+        self._failed_steps = 0  # in a row, since objects were dropped
         self._size_hw: tuple[int, int] | None = None  # of the images so far; None = there was none
         self._newest: tuple[int, int] | None = None  # time of the newest image, and when it came, on the steady clock
         self._processed: tuple[Arrival, sam2.Frame] | None = None  # the newest of which there is a result
@@ -160,7 +161,7 @@ class Pipeline:
             self._tell_again_s[cause] = now_s + LOG_EVERY_S
             self._log.warning(f"{sentence}: all objects are reset; more within {LOG_EVERY_S:.0f} s are only counted")
         self._pending.forget_images()
-        self._processed = None
+        self._processed, self._failed_steps = None, 0
         self._auto.forget()
         keep = frozenset() if cause == "failure" else self._outputs.newest.restored  # for the images to come
         with self._guarded("publish"):
@@ -179,9 +180,12 @@ class Pipeline:
         ran = self._run(step, check, adds, "step", "the image was lost: ")
         if ran is None:
             # A step that fails has changed nothing, so the objects can stay until it has failed too often.
-            if self._counters.count_failed_image() >= self.settings.max_failures:
+            self._counters.count_failed_image()
+            self._failed_steps += 1
+            if self._failed_steps >= self.settings.max_failures:
                 self._forget("failure", "the tracker failed")
             return
+        self._failed_steps = 0
         tracks, done, twins = ran
         self._counters.count_step(time.monotonic_ns() - began_ns, len(tracks))
         self._pending.remember(frame.stamp_ns, arrival.message.header, arrival.arrived_ns)

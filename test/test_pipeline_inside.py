@@ -154,19 +154,6 @@ def test_a_size_that_changes_is_told_once_in_a_while_and_each_cause_for_itself(c
     assert line.counters.resets == {"image size": 3, "clock jump": 2}, "a new stream may have another size"
 
 
-@pytest.mark.parametrize("most", [1, 2])
-def test_objects_are_dropped_with_as_many_failures_in_a_row_as_are_set(most):
-    line = Line(FakeTracker(raise_on={"step": [None, *[RuntimeError("odd")] * most]}), max_failures=most)
-    line.add(point("a"))
-    line.step(1)
-    for stamp in range(most):
-        assert line.pipeline.tracker.object_ids == ["a"]
-        line.image(2 + stamp)
-        line.turn()
-    assert line.pipeline.tracker.object_ids == [] and line.counters.resets == {"failure": 1}
-    assert line.counters.failures_in_a_row == most and len(line.results) == 1
-
-
 def test_who_is_too_much_is_found_among_requests_and_nobody_else_is_refused():
     line = Line(FakeTracker(max_objects=3))
     line.add(point("a"), point("b"))

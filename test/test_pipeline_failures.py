@@ -1,0 +1,55 @@
+"""Failures of one camera's pipeline, in the network and on the way there, and what they cost."""
+
+import pytest
+from bench import point
+from fakes import FakeTracker
+from test_pipeline_inside import Line
+
+from sam2_ros import pipeline as pipeline_module
+from sam2_ros.requests import Restore
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_objects_are_dropped_with_as_many_failures_in_a_row_as_are_set(most):
+    line = Line(FakeTracker(raise_on={"step": [None, *[RuntimeError("odd")] * most]}), max_failures=most)
+    line.add(point("a"))
+    line.step(1)
+    for stamp in range(most):
+        assert line.pipeline.tracker.object_ids == ["a"]
+        line.image(2 + stamp)
+        line.turn()
+    assert line.pipeline.tracker.object_ids == [] and line.counters.resets == {"failure": 1}
+    assert line.counters.failures_in_a_row == most and len(line.results) == 1
+
+
+def test_images_that_fail_on_the_way_to_the_network_drop_no_objects(monkeypatch):
+    """Nor do they bring what a failure in the network drops any nearer: the tracker has not even seen them."""
+    line = Line(FakeTracker(raise_on={"step": [None, RuntimeError("odd")]}), max_failures=2)
+    line.add(point("a"))
+    line.step(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline_module.image_in, "to_rgb", lambda message: 1 / 0)
+        for stamp in (2, 3, 4):
+            line.image(stamp)
+            line.turn()
+    line.image(5)
+    line.turn()
+    assert line.counters.failures_in_a_row == 4 and line.step(6) == ["a"] and not line.counters.resets
+
+
+def test_what_came_since_objects_were_dropped_has_as_many_failures_of_its_own():
+    """Such as what was restored meanwhile, which was answered OK."""
+    line = Line(FakeTracker(raise_on={"step": [None, *[RuntimeError("odd")] * 3]}), max_failures=2)
+    line.add(point("a"))
+    line.step(1)
+    tracker = line.pipeline.tracker
+    saved = tracker._objects["a"]
+    for stamp in (2, 3):
+        line.image(stamp)
+        line.turn()
+    assert line.counters.resets == {"failure": 1} and not tracker.object_ids
+    tracker.restore = lambda *_: tracker._objects.update(a=saved) or ["a"]
+    line.mailbox.post_request(Restore("x", [], 0.0, line.answers.put))
+    line.image(4)
+    line.turn()
+    assert line.step(5) == ["a"] and line.counters.resets == {"failure": 1}
