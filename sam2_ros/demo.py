@@ -115,13 +115,18 @@ def _run(args: argparse.Namespace) -> int:
     finally:
         rclpy.shutdown()
     print(f"wrote {', '.join(str(args.out / name) for name in drawn) or 'nothing'}")
-    if run.mean_iou < ENOUGH_IOU or run.visibility < ENOUGH_VISIBILITY:
+    return _exit_code(run, drawn)
+
+
+def _exit_code(run, drawn: list[str]) -> int:
+    """Says what the tracker lacked; pictures that could not be written have been named."""
+    is_good = run.mean_iou >= ENOUGH_IOU and run.visibility >= ENOUGH_VISIBILITY
+    if not is_good:
         print(
             f"sam2_ros demo: expected a mean IoU of {ENOUGH_IOU} and a visibility accuracy of {ENOUGH_VISIBILITY:.0%} "
             f"at least, got {run.mean_iou:.3f} and {run.visibility:.1%}", file=sys.stderr,
         )  # fmt: skip
-        return 1
-    return 0
+    return 0 if is_good and len(drawn) == len(PICTURES) else 1
 
 
 def _perform(args: argparse.Namespace, audience: Audience, children: Children) -> tuple[dict, int]:

@@ -47,6 +47,7 @@ def test_pictures_that_find_no_room_are_not_said_to_be_there(room, drawn, tmp_pa
     args = SimpleNamespace(out=tmp_path, rate=10.0, frames=4, width=80)
     with room_for(room):
         assert demo._draw(args, audience, results, run, ({}, PERIOD_NS)) == drawn
+    assert demo._exit_code(run, drawn) == (0 if drawn else 1), "the tracker was good"
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(drawn)
     assert capsys.readouterr().err.count("could not be written") == 3 - len(drawn)
 
