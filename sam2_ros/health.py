@@ -191,10 +191,11 @@ def _tracking(c: Counters, situation: Situation, settings: Settings, now_ns: int
         return Level.WARN, f"all objects were dropped {resets} times within {WITHIN_S:.0f} s; in total: {causes}"
     if c.rivals:
         return Level.ERROR, f"{c.rivals} more node(s) of this name answer and publish, too; stop them or rename one"
-    age_s = _percentile(c.ages_ns, 50) / 1e9
     if c.late_in_a_row:
         level = Level.ERROR if c.late_in_a_row >= PERSISTENT else Level.WARN
+        age_s = c.ages_ns[-1] / 1e9  # of the newest, which is late: the median may not be yet
         return level, f"results are late: {age_s:.2f} s old, max_age_s is {settings.max_age_s:g}; use a smaller model"
+    age_s = _percentile(c.ages_ns, 50) / 1e9
     if c.objects == 0:
         prompts, click, add_objects = (f"{situation.outputs}{name}" for name in ("prompts", "click", "add_objects"))
         return Level.OK, f"no object: prompt one on {prompts}, {click} or {add_objects}"
