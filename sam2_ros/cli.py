@@ -34,6 +34,7 @@ FROM_PIP = {  # pip packages by module, for what a sourced ROS 2 does not always
     "cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml",
 }  # fmt: skip
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of writes, whose errors do not name the file
+HELP = "-h", "--help", "help"
 LAST_DOMAIN = 232  # DDSI-RTPS 9.6.2: higher ones have no ports
 MODULES = {  # of each command's function `main(argv) -> exit code`
     "demo": "sam2_ros.demo",
@@ -49,13 +50,10 @@ MODULES = {  # of each command's function `main(argv) -> exit code`
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code: that of the command, 0 for help, 2 for an unknown command or a bad environment."""
     command, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
-    if command in ("-h", "--help", "help"):
-        print(USAGE, end="")
-        return 0
-    if command not in (*MODULES, "weights", "--version"):
+    if command not in (*MODULES, *HELP, "weights", "--version"):
         print(f"sam2_ros: no command {command!r}; expected one of {', '.join([*MODULES, 'weights'])}", file=sys.stderr)
         return 2
-    if command not in ("weights", "replay", "--version") and not _is_domain(
+    if command not in (*HELP, "weights", "replay", "--version") and not _is_domain(
         domain := os.environ.get("ROS_DOMAIN_ID") or "0"
     ):
         print(f"sam2_ros: ROS_DOMAIN_ID: expected 0 to {LAST_DOMAIN}, got {domain!r}", file=sys.stderr)
@@ -64,28 +62,44 @@ def main(argv: list[str] | None = None) -> int:
     # the machine. Read when OpenMP is loaded, so it must be set before the command's imports.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        if command == "--version":
-            return version()
-        if command == "weights":
-            return weights(rest)
-        with _imports_ended_by_ctrl_c(command):
-            module = importlib.import_module(MODULES[command])
-        code = module.main(rest)
-        print(end="", flush=True)  # here, where BrokenPipeError is caught
+        code = _run(command, rest)
+        print(end="", flush=True)  # here, where its errors are caught
         return code
     except KeyboardInterrupt:
         print(f"sam2_ros {command}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # of `sam2_ros objects --watch | head -1`
-        with suppress(AttributeError, OSError, ValueError):  # stdout may be closed
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python would complain at exit
+        _drop_what_stdout_cannot_take()
         return 128 + signal.SIGPIPE
     except Exception as error:
         sentence = _sentence_of(error)
         if not sentence:
             raise
         print(f"sam2_ros {command}: {sentence}", file=sys.stderr)
+        _drop_what_stdout_cannot_take()  # it may be on the full disk
         return 1
+
+
+def _run(command: str, rest: list[str]) -> int:
+    if command in HELP:
+        print(USAGE, end="")
+        return 0
+    if command == "--version":
+        return version()
+    if command == "weights":
+        return weights(rest)
+    with _imports_ended_by_ctrl_c(command):
+        module = importlib.import_module(MODULES[command])
+    return module.main(rest)
+
+
+def _drop_what_stdout_cannot_take() -> None:
+    """Otherwise Python would complain at exit."""
+    with suppress(AttributeError, OSError, ValueError):  # there may be no stdout
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _is_domain(text: str) -> bool:

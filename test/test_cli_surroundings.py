@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -28,3 +30,15 @@ def test_a_command_finds_signals_as_they_were_and_threads_that_do_not_spin(handl
     finally:
         signal.signal(signal.SIGINT, before)
     assert found == ["PASSIVE", handler]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has a disk that is always full")
+@pytest.mark.parametrize("words", [["--help"], ["help"], ["--version"], ["weights", "--help"]])
+def test_help_that_finds_no_room_is_a_sentence(words):
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "sam2_ros.cli", *words], stdout=full, stderr=subprocess.PIPE, text=True, env=buffered
+        )
+    assert ended.stderr == f"sam2_ros {words[0]}: a file that it writes: No space left on device\n"
+    assert ended.returncode == 1
