@@ -6,8 +6,6 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-
 _MADV_POPULATE_WRITE = 23  # mman.h, Linux 5.14
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 _KEEP_BYTES = 1 << 30
@@ -48,6 +46,8 @@ def reserve() -> None:
     many, 25 MB more for the first, and fragmentation. Without this, memory grows in steps for an hour. Larger networks
     need more; networks loaded later reuse what those before them left. Does nothing if memory is short.
     """
+    import numpy as np  # not at the top: it takes as long as Python's start, and signals are not taken before
+
     with suppress(MemoryError):
         pieces = [np.ones(_PIECE_BYTES, np.uint8) for _ in range(RESERVE_BYTES // _PIECE_BYTES)]  # written to: ours
         del pieces

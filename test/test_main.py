@@ -195,6 +195,11 @@ def test_a_tilde_in_the_log_folder_is_the_home(name, folder, tmp_path, monkeypat
     assert main._log_arguments() == [], "it is there already"
 
 
+def test_signals_are_taken_before_anything_slow_is_imported():
+    code = "import sys, sam2_ros.main; sys.exit('numpy' in sys.modules or 'rclpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
 def test_its_shared_memory_goes_with_it(rig):
     """64 MiB that stayed behind at every restart would fill the machine's memory."""
     before = set(os.listdir("/dev/shm"))
