@@ -69,6 +69,15 @@ def _log_arguments() -> list[str]:
     return []
 
 
+def _leave_removed_folder() -> None:
+    """Otherwise Intel's MKL, which PyTorch uses, would not find its own library and end the process."""
+    try:
+        os.getcwd()
+    except OSError:
+        os.chdir("/")
+        _say("sam2_ros track: the folder that it was started in is gone; it runs in /")
+
+
 def _say(sentence: str) -> None:
     """Prints to stderr, if possible: that may be a file on a full disk."""
     with suppress(OSError, ValueError, AttributeError):
@@ -90,6 +99,7 @@ def main(argv: list[str] | None = None, make_tracker=None) -> NoReturn:
         print(USAGE, end="")
         os._exit(0)
     signals = _Signals()  # before the imports, which take seconds
+    _leave_removed_folder()
     heap.keep_freed()
     # OpenMP threads wait for each other by spinning. As soon as anything else runs on the machine, they take the
     # processor from the threads they wait for, and the network takes ten times as long. Read when OpenMP is loaded.

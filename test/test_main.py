@@ -200,6 +200,19 @@ def test_signals_are_taken_before_anything_slow_is_imported():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+def test_in_a_folder_that_is_gone_it_runs_in_another(tmp_path):
+    code = (
+        "import os; from sam2_ros import main; os.rmdir(os.getcwd())\n"
+        "def stop(settings): print('in', os.getcwd(), flush=True); os._exit(0)\n"
+        "main.main([], stop)"
+    )
+    (tmp_path / "gone").mkdir()
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, cwd=tmp_path / "gone")
+    assert ended.returncode == 0 and "in /\n" in ended.stdout
+    assert "sam2_ros track: the folder that it was started in is gone; it runs in /\n" in ended.stderr
+
+
 def test_its_shared_memory_goes_with_it(rig):
     """64 MiB that stayed behind at every restart would fill the machine's memory."""
     before = set(os.listdir("/dev/shm"))
