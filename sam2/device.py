@@ -45,8 +45,11 @@ def set_cpu_threads(count: int, name: str) -> None:
 
 
 # How a shortage of memory reads where torch does not raise OutOfMemoryError: from its CPU allocator, from CUDA outside
-# torch's own allocator (contexts, kernels loaded late, pinned memory), and from libraries.
-_SHORTAGE = re.compile(r"can't allocate memory|not enough memory|out of memory|ALLOC_FAILED|calling `?cublasCreate")
+# torch's own allocator (contexts, kernels loaded late, pinned memory), and from libraries, the last from oneDNN.
+_SHORTAGE = re.compile(
+    r"can't allocate memory|not enough memory|out of memory|ALLOC_FAILED|calling `?cublasCreate"
+    r"|could not create a primitive$"
+)
 
 
 @contextmanager

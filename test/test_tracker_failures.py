@@ -118,13 +118,14 @@ def test_tracks_that_are_not_accepted_change_nothing():
     [
         (torch.OutOfMemoryError("CUDA out of memory"), sam2.OutOfMemory),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), sam2.OutOfMemory),
+        (RuntimeError("could not create a primitive"), sam2.OutOfMemory),
         (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"), sam2.OutOfMemory),
         (RuntimeError("CUDA driver error: out of memory"), sam2.OutOfMemory),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), sam2.OutOfMemory),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), sam2.DeviceLost),
         (KeyboardInterrupt(), KeyboardInterrupt),
     ],
-    ids=["gpu memory", "cpu memory", "context", "driver", "library", "device", "interrupt"],
+    ids=["gpu memory", "cpu memory", "kernel", "context", "driver", "library", "device", "interrupt"],
 )
 def test_whatever_the_error(error, expected, monkeypatch):
     assert_same(disturbed(monkeypatch, (MemoryStore, "write"), 4, error, expected), undisturbed())
