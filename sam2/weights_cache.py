@@ -1,5 +1,6 @@
 """Where weights files are, and how the official ones get there: one table, one folder, one resumable download."""
 
+import errno
 import hashlib
 import http.client
 import os
@@ -17,6 +18,7 @@ from sam2.files import in_turn
 _SERVER = "https://dl.fbaipublicfiles.com/segment_anything_2"
 _RELEASES = {"2.1": "092824", "2": "072824"}
 _CHUNK = 1 << 20
+_NO_ROOM = errno.ENOSPC, errno.EDQUOT, errno.EFBIG  # of writes, whose errors do not name the file
 PACKAGED = Path(__file__).parent / "weights"
 OFFICIAL_SHA256 = {  # by file name, as the Hugging Face hub and several projects record them
     "sam2.1_hiera_tiny.pt": "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
@@ -32,9 +34,9 @@ OFFICIAL_SHA256 = {  # by file name, as the Hugging Face hub and several project
 
 def cache_folder() -> Path:
     """`$SAM2_ROS_CACHE`, else `~/.cache/sam2_ros`. Raises BadCheckpoint for a user without a home."""
-    if chosen := os.environ.get("SAM2_ROS_CACHE"):
-        return Path(chosen)
     try:
+        if chosen := os.environ.get("SAM2_ROS_CACHE"):
+            return Path(chosen).expanduser()
         return Path.home() / ".cache" / "sam2_ros"
     except RuntimeError as error:
         raise BadCheckpoint(f"weights: {error} set SAM2_ROS_CACHE to a folder for them, or HOME") from error
@@ -98,19 +100,38 @@ def _complete(path: Path, config: ModelConfig) -> None:
     url, part = f"{_SERVER}/{_RELEASES[config.version]}/{path.name}", path.with_suffix(".part")
     try:
         _fetch(url, part)
+        actual, got = sha256(part), _described(part)
+        if actual == OFFICIAL_SHA256[path.name]:
+            os.replace(part, path)
+            return
+        part.unlink()
     except (OSError, http.client.HTTPException) as error:
+        if _is_of_disk(error):
+            raise BadCheckpoint(
+                f"weights of {config.name}: {path} cannot be written ({error.strerror}); make room, or set "
+                "SAM2_ROS_CACHE to another folder"
+            ) from error
         raise BadCheckpoint(
-            f"weights of {config.name}: could not download {url} ({str(error).strip()}); "
+            f"weights of {config.name}: could not download {url} ({str(error).strip()!r:.300}); "
             f"run the command again to go on, or fetch the file elsewhere and put it at {path}"
         ) from error
-    actual = sha256(part)
-    if actual != OFFICIAL_SHA256[path.name]:
-        part.unlink()
-        raise BadCheckpoint(
-            f"weights of {config.name}: expected SHA-256 {OFFICIAL_SHA256[path.name]} of {url}, got {actual}; "
-            "the download was discarded, try again"
-        )
-    os.replace(part, path)
+    raise BadCheckpoint(
+        f"weights of {config.name}: expected SHA-256 {OFFICIAL_SHA256[path.name]} of {url}, got {actual}, of {got}; "
+        "the download was discarded, try again"
+    )
+
+
+def _is_of_disk(error: Exception) -> bool:
+    """Whether it is an error of a file here. Those of a server's answer name the address as theirs."""
+    is_answer = isinstance(error, (urllib.error.URLError, http.client.HTTPException))
+    return not is_answer and (error.filename is not None or error.errno in _NO_ROOM)
+
+
+def _described(path: Path) -> str:
+    """What came instead of weights: the login of a wireless network, a proxy's refusal, or a part."""
+    with open(path, "rb") as file:
+        is_page = file.read(100).lstrip()[:1] == b"<"
+    return f"{path.stat().st_size} bytes{' that are a web page' if is_page else ''}"
 
 
 def sha256(path: Path) -> str:
@@ -130,12 +151,13 @@ def _fetch(url: str, part: Path) -> None:
         response = urllib.request.urlopen(request, timeout=30)
     except urllib.error.HTTPError as error:
         error.close()  # it is also the response, and holds the connection open
-        if error.code == 416:  # nothing is missing
+        if error.code == 416 and done:  # nothing is missing
             return
         raise
     with response:
         resumes = response.status == 206
-        total = int(response.headers.get("Content-Length", 0)) + (done if resumes else 0)
+        said = response.headers.get("Content-Length", "")  # two proxies may make it "1000, 1000"
+        total = int(said) + (done if resumes else 0) if said.isdecimal() and len(said) < 16 else 0
         bar = tqdm(total=total or None, initial=done if resumes else 0, unit="B", unit_scale=True, desc=part.stem)
         with bar, open(part, "ab" if resumes else "wb") as file:
             while chunk := response.read(_CHUNK):

@@ -19,6 +19,7 @@ class Server(http.server.ThreadingHTTPServer):
     content: bytes | None = CONTENT
     break_after: int | None = None  # bytes of the next answer before the connection drops
     knows_ranges = True
+    length = "{}"  # how an answer tells it
     gate: threading.Event | None = None  # waited for in the middle of an answer
     ranges: list[str | None] = []
 
@@ -35,7 +36,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.send_error(416)
         body = server.content[start:]
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", server.length.format(len(body)))
         self.end_headers()
         self.wfile.write(body[:1000])
         if server.gate:
@@ -127,10 +128,50 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(server, tmp_path):
     assert download().read_bytes() == CONTENT
 
 
-def test_nonsense_instead_of_http_is_said(server, monkeypatch):
-    monkeypatch.setattr(Handler, "do_GET", lambda self: self.wfile.write(b"what?\r\n\r\n"))
-    with pytest.raises(BadCheckpoint, match="could not download .*put it at"):
+def test_nonsense_instead_of_http_is_said_in_one_line(server, monkeypatch):
+    monkeypatch.setattr(Handler, "do_GET", lambda self: self.wfile.write(b"what\0\1\x1b[31m?\r\n\r\n"))
+    with pytest.raises(BadCheckpoint, match="could not download .*put it at") as refusal:
         download()
+    assert str(refusal.value).isprintable()
+
+
+def test_nothing_at_all_instead_of_the_file_is_a_failed_download(server):
+    """As a proxy may answer it to whoever asked for the whole file."""
+    server.content = b""
+    with pytest.raises(BadCheckpoint, match="could not download .*416.*put it at"):
+        download()
+
+
+def test_a_length_that_two_proxies_told_is_none(server):
+    server.length = "{0}, {0}"
+    assert download().read_bytes() == CONTENT
+
+
+def test_a_web_page_instead_of_the_file_is_told(server):
+    server.content = b"\n<html>log in first</html>"
+    with pytest.raises(BadCheckpoint, match="of 26 bytes that are a web page; the download was discarded"):
+        download()
+
+
+@pytest.mark.parametrize(
+    ("ending", "what", "reason"),
+    [(".part", "/dev/full", "No space left on device"), (".part", "", "Is a directory"), (".pt", "", "Is a directory")],
+)
+def test_a_disk_that_takes_no_file_is_not_blamed_on_the_network(server, tmp_path, ending, what, reason):
+    place = (tmp_path / "cache" / NAME).with_suffix(ending)
+    place.parent.mkdir()
+    place.symlink_to(what) if what else place.mkdir()
+    with pytest.raises(
+        BadCheckpoint, match=rf"{NAME} cannot be written \({reason}\); make room, or set SAM2_ROS_CACHE"
+    ):
+        download()
+
+
+def test_the_cache_may_be_below_home(monkeypatch, tmp_path):
+    """No shell has expanded it in a unit of systemd."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SAM2_ROS_CACHE", "~/weights")
+    assert weights_cache.cache_folder() == tmp_path / "weights"
 
 
 def test_absent_or_offline_says_where_to_put_the_file(server, tmp_path, monkeypatch):
