@@ -137,7 +137,8 @@ def _check_there(path: Path) -> None:
     try:
         if path.is_file():
             return
-        beside = ", ".join(sorted(other.stem for other in path.parent.glob(f"*{path.suffix}"))) or "nothing"
+        others = sorted(other.stem for other in path.parent.glob(f"*{path.suffix}") if other.is_file())
+        beside = ", ".join(others) or "nothing"
     except OSError as error:  # a name that is too long, a folder that is closed
         raise BadInput(f"saved objects {path}: cannot be read ({error.strerror}); name another file") from error
     raise BadInput(f"saved objects {path}: there is no such file; saved there: {beside}")

@@ -47,6 +47,14 @@ def test_a_name_that_is_too_long_is_refused(path):
         used().save(path)
 
 
+def test_only_files_are_said_to_be_saved_there(tmp_path):
+    used().save(tmp_path / "kept.safetensors")
+    os.mkfifo(tmp_path / "x.safetensors")
+    (tmp_path / "folder.safetensors").mkdir()
+    with pytest.raises(sam2.BadInput, match="no such file; saved there: kept$"):
+        sam2.Tracker(small_model()).restore(tmp_path / "x.safetensors")
+
+
 def test_a_folder_that_is_closed_is_refused(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
