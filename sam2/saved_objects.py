@@ -4,6 +4,7 @@ One safetensors file: per object its spatial memories and pointers, and JSON in 
 that is damaged, too old or made with other weights is refused with a sentence.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -26,6 +27,7 @@ from sam2.model import SAM2
 from sam2.tracked_object import TrackedObject
 
 FORMAT = "sam2_ros objects 1"
+ABANDONED_S = 600.0  # age of a part that nobody writes any more
 MOST_MEMORIES = 64  # of an object in a file, unless the limits allow more: all of them are read, even if few are kept
 
 
@@ -90,6 +92,7 @@ def write_objects(path: Path, model: SAM2, kept: Sequence[SavedObject]) -> None:
     try:
         beside = path.with_name(f"{path.name}.{os.getpid()}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_old_parts(path)
         save_file(tensors, beside, metadata={"about": json.dumps(about)})
         with open(beside, "r+b") as file:  # else, after a loss of power, a good file may have become an empty one
             os.fsync(file.fileno())
@@ -99,6 +102,14 @@ def write_objects(path: Path, model: SAM2, kept: Sequence[SavedObject]) -> None:
             if beside is not None:
                 beside.unlink(missing_ok=True)
         raise BadInput(f"saved objects {path}: cannot be written: {error}") from error
+
+
+def _remove_old_parts(path: Path) -> None:
+    """Those that killed processes left of this name; a younger one may be of a process that is at it."""
+    with suppress(OSError):  # somebody else removed it, or may alone do so
+        for part in path.parent.glob(f"{glob.escape(path.name)}.[0-9]*.part"):
+            if time.time() - part.stat().st_mtime > ABANDONED_S:
+                part.unlink()
 
 
 def read_objects(
