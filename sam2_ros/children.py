@@ -53,7 +53,7 @@ class Children:
         """Raises sam2.Sam2Error with the last words of a process that failed."""
         for name, process in self._processes.items():
             if process.poll() not in (None, 0):
-                said = (self._folder / f"{name}.log").read_text().strip().splitlines()[-3:]
+                said = (self._folder / f"{name}.log").read_text(errors="replace").strip().splitlines()[-3:]
                 raise sam2.Sam2Error(f"the {name} ended with exit code {process.returncode}: {' '.join(said)}")
 
 

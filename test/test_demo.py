@@ -58,6 +58,8 @@ def test_children_end_with_their_block_and_a_failed_one_is_told(tmp_path):
             good = children.start("good", "simulate", "--wait")
             bad = children.start("bad", "nonsense")
             bad.wait()
+            with open(tmp_path / "bad.log", "ab") as log:
+                log.write(b"\xff\n")  # as a library may write a path
             children.check()
     assert good.poll() is not None
 
