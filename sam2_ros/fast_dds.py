@@ -7,10 +7,11 @@ behind are removed.
 import fcntl
 import os
 import re
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+
+from sam2_ros.share_folders import share_folders
 
 OLD_PROFILES = "FASTRTPS_DEFAULT_PROFILES_FILE"
 # Jazzy's Fast DDS 2.14 reads the old name only, later ones warn of it.
@@ -34,8 +35,7 @@ def profile() -> str:
     ours (a container's 64 MB)."""
     if any(name in os.environ for name in _CHOICES) or _shared_memory_bytes() < 2 * SEGMENT_BYTES:
         return ""
-    prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
-    places = [Path(prefix) / "share" / "sam2_ros" for prefix in prefixes if prefix] + [Path(__file__).parents[1]]
+    places = [*share_folders(), Path(__file__).parents[1]]
     return next((str(path) for place in places if (path := place / "config" / "fastdds_shm.xml").is_file()), "")
 
 

@@ -6,7 +6,6 @@ whole or not at all. Does not know the tracker.
 
 import array
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ import sam2
 from sam2_ros.replay_files import part_of
 from sam2_ros.replay_source import Shot
 from sam2_ros.ros_time import time_message
+from sam2_ros.share_folders import share_folders
 from sam2_ros.track_out import label_mask, track_array, visibility_array
 
 TOPICS = {  # as the node publishes them, with types
@@ -67,8 +67,7 @@ class TrackBag:
 
 def typestore() -> Typestore:
     """The standard messages and ours, from the installed definitions. Raises sam2.BadInput if there are none."""
-    prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
-    folders = [Path(prefix) / "share" / "sam2_ros" / "msg" for prefix in prefixes if prefix]
+    folders = [folder / "msg" for folder in share_folders()]
     folder = next((folder for folder in folders if folder.is_dir()), None)
     if folder is None:
         raise sam2.BadInput(f"message definitions: expected one of {', '.join(map(str, folders))}; install sam2_ros")
