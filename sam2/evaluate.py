@@ -44,10 +44,11 @@ from sam2.weights_cache import find_weights, sha256
 
 _COLUMNS = """\
 Columns, in percent, with the same weight for every object: J is the overlap of predicted and true mask, F that of their
-borders, J&F the mean of both; the first and the last annotated image do not count. visibility: how often the tracker
-knew whether the object is in the image; there and away: the same for the images it is in, and for those it is not.
-returns: how often an object was away for 3 to 15 images and came back; re-acquired: in how many of these its mask was
-right (J of 0.5 or more) within 3 images.
+borders, J&F the mean of both; an object's first and last annotated image do not count. With sav, as in its toolkit,
+these are the first and the last that are annotated for it at all, also as away, and images count from the first on in
+which truth or prediction has a mask. visibility: how often the tracker knew whether the object is in the image; there
+and away: the same for the images it is in, and for those it is not. returns: how often an object was away for 3 to 15
+images and came back; re-acquired: in how many of these its mask was right (J of 0.5 or more) within 3 images.
 """
 
 

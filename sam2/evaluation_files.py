@@ -37,7 +37,9 @@ class Settings:
 def data_digest(videos: list[AnyVideo]) -> str:
     """Of how the synthetic world looks, or of the files of recorded videos."""
     # The text stands for what is kept and how it is scored: change it with either, and old results are refused.
-    digest = hashlib.sha256(b"J and F of an object's own frames; one too thin to be prompted is missed")
+    digest = hashlib.sha256(
+        b"J and F of the frames that the data set's toolkit counts; one too thin to be prompted is missed"
+    )
     if isinstance(videos[0], SyntheticVideo):
         digest.update(World(HELD_OUT_SEED, (64, 64)).frame(0).rgb.tobytes())
     else:

@@ -43,7 +43,7 @@ def _groups(results: list[ObjectResult]) -> dict[str, Callable[[ObjectResult], b
 
 def group_summary(results: list[ObjectResult]) -> dict:
     """In percent, None where there was nothing to judge. Visibility leaves out the first frame, which was prompted."""
-    scores = [score for result in results if (score := metrics.score_frames(result.j, result.f)) is not None]
+    scores = [score for result in results if (score := _score(result)) is not None]
     mean = metrics.mean_score(scores)
     seen = np.concatenate([np.array(r.seen[1:], bool) for r in results] or [np.zeros(0, bool)])
     there = np.concatenate([np.array(r.there[1:], bool) for r in results] or [np.zeros(0, bool)])
@@ -59,6 +59,10 @@ def group_summary(results: list[ObjectResult]) -> dict:
         "objects": len(scores),  # of which the first three figures are
         "returns": len(returns),
     }
+
+
+def _score(result: ObjectResult) -> metrics.Score | None:
+    return metrics.score_frames(result.j, result.f, result.leading)
 
 
 def j_by_age(results: list[ObjectResult]) -> list[float | None]:
@@ -140,7 +144,7 @@ def curves(videos: list[VideoResult]) -> dict[str, np.ndarray]:
         total, count = np.zeros(length), np.zeros(length)
         for video in videos:
             for result in filter(belongs, video.objects):
-                kept = metrics.scored_frames(len(result.frames))
+                kept = metrics.scored_frames(len(result.frames), result.leading)
                 places = result.frames[kept]
                 total[places] += 50 * (np.array(result.j[kept]) + result.f[kept])
                 count[places] += 1

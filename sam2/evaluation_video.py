@@ -128,6 +128,7 @@ class ObjectResult:
     there: list[bool] = field(default_factory=list)  # true
     seen: list[bool] = field(default_factory=list)  # predicted
     returns: dict[int, bool] = field(default_factory=dict)  # frame of return -> found again there
+    leading: int = 1  # so many of the first frames do not count for J and F, nor does the last
 
 
 @dataclass
@@ -161,13 +162,13 @@ def evaluate_video(video: AnyVideo, tracker: StreamTracker, kind: str) -> VideoR
     """Plays a video to a tracker, prompts each object once, by `kind` of PROMPT_KINDS, and scores every answer.
 
     Where predicted masks overlap, the larger logit wins, as in benchmarks whose results are label images, unless the
-    video's masks `may_overlap`. An object whose mask is too thin for a prompt counts as missed. The tracker is reset
-    first.
+    video's masks `may_overlap`: such a video is scored as SA-V's toolkit does. An object whose mask is too thin for a
+    prompt counts as missed. The tracker is reset first.
     """
     tracker.reset()
     objects: dict[int, ObjectResult] = {}
     overlaps: dict[int, list[dict[int, float]]] = {}
-    annotated, seconds, index = [], 0.0, -1
+    annotated, known, late, seconds, index = [], set(), set(), 0.0, -1
     for index, (rgb, masks) in enumerate(video.frames()):
         first_seen = {k: m for k, m in (masks or {}).items() if k not in objects and video.wants(index, m)}
         frame = Frame(rgb, (index + 1) * _FRAME_NS)
@@ -180,11 +181,15 @@ def evaluate_video(video: AnyVideo, tracker: StreamTracker, kind: str) -> VideoR
             continue
         annotated.append(index)
         objects |= {k: ObjectResult(k, video.tags(k)) for k in first_seen}
+        late |= first_seen.keys() & known
+        known |= masks.keys()
         # Where objects have masks of their own, a frame may be annotated for some of them only.
         judged = {k: result for k, result in objects.items() if k in masks or not video.may_overlap}
         missed = dict.fromkeys(judged, Answer(np.zeros(frame.size_hw, bool), is_seen=False))
         answers = missed | _answers(tracks, frame.size_hw, video.may_overlap)
         _score_frame(index, masks, answers, judged, overlaps)
+    for k, result in objects.items() if video.may_overlap else ():
+        result.leading = metrics.leading_frames_of_sav(result.j, result.there, is_late=k in late)
     is_dense = annotated == list(range(annotated[0], annotated[0] + len(annotated))) if annotated else False
     for result in objects.values() if is_dense else ():
         result.returns = _found_again(result, overlaps[result.object_id])

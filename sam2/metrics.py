@@ -2,8 +2,8 @@
 
 Knows only arrays; nothing of trackers, datasets or files. A mask is (H, W) bool, of one object in one frame. J and F
 are those of the DAVIS benchmark (Perazzi et al., CVPR 2016, section 4) as the DAVIS 2017 and SA-V toolkits compute
-them: both are 1 where neither prediction nor truth has a pixel. All values are fractions; NaN where there was nothing
-to judge.
+them: both are 1 where neither prediction nor truth has a pixel. The toolkits differ in which frames count:
+`scored_frames`. All values are fractions; NaN where there was nothing to judge.
 """
 
 from collections.abc import Sequence
@@ -55,13 +55,24 @@ def boundary(mask: np.ndarray) -> np.ndarray:
     return edge
 
 
-def scored_frames(num_frames: int) -> slice:
-    """The frames of an object that count: neither the first, where it was prompted, nor the last.
+def scored_frames(num_frames: int, leading: int = 1) -> slice:
+    """The frames of an object that count, of those from its prompt on: not the `leading` ones, nor the last.
 
-    For an object of the video's first frame this is what both toolkits do. They leave out the video's first frame, not
-    the object's: for an object that enters later, SA-V's also counts the frame it was prompted on.
+    With 1 the frame of the prompt is left out. For an object of the video's first frame this is what DAVIS's toolkit
+    does; what SA-V's does instead, `leading_frames_of_sav` says.
     """
-    return slice(1, max(1, num_frames - 1))
+    return slice(leading, max(leading, num_frames - 1))
+
+
+def leading_frames_of_sav(j: Sequence[float], there: Sequence[bool], is_late: bool) -> int:
+    """How many of an object's frames, from its prompt on, come before the first that SA-V's toolkit counts.
+
+    Of the frames annotated for an object it leaves out the first and the last. An object that `is_late` is annotated,
+    as away, before its prompt: the frame of the prompt counts then. Frames without a pixel in prediction and truth do
+    not count until one of them has had some. there: whether the truth has pixels.
+    """
+    begun = (k for k in range(0 if is_late else 1, len(j)) if there[k] or j[k] < 1)  # J is 1 if both are empty
+    return next(begun, len(j))
 
 
 class Score(NamedTuple):
@@ -75,9 +86,9 @@ class Score(NamedTuple):
         return (self.j + self.f) / 2
 
 
-def score_frames(j: Sequence[float], f: Sequence[float]) -> Score | None:
+def score_frames(j: Sequence[float], f: Sequence[float], leading: int = 1) -> Score | None:
     """J and F of one object from those of its frames: means over the scored frames; None if there are none."""
-    kept = scored_frames(len(j))
+    kept = scored_frames(len(j), leading)
     return Score(float(np.mean(j[kept])), float(np.mean(f[kept]))) if j[kept] else None
 
 

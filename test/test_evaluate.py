@@ -110,18 +110,6 @@ def test_what_a_late_object_was_given_as_is_no_answer():
     assert summary["j_and_f"] == 50.0
 
 
-def test_where_each_object_has_masks_of_its_own_only_its_own_frames_count():
-    """As the SA-V toolkit has it: a frame annotated for another object says nothing of this one; an empty mask does."""
-    empty = np.zeros(SIZE_HW, bool)
-    masks = {t: {1: square(5, 5)} | ({2: square(30, 5) if t != 4 else empty} if t % 2 == 0 else {}) for t in range(8)}
-    video = SimpleNamespace(name="apart", frames=lambda: iter([np.zeros((*SIZE_HW, 3), np.uint8)] * 8), masks=masks)
-    answers = {1: square(5, 5), 2: square(30, 5)}
-    result = evaluate_video(RecordedVideo(video, may_overlap=True), Oracle(lambda t, k: answers[k]), "mask")
-    first, second = result.objects
-    assert (first.frames, second.frames) == (list(range(8)), [0, 2, 4, 6])
-    assert second.there == [True, True, False, True] and second.j == [1.0, 1.0, 0.0, 1.0]
-
-
 @pytest.mark.parametrize("has_memory", [True, False])
 def test_an_object_too_thin_for_a_mask_prompt_is_missed(has_memory):
     """And the others are tracked all the same."""
@@ -259,16 +247,6 @@ def test_without_memory_objects_are_not_told_apart():
     assert not np.array_equal(*(entry.low_res_logits for entry in with_memory[1]))
     trackers[1].reset()
     assert trackers[1].step(frames[0], []) == []
-
-
-def test_masks_that_may_overlap_keep_every_pixel():
-    def everything(t, object_id):
-        return np.ones(SIZE_HW, dtype=bool)
-
-    shares = [square(5, 5).mean(), square(30, 50).mean()]
-    for may_overlap, expected in ((True, shares), (False, [shares[0], 0.0])):
-        results = evaluate_video(TwoSquares(may_overlap=may_overlap), Oracle(everything), "mask").objects
-        assert [entry.j[0] for entry in results] == pytest.approx(expected)
 
 
 def test_any_video_plays_thirty_frames_a_second_at_times_that_are_known():

@@ -138,6 +138,26 @@ def test_first_and_last_frame_do_not_count():
     assert score(true[:2], true[:2]) is None
 
 
+@pytest.mark.parametrize(
+    "there, j, is_late, expected",
+    [
+        ([1, 0, 0, 1, 1, 1], [1, 1, 1, 0.5, 0.25, 1], False, 3),  # away, and rightly not predicted: not counted
+        ([1, 0, 0, 1, 1, 1], [1, 1, 0, 0.5, 0.25, 1], False, 2),  # from the wrong prediction on
+        ([1, 1, 0, 0, 1, 1], [1, 0, 1, 1, 0.25, 1], False, 1),  # later absences count
+        ([1, 0, 0, 1], [1, 1, 1, 0], True, 0),  # what was annotated before: also the frame of the prompt
+        ([1, 0, 0], [1, 1, 1], False, 3),
+    ],
+)
+def test_which_frames_sav_counts_first(there, j, is_late, expected):
+    assert metrics.leading_frames_of_sav(j, [bool(t) for t in there], is_late) == expected
+
+
+def test_where_sav_counts_nothing_there_is_no_score():
+    assert metrics.score_frames([1.0] * 4, [1.0] * 4, leading=4) is None
+    assert metrics.score_frames([1.0] * 4, [1.0] * 4, leading=3) is None, "the last does not count"
+    assert metrics.score_frames([0.0, 1.0, 0.5, 0.0], [0.0, 0.5, 0.0, 1.0], leading=0) == metrics.Score(0.5, 0.5 / 3)
+
+
 def test_shifted_empty_and_swapped_predictions():
     first, second = [square(5, 5, 20)] * 5, [square(30, 50, 20)] * 5
     nothing = [np.zeros((60, 80), dtype=bool)] * 5
