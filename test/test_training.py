@@ -45,9 +45,10 @@ def test_a_fresh_memory_finds_its_like():
 
 
 def test_layer_decay_lowers_early_blocks():
-    assert layer_scale("model.image_encoder.trunk.blocks.3.mlp.layers.0.weight", 4, 0.5) == 1.0
-    assert layer_scale("model.image_encoder.trunk.blocks.0.norm1.bias", 4, 0.5) == 0.125
-    assert layer_scale("model.image_encoder.trunk.patch_embed.proj.weight", 4, 0.5) == 0.0625
+    """The numbers are those of the official training code."""
+    assert layer_scale("model.image_encoder.trunk.blocks.3.mlp.layers.0.weight", 4, 0.5) == 0.5
+    assert layer_scale("model.image_encoder.trunk.blocks.0.norm1.bias", 4, 0.5) == 0.0625
+    assert layer_scale("model.image_encoder.trunk.patch_embed.proj.weight", 4, 0.5) == 0.03125
     assert layer_scale("model.image_encoder.trunk.pos_embed_window", 4, 0.5) == 1.0
     assert layer_scale("model.sam_mask_decoder.conv_s0.weight", 4, 0.5) == 1.0
 
@@ -59,7 +60,7 @@ def test_rates_follow_cosine_warm_up_encoder_share_and_layer_decay():
     assert set_rates(optimizer, phase, 0.25, 1.0) == pytest.approx(1e-4 + 9e-4 * (2 + 2**0.5) / 4), "no straight line"
     assert set_rates(optimizer, phase, 0.0, 0.25) == pytest.approx(2.5e-4)
     rates = {group["lr"] for group in optimizer.param_groups if group["is_encoder"]}
-    assert max(rates) == pytest.approx(0.2 * 2.5e-4) and min(rates) == pytest.approx(0.2 * 2.5e-4 * 0.5**8)
+    assert max(rates) == pytest.approx(0.2 * 2.5e-4) and min(rates) == pytest.approx(0.2 * 2.5e-4 * 0.5**9)
 
 
 def test_every_parameter_is_in_one_group_and_vectors_do_not_decay():

@@ -70,7 +70,7 @@ class TrainConfig:
     loss_stride: int = 1  # masks are compared at this fraction of the input's side
     muon: float = 0.0  # rate of matrices relative to the rest, by Muon, which needs fewer steps; 0: AdamW for all
     weight_decay: float = 0.01
-    layer_decay: float = 1.0  # the rate of each block of the trunk relative to the next
+    layer_decay: float = 1.0  # the rate of each block of the trunk relative to the next, and of the last to the rest
     warmup: int = 50  # steps at the start of each phase
     max_grad_norm: float = 1.0
     ema: float = 0.999

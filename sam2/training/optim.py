@@ -15,13 +15,13 @@ from sam2.training.config import Phase
 
 
 def layer_scale(name: str, num_blocks: int, decay: float) -> float:
-    """The rate of a parameter relative to the trunk's last block: decay ** (blocks between). 1 outside the trunk, and
-    for its position embeddings, as upstream."""
+    """The rate of a parameter relative to those outside the trunk, as upstream: `decay` for its last block, once more
+    for each before it, and for the patch embedding, which comes first. 1 for its position embeddings."""
     if "image_encoder.trunk." not in name or "trunk.pos_embed" in name:
         return 1.0
     block = re.search(r"\.blocks\.(\d+)\.", name)
-    depth = int(block.group(1)) + 1 if block else 0  # the patch embedding comes first
-    return decay ** (num_blocks - depth)
+    depth = int(block.group(1)) + 1 if block else 0
+    return decay ** (num_blocks + 1 - depth)
 
 
 _EMBEDDING = re.compile(  # tables of vectors, not maps between them: `trunk.patch_embed.proj` is a convolution
