@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from sam2.training.config import CONFIGS
 from sam2.training.losses import (
     LossWeights,
     MaskLoss,
@@ -104,12 +105,59 @@ def test_an_absent_object_teaches_presence_only():
 
 
 def test_masks_are_averaged_over_those_that_are_there():
+    """In all recipes but `finetune`, since nano's were tuned with that."""
+    assert {n for n, config in CONFIGS.items() for phase in config.phases if phase.losses.over_judged} == {"finetune"}
     masks, iou, score = answer(num_objects=2)
     target = torch.zeros(2, 4, 4, dtype=torch.bool)
     target[0, :2] = True
     both, alone = (segmentation_loss(masks[:n], iou[:n], score[:n], target[:n], LossWeights(), side=4) for n in (2, 1))
     for name in ("focal", "dice", "iou"):
         assert getattr(both, name).item() == pytest.approx(getattr(alone, name).item())
+
+
+OFFICIAL = CONFIGS["finetune"].phases[0].losses
+
+
+@pytest.mark.parametrize("ambiguous", [True, False])
+def test_of_four_objects_three_of_which_are_away_finetune_has_the_official_loss(ambiguous):
+    """By hand: 20 focal + dice + IoU of the one that is there, divided by four; and the presence of all. Of the 16
+    pixels 4 are the object's; each has the probability 1/2."""
+    target = torch.zeros(4, 4, 4, dtype=torch.bool)
+    target[0, 0] = True
+    asked = torch.full((4,), ambiguous)
+    loss = segmentation_loss(
+        torch.zeros(4, 4, 4, 4), torch.full((4, 4), 0.25), torch.zeros(4, 1), target, OFFICIAL, 4, None, asked
+    )
+    focal = (4 * 0.25 + 12 * 0.75) / 16 * 0.25 * math.log(2)
+    dice = 1 - (2 * 2 + 1) / (8 + 4 + 1)
+    assert loss.total.item() == pytest.approx((20 * focal + dice + 0.25) / 4 + math.log(2), rel=1e-6)
+    assert (loss.focal.item(), loss.dice.item(), loss.iou.item()) == pytest.approx((focal / 4, dice / 4, 0.25 / 4))
+
+
+def test_two_processes_teach_finetune_what_one_does_with_twice_the_batch():
+    """A team takes the mean of its processes' gradients. Of the first one's three objects two are away."""
+    masks, iou, score = answer(num_objects=6)
+    target = masks.detach()[:, 2] > 0
+    target[:2] = False
+
+    def gradients(*parts: slice) -> list[torch.Tensor]:
+        losses = [segmentation_loss(masks[p], iou[p], score[p], target[p], OFFICIAL, side=4).total for p in parts]
+        return torch.autograd.grad(torch.stack(losses).mean(), (masks, iou, score))
+
+    for one, two in zip(gradients(slice(6)), gradients(slice(3), slice(3, 6)), strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_an_object_that_must_not_be_absent_is_judged_in_no_way():
+    """Neither in numerator nor in denominator; and what the network would choose is told of those that are there."""
+    masks, iou, score = (part.detach() for part in answer(num_objects=3))
+    target = torch.zeros(3, 4, 4, dtype=torch.bool)
+    target[0, :2] = True
+    may = torch.tensor([False, True, False])
+    both, alone = (segmentation_loss(masks[:n], iou[:n], score[:n], target[:n], OFFICIAL, 4, may[:n]) for n in (3, 1))
+    for name in ("focal", "dice", "iou"):
+        assert getattr(both, name).item() == pytest.approx(getattr(alone, name).item() / 2)
+    assert both.mean_iou.item() == alone.mean_iou.item()
 
 
 def test_a_prompt_for_nothing_is_no_lesson():

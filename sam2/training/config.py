@@ -196,7 +196,7 @@ _FINETUNE = TrainConfig(
     max_grad_norm=0.1,
     phases=(
         Phase("clips", 1.0, batch=1, objects=3, frames=8, rate=(5e-6, 5e-7), encoder=0.6,
-              losses=LossWeights(focal=20.0, focal_alpha=0.25, single=None)),
+              losses=LossWeights(focal=20.0, focal_alpha=0.25, single=None, over_judged=True)),
     ),
 )  # fmt: skip
 

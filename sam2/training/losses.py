@@ -18,6 +18,14 @@ from sam2.training.tensors import constant
 
 @dataclass(frozen=True)
 class LossWeights:
+    """How much each term counts.
+
+    `over_judged`: the sums over objects of the mask and IoU losses are divided by the number of all objects that are
+    judged, also of those that are away, as in the official training code. Then a frame in which most are away does not
+    teach the few others all the more, and two processes learn what one does from twice the batch, if they judge
+    equally many. False: by the number of those that are there, with which the recipes of nano were tuned.
+    """
+
     focal: float = 5.0
     focal_alpha: float = 0.75  # weight of object pixels against background pixels, 0..1
     dice: float = 1.0
@@ -25,11 +33,12 @@ class LossWeights:
     presence: float = 1.0
     single: float | None = 0.5  # of the single mask beside the best of three; None: only the one that answers learns
     others: float = 0.0  # of every hypothesis, best or not, so that early on none is left untrained
+    over_judged: bool = False
 
 
 @dataclass(frozen=True)
 class MaskLoss:
-    """Scalars (0-d tensors on the device), already averaged over objects."""
+    """Scalars (0-d tensors on the device), already averaged over objects as `LossWeights.over_judged` says."""
 
     total: Tensor
     focal: Tensor
@@ -105,7 +114,8 @@ def segmentation_loss(
     """
     masks, iou, object_score = masks.float(), iou.float(), object_score.float()
     present = target.flatten(1).any(1).float()  # (N,)
-    weight = present / present.sum().clamp(min=1)  # (N,) of each object in a mean over those that are there
+    judged = torch.ones_like(present) if may_be_absent is None else present.maximum(may_be_absent.float())
+    counted = judged if weights.over_judged else present  # (N,)
     coarse = resize_target(target, masks.shape[-1])[:, None].expand_as(masks)  # (N, 4, h, w)
     with torch.set_grad_enabled(torch.is_grad_enabled() and weights.others > 0):
         cost = weights.focal * focal_loss(masks, coarse, weights.focal_alpha) + weights.dice * dice_loss(masks, coarse)
@@ -116,10 +126,11 @@ def segmentation_loss(
     iou_error = (iou - achieved).abs().mean(1)  # (N,)
     rows = torch.arange(len(masks), device=masks.device)
     chosen = torch.where(asked > 0, achieved[rows, iou[:, 1:].argmax(1) + 1], achieved[:, 0])  # (N,)
-    presence = _presence_loss(object_score[:, 0], present, may_be_absent)
-    focal, dice, iou_error, others, mean_iou = (
-        (each * weight).sum() for each in (focal, dice, iou_error, cost.mean(1), chosen)
+    presence = _presence_loss(object_score[:, 0], present, judged)
+    focal, dice, iou_error, others = (
+        (each * present).sum() / counted.sum().clamp(min=1) for each in (focal, dice, iou_error, cost.mean(1))
     )
+    mean_iou = (chosen * present).sum() / present.sum().clamp(min=1)
     total = weights.focal * focal + weights.dice * dice + weights.iou * iou_error + weights.presence * presence
     return MaskLoss(total + weights.others * others, focal, dice, iou_error, presence, mean_iou.detach())
 
@@ -143,9 +154,8 @@ def _taught_mask_loss(
     return (focal * share).sum(1), (dice * share).sum(1)
 
 
-def _presence_loss(logit: Tensor, present: Tensor, may_be_absent: Tensor | None) -> Tensor:
-    """Mean over the objects that are there, and those that may be absent; all (N,)."""
-    judged = torch.ones_like(present) if may_be_absent is None else present.maximum(may_be_absent.float())
+def _presence_loss(logit: Tensor, present: Tensor, judged: Tensor) -> Tensor:
+    """Mean over the objects that are `judged`: those that are there, and those that may be absent; all (N,)."""
     loss = F.binary_cross_entropy_with_logits(logit, present, judged, reduction="sum")
     return loss / judged.sum().clamp(min=1)
 
