@@ -175,14 +175,18 @@ _SMOKE = TrainConfig(
 # kinds of prompts, rates, decays and losses. The differences ("there" is the official recipe):
 # - a frame is corrected by 1 to 3 clicks, frame 0 in 30 % of the clips that begin with a click or a box, a later
 #   frame in 40 %; there by 7, always on frame 0, and one in ten falls anywhere on the object instead of where the
-#   answer is wrong;
+#   answer is wrong, also where nothing is, which is no click here;
 # - a later frame is prompted when its turn comes, by clicks on what was tracked; there also afresh, before all
 #   tracking;
 # - masks of prompted frames are binarised before they are remembered, as the tracker does; there only outside
 #   training;
-# - half of the boxes are exact, there all are drawn carelessly;
-# - all four masks are taught their IoU, at their own size, there those that answer, at the image's; an object that no
-#   prompt showed is no lesson in absence;
+# - half of the boxes are exact, there all are drawn carelessly; half of the first clicks are drawn to the inside;
+# - half of the clips are played backwards, there none; objects that vanish are chosen more often, and where there are
+#   fewer than `objects`, some are taken twice;
+# - all four masks are taught their IoU, and the best is chosen, at their own size; there those that answer, and at the
+#   image's; an object that no prompt showed is no lesson in absence;
+# - losses of frames and clicks are averaged, there summed, for which Adam makes up but where gradients are clipped;
+# - times of pointers are divided by 15, as in the tracker, there by the length of the clip less one;
 # - neither drop path nor dropout; stronger augmentation; embeddings do not decay; weights are averaged.
 _FINETUNE = TrainConfig(
     model="tiny",
