@@ -90,7 +90,7 @@ def test_two_pictures_of_one_frame_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("notes", "words"),
     [
-        ('{"masklet_id": [0], "masklet": []}', "masks of a frame or more"),
+        ('{"masklet_id": [0], "masklet": []}', "masks of all objects in a frame or more"),
         ('{"masklet_id": [Infinity], "masklet": [[]]}', "expected an SA-V annotation"),
         ('{"masklet_id": [0], "masklet": [[{"size": [Infinity, 1], "counts": [1]}]]}', "a mask of each object"),
         ("[" * 100_000, "expected an SA-V annotation"),

@@ -10,7 +10,9 @@ from PIL import Image
 from small_video_folder import SIZE_HW, write_davis, write_frame, write_palette, write_video
 
 from sam2.errors import BadInput
+from sam2.evaluation_video import RecordedVideo
 from sam2.run_lengths import coco_encode
+from sam2.training.dataset_clips import DatasetClips
 from sam2.training.dataset_files import read_rgb
 from sam2.training.datasets import LAYOUTS, open_dataset
 
@@ -142,16 +144,42 @@ def test_sav_training_is_a_film_with_masklets(sav):
     with pytest.raises(KeyError):
         video.masks[3]
     whole = json.loads((sav / "sav_000009_manual.json").read_text())
-    whole["masklet"][1][0] = None
     whole["masklet"][2].pop()
     (sav / "sav_000009_manual.json").write_text(json.dumps(whole))
-    for index in (4, 8):
-        with pytest.raises(BadInput, match=f"manual.json: expected a mask of each object in frame {index}"):
-            open_dataset("sav", sav, "train")[0].masks[index]
-    for damaged in ("{", "[]", '{"masklet": []}', '{"masklet": null, "masklet_id": []}'):
+    with pytest.raises(BadInput, match="manual.json: expected a mask of each object in frame 8"):
+        open_dataset("sav", sav, "train")[0].masks[8]
+    for damaged in (
+        "{",
+        "[]",
+        '{"masklet": []}',
+        '{"masklet": null, "masklet_id": []}',
+        '{"masklet": [5], "masklet_id": [0]}',
+    ):
         (sav / "sav_000009_manual.json").write_text(damaged)
         with pytest.raises(BadInput, match="an SA-V annotation"):
             list(open_dataset("sav", sav, "train")[0].masks)
+
+
+def test_frames_of_sav_with_null_for_a_mask_are_not_annotated(sav):
+    """As upstream: null does not say that the object is away."""
+    notes, (video,) = sav / "sav_000009_manual.json", open_dataset("sav", sav, "train")
+    whole = json.loads(notes.read_text())
+    whole["masklet"][1][0] = None
+    notes.write_text(json.dumps(whole))
+    assert list(video.masks) == [0, 8] and len(video.masks) == 2 and video.masks.get(4) is None
+    clips = DatasetClips(((video,),), (1.0,), num_frames=2, size=32)
+    assert all((clips(seed)[..., 3] == 1).any((1, 2)).all() for seed in range(8)), "it is in frames 0 and 8"
+    played = RecordedVideo(video, may_overlap=True).frames()
+    assert [index for index, entry in enumerate(played) if entry.masks is not None] == [0, 8]
+    whole["masklet"][0] = None
+    notes.write_text(json.dumps(whole))
+    assert list(video.masks) == [8]
+    whole["masklet"][2][1] = None
+    notes.write_text(json.dumps(whole))
+    with pytest.raises(
+        BadInput, match="manual.json: .* masks of all objects in a frame or more, got none; leave it out"
+    ):
+        clips(0)
 
 
 def test_of_sav_only_the_newest_annotations_stay_in_memory(tmp_path):

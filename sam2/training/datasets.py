@@ -93,23 +93,29 @@ class FolderMasks(Mapping):
 
 
 @lru_cache(maxsize=4)  # not one per video: in memory such a file is many times its size, and SA-V has 50 000
-def _masklets(path: Path, size: int, mtime_ns: int) -> tuple[list[int], list[list[dict]]]:
-    """Object ids, and each annotated frame's masks of them in that order; size and time tell versions of a file apart.
+def _masklets(path: Path, size: int, mtime_ns: int) -> tuple[list[int], dict[int, list[dict]]]:
+    """Object ids, and the masks of them, in that order, by frame; size and time tell versions of a file apart.
 
     Raises BadInput.
     """
     try:
         content = json.loads(path.read_text())
-        ids, frames = [int(i) for i in content["masklet_id"]], list(content["masklet"])
+        ids, rows = [int(i) for i in content["masklet_id"]], enumerate(content["masklet"])
+        frames = {SAV_MASK_EVERY * i: row for i, row in rows if row is not None and None not in row}
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise BadInput(f"{path}: expected an SA-V annotation with 'masklet' and 'masklet_id', got {error!r}") from error
     if not frames:
-        raise BadInput(f"{path}: expected an SA-V annotation with masks of a frame or more, got none; leave it out")
+        raise BadInput(
+            f"{path}: expected an SA-V annotation with masks of all objects in a frame or more, got none; leave it out"
+        )
     return ids, frames
 
 
 class RleMasks(Mapping):
-    """The masklets of one SA-V JSON, decoded when asked for."""
+    """The masklets of one SA-V JSON, decoded when asked for.
+
+    What is away has an empty mask. A frame with null for a mask is not annotated, as upstream: the object may be there.
+    """
 
     def __init__(self, path: Path):
         self._path = path
@@ -119,22 +125,20 @@ class RleMasks(Mapping):
         return [self._path]
 
     @property
-    def _frames(self) -> tuple[list[int], list[list[dict]]]:
+    def _frames(self) -> tuple[list[int], dict[int, list[dict]]]:
         about = self._path.stat()
         return _masklets(self._path, about.st_size, about.st_mtime_ns)
 
     def __getitem__(self, index: int) -> Masks:
         ids, frames = self._frames
-        if index % SAV_MASK_EVERY or not 0 <= index // SAV_MASK_EVERY < len(frames):
-            raise KeyError(index)
+        row = frames[index]
         try:
-            row = frames[index // SAV_MASK_EVERY]
             return {object_id: coco_decode(rle) for object_id, rle in zip(ids, row, strict=True)}
         except (BadInput, KeyError, TypeError, ValueError, OverflowError) as error:
             raise BadInput(f"{self._path}: expected a mask of each object in frame {index}, got {error}") from error
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(0, SAV_MASK_EVERY * len(self), SAV_MASK_EVERY))
+        return iter(self._frames[1])
 
     def __len__(self) -> int:
         return len(self._frames[1])
