@@ -1,5 +1,6 @@
 """Processes that train together: what they agree on, other clips in each, one model in all."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -7,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from sam2.errors import Sam2Error
 from sam2.training import report
-from sam2.training.team import ALONE, NotMade, Team, join_team
+from sam2.training.team import ALONE, NotMade, Team, join_team, learning_together
 
 # What each process trains from and ends with goes to a file of its own; else it is the command.
 NOTING = """
@@ -63,6 +65,28 @@ def test_two_processes_train_as_one(tmp_path):
 
 
 CPU = torch.device("cpu")
+
+
+def test_a_team_learns_without_a_warning_of_torch(tmp_path):
+    """Here any warning is an error; in the processes of a team nobody sees it but the user."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        module = torch.nn.BatchNorm1d(2)  # which has buffers
+        together = learning_together(module)
+        together(torch.randn(4, 2)).sum().backward()
+        assert module.bias.grad.tolist() == [4.0, 4.0] and not together.broadcast_buffers
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", ["broadcast_buffers", "forward_sync_buffers"])
+def test_buffers_are_not_sent_around_whatever_torch_calls_that(name, monkeypatch):
+    def of_a_version(module, find_unused_parameters, **rest):
+        return module, find_unused_parameters, rest
+
+    of_a_version.__signature__ = inspect.Signature([inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY)])
+    monkeypatch.setattr("sam2.training.team.DistributedDataParallel", of_a_version)
+    assert learning_together("module") == ("module", True, {name: False})
 
 
 def test_one_alone_agrees_with_itself(monkeypatch):

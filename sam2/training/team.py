@@ -1,5 +1,6 @@
 """The processes that train as one, and the device of this one."""
 
+import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,6 +8,8 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from sam2.errors import Sam2Error
 
@@ -60,6 +63,14 @@ class Team:
 
 
 ALONE = Team()
+
+
+def learning_together(module: nn.Module) -> DistributedDataParallel:
+    """The module with its gradients averaged over the team. Its buffers are constants, so they are not sent around with
+    every step."""
+    options = inspect.signature(DistributedDataParallel).parameters
+    unsent = "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"  # its older name
+    return DistributedDataParallel(module, find_unused_parameters=True, **{unsent: False})
 
 
 def join_team(device: str) -> tuple[Team, torch.device]:

@@ -22,7 +22,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from sam2.checkpoint import fill, read_weights
@@ -36,7 +35,7 @@ from sam2.training.lessons import Lessons
 from sam2.training.optim import Average, make_optimizer, prepare_from_scratch, set_rates
 from sam2.training.state import Progress
 from sam2.training.stop import noted_signals
-from sam2.training.team import ALONE, NotMade, Team
+from sam2.training.team import ALONE, NotMade, Team, learning_together
 from sam2.training.validate import held_out_clips, validate
 from sam2.training.windows import WindowedSAM2
 from sam2.weights_cache import sha256
@@ -60,7 +59,7 @@ class Trainer:
         self.lessons = Lessons(self.model.to(device), config.min_area, config.loss_stride).to(device).train()
         self.wrapped: nn.Module = self.lessons
         if team.size > 1:
-            self.wrapped = DistributedDataParallel(self.lessons, broadcast_buffers=False, find_unused_parameters=True)
+            self.wrapped = learning_together(self.lessons)
         self.optimizer = make_optimizer(self.lessons, config.weight_decay, config.layer_decay, config.muon)
         self.average = Average(self.lessons, config.ema)
         self.progress = Progress()
