@@ -42,6 +42,8 @@ from sam2.training.datasets import LAYOUTS, describe, open_dataset
 from sam2.training.synthetic import HELD_OUT_SEED
 from sam2.weights_cache import find_weights, sha256
 
+LARGEST = 4096  # side of a synthetic frame, which then takes seconds to draw
+
 _COLUMNS = """\
 Columns, in percent, with the same weight for every object: J is the overlap of predicted and true mask, F that of their
 borders, J&F the mean of both; an object's first and last annotated image do not count. With sav, as in its toolkit,
@@ -135,10 +137,10 @@ def _videos(args: argparse.Namespace, side: int) -> list[AnyVideo]:
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
-    for name, least in (("size", 32), ("workers", 1)):
-        value = getattr(args, name)
-        if value is not None and value < least:
-            raise BadInput(f"--{name}: expected {least} or more, got {value}")
+    if args.size is not None and not 32 <= args.size <= LARGEST:
+        raise BadInput(f"--size: expected 32 to {LARGEST}, got {args.size}")
+    if args.workers is not None and args.workers < 1:
+        raise BadInput(f"--workers: expected 1 or more, got {args.workers}")
 
 
 def _check_outputs(args: argparse.Namespace, place: str) -> None:
