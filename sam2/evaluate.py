@@ -33,7 +33,7 @@ from sam2.evaluation_video import (
     VideoResult,
     check_annotated,
 )
-from sam2.files import alone_in, check_file, check_folder, writing
+from sam2.files import alone_in, check_file, check_folder, path_argument, writing
 from sam2.limits import MAX_LABEL, Limits
 from sam2.memoryless import MemorylessTracker
 from sam2.precision import choose_precision
@@ -78,7 +78,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--dataset", default="synthetic", choices=("synthetic", *LAYOUTS))
-    add("--root", type=Path, help="folder of a dataset on disk")
+    add("--root", type=path_argument, help="folder of a dataset on disk")
     add("--split", help="of a dataset on disk, as it calls it; by default val, and valid of youtube_vos, mose and lvos")
     add("--seed", type=int, help=f"of the first synthetic clip; the others follow (default: {HELD_OUT_SEED})")
     add("--clips", type=int, help="how many synthetic clips (default: 200)")
@@ -86,18 +86,22 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--size", type=int, help="side of synthetic frames in pixels; by default the model's")
     add("--model", default="nano", help="nano, tiny, small, base_plus, large")
     add("--image-size", type=int, help="side of the network's input in pixels; by default the model's own")
-    add("--checkpoint", type=Path, help="weights other than the packaged or downloaded ones")
+    add("--checkpoint", type=path_argument, help="weights other than the packaged or downloaded ones")
     add("--prompt", default="click", choices=PROMPT_KINDS, help="what each object is given, once")
     add("--memory", default="on", choices=("on", "off"), help="off: emptied before every frame")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N")
     add("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
     add("--workers", type=int, help="processes, by default one per processor core, or one if there is a GPU")
-    add("--out", type=Path, help="result files, by default below out/evaluation; a stopped run goes on from there")
-    add("--json", type=Path, help="write the summary here")
-    add("--plot", type=Path, help="write a picture of J&F over time here")
+    add(
+        "--out",
+        type=path_argument,
+        help="result files, by default below out/evaluation; a stopped run goes on from there",
+    )
+    add("--json", type=path_argument, help="write the summary here")
+    add("--plot", type=path_argument, help="write a picture of J&F over time here")
     add(
         "--card",
-        type=Path,
+        type=path_argument,
         help="write the table into this Markdown file, after <!-- PROMPT[ at SIZE][ without memory] -->",
     )
     args = parser.parse_args(arguments)

@@ -1,5 +1,6 @@
-"""Files that appear whole or not at all; checks, before long work, that a place is writable and not in use."""
+"""Files that appear whole or not at all; checks, before long work, that a place is named, writable and not in use."""
 
+import argparse
 import os
 import sys
 import tempfile
@@ -105,6 +106,14 @@ def _lock(opened: int, folder: Path) -> None:
         ) from None
     except OSError:  # a file system without locks
         pass
+
+
+def path_argument(text: str) -> Path:
+    """A path on a command line. An empty one, which `Path` takes for the current folder, is refused: in a script it
+    comes from a variable that is not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, got an empty text; is a variable not set?")
+    return Path(text)
 
 
 def check_file(path: Path, option: str) -> None:

@@ -111,6 +111,14 @@ def test_command_says_what_is_wrong(arguments, message, capsys, monkeypatch, tmp
     assert not any(tmp_path.iterdir()), "before any work"
 
 
+@pytest.mark.parametrize("option", ["--root", "--checkpoint", "--out", "--json", "--plot", "--card"])
+def test_a_path_from_a_variable_that_is_not_set_is_refused(option, capsys):
+    """`Path` would take it for the current folder."""
+    with pytest.raises(SystemExit):
+        evaluate.main([option, ""])
+    assert f"argument {option}: expected a path, got an empty text; is a variable not set?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("dataset", "split"), [("youtube_vos", "valid"), ("mose", "valid"), ("lvos", "valid")])
 def test_videos_with_first_masks_only_are_refused_before_any_work(dataset, split, tmp_path, monkeypatch, capsys):
     """As the official validation splits of the first two are; each dataset has its own name for that split."""

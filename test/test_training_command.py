@@ -116,6 +116,7 @@ def test_nano_learns_in_one_thread_unless_told_otherwise(told, threads, tmp_path
     ("words", "message"),
     [
         (["--size", "100"], "multiple of 32"),
+        (["--model", ""], "model '': expected one of nano, tiny"),
         (["--size", "0"], "--size: expected 32 or more, got 0"),
         (["--budget-minutes", "5"], "--steps, --budget-minutes: both say how long the run is"),
         (["--config", "nano_cpu", "--size", "64"], "from 128 on for nano_cpu"),
@@ -164,6 +165,16 @@ def test_it_says_what_is_wrong(words, message, tmp_path, monkeypatch, capsys, ot
     assert cli.main([*SMALL, *words, "--out", "run"]) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run" / "state.pt").exists()
+
+
+@pytest.mark.parametrize("option", ["--out", "--checkpoint", "--root", "--export"])
+def test_a_path_from_a_variable_that_is_not_set_is_refused(option, tmp_path, monkeypatch, capsys):
+    """`Path` would take it for the current folder."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        cli.main([*SMALL, "--out", "run", option, ""])
+    assert f"argument {option}: expected a path, got an empty text; is a variable not set?" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_folder_in_which_a_run_is_at_work_is_not_taken_by_another(tmp_path, capsys):

@@ -17,7 +17,7 @@ import torch
 from sam2.config import find_config
 from sam2.device import choose_device, free_bytes, set_cpu_threads
 from sam2.errors import BadInput, Sam2Error
-from sam2.files import alone_in, check_file, check_folder
+from sam2.files import alone_in, check_file, check_folder, path_argument
 from sam2.training.config import CONFIGS, TrainConfig, find_train_config
 from sam2.training.dataset_clips import DatasetClips
 from sam2.training.datasets import LAYOUTS, describe, open_dataset
@@ -38,11 +38,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         prog="python -m sam2.training.train", description="train or fine-tune SAM 2; run again to go on"
     )
     parser.add_argument("--config", default="smoke", choices=CONFIGS, help="the recipe")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run; an existing run goes on")
+    parser.add_argument("--out", type=path_argument, required=True, help="folder of the run; an existing run goes on")
     parser.add_argument("--model", help="another size than the recipe's: nano, tiny, small, base_plus, large")
-    parser.add_argument("--checkpoint", type=Path, help="weights to begin with (official .pt, or .safetensors)")
+    parser.add_argument(
+        "--checkpoint", type=path_argument, help="weights to begin with (official .pt, or .safetensors)"
+    )
     parser.add_argument("--dataset", action="append", choices=LAYOUTS, help="real data; again for a mixture")
-    parser.add_argument("--root", type=Path, action="append", help="folder of each --dataset")
+    parser.add_argument("--root", type=path_argument, action="append", help="folder of each --dataset")
     parser.add_argument("--weight", type=float, action="append", help="share of each --dataset in the mixture")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after this long; run again to go on")
     parser.add_argument("--budget-minutes", type=float, help="length of the whole run by the clock")
@@ -64,7 +66,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="compile what runs most; by default on a GPU, for whole images",
     )
     parser.add_argument(
-        "--export", type=Path, help=f"the averaged weights, .pt or .safetensors; by default {WEIGHTS} in --out"
+        "--export", type=path_argument, help=f"the averaged weights, .pt or .safetensors; by default {WEIGHTS} in --out"
     )
     return parser.parse_args(arguments)
 
