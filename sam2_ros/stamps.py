@@ -6,6 +6,7 @@ nanoseconds.
 
 import time
 from enum import Enum
+from typing import NamedTuple
 
 OLDER_IN_A_ROW = 3  # this many late images, each newer than the one before, mean that the clock was set back
 
@@ -34,17 +35,37 @@ def steady_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns()
 
 
+class _Seen(NamedTuple):
+    """A stamp, and both clocks when its image arrived."""
+
+    stamp_ns: int
+    now_ns: int
+    simulated_ns: int
+
+    def ahead_of(self, before: "_Seen") -> int:
+        """By how much the stamp has advanced more since `before` than the clock that advanced most."""
+        passed_ns = max(self.now_ns - before.now_ns, self.simulated_ns - before.simulated_ns)
+        return self.stamp_ns - before.stamp_ns - passed_ns
+
+
 class StampWatch:
     """Remembers the newest stamp and when it arrived; a jump is reported once, on the first image after it.
 
-    A pause of the camera is not a jump: its stamps advance no more than one of the clocks does. A step back that is too
-    small for a jump is accepted once further images follow from there, so that images are not refused for ever.
+    A pause of the camera is not a jump: its stamps advance no more than one of the clocks does. Nor is what is fresh
+    after images that were held up, by a network, a driver, or because this process stood still: a stamp is ahead of the
+    last image that came in time, which is one that came at most `jump_ns` later after its stamp than the one before.
+    Where images have been later for `jump_ns`, that is in time from then on (a player had paused); until then a jump
+    ahead by less than they are late is taken for their catching up.
+
+    A step back that is too small for a jump is accepted once further images follow from there, so that images are not
+    refused for ever.
     """
 
     def __init__(self, jump_ns: int) -> None:
         self.jump_ns = jump_ns
-        self._newest_ns: int | None = None
-        self._arrived = 0, 0  # on both clocks
+        self._newest_ns = 0
+        self._in_time: _Seen | None = None  # the newest that was not held up; None = there was no image
+        self._held_up: _Seen | None = None  # the first after it that was
         self._late_ns = 0  # the newest of the late stamps seen in a row
         self._late_in_a_row = 0
 
@@ -57,24 +78,31 @@ class StampWatch:
             return Stamp.UNKNOWN
         if stamp_ns < 0:
             return Stamp.NEGATIVE
-        verdict = self._verdict(stamp_ns, now_ns, simulated_ns)
+        seen = _Seen(stamp_ns, now_ns, simulated_ns)
+        verdict = self._verdict(seen)
         if verdict.usable:
-            self._newest_ns, self._arrived = stamp_ns, (now_ns, simulated_ns)
+            if verdict.is_jump or not self._is_held_up(seen):
+                self._in_time, self._held_up = seen, None
+            self._newest_ns = stamp_ns
             self._late_ns, self._late_in_a_row = 0, 0
         return verdict
 
-    def _verdict(self, stamp_ns: int, now_ns: int, simulated_ns: int) -> Stamp:
-        if self._newest_ns is None:
+    def _verdict(self, seen: _Seen) -> Stamp:
+        if self._in_time is None:
             return Stamp.NEXT
-        step_ns = stamp_ns - self._newest_ns
+        step_ns = seen.stamp_ns - self._newest_ns
         if step_ns == 0:
             return Stamp.DUPLICATE
         if step_ns > 0:
-            passed_ns = max(now_ns - self._arrived[0], simulated_ns - self._arrived[1])
-            ahead_ns = step_ns - passed_ns
-            return Stamp.JUMP_AHEAD if ahead_ns > self.jump_ns else Stamp.NEXT
+            return Stamp.JUMP_AHEAD if seen.ahead_of(self._in_time) > self.jump_ns else Stamp.NEXT
         if -step_ns > self.jump_ns:
             return Stamp.JUMP_BACK
-        self._late_in_a_row = self._late_in_a_row + 1 if stamp_ns > self._late_ns else 1
-        self._late_ns = stamp_ns
+        self._late_in_a_row = self._late_in_a_row + 1 if seen.stamp_ns > self._late_ns else 1
+        self._late_ns = seen.stamp_ns
         return Stamp.STEP_BACK if self._late_in_a_row >= OLDER_IN_A_ROW else Stamp.STALE
+
+    def _is_held_up(self, seen: _Seen) -> bool:
+        if self._in_time is None or seen.ahead_of(self._in_time) >= -self.jump_ns:
+            return False
+        self._held_up = self._held_up or seen
+        return seen.now_ns - self._held_up.now_ns <= self.jump_ns

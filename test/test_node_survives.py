@@ -161,13 +161,15 @@ def test_a_path_that_is_no_utf8_can_be_told(inside, monkeypatch):
     assert response.path == "/m\\udcfcller/kitchen" and response.object_ids == ["a"]
 
 
-def test_a_machine_that_was_suspended_begins_no_new_stream(inside, monkeypatch):
-    """Its stamps go on meanwhile, and Linux's CLOCK_MONOTONIC does not."""
-    clock, taken = iter([10 * 10**9, 3610 * 10**9]), []
+@pytest.mark.parametrize("came_s", [{1000: 10, 4600: 3610}, {1000: 10, 1001: 3609, 4600: 3610}])
+def test_a_machine_that_was_suspended_begins_no_new_stream(inside, monkeypatch, came_s):
+    """Its stamps go on meanwhile, and Linux's CLOCK_MONOTONIC does not; what was on its way comes first. came_s: when
+    an image of that stamp comes."""
+    clock, taken = iter([seconds * 10**9 for seconds in came_s.values()]), []
     monkeypatch.setattr(camera_module, "steady_ns", lambda: next(clock))
     camera = inside._channels[0].camera
     camera._mailbox = SimpleNamespace(post_image=taken.append, discard_image=lambda: False)
-    for seconds in (1000, 4600):
+    for seconds in came_s:
         header = Header(stamp=Time(sec=seconds))
         camera._on_image(Image(header=header, height=20, width=20, step=60, encoding="rgb8", data=bytes(1200)))
-    assert [arrival.new_stream for arrival in taken] == [False, False]
+    assert [arrival.new_stream for arrival in taken] == [False] * len(came_s)

@@ -136,3 +136,54 @@ def test_whatever_came_before_an_increasing_stream_is_soon_taken(before):
 def test_the_steady_clock_goes_on_while_the_machine_is_suspended(monkeypatch):
     monkeypatch.setattr(stamps.time, "clock_gettime_ns", {time.CLOCK_BOOTTIME: 7}.get)
     assert stamps.steady_ns() == 7
+
+
+def stalled(held_up):
+    """A watch that saw an image at 1000 s and then, all at 1020 s, so many that had been on their way."""
+    watch = StampWatch(5 * S)
+    assert watch.judge(1000 * S, 1000 * S) is Stamp.NEXT
+    for number in range(1, held_up + 1):
+        assert watch.judge(1000 * S + number * S // 10, 1020 * S + number) is Stamp.NEXT
+    return watch
+
+
+@pytest.mark.parametrize("held_up", [1, 10, 150])
+def test_what_is_fresh_after_images_that_were_held_up_is_no_jump(held_up):
+    """By a network, a driver, or while this process stood still or the machine was suspended."""
+    watch = stalled(held_up)
+    for seconds in (1020, 1021, 1040):
+        assert watch.judge(seconds * S, seconds * S + S // 100) is Stamp.NEXT
+    assert watch.judge(1046 * S, 1040 * S + S // 5) is Stamp.JUMP_AHEAD
+
+
+@pytest.mark.parametrize(
+    ("stamp_s", "expected"), [(4620, Stamp.JUMP_AHEAD), (1026, Stamp.JUMP_AHEAD), (990, Stamp.JUMP_BACK)]
+)
+def test_a_jump_right_after_images_that_were_held_up_is_one(stamp_s, expected):
+    """A camera that restarts with another clock, a bag that starts over: seen at once, and once."""
+    watch = stalled(3)
+    assert watch.judge(stamp_s * S, 1020 * S + S // 10) is expected
+    assert watch.judge(stamp_s * S + 1, 1020 * S + S // 5) is Stamp.NEXT
+    assert watch.judge(stamp_s * S + 6 * S, 1020 * S + S // 2) is Stamp.JUMP_AHEAD, "held against the new stream"
+
+
+@pytest.mark.parametrize("since_pause_s, expected", [(4, Stamp.NEXT), (6, Stamp.JUMP_AHEAD)])
+@pytest.mark.parametrize("clock_ns", [0, T0])
+def test_after_a_pause_of_a_player_a_jump_ahead_is_seen_again_soon(clock_ns, since_pause_s, expected):
+    """With its /clock, which pauses too, and without; until then the images could be catching up."""
+    watch = StampWatch(5 * S)
+    count = 20 + since_pause_s * 10
+    for number in range(count):
+        now_ns = number * S // 10 + (60 * S if number >= 20 else 0)
+        assert watch.judge(T0 + number * S // 10, now_ns, clock_ns and clock_ns + number * S // 10) is Stamp.NEXT
+    ahead_ns, clock_ns = 30 * S + count * S // 10, clock_ns and clock_ns + count * S // 10
+    assert watch.judge(T0 + ahead_ns, now_ns + S // 10, clock_ns) is expected
+
+
+def test_a_camera_that_is_late_again_and_again_loses_nothing():
+    """Each time what is fresh comes in between, so lateness never becomes the rule."""
+    watch = StampWatch(5 * S)
+    for number in range(10):
+        began_ns = T0 + number * 20 * S
+        assert watch.judge(began_ns, began_ns) is Stamp.NEXT
+        assert watch.judge(began_ns + S, began_ns + 15 * S) is Stamp.NEXT
