@@ -121,7 +121,8 @@ def _main(args: argparse.Namespace) -> int:
         source = stack.enter_context(open_source(args.source, args.topic, args.fps or 0.0))
         _check_frames(entries, source.total)
         report = Report(source, sam2.find_config(args.model).name)
-        sinks, pictures = [stack.enter_context(TrackBag.open(args.out))], {}
+        bag = stack.enter_context(TrackBag.open(args.out))
+        sinks, pictures = [bag], {}
         if args.overlay:
             pictures[args.overlay] = stack.enter_context(Film.open(args.overlay, source.fps))
         if args.sheet:
@@ -136,6 +137,7 @@ def _main(args: argparse.Namespace) -> int:
         tracker = load_tracker(args, entries)
         began = time.monotonic()
         replay(source, entries, tracker, sinks, report)
+        bag.finish()  # if there is no room for its end, nothing is in place yet
         took_s = time.monotonic() - began
     written = [args.out, *(path for path, picture in pictures.items() if picture.is_written)]
     if args.report and report.write(args.report):

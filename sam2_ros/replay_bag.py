@@ -7,7 +7,7 @@ whole or not at all. Does not know the tracker.
 import array
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from rosbags.typesys.store import Typestore
 from std_msgs.msg import Header
 
 import sam2
-from sam2_ros.replay_files import part_of
+from sam2_ros.replay_files import naming, part_of
 from sam2_ros.replay_source import Shot
 from sam2_ros.ros_time import time_message
 from sam2_ros.share_folders import share_folders
@@ -33,10 +33,10 @@ _NAME = "tracks"  # of the file inside every bag, so that its bytes do not depen
 
 
 class TrackBag:
-    """Writes one message per topic and image; use `open`."""
+    """Writes one message per topic and image; use `open`. Raises OSError that names `out`."""
 
-    def __init__(self, writer: Writer) -> None:
-        self._writer, self._store = writer, typestore()
+    def __init__(self, out: Path, writer: Writer, opened: ExitStack) -> None:
+        self._out, self._writer, self._opened, self._store = out, writer, opened, typestore()
         self._connections = {
             topic: writer.add_connection(topic, kind, typestore=self._store) for topic, kind in TOPICS.items()
         }
@@ -48,8 +48,10 @@ class TrackBag:
         with part_of(out.parent / _NAME) as made:
             writer = Writer(made, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP)
             writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
-            with writer:
-                yield cls(writer)
+            with ExitStack() as opened:
+                bag = cls(out, opened.enter_context(writer), opened)
+                yield bag
+                bag.finish()
             os.rename(made / f"{_NAME}.mcap" if out.suffix == ".mcap" else made, out)
 
     def write(self, shot: Shot, tracks: list[sam2.Track]) -> None:
@@ -62,7 +64,13 @@ class TrackBag:
         )
         for (topic, kind), message in zip(TOPICS.items(), messages, strict=True):
             raw = self._store.serialize_cdr(stored(message, self._store), kind)
-            self._writer.write(self._connections[topic], shot.logged_ns, raw)
+            with naming(self._out):
+                self._writer.write(self._connections[topic], shot.logged_ns, raw)
+
+    def finish(self) -> None:
+        """Writes the rest of it, a megabyte and the index, but does not put it in place yet."""
+        with naming(self._out):
+            self._opened.close()
 
 
 def typestore() -> Typestore:

@@ -18,7 +18,7 @@ from PIL import Image
 import sam2
 from sam2_ros.overlay import colour_of
 from sam2_ros.readable import utf8
-from sam2_ros.replay_files import check_folder
+from sam2_ros.replay_files import check_folder, naming
 from sam2_ros.replay_source import Shot
 
 FRAMES, MASKS, LIST = "JPEGImages/480p", "Annotations/480p", "ImageSets/2017/train.txt"
@@ -27,14 +27,15 @@ _PALETTE = bytes([0, 0, 0, *(channel for label in range(1, 255) for channel in c
 
 
 class DavisVideo:
-    """A sink of a replay; use `open`. frames, masks: folders; files are named by the number of their image.
+    """A sink of a replay; use `open`. root: the data set; part: a folder for frames and masks until they are in place,
+    in files named by the number of their image.
 
     objects: how many there will be. Images before the last of them is prompted are left out, because in training an
     object without a mask counts as absent.
     """
 
-    def __init__(self, frames: Path, masks: Path, objects: int) -> None:
-        self._frames, self._masks, self._objects = frames, masks, objects
+    def __init__(self, root: Path, part: Path, objects: int) -> None:
+        self._root, self._frames, self._masks, self._objects = root, part / "frames", part / "masks", objects
         self.is_written = False  # final once closed
 
     @classmethod
@@ -54,7 +55,7 @@ class DavisVideo:
         _lines(names)
         with _folders(root, *(path.parent for path in (frames, masks, names))):
             with tempfile.TemporaryDirectory(dir=root, prefix=".replay_") as part:
-                made = cls(Path(part) / "frames", Path(part) / "masks", objects)
+                made = cls(root, Path(part), objects)
                 made._frames.mkdir()
                 made._masks.mkdir()
                 yield made
@@ -68,7 +69,8 @@ class DavisVideo:
                     for ours, place in ((made._frames, frames), (made._masks, masks)):
                         os.rename(ours, place)
                         moved.append(place)
-                    _add_line(names, name, Path(part) / "list")
+                    with naming(root):
+                        _add_line(names, name, Path(part) / "list")
                     made.is_written = True
                 except BaseException:
                     for place in moved:  # what is in the other place is somebody else's
@@ -80,11 +82,12 @@ class DavisVideo:
             return
         bgr = cv2.cvtColor(shot.rgb, cv2.COLOR_RGB2BGR)  # (H, W, 3)
         jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
-        (self._frames / f"{shot.index:05}.jpg").write_bytes(jpeg.tobytes())
         labels = sam2.label_mask(tracks, shot.rgb.shape[:2])  # (H, W)
         picture = Image.frombytes("P", labels.shape[::-1], np.ascontiguousarray(labels).tobytes())
         picture.putpalette(_PALETTE)
-        picture.save(self._masks / f"{shot.index:05}.png")
+        with naming(self._root):
+            (self._frames / f"{shot.index:05}.jpg").write_bytes(jpeg.tobytes())
+            picture.save(self._masks / f"{shot.index:05}.png")
 
 
 def _check_free(*folders: Path) -> None:

@@ -43,6 +43,16 @@ def video_name(path: Path) -> str:
 
 
 @contextmanager
+def naming(out: Path) -> Iterator[None]:
+    """Makes an OSError say what could not be written: that of a full disk names no file."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(out)
+        raise
+
+
+@contextmanager
 def part_of(out: Path) -> Iterator[Path]:
     """A path on the same disk as `out`, to write to and then to move to `out`. What is still there at the end of the
     block is removed."""

@@ -3,6 +3,7 @@
 import resource
 from collections import Counter
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from sam2_ros.replay_report import Report
 from sam2_ros.replay_source import Shot, Source
 
 pytestmark = pytest.mark.ros
+
+PLACES = {"out": "o.mcap", "overlay": "o.mp4", "sheet": "o.png", "report": "o.json", "davis": "d"}
 
 
 @contextmanager
@@ -57,12 +60,44 @@ def test_what_goes_with_the_bag_is_whole_or_what_was_there_before(name, room, tm
     assert (f"{out}: the " in capsys.readouterr().err) != is_written and [*tmp_path.iterdir()] == [out]
 
 
-def test_a_bag_that_finds_no_room_is_a_sentence_and_nothing_is_left(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Replays three images with these outputs, and says what files there are afterwards that were not before."""
     monkeypatch.setattr(replay, "load_tracker", lambda args, entries: FakeTracker())
     bag = write_bag(tmp_path / "bag", {"/image": [image_message(number) for number in range(3)]})
     (tmp_path / "p.yaml").write_text("- {object_id: cup, points: [[1, 2]]}")
-    before = sorted(tmp_path.rglob("*"))
-    with room_for(2000):
-        code = cli.main(["replay", str(bag), "--prompts", str(tmp_path / "p.yaml"), "--out", str(tmp_path / "o.mcap")])
-    assert code == 1 and sorted(tmp_path.rglob("*")) == before
-    assert capsys.readouterr().err == "sam2_ros replay: a file that it writes: File too large\n"
+    before = set(tmp_path.rglob("*"))
+
+    def run(*words):
+        code = cli.main(["replay", str(bag), "--prompts", str(tmp_path / "p.yaml"), *words])
+        return code, {*tmp_path.rglob("*")} - before
+
+    return run
+
+
+@pytest.mark.parametrize("out", ["o.mcap", "o"])
+@pytest.mark.parametrize("room", [10, 2000])
+def test_a_bag_that_finds_no_room_is_a_sentence_and_nothing_is_left(out, room, run, tmp_path, capsys):
+    with room_for(room):
+        assert run("--out", str(tmp_path / out)) == (1, set())
+    assert capsys.readouterr().err == f"sam2_ros replay: {tmp_path / out}: File too large\n"
+
+
+@pytest.mark.parametrize(
+    ("last", "named"), [("rosbags.rosbag2.Writer.close", "o.mcap"), ("sam2_ros.replay_davis._add_line", "d")]
+)
+def test_a_replay_that_finds_no_room_for_its_end_leaves_nothing(last, named, run, tmp_path, monkeypatch, capsys):
+    """All of a short bag is written then, because it is compressed; the data set's list is, too."""
+    words = [f"--{name}={tmp_path / place}" for name, place in PLACES.items()]
+    with monkeypatch.context() as full:
+        full.setattr(last, lambda *what: Path("/dev/full").write_bytes(b"1"))
+        assert run(*words) == (1, set())
+    assert capsys.readouterr().err == f"sam2_ros replay: {tmp_path / named}: No space left on device\n"
+    code, made = run(*words)
+    assert code == 0 and made >= {tmp_path / place for place in PLACES.values()}, "and nothing is in its way"
+
+
+def test_pictures_of_a_data_set_that_find_no_room_are_a_sentence_and_nothing_is_left(run, tmp_path, capsys):
+    with room_for(300):
+        assert run("--out", str(tmp_path / "o.mcap"), "--davis", str(tmp_path / "d")) == (1, set())
+    assert capsys.readouterr().err == f"sam2_ros replay: {tmp_path / 'd'}: File too large\n"
