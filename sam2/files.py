@@ -38,7 +38,7 @@ def writing(path: Path) -> Iterator[None]:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Writes beside `path`, then renames; makes the folder. Raises OSError and leaves nothing behind."""
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # another process may be writing it, too
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -7,7 +7,6 @@ that is damaged, too old or made with other weights is refused with a sentence.
 import glob
 import hashlib
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from sam2.checks import MAX_NAME_LENGTH, is_name
 from sam2.errors import BadInput, LimitReached, Stale, UnknownObject
+from sam2.files import write_whole
 from sam2.limits import Limits
 from sam2.memory_bank import MemoryBank
 from sam2.memory_store import MemoryStore
@@ -88,26 +88,21 @@ def write_objects(path: Path, model: SAM2, kept: Sequence[SavedObject]) -> None:
         "saved_at": time.time(),
         "objects": [{"object_id": one.object_id, "class_name": one.class_name} for one in kept],
     }
-    beside = None
     try:
-        beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-        path.parent.mkdir(parents=True, exist_ok=True)
         _remove_old_parts(path)
-        save_file(tensors, beside, metadata={"about": json.dumps(about)})
-        with open(beside, "r+b") as file:  # else, after a loss of power, a good file may have become an empty one
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except (OSError, ValueError, SafetensorError) as error:  # safetensors' own, for instance on a full disk
-        with suppress(OSError, ValueError):
-            if beside is not None:
-                beside.unlink(missing_ok=True)
-        raise BadInput(f"saved objects {path}: cannot be written: {error}") from error
+        write_whole(path, save(tensors, metadata={"about": json.dumps(about)}))
+    except OSError as error:
+        raise BadInput(f"saved objects {error}") from error
+    except ValueError as error:  # no path at all
+        raise BadInput(f"saved objects {path}: cannot be written ({error})") from error
 
 
 def _remove_old_parts(path: Path) -> None:
-    """Those that killed processes left of this name; a younger one may be of a process that is at it."""
+    """Those that killed processes left of this name, as `write_whole` calls them; a younger one may be of a process
+    that is at it. Raises ValueError for a path without a name."""
+    parts = path.with_name(f"{glob.escape(path.name)}.[0-9]*.part")
     with suppress(OSError):  # somebody else removed it, or may alone do so
-        for part in path.parent.glob(f"{glob.escape(path.name)}.[0-9]*.part"):
+        for part in path.parent.glob(parts.name):
             if time.time() - part.stat().st_mtime > ABANDONED_S:
                 part.unlink()
 
@@ -118,8 +113,8 @@ def read_objects(
     """The objects named, or all, each with as many memories as there is room for. max_age_s: of the file, in seconds;
     0 = any age.
 
-    Raises BadInput for a file that is missing, damaged or made with another model, Stale for one that is too old,
-    UnknownObject for an id that is not in it, LimitReached for too many.
+    Raises BadInput for a file that is missing, unreadable, damaged or made with another model, Stale for one that is
+    too old, UnknownObject for an id that is not in it, LimitReached for too many.
     """
     if not max_age_s >= 0:
         raise BadInput(f"max_age_s: expected seconds, 0 for any age, got {max_age_s:g}")
@@ -139,7 +134,9 @@ def read_objects(
             return [SavedObject(*names[index], *_memories(path, file, index, model, limits)) for index in chosen]
     except BadInput:
         raise
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+    except OSError as error:  # it may be whole all the same
+        raise BadInput(f"saved objects {path}: cannot be read ({error.strerror or error})") from error
+    except (SafetensorError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise BadInput(f"saved objects {path}: expected a file written by save, got a damaged or other one") from error
 
 
@@ -147,11 +144,12 @@ def _check_there(path: Path) -> None:
     """Raises BadInput."""
     try:
         if path.is_file():
-            return
+            with open(path, "rb"):  # of one that is closed to this user, safetensors says that it is not there
+                return
         others = sorted(other.stem for other in path.parent.glob(f"*{path.suffix}") if other.is_file())
         beside = ", ".join(others) or "nothing"
-    except OSError as error:  # a name that is too long, a folder that is closed
-        raise BadInput(f"saved objects {path}: cannot be read ({error.strerror}); name another file") from error
+    except OSError as error:  # a name that is too long; a folder or a file that is closed
+        raise BadInput(f"saved objects {path}: cannot be read ({error.strerror})") from error
     raise BadInput(f"saved objects {path}: there is no such file; saved there: {beside}")
 
 
