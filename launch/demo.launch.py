@@ -12,6 +12,7 @@ from launch.conditions import IfCondition
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.substitutions import ExecutableInPackage
 
 SHARE = Path(get_package_share_directory("sam2_ros"))
 SHOWN = ("overlay", "label_mask", "objects/cloud", "objects/markers", "scene_cloud")  # by config/track.rviz
@@ -23,6 +24,13 @@ ARGUMENTS = {
     "still": ("60.0", "seconds in which nothing moves yet, to prompt in"),
     "rviz": ("false", "true = show ~/overlay in RViz"),
 }
+
+
+def check(context) -> list:
+    """Raises for what cannot be shown. Once the tracker has been started, an error would leave it running."""
+    if IfCondition(LaunchConfiguration("rviz")).evaluate(context):
+        ExecutableInPackage("rviz2", "rviz2").perform(context)
+    return []
 
 
 def around_the_tracker(context) -> list:
@@ -56,4 +64,5 @@ def generate_launch_description() -> LaunchDescription:
         for name, (default, text) in ARGUMENTS.items()
     ]
     track = IncludeLaunchDescription(PythonLaunchDescriptionSource(str(SHARE / "launch" / "track.launch.py")))
-    return LaunchDescription([*declared, track, OpaqueFunction(function=around_the_tracker)])
+    before, after = OpaqueFunction(function=check), OpaqueFunction(function=around_the_tracker)
+    return LaunchDescription([*declared, before, track, after])

@@ -33,8 +33,9 @@ def player(context) -> list[TimerAction]:
     # Without it Fast DDS loses large images.
     profile = fast_dds.profile()
     room = {fast_dds.PROFILES: profile} if profile else {}
-    over = Shutdown(reason="the bag is over")
-    process = ExecuteProcess(cmd=command, output="screen", on_exit=over, additional_env=room)
+    process = ExecuteProcess(
+        cmd=command, output="screen", on_exit=Shutdown(reason="the bag is over"), additional_env=room
+    )
     return [TimerAction(period=float(delay), actions=[process])]
 
 
@@ -50,10 +51,10 @@ def generate_launch_description() -> LaunchDescription:
                 default_value="",
                 description="further options of `ros2 bag play`, for example '--loop --rate 0.5'",
             ),
+            OpaqueFunction(function=player),  # first: after an error in its arguments the tracker would stay
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(str(LAUNCH / "track.launch.py")),
                 launch_arguments={"use_sim_time": "true"}.items(),
             ),
-            OpaqueFunction(function=player),
         ]
     )

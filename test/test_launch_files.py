@@ -81,24 +81,28 @@ def test_every_file_takes_the_arguments_of_track(path):
 
 def nodes_of(name: str, **asked: str):
     """What the file's own function makes of its arguments, and the context to look at it with."""
-    description = load(ROOT / "launch" / name)
+    entities = load(ROOT / "launch" / name).entities
     from launch import LaunchContext
     from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
     context = LaunchContext()
     context.launch_configurations.update(asked)
-    for entity in description.entities:
+    for entity in entities:
         if isinstance(entity, DeclareLaunchArgument):
             entity.visit(context)
-    (function,) = (entity for entity in description.entities if isinstance(entity, OpaqueFunction))
+    *_, function = (entity for entity in entities if isinstance(entity, OpaqueFunction))
     return function.execute(context), context
+
+
+def evaluated(node, context):
+    from launch_ros.utilities import evaluate_parameters
+
+    return evaluate_parameters(context, node._Node__parameters)
 
 
 def parameters_of(node, context) -> dict:
     """On top of the file."""
-    from launch_ros.utilities import evaluate_parameters
-
-    file, *given = evaluate_parameters(context, node._Node__parameters)
+    file, *given = evaluated(node, context)
     assert file.name == "track.yaml"
     return {name: value for one in given for name, value in one.items()}
 
@@ -148,6 +152,32 @@ def test_the_camera_of_the_demo_is_where_the_tracker_looks(namespace):
 def test_rviz_if_asked_for(rviz, is_shown):
     (_, viewer, _), context = nodes_of("demo.launch.py", namespace="", image="image", rviz=rviz)
     assert viewer.condition.evaluate(context) == is_shown
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(
+    ("name", "asked", "told"),
+    [
+        ("demo.launch.py", {"rviz": "maybe"}, "maybe"),
+        ("demo.launch.py", {"rviz": "true"}, "rviz2"),
+        ("replay.launch.py", {"bag": "kitchen", "delay": "abc"}, "abc"),
+        ("replay.launch.py", {"bag": "kitchen", "play_options": "'x"}, "quotation"),
+    ],
+)
+def test_a_mistake_is_told_before_the_tracker_is_started(name, asked, told, monkeypatch):
+    """`launch` does not end what is just being started when it ends with an error."""
+    entities = load(ROOT / "launch" / name).entities
+    monkeypatch.setenv("AMENT_PREFIX_PATH", "/without_rviz")
+    from launch import LaunchContext
+    from launch.actions import IncludeLaunchDescription
+
+    context, started = LaunchContext(), []
+    context.launch_configurations.update(asked)
+    with pytest.raises(Exception, match=told):
+        for entity in entities:
+            started += [entity] * isinstance(entity, IncludeLaunchDescription)
+            entity.visit(context)
+    assert not started
 
 
 @pytest.mark.ros
