@@ -33,10 +33,15 @@ def player(context) -> list[TimerAction]:
     # Without it Fast DDS loses large images.
     profile = fast_dds.profile()
     room = {fast_dds.PROFILES: profile} if profile else {}
-    process = ExecuteProcess(
-        cmd=command, output="screen", on_exit=Shutdown(reason="the bag is over"), additional_env=room
-    )
+    process = ExecuteProcess(cmd=command, output="screen", on_exit=over, additional_env=room)
     return [TimerAction(period=float(delay), actions=[process])]
+
+
+def over(event, context) -> Shutdown:
+    """Ends everything. Raises if the player failed; that ends everything, too, and `ros2 launch` with exit code 1."""
+    if event.returncode and not context.is_shutdown:
+        raise RuntimeError(f"the player ended with exit code {event.returncode}")
+    return Shutdown(reason="the bag is over")
 
 
 def generate_launch_description() -> LaunchDescription:

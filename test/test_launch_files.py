@@ -3,6 +3,7 @@
 import ast
 import importlib
 import importlib.util
+import os
 import re
 from pathlib import Path
 
@@ -178,6 +179,22 @@ def test_a_mistake_is_told_before_the_tracker_is_started(name, asked, told, monk
             started += [entity] * isinstance(entity, IncludeLaunchDescription)
             entity.visit(context)
     assert not started
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_launch_ends_with_its_player_and_says_whether_that_failed(code, tmp_path, monkeypatch):
+    (tmp_path / "ros2").write_text(f"#!/bin/sh\nexit {code}\n")
+    (tmp_path / "ros2").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    (timer,), _ = nodes_of("replay.launch.py", bag="kitchen", delay="0.5")
+    from launch import LaunchDescription, LaunchService
+    from launch.actions import ExecuteProcess
+
+    beside = ExecuteProcess(cmd=["sleep", "60"])
+    service = LaunchService(noninteractive=True)
+    service.include_launch_description(LaunchDescription([beside, timer]))
+    assert service.run() == min(code, 1) and beside.return_code is not None
 
 
 @pytest.mark.ros
