@@ -1,9 +1,8 @@
 """Start the tracker on a camera's image topic. Made to be included by other launch files; `-s` lists the arguments.
 
-An argument left empty keeps the value of the parameter file. The node activates itself (parameter autostart), so
-nothing else has to be started. Include it inside a
-`GroupAction([…], scoped=True, forwarding=False)`, or it takes arguments of the same names (`params_file`, `model`, …)
-from the file around it.
+An argument left empty keeps the value of the parameter file, or its default. The node activates itself (parameter
+autostart), so nothing else has to be started. Include it inside a `GroupAction([…], scoped=True, forwarding=False)`, or
+it takes arguments of the same names (`params_file`, `model`, …) from the file around it.
 """
 
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
-from launch.substitutions import LaunchConfiguration
+from launch.substitutions import LaunchConfiguration, TextSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
@@ -36,8 +35,11 @@ OVERRIDES = {"model": str, "checkpoint": str, "device": str, "use_sim_time": boo
 
 
 def track_node(context) -> list[Node]:
-    """The node, with only those parameters on top of the file that the caller gave a value."""
-    values = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    """The node, with only those parameters on top of the file that the caller gave a value. Raises RuntimeError."""
+    values = {name: LaunchConfiguration(name).perform(context) or default for name, (default, _) in ARGUMENTS.items()}
+    params_file = Path(values["params_file"]).expanduser()  # no shell does it behind :=
+    if not params_file.is_file():  # launch_ros would only warn, and start the node with its defaults
+        raise RuntimeError(f"params_file {params_file}: there is no such file")
     given = {
         name: ParameterValue(LaunchConfiguration(name), value_type=kind)
         for name, kind in OVERRIDES.items()
@@ -50,7 +52,7 @@ def track_node(context) -> list[Node]:
             package="sam2_ros",
             executable="track_node",
             namespace=values["namespace"],
-            parameters=[values["params_file"], *([given] if given else [])],
+            parameters=[params_file, *([given] if given else [])],
             remappings=[
                 ("image", values["image"]),
                 ("image/compressed", f"{values['image']}/compressed"),
@@ -60,7 +62,7 @@ def track_node(context) -> list[Node]:
             ros_arguments=["--log-level", values["log_level"]],
             output="screen",
             emulate_tty=True,
-            respawn=values["respawn"].lower() == "true",
+            respawn=[TextSubstitution(text=values["respawn"])],  # read as the other switches are; launch refuses others
             respawn_delay=RESPAWN_AFTER_S,
         )
     ]

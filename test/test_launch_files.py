@@ -109,10 +109,41 @@ def parameters_of(node, context) -> dict:
 
 
 @pytest.mark.ros
-@pytest.mark.parametrize(("asked", "respawns"), [({}, False), ({"respawn": "true"}, True)])
-def test_a_node_that_ends_is_started_again_if_asked_for(asked, respawns):
-    (node,), _ = nodes_of("track.launch.py", **asked)
-    assert node._ExecuteLocal__respawn == respawns
+@pytest.mark.parametrize("asked", [None, "", "false", "0", "off", "true", "True", "1", "yes"])
+def test_a_node_that_ends_is_started_again_if_asked_for(asked):
+    (node,), context = nodes_of("track.launch.py", **({} if asked is None else {"respawn": asked}))
+    from launch.utilities.type_utils import perform_typed_substitution
+
+    respawns = perform_typed_substitution(context, node._ExecuteLocal__respawn, bool)
+    assert respawns == (asked in ("true", "True", "1", "yes"))
+
+
+@pytest.mark.ros
+def test_a_parameter_file_is_there(tmp_path, monkeypatch):
+    """launch_ros only warns of one that is not, and the node would start with the defaults."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "my.yaml").write_text("")
+    for given, found in {"~/my.yaml": tmp_path / "my.yaml", "": ROOT / "config" / "track.yaml"}.items():
+        (node,), context = nodes_of("track.launch.py", params_file=given)
+        (file,) = evaluated(node, context)
+        assert file.samefile(found)
+    for wrong in ("~/other.yaml", "/nowhere.yaml", str(tmp_path)):
+        with pytest.raises(RuntimeError, match=r"^params_file /\S+: there is no such file$"):
+            nodes_of("track.launch.py", params_file=wrong)
+
+
+@pytest.mark.ros
+def test_an_argument_that_is_left_empty_is_as_if_it_were_not_given():
+    """As in a file around it, whose own arguments are empty."""
+    empty = {"image": "", "depth": "", "camera_info": "", "params_file": "", "log_level": ""}
+    made, said = [nodes_of("track.launch.py", **asked) for asked in ({}, empty)], []
+    from launch.substitutions import TextSubstitution
+
+    for (node,), context in made:
+        node._perform_substitutions(context)
+        words = [part.text for parts in node.cmd for part in parts if isinstance(part, TextSubstitution)]
+        said.append((dict(node.expanded_remapping_rules), words))
+    assert said[0] == said[1] and said[0][0]["image"] == "image" and "info" in said[0][1]
 
 
 @pytest.mark.ros
