@@ -18,9 +18,9 @@ CONFIG = Path(get_package_share_directory("sam2_ros")) / "config"
 
 # name: (default, description)
 ARGUMENTS = {
-    "image": ("image", "image topic to track on; with image_transport compressed, the topic without /compressed"),
-    "depth": ("", "depth image topic, registered to the image; if given, depth.enabled is set; else depth/image"),
-    "camera_info": ("camera_info", "calibration topic of the image; read with depth.enabled"),
+    "image": ("image", "image topic to track on, if compressed without /compressed; not with parameter `cameras`"),
+    "depth": ("", "depth image topic, registered to the image, not with `cameras`; if given, depth.enabled is set"),
+    "camera_info": ("camera_info", "calibration topic of the image; read with depth.enabled; not with `cameras`"),
     "model": ("", "nano, tiny, small, base_plus or large"),
     "checkpoint": ("", "weights file; empty, also in the parameter file = the model's own, shipped or downloaded"),
     "device": ("", "auto, cpu, cuda or cuda:N"),

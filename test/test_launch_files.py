@@ -80,6 +80,12 @@ def test_every_file_takes_the_arguments_of_track(path):
     assert track <= {argument.name for argument in load(path).get_launch_arguments()}
 
 
+@pytest.mark.ros
+def test_arguments_that_several_cameras_do_not_follow_say_so():
+    arguments = load(ROOT / "launch/track.launch.py").get_launch_arguments()
+    assert {each.name for each in arguments if "`cameras`" in each.description} == {"image", "depth", "camera_info"}
+
+
 def nodes_of(name: str, **asked: str):
     """What the file's own function makes of its arguments, and the context to look at it with."""
     entities = load(ROOT / "launch" / name).entities
