@@ -157,6 +157,7 @@ class DepthOut:
         named = [(t.object_id, t.label, colour_of(t.label), box) for (t, _), box in zip(shown, boxes, strict=True)]
         self._send("objects_poses", lambda: cloud_out.pose_array(header, boxes))
         self._send("objects_markers", lambda: cloud_out.marker_array(header, named))
+        rotation, translation = rotation.astype(np.float32), translation.astype(np.float32)  # as clouds are
         self._send("objects_cloud", lambda: self._objects_cloud(header, view, shown, rotation, translation))
         self._send("scene_cloud", lambda: self._scene_cloud(header, view, rotation, translation, settings))
 

@@ -19,11 +19,12 @@ except ImportError:
     tf2_ros = None
 
 SET_BACK_NS = 1_000_000_000  # a transform older than the one before by more means that a recording started over
+FARTHEST_M = float(np.finfo(np.float32).max)  # that clouds can hold
 
 
 class Transforms:
-    """`to_target(header)` -> (rotation (3, 3) float32, translation (3,) float32, frame id). target: "" = the image's
-    own frame. news: called, on the executor, whenever TF data has come."""
+    """`to_target(header)` -> (rotation (3, 3), translation (3,), frame id). target: "" = the image's own frame. news:
+    called, on the executor, whenever TF data has come."""
 
     def __init__(self, node: Node, target: str, news: Callable[[], None]) -> None:
         """Raises Refused("tf2") if a target is asked for and tf2 is not installed."""
@@ -60,14 +61,14 @@ class Transforms:
     def to_target(self, header: Header) -> tuple[np.ndarray, np.ndarray, str]:
         """Raises Refused("transform") if TF does not know it for the header's stamp."""
         if self._stays(header):
-            return np.eye(3, dtype=np.float32), np.zeros(3, np.float32), header.frame_id
+            return np.eye(3), np.zeros(3), header.frame_id
         try:
             found = self._buffer.lookup_transform(self._target, header.frame_id, Time.from_msg(header.stamp)).transform
         except tf2_ros.TransformException as error:
             raise Refused("transform", f"no transform to {self._target} at the image's stamp: {error}") from error
         at, turn = found.translation, found.rotation
-        translation = np.array([at.x, at.y, at.z], np.float32)
-        if not np.isfinite(translation).all():  # tf2 itself refuses NaN and invalid rotations
+        translation = np.array([at.x, at.y, at.z])
+        if not (np.abs(translation) <= FARTHEST_M).all():  # tf2 itself refuses NaN and invalid rotations
             raise Refused("transform", f"the transform to {self._target} at the image's stamp is {translation} m")
         return rotation_of((turn.x, turn.y, turn.z, turn.w)), translation, self._target
 
@@ -103,13 +104,12 @@ def _listen(buffer, node: Node, news: Callable[[], None]):
 
 
 def rotation_of(quaternion: tuple[float, float, float, float]) -> np.ndarray:
-    """(3, 3) float32 of a unit quaternion x, y, z, w."""
-    x, y, z, w = quaternion
+    """(3, 3) of a quaternion x, y, z, w, of any length but 0: tf2 lets lengths pass that are 0.5 % from 1."""
+    x, y, z, w = np.array(quaternion) / np.linalg.norm(quaternion)
     return np.array(
         [
             [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
             [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
             [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ],
-        np.float32,
+        ]
     )

@@ -59,7 +59,7 @@ class FakeFrames:
     def to_target(self, header):
         if self.may_come(header):
             raise Refused("transform", "extrapolation into the future")
-        return np.asarray(self.turn, np.float32), np.array(self.at, np.float32), self.name
+        return np.asarray(self.turn, float), np.array(self.at, float), self.name
 
     def may_come(self, header):
         return stamp_ns(header.stamp) > self.known_ns
