@@ -19,6 +19,9 @@ _BIN = 0.025  # relative depth; two or more empty bins separate different things
 _BIN_SHARE = 0.004  # of the points; bins with fewer count as empty, since pixels that mix near and far lie between
 _FIT_PIXELS = 4096  # enough to fit a plane
 _THICKNESS_PERCENT = (1, 99)  # of the distances from the plane
+# Which end of the longest side is its front. Far from perpendicular to what is upright, level, or lies on a table and
+# points away from the camera, however much that looks down; otherwise noise would turn these around.
+_ALONG = np.array([1.0, 1.0, -0.25])
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,8 @@ class Pinhole:
 
 @dataclass(frozen=True)
 class OrientedBox:
-    """A box around the visible part of a surface. Columns of `rotation`: along its longest side, across it, and from
-    the camera into the surface."""
+    """A box around the visible part of a surface. Columns of `rotation`: along its longest side, to the right and down
+    in the image; across it; and from the camera into the surface."""
 
     centre: np.ndarray  # (3,) metres
     rotation: np.ndarray  # (3, 3), right-handed
@@ -112,11 +115,14 @@ def oriented_box(points: np.ndarray, plane: np.ndarray) -> OrientedBox:
     (centre_a, centre_b), (length_a, length_b), degrees = cv2.minAreaRect(local[:, :2].astype(np.float32))
     if length_b > length_a:
         length_a, length_b, degrees = length_b, length_a, degrees + 90.0
-    angle = np.deg2rad((degrees + 90.0) % 180.0 - 90.0)  # the longest side points to the right
+    angle = np.deg2rad(degrees)
     turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    rotation = basis @ turn
+    if rotation[:, 0] @ _ALONG < 0:
+        rotation[:, :2] *= -1  # the same box
     front, back = np.percentile(local[:, 2], _THICKNESS_PERCENT)
     return OrientedBox(
-        basis @ [centre_a, centre_b, (front + back) / 2], basis @ turn, np.array([length_a, length_b, back - front])
+        basis @ [centre_a, centre_b, (front + back) / 2], rotation, np.array([length_a, length_b, back - front])
     )
 
 

@@ -36,7 +36,20 @@ def test_the_box_of_a_slanted_plate(yaw, roll):
     assert np.allclose(box.centre, centre, atol=pixel_m)
     assert np.allclose(box.size, [0.5, 0.2, 0.0], atol=2.5 * pixel_m)
     assert abs(box.rotation[:, 0] @ rotation[:, 0]) > 0.999 and box.rotation[:, 2] @ rotation[:, 2] > 0.999
-    assert np.isclose(np.linalg.det(box.rotation), 1.0) and box.rotation[0, 0] > 0
+    assert np.isclose(np.linalg.det(box.rotation), 1.0) and box.rotation[:2, 0].sum() > 0
+
+
+@pytest.mark.parametrize("pitch", [0.3, 0.8, 1.2])  # of the camera, down
+@pytest.mark.parametrize("lies", [False, True])  # on the table, pointing away; otherwise it stands there
+def test_noise_does_not_turn_a_box_around(pitch, lies):
+    """It is not symmetric for a gripper that is not."""
+    right, down, away = np.array([[1, 0, 0], [0, np.cos(pitch), np.sin(pitch)], [0, -np.sin(pitch), np.cos(pitch)]])
+    for roll in np.linspace(-0.1, 0.1, 9):
+        longest = (away if lies else down) * np.cos(roll) + right * np.sin(roll)
+        into = down if lies else away
+        depth, mask = plate(np.array([0.0, 0.0, 0.8]), np.stack([longest, np.cross(into, longest), into], 1), 0.3, 0.1)
+        box = find_surface(depth, mask, PINHOLE).box
+        assert box.rotation[:, 0] @ (-away if lies else down) > 0.95 and np.linalg.det(box.rotation) > 0
 
 
 def test_a_hole_on_one_side_does_not_pull_the_centroid():
