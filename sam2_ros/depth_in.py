@@ -35,7 +35,8 @@ def check_depth(msg, max_pixels: int) -> None:
 
 
 def to_metres(msg, nearest_m: float, farthest_m: float) -> np.ndarray:
-    """(H, W) float32 of a message that passed `check_depth`; NaN where nothing in that range is measured.
+    """(H, W) float32 of a message that passed `check_depth`; infinity where it is farther, as REP 117 has it, and NaN
+    where nothing is measured or it is nearer.
 
     Raises Refused("range") for an empty range, which is possible since the two are set independently.
     """
@@ -45,7 +46,8 @@ def to_metres(msg, nearest_m: float, farthest_m: float) -> np.ndarray:
     rows = np.frombuffer(msg.data, np.uint8).reshape(msg.height, msg.step)[:, : msg.width * np.dtype(kind).itemsize]
     metres = np.ascontiguousarray(rows).view(kind).astype(np.float32) * np.float32(unit)  # (H, W), a copy
     with np.errstate(invalid="ignore"):
-        is_measured = (metres > NOTHING_M) & (metres >= nearest_m) & (metres <= farthest_m)  # no NaN, no infinity
+        is_measured = (metres > NOTHING_M) & (metres >= nearest_m)  # no NaN
+        metres[metres > farthest_m] = np.inf
     metres[~is_measured] = np.nan
     return metres
 

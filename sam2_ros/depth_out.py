@@ -40,7 +40,7 @@ class View:
     header: Header
     rgb: np.ndarray  # (H, W, 3) uint8
     tracks: list[sam2.Track]
-    depth_m: np.ndarray  # (H, W) float32, NaN where there is none
+    depth_m: np.ndarray  # (H, W) float32, NaN where there is none, infinity where it is too far
     depth_frame: str  # as the depth image's header has it
     pinhole: Pinhole
     surfaces: dict[str, Surface]  # by object id, of the visible ones that depth shows
@@ -205,13 +205,14 @@ class DepthOut:
         return cloud_out.cloud_message(header, points, is_dense=True)
 
     def _scene_cloud(self, header: Header, view: View, rotation, translation, settings: Settings) -> PointCloud2:
-        """Organised; NaN where an object is or nothing is measured."""
+        """Organised; NaN where an object is or nothing of use is measured."""
         objects = np.zeros(view.depth_m.shape, np.uint8)
         for track in view.tracks:
             objects |= track.mask.view(np.uint8)
         objects = cv2.dilate(objects, np.ones((2 * RIM_PIXELS + 1,) * 2, np.uint8))
         stride = settings.depth_scene_stride
-        xyz = organised_points(np.where(objects, np.float32(np.nan), view.depth_m), view.pinhole, stride)  # (h, w, 3)
+        rest = np.where((objects == 0) & np.isfinite(view.depth_m), view.depth_m, np.float32(np.nan))
+        xyz = organised_points(rest, view.pinhole, stride)  # (h, w, 3)
         points = np.empty(xyz.shape[:2], cloud_out.SCENE_POINT)
         points["x"], points["y"], points["z"] = np.moveaxis(xyz @ rotation.T + translation, -1, 0)
         points["rgb"] = cloud_out.pack_rgb(view.rgb[::stride, ::stride])

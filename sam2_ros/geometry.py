@@ -1,7 +1,8 @@
 """Depth pixels -> points, centroid and oriented box of one object. Arrays only; knows no ROS and no tracks.
 
 Camera frame: the optical one of REP 103, x to the right, y down, z forward, metres. Depth is along z; NaN = not
-measured. Pixel (row v, column u) looks along ((u - cx) / fx, (v - cy) / fy, 1), as in depth_image_proc.
+measured, infinity = too far to be of use. Pixel (row v, column u) looks along ((u - cx) / fx, (v - cy) / fy, 1), as in
+depth_image_proc.
 """
 
 from dataclasses import dataclass
@@ -65,9 +66,9 @@ def find_surface(depth_m: np.ndarray, mask: np.ndarray, pinhole: Pinhole) -> Sur
     """The surface of the object in `mask` (H, W) bool, from depth (H, W) float32 of the same pixels; None if too little
     of it is seen.
 
-    The largest connected range of the depths inside the mask is the object's; other depths are seen past its edge or
-    through it. Where depth is missing, centroid and box use the plane through the rest (planes are linear in 1/z), so
-    that a hole does not shift them.
+    The largest connected range of the depths inside the mask is the object's; other depths, however far, are seen past
+    its edge or through it. Where depth is missing, centroid and box use the plane through the rest (planes are linear
+    in 1/z), so that a hole does not shift them.
     """
     box = sam2.bounding_box(mask)
     if box is None:
@@ -97,7 +98,7 @@ def find_surface(depth_m: np.ndarray, mask: np.ndarray, pinhole: Pinhole) -> Sur
 
 
 def organised_points(depth_m: np.ndarray, pinhole: Pinhole, stride: int = 1) -> np.ndarray:
-    """(h, w, 3) float32 metres of every `stride`-th row and column; NaN where nothing is measured."""
+    """(h, w, 3) float32 metres of every `stride`-th row and column of depth without infinities; NaN where it is."""
     z = depth_m[::stride, ::stride]
     x = ((np.arange(0, depth_m.shape[1], stride) - pinhole.cx) / pinhole.fx).astype(np.float32)
     y = ((np.arange(0, depth_m.shape[0], stride) - pinhole.cy) / pinhole.fy).astype(np.float32)
@@ -194,7 +195,7 @@ def _filled(
     z: np.ndarray, inside: np.ndarray, fits: np.ndarray, plane: np.ndarray, pinhole: Pinhole, origin_yx: tuple[int, int]
 ) -> np.ndarray:
     """(N, 3) float32: all pixels of the mask that may be the object, on the plane where nothing is measured."""
-    belongs = inside & (fits | ~np.isfinite(z))
+    belongs = inside & (fits | np.isnan(z))
     rows, columns = np.nonzero(belongs)
     rays = pinhole.rays(rows + origin_yx[0], columns + origin_yx[1])
     near, far = z[inside & fits].min(), z[inside & fits].max()

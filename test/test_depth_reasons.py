@@ -3,13 +3,14 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
 
 from sensor_msgs.msg import CameraInfo
 from test_depth import NOW_NS, SIZE_HW, STEP_NS, scene
-from test_depth_out import SETTINGS, Rigged
+from test_depth_out import SETTINGS, Rigged, points_of
 
 from sam2_ros.counters import Counters
 from sam2_ros.depth_camera import DepthCamera
@@ -82,6 +83,18 @@ def test_depth_outside_the_range_that_is_set_now_is_not_used(change):
     rig.depth(metres, NOW_NS + STEP_NS)
     rig.image(mask, NOW_NS + STEP_NS)
     assert rig.got("tracks").tracks[0].depth_share == 0.0
+
+
+def test_what_is_farther_than_the_range_is_neither_object_nor_scene():
+    rig, (metres, mask) = Rigged(), scene()  # the rest is 2 m away
+    rig.outputs.settings = replace(SETTINGS, depth_farthest_m=1.5)
+    rig.hear("objects_tracks", "scene_cloud")
+    rig.depth(metres)
+    mask[5:35, 15:45] = True  # the mask is too large
+    rig.image(mask)
+    track = rig.got("objects_tracks").tracks[0]
+    assert track.depth_share == pytest.approx(400 / 900) and track.box_size.x == pytest.approx(0.38, abs=1e-3)
+    assert np.isnan(points_of(rig.got("scene_cloud"))[:, :3]).all()
 
 
 def test_what_was_wrong_with_depth_is_over_when_nobody_wants_it():

@@ -1,5 +1,6 @@
 """3-D of one object against ground truth: plates of known place, and the synthetic world with spoiled depth."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -70,6 +71,16 @@ def test_what_is_seen_past_the_object_is_not_the_object():
     surface = find_surface(depth, mask, PINHOLE)
     assert np.all(surface.points[:, 2] == 1.0) and surface.share < 0.7
     assert np.allclose(surface.box.size[:2], 0.3, atol=0.01)
+
+
+def test_what_is_too_far_to_be_of_use_is_not_the_object_either():
+    """The same box whatever the range is; where nothing is measured at all, the object may be."""
+    depth, mask = plate(np.array([0.0, 0.0, 1.0]), turned(0.0, 0.0), 0.3, 0.2)
+    mask = cv2.dilate(mask.view(np.uint8), np.ones((13, 13), np.uint8)).astype(bool)
+    whole = find_surface(depth, mask, PINHOLE)
+    for background, size in ((np.inf, whole.box.size), (np.nan, whole.box.size + [12 / 160, 12 / 160, 0])):
+        box = find_surface(np.where(depth == BACKGROUND_M, np.float32(background), depth), mask, PINHOLE).box
+        assert box.size == pytest.approx(size, abs=1e-5)
 
 
 def test_a_bent_rim_does_not_turn_the_box():
