@@ -33,6 +33,7 @@ class DepthCamera:
     ) -> None:  # fmt: skip
         self.buffer = DepthBuffer(int(settings.clock_jump_s * 1e9))
         self.pinhole: Pinhole | None = None  # None = no valid calibration yet
+        self.pinhole_frame = ""  # as the calibration's header has it
         self._node, self._settings, self._counters, self._arrived = node, settings, counters, arrived
         depth_topic, info_topic = topics
         self._depth = MatchedSubscription(node, Image, depth_topic, self._on_depth, QUEUE)
@@ -80,7 +81,7 @@ class DepthCamera:
 
     def _on_info(self, msg: CameraInfo) -> None:
         try:
-            self.pinhole = depth_in.to_pinhole(msg)
+            self.pinhole, self.pinhole_frame = depth_in.to_pinhole(msg), msg.header.frame_id
         except Refused as error:
             self.pinhole = None
             self._counters.refuse_depth(error.reason, str(error))

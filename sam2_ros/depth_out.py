@@ -180,12 +180,16 @@ class DepthOut:
         surfaces = {name: surface for name, surface in found.items() if surface is not None}
         return View(header, frame.rgb, tracks, depth_m, message.header.frame_id, pinhole, surfaces)
 
-    @staticmethod
-    def _other_frame(view: View) -> str:
-        ours, theirs = view.header.frame_id, view.depth_frame
-        if not (ours and theirs) or ours == theirs:
-            return ""
-        return f"depth is in the frame {theirs!r} and the image in {ours!r}; expected depth registered to the image"
+    def _other_frame(self, view: View) -> str:
+        """Depth and calibration of another camera of the same size give places that look well and are wrong."""
+        ours = view.header.frame_id
+        for what, theirs, expected in (
+            ("depth", view.depth_frame, "depth registered to the image"),
+            ("camera_info", self._camera.pinhole_frame, "that of the image's camera"),
+        ):
+            if ours and theirs and ours != theirs:
+                return f"{what} is in the frame {theirs!r} and the image in {ours!r}; expected {expected}"
+        return ""
 
     @staticmethod
     def _unseen(view: View) -> str:

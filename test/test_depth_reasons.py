@@ -36,6 +36,21 @@ def test_calibration_of_another_size_is_told_and_nothing_is_made_of_it():
     assert rig.got("objects_cloud") is rig.got("objects_poses") is None
 
 
+def test_calibration_of_another_camera_of_the_same_size_is_used_and_told():
+    """As of the depth camera beside the colour camera, whose focal length is another."""
+    rig, (metres, mask), camera = Rigged(), scene(), depth_camera()
+    rig.hear("tracks")
+    info = CameraInfo(width=64, height=48, k=[80.0, 0, 31.5, 0, 80, 23.5, 0, 0, 1])
+    for number, (frame_id, trouble) in enumerate({"depth_optical": True, "camera_optical": False, "": False}.items()):
+        info.header.frame_id = frame_id
+        camera._on_info(info)
+        rig.camera.pinhole, rig.camera.pinhole_frame = camera.pinhole, camera.pinhole_frame
+        rig.depth(metres, NOW_NS + number * STEP_NS)
+        rig.image(mask, NOW_NS + number * STEP_NS)
+        assert ("camera_info is in the frame 'depth_optical'" in rig.counters.depth_trouble) == trouble
+        assert rig.got("tracks").tracks[0].depth_share == 1.0
+
+
 def test_what_has_never_come_is_told():
     camera = depth_camera()
     pinhole = Pinhole(50.0, 50.0, 31.5, 23.5, SIZE_HW)
