@@ -39,10 +39,10 @@ class DepthCamera:
         self._depth = MatchedSubscription(node, Image, depth_topic, self._on_depth, QUEUE)
         # A calibration is small, and may be sent once.
         self._info = MatchedSubscription(node, CameraInfo, info_topic, self._on_info, QUEUE, latched=True)
-        self._refusal = ""  # of the newest depth image, if it was refused
+        self.refusal = ""  # why the newest depth image was refused, if it was
 
     def open(self) -> None:
-        self._refusal = ""
+        self.refusal = ""
         self._info.open()
         self._depth.open()
 
@@ -59,7 +59,7 @@ class DepthCamera:
     def missing(self, pinhole: Pinhole | None) -> str:
         """What has not come yet, as a sentence; "" if everything has. pinhole: read once, since it may change."""
         if not self.buffer.newest_ns:
-            return self._refusal or f"no depth image on {self._depth.topic_name}"
+            return self.refusal or f"no depth image on {self._depth.topic_name}"
         if pinhole is None:
             return f"no valid calibration on {self._info.topic_name}"
         return ""
@@ -73,9 +73,10 @@ class DepthCamera:
             if not verdict.usable:
                 raise Refused(verdict.value, f"depth image: {verdict.value} stamp")
         except Refused as error:
-            self._refusal = str(error)
-            self._counters.refuse_depth(error.reason, self._refusal)
+            self.refusal = str(error)
+            self._counters.refuse_depth(error.reason, self.refusal)
             return
+        self.refusal = ""
         self._counters.depth_received += 1
         self._arrived()
 

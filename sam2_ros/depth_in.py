@@ -62,8 +62,8 @@ def to_pinhole(info) -> Pinhole:
     focal, centre = np.array(matrix[:2]), np.array(matrix[2:])
     if not ((focal >= MIN_FOCAL) & (focal <= MAX_PLACE) & (np.abs(centre) <= MAX_PLACE)).all():  # NaN is not
         raise Refused(
-            "camera_info", f"camera_info with focal lengths {matrix[:2]} and centre {matrix[2:]}: the camera is not "
-            "calibrated"
+            "camera_info", "camera_info with focal lengths {:g}, {:g} and centre {:g}, {:g}: the camera is not "
+            "calibrated".format(*matrix)
         )  # fmt: skip
     roi, bin_x, bin_y = info.roi, max(info.binning_x, 1), max(info.binning_y, 1)
     width, height = (roi.width, roi.height) if roi.width else (info.width, info.height)

@@ -168,7 +168,8 @@ class DepthOut:
             raise Refused("missing", missing)
         message, why = self._camera.buffer.find(stamp_ns(header.stamp))
         if message is None:
-            raise Refused("stamp", why)
+            refusal = self._camera.refusal
+            raise Refused("stamp", f"{why}; the newest was refused: {refusal}" if refusal else why)
         for what, size_hw in (("depth image", (message.height, message.width)), ("camera_info", pinhole.size_hw)):
             if size_hw != frame.size_hw:
                 raise Refused(

@@ -45,7 +45,7 @@ class Camera:
 
     def __init__(self):
         self.buffer, self.pinhole = DepthBuffer(5 * 10**9), Pinhole(50.0, 50.0, 31.5, 23.5, SIZE_HW)
-        self.pinhole_frame = ""
+        self.pinhole_frame = self.refusal = ""
 
     def missing(self, pinhole):
         return "" if self.buffer.newest_ns else "no depth image on depth/image"

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("rclpy")
 
 from sensor_msgs.msg import CameraInfo
-from test_depth import NOW_NS, SIZE_HW, STEP_NS, scene
+from test_depth import NOW_NS, SIZE_HW, STEP_NS, depth_message, scene
 from test_depth_out import SETTINGS, Rigged, points_of
 
 from sam2_ros.counters import Counters
@@ -84,6 +84,7 @@ def test_calibration_that_is_no_good_any_more_is_counted_and_not_used():
     camera._on_info(CameraInfo(width=64, height=48, k=[50.0, 0, 31.5, 0, 50, 23.5, 0, 0, 1]))
     assert camera.pinhole == Pinhole(50.0, 50.0, 31.5, 23.5, SIZE_HW)
     camera._on_info(CameraInfo(width=64, height=48))
+    assert "focal lengths 0, 0 and centre 0, 0: the camera" in camera._counters.depth_trouble
     assert camera.pinhole is None and camera._counters.depth_refused == {"camera_info": 1}
 
 
@@ -110,6 +111,21 @@ def test_what_is_farther_than_the_range_is_neither_object_nor_scene():
     track = rig.got("objects_tracks").tracks[0]
     assert track.depth_share == pytest.approx(400 / 900) and track.box_size.x == pytest.approx(0.38, abs=1e-3)
     assert np.isnan(points_of(rig.got("scene_cloud"))[:, :3]).all()
+
+
+def test_that_the_newest_depth_was_refused_is_told_until_one_is_kept():
+    """That the nearest is old is only half of the reason."""
+    rig, (metres, mask), camera = Rigged(), scene(), depth_camera()
+    rig.hear("objects_poses")
+    camera.pinhole, camera._node.get_clock = rig.camera.pinhole, lambda: SimpleNamespace(ros_time_is_active=False)
+    rig.outputs._depth._camera = camera
+    for number, is_bad in enumerate((False, True, False)):
+        message = depth_message(metres, NOW_NS + 99 * number * STEP_NS)
+        message.is_bigendian = int(is_bad)
+        camera._on_depth(message)
+        rig.image(mask, NOW_NS + 99 * number * STEP_NS)
+        assert ("the newest was refused: depth image is big-endian" in rig.counters.depth_trouble) == is_bad
+    assert camera.refusal == ""
 
 
 def test_what_was_wrong_with_depth_is_over_when_nobody_wants_it():
