@@ -284,7 +284,7 @@ def test_from_pretrained_needs_no_network_when_the_file_is_there(tmp_path, monke
     saved = nano_predictor()
     path = tmp_path / "nano.pt"
     torch.save({"model": saved.state_dict()}, path)
-    monkeypatch.setattr(build_sam, "_download", lambda model_id: str(path))
+    monkeypatch.setattr(build_sam, "download_weights", lambda model_id: path)
     loaded = SAM2VideoPredictor.from_pretrained("facebook/sam2.1-hiera-nano", device="cpu")
     assert isinstance(loaded, SAM2VideoPredictor)
     assert all(
