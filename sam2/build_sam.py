@@ -9,14 +9,19 @@ from pathlib import Path
 import torch
 
 from sam2.checkpoint import load_weights, resized
-from sam2.config import ModelConfig, find_config
+from sam2.config import ModelConfig, find_config, official_yaml
 from sam2.errors import BadInput
 from sam2.fixed_options import Fixed, FixedOptions
 from sam2.model import SAM2
 from sam2.sam2_video_predictor import SAM2VideoPredictor
-from sam2.weights_cache import download_weights
+from sam2.weights_cache import OFFICIAL_SHA256, download_weights, find_in_hub_cache
 
 _DEFAULT_DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # upstream: "cuda", which fails without one
+
+HF_MODEL_ID_TO_FILENAMES = {  # upstream's name, which scripts import: by model id its config and its weights file
+    f"facebook/{name.replace('_', '-')}": (official_yaml(name), f"{name}.pt")
+    for name in (file.removesuffix(".pt") for file in OFFICIAL_SHA256)
+}
 
 _SIZE = re.compile(r"\+*model\.image_size=(\d+)")  # the one override that must be known at construction
 _OPTIONS = {  # overrides that can be set afterwards
@@ -79,13 +84,18 @@ def build_sam2_video_predictor(
 
 
 def build_sam2_hf(model_id: str, **kwargs) -> SAM2:
-    """`model_id`: "facebook/sam2.1-hiera-tiny" and its siblings; weights come from the cache or are downloaded."""
-    return build_sam2(model_id, ckpt_path=download_weights(model_id), **kwargs)
+    """`model_id`: "facebook/sam2.1-hiera-tiny" and its siblings; weights come from Hugging Face's cache or ours, or are
+    downloaded."""
+    return build_sam2(model_id, ckpt_path=_hub_weights(model_id), **kwargs)
 
 
 def build_sam2_video_predictor_hf(model_id: str, **kwargs) -> SAM2VideoPredictor:
     """As `build_sam2_hf`, for video."""
-    return build_sam2_video_predictor(model_id, ckpt_path=download_weights(model_id), **kwargs)
+    return build_sam2_video_predictor(model_id, ckpt_path=_hub_weights(model_id), **kwargs)
+
+
+def _hub_weights(model_id: str) -> Path:
+    return find_in_hub_cache(model_id) or download_weights(model_id)
 
 
 def _finish(model, ckpt_path, device, mode, overrides, apply_postprocessing):

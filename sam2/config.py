@@ -63,6 +63,13 @@ CONFIGS: dict[str, ModelConfig] = {  # by official name
 _SHORT_SIZES = {"t": "tiny", "s": "small", "b+": "base_plus", "l": "large"}  # as in the official YAML names
 
 
+def official_yaml(name: str) -> str:
+    """ "sam2.1_hiera_tiny" -> "configs/sam2.1/sam2.1_hiera_t.yaml"."""
+    version, _, size = name.partition("_hiera_")
+    short = next(short for short, long in _SHORT_SIZES.items() if long == size)
+    return f"configs/{version}/{version}_hiera_{short}.yaml"
+
+
 def find_config(name: str) -> ModelConfig:
     """The variant called `name`.
 

@@ -4,13 +4,14 @@ Pure bookkeeping: tensors are stored and handed out, never computed on. "Prompte
 calls conditioning frames; all other tracked frames are "recent".
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from sam2.errors import BadInput
 from sam2.model import NUM_MEMORIES, PROMPTED_CODE, Features
 
 MAX_POINTERS = 16  # official `max_obj_ptrs_in_encoder`; recent pointers reach back one frame less
@@ -83,12 +84,16 @@ _KEYS = (  # of the official dict
     *("images", "num_frames", "video_height", "video_width", "device", "storage_device"),
     *("obj_ids", "obj_id_to_idx", "obj_idx_to_id"),
 )
+_LACKING = (  # of the official dict, and not of this one
+    *("point_inputs_per_obj", "mask_inputs_per_obj", "output_dict_per_obj", "temp_output_dict_per_obj"),
+    *("frames_tracked_per_obj", "cached_features", "constants", "offload_video_to_cpu", "offload_state_to_cpu"),
+)
 
 
 @dataclass(eq=False)
-class VideoState(Mapping):
+class VideoState(MutableMapping):
     """One video's session. Can be read like the official dict, except for its per-object entries: those are in
-    `objects`."""
+    `objects`. What callers keep in it under keys of their own stays there; the official entries cannot be changed."""
 
     images: Sequence[Tensor]  # of (3, S, S) float32, normalised
     video_height: int  # of the source, pixels
@@ -97,6 +102,7 @@ class VideoState(Mapping):
     storage_device: torch.device
     objects: dict = field(default_factory=dict)  # ObjectState by the caller's object id, in order of arrival
     encoded: tuple[int, Features] | None = None  # the newest encoded frame
+    extras: dict = field(default_factory=dict)  # the callers' own entries
 
     @property
     def num_frames(self) -> int:
@@ -115,12 +121,28 @@ class VideoState(Mapping):
         return dict(enumerate(self.objects))
 
     def __getitem__(self, key: str):
+        if key in self.extras:
+            return self.extras[key]
         if key not in _KEYS:
-            raise KeyError(f"{key!r}: expected one of {', '.join(_KEYS)}")
+            raise KeyError(f"{key!r}: expected one of {', '.join((*_KEYS, *map(str, self.extras)))}")
         return getattr(self, key)
 
+    def __setitem__(self, key: str, value) -> None:
+        """Raises BadInput for an entry of the official dict: the predictor would not look at what is put there."""
+        _check_own(key)
+        self.extras[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        _check_own(key)
+        del self.extras[key]
+
     def __iter__(self) -> Iterator[str]:
-        return iter(_KEYS)
+        return iter((*_KEYS, *self.extras))
 
     def __len__(self) -> int:
-        return len(_KEYS)
+        return len(_KEYS) + len(self.extras)
+
+
+def _check_own(key: str) -> None:
+    if key in _KEYS or key in _LACKING:
+        raise BadInput(f"inference_state[{key!r}]: expected a key of your own, the official entries cannot be changed")

@@ -91,6 +91,25 @@ def download_weights(name: str) -> Path:
     return path
 
 
+def find_in_hub_cache(model_id: str) -> Path | None:
+    """The official weights of "facebook/sam2.1-hiera-tiny" or a sibling where Hugging Face's library keeps what it has
+    downloaded, for example for Meta's own sam2; None if they are not there, or damaged."""
+    name = f"{find_config(model_id).name}.pt"
+    if name not in OFFICIAL_SHA256:
+        return None
+    kept = (_hub_cache() / f"models--{model_id.replace('/', '--')}" / "snapshots").glob(f"*/{name}")
+    return next(filter(_is_whole, kept), None)
+
+
+def _hub_cache() -> Path:
+    """Its documented variables, the most specific first."""
+    if chosen := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
+        return Path(os.path.expanduser(chosen))
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or os.path.join(base, "huggingface")
+    return Path(os.path.expanduser(home)) / "hub"
+
+
 def _is_whole(path: Path) -> bool:
     return path.is_file() and sha256(path) == OFFICIAL_SHA256[path.name]
 

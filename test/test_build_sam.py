@@ -9,6 +9,7 @@ from nano_video import nano_predictor
 from sam2 import build_sam
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2.build_sam import build_sam2, build_sam2_hf, build_sam2_video_predictor, build_sam2_video_predictor_hf
+from sam2.config import find_config
 from sam2.errors import BadInput
 from sam2.model import NUM_MEMORIES, SAM2
 from sam2.sam2_image_predictor import SAM2ImagePredictor
@@ -239,3 +240,21 @@ def test_hugging_face_builders_ask_for_the_named_weights(tmp_path, monkeypatch):
     assert isinstance(build_sam2_video_predictor_hf(name, device="cpu"), SAM2VideoPredictor)
     assert isinstance(SAM2ImagePredictor.from_pretrained(name, device="cpu"), SAM2ImagePredictor)
     assert asked == [name] * 3
+
+
+def test_the_table_of_model_ids_has_upstream_s_name_and_entries():
+    table = build_sam.HF_MODEL_ID_TO_FILENAMES
+    assert len(table) == 8
+    assert table["facebook/sam2.1-hiera-base-plus"] == (
+        "configs/sam2.1/sam2.1_hiera_b+.yaml",
+        "sam2.1_hiera_base_plus.pt",
+    )
+    for model_id, (config_file, file) in table.items():
+        assert find_config(config_file) is find_config(model_id) and file == f"{find_config(model_id).name}.pt"
+
+
+def test_hugging_face_builders_use_what_the_hub_s_library_has_downloaded(tmp_path, monkeypatch):
+    torch.save({"model": nano_predictor().state_dict()}, tmp_path / "nano.pt")
+    monkeypatch.setattr(build_sam, "find_in_hub_cache", lambda model_id: tmp_path / "nano.pt")
+    monkeypatch.setattr(build_sam, "download_weights", lambda model_id: pytest.fail("nothing is missing"))
+    assert type(build_sam2_hf("facebook/sam2.1-hiera-nano", device="cpu")) is SAM2

@@ -60,6 +60,15 @@ def test_what_upstream_keeps_of_an_image_has_its_private_name(model, predictor):
     assert predictor._features is None and not predictor._is_image_set
 
 
+@pytest.mark.parametrize("name", ["_predict", "_prep_prompts", "_transforms", "_bb_feat_sizes"])
+def test_upstream_s_private_parts_are_missing_in_a_sentence(predictor, name):
+    assert not hasattr(predictor, name)
+    with pytest.raises(AttributeError, match=f"SAM2ImagePredictor.{name}: a private part of Meta's own sam2"):
+        getattr(predictor, name)
+    with pytest.raises(AttributeError, match="'SAM2ImagePredictor' object has no attribute 'predict_torch'"):
+        predictor.predict_torch  # noqa: B018
+
+
 def test_what_was_kept_of_an_image_can_be_put_back(model, predictor):
     """As scripts do that encode images once, in another process or predictor."""
     other = SAM2ImagePredictor(model)

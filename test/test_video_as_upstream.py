@@ -27,6 +27,25 @@ def test_the_state_reads_like_a_dict(predictor, state):
         state["constants"]
 
 
+def test_scripts_keep_things_of_their_own_in_the_state(predictor, state):
+    state["seen"] = {1}
+    predictor.reset_state(state)
+    assert state["seen"] == {1} and "seen" in state and len(state) == len(list(state))
+    with pytest.raises(KeyError, match="obj_idx_to_id, seen"):
+        state["other"]
+    del state["seen"]
+    assert "seen" not in state
+
+
+@pytest.mark.parametrize("key", ["images", "num_frames", "cached_features", "output_dict_per_obj"])
+def test_the_state_s_official_entries_are_not_the_scripts(state, key):
+    """What was put there would be ignored."""
+    with pytest.raises(BadInput, match=f"inference_state\\['{key}'\\]: expected a key of your own"):
+        state[key] = {}
+    with pytest.raises(BadInput):
+        del state[key]
+
+
 def test_a_tensor_s_values_are_cut_at_one_half_and_anything_else_is_true_or_false(predictor, state):
     soft = torch.full((HEIGHT, WIDTH), 0.01)
     soft[10:40, 20:60] = 0.9

@@ -215,3 +215,28 @@ def test_without_a_home_the_packaged_weights_are_found_and_others_say_what_to_se
     assert weights_cache.find_weights(find_config("nano")).is_file()
     with pytest.raises(BadCheckpoint, match="set SAM2_ROS_CACHE to a folder"):
         weights_cache.find_weights(find_config("tiny"))
+
+
+@pytest.mark.parametrize(
+    ("variable", "below"),
+    [
+        ("HF_HUB_CACHE", ""),
+        ("HF_HOME", "hub"),
+        ("XDG_CACHE_HOME", "huggingface/hub"),
+        ("HOME", ".cache/huggingface/hub"),
+    ],
+)
+def test_what_the_hub_s_library_has_downloaded_is_found(tmp_path, monkeypatch, variable, below):
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.setitem(weights_cache.OFFICIAL_SHA256, NAME, hashlib.sha256(CONTENT).hexdigest())
+    model_id = "facebook/sam2.1-hiera-tiny"
+    assert weights_cache.find_in_hub_cache(model_id) is None
+    kept = tmp_path / below / "models--facebook--sam2.1-hiera-tiny" / "snapshots" / "0123abcd" / NAME
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(CONTENT[:1000])  # a copy that broke off
+    assert weights_cache.find_in_hub_cache(model_id) is None
+    kept.write_bytes(CONTENT)
+    assert weights_cache.find_in_hub_cache(model_id) == kept
+    assert weights_cache.find_in_hub_cache("facebook/sam2.1-hiera-nano") is None
