@@ -45,8 +45,8 @@ def point_inputs(
 ) -> PointInputs:
     """Points and box in source pixels (in 0..1 if `size_hw` is None) -> network-input pixels, box corners first.
 
-    As upstream, a box may be anywhere and of no area: a detector's may stand out of the image, and that of a mask one
-    pixel wide has no width.
+    As upstream, points and boxes may be anywhere, also outside the image, and boxes of no area: that of a mask which is
+    one pixel wide has no width.
     """
     if (points is None) != (labels is None):
         raise BadInput("points and labels: expected both or neither, got one of them")
@@ -56,7 +56,6 @@ def point_inputs(
     is_box_alone = points is None or (box is not None and finite_floats("points", points).numel() == 0)
     xy = torch.zeros(0, 2) if is_box_alone else _points(points)
     marks = check_labels([] if labels is None else labels, xy.shape[:1])
-    check_inside("points", xy[marks != PADDING], size_hw)
     if box is not None:
         corners = finite_floats("box", box).flatten()
         if corners.shape[0] != 4:
@@ -120,12 +119,3 @@ def check_labels(labels, shape: torch.Size | tuple[int, ...]) -> Tensor:
     if unknown:
         raise BadInput(f"labels: expected 1, 0 (or -1, 2, 3), got {unknown[0]:g}")
     return marks.reshape(shape).to(torch.int32)
-
-
-def check_inside(name: str, xy: Tensor, size_hw: tuple[int, int]) -> None:
-    """Raises BadInput unless all points (..., 2) are inside an image of (height, width), edges included."""
-    height, width = size_hw
-    outside = ((xy < 0) | (xy > torch.tensor([width, height]))).any(dim=-1)
-    if outside.any():
-        x, y = xy[outside][0].tolist()
-        raise BadInput(f"{name}: expected inside the image, 0..{width} x 0..{height}, got ({x:g}, {y:g})")

@@ -11,8 +11,8 @@ from torch import Tensor
 from sam2 import preprocess
 from sam2.errors import BadInput
 from sam2.model import SAM2, Features
-from sam2.predictor_inputs import check_inside, check_labels, finite_floats
-from sam2.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING
+from sam2.predictor_inputs import check_labels, finite_floats
+from sam2.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
 from sam2.small_holes import small_regions
 
 _UPSTREAM_S = ("_predict", "_prep_prompts", "_transforms", "_bb_feat_sizes")  # private, used by fine-tuning scripts
@@ -211,7 +211,6 @@ class SAM2ImagePredictor:
             if labels is None:
                 raise BadInput("point_labels: expected one label per point, got none")
             given_marks = check_labels(labels, given.shape[:-1])
-            check_inside("point_coords", given[given_marks != PADDING], size_hw)
             xy.append(given.reshape(count, *given.shape[-2:]))
             marks.append(given_marks.reshape(xy[-1].shape[:-1]))
         if not xy:

@@ -207,6 +207,14 @@ def test_padding_may_lie_anywhere(predictor):
     assert close(outside, predictor.predict(coords, labels, return_logits=True))
 
 
+def test_points_may_lie_outside_the_image_as_upstream(predictor):
+    """As of a rectangle that reaches beyond the edge; each place has an answer of its own."""
+    inside, beyond, far = (
+        predictor.predict(np.array([[x, 30]]), np.array([1]), return_logits=True) for x in (WIDTH, WIDTH + 1, 3 * WIDTH)
+    )
+    assert not close(inside, beyond) and not close(beyond, far) and np.isfinite(far[0]).all()
+
+
 def test_points_in_fractions_of_the_image(predictor):
     in_pixels = predictor.predict(np.array([[24, 30]]), np.array([1]), return_logits=True)
     in_fractions = predictor.predict(np.array([[0.25, 0.5]]), np.array([1]), return_logits=True, normalize_coords=False)

@@ -27,6 +27,15 @@ def test_the_state_reads_like_a_dict(predictor, state):
         state["constants"]
 
 
+def test_points_may_lie_outside_the_image(predictor, state):
+    answers = [
+        predictor.add_new_points_or_box(state, 0, 1, points=[[x, 30]], labels=[1])[2].clone()
+        for x in (WIDTH, WIDTH + 1, 3 * WIDTH)
+    ]
+    assert all(torch.isfinite(logits).all() for logits in answers)
+    assert not torch.equal(answers[0], answers[1]) and not torch.equal(answers[1], answers[2])
+
+
 def test_scripts_keep_things_of_their_own_in_the_state(predictor, state):
     state["seen"] = {1}
     predictor.reset_state(state)
