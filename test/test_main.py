@@ -18,6 +18,7 @@ from ros_rig import PATIENCE_S, NodeProcess
 from sam2_ros import cli, fast_dds, main
 
 pytestmark = pytest.mark.ros
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
@@ -202,7 +203,7 @@ def test_signals_are_taken_before_anything_slow_is_imported():
 
 def test_in_a_folder_that_is_gone_it_runs_in_another(tmp_path):
     code = (
-        "import os; from sam2_ros import main; os.rmdir(os.getcwd())\n"
+        f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); from sam2_ros import main; os.rmdir(os.getcwd())\n"
         "def stop(settings): print('in', os.getcwd(), flush=True); os._exit(0)\n"
         "main.main([], stop)"
     )
