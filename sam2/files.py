@@ -1,9 +1,11 @@
 """Files that appear whole or not at all; checks, before long work, that a place is named, writable and not in use."""
 
 import argparse
+import glob
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +16,8 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
+
+_ABANDONED_S = 600.0  # age of a part that nobody writes any more
 
 
 def opencv_name(path: Path) -> str:
@@ -37,10 +41,12 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes beside `path`, then renames; makes the folder. Raises OSError and leaves nothing behind."""
+    """Writes beside `path`, then renames; makes the folder. Leaves nothing behind, nor what killed processes left of
+    this name. Raises OSError, or ValueError for what is no path."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")  # another process may be writing it, too
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_old_parts(path)
         try:
             with open(part, "wb") as file:
                 file.write(content)
@@ -50,6 +56,14 @@ def write_whole(path: Path, content: bytes) -> None:
         except OSError:
             part.unlink(missing_ok=True)
             raise
+
+
+def _remove_old_parts(path: Path) -> None:
+    """A young one may be of a process that is at it."""
+    with suppress(OSError):  # somebody else removed it, or may alone do so
+        for part in path.parent.glob(f"{glob.escape(path.name)}.[0-9]*.part"):
+            if time.time() - part.stat().st_mtime > _ABANDONED_S:
+                part.unlink()
 
 
 @contextmanager

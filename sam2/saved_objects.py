@@ -4,12 +4,10 @@ One safetensors file: per object its spatial memories and pointers, and JSON in 
 that is damaged, too old or made with other weights is refused with a sentence.
 """
 
-import glob
 import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +25,6 @@ from sam2.model import SAM2
 from sam2.tracked_object import TrackedObject
 
 FORMAT = "sam2_ros objects 1"
-ABANDONED_S = 600.0  # age of a part that nobody writes any more
 MOST_MEMORIES = 64  # of an object in a file, unless the limits allow more: all of them are read, even if few are kept
 
 
@@ -89,22 +86,11 @@ def write_objects(path: Path, model: SAM2, kept: Sequence[SavedObject]) -> None:
         "objects": [{"object_id": one.object_id, "class_name": one.class_name} for one in kept],
     }
     try:
-        _remove_old_parts(path)
         write_whole(path, save(tensors, metadata={"about": json.dumps(about)}))
     except OSError as error:
         raise BadInput(f"saved objects {error}") from error
     except ValueError as error:  # no path at all
         raise BadInput(f"saved objects {path}: cannot be written ({error})") from error
-
-
-def _remove_old_parts(path: Path) -> None:
-    """Those that killed processes left of this name, as `write_whole` calls them; a younger one may be of a process
-    that is at it. Raises ValueError for a path without a name."""
-    parts = path.with_name(f"{glob.escape(path.name)}.[0-9]*.part")
-    with suppress(OSError):  # somebody else removed it, or may alone do so
-        for part in path.parent.glob(parts.name):
-            if time.time() - part.stat().st_mtime > ABANDONED_S:
-                part.unlink()
 
 
 def read_objects(

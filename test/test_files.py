@@ -79,3 +79,14 @@ def test_what_cannot_be_written_names_the_option_and_the_place(tmp_path):
         with pytest.raises(BadInput) as caught:
             check(path, "--x")
         assert str(caught.value).startswith(words)
+
+
+def test_what_killed_processes_left_of_a_name_goes_when_it_is_next_written(tmp_path):
+    """Whatever it is: saved objects, or a training's state, which is large."""
+    names = ["x[1].7.part", "x[1].8.part", "x1.7.part", "x[1].backup.part", "y.7.part"]
+    for name in names:
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / "x[1].8.part").touch()  # it may be being written
+    files.write_whole(tmp_path / "x[1]", b"new")
+    assert sorted(one.name for one in tmp_path.iterdir()) == sorted(["x[1]", *names[1:]])

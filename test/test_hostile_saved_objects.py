@@ -65,16 +65,6 @@ def test_a_folder_that_is_closed_is_refused(tmp_path, monkeypatch):
         sam2.Tracker(small_model()).restore(tmp_path / "x")
 
 
-def test_what_killed_processes_left_of_a_name_goes_with_its_next_save(tmp_path):
-    names = ["x[1].7.part", "x[1].8.part", "x1.7.part", "x[1].backup.part", "y.7.part"]
-    for name in names:
-        (tmp_path / name).touch()
-        os.utime(tmp_path / name, (0, 0))
-    (tmp_path / "x[1].8.part").touch()  # it may be being written
-    used().save(tmp_path / "x[1]")
-    assert sorted(one.name for one in tmp_path.iterdir()) == sorted(["x[1]", *names[1:]])
-
-
 def test_a_file_that_is_another_users_is_not_called_damaged(tmp_path, monkeypatch):
     """Of one that could be opened by whoever looks, but not be read, as of a network's disk, likewise."""
     used().save(tmp_path / "x")
