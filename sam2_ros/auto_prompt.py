@@ -28,8 +28,7 @@ class AutoPrompt:
         self, settings: Settings, counters: Counters, answered: Callable[[str | None, int, Answer], None]
     ) -> None:
         self._counters, self._answered = counters, answered
-        self._is_unattended = settings.detector_unattended
-        self.wait_s = settings.prompt_wait_s  # of the requests to come
+        self.settings = settings  # may be replaced at any time
         self._association = Association(rules_of(settings))
         self._waiting: deque[tuple[int, list[Detection]]] = deque(maxlen=WAITING)
         # (stamp, tracks), oldest first; not more, since prompts on images outside the history would be refused
@@ -76,7 +75,7 @@ class AutoPrompt:
         """
         twins: dict[str, str] = {}
         mine = [add for add in adds if self.made(add)]
-        if not (mine or self._is_unattended):
+        if not (mine or self.settings.detector_unattended):
             return twins
         boxes = boxes_of(tracks)
         for add in mine:  # those for new objects come first, so that the new one goes and not one that starts over
@@ -85,7 +84,7 @@ class AutoPrompt:
             other = next((twin_of(t, stay, boxes) for t in stay if t.object_id == name), "")
             if other:
                 twins[name] = other
-        if self._is_unattended:
+        if self.settings.detector_unattended:
             prompted = {name for add in adds for name in add.object_ids}
             for index, track in enumerate(tracks):
                 name, others = track.object_id, [t for t in tracks[: index + 1] if t.object_id not in twins]
@@ -160,7 +159,7 @@ class AutoPrompt:
         self._counters.count_detections("outside the image", prompts.count(None))
         for prompt in filter(None, prompts):
             self._counters.count_detections("objects refreshed" if prompt.object_id else "objects new", 1)
-            deadline_ns = time.monotonic_ns() + int(self.wait_s * 1e9)
+            deadline_ns = time.monotonic_ns() + int(self.settings.prompt_wait_s * 1e9)
             reply = partial(self._done, prompt.object_id, stamp_ns)
             made.append(Add([prompt], deadline_ns, reply, only_live=bool(prompt.object_id)))
         return made

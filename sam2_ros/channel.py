@@ -51,6 +51,7 @@ class Channel:
         self.mailbox: Mailbox | None = None
         self.auto: AutoPrompt | None = None
         self.outputs: Outputs | None = None
+        self.pipeline: Pipeline | None = None
         self.target = node.settings.target  # object id; one chosen by service holds until the parameter is set
         self.camera = Camera(
             node, self.input("image"), node.settings, self.counters, lambda: self.enabled, self._on_image, self.log
@@ -79,14 +80,15 @@ class Channel:
         self.mailbox = Mailbox(settings.prompt_queue, bell)
         self.auto = AutoPrompt(settings, self.counters, self.inputs.answer_detector)
         closed = partial(self.closed, adding=True)
-        return Pipeline(self.mailbox, settings, self.counters, self.outputs, self.auto, self.log, closed)
+        self.pipeline = Pipeline(self.mailbox, settings, self.counters, self.outputs, self.auto, self.log, closed)
+        return self.pipeline
 
     def take_settings(self, settings: Settings, names: set[str]) -> None:
         """names: of the parameters that were set."""
         if "target" in names:
             self.target = settings.target
-        if self.outputs is not None:
-            self.outputs.settings = settings
+        if self.pipeline is not None:
+            self.pipeline.settings = self.outputs.settings = self.auto.settings = settings
 
     def open(self) -> None:
         self.outputs.open()
@@ -116,7 +118,7 @@ class Channel:
 
     def release(self) -> None:
         """Releases what `configure` made; the worker has ended."""
-        self.mailbox = self.auto = None
+        self.mailbox = self.auto = self.pipeline = None
         if self.outputs is not None:
             self.outputs.close()
             for publisher in self.outputs.publishers.values():

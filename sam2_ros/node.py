@@ -245,8 +245,6 @@ class TrackNode(LifecycleNode):
 
     def _on_settings(self, settings: Settings, names: set[str]) -> None:
         self.settings = settings
-        if self._worker is not None:
-            self._worker.set_settings(settings)
         for channel in self._channels:
             channel.take_settings(settings, names)
 

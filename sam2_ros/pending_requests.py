@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import sam2
 from sam2_ros import prompt_in
-from sam2_ros.params import Settings
 from sam2_ros.readable import reason_of
 from sam2_ros.requests import Add, Code, Remove, Request, Restore, Save
 
@@ -20,13 +19,16 @@ WITHOUT_STAMP = "; with the stamp of an image that came (`sam2_ros prompt --newe
 class PendingRequests:
     """Every request put in is answered: by the tracker, by a refusal, at its deadline, or by `close`.
 
-    failed: called with ("request", error) when anything but a refusal ends a request. gone: called with the ids of
-    removed objects, None = all; back: with those of restored ones.
+    history_frames: images whose headers are remembered. failed: called with the error when anything but a refusal ends
+    a request. gone: called with the ids of removed objects, None = all; back: with those of restored ones.
     """
 
-    def __init__(self, settings: Settings, failed, gone, back) -> None:
-        self.settings = settings
+    def __init__(
+        self, history_frames: int, failed: Callable[[Exception], None], gone: Callable[[list[str] | None], None],
+        back: Callable[[list[str]], None],
+    ) -> None:  # fmt: skip
         self.waiting: list[Request] = []
+        self._history_frames = history_frames
         self._failed, self._gone, self._back = failed, gone, back
         self._headers: dict[int, object] = {}  # header of each kept image by its stamp, oldest first
         self._newest_header, self._newest_ns, self._newest_arrived_ns = None, 0, 0
@@ -76,7 +78,7 @@ class PendingRequests:
         code = code_of(error)
         request.answer(code, reason_of(error))
         if code is Code.INTERNAL:
-            self._failed("request", error)
+            self._failed(error)
 
     def remember(self, stamp_ns: int, header, arrived_ns: int) -> None:
         """Keeps the header of a processed image; prompts may name it until it leaves the history."""
@@ -84,7 +86,7 @@ class PendingRequests:
         if stamp_ns:
             self._headers.pop(stamp_ns, None)  # a stamp may come twice if the clock is set back; keep the order
             self._headers[stamp_ns] = header
-        while len(self._headers) > self.settings.history_frames:
+        while len(self._headers) > self._history_frames:
             del self._headers[next(iter(self._headers))]
 
     def forget_images(self) -> None:
@@ -119,7 +121,7 @@ class PendingRequests:
             try:
                 request.answer(Code.STOPPING, "the node is stopping")
             except Exception as error:  # an answer that cannot be delivered must not affect the others
-                self._failed("request", error)
+                self._failed(error)
         self.waiting = []
 
     def _header_at(self, stamp_ns: int):

@@ -33,8 +33,9 @@ LOG_EVERY_S = 5.0  # resets for one cause
 class Pipeline:
     """One camera's part of the worker. `tracker` is set by the worker before anything else happens.
 
-    outputs: takes the results; see `sam2_ros.outputs.Outputs`. auto: a detector's messages. log: has info, warning
-    and error. closed: why results are not wanted at the moment, as a code and a sentence, or None; from any thread.
+    settings: may be replaced at any time. outputs: takes the results; see `sam2_ros.outputs.Outputs`. auto: a
+    detector's messages. log: has info, warning and error. closed: why results are not wanted at the moment, as a code
+    and a sentence, or None; from any thread.
     """
 
     def __init__(
@@ -42,27 +43,19 @@ class Pipeline:
         closed: Callable[[], "tuple[Code, str] | None"] = lambda: None,
     ) -> None:  # fmt: skip
         self.tracker: sam2.Tracker | None = None
-        self.mailbox = mailbox
+        self.mailbox, self.settings = mailbox, settings
         self.stopping = False
         self.progressed: Callable[[], None] = lambda: None  # set by the worker; one more image was gone through
         self._outputs, self._auto = outputs, auto
         self._counters, self._log, self._closed = counters, log, closed
-        self._pending = PendingRequests(settings, self._report_failure, self._drop, self._note_restored)
+        self._pending = PendingRequests(
+            settings.history_frames, partial(self._report_failure, "request"), self._drop, self._note_restored
+        )
         self._tell_again_s: dict[str, float] = {}  # by cause of a reset
         self._failed_steps = 0  # in a row, since objects were dropped
         self._size_hw: tuple[int, int] | None = None  # of the images so far; None = there was none
         self._newest: tuple[int, int] | None = None  # time of the newest image, and when it came, on the steady clock
         self._processed: tuple[Arrival, sam2.Frame] | None = None  # the newest of which there is a result
-
-    @property
-    def settings(self) -> Settings:
-        """May be replaced at any time."""
-        return self._pending.settings
-
-    @settings.setter
-    def settings(self, settings: Settings) -> None:
-        self._pending.settings = settings
-        self._auto.wait_s = settings.prompt_wait_s
 
     def patience_s(self, longest_s: float) -> float:
         """Time until something that waits here must be answered."""

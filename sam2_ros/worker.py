@@ -15,7 +15,6 @@ from enum import Enum
 import sam2
 from sam2_ros import heap
 from sam2_ros.mailbox import wait_for_any
-from sam2_ros.params import Settings
 from sam2_ros.pipeline import Pipeline
 from sam2_ros.readable import readable, reason_of, utf8
 
@@ -50,11 +49,6 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
         for pipeline in pipelines:
             pipeline.progressed = self._note_progress
-
-    def set_settings(self, settings: Settings) -> None:
-        """At any time."""
-        for pipeline in self._pipelines:
-            pipeline.settings = settings
 
     @property
     def can_serve(self) -> bool:

@@ -33,9 +33,9 @@ class Bench:
         publish = publish or (lambda arrival, frame, tracks: self.outputs.put((arrival, frame, tracks)) or True)
         self.auto = AutoPrompt(self.settings, self.counters, lambda object_id, stamp, answer: self.answers.put(answer))
         outputs = FakeOutputs(publish, idle=idle or (lambda: None))
-        pipeline = Pipeline(self.mailbox, self.settings, self.counters, outputs, self.auto, log)
+        self.pipeline = Pipeline(self.mailbox, self.settings, self.counters, outputs, self.auto, log)
         self.worker = Worker(
-            load or (lambda: self.tracker), [pipeline], lambda: self.phases.put(self.worker.phase), log
+            load or (lambda: self.tracker), [self.pipeline], lambda: self.phases.put(self.worker.phase), log
         )
 
     def __enter__(self):

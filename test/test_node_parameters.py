@@ -158,16 +158,16 @@ def other_value(row):
 
 
 def test_a_live_parameter_reaches_all_who_read_it(active):
-    node = active()
-    channel, pipeline = node._channels[0], node._worker._pipelines[0]
+    node = active(cameras=["front", "wrist"])
     live = {name: row for name, row in FIELDS.items() if row.metadata["live"]}
     assert len(live) > 5
     for name, row in live.items():
         (result,) = node.set_parameters([Parameter(name, value=other_value(row))])
         assert result.successful, result.reason
-        for settings in (node.settings, channel.outputs.settings, pipeline.settings):
-            assert getattr(settings, row.name) == other_value(row), name
-    assert channel.target == "other" and channel.auto.wait_s == other_value(FIELDS["prompt_wait_s"])
+        for part in (node, *node._worker._pipelines, *(c.outputs for c in node._channels)):
+            assert getattr(part.settings, row.name) == other_value(row), name
+    for channel in node._channels:
+        assert channel.target == "other" and channel.auto.settings is node.settings
 
 
 def test_a_chosen_target_outlives_the_network(active):

@@ -11,7 +11,6 @@ from fakes import FakeTracker
 
 import sam2
 from sam2_ros import pending_requests
-from sam2_ros.params import Settings
 from sam2_ros.pending_requests import PendingRequests
 from sam2_ros.requests import Add, Code, Remove, Reset
 
@@ -21,10 +20,10 @@ S = 10**9
 class Desk:
     """Requests with a fake tracker; `heard` notes what others are told."""
 
-    def __init__(self, **settings):
+    def __init__(self, history_frames=30):
         self.tracker, self.heard, self.answers = FakeTracker(), [], queue.Queue()
         note = lambda name: lambda *what: self.heard.append((name, *what))  # noqa: E731
-        self.pending = PendingRequests(Settings(**settings), note("failed"), note("gone"), note("back"))
+        self.pending = PendingRequests(history_frames, note("failed"), note("gone"), note("back"))
 
     def put(self, *requests):
         self.pending.waiting += requests
@@ -185,7 +184,7 @@ def test_a_refusal_is_told_and_only_what_is_none_counts_as_a_failure():
         desk.pending.refuse(desk.add(point("a")), error)
         answer = desk.answer()
         assert (answer.code, answer.sentence) == (code, sentence)
-    assert desk.heard == [("failed", "request", boom)]
+    assert desk.heard == [("failed", boom)]
 
 
 def test_who_removed_what_is_told_to_the_outputs():
@@ -251,7 +250,7 @@ def test_an_answer_that_cannot_be_delivered_costs_nobody_theirs_at_the_end():
     desk.add(point("b"))
     desk.pending.close([Remove(["c"], desk.answers.put)])
     assert [desk.answer().code for _ in range(2)] == [Code.STOPPING] * 2
-    assert [(name, what, type(error)) for name, what, error in desk.heard] == [("failed", "request", ZeroDivisionError)]
+    assert [(name, type(error)) for name, error in desk.heard] == [("failed", ZeroDivisionError)]
     assert desk.pending.waiting == []
 
 

@@ -151,7 +151,7 @@ def test_a_new_stream_has_headers_of_its_own():
 
 
 def test_when_the_clock_was_set_back_headers_are_those_of_images_that_can_be_meant():
-    pending = PendingRequests(Settings(), None, None, None)
+    pending = PendingRequests(30, None, None, None)
     for stamp in (10, 20, 30, 18, 19):
         pending.remember(stamp, f"header {stamp}", arrived_ns=0)
     assert pending._header_at(26) == "header 19" and pending._header_at(10) == "header 10"

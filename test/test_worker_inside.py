@@ -190,9 +190,3 @@ def test_in_the_end_everybody_is_answered_and_no_tracker_is_held(make, monkeypat
     assert [lane.closed for lane in made.lanes] == [1, 1] and emptied == [[None, None]]
     assert made.told == [Phase.READY, Phase.FAILED] and "ZeroDivisionError" in made.worker.sentence
     assert "Traceback" in made.logged[0]
-
-
-def test_settings_reach_every_camera(make):
-    made = make({}, {})
-    made.worker.set_settings("new")
-    assert [lane.settings for lane in made.lanes] == ["new", "new"]
