@@ -54,19 +54,19 @@ class Channel:
         self.pipeline: Pipeline | None = None
         self.target = node.settings.target  # object id; one chosen by service holds until the parameter is set
         self.camera = Camera(
-            node, self.input("image"), node.settings, self.counters, lambda: self.enabled, self._on_image, self.log
+            node, self.input_name("image"), node.settings, self.counters, lambda: self.enabled, self._on_image, self.log
         )
         self.depth: DepthCamera | None = None
         if node.settings.depth_enabled:
-            topics = self.input("depth/image"), self.input("camera_info")
+            topics = self.input_name("depth/image"), self.input_name("camera_info")
             self.depth = DepthCamera(node, topics, node.settings, self.counters, self.look_again)
         self.inputs = RequestInputs(self)
         self._announcer = Announcer(node.get_logger())
 
-    def input(self, topic: str) -> str:
+    def input_name(self, topic: str) -> str:
         return f"{self.name}/{topic}" if self.name else topic
 
-    def output(self, topic: str) -> str:
+    def output_name(self, topic: str) -> str:
         return f"~/{self.name}/{topic}" if self.name else f"~/{topic}"
 
     def configure(self, bell: threading.Condition) -> Pipeline:
@@ -158,7 +158,7 @@ class Channel:
         """How many other nodes of this name there are. Whoever else publishes our topics, such as a bag's player, is no
         rival."""
         name = self.node.get_namespace(), self.node.get_name()
-        offers = self.node.get_publishers_info_by_topic(self.node.resolve_topic_name(self.output("visibility")))
+        offers = self.node.get_publishers_info_by_topic(self.node.resolve_topic_name(self.output_name("visibility")))
         return max(sum((offer.node_namespace, offer.node_name) == name for offer in offers) - 1, 0)
 
     def _on_image(self, stamp: int) -> None:
@@ -177,7 +177,7 @@ class Channel:
         qos = QoSProfile(depth=depth)
         if latched:
             qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
-        return self.node.create_lifecycle_publisher(kind, self.output(topic), qos, callback_group=group)
+        return self.node.create_lifecycle_publisher(kind, self.output_name(topic), qos, callback_group=group)
 
     def closed(self, adding: bool) -> tuple[Code, str] | None:
         """Why no request can be served at the moment, or None; `adding`: for requests that need an image."""
@@ -185,7 +185,7 @@ class Channel:
         if why or not adding:
             return why
         if not self.enabled:
-            return Code.NOT_ACTIVE, f"disabled: call {self.output('enable')} with true"
+            return Code.NOT_ACTIVE, f"disabled: call {self.output_name('enable')} with true"
         if not self.counters.received and not self.node.count_publishers(self.counters.topic):
             return Code.NO_IMAGE, health.why_no_image(self.counters)
         return None

@@ -51,7 +51,7 @@ class Situation:
     since_ns: int = 0  # when this state began
     enabled: bool = True
     closed: str = ""  # why nothing is tracked at the moment, and what to do
-    outputs: str = "~/"  # prefix of this camera's topics and services
+    prefix: str = "~/"  # of this camera's topics and services
 
 
 def report(counters: Counters, situation: Situation, settings: Settings, now_ns: int) -> list[Finding]:
@@ -97,7 +97,7 @@ def _images(c: Counters, situation: Situation, settings: Settings, now_ns: int) 
     if silent_s > _timeout_s(c, settings):
         return Level.ERROR, f"no image for {silent_s:.1f} s: {_why_silent(c)}{_refused_before(c)}"
     if not situation.enabled:  # images are not checked then, so earlier refusals do not matter
-        return Level.WARN, f"disabled: images are ignored until {situation.outputs}enable is called with true"
+        return Level.WARN, f"disabled: images are ignored until {situation.prefix}enable is called with true"
     if c.refused_in_a_row:
         level = Level.ERROR if c.refused_in_a_row > 5 else Level.WARN
         return level, f"the last {c.refused_in_a_row} images were refused: {c.last_refusal}"
@@ -197,7 +197,7 @@ def _tracking(c: Counters, situation: Situation, settings: Settings, now_ns: int
         return level, f"results are late: {age_s:.2f} s old, max_age_s is {settings.max_age_s:g}; use a smaller model"
     age_s = _percentile(c.ages_ns, 50) / 1e9
     if c.objects == 0:
-        prompts, click, add_objects = (f"{situation.outputs}{name}" for name in ("prompts", "click", "add_objects"))
+        prompts, click, add_objects = (f"{situation.prefix}{name}" for name in ("prompts", "click", "add_objects"))
         return Level.OK, f"no object: prompt one on {prompts}, {click} or {add_objects}"
     return Level.OK, f"{c.objects} object(s), {_rate(c.outputs_ns, now_ns):.1f} results/s, {age_s:.3f} s old"
 

@@ -290,7 +290,7 @@ class TrackNode(LifecycleNode):
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         for channel in self._channels:
-            outputs = channel.output("")
-            situation = Situation(self._state, phase, sentence, self._since_ns, channel.enabled, closed, outputs)
+            prefix = channel.output_name("")
+            situation = Situation(self._state, phase, sentence, self._since_ns, channel.enabled, closed, prefix)
             message.status += channel.statuses(situation)
         self._diagnostics.publish(message)

@@ -44,15 +44,15 @@ class RequestInputs:
         # A burst must fit into the queue: the middleware drops the rest, which then never gets an answer.
         room = node.settings.prompt_queue
         burst, with_masks = (QoSProfile(depth=max(depth, room)) for depth in (BURST, BURST_WITH_MASKS))
-        self._results = node.create_publisher(PromptResult, channel.output("prompt_result"), burst)
+        self._results = node.create_publisher(PromptResult, channel.output_name("prompt_result"), burst)
         for kind, topic, callback, qos in (
             (Prompt, "prompts", self._on_prompt, with_masks),
             (PointStamped, "click", self._on_click, burst),
             (Point, "click_point", self._on_click_point, burst),
         ):
-            node.create_subscription(kind, channel.output(topic), callback, qos, callback_group=group)
+            node.create_subscription(kind, channel.output_name(topic), callback, qos, callback_group=group)
         if vision.INSTALLED:
-            topic, qos = channel.output("prompt_detections"), QoSProfile(depth=10)
+            topic, qos = channel.output_name("prompt_detections"), QoSProfile(depth=10)
             self._detections = node.create_subscription(
                 vision.Detection2DArray, topic, self._on_detections, qos, callback_group=group
             )

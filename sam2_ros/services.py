@@ -52,7 +52,7 @@ class Services:
             (SetBool, "enable", self._enable),
         ):
             self._node.create_service(
-                kind, channel.output(name), self._always_answered(callback),
+                kind, channel.output_name(name), self._always_answered(callback),
                 qos_profile=with_masks if kind is AddObjects else qos, callback_group=group,
             )  # fmt: skip
 

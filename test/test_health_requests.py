@@ -7,7 +7,7 @@ from sam2_ros.params import Settings
 
 S = 1_000_000_000
 NOW = 10_000 * S
-WRIST = Situation("active", "ready", since_ns=NOW, outputs="~/wrist/")
+WRIST = Situation("active", "ready", since_ns=NOW, prefix="~/wrist/")
 
 
 def find(name, counters, situation=WRIST, now_ns=NOW, **settings):
@@ -32,7 +32,7 @@ def test_names_are_those_of_the_camera():
     counters = Counters(publishers=1, last_image_ns=NOW)
     prompt = "no object: prompt one on ~/wrist/prompts, ~/wrist/click or ~/wrist/add_objects"
     assert find("tracking", counters).sentence == prompt
-    off = Situation("active", "ready", since_ns=NOW, enabled=False, outputs="~/wrist/")
+    off = Situation("active", "ready", since_ns=NOW, enabled=False, prefix="~/wrist/")
     assert "until ~/wrist/enable is called" in find("images", counters, off).sentence
 
 

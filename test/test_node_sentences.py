@@ -155,7 +155,7 @@ def test_a_camera_that_is_off_or_never_came_takes_no_prompt_and_lists_all_the_sa
 def test_names_of_topics_with_and_without_a_name_of_the_camera(make):
     for cameras, prefix in (([""], ""), (["front"], "front/")):
         channel = make(cameras=cameras, depth__enabled=True)._channels[0]
-        assert channel.input("image") == f"{prefix}image" and channel.output("tracks") == f"~/{prefix}tracks"
+        assert channel.input_name("image") == f"{prefix}image" and channel.output_name("tracks") == f"~/{prefix}tracks"
         assert (channel.depth._depth._topic, channel.depth._info._topic) == (
             f"{prefix}depth/image",
             f"{prefix}camera_info",

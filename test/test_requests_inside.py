@@ -43,7 +43,7 @@ class Desk:
         self.inputs = RequestInputs(
             SimpleNamespace(
                 log=SimpleNamespace(warning=lambda text, **_: self.warned.append(text)),
-                node=self.node, output=lambda topic: topic, closed=lambda adding: self.why, counters=self.counters,
+                node=self.node, output_name=lambda topic: topic, closed=lambda adding: self.why, counters=self.counters,
                 mailbox=self.mailbox, camera=SimpleNamespace(frame_id="camera_optical"),
                 auto=SimpleNamespace(post=lambda *message: self.posted.append(message)),
                 newest=NewestResult(restored=frozenset({"cup", "mug"})),
