@@ -79,7 +79,7 @@ class Channel:
         self.outputs = Outputs(self._create_output, settings, lambda: self.target, self.log.warning, depth)
         self.mailbox = Mailbox(settings.prompt_queue, bell)
         self.auto = AutoPrompt(settings, self.counters, self.inputs.answer_detector)
-        closed = partial(self.closed, adding=True)
+        closed = partial(self.why_closed, needs_image=True)
         self.pipeline = Pipeline(self.mailbox, settings, self.counters, self.outputs, self.auto, self.log, closed)
         return self.pipeline
 
@@ -179,10 +179,10 @@ class Channel:
             qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
         return self.node.create_lifecycle_publisher(kind, self.output_name(topic), qos, callback_group=group)
 
-    def closed(self, adding: bool) -> tuple[Code, str] | None:
-        """Why no request can be served at the moment, or None; `adding`: for requests that need an image."""
-        why = self.node.closed()
-        if why or not adding:
+    def why_closed(self, needs_image: bool) -> tuple[Code, str] | None:
+        """Why no request can be served at the moment, or None. needs_image: of those that need an image."""
+        why = self.node.why_closed()
+        if why or not needs_image:
             return why
         if not self.enabled:
             return Code.NOT_ACTIVE, f"disabled: call {self.output_name('enable')} with true"

@@ -179,7 +179,7 @@ class TrackNode(LifecycleNode):
         began_ns = self._worker.turn_since_ns if self._worker is not None else 0
         return began_ns > 0 and time.monotonic_ns() - began_ns > self.settings.hang_after_s * 1e9
 
-    def closed(self) -> tuple[Code, str] | None:
+    def why_closed(self) -> tuple[Code, str] | None:
         """Why no request of any camera can be served at the moment; None if requests can be served."""
         if self._state == "finalized":
             return Code.STOPPING, "the node is shutting down"
@@ -286,7 +286,7 @@ class TrackNode(LifecycleNode):
             phase, sentence = self._worker.phase.value, self._worker.sentence
             if self._worker.is_stopping and self._worker.phase in (Phase.LOADING, Phase.READY):
                 phase = "ending"
-        _, closed = self.closed() or (None, "")
+        _, closed = self.why_closed() or (None, "")
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         for channel in self._channels:

@@ -104,7 +104,7 @@ class RequestInputs:
         self.add([(Header(), "", lambda: prompt_in.from_click(msg))], newest_will_do=True)
 
     def _on_detections(self, msg) -> None:
-        if self._channel.closed(adding=True):
+        if self._channel.why_closed(needs_image=True):
             self._channel.counters.count_detections("while closed", len(msg.detections))
             return
         try:
@@ -139,7 +139,7 @@ class RequestInputs:
 
         deadline_ns = time.monotonic_ns() + int(self._node.settings.prompt_wait_s * 1e9)
         request = Add([], deadline_ns, answered, newest_will_do=newest_will_do, check=check_frames)
-        closed = self._channel.closed(adding=True)
+        closed = self._channel.why_closed(needs_image=True)
         if closed:
             request.answer(*closed)
             return

@@ -92,7 +92,7 @@ class Services:
         response.unknown_ids = list(answer.unknown_ids)
 
     async def _list_objects(self, request, response) -> None:
-        closed = self._channel.closed(adding=False)
+        closed = self._channel.why_closed(needs_image=False)
         if closed:
             response.code, response.sentence = int(closed[0]), closed[1]
             return
@@ -109,7 +109,7 @@ class Services:
         return newest, self._listed[1]
 
     async def _set_target(self, request, response) -> None:
-        closed = self._channel.closed(adding=False)
+        closed = self._channel.why_closed(needs_image=False)
         known = self._channel.newest.object_ids
         if closed:
             response.code, response.sentence = int(closed[0]), closed[1]
@@ -153,7 +153,7 @@ class Services:
                 self._channel.counters.count_answer(answer.code.name, time.monotonic_ns())
                 reply(answer)
 
-            closed = self._channel.closed(adding=False)
+            closed = self._channel.why_closed(needs_image=False)
             try:
                 request = Request(counted) if closed else make(counted)
             except sam2.BadInput as error:

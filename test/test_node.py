@@ -62,7 +62,7 @@ def test_a_model_that_fails_before_the_node_is_active_is_said_once_and_as_what_i
     assert node.trigger_activate() == TransitionCallbackReturn.FAILURE and not said
     node._on_worker_changed()
     assert len(said) == 1 and "no such file" in said[0] and node._state == "unconfigured"
-    code, sentence = node.closed()
+    code, sentence = node.why_closed()
     assert code == Code.NOT_ACTIVE and sentence == said[0] and sentence.endswith(HOW)
     node.destroy_node()
 
@@ -78,9 +78,9 @@ def test_a_network_that_fails_while_it_is_ending_is_not_waited_for_in_silence(ri
     said = []
     node._logger = SimpleNamespace(error=said.append)
     assert node.trigger_activate() == TransitionCallbackReturn.FAILURE
-    assert said == [NETWORK_ENDING] == [node.closed()[1]]
+    assert said == [NETWORK_ENDING] == [node.why_closed()[1]]
     assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
-    assert node.closed()[1] == "the node is unconfigured; configure and activate it (ros2 lifecycle set)"
+    assert node.why_closed()[1] == "the node is unconfigured; configure and activate it (ros2 lifecycle set)"
     node.destroy_node()
 
 

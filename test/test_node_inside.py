@@ -47,7 +47,7 @@ def test_an_error_inside_a_service_is_answered_and_so_is_the_next_call(rig, insi
         raise RuntimeError("told to break")
 
     with monkeypatch.context() as patch:
-        patch.setattr(inside, "closed", broken)
+        patch.setattr(inside, "why_closed", broken)
         listed = rig.call(ListObjects, "/sam2/list_objects")
         assert listed.code == Code.INTERNAL and "told to break" in listed.sentence
         assert rig.call(AddObjects, "/sam2/add_objects", AddObjects.Request(prompts=[click()])).code == Code.INTERNAL
@@ -66,7 +66,7 @@ def test_a_list_that_takes_its_time_holds_nobody_up(rig, inside, monkeypatch):
         return Track(object_id="cup") if track else 1 / 0
 
     monkeypatch.setattr(services, "track_message", track_message)
-    monkeypatch.setattr(channel_module.Channel, "closed", lambda self, adding: None)
+    monkeypatch.setattr(channel_module.Channel, "why_closed", lambda self, needs_image: None)
     for tracks, code in ((["a"], Code.OK), ([None], Code.INTERNAL)):
         monkeypatch.setattr(channel_module.Channel, "newest", channel_module.NewestResult(tracks=tracks))
         listed = rig.start_call(ListObjects, "/sam2/list_objects")

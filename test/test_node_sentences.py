@@ -54,33 +54,33 @@ def worker(phase, sentence="", is_stopping=False, turn_since_ns=0):
 def test_why_no_request_can_be_served_in_each_state(make):
     node = make()
     steps = "(ros2 lifecycle set)"
-    assert node.closed() == (
+    assert node.why_closed() == (
         Code.NOT_ACTIVE, f"the node is unconfigured; configure and activate it {steps}",
     )  # fmt: skip
     node._state = "inactive"
-    assert node.closed() == (Code.NOT_ACTIVE, f"the node is inactive; activate it {steps}")
+    assert node.why_closed() == (Code.NOT_ACTIVE, f"the node is inactive; activate it {steps}")
     node._worker = worker(Phase.READY, is_stopping=True)
-    assert node.closed() == (Code.NOT_ACTIVE, NETWORK_ENDING)
+    assert node.why_closed() == (Code.NOT_ACTIVE, NETWORK_ENDING)
     node._state = "active"
     for phase, expected in (
         (Phase.LOADING, (Code.LOADING, "the model is being loaded; ask again")), (Phase.READY, None),
         (Phase.FAILED, (Code.INTERNAL, "why")), (Phase.DEVICE_LOST, (Code.INTERNAL, "why")),
     ):  # fmt: skip
         node._worker = worker(phase, "why")
-        assert node.closed() == expected
+        assert node.why_closed() == expected
     node._state = "finalized"
-    assert node.closed() == (Code.STOPPING, "the node is shutting down")
+    assert node.why_closed() == (Code.STOPPING, "the node is shutting down")
     node._state, node._worker = "unconfigured", None
 
 
 def test_what_was_wrong_with_the_network_before_is_not_told_of_the_next_one(make):
     node = make()
     node._trouble = ("failed", "no such file")
-    assert node.closed()[1].startswith("no such file; start the node again or,")
+    assert node.why_closed()[1].startswith("no such file; start the node again or,")
     node._trouble = ("device lost", "the GPU is gone")
-    assert node.closed()[1] == "the GPU is gone", "only a new process can go on"
+    assert node.why_closed()[1] == "the GPU is gone", "only a new process can go on"
     assert node.trigger_configure() == SUCCESS
-    assert node.closed()[1] == "the node is inactive; activate it (ros2 lifecycle set)"
+    assert node.why_closed()[1] == "the node is inactive; activate it (ros2 lifecycle set)"
 
 
 def test_a_change_that_is_heard_of_when_the_worker_has_gone_is_none(make):
@@ -132,22 +132,22 @@ def test_a_camera_begins_anew_with_each_network(make):
 def test_a_camera_that_is_off_or_never_came_takes_no_prompt_and_lists_all_the_same(make):
     node = make(cameras=["front"])
     channel = node._channels[0]
-    assert channel.closed(adding=False)[0] is Code.NOT_ACTIVE
+    assert channel.why_closed(needs_image=False)[0] is Code.NOT_ACTIVE
     node._state, node._worker = "active", worker(Phase.READY)
     channel.counters.topic = "/front/image"
-    code, sentence = channel.closed(adding=True)
-    assert code is Code.NO_IMAGE and "/front/image" in sentence and channel.closed(adding=False) is None
+    code, sentence = channel.why_closed(needs_image=True)
+    assert code is Code.NO_IMAGE and "/front/image" in sentence and channel.why_closed(needs_image=False) is None
     channel.counters.received = 1
-    assert channel.closed(adding=True) is None, "whoever was there may come back"
+    assert channel.why_closed(needs_image=True) is None, "whoever was there may come back"
     pipeline = channel.configure(threading.Condition())
     assert pipeline._closed() is None
     channel.enabled = False
     assert (
-        channel.closed(adding=True)
+        channel.why_closed(needs_image=True)
         == pipeline._closed()
         == (Code.NOT_ACTIVE, "disabled: call ~/front/enable with true")
     )
-    assert channel.closed(adding=False) is None
+    assert channel.why_closed(needs_image=False) is None
     channel.release()
     node._state, node._worker = "unconfigured", None
 
