@@ -8,7 +8,7 @@ import pytest
 from small_video_folder import write_davis, write_palette
 
 from sam2.errors import BadInput
-from sam2.training.clips import MAX_LABEL
+from sam2.training.clips import MAX_OBJECTS
 from sam2.training.dataset_clips import DatasetClips
 from sam2.training.datasets import Masks, open_dataset
 from sam2.training.synthetic import HELD_OUT_SEED
@@ -89,8 +89,8 @@ def test_no_two_objects_share_a_label_however_many_there_are(davis):
     for seed in range(20):
         clip = DatasetClips(((video,),), (1.0,), num_frames=3, size=32)(seed)
         labels = clip[..., 3]
-        assert labels.max() <= MAX_LABEL
-        for label in range(1, MAX_LABEL + 1):
+        assert labels.max() <= MAX_OBJECTS
+        for label in range(1, MAX_OBJECTS + 1):
             places = [np.argwhere(frame == label) for frame in labels if (frame == label).any()]
             assert all(np.array_equal(place, places[0]) for place in places), "nothing moves in these clips"
 

@@ -20,7 +20,7 @@ from sam2.preprocess import as_prompt, logits_to_input_size
 from sam2.training import prompts
 from sam2.training.tensors import send
 
-MAX_LABEL = 16  # objects with larger labels are never chosen
+MAX_OBJECTS = 16  # of a clip; larger labels are never chosen
 POINTER_FRAMES = Limits.pointers
 
 
@@ -63,7 +63,7 @@ def choose_objects(labels: Tensor, count: int, min_area: int) -> Tensor:
     labels uint8; the answer holds labels, 255 where no object has `min_area` pixels. Objects that vanish in a later
     frame come first more often: they are what memory is for. Nothing waits for the device.
     """
-    area = torch.stack([(labels == label).sum((2, 3)) for label in range(1, MAX_LABEL + 1)], 2)  # (B, T, MAX_LABEL)
+    area = torch.stack([(labels == label).sum((2, 3)) for label in range(1, MAX_OBJECTS + 1)], 2)  # (B, T, MAX_OBJECTS)
     big = area[:, 0] >= min_area
     vanishes = (area == 0).any(1)
     order = (torch.rand(big.shape, device=labels.device) + 2 * big + 0.5 * vanishes).argsort(1, descending=True) + 1

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from sam2.errors import BadInput
-from sam2.training.clips import MAX_LABEL
+from sam2.training.clips import MAX_OBJECTS
 from sam2.training.datasets import Masks, Video
 from sam2.training.synthetic import HELD_OUT_SEED
 
@@ -91,7 +91,7 @@ class DatasetClips:
 
 
 def _labels(rng: np.random.Generator, shown: dict[int, Masks], first: int) -> dict[int, int]:
-    """Labels 1..MAX_LABEL by object id, of objects that keep apart in all frames. shown: masks by frame. If some must
+    """Labels 1..MAX_OBJECTS by object id, of objects that keep apart in all frames. shown: masks by frame. If some must
     be left out, those in the frame `first` go first."""
     begin = sorted(shown[first])
     later = sorted(set().union(*shown.values()) - set(begin))
@@ -101,7 +101,7 @@ def _labels(rng: np.random.Generator, shown: dict[int, Masks], first: int) -> di
     for new in ids:
         if not any(_is_shared(masks, new, old) for masks in overlapping for old in kept):
             kept.append(new)
-    return {object_id: number for number, object_id in enumerate(sorted(kept[:MAX_LABEL]), start=1)}
+    return {object_id: number for number, object_id in enumerate(sorted(kept[:MAX_OBJECTS]), start=1)}
 
 
 def _overlap(masks: Iterable[np.ndarray]) -> bool:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sam2.training.clips import MAX_LABEL
+from sam2.training.clips import MAX_OBJECTS
 
 _TRIES = 12  # draws of frames among which to look for one that begins with an object, and where something returns
 
@@ -23,8 +23,8 @@ class Maker(Protocol):
 
 
 def label_areas(clip: np.ndarray) -> np.ndarray:
-    """(T, S, S, 4) uint8 -> (T, MAX_LABEL) int32: how many pixels of each label a frame shows."""
-    counts = [np.bincount(labels.ravel(), minlength=256)[1 : MAX_LABEL + 1] for labels in clip[..., 3]]
+    """(T, S, S, 4) uint8 -> (T, MAX_OBJECTS) int32: how many pixels of each label a frame shows."""
+    counts = [np.bincount(labels.ravel(), minlength=256)[1 : MAX_OBJECTS + 1] for labels in clip[..., 3]]
     return np.stack(counts).astype(np.int32)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sam2.device import device_errors
 from sam2.errors import OutOfMemory, Sam2Error
-from sam2.training.clips import MAX_LABEL
+from sam2.training.clips import MAX_OBJECTS
 from sam2.training.draws import Maker, draw_frames, label_areas
 from sam2.training.synthetic import HELD_OUT_SEED
 from sam2.training.tensors import send
@@ -99,7 +99,7 @@ class PooledSource:
         for worker in self._workers:
             worker.start()
         self._device, self._min_area = device, min_area
-        self._areas = np.zeros((capacity, maker.shape[0], MAX_LABEL), np.int32)
+        self._areas = np.zeros((capacity, maker.shape[0], MAX_OBJECTS), np.int32)
         self._moved: queue.Queue = queue.Queue(maxsize=slots)
         self._stop = threading.Event()
         self._mover = threading.Thread(target=self._move, daemon=True)
