@@ -24,7 +24,7 @@ TINY_RUN = TrainConfig(
     warmup=2,
     phases=(
         Phase("pretext", 0.34, batch=2, objects=2, encoder=1.0),
-        Phase("stills", 0.67, batch=2, objects=2, kinds=(0.0, 0.5, 0.5)),
+        Phase("stills", 0.67, batch=2, objects=2, prompt_chances=(0.0, 0.5, 0.5)),
         Phase("clips", 1.0, batch=1, objects=2, frames=3),
     ),
 )

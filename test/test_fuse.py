@@ -11,7 +11,7 @@ from sam2.training.config import Phase
 from sam2.training.fuse import Fused
 from sam2.training.lessons import Lessons
 
-CLIPS = Phase("clips", 1.0, batch=2, objects=2, frames=3, kinds=(0.0, 0.0, 1.0), strength=0.0)
+CLIPS = Phase("clips", 1.0, batch=2, objects=2, frames=3, prompt_chances=(0.0, 0.0, 1.0), strength=0.0)
 
 
 def double(x, scale=2.0):

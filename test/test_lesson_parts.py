@@ -17,8 +17,8 @@ from sam2.training.config import Phase
 from sam2.training.lessons import Lessons
 from sam2.training.losses import MaskLoss
 
-STILLS = Phase("stills", 1.0, batch=2, objects=2, kinds=(0.5, 0.25, 0.25), strength=0.0)
-CLIPS = Phase("clips", 1.0, batch=2, objects=1, frames=3, kinds=(0.0, 1.0, 0.0), strength=0.0)
+STILLS = Phase("stills", 1.0, batch=2, objects=2, prompt_chances=(0.5, 0.25, 0.25), strength=0.0)
+CLIPS = Phase("clips", 1.0, batch=2, objects=1, frames=3, prompt_chances=(0.0, 1.0, 0.0), strength=0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -30,8 +30,10 @@ def made() -> Lessons:
     return Lessons(small_model(), min_area=10, loss_stride=4).train()
 
 
-@pytest.mark.parametrize(("kinds", "boxes"), [((0.5, 0.5, 0.0), 1.0), ((0.5, 0.0, 0.5), 0.0), ((0.2, 0.6, 0.2), 0.75)])
-def test_stills_are_asked_for_by_boxes_and_clicks_as_often_as_clips_are(kinds, boxes, monkeypatch):
+@pytest.mark.parametrize(
+    ("chances", "boxes"), [((0.5, 0.5, 0.0), 1.0), ((0.5, 0.0, 0.5), 0.0), ((0.2, 0.6, 0.2), 0.75)]
+)
+def test_stills_are_asked_for_by_boxes_and_clicks_as_often_as_clips_are(chances, boxes, monkeypatch):
     """Masks, which leave nothing to answer, come in clips only."""
     asked = []
 
@@ -44,7 +46,9 @@ def test_stills_are_asked_for_by_boxes_and_clicks_as_often_as_clips_are(kinds, b
     lesson.model.encode_image = lambda images: Features(*[images[:, :, :1, :1]] * 3)
     for _ in range(200):
         with pytest.raises(LookupError):
-            lesson._stills(torch.zeros(1, 1, 3, 4, 4), torch.zeros(1, 1, 4, 4), replace(STILLS, kinds=kinds), rng)
+            lesson._stills(
+                torch.zeros(1, 1, 3, 4, 4), torch.zeros(1, 1, 4, 4), replace(STILLS, prompt_chances=chances), rng
+            )
     share = np.mean([kind == "box" for kind, _ in asked])
     assert share == pytest.approx(boxes, abs=0.1 if 0 < boxes < 1 else 0)
     assert {count for _, count in asked} == {0, 1, 2}
@@ -105,8 +109,8 @@ def test_windows_lie_everywhere_in_the_whole_image(monkeypatch):
 def test_a_plan_leaves_a_frame_to_answer_in():
     rng = np.random.default_rng(0)
     seconds = {
-        (first, length): {draw_plan(rng, length, kinds).second for _ in range(60)}
-        for first, kinds in (("mask", (1.0, 0.0, 0.0)), ("click", (0.0, 0.0, 1.0)))
+        (first, length): {draw_plan(rng, length, chances).second for _ in range(60)}
+        for first, chances in (("mask", (1.0, 0.0, 0.0)), ("click", (0.0, 0.0, 1.0)))
         for length in (1, 2, 3)
     }
     assert seconds == {

@@ -102,7 +102,7 @@ def test_only_what_the_first_prompt_showed_is_a_lesson_in_absence(monkeypatch):
 
     monkeypatch.setattr("sam2.training.lessons.segmentation_loss", listen)
     lessons = Lessons(small_model(), min_area=10, loss_stride=4).train()
-    phase = Phase("streams", 1.0, batch=2, objects=1, frames=2, kinds=(0.0, 1.0, 0.0), strength=0.0)
+    phase = Phase("streams", 1.0, batch=2, objects=1, frames=2, prompt_chances=(0.0, 1.0, 0.0), strength=0.0)
     clips = squares(2)
     clips[..., 3] *= clips[..., 3] == 1  # the square that is hidden in the third frame
     clips[1, 0, ..., 3] = 0  # nothing to prompt in this clip's first frame
@@ -118,7 +118,7 @@ def test_only_what_the_first_prompt_showed_is_a_lesson_in_absence(monkeypatch):
 
 def test_stills_teach_beside_clips():
     lessons = Lessons(small_model(), min_area=10, loss_stride=4).train()
-    phase = Phase("clips", 1.0, batch=2, objects=2, frames=4, kinds=(0.2, 0.4, 0.4), stills=1.0, alike=0.3)
+    phase = Phase("clips", 1.0, batch=2, objects=2, frames=4, prompt_chances=(0.2, 0.4, 0.4), stills=1.0, alike=0.3)
     stills = phase.draw(np.random.default_rng(0), SIDE)
     assert (stills.kind, stills.batch, stills.frames) == ("stills", 8, 1)
     losses = lessons(squares(8)[:, :1], stills, np.random.default_rng(0))

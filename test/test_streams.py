@@ -17,7 +17,7 @@ from sam2.training.streams import Stream, Streams, draw_length
 from sam2.training.train import Trainer
 from sam2.training.windows import WindowedSAM2
 
-PHASE = Phase("streams", 1.0, batch=2, objects=2, frames=3, kinds=(0.0, 0.0, 1.0), strength=0.0)
+PHASE = Phase("streams", 1.0, batch=2, objects=2, frames=3, prompt_chances=(0.0, 0.0, 1.0), strength=0.0)
 
 
 def stream_of(model, length: int = 7) -> Stream:

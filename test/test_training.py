@@ -190,7 +190,8 @@ def test_a_run_learns_from_windows_and_is_judged_on_whole_images(tmp_path):
         def __call__(self, seed):
             return TwoSquares()(seed).repeat(2, axis=1).repeat(2, axis=2)
 
-    phases = (Phase("clips", 1.0, batch=2, objects=2, frames=3, window=SIDE, vanish=0.5, kinds=(0.0, 0.5, 0.5)),)
+    shown = dict(frames=3, window=SIDE, vanish=0.5, prompt_chances=(0.0, 0.5, 0.5))
+    phases = (Phase("clips", 1.0, batch=2, objects=2, **shown),)
     trainer = Trainer(replace(TINY_RUN, size=2 * SIDE, phases=phases), LargeSquares(), tmp_path, CPU)
     seen = []
     trainer.model.image_encoder.register_forward_hook(lambda module, given, made: seen.append(given[0].shape[-1]))

@@ -43,9 +43,9 @@ class Answer(NamedTuple):
     ambiguous: bool
 
 
-def draw_plan(rng: np.random.Generator, length: int, kinds: tuple[float, float, float]) -> ClipPlan:
-    """kinds: the chances of a mask, a box and a click, summing to 1. Two frames in five batches get a second prompt."""
-    first = str(rng.choice(["mask", "box", "click"], p=kinds))
+def draw_plan(rng: np.random.Generator, length: int, prompt_chances: tuple[float, float, float]) -> ClipPlan:
+    """prompt_chances: of a mask, a box and a click, summing to 1. In two of five batches a later frame is prompted."""
+    first = str(rng.choice(["mask", "box", "click"], p=prompt_chances))
     shortest = 3 if first == "mask" else 2  # one frame must remain to be tracked
     second = int(rng.integers(1, length)) if length >= shortest and rng.random() < 0.4 else None
     clicks = {}

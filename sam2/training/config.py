@@ -31,7 +31,7 @@ class Phase:
     max_stride: int = 1  # between frames of a clip, drawn per clip
     rate: tuple[float, float] = (1e-3, 1e-3)  # of everything but the encoder
     encoder: float = 0.05  # the image encoder's rate as a share of `rate`; 0 freezes it
-    kinds: tuple[float, float, float] = (0.5, 0.25, 0.25)  # chances of mask, box, click as first prompt
+    prompt_chances: tuple[float, float, float] = (0.5, 0.25, 0.25)  # of a mask, a box, a click as the first prompt
     losses: LossWeights = LossWeights()
     stills: float = 0.0  # share of the steps of "clips" that take as many stills as there are frames, of other clips
     streams: float = 0.0  # share of the steps of "clips" that go on with clips of full length, `frames` at a time
@@ -44,10 +44,10 @@ class Phase:
     def draw(self, rng: np.random.Generator, side: int) -> "Phase":
         """What the next step does: this phase with its shares drawn. side: of the whole image, pixels."""
         step = self
-        kind = rng.random() if self.stills or self.streams else 1.0
-        if kind < self.stills:
+        share = rng.random() if self.stills or self.streams else 1.0
+        if share < self.stills:
             step = replace(step, kind="stills", batch=self.batch * self.frames, frames=1)
-        elif kind < self.stills + self.streams:
+        elif share < self.stills + self.streams:
             step = replace(step, kind="streams")
         if self.window and rng.random() < self.whole:
             step = replace(step, window=0, batch=max(1, round(step.batch * (self.window / side) ** 2)))
@@ -86,11 +86,13 @@ class TrainConfig:
         return f"{model.name} at {self.size or model.image_size} pixels, seed {self.seed}: {phases}"
 
 
-_STILLS = Phase("stills", 1.0, batch=96, objects=16, kinds=(0.0, 0.5, 0.5), losses=EARLY)
+_STILLS = Phase("stills", 1.0, batch=96, objects=16, prompt_chances=(0.0, 0.5, 0.5), losses=EARLY)
 _CLIPS = Phase("clips", 1.0, batch=64, objects=4, frames=8, max_stride=4, losses=LATE)
 
 # An endless world needs little augmentation: training and use see the same kind of images.
-_MIXED = replace(_CLIPS, encoder=0.8, kinds=(0.15, 0.45, 0.4), strength=0.2, stills=0.15, streams=0.45, vanish=0.5)
+_MIXED = replace(
+    _CLIPS, encoder=0.8, prompt_chances=(0.15, 0.45, 0.4), strength=0.2, stills=0.15, streams=0.45, vanish=0.5
+)
 
 _NANO = TrainConfig(  # for one large GPU
     model="nano",
@@ -139,11 +141,12 @@ _NANO_CPU = replace(  # on one core, most of it in windows of half the model's s
         Phase("pretext", 0.02, batch=16, objects=6, rate=(1.5e-3, 1e-3), encoder=1.0, strength=0.3, window=128),
         replace(_STILLS, until=0.2, batch=32, objects=3, rate=(1.3e-3, 9e-4), encoder=0.7, alike=0.3, strength=0.3,
                 window=128),
-        replace(_CLIPS, until=0.6, batch=8, objects=3, rate=(9e-4, 3.5e-4), encoder=0.7, kinds=(0.3, 0.35, 0.35),
-                frames=4, strength=0.25, stills=0.5, window=128, whole=0.3, vanish=0.5),
-        replace(_CLIPS, until=1.0, batch=8, objects=3, rate=(3.8e-4, 1e-6), encoder=0.8, kinds=(0.15, 0.45, 0.4),
-                frames=4, strength=0.2, stills=0.58, streams=0.32, window=128, whole=0.5,
-                vanish=0.6),
+        replace(_CLIPS, until=0.6, batch=8, objects=3, rate=(9e-4, 3.5e-4), encoder=0.7,
+                prompt_chances=(0.3, 0.35, 0.35), frames=4, strength=0.25, stills=0.5, window=128, whole=0.3,
+                vanish=0.5),
+        replace(_CLIPS, until=1.0, batch=8, objects=3, rate=(3.8e-4, 1e-6), encoder=0.8,
+                prompt_chances=(0.15, 0.45, 0.4), frames=4, strength=0.2, stills=0.58, streams=0.32, window=128,
+                whole=0.5, vanish=0.6),
     ),
 )  # fmt: skip
 
@@ -166,7 +169,7 @@ _SMOKE = TrainConfig(
     ema=0.95,
     phases=(
         Phase("pretext", 0.65, batch=8, objects=6, rate=(3e-3, 1e-3), encoder=1.0, strength=0.0),
-        Phase("stills", 0.9, batch=8, objects=6, kinds=(0.0, 0.5, 0.5), strength=0.0),
+        Phase("stills", 0.9, batch=8, objects=6, prompt_chances=(0.0, 0.5, 0.5), strength=0.0),
         Phase("clips", 1.0, batch=2, objects=2, frames=4, rate=(5e-4, 5e-4), encoder=0.1, strength=0.0),
     ),
 )

@@ -102,7 +102,7 @@ class Lessons(nn.Module):
         return {"loss": loss, "iou": iou}
 
     def _stills(self, images: Tensor, targets: Tensor, phase: Phase, rng: np.random.Generator) -> Losses:
-        kind = "box" if rng.random() * sum(phase.kinds[1:]) < phase.kinds[1] else "click"
+        kind = "box" if rng.random() * sum(phase.prompt_chances[1:]) < phase.prompt_chances[1] else "click"
         single = self.model.encode_image(images[:, 0])
         features = repeated(single, phase.objects)
         answers, _ = ask_stills(self.model, features, targets[:, 0], kind, int(rng.choice(3, p=_CORRECTIONS)))
@@ -111,7 +111,7 @@ class Lessons(nn.Module):
         return self._add_alike(losses, phase, asked, asked) | {"iou": first_iou}
 
     def _clips(self, images: Tensor, targets: Tensor, phase: Phase, rng: np.random.Generator) -> Losses:
-        plan = draw_plan(rng, images.shape[1], phase.kinds)
+        plan = draw_plan(rng, images.shape[1], phase.prompt_chances)
         with torch.set_grad_enabled(torch.is_grad_enabled() and phase.encoder > 0):
             singles = encode_frames(self.model, images)
         features = [repeated(frame, phase.objects) for frame in singles]
@@ -123,7 +123,7 @@ class Lessons(nn.Module):
     def _stream(self, begun: tuple[Tensor, Tensor] | None, phase: Phase, rng: np.random.Generator) -> Losses:
         view = self.model.view
         if begun is not None:
-            plan = draw_plan(rng, 1, phase.kinds)  # what is prompted is frame 0
+            plan = draw_plan(rng, 1, phase.prompt_chances)  # what is prompted is frame 0
             place, length = (view.side, view.row, view.column), draw_length(rng, begun[0].shape[1], phase.frames)
             self.streams.begin(phase.window, Stream(*begun, plan, Bank(self.model), place, length))
         stream = self.streams.take(phase.window)
