@@ -161,7 +161,7 @@ def main(arguments: list[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> None:
     """Everything `main` does but turn errors into sentences."""
     config = _config(args)
-    if config.goes_on and not args.checkpoint and not (args.out / STATE).exists():
+    if config.needs_checkpoint and not args.checkpoint and not (args.out / STATE).exists():
         raise BadInput(
             f"--checkpoint: {args.config} goes on from weights, expected a file of {config.model}; official ones: "
             "sam2_ros weights tiny"

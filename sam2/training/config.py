@@ -76,7 +76,7 @@ class TrainConfig:
     ema: float = 0.999
     min_area: int = 16  # pixels an object needs to be prompted
     seed: int = 0  # synthetic clips are those of the worlds from here on
-    goes_on: bool = False  # starts from trained weights, which must be given
+    needs_checkpoint: bool = False  # begins with trained weights, which must be given
 
     @property
     def recipe(self) -> str:
@@ -121,7 +121,7 @@ _POLISH = replace(
     _NANO,
     loss_stride=1,
     seed=430_000,  # the shipped weights have seen some 20,000 worlds from 1 on, and 30,000 from 400,000 on
-    goes_on=True,
+    needs_checkpoint=True,
     pool=1536,
     workers=10,
     budget_minutes=17.5,
@@ -153,7 +153,7 @@ _NANO_CPU = replace(  # on one core, most of it in windows of half the model's s
 _POLISH_CPU = replace(
     _NANO_CPU,
     seed=1,
-    goes_on=True,
+    needs_checkpoint=True,
     budget_minutes=60,
     phases=(replace(_NANO_CPU.phases[-1], until=1.0),),
 )
@@ -195,7 +195,7 @@ _FINETUNE = TrainConfig(
     model="tiny",
     clip_frames=8,
     pool=64,  # of 32 MiB each
-    goes_on=True,
+    needs_checkpoint=True,
     steps=2000,
     workers=4,
     layer_decay=0.9,
