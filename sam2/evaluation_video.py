@@ -185,9 +185,9 @@ def evaluate_video(video: AnyVideo, tracker: StreamTracker, kind: str) -> VideoR
         known |= masks.keys()
         # Where objects have masks of their own, a frame may be annotated for some of them only.
         judged = {k: result for k, result in objects.items() if k in masks or not video.may_overlap}
-        missed = dict.fromkeys(judged, Answer(np.zeros(frame.size_hw, bool), is_seen=False))
-        answers = missed | _answers(tracks, frame.size_hw, video.may_overlap)
-        _score_frame(index, masks, answers, judged, overlaps)
+        missed = dict.fromkeys(judged, Prediction(np.zeros(frame.size_hw, bool), is_seen=False))
+        predictions = missed | _predictions(tracks, frame.size_hw, video.may_overlap)
+        _score_frame(index, masks, predictions, judged, overlaps)
     for k, result in objects.items() if video.may_overlap else ():
         result.leading = metrics.leading_frames_of_sav(result.j, result.there, is_late=k in late)
     is_dense = annotated == list(range(annotated[0], annotated[0] + len(annotated))) if annotated else False
@@ -205,16 +205,16 @@ def _can_be_given(prompt: Prompt, frame: Frame, tracker: StreamTracker) -> bool:
     return True
 
 
-class Answer(NamedTuple):
+class Prediction(NamedTuple):
     mask: np.ndarray  # (H, W) bool
     is_seen: bool
 
 
-def _answers(tracks: list[Track], size_hw: tuple[int, int], may_overlap: bool) -> dict[int, Answer]:
+def _predictions(tracks: list[Track], size_hw: tuple[int, int], may_overlap: bool) -> dict[int, Prediction]:
     labels = None if may_overlap else label_mask(tracks, size_hw)
     masks = [track.mask if labels is None else labels == track.label for track in tracks]
     return {
-        int(track.object_id): Answer(mask, track.state is State.VISIBLE)
+        int(track.object_id): Prediction(mask, track.state is State.VISIBLE)
         for track, mask in zip(tracks, masks, strict=True)
     }
 
@@ -222,14 +222,14 @@ def _answers(tracks: list[Track], size_hw: tuple[int, int], may_overlap: bool) -
 def _score_frame(
     index: int,
     masks: Masks,
-    answers: dict[int, Answer],
+    predictions: dict[int, Prediction],
     objects: dict[int, ObjectResult],
     overlaps: dict[int, list[dict[int, float]]],
 ) -> None:
     """Adds one annotated frame to these objects' results, and their IoU with each object in sight to `overlaps`."""
     masks = {object_id: mask for object_id, mask in masks.items() if mask.any()}
     for object_id, result in objects.items():
-        predicted, is_seen = answers[object_id]
+        predicted, is_seen = predictions[object_id]
         true = masks.get(object_id, np.zeros_like(predicted))
         result.frames.append(index)
         result.j.append(metrics.region_similarity(predicted, true))

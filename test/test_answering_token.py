@@ -16,8 +16,8 @@ def taught(recipe: str, plan: ClipPlan) -> list[bool]:
     lessons = Lessons(small_model(), min_area=10, loss_stride=4).train()
     rgb, labels = augment.split(squares(1)[:, :1])
     targets = object_masks(labels, torch.tensor([[1, 2]]))
-    answers, _ = track_clip(lessons.model, encode_clip(lessons.model, rgb, 2), targets, plan)
-    losses, _ = lessons._score(answers, targets, find_train_config(recipe).phases[-1])
+    decodings, _ = track_clip(lessons.model, encode_clip(lessons.model, rgb, 2), targets, plan)
+    losses, _ = lessons._score(decodings, targets, find_train_config(recipe).phases[-1])
     losses["loss"].backward()
     heads = lessons.model.sam_mask_decoder.output_hypernetworks_mlps
     norms = [sum(p.grad.norm().item() for p in head.parameters() if p.grad is not None) for head in heads]

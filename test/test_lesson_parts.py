@@ -12,7 +12,7 @@ from small_training import SIDE, small_model, squares
 from sam2.model import Features
 from sam2.preprocess import as_prompt
 from sam2.training import augment, lessons
-from sam2.training.clips import Answer, ClipPlan, choose_objects, draw_plan, encode_clip, object_masks, track_clip
+from sam2.training.clips import ClipPlan, Decoding, choose_objects, draw_plan, encode_clip, object_masks, track_clip
 from sam2.training.config import Phase
 from sam2.training.lessons import Lessons
 from sam2.training.losses import MaskLoss
@@ -65,9 +65,13 @@ def test_every_answer_is_scored_against_its_own_frame():
     targets = object_masks(squares(1)[..., 3], torch.tensor([[1, 2]]))
     targets[1, 0] = False  # is not there when it is asked for
     decoded = SimpleNamespace(masks=None, iou=None, object_score=None)
-    answers = [Answer(0, decoded, True, False), Answer(1, decoded, False, True), Answer(3, decoded, False, True)]
-    losses, first_iou = lesson._score(answers, targets, CLIPS)
-    for (target, side, may_be_absent, is_ambiguous), asked in zip(told, answers, strict=True):
+    decodings = [
+        Decoding(0, decoded, True, False),
+        Decoding(1, decoded, False, True),
+        Decoding(3, decoded, False, True),
+    ]
+    losses, first_iou = lesson._score(decodings, targets, CLIPS)
+    for (target, side, may_be_absent, is_ambiguous), asked in zip(told, decodings, strict=True):
         assert torch.equal(target, targets[:, asked.index]) and side == SIDE // 4
         assert may_be_absent == [not asked.prompted, False] and is_ambiguous == [asked.ambiguous] * 2
     found = {name: value.item() for name, value in losses.items()}
@@ -144,9 +148,9 @@ def test_a_correction_is_one_more_click_that_is_shown_the_last_mask(first, point
     rgb, labels = augment.split(squares(1)[:, :3])
     with torch.no_grad():
         targets = object_masks(labels, torch.tensor([[1, 2]]))
-        answers, _ = track_clip(model, encode_clip(model, rgb, 2), targets, ClipPlan(first, {0: 1}))
+        decodings, _ = track_clip(model, encode_clip(model, rgb, 2), targets, ClipPlan(first, {0: 1}))
     assert [count for count, _ in decoded] == points
     assert [mask is not None for _, mask in decoded] == [False, True, False, False]
     assert torch.equal(decoded[1][1], as_prompt(several[0][1].low_res_logits))
     assert [multimask for multimask, _ in several] == [first == "click", False, True, True]
-    assert [answer.ambiguous for answer in answers] == [first == "click", False, True, True]
+    assert [one.ambiguous for one in decodings] == [first == "click", False, True, True]

@@ -206,12 +206,12 @@ def test_gradients_flow_from_a_late_frame_into_early_features():
     early = features[1].stride16
     early.retain_grad()
     model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.data.fill_(4.0)  # all is there, so masks are remembered
-    answers, final = track_clip(model, features, targets, ClipPlan("click"))
-    prompted, tracked = (answers[i].decoded.masks for i in (0, 1))
+    decodings, final = track_clip(model, features, targets, ClipPlan("click"))
+    prompted, tracked = (decodings[i].decoded.masks for i in (0, 1))
     for masks in (prompted, tracked):
         masks.retain_grad()
-    answers[-1].decoded.masks.sum().backward()
-    assert [a.index for a in answers] == [0, 1, 2, 3] and len(final) == 4
+    decodings[-1].decoded.masks.sum().backward()
+    assert [one.index for one in decodings] == [0, 1, 2, 3] and len(final) == 4
     assert early.grad.abs().sum() > 0 and tracked.grad.abs().sum() > 0
     assert prompted.grad is None, "it was binarised"
 
@@ -222,11 +222,11 @@ def test_every_plan_runs_and_marks_what_was_prompted(first):
     rgb, labels = augment.split(squares(2))
     targets = object_masks(labels, torch.tensor([[1, 2], [2, 2]]))
     clicks = {} if first == "mask" else {0: 2, 2: 1}
-    answers, final = track_clip(model, encode_clip(model, rgb, 2), targets, ClipPlan(first, clicks, second=2))
+    decodings, final = track_clip(model, encode_clip(model, rgb, 2), targets, ClipPlan(first, clicks, second=2))
     expected = {"mask": [(1, False), (3, False)]}.get(
         first, [(0, True), (0, True), (0, True), (1, False), (2, False), (2, True), (3, False)]
     )
-    assert [(a.index, a.prompted) for a in answers] == expected
+    assert [(one.index, one.prompted) for one in decodings] == expected
     assert all(f.low_res_logits.shape == (4, 1, SIDE // 4, SIDE // 4) for f in final)
 
 

@@ -33,9 +33,9 @@ class ClipPlan:
     second: int | None = None  # a later frame kept as a prompted memory: a mask after a mask, else its clicks
 
 
-class Answer(NamedTuple):
-    """One decoding of N objects in frame `index`. `prompted`: a person helped there. `ambiguous`: the answer is the
-    best of three hypotheses, not the single one."""
+class Decoding(NamedTuple):
+    """One decoding of N objects in frame `index`. `prompted`: a person helped there. `ambiguous`: the best of
+    three hypotheses answers, not the single one."""
 
     index: int
     decoded: Decoded
@@ -103,9 +103,9 @@ class Bank:
         self.tracked = [(then, m.detach(), p.detach()) for then, m, p in self.tracked[-POINTER_FRAMES:]]
 
 
-def _answered(index: int, decoded: Decoded, points: Tensor | None, prompted: bool = True) -> Answer:
+def _decoding(index: int, decoded: Decoded, points: Tensor | None, prompted: bool = True) -> Decoding:
     """`points` (N, K, 2) of the prompt; None where the object was only tracked."""
-    return Answer(index, decoded, prompted, is_ambiguous(0 if points is None else points.shape[1]))
+    return Decoding(index, decoded, prompted, is_ambiguous(0 if points is None else points.shape[1]))
 
 
 def _ask_first(model: SAM2, features: Features, pixels: Tensor, target: Tensor, kind: str) -> tuple:
@@ -159,7 +159,7 @@ def track_clip(
     plan: ClipPlan,
     bank: Bank | None = None,
     start: int = 0,
-) -> tuple[list[Answer], list[Segmentation]]:
+) -> tuple[list[Decoding], list[Segmentation]]:
     """Tracks N objects through T frames: per-frame features of N objects, targets (N, T, S, S) bool.
 
     With `bank`, which remembers the frames before `start`, it continues a clip, and remembers its last frame too.
@@ -168,7 +168,7 @@ def track_clip(
     before they are remembered, unless `model.binarize_mask_from_pts_for_mem_enc` is off.
     """
     last = len(features) - 1 if bank is None else None
-    bank, answers, final = bank or Bank(model), [], []
+    bank, decodings, final = bank or Bank(model), [], []
     for index, frame in enumerate(features):
         time, target = start + index, targets[:, index]
         points = labels = None
@@ -183,25 +183,25 @@ def track_clip(
             decoded = model.decode(frame, pixels)
             result = model.select(decoded, multimask=True)
         if decoded is not None:
-            answers.append(_answered(index, decoded, points, prompted=time == 0))
+            decodings.append(_decoding(index, decoded, points, prompted=time == 0))
         for _ in range(plan.clicks.get(time, 0)):
             result, decoded, points, labels = _correct(model, frame, pixels, target, result, points, labels)
-            answers.append(_answered(index, decoded, points))
+            decodings.append(_decoding(index, decoded, points))
         final.append(result)
         if index != last:
             memory = model.encode_memory(frame.stride16, result.low_res_logits, result.object_score, is_prompted)
             (bank.prompted if is_prompted else bank.tracked).append((time, memory, result.pointer))
-    return answers, final
+    return decodings, final
 
 
 def ask_stills(
     model: SAM2, features: Features, targets: Tensor, kind: str, num_corrections: int
-) -> tuple[list[Answer], Segmentation]:
+) -> tuple[list[Decoding], Segmentation]:
     """The same for single images, many objects each: features repeated to N objects, targets (N, S, S) bool."""
     pixels = model.no_memory(features.stride16)
     result, decoded, points, labels = _ask_first(model, features, pixels, targets, kind)
-    answers = [_answered(0, decoded, points)]
+    decodings = [_decoding(0, decoded, points)]
     for _ in range(num_corrections):
         result, decoded, points, labels = _correct(model, features, pixels, targets, result, points, labels)
-        answers.append(_answered(0, decoded, points))
-    return answers, result
+        decodings.append(_decoding(0, decoded, points))
+    return decodings, result

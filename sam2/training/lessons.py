@@ -16,8 +16,8 @@ from sam2.preprocess import normalise
 from sam2.training import prompts
 from sam2.training.augment import augment, window
 from sam2.training.clips import (
-    Answer,
     Bank,
+    Decoding,
     ask_stills,
     choose_objects,
     draw_plan,
@@ -105,8 +105,8 @@ class Lessons(nn.Module):
         kind = "box" if rng.random() * sum(phase.prompt_chances[1:]) < phase.prompt_chances[1] else "click"
         single = self.model.encode_image(images[:, 0])
         features = repeated(single, phase.objects)
-        answers, _ = ask_stills(self.model, features, targets[:, 0], kind, int(rng.choice(3, p=_CORRECTIONS)))
-        losses, first_iou = self._score(answers, targets, phase)
+        decodings, _ = ask_stills(self.model, features, targets[:, 0], kind, int(rng.choice(3, p=_CORRECTIONS)))
+        losses, first_iou = self._score(decodings, targets, phase)
         asked = single, targets[:, 0]
         return self._add_alike(losses, phase, asked, asked) | {"iou": first_iou}
 
@@ -115,8 +115,8 @@ class Lessons(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and phase.encoder > 0):
             singles = encode_frames(self.model, images)
         features = [repeated(frame, phase.objects) for frame in singles]
-        answers, _ = track_clip(self.model, features, targets, plan)
-        losses, _ = self._score(answers, targets, phase)
+        decodings, _ = track_clip(self.model, features, targets, plan)
+        losses, _ = self._score(decodings, targets, phase)
         other = int(rng.integers(1, images.shape[1]))
         return self._add_alike(losses, phase, (singles[0], targets[:, 0]), (singles[other], targets[:, other]))
 
@@ -131,9 +131,9 @@ class Lessons(nn.Module):
         images, targets = stream.next_frames(phase.frames)
         with torch.set_grad_enabled(torch.is_grad_enabled() and phase.encoder > 0):
             features = encode_clip(self.model, images, stream.objects)
-        answers, _ = track_clip(self.model, features, targets, stream.plan, stream.bank, stream.time)
+        decodings, _ = track_clip(self.model, features, targets, stream.plan, stream.bank, stream.time)
         stream.advance(images.shape[1])
-        return self._score(answers, targets, phase, _begins_in_sight(stream.targets))[0]
+        return self._score(decodings, targets, phase, _begins_in_sight(stream.targets))[0]
 
     def _add_alike(self, losses: Losses, phase: Phase, asked: Asked, shown: Asked) -> Losses:
         if not phase.alike:
@@ -150,9 +150,9 @@ class Lessons(nn.Module):
             return pretext_loss(logits.float(), targets)
 
     def _score(
-        self, answers: list[Answer], targets: Tensor, phase: Phase, begun: Tensor | None = None
+        self, decodings: list[Decoding], targets: Tensor, phase: Phase, begun: Tensor | None = None
     ) -> tuple[Losses, Tensor]:
-        """Mean losses of all answers, with the IoU of the unprompted ones; and the IoU of the first answer.
+        """Mean losses of all decodings, with the IoU of the unprompted ones; and the IoU of the first one.
 
         begun: (N,) bool, the objects that were there at the first prompt; None: those in the first frame of `targets`.
         """
@@ -160,14 +160,14 @@ class Lessons(nn.Module):
         with torch.autocast(device, enabled=False):
             scored = [
                 self.segmentation_loss(
-                    a.decoded.masks, a.decoded.iou, a.decoded.object_score, targets[:, a.index], phase.losses,
-                    targets.shape[-1] // self.loss_stride, may_be_absent=begun & (not a.prompted),
-                    is_ambiguous=torch.full_like(begun, a.ambiguous),
+                    one.decoded.masks, one.decoded.iou, one.decoded.object_score, targets[:, one.index], phase.losses,
+                    targets.shape[-1] // self.loss_stride, may_be_absent=begun & (not one.prompted),
+                    is_ambiguous=torch.full_like(begun, one.ambiguous),
                 )
-                for a in answers
+                for one in decodings
             ]  # fmt: skip
             mean = mean_loss(scored)
-        tracked = [loss.mean_iou for loss, answer in zip(scored, answers, strict=True) if not answer.prompted]
+        tracked = [loss.mean_iou for loss, one in zip(scored, decodings, strict=True) if not one.prompted]
         names = ("focal", "dice", "iou_error", "presence")
         values = (mean.focal, mean.dice, mean.iou, mean.presence)
         losses = {"loss": mean.total, **{name: value.detach() for name, value in zip(names, values, strict=True)}}
