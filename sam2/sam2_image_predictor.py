@@ -15,7 +15,7 @@ from sam2.predictor_inputs import check_labels, finite_floats
 from sam2.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
 from sam2.small_holes import small_regions
 
-_UPSTREAM_S = ("_predict", "_prep_prompts", "_transforms", "_bb_feat_sizes")  # private, used by fine-tuning scripts
+_LACKING = ("_predict", "_prep_prompts", "_transforms", "_bb_feat_sizes")  # upstream's, used by fine-tuning scripts
 Masks = tuple[np.ndarray, np.ndarray, np.ndarray]  # masks (C, H, W), IoUs (C,), low-res logits (C, 4h, 4w)
 
 
@@ -46,7 +46,7 @@ class SAM2ImagePredictor:
 
     def __getattr__(self, name: str):
         """Only called for what does not exist."""
-        if name in _UPSTREAM_S:
+        if name in _LACKING:
             raise AttributeError(
                 f"SAM2ImagePredictor.{name}: a private part of Meta's own sam2 that this package does not have; "
                 "expected set_image, predict or their batched forms, or that package"

@@ -29,35 +29,34 @@ def small_regions(regions: torch.Tensor, max_area: int) -> torch.Tensor:
     return (_small_regions_opencv if regions.device.type == "cpu" else _small_regions_torch)(regions, max_area)
 
 
-def _small_regions_opencv(background: torch.Tensor, max_area: int) -> torch.Tensor:
-    """(N, 1, h, w) bool: pixels of True regions of at most `max_area` pixels."""
-    small = np.zeros(background.shape, dtype=bool)
-    for image, out in zip(background.numpy()[:, 0], small[:, 0], strict=True):
-        _, regions, stats, _ = cv2.connectedComponentsWithStats(image.view(np.uint8), connectivity=8)
-        is_small = stats[:, cv2.CC_STAT_AREA] <= max_area  # by region; region 0 is what is not background
+def _small_regions_opencv(regions: torch.Tensor, max_area: int) -> torch.Tensor:
+    small = np.zeros(regions.shape, dtype=bool)
+    for image, out in zip(regions.numpy()[:, 0], small[:, 0], strict=True):
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(image.view(np.uint8), connectivity=8)
+        is_small = stats[:, cv2.CC_STAT_AREA] <= max_area  # by label; 0 is what is in no region
         is_small[0] = False
         if is_small.any():
-            np.take(is_small, regions, out=out)
+            np.take(is_small, labels, out=out)
     return torch.from_numpy(small)
 
 
-def _small_regions_torch(background: torch.Tensor, max_area: int) -> torch.Tensor:
-    """The same in a fixed number of steps of fixed size.
+def _small_regions_torch(regions: torch.Tensor, max_area: int) -> torch.Tensor:
+    """In a fixed number of steps of fixed size, so that a GPU is not waited for.
 
     Every pixel takes the largest pixel number within `max_area - 1` steps, enough to cross any small region. Pixels
     that then share a number are connected, and are a whole region unless one of them touches a differing one; such a
     set is made too heavy to be small.
     """
-    num, _, height, width = background.shape
+    num, _, height, width = regions.shape
     # float32 counts exactly to 2**24 pixels, and max_pool2d has no integer form on CUDA
-    numbers = torch.arange(1, height * width + 1, device=background.device, dtype=torch.float32)
+    numbers = torch.arange(1, height * width + 1, device=regions.device, dtype=torch.float32)
     numbers = numbers.view(1, 1, height, width)
-    labels = numbers * background  # (N, 1, h, w), 0 outside
+    labels = numbers * regions  # (N, 1, h, w), 0 outside
     for _ in range(max_area - 1):
-        labels = F.max_pool2d(labels, 3, stride=1, padding=1) * background
+        labels = F.max_pool2d(labels, 3, stride=1, padding=1) * regions
     highest = F.max_pool2d(labels, 3, stride=1, padding=1)
-    lowest = -F.max_pool2d(torch.where(background, -labels, -torch.inf), 3, stride=1, padding=1)
+    lowest = -F.max_pool2d(torch.where(regions, -labels, -torch.inf), 3, stride=1, padding=1)
     weight = torch.where(highest == lowest, 1, max_area + 1).flatten(1)  # (N, h*w) int64
     index = labels.flatten(1).long()  # (N, h*w)
     areas = weight.new_zeros(num, height * width + 1).scatter_add_(1, index, weight)
-    return background & (areas.gather(1, index) <= max_area).view_as(background)
+    return regions & (areas.gather(1, index) <= max_area).view_as(regions)

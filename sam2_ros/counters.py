@@ -44,8 +44,8 @@ class Counters:
     last_failure: str = ""
     incompatible_qos: str = ""  # the policy that a publisher does not offer
     rivals: int = 0  # other nodes that publish under the same name
-    topic: str = ""  # subscribed; "" = none
     domain: int = 0  # the ROS_DOMAIN_ID
+    topic: str = ""  # subscribed; "" = none
     remap_from: str = "image"  # its name before any remapping
     reliability: str = ""  # asked for
     publishers: int = 0  # of our type
@@ -129,12 +129,11 @@ class Counters:
             self.steps_ns.append(took_ns)
             self.objects = objects
 
-    def count_failed_image(self) -> int:
-        """Returns how many failed in a row, in the network or on the way there."""
+    def count_failed_image(self) -> None:
+        """In the network, or on the way there."""
         with self.lock:
             self.failures_in_a_row += 1
             self.refused_in_a_row = 0
-            return self.failures_in_a_row
 
     def count_failure(self, kind: str, sentence: str) -> int:
         """Returns how many of this kind there were so far."""

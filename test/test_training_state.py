@@ -69,7 +69,7 @@ def test_averages_take_the_place_of_weights_by_name_and_those_of_others_are_left
     module = torch.nn.Sequential(torch.nn.Linear(2, 2).half())
     average = {
         "model.0.weight": torch.full((2, 2), 3.0),
-        "0.bias": torch.full((2,), 4.0),
+        "model.0.bias": torch.full((2,), 4.0),
         "pretext.scale": torch.ones(1),
     }
     weights = state.averaged_weights(module, average)

@@ -71,10 +71,10 @@ def load_state(folder: Path, modules: dict[str, object], device: torch.device, r
 def averaged_weights(model: nn.Module, average: dict[str, Tensor]) -> dict[str, Tensor]:
     """The model's state dict (CPU, float32) with the averaged parameters in place of the last ones.
 
-    Keys of `average` may carry the prefix "model."; those of other modules are ignored.
+    average: of `Lessons`, whose `model.` this is; other modules of it are left out.
     """
-    weights = dict(model.state_dict())
-    weights |= {k.removeprefix("model."): v for k, v in average.items() if k.removeprefix("model.") in weights}
+    averaged = {name.removeprefix("model."): value for name, value in average.items() if name.startswith("model.")}
+    weights = model.state_dict() | averaged
     return {name: value.detach().float().cpu().contiguous() for name, value in weights.items()}
 
 

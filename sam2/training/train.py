@@ -44,6 +44,7 @@ LOG_EVERY = 10  # steps; the only moments the loop waits for the device
 SAVE_EVERY_S = 45
 VALIDATE_EVERY_S = 90  # or a twentieth of the time, whichever is less
 MAX_FAILURES, FAILURES_WITHIN = 5, 1000  # non-finite losses, in so many steps
+_BAR = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed} {postfix}"
 
 
 class Trainer:
@@ -281,9 +282,6 @@ class Trainer:
             # The wrapper holds the group; freed with it, that would wait for threads that need the interpreter.
             self.wrapped = self.lessons
             dist.destroy_process_group()
-
-
-_BAR = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed} {postfix}"
 
 
 if __name__ == "__main__":
