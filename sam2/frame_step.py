@@ -56,12 +56,12 @@ class FrameStep:
         # garbage collection.
         self._encode = Replayed(partial(_encode, model), _capture_on(model.device))
         self._self_attend = Replayed(partial(_self_attend, model), _capture_on(model.device))
-        self._advance = Replayed(partial(_track_and_remember, model, self.store), _capture_on(model.device))
+        self._track_and_remember = Replayed(partial(_track_and_remember, model, self.store), _capture_on(model.device))
         self._capacity = self.store.capacity
 
     def forget_graphs(self) -> None:
         """Frees their memory; a graph is captured again once its step has run often enough."""
-        for replayed in (self._encode, self._self_attend, self._advance):
+        for replayed in (self._encode, self._self_attend, self._track_and_remember):
             replayed.forget()
 
     def encode(self, images: Sequence[np.ndarray]) -> Features:
@@ -87,8 +87,8 @@ class FrameStep:
         writing = self.store.writing(rows, [obj.bank.slots(moment.index, is_prompted=False) for obj in objects])
         if self._capacity != self.store.capacity:
             self._capacity = self.store.capacity
-            self._advance.forget()
-        logits, *rest = self._advance(*moment.features, self_attended, *reading, *writing)
+            self._track_and_remember.forget()
+        logits, *rest = self._track_and_remember(*moment.features, self_attended, *reading, *writing)
         return Answer(fill_small_holes(logits, self._fill_hole_area), *rest)
 
     def apply_prompt(

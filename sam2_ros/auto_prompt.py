@@ -66,12 +66,12 @@ class AutoPrompt:
             self._results.append((stamp_ns, [replace(track) for track in tracks]))
 
     def twins(self, adds: list[Add], tracks: list[sam2.Track]) -> dict[str, str]:
-        """Objects that turn out to show the same thing as another one, by id, with the id of that other one. They must
-        go before results are published. tracks: the eldest first.
+        """Ids of objects to remove before results are published, each with that of the object that shows the same
+        thing and stays. tracks: the eldest first.
 
-        An object that a request made here prompted goes if it shows what any other one shows. Of two others, only if
-        unattended, the younger goes; or the elder, if it began with a detection while the other one was away that has
-        been restored since.
+        Of two objects that show the same thing, the one that a request made here has just prompted is removed. If
+        neither was, both stay, unless the node is unattended: then the younger is removed. But if the younger was
+        restored, and a detection had made the elder while it was away, the elder is.
         """
         twins: dict[str, str] = {}
         mine = [add for add in adds if self.made(add)]

@@ -101,9 +101,7 @@ def main(argv: list[str] | None = None, make_tracker=None) -> NoReturn:
     signals = _Signals()  # before the imports, which take seconds
     _leave_removed_folder()
     heap.keep_freed()
-    # OpenMP threads wait for each other by spinning. As soon as anything else runs on the machine, they take the
-    # processor from the threads they wait for, and the network takes ten times as long. Read when OpenMP is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in `sam2_ros.cli`, without which `ros2 run` starts this
     heap.bound_kernels()
     fast_dds.make_room()
     sys.setswitchinterval(0.0005)  # otherwise the worker may wait 5 ms while the executor holds the interpreter

@@ -51,11 +51,11 @@ class _Seen(NamedTuple):
 class StampWatch:
     """Remembers the newest stamp and when it arrived; a jump is reported once, on the first image after it.
 
-    A pause of the camera is not a jump: its stamps advance no more than one of the clocks does. Nor is what is fresh
-    after images that were held up, by a network, a driver, or because this process stood still: a stamp is ahead of the
-    last image that came in time, which is one that came at most `jump_ns` later after its stamp than the one before.
-    Where images have been later for `jump_ns`, that is in time from then on (a player had paused); until then a jump
-    ahead by less than they are late is taken for their catching up.
+    A jump ahead is a stamp that has advanced more than `jump_ns` further than the clock that advanced most. So a pause
+    of the camera is none. Both are counted from the last image that was not held up, by a network, a driver, or because
+    this process stood still; so a fresh image after those is none either. An image is held up if it comes more than
+    `jump_ns` later than its stamp says. Once images have been so late for `jump_ns`, the delay is taken for a lasting
+    one (a player had paused), and they count as in time; until then a jump ahead by less than the delay goes unnoticed.
 
     A step back that is too small for a jump is accepted once further images follow from there, so that images are not
     refused for ever.

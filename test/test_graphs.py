@@ -151,7 +151,7 @@ def test_out_of_memory_gives_the_graphs_back(monkeypatch):
     image = Frame(np.zeros((48, 64, 3), np.uint8))
     for _ in range(TIMES_SEEN):
         tracker.step(image)
-    replayed = [tracker._network._encode, tracker._network._self_attend, tracker._network._advance]
+    replayed = [tracker._network._encode, tracker._network._self_attend, tracker._network._track_and_remember]
     assert replayed[0]._graphs
     monkeypatch.setattr(tracker, "_tracks", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("none left")))
     with pytest.raises(OutOfMemory):
