@@ -134,7 +134,7 @@ def _main(args: argparse.Namespace) -> int:
             davis = stack.enter_context(DavisVideo.open(args.davis, name, len(_object_ids(entries))))
             sinks.append(davis)
         # Takes seconds, so everything else is checked before.
-        tracker = load_tracker(args, entries)
+        tracker = make_tracker(args, entries)
         began = time.monotonic()
         replay(source, entries, tracker, sinks, report)
         bag.finish()  # if there is no room for its end, nothing is in place yet
@@ -172,7 +172,7 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def load_tracker(args: argparse.Namespace, entries: list[prompt_file.Entry]) -> sam2.Tracker:
+def make_tracker(args: argparse.Namespace, entries: list[prompt_file.Entry]) -> sam2.Tracker:
     """A tracker like the node's, with room for the objects of the file; prompts are never late, so without a
     history."""
     sam2.set_cpu_threads(0, args.model)

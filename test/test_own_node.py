@@ -176,7 +176,7 @@ def test_a_recording_is_read_without_what_made_it(tmp_path, monkeypatch):
     prompts, out = tmp_path / "prompts.yaml", tmp_path / "out" / "tracks.mcap"
     prompts.write_text("- {object_id: cup, points: [[60, 44]]}")
     out.parent.mkdir()
-    monkeypatch.setattr(replay, "load_tracker", lambda args, entries: FakeTracker(absent_on=[1]))
+    monkeypatch.setattr(replay, "make_tracker", lambda args, entries: FakeTracker(absent_on=[1]))
     assert replay.main([str(bag), "--prompts", str(prompts), "--out", str(out)]) == 0
     with running("Recordings", tmp_path) as program:
         program.process.wait()

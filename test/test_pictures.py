@@ -49,7 +49,7 @@ def endless(path: Path) -> Path:
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """A function that replays `source`, with more arguments."""
-    monkeypatch.setattr(replay, "load_tracker", lambda args, entries: FakeTracker())
+    monkeypatch.setattr(replay, "make_tracker", lambda args, entries: FakeTracker())
     (tmp_path / "p.yaml").write_text("- {object_id: cup, points: [[1, 2]]}")
     (tmp_path / "out").mkdir()
 
@@ -123,7 +123,7 @@ def test_links_in_a_circle_are_no_source_and_no_folder(tmp_path, run):
 
 
 def test_a_list_or_a_name_that_is_no_utf8_is_refused_before_the_first_image(tmp_path, run, monkeypatch):
-    monkeypatch.setattr(replay, "load_tracker", lambda args, entries: pytest.fail("too late"))
+    monkeypatch.setattr(replay, "make_tracker", lambda args, entries: pytest.fail("too late"))
     bag = write_bag(tmp_path / "bag", {"/image": [image_message(0)]})
     names = tmp_path / "data" / LIST
     names.parent.mkdir(parents=True)

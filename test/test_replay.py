@@ -39,7 +39,7 @@ def fake_tracker(monkeypatch):
         made.tracker = FakeTracker(**made.options)
         return made.tracker
 
-    monkeypatch.setattr(replay, "load_tracker", load)
+    monkeypatch.setattr(replay, "make_tracker", load)
     return made
 
 

@@ -28,7 +28,7 @@ ZSTD_FRAME = b"\x28\xb5\x2f\xfd"  # RFC 8878
 @pytest.fixture(autouse=True)
 def tracker(monkeypatch):
     made = FakeTracker()
-    monkeypatch.setattr(replay, "load_tracker", lambda args, entries: made)
+    monkeypatch.setattr(replay, "make_tracker", lambda args, entries: made)
     return made
 
 

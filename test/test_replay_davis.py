@@ -30,7 +30,7 @@ PROMPTS = "[{object_id: cup, frame: 1, points: [[20, 24]]}, {object_id: pot, fra
 @pytest.fixture
 def tracker(monkeypatch):
     tracker = FakeTracker(absent_on=[3])
-    monkeypatch.setattr(replay, "load_tracker", lambda args, entries: tracker)
+    monkeypatch.setattr(replay, "make_tracker", lambda args, entries: tracker)
     return tracker
 
 

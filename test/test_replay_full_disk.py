@@ -63,7 +63,7 @@ def test_what_goes_with_the_bag_is_whole_or_what_was_there_before(name, room, tm
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Replays three images with these outputs, and says what files there are afterwards that were not before."""
-    monkeypatch.setattr(replay, "load_tracker", lambda args, entries: FakeTracker())
+    monkeypatch.setattr(replay, "make_tracker", lambda args, entries: FakeTracker())
     bag = write_bag(tmp_path / "bag", {"/image": [image_message(number) for number in range(3)]})
     (tmp_path / "p.yaml").write_text("- {object_id: cup, points: [[1, 2]]}")
     before = set(tmp_path.rglob("*"))

@@ -43,7 +43,7 @@ def words(tmp_path):
 @pytest.fixture
 def tracker(monkeypatch):
     made = FakeTracker()
-    monkeypatch.setattr(replay, "load_tracker", lambda args, entries: made)
+    monkeypatch.setattr(replay, "make_tracker", lambda args, entries: made)
     return made
 
 
@@ -54,7 +54,7 @@ def test_the_network_is_loaded_as_told_and_there_is_room_for_every_object(words,
     monkeypatch.setattr(sam2, "Tracker", lambda model, **more: (model, more))
     (tmp_path / "p.yaml").write_text("".join(CUP.replace("cup", f"cup{number % 20}") for number in range(40)))
     args = replay.parse([*words, "--model", "tiny", "--checkpoint", "w.pt", "--device", "cuda:1"])
-    made = replay.load_tracker(args, prompt_file.read(args.prompts))
+    made = replay.make_tracker(args, prompt_file.read(args.prompts))
     limits = sam2.Limits(max_objects=20, history_frames=1)
     assert made == ("model", {"limits": limits, "sticky_corrections": True})
     assert got.threads == (0, "tiny") and got.loaded == (("tiny",), {"checkpoint": "w.pt", "device": "cuda:1"})

@@ -230,7 +230,7 @@ def test_an_image_from_before_1970_costs_itself_alone(tmp_path):
 
 
 def test_images_of_several_sizes_are_told(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(replay, "load_tracker", lambda *_: FakeTracker())
+    monkeypatch.setattr(replay, "make_tracker", lambda *_: FakeTracker())
     (tmp_path / "mixed").mkdir()
     for number, size_hw in enumerate([(48, 64), (48, 64), (24, 32)]):
         cv2.imwrite(str(tmp_path / "mixed" / f"{number}.png"), np.zeros((*size_hw, 3), np.uint8))
@@ -246,7 +246,7 @@ def test_images_of_several_sizes_are_told(tmp_path, capsys, monkeypatch):
 
 
 def test_a_clock_that_was_set_back_is_told(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(replay, "load_tracker", lambda *_: FakeTracker())
+    monkeypatch.setattr(replay, "make_tracker", lambda *_: FakeTracker())
     (tmp_path / "p.yaml").write_text("- {object_id: cup, points: [[1, 2]]}")
     for numbers, is_told in (([0, 1, 2, 0, 1, 2, 0], True), ([0, 1, 2], False)):
         name = f"{len(numbers)}"
