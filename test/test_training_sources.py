@@ -1,5 +1,6 @@
 """What runs leave and where clips come from: exports, fine-tuning, pools, pictures."""
 
+import os
 from contextlib import closing
 from dataclasses import replace
 from queue import SimpleQueue
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small_training import CPU, SIDE, TINY_RUN, Broken, TwoSquares, squares
 
 from sam2.config import find_config
@@ -233,3 +235,12 @@ def test_the_contact_sheet_colours_predictions_and_outlines_truth():
     assert sheet.shape == (16, 48, 3)
     assert tuple(sheet[3, 3]) == tuple(c // 2 for c in report.PALETTE[0])
     assert tuple(sheet[8, 10]) == (255, 255, 255) and not sheet[10, 10].any()
+
+
+def test_a_run_whose_folder_is_no_utf8_has_its_contact_sheet(tmp_path):
+    """OpenCV would end the process over the name, and the weights had not been exported yet."""
+    (folder := tmp_path / os.fsdecode(b"k\xfcche")).mkdir()
+    masks = np.ones((1, 1, 3, 16, 16), bool)
+    frames = np.zeros((1, 3, 16, 16, 3), np.uint8)
+    report.draw_contact_sheet(folder, frames, masks, masks)
+    assert np.array_equal(Image.open(folder / "contact_sheet.png"), report.contact_sheet(frames, masks, masks))

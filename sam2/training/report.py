@@ -86,7 +86,9 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 def draw_contact_sheet(folder: Path, frames: np.ndarray, masks: np.ndarray, targets: np.ndarray) -> None:
     """What `contact_sheet` draws, into the run's folder."""
-    write_picture(folder / "contact_sheet.png", contact_sheet(frames, masks, targets))
+    sheet = contact_sheet(frames, masks, targets)
+    # Not by `cv2.imwrite`, which ends the process over a name that is not UTF-8.
+    write_whole(folder / "contact_sheet.png", cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())
 
 
 def contact_sheet(frames: np.ndarray, masks: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -109,11 +111,6 @@ def contact_sheet(frames: np.ndarray, masks: np.ndarray, targets: np.ndarray) ->
             tiles.append(tile)
         rows.append(np.hstack(tiles))
     return np.vstack(rows)
-
-
-def write_picture(path: Path, rgb: np.ndarray) -> None:
-    if not cv2.imwrite(str(path), rgb[..., ::-1]):
-        raise OSError(f"{path}: cannot write the picture; does the folder exist and the disk have room?")
 
 
 def draw_curves(folder: Path) -> None:
