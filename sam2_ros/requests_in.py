@@ -5,8 +5,9 @@ Knows messages and codes. Does not know how a request is carried out.
 
 import time
 from collections import Counter
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from geometry_msgs.msg import Point, PointStamped
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -27,8 +28,15 @@ if TYPE_CHECKING:
 
 REFUSALS_EVERY_S = 5.0  # in the log
 HANGS = "the network hangs; whether this will still be done is not known"
-Asked = tuple[Header, str, Callable[[], sam2.Prompt]]  # header, object id, and how to read the prompt
 BURST, BURST_WITH_MASKS = 1000, 100  # requests that may come at once; the middleware keeps the memory of the fullest
+
+
+class Asked(NamedTuple):
+    """One prompt as it came."""
+
+    header: Header
+    object_id: str  # "" = a new object
+    read: Callable[[], sam2.Prompt] | None = None  # raises BadInput; None = it is read already
 
 
 class RequestInputs:
@@ -93,15 +101,15 @@ class RequestInputs:
         self._channel.mailbox.post_request(request)
 
     def _on_prompt(self, msg: Prompt) -> None:
-        self.add([(msg.header, msg.object_id, lambda: prompt_in.from_message(msg))])
+        self.add_messages([msg])
 
     def _on_click(self, msg: PointStamped) -> None:
-        asked = msg.header, "", lambda: prompt_in.from_click(msg.point, stamp_ns(msg.header.stamp))
-        self.add([asked], newest_will_do=True)
+        asked = Asked(msg.header, "", lambda: prompt_in.from_click(msg.point, stamp_ns(msg.header.stamp)))
+        self._add([asked], newest_will_do=True)
 
     def _on_click_point(self, msg: Point) -> None:
         # The message has no stamp: it means the next image or, if none comes, the newest.
-        self.add([(Header(), "", lambda: prompt_in.from_click(msg))], newest_will_do=True)
+        self._add([Asked(Header(), "", lambda: prompt_in.from_click(msg))], newest_will_do=True)
 
     def _on_detections(self, msg) -> None:
         if self._channel.why_closed(needs_image=True):
@@ -121,11 +129,14 @@ class RequestInputs:
         """Called by the worker. object_id: the one prompted, "" = a new object, None = objects were removed; stamp: of
         the image that the detector saw."""
         header = Header(stamp=time_message(stamp), frame_id=self._channel.camera.frame_id)
-        self._publish_results([(header, object_id, None)] if object_id is not None else [], answer)
+        self._publish_results([Asked(header, object_id)] if object_id is not None else [], answer)
 
-    def add(self, asked: list[Asked], reply: Callable | None = None, newest_will_do: bool = False) -> None:
-        """Posts one request of several prompts. `reply` gets the answer; there is none for prompts from topics.
-        newest_will_do: as in `Add`."""
+    def add_messages(self, messages: Sequence[Prompt], reply: Callable[[Answer], None] | None = None) -> None:
+        """Posts one request of several prompts. `reply` gets the answer; there is none for prompts from topics."""
+        self._add([Asked(m.header, m.object_id, partial(prompt_in.from_message, m)) for m in messages], reply)
+
+    def _add(self, asked: list[Asked], reply: Callable[[Answer], None] | None = None, newest_will_do=False) -> None:
+        """newest_will_do: as in `Add`."""
 
         def answered(answer: Answer) -> None:
             self._publish_results(asked, answer, asks_again=reply is not None)
@@ -133,9 +144,9 @@ class RequestInputs:
                 reply(answer)
 
         def check_frames() -> None:
-            for index, (header, _, _) in enumerate(asked):
+            for index, one in enumerate(asked):
                 with prompt_in.numbered(index, len(asked)):
-                    prompt_in.check_frame(header.frame_id, self._channel.camera.frame_id)
+                    prompt_in.check_frame(one.header.frame_id, self._channel.camera.frame_id)
 
         deadline_ns = time.monotonic_ns() + int(self._node.settings.prompt_wait_s * 1e9)
         request = Add([], deadline_ns, answered, newest_will_do=newest_will_do, check=check_frames)
@@ -144,12 +155,13 @@ class RequestInputs:
             request.answer(*closed)
             return
         try:
-            if again := [name for name, times in Counter(n for _, n, _ in asked if n).items() if times > 1]:
+            times = Counter(one.object_id for one in asked if one.object_id)
+            if again := [name for name, count in times.items() if count > 1]:
                 raise sam2.BadInput(f"one id is prompted twice in one request: {', '.join(again)}")
             check_frames()
-            for index, (_, _, read) in enumerate(asked):
+            for index, one in enumerate(asked):
                 with prompt_in.numbered(index, len(asked)):
-                    request.prompts.append(read())
+                    request.prompts.append(one.read())
         except sam2.BadInput as error:
             request.answer(Code.BAD_INPUT, str(error))
             return
@@ -161,11 +173,11 @@ class RequestInputs:
         if asked and answer.code is not Code.OK and not (asks_again and answer.code is Code.LOADING):
             text = f"prompt refused: {answer.code.name}: {answer.sentence}"
             self._channel.log.warning(text, throttle_duration_sec=REFUSALS_EVERY_S)
-        for index, (header, name, _) in enumerate(asked):
+        for index, one in enumerate(asked):
             done = answer.code is Code.OK
             result = PromptResult(
-                header=answer.headers[index] if done else header,
-                object_id=answer.object_ids[index] if done else name,
+                header=answer.headers[index] if done else one.header,
+                object_id=answer.object_ids[index] if done else one.object_id,
                 code=int(answer.code), sentence=answer.sentence, label=answer.labels[index] if done else 0,
             )  # fmt: skip
             if self._node.context.ok():

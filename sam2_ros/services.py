@@ -16,7 +16,6 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 
 import sam2
-from sam2_ros import prompt_in
 from sam2_ros.msg import Track
 from sam2_ros.newest_result import NewestResult
 from sam2_ros.readable import readable, utf8
@@ -81,8 +80,7 @@ class Services:
         return answer
 
     async def _add_objects(self, request, response) -> None:
-        asked = [(m.header, m.object_id, lambda m=m: prompt_in.from_message(m)) for m in request.prompts]
-        answer = await self._answer_of(lambda reply: self._inputs.add(asked, reply))
+        answer = await self._answer_of(lambda reply: self._inputs.add_messages(request.prompts, reply))
         response.code, response.sentence = int(answer.code), answer.sentence
         response.object_ids = list(answer.object_ids)
 

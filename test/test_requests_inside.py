@@ -138,7 +138,8 @@ EVIL = "a\n[FATAL] [1.0] [brakes]: forged \x1b[31m"
 def test_an_id_writes_no_lines_of_its_own(desk):
     """Into the log, or the terminal of who asks."""
     said = []
-    desk.inputs.add([(header(), EVIL, lambda: None)] * 2, reply=lambda answer: said.append(answer.sentence))
+    twice = [Prompt(header=header(), object_id=EVIL)] * 2
+    desk.inputs.add_messages(twice, reply=lambda answer: said.append(answer.sentence))
     desk.inputs._channel.newest = NewestResult(restored=frozenset({EVIL}))
     said.append(desk.call("set_target", object_id="jar")[1].sentence)
     for sentence in (*said, *desk.warned):
