@@ -76,7 +76,7 @@ class TrackNode(LifecycleNode):
 
     DEFAULT_NAME = "sam2"
 
-    def __init__(self, make_tracker: Callable[[Settings], "sam2.Tracker"] = load_tracker, **kwargs) -> None:
+    def __init__(self, make_tracker: Callable[[Settings], sam2.Tracker] = load_tracker, **kwargs) -> None:
         super().__init__(self.DEFAULT_NAME, **kwargs)
         _answer_invalid_transitions(self)
         self.done = Future()

@@ -44,7 +44,7 @@ class PendingRequests:
         deadlines = [request.deadline_ns for request in self.waiting if isinstance(request, Add)]
         return max(min(deadlines) - time.monotonic_ns(), 0) / 1e9 if deadlines else longest_s
 
-    def sort_out(self, tracker: "sam2.Tracker", frame: sam2.Frame | None, now_ns: int = 0) -> list[Add]:
+    def sort_out(self, tracker: sam2.Tracker, frame: sam2.Frame | None, now_ns: int = 0) -> list[Add]:
         """Serves what can be served now and returns the Adds to run on `frame`; the rest keeps waiting. Without a frame
         these are the Adds on processed images whose deadline, `now_ns`, has come without another image."""
         adds, waiting = [], []
@@ -67,7 +67,7 @@ class PendingRequests:
         self.waiting = waiting
         return adds
 
-    def confirm(self, add: Add, tracks: "list[sam2.Track]") -> None:
+    def confirm(self, add: Add, tracks: list[sam2.Track]) -> None:
         """Answers a request that ran, with the header of the image that each prompt ran on."""
         labels = {track.object_id: track.label for track in tracks}
         ids = tuple(prompt.object_id for prompt in add.prompts)

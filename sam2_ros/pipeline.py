@@ -40,7 +40,7 @@ class Pipeline:
 
     def __init__(
         self, mailbox: Mailbox, settings: Settings, counters: Counters, outputs: "Outputs", auto: AutoPrompt, log,
-        closed: Callable[[], "tuple[Code, str] | None"] = lambda: None,
+        closed: Callable[[], tuple[Code, str] | None] = lambda: None,
     ) -> None:  # fmt: skip
         self.tracker: sam2.Tracker | None = None
         self.mailbox, self.settings = mailbox, settings
@@ -100,7 +100,7 @@ class Pipeline:
         self._pending.expire(self._size_hw is not None, why_none, now_ns)
         self._pending.sort_out(self.tracker, None)  # requests that waited for a prompt that has just run, or never will
 
-    def _why_no_image(self, closed: "tuple[Code, str] | None") -> str:
+    def _why_no_image(self, closed: tuple[Code, str] | None) -> str:
         return closed[1] if closed else why_no_image(self._counters)
 
     def _carry_out(self, frame: sam2.Frame | None, now_ns: int, run: Callable[[list[Add]], None]) -> bool:
@@ -207,8 +207,8 @@ class Pipeline:
             return None
 
     def _conclude(
-        self, frame: sam2.Frame, tracks: "list[sam2.Track]", done: list[Add], twins: dict[str, str]
-    ) -> "list[sam2.Track]":
+        self, frame: sam2.Frame, tracks: list[sam2.Track], done: list[Add], twins: dict[str, str]
+    ) -> list[sam2.Track]:
         """Answers the requests that were carried out; returns the tracks that are left without twins."""
         tracks = self._without(twins, done, tracks)
         self._auto.remember(frame.stamp_ns, tracks, done)
@@ -217,7 +217,7 @@ class Pipeline:
                 self._pending.confirm(add, tracks)
         return tracks
 
-    def _without(self, twins: dict[str, str], adds: list[Add], tracks: "list[sam2.Track]") -> "list[sam2.Track]":
+    def _without(self, twins: dict[str, str], adds: list[Add], tracks: list[sam2.Track]) -> list[sam2.Track]:
         """Removes objects that are already tracked under another id, and says so; returns the other tracks."""
         for add, sentence in twin_sentences(adds, twins).items():
             with self._guarded("request"):
@@ -235,7 +235,7 @@ class Pipeline:
         arrival, frame = self._processed
         self._counters.busy_since_ns = time.monotonic_ns()
 
-        def run(prompts: list[sam2.Prompt], accept: Callable) -> "list[sam2.Track]":
+        def run(prompts: list[sam2.Prompt], accept: Callable) -> list[sam2.Track]:
             before = self._outputs.newest.tracks
             of_all = lambda tracks: accept(updated(before, tracks))  # noqa: E731
             return updated(before, self.tracker.prompt(prompts, accept=of_all, progress=self._note_progress))
@@ -252,7 +252,7 @@ class Pipeline:
         self._counters.busy_since_ns = time.monotonic_ns()
         self.progressed()
 
-    def _publish(self, arrival: Arrival, frame: sam2.Frame, tracks: "list[sam2.Track]", is_new: bool) -> None:
+    def _publish(self, arrival: Arrival, frame: sam2.Frame, tracks: list[sam2.Track], is_new: bool) -> None:
         """is_new: it is the first result of this image, which is what rates and ages are of."""
         with self._guarded("publish") as publishing:
             is_open = self._outputs.publish(arrival, frame, tracks)
@@ -279,7 +279,7 @@ class Pipeline:
             if not self.stopping:  # while stopping, the publishers may be gone already
                 self._report_failure(what, error)
 
-    def _drop(self, object_ids: "list[str] | None") -> None:
+    def _drop(self, object_ids: list[str] | None) -> None:
         """Notes that objects are gone, though no image came since; None = all."""
         self._counters.objects = len(self.tracker.object_ids) if object_ids is not None else 0
         self._outputs.drop(object_ids)

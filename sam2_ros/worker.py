@@ -37,7 +37,7 @@ class Worker:
     """
 
     def __init__(
-        self, load: Callable[[], "sam2.Tracker"], pipelines: list[Pipeline], changed: Callable[[], None], log
+        self, load: Callable[[], sam2.Tracker], pipelines: list[Pipeline], changed: Callable[[], None], log
     ) -> None:
         self.phase, self.sentence = Phase.LOADING, ""
         # When the turn of a camera began, or the newest image of it that late prompts go through again; steady clock,
