@@ -20,11 +20,11 @@ from sam2.tracker import Tracker
 from sam2.types import Frame, Prompt, PromptMode, State, Track
 from sam2.weights_cache import download_weights
 
-__version__ = "0.1.0"  # and in package.xml
+__version__ = "0.1.0"  # also in package.xml
 
 
 def __getattr__(name: str):
-    """`sam2.World`, the synthetic world, is loaded when it is first asked for: only simulators need it."""
+    """Imports `sam2.World`, the synthetic world, on first access: only simulators need it."""
     if name == "World":
         from sam2.training.synthetic import World
 

@@ -17,7 +17,7 @@ from sam2.types import Frame
 class Encoded(NamedTuple):
     frame: Frame
     features: Features
-    ready: torch.cuda.Event | None = None  # if they are computed on another stream
+    ready: torch.cuda.Event | None = None  # set if another stream computes the features
 
 
 class Ahead:
@@ -32,28 +32,30 @@ class Ahead:
         self._kept = [*self._kept[-1:], Encoded(frame, features, ready)]
 
     def begin(self, frame: Frame, encode: Callable[[], Features]) -> None:
-        """Encodes in parallel with the current stream's next work; does nothing if the frame is encoded already."""
+        """Encodes the frame in parallel with the current stream's next work; does nothing if it is already encoded."""
         if self._find(frame) is not None:
             return
         if self._stream is None:
             return self.put(frame, encode())
         now = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(now)
-        # Leaving the stream restores the device that was current before, which creates a context there.
+        # `torch.cuda.stream` alone would, on exit, restore the previous device and so create a CUDA context on it.
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             features = encode()
             ready = self._stream.record_event()
         for part in features:
-            part.record_stream(now)  # or its memory could be reused while that stream still reads it
+            part.record_stream(now)  # or the allocator could reuse its memory while that stream still reads it
         self.put(frame, features, ready)
 
     def join(self) -> None:
-        """Must be called before anything else is encoded: that would use the buffers of the encoding under way."""
+        """Makes the current stream wait for the encoding in progress. Must be called before anything else is encoded,
+        which would use the same buffers."""
         if self._stream is not None:
             torch.cuda.current_stream(self._device).wait_stream(self._stream)
 
     def get(self, frame: Frame) -> Features | None:
-        """The features of that very frame, ready for the current stream; None if it has not been encoded."""
+        """The features of this very frame object, ready for the current stream. If it has not been encoded: None, after
+        `join`."""
         found = self._find(frame)
         if found is None:
             self.join()
@@ -63,7 +65,7 @@ class Ahead:
         return found.features
 
     def drop(self, frame: Frame) -> None:
-        """That frame has been stepped: forgets it and what came before it."""
+        """Drops a frame that has been stepped, and every frame encoded before it."""
         for index, one in enumerate(self._kept):
             if one.frame is frame:
                 self._kept = self._kept[index + 1 :]

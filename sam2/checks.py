@@ -1,6 +1,6 @@
-"""Are frames and prompts well formed? Every refusal names the field, what was expected and what came.
+"""Checks that frames and prompts are well formed. Every error names the field, what was expected and what it got.
 
-Knows nothing about objects or history: what depends on those is for the tracker to check.
+Knows nothing about objects or history: `sam2.plan` checks what depends on those.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from sam2.limits import Limits
 from sam2.preprocess import check_rgb
 from sam2.types import Frame, Prompt, PromptMode
 
-MAX_NAME_LENGTH = 128  # of ids and class names, which go out with every result
+MAX_NAME_LENGTH = 128  # of ids and class names, which every result carries
 
 
 def check_frame(frame: Frame) -> None:
@@ -41,8 +41,7 @@ def check_prompts(prompts: Sequence[Prompt], limits: Limits) -> None:
 
 
 def check_prompt(prompt: Prompt, limits: Limits) -> None:
-    """Checks everything that can be checked without an image. Raises BadInput naming the field, what was expected and
-    what came, or LimitReached."""
+    """Checks everything that can be checked without an image. Raises BadInput or LimitReached."""
     if not isinstance(prompt, Prompt):
         raise BadInput(f"prompt: expected sam2.Prompt, got {type(prompt).__name__}")
     if not is_name(prompt.object_id) or not prompt.object_id:
@@ -71,7 +70,7 @@ def check_prompt(prompt: Prompt, limits: Limits) -> None:
 
 
 def is_name(value) -> bool:
-    """Whether it is text that is not too long and can be encoded as UTF-8, as messages require."""
+    """Whether it is a string of at most MAX_NAME_LENGTH characters that UTF-8 can encode, as messages require."""
     if not isinstance(value, str) or len(value) > MAX_NAME_LENGTH:
         return False
     try:
@@ -82,7 +81,7 @@ def is_name(value) -> bool:
 
 
 def check_begins(prompt: Prompt) -> None:
-    """Raises BadInput unless a checked prompt says where an object is, not only where it is not."""
+    """Raises BadInput unless a checked prompt can start an object, by a mask, a box or a positive point."""
     if prompt.mask is None and prompt.box_xyxy is None and not _array("labels", prompt.labels, (-1,)).any():
         raise BadInput(
             f"prompt for {prompt.object_id!r}: an object begins with a point that is on it, and all labels are 0; did "
@@ -125,12 +124,11 @@ def _corners(prompt: Prompt) -> np.ndarray:
 
 
 def _array(name: str, values, shape: tuple[int, ...]) -> np.ndarray:
-    """The values as float32 of `shape`, in which -1 is any length; a fixed shape takes as many numbers in any shape.
-
-    Raises BadInput.
+    """Converts to float32 of `shape`, whose first side may be -1 for any length. For a shape without -1 the numbers may
+    come in any shape. Raises BadInput.
     """
     try:
-        with np.errstate(over="ignore"):  # what is too large becomes infinite, which is refused below
+        with np.errstate(over="ignore"):  # an overflow becomes infinite, which is refused below
             array = np.asarray(values, dtype=np.float32)
         if shape[0] != -1 or array.size == 0:
             array = array.reshape([max(side, 0) for side in shape])

@@ -1,6 +1,6 @@
 """Everything this package raises on purpose, so that callers never need to know what torch raises.
 
-Every message names the object, what was expected, what came and what to do.
+Every message names the argument or file, what was expected, what it got and what to do.
 """
 
 
@@ -9,12 +9,12 @@ class Sam2Error(Exception):
 
 
 class BadInput(Sam2Error, ValueError):
-    """An argument was refused; whatever it was given to is unchanged."""
+    """An argument was refused; nothing has changed."""
 
 
 class Stale(BadInput):
     """A prompt names a frame that is older than the kept history, or one that was never seen; or a saved file is older
-    than was asked for."""
+    than the caller allows."""
 
 
 class MaskTooThin(BadInput):
@@ -22,7 +22,7 @@ class MaskTooThin(BadInput):
 
 
 class UnknownObject(BadInput, RuntimeError):
-    """No live object has this id. A RuntimeError, too, as the official predictor's."""
+    """No live object has this id. Also a RuntimeError, like the official predictor's."""
 
 
 class LimitReached(BadInput):
@@ -30,7 +30,7 @@ class LimitReached(BadInput):
 
 
 class BadCheckpoint(Sam2Error, RuntimeError):
-    """A weights file is missing, damaged, unsafe, or belongs to another model. A RuntimeError, too, as upstream's."""
+    """A weights file is missing, damaged, unsafe, or belongs to another model. Also a RuntimeError, like upstream's."""
 
 
 class OutOfMemory(Sam2Error):

@@ -1,7 +1,7 @@
 """What the network does for objects in one frame: track a batch of them, or apply a prompt to one of them.
 
 All device work of the stream is here. Reads and writes memories through the objects' banks; does not decide which
-frames or prompts there are.
+frames and prompts to process.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,7 +26,7 @@ _CPU_BATCH = 4  # oneDNN compiles and keeps kernels for every batch size: some 1
 
 
 class Answer(NamedTuple):
-    """What the network says about N objects in a frame; on the device until somebody asks."""
+    """The network's output for N objects in a frame; on the device until `report.to_host` copies it."""
 
     logits: Tensor  # (N, 1, 4h, 4w) float32, small holes filled
     iou: Tensor  # (N,)
@@ -38,7 +38,7 @@ class Answer(NamedTuple):
 
 
 def batches(groups: Iterable[list[TrackedObject]], device: torch.device) -> Iterator[list[TrackedObject]]:
-    """The groups as they are computed: whole on a GPU, on a CPU `_CPU_BATCH` objects at a time."""
+    """Yields the groups as batches: whole on a GPU, on a CPU at most `_CPU_BATCH` objects at a time."""
     for group in groups:
         size = _CPU_BATCH if device.type == "cpu" else len(group)
         yield from (group[start : start + size] for start in range(0, len(group), size))
@@ -52,20 +52,20 @@ class FrameStep:
         self._fill_hole_area = fill_hole_area
         self.device = model.device
         self.store = MemoryStore(model, limits)
-        # Not methods: they would make a reference cycle, which keeps model and memories on the device until the next
-        # garbage collection.
+        # Not bound methods: they would make a reference cycle, which keeps model and memories on the device until the
+        # next garbage collection.
         self._encode = Replayed(partial(_encode, model), _capture_on(model.device))
         self._self_attend = Replayed(partial(_self_attend, model), _capture_on(model.device))
         self._track_and_remember = Replayed(partial(_track_and_remember, model, self.store), _capture_on(model.device))
         self._capacity = self.store.capacity
 
     def forget_graphs(self) -> None:
-        """Frees their memory; a graph is captured again once its step has run often enough."""
+        """Drops all graphs and frees their memory; a graph is captured again once its step has run often enough."""
         for replayed in (self._encode, self._self_attend, self._track_and_remember):
             replayed.forget()
 
     def encode(self, images: Sequence[np.ndarray]) -> Features:
-        """Checked images (H, W, 3) uint8, each of its own size -> features of them as a batch."""
+        """Encodes checked images, (H, W, 3) uint8 of any sizes, as one batch."""
         return Features(*self._encode(torch.cat([self._to_input(rgb) for rgb in images])))
 
     def _to_input(self, rgb: np.ndarray) -> Tensor:
@@ -73,15 +73,16 @@ class FrameStep:
         side = self._model.image_size
         if self.device.type == "cpu":
             return to_model_input(rgb, side)[None]
-        pixels = as_pixels(rgb).pin_memory().to(self.device, non_blocking=True)  # bytes, a quarter of the floats
+        pixels = as_pixels(rgb).pin_memory().to(self.device, non_blocking=True)  # as uint8, a quarter of the bytes
         return to_model_input_on_device(pixels, side)
 
     def self_attend(self, moment: Moment) -> Tensor:
-        """(1, hw, C): the work on a frame that all objects tracked in it share."""
+        """(1, hw, C): the part of memory attention that all objects tracked in a frame share."""
         return self._self_attend(moment.features.stride16)[0]
 
     def track(self, objects: Sequence[TrackedObject], moment: Moment, self_attended: Tensor) -> Answer:
-        """Objects whose recalls for this frame have one shape: attend, decode, remember. self_attended: (1, hw, C)."""
+        """Attends, decodes and remembers for objects whose recalls for this frame have the same shape. self_attended:
+        (1, hw, C)."""
         rows = [obj.row for obj in objects]
         reading = self.store.reading(rows, [obj.bank.recall(moment.index) for obj in objects])
         writing = self.store.writing(rows, [obj.bank.slots(moment.index, is_prompted=False) for obj in objects])
@@ -94,9 +95,11 @@ class FrameStep:
     def apply_prompt(
         self, obj: TrackedObject, prompt: ModelPrompt, moment: Moment, previous: Tensor | None, is_prompted: bool
     ) -> Answer:
-        """Applies a prompt to one object; its memory goes to a prompted slot if `is_prompted`, else to a recent one.
+        """Applies a prompt to one object and writes its memory, to a prompted slot if `is_prompted`, else to a recent
+        one.
 
-        `previous` (1, 1, 4h, 4w): logits that points refine. An object without memory is answered from the image alone.
+        `previous` (1, 1, 4h, 4w): logits that points refine. An object without memories is segmented from the image
+        alone.
         """
         features = moment.features
         if prompt.mask is not None:
@@ -131,7 +134,8 @@ def _self_attend(model: SAM2, stride16: Tensor) -> tuple[Tensor, ...]:
 
 
 def _track_and_remember(model: SAM2, store: MemoryStore, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """The device part of `track`: features, self_attended, reading and writing -> an answer with its holes unfilled."""
+    """The device part of `track`: features, self_attended, reading and writing -> an `Answer`'s parts, before small
+    holes are filled."""
     features, self_attended = Features(*tensors[:3]), tensors[3]
     reading, writing = Reading(*tensors[4:9]), Writing(*tensors[9:])
     pixels = model.attend(self_attended, *store.gather(reading))
@@ -143,7 +147,7 @@ def _track_and_remember(model: SAM2, store: MemoryStore, *tensors: Tensor) -> tu
 def _remember(
     model: SAM2, store: MemoryStore, features: Features, writing: Writing, answer: Segmentation, from_prompt: bool
 ) -> Tensor:
-    """Writes the memory of an answer; returns (N,) bool, whether it may be used."""
+    """Writes the memory of an answer; returns (N,) bool: whether both are finite, so that the memory may be used."""
     logits, score = answer.low_res_logits, answer.object_score
     maskmem = model.encode_memory(features.stride16, logits, score, from_prompt)
     store.write(writing, maskmem, answer.pointer)

@@ -1,5 +1,5 @@
-"""Captures runs of functions of tensors as CUDA graphs and replays them: launching a small kernel costs more than
-running it. Knows nothing about what the functions compute.
+"""Captures functions of tensors as CUDA graphs and replays them: launching a small kernel costs more than running it.
+Knows nothing about what the functions compute.
 
 How much this saves has not been measured. A graph is checked against the plain function before it is used; if anything
 goes wrong, the plain function runs instead.
@@ -34,7 +34,7 @@ class CudaGraph:
     def __init__(self, function: Function, inputs: tuple[Tensor, ...], stream: torch.cuda.Stream):
         self._inputs = [x.clone() for x in inputs]
         current = torch.cuda.current_stream(inputs[0].device)
-        # Without the cache: a graph must not refer to converted weights that autocast will free.
+        # Without autocast's cache: a graph must not refer to converted weights that autocast will free.
         dtype, enabled = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
         with torch.cuda.device(inputs[0].device), torch.autocast("cuda", dtype, enabled, cache_enabled=False):
             expected = self._warm_up(function, stream)
@@ -58,7 +58,7 @@ class CudaGraph:
         return tuple(x.clone() for x in self._outputs)
 
     def _warm_up(self, function: Function, stream: torch.cuda.Stream) -> tuple[Tensor, ...]:
-        """In their first runs libraries allocate memory and choose kernels, which is not allowed during a capture."""
+        """Runs it twice: in first runs libraries allocate memory and choose kernels, which a capture forbids."""
         stream.wait_stream(torch.cuda.current_stream())
         try:
             with torch.cuda.stream(stream):
@@ -70,8 +70,8 @@ class CudaGraph:
 
 
 class Replayed:
-    """`function`, replayed for shapes that occurred `TIMES_SEEN` times among the last `AMONG` calls. Keeps the graphs
-    of `GRAPHS_KEPT` shapes; one more, and all are dropped first.
+    """Runs `function`, as a graph once its inputs' shapes occurred `TIMES_SEEN` times among the last `AMONG` calls that
+    no graph served. Keeps at most `GRAPHS_KEPT` graphs; before it captures one more, it drops all of them.
 
     capture: makes a graph of (function, inputs); None: the function itself always runs.
     """

@@ -1,4 +1,4 @@
-"""The newest frames' features, kept so that a prompt on an image that has already passed can still be applied to it.
+"""The newest frames' features, kept so that a late prompt can still be applied to the image it was made on.
 
 A ring of static buffers. Knows nothing about objects.
 """
@@ -14,7 +14,7 @@ from sam2.model import Features
 
 @dataclass(frozen=True)
 class Moment:
-    """One frame that was encoded."""
+    """One encoded frame."""
 
     index: int
     stamp_ns: int
@@ -23,16 +23,16 @@ class Moment:
 
 
 class History:
-    """Invariant: consecutive frames, at most `history_frames` of them and within `history_bytes`, none of which but the
-    last before the newest was older than `history_s` when that came."""
+    """Invariant: the kept frames are consecutive, at most `history_frames`, and fit into `history_bytes`. When the
+    newest was added, none of the others was older than `history_s`, except perhaps the newest of those."""
 
     def __init__(self, limits: Limits):
         self._limits = limits
         self._capacity = limits.history_frames
         self._buffers: list[Features] = []
         self._moments: list[Moment] = []  # oldest first
-        self._before: list[Moment] = []  # the same before the newest was added
-        self._overwritten = -1  # index of a kept frame whose place a frame took that was withdrawn
+        self._before: list[Moment] = []  # `_moments` before the newest was added
+        self._overwritten = -1  # index of the frame whose buffer a withdrawn frame overwrote; -1 = none
 
     @property
     def newest(self) -> Moment | None:
@@ -48,7 +48,7 @@ class History:
         return self._moments[0] if self._moments else None
 
     def add(self, index: int, stamp_ns: int, size_hw: tuple[int, int], features: Features) -> Moment:
-        """Copies the features into the ring, replacing the oldest if it is full."""
+        """Copies the features into the ring, over the oldest if it is full."""
         self._capacity = max(1, min(self._limits.history_frames, self._limits.history_bytes // _num_bytes(features)))
         if len(self._buffers) < self._capacity:
             self._buffers.append(Features(*(torch.empty_like(part) for part in features)))
@@ -60,10 +60,10 @@ class History:
         return self._moments[-1]
 
     def withdraw(self, index: int) -> None:
-        """Takes the newest frame back, if it is the one with this index.
+        """Undoes `add` if the newest frame has this index.
 
-        The frame whose place it took stays in the list, for its stamp, but `find_kept` no longer finds it. The next
-        frame would have displaced it anyway.
+        The frame whose buffer it overwrote stays in the list, for its stamp, but `find_kept` no longer finds it. The
+        next frame replaces it anyway.
         """
         if self._moments and self._moments[-1].index == index:
             self._moments, self._overwritten = self._before, index - self._capacity
@@ -73,8 +73,8 @@ class History:
 
     def since(self, index: int) -> list[Moment]:
         """The kept frames from `index` on, oldest first. Their stamps are converted to the newest frame's clock, as
-        those in an object's records are: a frame from before the clock was set back stays as long ago as it was. A
-        stamp of 0 stays 0, unknown."""
+        those in an object's records are: a frame from before the clock was set back keeps its age. A stamp of 0,
+        unknown, stays 0."""
         found, by_ns, next_ns = [], 0, 0
         for moment in reversed(self._moments):
             if moment.stamp_ns:
@@ -97,7 +97,8 @@ class History:
         return nearest
 
     def find_kept(self, stamp_ns: int) -> Moment:
-        """The same while no frame is about to be added; a stamp of 0 means the newest. There must have been one."""
+        """Like `find`, for when no frame is about to be added; a stamp of 0 means the newest. Also raises Stale if a
+        failed step overwrote all kept frames. There must have been a frame."""
         intact = [moment for moment in self._moments if moment.index > self._overwritten]
         if not intact:
             raise Stale("prompt: expected a frame that is kept, got none since the newest failed; prompt on the next")
@@ -111,7 +112,7 @@ class History:
         longest_ns = self._limits.history_s * 1e9
         too_old = [moment.stamp_ns > 0 and now_ns - moment.stamp_ns > longest_ns for moment in newest]  # 0 = unknown
         first = len(too_old) - too_old[::-1].index(True) if any(too_old) else 0
-        # The last one stays: on a slow device, or before a pause, it is what people see and prompt.
+        # The last one stays: on a slow device, or during a pause, it is the image that users see and prompt on.
         return newest[min(first, len(newest) - 1) :]
 
 

@@ -10,18 +10,18 @@ MAX_LABEL = 254  # labels are 1..254 in an 8-bit label image; 0 is background an
 
 @dataclass(frozen=True)
 class Limits:
-    """The defaults are the official model's; raises BadInput for a value out of range."""
+    """`recent_memories` and `pointers` default to the official model's. Raises BadInput for a value out of range."""
 
     max_objects: int = 16  # 1..254
-    recent_memories: int = NUM_MEMORIES - 1  # spatial memories of the frames just past, 1..6
+    recent_memories: int = NUM_MEMORIES - 1  # spatial memories of the most recent frames, 1..6
     pointers: int = 15  # how far back object pointers reach, in frames, and the unit of their time code
     prompted_memories: int = 4  # per object: the first prompted frame and the newest others; >= 1
     history_frames: int = 30  # frames a late prompt can name, >= 1 (the newest always counts)
-    history_s: float = 2.0  # ... and how old all but the last may be, by their stamps
-    history_bytes: int = 1 << 29  # ... and how much their features may weigh
-    points_per_prompt: int = 64  # the most clicks on one frame of one object, and the most prompts: see `PromptedFrame`
-    occluded_after: int = 1  # absent frames before the state says so, >= 1
-    lost_after_s: float = 5.0  # seconds without being seen, by the frames' stamps
+    history_s: float = 2.0  # ... and their maximum age by stamp; the last before the newest may be older
+    history_bytes: int = 1 << 29  # ... and the maximum size of their features
+    points_per_prompt: int = 64  # maximum clicks on one frame of one object, and prompts: see `PromptedFrame`
+    occluded_after: int = 1  # absent frames until the state is OCCLUDED, >= 1
+    lost_after_s: float = 5.0  # seconds unseen, by the frames' stamps, until the state is LOST
 
     def __post_init__(self):
         upper = {"max_objects": MAX_LABEL, "recent_memories": NUM_MEMORIES - 1}

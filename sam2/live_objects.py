@@ -19,7 +19,7 @@ class Snapshot(NamedTuple):
 
 
 class LiveObjects(dict[str, TrackedObject]):
-    """In order of arrival."""
+    """Objects by id, in order of arrival."""
 
     def __init__(self, store: MemoryStore, limits: Limits):
         super().__init__()
@@ -36,7 +36,7 @@ class LiveObjects(dict[str, TrackedObject]):
         return self[object_id]
 
     def _free_label(self) -> int:
-        """The first free one from the next on, wrapping around: a label just given up is not reused at once."""
+        """The first free label from `_next_label` on, wrapping around: a released label is not reused at once."""
         taken = {obj.label for obj in self.values()}
         labels = ((self._next_label + i - 1) % MAX_LABEL + 1 for i in range(MAX_LABEL))
         return next(label for label in labels if label not in taken)
@@ -45,8 +45,8 @@ class LiveObjects(dict[str, TrackedObject]):
         self._store.release_row(self.pop(object_id).row)
 
     def follow_clock(self, before_ns: int, now_ns: int) -> None:
-        """If `now_ns` is known and older than the newest known stamp, the clock was set back, and the records
-        follow."""
+        """Shifts the objects' records if the clock was set back: if `now_ns` is known (not 0) and older than
+        `before_ns`, the newest known stamp."""
         if 0 < now_ns < before_ns:
             for obj in self.values():
                 obj.set_clock_back(before_ns - now_ns)
@@ -58,7 +58,7 @@ class LiveObjects(dict[str, TrackedObject]):
         return Snapshot(objects, {row: self._store.copy_row(row) for row in rows}, self._next_label)
 
     def roll_back(self, snapshot: Snapshot) -> None:
-        """Anything else that the step wrote to device buffers is in slots that no bank reads."""
+        """Restores a snapshot. Anything else that the step wrote to device buffers is in slots that no bank reads."""
         rows = {obj.row for obj in snapshot.objects.values()}
         for obj in self.values():
             if obj.row not in rows:

@@ -30,7 +30,8 @@ class ModelPrompt:
         return torch.from_numpy(self.mask)[None, None].to(device, torch.float32)
 
     def add(self, other: "ModelPrompt", limits: Limits) -> "ModelPrompt":
-        """Clicks accumulate; a box or a mask starts over. Raises LimitReached."""
+        """Combines this prompt with a later one. Clicks add to points and a box; a box or a mask replaces everything
+        before it, and clicks replace a mask. Raises LimitReached."""
         if other.mask is not None or self.mask is not None or BOX_TOP_LEFT in other.labels:
             return other
         total = len(self.labels) + len(other.labels)
@@ -59,7 +60,7 @@ def prompt_to_model(prompt: Prompt, size_hw: tuple[int, int], image_size: int) -
             )
         return ModelPrompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int32), mask)
     xy = points_to_model(np.asarray(prompt.points_xy, np.float32).reshape(-1, 2), size_hw, image_size)
-    labels = np.asarray(prompt.labels, np.float32).reshape(-1).astype(np.int32)  # a copy: it is kept
+    labels = np.asarray(prompt.labels, np.float32).reshape(-1).astype(np.int32)  # a copy, since it is stored
     if prompt.box_xyxy is not None:
         xy = torch.cat((box_to_model(prompt.box_xyxy, size_hw, image_size), xy))
         labels = np.concatenate((np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], np.int32), labels))

@@ -1,4 +1,4 @@
-"""Objects tracked and prompted in a frame whose features are known: the newest, or after a late prompt a past one.
+"""Tracks and prompts objects in an encoded frame: the newest or, after a late prompt, a past one.
 
 Knows objects and their memories. Does not know which frames are kept, nor how a failed step is undone.
 """
@@ -18,7 +18,7 @@ from sam2.types import PromptMode
 
 
 class ObjectSteps:
-    """For the live objects of one tracker. sticky_corrections: see `Tracker`."""
+    """Tracks and prompts the live objects of one tracker. sticky_corrections: see `Tracker`."""
 
     def __init__(self, network: FrameStep, objects: LiveObjects, limits: Limits, sticky_corrections: bool):
         self._network, self._objects, self._limits = network, objects, limits
@@ -57,8 +57,8 @@ class ObjectSteps:
     def catch_up(
         self, planned: Sequence[Planned], moments: Sequence[Moment], batched: bool, progress: Callable[[], None]
     ) -> dict[str, Answer | None]:
-        """Applies prompts to past frames and, for their objects alone, repeats the frames after each. Returns these
-        objects' answers on the last of `moments`, by id; None for one that cannot be tracked.
+        """Applies prompts to past frames and re-tracks the prompted objects, and no others, through the frames after
+        each. Returns their answers on the last of `moments`, by id; None for an object that cannot be tracked.
 
         moments: the frames since that of the first prompt. progress: called before each of them.
         """
@@ -74,7 +74,7 @@ class ObjectSteps:
     def _prompt_past(self, plan: Planned, moment: Moment) -> Answer:
         obj, tracked = self._objects.get(plan.prompt.object_id), None
         if obj is not None:
-            # Of a frame that was prompted before, what the last prompt left stays until there is a finite answer.
+            # If the frame was prompted before, the last prompt's memory stays until a finite answer replaces it.
             is_again = moment.index in obj.prompted_frames
             obj.rewind(moment.index + is_again)
             if not is_again:
@@ -82,7 +82,7 @@ class ObjectSteps:
         return self.prompt(plan, moment, tracked)
 
     def _repeat(self, objects: Sequence[TrackedObject], moment: Moment, batched: bool) -> dict[str, Answer | None]:
-        """Tracks objects in a past frame again, with all prompts that were applied there."""
+        """Re-tracks objects in a past frame and re-applies all their prompts there."""
         prompted = {obj.object_id: obj.prompted_frames.pop(moment.index, None) for obj in objects}
         for obj in objects:
             if (again := prompted[obj.object_id]) is not None and again.starts_over:
@@ -113,7 +113,8 @@ class ObjectSteps:
     def _apply(
         self, obj: TrackedObject, prompt: ModelPrompt, moment: Moment, before: Answer | None, starts_over: bool
     ) -> Answer:
-        """`before`: the object's answer on this frame so far, which the prompt refines."""
+        """Applies one prompt and commits the result. `before`: the object's answer on this frame so far, which the
+        prompt refines."""
         prompted = obj.prompted_frames.get(moment.index, PromptedFrame((), None, starts_over))
         previous = before.logits if before is not None and before.is_finite else None
         if prompted.logits is not None:

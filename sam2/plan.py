@@ -1,6 +1,6 @@
 """Resolves a step's prompts before anything is changed: the frame each belongs to, and its combined prompt there.
 
-Refuses what cannot be done. Reads objects and history; changes neither.
+Refuses prompts that cannot be applied. Reads objects and history; changes neither.
 """
 
 import math
@@ -27,7 +27,7 @@ class Located(NamedTuple):
 
 @dataclass(frozen=True)
 class Planned:
-    """A valid prompt, the frame it belongs to, and `combined`: it with all earlier prompts of its object there."""
+    """A valid prompt, the frame it belongs to, and `combined`: it merged with its object's earlier prompts there."""
 
     prompt: Prompt
     frame: int
@@ -35,9 +35,10 @@ class Planned:
 
 
 def locate(prompts: Sequence[Prompt], frame: Frame | None, history: History, next_frame: int) -> list[Located]:
-    """`frame`: that of the step, with index `next_frame`.
+    """Finds the frame that each prompt belongs to: a kept one, or `frame`, the one of this step, with index
+    `next_frame`.
 
-    Raises Stale for a prompt on an image that is no longer kept.
+    Raises what `History.find` raises, for example Stale for a prompt on an image that is no longer kept.
     """
     newest = history.newest
     located = []
@@ -55,7 +56,7 @@ def locate(prompts: Sequence[Prompt], frame: Frame | None, history: History, nex
 
 
 def locate_kept(prompts: Sequence[Prompt], history: History) -> list[Located]:
-    """As by `locate`, but among the frames that are kept: a stamp of 0 means the newest.
+    """Like `locate`, but only among the kept frames; a stamp of 0 means the newest.
 
     Raises BadInput before the first frame, and what `History.find_kept` raises.
     """
@@ -68,8 +69,8 @@ def locate_kept(prompts: Sequence[Prompt], history: History) -> list[Located]:
 def plan_prompts(
     located: Sequence[Located], objects: Mapping[str, TrackedObject], limits: Limits, image_size: int
 ) -> list[Planned]:
-    """Plans the prompts in the order of their frames, those for one frame in the order given; each on the assumption
-    that those before it were applied. Raises BadInput or LimitReached."""
+    """Plans the prompts in the order of their frames, those for one frame in the order given; each as if those before
+    it had been applied. Raises BadInput or LimitReached."""
     combined = {
         (object_id, index): prompted.prompts[-1]
         for object_id, obj in objects.items()

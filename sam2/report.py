@@ -1,4 +1,4 @@
-"""The network's answer about one object becomes a Track: plain numbers, a state, logits on the host."""
+"""Turns the network's answer about an object into a Track: plain numbers, a state, logits on the host."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from sam2.types import State, Track
 
 
 def to_host(answers: Mapping[str, Answer]) -> dict[str, Answer]:
-    """The same answers on the host, in one copy, so that the device is waited for only once."""
+    """Copies answers to the host, all at once, so that the host waits for the device only once."""
     if not answers:
         return {}
     logits, *rest = (torch.cat(parts) for parts in zip(*answers.values(), strict=True))
@@ -26,8 +26,8 @@ def to_host(answers: Mapping[str, Answer]) -> dict[str, Answer]:
 
 
 def track_of(obj: TrackedObject, moment: Moment, answer: Answer | None, limits: Limits) -> Track:
-    """`answer`: on the host, of this object alone; None if it has no memory to be tracked by. Without a finite answer
-    the state is INVALID."""
+    """The Track of one object. `answer`: on the host, of this object alone; None if it has no memory to track it with.
+    Without a finite answer the state is INVALID."""
     seen_frame, seen_ns = obj.last_seen(moment.index)
     if answer is None or not answer.is_finite:
         state, score, presence, iou = State.INVALID, 0.0, 0.0, 0.0

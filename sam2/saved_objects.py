@@ -25,7 +25,7 @@ from sam2.model import SAM2
 from sam2.tracked_object import TrackedObject
 
 FORMAT = "sam2_ros objects 1"
-MOST_MEMORIES = 64  # of an object in a file, unless the limits allow more: all of them are read, even if few are kept
+MOST_MEMORIES = 64  # per object in a file, unless the limits allow more: all of them are read, even if few are kept
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class SavedObject:
 def save_objects(
     path: Path, model: SAM2, store: MemoryStore, objects: Mapping[str, TrackedObject], object_ids: Sequence[str]
 ) -> list[str]:
-    """Writes those named, or all, and returns their ids. Raises UnknownObject, or BadInput if there is nothing to write
-    or it cannot be written."""
+    """Writes the named objects, or all, and returns the ids written. Raises UnknownObject, or BadInput if there is
+    nothing to write or the file cannot be written."""
     for object_id in object_ids:
         if object_id not in objects:
             raise UnknownObject(f"object_id: expected one of {list(objects)}, got {object_id!r}")
@@ -59,7 +59,7 @@ def save_objects(
 
 
 def check_room(kept: Sequence[SavedObject], objects: Mapping[str, TrackedObject], limits: Limits) -> None:
-    """Raises BadInput for an id that lives, LimitReached for too many."""
+    """Raises BadInput for an id that is tracked already, LimitReached for too many objects."""
     living = [one.object_id for one in kept if one.object_id in objects]
     if living:
         raise BadInput(f"restore: {', '.join(living)} is tracked already; remove it first")
@@ -89,15 +89,15 @@ def write_objects(path: Path, model: SAM2, kept: Sequence[SavedObject]) -> None:
         write_whole(path, save(tensors, metadata={"about": json.dumps(about)}))
     except OSError as error:
         raise BadInput(f"saved objects {error}") from error
-    except ValueError as error:  # no path at all
+    except ValueError as error:  # not a valid path
         raise BadInput(f"saved objects {path}: cannot be written ({error})") from error
 
 
 def read_objects(
     path: Path, model: SAM2, limits: Limits, object_ids: Sequence[str] = (), max_age_s: float = 0.0
 ) -> list[SavedObject]:
-    """The objects named, or all, each with as many memories as there is room for. max_age_s: of the file, in seconds;
-    0 = any age.
+    """Reads the named objects, or all, each with as many memories as `limits` allow. max_age_s: maximum age of the
+    file, in seconds; 0 = any age.
 
     Raises BadInput for a file that is missing, unreadable, damaged or made with another model, Stale for one that is
     too old, UnknownObject for an id that is not in it, LimitReached for too many.
@@ -120,27 +120,27 @@ def read_objects(
             return [SavedObject(*names[index], *_memories(path, file, index, model, limits)) for index in chosen]
     except BadInput:
         raise
-    except OSError as error:  # it may be whole all the same
+    except OSError as error:  # not "damaged": the file itself may be fine
         raise BadInput(f"saved objects {path}: cannot be read ({error.strerror or error})") from error
     except (SafetensorError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise BadInput(f"saved objects {path}: expected a file written by save, got a damaged or other one") from error
 
 
 def _check_there(path: Path) -> None:
-    """Raises BadInput."""
+    """Raises BadInput unless the file is there and readable; its message names the files beside it."""
     try:
         if path.is_file():
-            with open(path, "rb"):  # of one that is closed to this user, safetensors says that it is not there
+            with open(path, "rb"):  # safetensors reports a file without read permission as missing
                 return
         others = sorted(other.stem for other in path.parent.glob(f"*{path.suffix}") if other.is_file())
         beside = ", ".join(others) or "nothing"
-    except OSError as error:  # a name that is too long; a folder or a file that is closed
+    except OSError as error:  # a name that is too long, or no permission for the folder or the file
         raise BadInput(f"saved objects {path}: cannot be read ({error.strerror})") from error
     raise BadInput(f"saved objects {path}: there is no such file; saved there: {beside}")
 
 
 def _choose(path: Path, there: list[str], object_ids: Sequence[str]) -> list[int]:
-    """Indices of the entries that were asked for. Raises UnknownObject."""
+    """Indices of the requested entries, or of all if none is requested. Raises UnknownObject."""
     unknown = set(object_ids) - set(there)
     if unknown:
         has = f"{', '.join(there):.1000}"
@@ -169,7 +169,7 @@ def _memories(path: Path, file, index: int, model: SAM2, limits: Limits) -> tupl
 
 
 def _identity(model: SAM2) -> dict:
-    """What must agree for a memory to be valid: model, input size, weights."""
+    """What must be the same for a memory to be valid: model, input size, weights."""
     digest = hashlib.sha256()
     for tensor in (model.maskmem_tpos_enc, model.no_obj_ptr, *model.obj_ptr_proj.parameters()):
         digest.update(tensor.detach().float().cpu().numpy().tobytes())

@@ -1,4 +1,4 @@
-"""One object of a stream: who it is, its memories, its prompts, when it was last seen."""
+"""One object of a stream: its identity, memories and prompts, and when it was last seen."""
 
 from dataclasses import dataclass, field, replace
 
@@ -12,8 +12,8 @@ from sam2.types import State
 
 @dataclass(frozen=True)
 class PromptedFrame:
-    """An object's prompts on one frame, in order. Each refined the answer to the one before, so all are repeated one by
-    one when an earlier frame is prompted. The newest `Limits.points_per_prompt` are kept."""
+    """An object's prompts on one frame, in order. Each refined the answer to the one before, so all are applied again,
+    one by one, when an earlier frame is prompted. The newest `Limits.points_per_prompt` are kept."""
 
     prompts: tuple[ModelPrompt, ...]  # each includes the clicks before it
     logits: np.ndarray | None  # (4h, 4w) float32, the answer, which the next click refines; None if not finite
@@ -31,16 +31,16 @@ class TrackedObject:
     label: int  # 1..254
     row: int  # in the memory store
     born: int  # frame index of its first prompt
-    born_ns: int  # stamp of that frame; 0 = not known, or it has not come yet
+    born_ns: int  # stamp of that frame; 0 = unknown, or the frame has not arrived yet
     bank: MemoryBank
     prompted_frames: dict[int, PromptedFrame] = field(default_factory=dict)  # by frame index, within the history
-    seen: dict[int, int] = field(default_factory=dict)  # stamp by frame index: visible frames within the history
+    seen: dict[int, int] = field(default_factory=dict)  # stamp by frame index, of the sightings that `record` keeps
 
     def copy(self) -> "TrackedObject":
         return replace(self, bank=self.bank.copy(), prompted_frames=dict(self.prompted_frames), seen=dict(self.seen))
 
     def starts_at(self, frame: int) -> bool:
-        """Whether a prompt on `frame` is answered from the image alone: nothing is remembered from before it."""
+        """Whether a prompt on `frame` is answered from the image alone: there is no prompted memory before it."""
         return not self.bank.can_recall(frame)
 
     def start_over(self, frame: int, stamp_ns: int) -> None:
@@ -78,7 +78,7 @@ class TrackedObject:
         self.seen = {index: stamp for index, stamp in self.seen.items() if index >= oldest or index == last_old}
 
     def last_seen(self, frame: int) -> tuple[int, int]:
-        """(frame index, stamp) of the newest sighting up to `frame`; if never seen, just before its birth."""
+        """(frame index, stamp) of the newest sighting up to `frame`; if never seen, (`born` - 1, `born_ns`)."""
         index = max((index for index in self.seen if index <= frame), default=None)
         return (self.born - 1, self.born_ns) if index is None else (index, self.seen[index] or self.born_ns)
 

@@ -28,7 +28,7 @@ from sam2.warm_up import warm_up
 
 
 class Tracker:
-    """Not thread-safe: one thread owns it and the model.
+    """Tracks objects through a stream of images. Not thread-safe: one thread owns it and the model.
 
     `sticky_corrections`: a correction of a live object becomes a prompted memory. By default it is remembered like any
     tracked frame, as in the official predictor, so its effect fades after six frames. `fill_hole_area`: holes of up to
@@ -60,7 +60,7 @@ class Tracker:
         self._begin()
 
     def _begin(self) -> None:
-        """Labels and frames count from the start."""
+        """Creates fresh state: no objects; labels and frame indices start over."""
         self._objects = LiveObjects(self._network.store, self._limits)
         self._steps = ObjectSteps(self._network, self._objects, self._limits, self._sticky_corrections)
         self._next_frame = 0
@@ -70,7 +70,7 @@ class Tracker:
         return Tracker(self.model, self._limits, self._sticky_corrections, self._fill_hole_area, self.batched)
 
     def encode_together(self, pairs: "Sequence[tuple[Tracker, Frame]]") -> None:
-        """Encodes, as one batch, the next frames of several trackers of this model; their `step` then need not.
+        """Encodes the next frames of several trackers of this model as one batch, so that their `step` need not.
 
         Raises BadInput, OutOfMemory or DeviceLost; after that each `step` encodes its own frame.
         """
@@ -82,8 +82,8 @@ class Tracker:
                 tracker._ahead.put(frame, Features(*(part[index : index + 1].clone() for part in batch)))
 
     def encode_ahead(self, frame: Frame) -> None:
-        """Starts to encode the frame after that of the next `step`, on a GPU in parallel with it. For recordings, where
-        the following image is at hand. Raises what `encode_together` raises."""
+        """Starts to encode `frame`, the one after the next `step`'s; on a GPU in parallel with that step. For
+        recordings, where it is available early. Raises what `encode_together` raises."""
         check_frame(frame)
         with self._on_device():
             self._ahead.begin(frame, lambda: self._network.encode([frame.rgb]))
@@ -103,7 +103,7 @@ class Tracker:
 
     @property
     def object_ids(self) -> list[str]:
-        """Live objects, in order of arrival."""
+        """Ids of the live objects, in order of arrival."""
         return list(self._objects)
 
     def step(
@@ -113,13 +113,13 @@ class Tracker:
         """Tracks every live object into `frame` and applies `prompts`; returns all live objects in order of label.
 
         A prompt with a new id creates an object; with the id of a live object it adds to that object's prompts or
-        replaces them. It applies to the frame nearest to its `stamp_ns`; if that is a past frame, its object, but no
-        other, is tracked again from there. Prompts apply in the order of their frames, those for one frame in the order
+        replaces them. It applies to the frame nearest to its `stamp_ns`; if that is a past frame, its object, and no
+        other, is re-tracked from there. Prompts apply in the order of their frames, those for one frame in the order
         given.
 
         Raises BadInput, Stale or LimitReached for the frame or any prompt; then, as after any other error, nothing has
         changed. accept: called with the tracks before the step becomes final; if it raises, the step is undone too.
-        progress: called before each frame that is gone through again.
+        progress: called before each past frame that is processed again.
         """
         check_frame(frame)
         check_prompts(prompts, self._limits)
@@ -135,11 +135,11 @@ class Tracker:
         self, prompts: Sequence[Prompt], accept: Callable[[list[Track]], None] = lambda tracks: None,
         progress: Callable[[], None] = lambda: None,
     ) -> list[Track]:  # fmt: skip
-        """Applies prompts to frames that `step` has seen, without a further one: those nearest to their `stamp_ns`,
-        0 = the newest. Returns the prompted objects as they are in the newest frame, in order of label.
+        """Applies prompts without a new frame, each to the kept frame nearest to its `stamp_ns`, 0 = the newest.
+        Returns the prompted objects' tracks in the newest frame, in order of label.
 
-        What follows is as if the prompts had come in time. Raises what `step` raises, and BadInput before the first
-        frame; then nothing has changed. accept, progress: as in `step`.
+        The stream continues as if the prompts had come in time. Raises what `step` raises, and BadInput before the
+        first frame; then nothing has changed. accept, progress: as in `step`.
         """
         planned = self._plan_seen(prompts)
         with self._all_or_nothing({plan.prompt.object_id for plan in planned}):
@@ -152,7 +152,7 @@ class Tracker:
     def check(self, prompts: Prompt | Sequence[Prompt], frame: Frame | None = None, seen: bool = False) -> None:
         """Raises what `step(frame, prompts)` would raise for one prompt or several, and changes nothing.
 
-        Without a frame, pixels are checked against the newest image, and no stamp is too new. seen: raises what
+        Without a frame, coordinates are checked against the newest image, and no stamp is too new. seen: raises what
         `prompt(prompts)` would raise instead.
         """
         prompts = [prompts] if isinstance(prompts, Prompt) else prompts
@@ -177,24 +177,25 @@ class Tracker:
         self._ahead.clear()
 
     def save(self, path: str | Path, object_ids: Sequence[str] = ()) -> list[str]:
-        """Writes the prompted memories of the objects named, or of all; returns their ids. Raises UnknownObject, or
+        """Writes the prompted memories of the named objects, or of all; returns their ids. Raises UnknownObject, or
         BadInput if there is nothing to save or the file cannot be written."""
         with self._on_device():
             return save_objects(Path(path), self.model, self._network.store, self._objects, object_ids)
 
     def restore(self, path: str | Path, object_ids: Sequence[str] = (), max_age_s: float = 0.0) -> list[str]:
-        """Tracks the objects that `save` wrote, all or none; returns their ids. They are OCCLUDED until seen, or
-        LOST if that takes too long from the next frame on.
+        """Resumes tracking the named objects of a file that `save` wrote, or all of them; returns their ids. They are
+        OCCLUDED until seen, or LOST once `Limits.lost_after_s` has passed since the next frame.
 
-        Raises what `read_objects` raises, BadInput for an id that is already tracked, LimitReached.
+        Raises what `read_objects` raises, BadInput for an id that is already tracked, LimitReached; then none is
+        restored.
         """
         with self._on_device():
             kept = read_objects(Path(path), self.model, self._limits, object_ids, max_age_s)
         check_room(kept, self._objects, self._limits)
         oldest = self._history.oldest
-        before = oldest.index if oldest else self._next_frame  # so that a late prompt comes after what is restored
+        before = oldest.index if oldest else self._next_frame  # a late prompt must come after restored memories
         with self._all_or_nothing(set()):
-            for one in kept:  # born when the next frame comes, however long that takes
+            for one in kept:  # born on the next frame, whenever that comes
                 obj = self._objects.add(one.object_id, one.class_name, self._next_frame, 0)
                 obj.bank = put_back(one, self._network.store, obj.row, self._limits, before)
         return [one.object_id for one in kept]
@@ -216,7 +217,8 @@ class Tracker:
         return self._tracks(moment, dict.fromkeys(self._objects) | answers)
 
     def _catch_up(self, planned: list[Planned], newest: int, progress: Callable[[], None]) -> dict[str, Answer | None]:
-        """Applies prompts, sorted by frame, and goes again through the frames since the first, up to `newest`."""
+        """Applies prompts, sorted by frame, and re-tracks their objects through the frames since the first one's, up to
+        `newest`."""
         moments = self._history.since(planned[0].frame) if planned else []
         again = [moment for moment in moments if moment.index <= newest]
         return self._steps.catch_up(planned, again, self.batched, progress)
@@ -229,7 +231,7 @@ class Tracker:
         return plan_prompts(located, self._objects, self._limits, self.model.image_size)
 
     def _tracks(self, moment: Moment, answers: dict[str, Answer | None]) -> list[Track]:
-        """In order of label."""
+        """Tracks in order of label."""
         objects = sorted((self._objects[object_id] for object_id in answers), key=lambda obj: obj.label)
         return [track_of(obj, moment, answers[obj.object_id], self._limits) for obj in objects]
 
@@ -241,7 +243,8 @@ class Tracker:
 
     @contextmanager
     def _all_or_nothing(self, prompted: set[str]) -> Iterator[None]:
-        """Device work that changes nothing if it fails. `prompted`: ids of objects whose memories it may overwrite."""
+        """Runs the block's device work, and undoes it if it fails. `prompted`: ids of objects whose memories it may
+        overwrite."""
         with self._on_device():
             snapshot = self._objects.snapshot(prompted)
         try:

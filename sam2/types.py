@@ -1,4 +1,4 @@
-"""What crosses the border of `sam2`: plain frozen values of numpy and Python, no tensors.
+"""The inputs and outputs of `sam2.Tracker`: frozen dataclasses of numpy arrays and Python values, no tensors.
 
 Pixels are those of the source image: x to the right, y down, (0, 0) the top left corner of the top left pixel.
 """
@@ -18,7 +18,7 @@ class State(IntEnum):
     VISIBLE = 0
     OCCLUDED = 1  # absent now, seen recently
     LOST = 2  # absent for longer than `Limits.lost_after_s`
-    INVALID = 3  # the network gave a non-finite answer; nothing was remembered
+    INVALID = 3  # no answer, or a non-finite one; no memory was stored
 
 
 class PromptMode(Enum):
@@ -27,7 +27,7 @@ class PromptMode(Enum):
 
 
 def _use_own_integers(stamped: "Frame | Prompt") -> None:
-    """Makes a stamp a Python integer: differences of NumPy's wrap around (unsigned) or overflow (signed)."""
+    """Makes a stamp a Python integer: NumPy's wrap around (unsigned) or overflow (signed) in differences."""
     if isinstance(stamped.stamp_ns, np.integer):
         object.__setattr__(stamped, "stamp_ns", int(stamped.stamp_ns))
 
@@ -56,7 +56,7 @@ class Prompt:
     labels: np.ndarray | list = field(default_factory=list)  # (K,) 1 on the object, 0 not on it
     box_xyxy: np.ndarray | list | None = None  # (4,) pixels, x0 < x1 and y0 < y1
     mask: np.ndarray | None = None  # (H, W) bool; all False = it is not in the image
-    stamp_ns: int = 0  # the frame it was made on; 0 = the frame it is given with
+    stamp_ns: int = 0  # of the frame it was made on; 0 = the `step`'s own frame, or the newest in `Tracker.prompt`
     mode: PromptMode = PromptMode.ADD
     class_name: str = ""
 

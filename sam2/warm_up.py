@@ -1,4 +1,4 @@
-"""Runs before the first image, in which libraries choose their kernels and, on a GPU, common steps are captured."""
+"""Steps before the first image, so that libraries choose their kernels and, on a GPU, common steps are captured."""
 
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,8 @@ _MOST_OBJECTS = 4  # steps with more objects are captured when they first occur 
 
 
 def warm_up(tracker: "Tracker", limits: Limits, captures: bool) -> None:
-    """Prompts and tracks; if `captures`, for long enough to capture the steps of one to `_MOST_OBJECTS` objects with
-    full memories. Leaves objects behind."""
+    """Prompts and tracks objects on a blank image; if `captures`, for long enough to capture the steps of one to
+    `_MOST_OBJECTS` objects with full memories. Does not remove all of the objects."""
     frame = Frame(np.zeros(_SHAPE, np.uint8))
     count = min(_MOST_OBJECTS, limits.max_objects) if captures else 1
     tracker.step(frame, [Prompt(f"warm-up {i}", points_xy=[(320, 240)], labels=[1]) for i in range(count)])
