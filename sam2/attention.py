@@ -41,12 +41,12 @@ class Attention(nn.Module):
 
 
 class RotaryAttention(Attention):
-    """One head whose queries and keys are rotated by their place on the square feature grid.
+    """Single-head attention whose queries and keys are rotated by their position on the square feature grid.
 
     Keys are any number of whole grids (one per remembered frame), each rotated as the queries are, followed by
-    `num_unrotated` tokens without a place (object pointers). With `pooling` p > 1 each p x p of a grid's tokens are
-    averaged after rotation, and their mean counts p² times (arXiv 2411.18933, §3.2): p² times less work, and no longer
-    the official result.
+    `num_unrotated` tokens without a position (object pointers). With `pooling` p > 1 each p x p block of a grid's
+    tokens is averaged after rotation, and its mean counts p² times in the softmax (arXiv 2411.18933, §3.2): p² times
+    less work, and no longer the official result.
     """
 
     pooling = 1
@@ -97,7 +97,7 @@ class RotaryAttention(Attention):
 def average(q: Tensor, k: Tensor, v: Tensor, counts: Tensor | None = None) -> Tensor:
     """softmax(q kᵀ / √C) v for q (N, heads, T, C), k (N, heads, M, C), v (N, heads, M, D) -> (N, heads, T, D).
 
-    counts (M,): how often each key counts, once by default.
+    counts (M,): how many times each key counts in the softmax, 1 by default.
     """
     bias = None if counts is None else counts.log()
     if not _goes_in_tiles(q, k, v):
@@ -111,16 +111,16 @@ def average(q: Tensor, k: Tensor, v: Tensor, counts: Tensor | None = None) -> Te
 
 
 def _kernels(q: Tensor, v: Tensor) -> AbstractContextManager:
-    """Keeps cuDNN's attention from values narrower than the keys: with one image's queries expanded to four objects it
-    fails ("stride for the last dimension", torch 2.11 on an H200)."""
+    """Excludes cuDNN's attention where values are narrower than keys: it fails there when one image's queries are
+    expanded to four objects ("stride for the last dimension", torch 2.11 on an H200)."""
     if q.is_cuda and v.shape[-1] != q.shape[-1]:
         return sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
     return nullcontext()
 
 
 def _goes_in_tiles(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """On a CPU PyTorch's fused kernel multiplies with MKL and requires D = C. Tiles use the fast products, gain more
-    the narrower the values are, and pay off only with many keys."""
+    """Whether `average` works in tiles. On a CPU PyTorch's fused kernel multiplies with MKL and requires D = C. Tiles
+    use the products of `sam2.linear`, gain more the narrower the values are, and pay off only with many keys."""
     if q.device.type != "cpu" or torch.is_grad_enabled() or k.shape[-2] < _TILE_KEYS or q.shape[-2] < _TILE_QUERIES:
         return False
     return prefers_onednn(q) or v.shape[-1] < k.shape[-1]
@@ -133,20 +133,21 @@ def _average_rows(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tenso
     if missing := -k.shape[0] % _WHOLE_KEYS:
         weight = k.new_zeros(keys[-1].shape[0]) if bias is None else biases[-1]
         keys[-1], values[-1] = F.pad(keys[-1], (0, 0, 0, missing)), F.pad(values[-1], (0, missing))
-        biases[-1] = F.pad(weight, (0, missing), value=-torch.inf)  # they weigh nothing
+        biases[-1] = F.pad(weight, (0, missing), value=-torch.inf)  # zero weight
     tiles = list(zip(keys, values, biases, strict=True))
     return torch.cat([_average_tile(rows, tiles) for rows in q.split(_tile_queries())])
 
 
 def _tile_queries() -> int:
-    """With several threads more rows for each, even beyond the cache: threads synchronise after every product, and
-    sleeping ones wake slowly. Measured with two threads (`benchmarks/README.md`)."""
+    """Query rows per tile. Several threads get more rows each, even beyond the cache: they synchronise after every
+    product, and sleeping threads wake slowly. Measured with two threads (`benchmarks/README.md`)."""
     threads = torch.get_num_threads()
     return _TILE_QUERIES if threads == 1 else 4 * _TILE_QUERIES * threads
 
 
 def _average_tile(q: Tensor, tiles: Sequence[tuple[Tensor, Tensor, Tensor | None]]) -> Tensor:
-    """q (T, C), per tile (m, C), (D, m), (m,) -> (T, D): normalised tile by tile, then weighed by its share."""
+    """q (T, C), per tile (m, C), (D, m), (m,) -> (T, D): softmax within each tile, whose results are then averaged by
+    the tiles' shares of the whole softmax."""
     outputs, log_sums = [], []
     for keys, values, bias in tiles:
         scores = linear(q, keys, bias)  # (T, m)

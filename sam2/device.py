@@ -1,4 +1,4 @@
-"""Where the network runs, and what its failures are called there."""
+"""Chooses the device and its CPU threads, and translates torch's device errors."""
 
 import os
 import re
@@ -11,12 +11,12 @@ import torch
 from sam2.config import find_config
 from sam2.errors import BadInput, DeviceLost, OutOfMemory, Sam2Error
 
-_TORCHS_THREADS = torch.get_num_threads()  # before anybody asked for another number
+_TORCHS_THREADS = torch.get_num_threads()  # torch's own choice, read before `set_cpu_threads` changes it
 
 
 def choose_device(wanted: str) -> torch.device:
     """`wanted`: "auto" (CUDA if available), "cpu", "cuda" or "cuda:N". Raises BadInput if there is no such device, and
-    for the other kinds that PyTorch knows: nothing here has been tried on them."""
+    for PyTorch's other device types, which are untested here."""
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -32,11 +32,11 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def set_cpu_threads(count: int, name: str) -> None:
-    """How many threads the network called `name` uses on a CPU, in the calling thread and those it starts.
+    """Sets how many threads the model `name` uses on a CPU, in the calling thread and those it starts.
 
-    0: PyTorch's own choice, which follows OMP_NUM_THREADS; but one thread for nano where that is not set, because its
-    products are so small that threads mostly wait for each other. Raises BadInput for a negative count or an unknown
-    name.
+    0: PyTorch's own choice, which follows OMP_NUM_THREADS; but one thread for nano if that variable is not set, because
+    its products are so small that threads mostly wait for each other. Raises BadInput for a negative count or an
+    unknown name.
     """
     if count < 0:
         raise BadInput(f"cpu_threads: expected 0 or more, got {count}")
@@ -44,8 +44,8 @@ def set_cpu_threads(count: int, name: str) -> None:
     torch.set_num_threads(count or (1 if is_small else _TORCHS_THREADS))
 
 
-# How a shortage of memory reads where torch does not raise OutOfMemoryError: from its CPU allocator, from CUDA outside
-# torch's own allocator (contexts, kernels loaded late, pinned memory), and from libraries, the last from oneDNN.
+# Messages of out-of-memory errors that torch does not raise as OutOfMemoryError: of its CPU allocator, of CUDA outside
+# torch's own allocator (contexts, kernels loaded late, pinned memory), and of libraries, the last one oneDNN's.
 _SHORTAGE = re.compile(
     r"can't allocate memory|not enough memory|out of memory|ALLOC_FAILED|calling `?cublasCreate"
     r"|could not create a primitive$"
@@ -57,7 +57,7 @@ def device_errors(device: torch.device) -> Iterator[None]:
     """Turns torch's device failures into OutOfMemory and DeviceLost; anything else passes through."""
     try:
         yield
-    except Sam2Error:  # some are a RuntimeError, too, and their texts quote ids and paths
+    except Sam2Error:  # some are RuntimeErrors, too, and the ids and paths in their texts could match below
         raise
     except RuntimeError as error:  # torch.OutOfMemoryError is one
         text = str(error)
@@ -72,7 +72,7 @@ def device_errors(device: torch.device) -> Iterator[None]:
 
 
 def _answers(device: torch.device) -> bool:
-    """Whether a CUDA device still works: an error that breaks its context is raised again by whatever comes next."""
+    """Whether a CUDA device still works: an error that breaks its context is raised again by every later call."""
     try:
         torch.cuda.synchronize(device)
     except Exception:
@@ -81,14 +81,14 @@ def _answers(device: torch.device) -> bool:
 
 
 def empty_cache() -> None:
-    """Returns cached GPU memory that is no longer used, for other processes; does nothing without a GPU."""
+    """Frees the GPU memory that torch caches but does not use, for other processes; does nothing without a GPU."""
     if torch.cuda.is_initialized():
-        with suppress(RuntimeError):  # a lost device has nothing to give
+        with suppress(RuntimeError):  # a lost device raises, and has nothing to free
             torch.cuda.empty_cache()
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Free memory of a GPU or, for the CPU, of the machine; None if it cannot be found out."""
+    """Free memory of a GPU or, for the CPU, of the machine; None if unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:

@@ -99,7 +99,7 @@ class Block(nn.Module):
 
 
 class WindowAttention(nn.Module):
-    """Self-attention among the tokens of each (H, W) given, optionally with queries pooled 2 x 2."""
+    """Self-attention within each (H, W) grid of the batch, optionally with queries max-pooled 2 x 2."""
 
     def __init__(self, channels: int, channels_out: int, num_heads: int, pools: bool):
         super().__init__()

@@ -7,15 +7,15 @@ from torch import Tensor, nn
 
 from sam2.linear import Linear
 
-_ROWS = 2048  # tokens that go through an MLP at a time, for each thread of a CPU
+_ROWS = 2048  # tokens per slice, for each CPU thread
 
 
 def in_slices(function: Callable[[Tensor], Tensor], x: Tensor, items: int = 1) -> Tensor:
     """function(x), where the function treats every item (a token, or a window of tokens) independently. The last
     `items` dimensions of x are those of one item, the very last its channels.
 
-    On a CPU x goes through in slices, so that wide intermediate values stay in the cache instead of passing through
-    memory newly requested from the system.
+    On a CPU the function runs on slices of x, so that wide intermediate values stay in the cache instead of passing
+    through memory newly requested from the system.
     """
     flat = x.flatten(0, -items - 1)
     rows = max(1, _ROWS * torch.get_num_threads() // flat[0, ..., 0].numel())

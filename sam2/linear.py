@@ -1,7 +1,7 @@
 """Matrix products of fp32 tokens and weights, with the fastest kernels for the device.
 
-On a CPU PyTorch multiplies fp32 matrices with MKL, which leaves half of a processor that is not Intel's unused. oneDNN,
-which PyTorch ships too, does not, and applies GELU before the result leaves the cache: the same arithmetic in another
+On a CPU PyTorch multiplies fp32 matrices with MKL, which leaves half of a non-Intel processor unused. oneDNN, which
+PyTorch ships too, uses all of it and applies GELU before the result leaves the cache: the same arithmetic in another
 order. Its kernels have no gradients, so training uses PyTorch's own.
 """
 
@@ -27,7 +27,7 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias, activation)
 
     def plain(self, x: Tensor) -> Tensor:
-        """PyTorch's own product, for few rows of a varying number: oneDNN would compile and keep a kernel for each."""
+        """PyTorch's own product, for few rows whose number varies: oneDNN would compile and keep a kernel for each."""
         return F.linear(x, self.weight, self.bias)
 
 
@@ -37,7 +37,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: st
         return _ACTIVATIONS[activation](F.linear(x, weight, bias))
     if activation == "gelu":
         return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "gelu", [], "none")  # the exact one
-    # oneDNN's own ReLU turns NaN into 0, so nobody would notice that a frame is lost.
+    # oneDNN's own ReLU turns NaN into 0, which would hide non-finite values.
     return _ACTIVATIONS[activation](torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], ""))
 
 
@@ -55,8 +55,8 @@ class Conv1x1(nn.Conv2d):
 
 
 def prefers_onednn(x: Tensor) -> bool:
-    """Whether oneDNN can and should multiply x: float32 on an x86 CPU, without gradients or autocast. `torch.compile`
-    has products of its own, and fails at this one."""
+    """Whether oneDNN can and should multiply x: float32 on an x86 CPU, without gradients, autocast or `torch.compile`,
+    which has kernels of its own and fails at this operator."""
     return (
         _HAS_ONEDNN
         and x.device.type == "cpu"

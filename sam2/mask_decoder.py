@@ -17,7 +17,7 @@ NUM_MASK_TOKENS = 4
 
 
 class Decoded(NamedTuple):
-    """Everything the decoder says, before any choice among the masks and before gating by presence."""
+    """The decoder's raw output, before one mask is chosen and before gating by presence."""
 
     masks: Tensor  # (N, 4, 4h, 4w) logits
     iou: Tensor  # (N, 4) estimated quality, 0..1
@@ -138,7 +138,7 @@ class TwoWayBlock(nn.Module):
 
     def forward(self, tokens: Tensor, pixels: Tensor, token_pos: Tensor, pixel_pos: Tensor) -> tuple[Tensor, Tensor]:
         """tokens and token_pos (N, T, C), pixels (N, hw, C), pixel_pos (1, hw, C) -> tokens and pixels, updated."""
-        if self.is_first:  # tokens are still their own position: no residual either
+        if self.is_first:  # tokens still equal their position: neither it nor a residual is added
             tokens = self.self_attn(tokens, tokens, tokens)
         else:
             query = tokens + token_pos

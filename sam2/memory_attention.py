@@ -17,7 +17,7 @@ class MemoryAttention(nn.Module):
         self.norm = nn.LayerNorm(config.d_model)
 
     def self_attend(self, stride16: Tensor) -> Tensor:
-        """Features (B, C, h, w) -> (B, hw, C): the part before any memory, which all objects of an image share."""
+        """Features (B, C, h, w) -> (B, hw, C): the part before any memory, shared by all objects of an image."""
         placed = stride16 + 0.1 * self.position(stride16)
         return self.layers[0].self_attend(placed.flatten(2).transpose(1, 2))
 
@@ -26,7 +26,7 @@ class MemoryAttention(nn.Module):
         return sine_grid(*stride16.shape[1:], stride16.device)
 
     def forward(self, self_attended: Tensor, memory: Tensor, memory_pos: Tensor, num_pointer_tokens: int) -> Tensor:
-        """(B, hw, C) from `self_attend`, memory tokens (N, M, D), pointers' last -> (N, C, h, w); B in {1, N}."""
+        """(B, hw, C) from `self_attend`, memory (N, M, D), pointer tokens last -> (N, C, h, w); B in {1, N}."""
         keys = memory + memory_pos
         x = self.layers[0].cross_attend(self_attended, keys, memory, num_pointer_tokens)
         for layer in self.layers[1:]:

@@ -1,7 +1,7 @@
 """Which frames one object remembers, and in which slots: pure bookkeeping on integers.
 
-Knows nothing about tensors: `memory_store` holds those, addressed by the slots given out here. Recent memories live in
-rings addressed by frame index, long enough that a late prompt finds what was remembered at its frame.
+Knows nothing about tensors: `memory_store` holds those, addressed by the slots assigned here. Recent memories live in
+rings addressed by frame index, long enough that a late prompt finds the memories its frame attended to.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Recall:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Objects that agree on it can be tracked in one batch."""
+        """(F, P); objects whose recalls have the same shape can be tracked in one batch."""
         return len(self.slots), len(self.pointer_slots)
 
 
@@ -59,26 +59,27 @@ class MemoryBank:
         return bank
 
     def can_recall(self, frame: int) -> bool:
-        """Whether `frame` has anything to attend to: that takes a prompted frame before it."""
+        """Whether `frame` has memories to attend to, which requires a prompted frame before it."""
         return any(index < frame for index in self._prompted)
 
     def remember(self, frame: int) -> None:
-        """A memory of a tracked frame has been written to `slots(frame, False)`."""
+        """Records that a memory of a tracked frame has been written to `slots(frame, False)`."""
         self._recent.add(frame)
         reach = self._limits.history_frames + max(self._limits.recent_memories, self._limits.pointers)
         self._recent = {index for index in self._recent if index >= frame - reach}
 
     def remember_prompted(self, frame: int) -> None:
-        """A memory of a prompted frame, none newer than it, has been written to `slots(frame, True)`."""
+        """Records that a memory of a prompted frame has been written to `slots(frame, True)`. The bank must not have a
+        newer prompted frame."""
         slot, _ = self.slots(frame, is_prompted=True)
         if frame not in self._prompted and len(self._prompted) == self._limits.prompted_memories:
-            # The first prompt is what the user pointed at, so the second oldest has to go.
+            # The first prompt is what the user pointed at, so the second oldest is dropped.
             del self._prompted[list(self._prompted)[min(1, len(self._prompted) - 1)]]
         self._prompted[frame] = slot
         self._recent.discard(frame)
 
     def forget(self, frame: int) -> None:
-        """The tracked memory of a frame is unusable."""
+        """Drops the tracked memory of a frame, because it is unusable."""
         self._recent.discard(frame)
 
     def clear(self) -> None:
@@ -91,7 +92,7 @@ class MemoryBank:
         self._recent = {index for index in self._recent if index < frame}
 
     def slots(self, frame: int, is_prompted: bool) -> tuple[int, int]:
-        """(spatial, pointer) slot for a memory of `frame`; neither holds anything that is still remembered."""
+        """(spatial, pointer) slot for a memory of `frame`; neither holds a memory that is still in use."""
         prompted = _num_prompted_slots(self._limits)
         if is_prompted:
             slot = min(set(range(prompted)) - set(self._prompted.values()))
@@ -117,5 +118,5 @@ class MemoryBank:
 
 
 def _num_prompted_slots(limits: Limits) -> int:
-    """One more than are remembered, so that a memory that turns out to be unusable has not overwritten another."""
+    """One more than are remembered, so that a memory that turns out to be unusable has not overwritten a good one."""
     return limits.prompted_memories + 1

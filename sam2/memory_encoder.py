@@ -43,7 +43,7 @@ class MaskDownsampler(nn.Module):
 
 
 class Fuser(nn.Module):
-    """Mixes what was added up: two blocks, one after the other."""
+    """Two ConvNeXt blocks that mix the sum of image features and mask embedding."""
 
     def __init__(self, dim: int):
         super().__init__()

@@ -22,7 +22,7 @@ class Reading(NamedTuple):
     slots: Tensor  # (N, F) int64
     codes: Tensor  # (N, F) int64
     pointer_slots: Tensor  # (N, P) int64
-    time: Tensor  # (N, P) float32, frames ago in units of the pointer memory
+    time: Tensor  # (N, P) float32, frames ago / `Limits.pointers`
 
 
 class Writing(NamedTuple):
@@ -52,13 +52,13 @@ class MemoryStore:
         return self._spatial.shape[0]
 
     def take_row(self) -> int:
-        """The lowest free row, for a new object, with undefined content. The caller makes sure of `max_objects`."""
+        """The lowest free row, for a new object, with undefined content. The caller must enforce `max_objects`."""
         if not self._free_rows:
             self._allocate(min(max(1, 2 * self._spatial.shape[0]), self._limits.max_objects))
         return self._free_rows.pop(0)
 
     def release_row(self, row: int) -> None:
-        """Returns a row that `take_row` gave out; once."""
+        """Frees a row from `take_row`; must be called at most once per row taken."""
         self._free_rows.append(row)
         self._free_rows.sort()
 
@@ -67,7 +67,7 @@ class MemoryStore:
         return self._spatial[row].clone(), self._pointers[row].clone()
 
     def restore_row(self, row: int, copy: tuple[Tensor, Tensor]) -> None:
-        """Puts back what `copy_row` gave."""
+        """Writes back what `copy_row` returned."""
         self._spatial[row], self._pointers[row] = copy
 
     def read_slots(self, row: int, slots: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -75,12 +75,12 @@ class MemoryStore:
         return self._spatial[row, list(slots)], self._pointers[row, list(slots)]
 
     def write_slots(self, row: int, slots: Sequence[int], spatial: Tensor, pointers: Tensor) -> None:
-        """What `read_slots` gave, on any device."""
+        """Writes what `read_slots` returned; the tensors may be on any device."""
         self._spatial[row, list(slots)] = spatial.to(self._spatial)
         self._pointers[row, list(slots)] = pointers.to(self._pointers)
 
     def reading(self, rows: Sequence[int], recalls: Sequence[Recall]) -> Reading:
-        """For objects whose recalls have one shape."""
+        """Index tensors for `gather`. All recalls must have the same shape."""
         time = [[ago / self._limits.pointers for ago in recall.frames_ago] for recall in recalls]
         return Reading(
             self._tensor(rows),
@@ -91,7 +91,7 @@ class MemoryStore:
         )
 
     def writing(self, rows: Sequence[int], slots: Sequence[tuple[int, int]]) -> Writing:
-        """`slots`: (spatial, pointer) per object."""
+        """Index tensors for `write`. `slots`: (spatial, pointer) per object."""
         return Writing(self._tensor(rows), *self._tensor(slots).unbind(1))
 
     def gather(self, at: Reading) -> tuple[Tensor, Tensor, int]:
@@ -102,7 +102,7 @@ class MemoryStore:
         return *concatenate([spatial, pointers]), pointers[0].shape[1]
 
     def write(self, at: Writing, maskmem: Tensor, pointers: Tensor) -> None:
-        """maskmem (N, D, h, w), pointers (N, C)."""
+        """Stores maskmem (N, D, h, w) and pointers (N, C)."""
         tokens = maskmem.flatten(2).transpose(1, 2)
         self._spatial[at.rows, at.slots] = tokens.to(torch.bfloat16)  # as the official model stores it in every mode
         self._pointers[at.rows, at.pointer_slots] = pointers.float()

@@ -1,4 +1,4 @@
-"""SAM 2 as stages: encode -> attend -> decode -> remember. Stateless: what is remembered is up to the caller.
+"""SAM 2 as stages: encode -> attend -> decode -> remember. Stateless: the caller keeps the memories.
 
 Legend: B images, N objects, S side of the network's input, h w the stride-16 grid, C model channels, D memory
 channels, M memory tokens, P pointers. Attribute names are the official ones, so official files load strictly.
@@ -29,7 +29,7 @@ ABSENT_LOGIT = -1024.0  # mask logits of an object that is not in the frame
 
 
 class Features(NamedTuple):
-    """What the encoder makes of an image, ready for the decoder."""
+    """The encoder's output for B images, ready for the decoder."""
 
     stride4: Tensor  # (B, C/8, 4h, 4w)
     stride8: Tensor  # (B, C/4, 2h, 2w)
@@ -65,7 +65,7 @@ class SAM2(FixedOptions, nn.Module):
         self.mask_downsample = nn.Conv2d(1, 1, kernel_size=4, stride=4)
         self.maskmem_tpos_enc = Parameter(torch.zeros(NUM_MEMORIES, 1, 1, memory_dim))
         self.no_mem_embed = Parameter(torch.zeros(1, 1, dim))
-        self.no_mem_pos_enc = Parameter(torch.zeros(1, 1, dim))  # in every official file, used by none
+        self.no_mem_pos_enc = Parameter(torch.zeros(1, 1, dim))  # in every official checkpoint, but unused
         self.no_obj_ptr = Parameter(torch.zeros(1, dim))
         if config.stores_occlusion:
             self.no_obj_embed_spatial = Parameter(torch.zeros(1, memory_dim))
@@ -138,7 +138,7 @@ class SAM2(FixedOptions, nn.Module):
         """pixels (N, C, h, w) from `attend` or `no_memory`; points (N, K, 2), labels (N, K);
         mask_input (N, 1, 4h, 4w) logits.
 
-        Without points, as in every tracked frame, the prompt is a single point that is not a point.
+        Without points, as in every tracked frame, the prompt is a single padding point.
         """
         if points_xy_model is None:
             points_xy_model = pixels.new_zeros(pixels.shape[0], 1, 2, dtype=torch.float32)
@@ -188,6 +188,6 @@ class SAM2(FixedOptions, nn.Module):
 
 
 def is_ambiguous(num_points: int) -> bool:
-    """Without a point (tracking) or with one, several masks are plausible, so the best of three is taken. A box counts
-    as two points."""
+    """Whether to take the best of three masks: with no point (tracking) or one, several masks are plausible. A box
+    counts as two points."""
     return num_points <= 1

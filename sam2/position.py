@@ -42,9 +42,9 @@ def sine_time(time: Tensor, channels: int) -> Tensor:
 
 @lru_cache(maxsize=32)
 def rotary_table(channels: int, side: int, device: torch.device) -> Tensor:
-    """(side * side, channels / 2) complex64, unit numbers of the axial rotary encoding (RoPE-ViT, arXiv 2403.13298).
+    """(side * side, channels / 2) complex64 of magnitude 1: the axial rotary encoding (RoPE-ViT, arXiv 2403.13298).
 
-    The first half of the channel pairs turns with x, the second with y.
+    The first half of the channel pairs rotates with x, the second with y.
     """
     with torch.inference_mode(False), torch.no_grad():
         index = torch.arange(0, channels, 4, dtype=torch.float32, device=device)
@@ -56,6 +56,6 @@ def rotary_table(channels: int, side: int, device: torch.device) -> Tensor:
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Turns neighbouring channel pairs of x (..., hw, C) by the table's angles; computed in float32."""
+    """Rotates neighbouring channel pairs of x (..., hw, C) by the table's angles; computed in float32."""
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # (..., hw, C / 2)
     return torch.view_as_real(pairs * table).flatten(-2).type_as(x)

@@ -23,11 +23,11 @@ class Precision:
 
     @property
     def name(self) -> str:
-        """As `choose_precision` takes it."""
+        """One of the names that `choose_precision` takes."""
         return next(name for name, dtype in _DTYPES.items() if dtype is self.dtype)
 
     def context(self, device: torch.device) -> AbstractContextManager:
-        """What to enter around every use of the network, in the thread that uses it."""
+        """The autocast context to enter around every use of the network, in the thread that uses it."""
         return torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32)
 
 
@@ -39,7 +39,7 @@ def choose_precision(wanted: str, device: torch.device) -> Precision:
         raise BadInput(f"precision: expected one of auto, {', '.join(_DTYPES)}, got {wanted!r}")
     if device.type != "cuda":
         return Precision(torch.float32, f"{device.type} has no fast reduced precision")
-    # Of this device: `torch.cuda.is_bf16_supported` asks about the current one.
+    # Not `torch.cuda.is_bf16_supported`, which asks about the current device.
     if torch.version.hip or torch.cuda.get_device_capability(device) >= (8, 0):
         return Precision(torch.bfloat16, "the published mode, and this GPU has it")
     return Precision(torch.float16, "this GPU has no bfloat16")

@@ -18,7 +18,7 @@ from sam2.errors import BadInput
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's red, green, blue in 0..1
 STD = (0.229, 0.224, 0.225)
-MASK_LOGIT = 10.0  # what a mask prompt's pixels are taken to be: +10 inside, -10 outside
+MASK_LOGIT = 10.0  # logits that stand for a mask prompt: +10 inside, -10 outside
 PROMPT_LOGIT_LIMIT = 32.0  # logits of an earlier answer are clamped to this when they become a prompt
 LOW_RES_STRIDE = 4  # input pixels per cell of the decoder's masks
 _PILLOW_MAJOR = int(PIL.__version__.split(".")[0])
@@ -51,7 +51,7 @@ def to_model_input(rgb: np.ndarray, image_size: int) -> torch.Tensor:
 
 
 def to_model_input_on_device(rgb: torch.Tensor, image_size: int) -> torch.Tensor:
-    """The video path where the pixels already are: (H, W, 3) or (B, H, W, 3) uint8 -> (B, 3, S, S) float32.
+    """The video path on the pixels' own device: (H, W, 3) or (B, H, W, 3) uint8 -> (B, 3, S, S) float32.
 
     Nearly equal to `to_model_input`: for S = 1024 at most one value in ten thousand differs, by one grey level; for
     64, 128, 256 and 512 at most three in ten thousand; for 320 and 768 at most fifteen, some of them by two levels
@@ -117,7 +117,7 @@ def masks_to_model(masks: np.ndarray | torch.Tensor, image_size: int) -> torch.T
 def mask_logits(masks: torch.Tensor) -> torch.Tensor:
     """The logits that stand for mask prompts: (N, 1, S, S) zeros and ones -> (N, 1, S/4, S/4).
 
-    +10 inside and -10 outside, made smaller bilinearly with antialiasing.
+    +10 inside and -10 outside, downsampled bilinearly with antialiasing.
     """
     return _resize(masks * (2 * MASK_LOGIT) - MASK_LOGIT, masks.shape[-1] // LOW_RES_STRIDE, antialias=True)
 
@@ -128,7 +128,7 @@ def as_prompt(low_res_logits: torch.Tensor) -> torch.Tensor:
 
 
 def logits_to_input_size(low_res_logits: torch.Tensor, image_size: int) -> torch.Tensor:
-    """(N, 1, S/4, S/4) -> (N, 1, S, S), bilinear: what the memory encoder looks at."""
+    """(N, 1, S/4, S/4) -> (N, 1, S, S), bilinear: the memory encoder's input size."""
     return _resize(low_res_logits, image_size, antialias=False)
 
 

@@ -30,7 +30,7 @@ class PromptEncoder(nn.Module):
     def sparse(self, points_xy_model: Tensor, labels: Tensor) -> Tensor:
         """points (N, K, 2) in network-input pixels, labels (N, K) -> tokens (N, K + 1, C).
 
-        One padding point is always appended, as the official model was trained with.
+        One padding point is always appended, as in the official model's training.
         """
         points = F.pad(points_xy_model + 0.5, (0, 0, 0, 1))  # pixel centres; padding at (0, 0)
         labels = F.pad(labels, (0, 1), value=PADDING)[..., None]  # (N, K + 1, 1)
@@ -55,7 +55,7 @@ class PromptEncoder(nn.Module):
 
 
 class RandomFourierPosition(nn.Module):
-    """Sines and cosines of fixed random projections of the place; the projections are in the checkpoint."""
+    """Sines and cosines of fixed random projections of the position; the projections are in the checkpoint."""
 
     def __init__(self, dim: int):
         super().__init__()

@@ -13,9 +13,9 @@ FILLED_HOLE_LOGIT = 0.1  # the official value: barely inside
 def fill_small_holes(logits: torch.Tensor, max_area: int = 8) -> torch.Tensor:
     """Closes small holes: 8-connected regions of logits <= 0 of at most `max_area` pixels become 0.1.
 
-    logits: (N, 1, h, w) float, any device. Returns a new tensor or, if `max_area` is 0, the logits themselves. The rule
-    of the official predictor's `fill_holes_in_mask_scores`, which skips it where its CUDA extension is not built.
-    Regions at the border count too. On a GPU it does not wait for the device.
+    logits: (N, 1, h, w) float, any device. Returns a new tensor or, if `max_area` is 0, the logits themselves. This is
+    the rule of the official predictor's `fill_holes_in_mask_scores`, which does nothing where its CUDA extension is not
+    built. Regions at the border count too. On a GPU the host does not wait for the device.
     """
     if logits.ndim != 4 or logits.shape[1] != 1:
         raise BadInput(f"logits: expected (N, 1, h, w), got {tuple(logits.shape)}")
@@ -33,7 +33,7 @@ def _small_regions_opencv(regions: torch.Tensor, max_area: int) -> torch.Tensor:
     small = np.zeros(regions.shape, dtype=bool)
     for image, out in zip(regions.numpy()[:, 0], small[:, 0], strict=True):
         _, labels, stats, _ = cv2.connectedComponentsWithStats(image.view(np.uint8), connectivity=8)
-        is_small = stats[:, cv2.CC_STAT_AREA] <= max_area  # by label; 0 is what is in no region
+        is_small = stats[:, cv2.CC_STAT_AREA] <= max_area  # by label; 0 is the background
         is_small[0] = False
         if is_small.any():
             np.take(is_small, labels, out=out)
@@ -41,11 +41,11 @@ def _small_regions_opencv(regions: torch.Tensor, max_area: int) -> torch.Tensor:
 
 
 def _small_regions_torch(regions: torch.Tensor, max_area: int) -> torch.Tensor:
-    """In a fixed number of steps of fixed size, so that a GPU is not waited for.
+    """Uses a fixed number of operations of fixed size, so that the host does not wait for a GPU.
 
-    Every pixel takes the largest pixel number within `max_area - 1` steps, enough to cross any small region. Pixels
-    that then share a number are connected, and are a whole region unless one of them touches a differing one; such a
-    set is made too heavy to be small.
+    Every pixel takes the largest pixel number of its region within `max_area - 1` steps, enough to cross any small
+    region. Pixels that then share a number are connected, and are a whole region unless one of them touches a pixel of
+    the region with another number; such a set gets a weight above `max_area`.
     """
     num, _, height, width = regions.shape
     # float32 counts exactly to 2**24 pixels, and max_pool2d has no integer form on CUDA
