@@ -1,7 +1,7 @@
 """The official automatic mask generator's interface: every object of an image, by prompting a grid of points.
 
-Knows the image predictor and what masks are. Answers that the network is unsure of are dropped before upsampling; the
-official code upsamples all of them first, with the same result.
+Knows the image predictor and what masks are. Drops masks of low predicted IoU before upsampling; the official code
+upsamples all of them first, with the same result.
 Source: Kirillov et al. 2023 (arXiv 2304.02643), section 5 and appendix B.
 """
 
@@ -23,7 +23,7 @@ from sam2.model import SAM2
 from sam2.run_lengths import coco_counts, coco_decode, coco_encode
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-_EDGE = 20  # pixels; a box that ends this close to an inner edge of a crop is cut off by it
+_EDGE = 20  # pixels; a box that ends this close to an inner edge of a crop counts as cut off
 _OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
 
 
@@ -54,9 +54,9 @@ class Found:
 
 
 class SAM2AutomaticMaskGenerator:
-    """The options are attributes, read by every `generate`: as upstream, they can be set between calls. What is made of
-    `points_per_side`, `crop_n_layers` and `crop_n_points_downscale_factor` at construction is `point_grids`, for each
-    layer (K, 2) xy in 0..1.
+    """The options are attributes, read by every `generate`: as upstream, they can be set between calls. Only
+    `point_grids`, for each layer (K, 2) xy in 0..1, is computed at construction, from `points_per_side`,
+    `crop_n_layers` and `crop_n_points_downscale_factor`.
 
     The default thresholds are upstream's, meant for its large model. `nano` is less sure and less stable: it needs
     `pred_iou_thresh=0.6, stability_score_thresh=0.8`. On frame 0 of its own world, seeds 3000001 to 3000012, 57 objects
@@ -67,13 +67,13 @@ class SAM2AutomaticMaskGenerator:
     def __init__(
         self,
         model: SAM2,
-        points_per_side: int | None = 32,  # of the grid over the whole image; None: `point_grids` says where
-        points_per_batch: int = 64,  # how many are prompted at once
-        pred_iou_thresh: float = 0.8,  # quality by the network's own estimate, above which a mask is kept; 0: all are
-        stability_score_thresh: float = 0.95,  # IoU of a mask thresholded higher and lower, to be kept; 0: all are
-        stability_score_offset: float = 1.0,  # how much higher and lower, logits
+        points_per_side: int | None = 32,  # of the grid over the whole image; None: `point_grids` is given
+        points_per_batch: int = 64,  # points prompted at once
+        pred_iou_thresh: float = 0.8,  # keeps masks whose predicted IoU is above this; 0 keeps all
+        stability_score_thresh: float = 0.95,  # keeps masks whose stability score is at least this; 0 keeps all
+        stability_score_offset: float = 1.0,  # logits; how far up and down the threshold moves for the score
         mask_threshold: float = 0.0,  # logit above which a pixel is inside
-        box_nms_thresh: float = 0.7,  # IoU of boxes above which the worse mask of a crop is dropped
+        box_nms_thresh: float = 0.7,  # within a crop, box IoU above which the worse mask is dropped
         crop_n_layers: int = 0,  # layer k repeats the search in 4 ** k crops
         crop_nms_thresh: float = 0.7,  # as `box_nms_thresh`, between crops; masks of smaller crops win
         crop_overlap_ratio: float = 512 / 1500,  # of two crops of layer 1, share of the image's shorter side
@@ -122,9 +122,9 @@ class SAM2AutomaticMaskGenerator:
         """Every mask of an (H, W, 3) uint8 RGB image, smaller crops first, the best masks of each first. Raises
         BadInput.
 
-        Each a dict: `segmentation`, (H, W) bool or a COCO run-length object by `output_mode`; `area`, pixels; `bbox`
-        and `crop_box`, x y width height (a `bbox` ends at its last pixel's centre, so of one pixel it is 0 wide);
-        `predicted_iou`; `stability_score`; `point_coords`, [[x, y]].
+        Each is a dict: `segmentation`, (H, W) bool or a COCO run-length object by `output_mode`; `area`, pixels; `bbox`
+        and `crop_box`, x y width height (a `bbox` ends at its last pixel's centre, so that of a single pixel has width
+        0); `predicted_iou`; `stability_score`; `point_coords`, [[x, y]].
         """
         preprocess.check_rgb(image, "image")
         self._check()
@@ -181,7 +181,8 @@ class SAM2AutomaticMaskGenerator:
         return found
 
     def _ask_again(self, points: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """One mask for each of M points and the answers (M, 4h, 4w) they got: the same shapes."""
+        """Prompts again with M points, each with its logits (M, 4h, 4w) as mask prompt -> logits (M, 4h, 4w), IoUs
+        (M,)."""
         parts = []
         for xy, before in zip(*(x.split(self.points_per_batch) for x in (points, logits)), strict=True):
             ones = torch.ones(len(xy), 1)
@@ -191,12 +192,12 @@ class SAM2AutomaticMaskGenerator:
         return torch.cat(logits)[:, 0], torch.cat(iou)[:, 0]
 
     def _keep(self, points: Tensor, logits: Tensor, iou: Tensor, crop: Crop, size_hw: tuple[int, int]) -> list[Found]:
-        """The M answers without those that are unstable or cut off by the crop's edge."""
+        """Those of M masks that are stable and not cut off by the crop's edge."""
         crop_hw = crop.y1 - crop.y0, crop.x1 - crop.x0
         logits = self.predictor.upsample(logits[:, None], crop_hw)[:, 0]  # (M, crop height, crop width)
         stability = _stability(logits, self.mask_threshold, self.stability_score_offset)  # (M,)
         wanted = self.stability_score_thresh
-        stable = (stability >= wanted) | (wanted <= 0)  # it is NaN for an empty mask
+        stable = (stability >= wanted) | (wanted <= 0)  # stability is NaN for an empty mask
         masks = (logits[stable] > self.mask_threshold).cpu().numpy()
         rows = zip(masks, points[stable.cpu()].tolist(), iou[stable].tolist(), stability[stable].tolist(), strict=True)
         found = []
@@ -229,7 +230,7 @@ class SAM2AutomaticMaskGenerator:
 
 
 def _grids(points_per_side: int, num_layers: int, downscale_factor: int) -> list[np.ndarray]:
-    """For layers 0..num_layers (K, 2) xy in 0..1, row by row: the centres of equal cells. Raises BadInput."""
+    """Per layer 0..num_layers, (K, 2) xy in 0..1: the centres of equal cells, row by row. Raises BadInput."""
     _check_at_least(1, points_per_side=points_per_side, crop_n_points_downscale_factor=downscale_factor)
     grids = []
     for layer in range(num_layers + 1):
@@ -251,8 +252,8 @@ def _check_at_least(least: int, **options) -> None:
 
 
 def crops(size_hw: tuple[int, int], num_layers: int, overlap_ratio: float) -> Iterator[Crop]:
-    """The whole image, then for k = 1..num_layers 2 ** k x 2 ** k equal crops that overlap; in a very small image those
-    without pixels are left out."""
+    """Yields the whole image, then for k = 1..num_layers 2 ** k x 2 ** k equal, overlapping crops, without those that
+    have no pixels in a very small image."""
     height, width = size_hw
     yield Crop(0, 0, width, height, 0)
     for layer in range(1, num_layers + 1):

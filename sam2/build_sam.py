@@ -16,9 +16,9 @@ from sam2.model import SAM2
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from sam2.weights_cache import OFFICIAL_SHA256, download_weights, find_in_hub_cache
 
-_DEFAULT_DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # upstream: "cuda", which fails without one
+_DEFAULT_DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # upstream: "cuda", which fails without a GPU
 
-HF_MODEL_ID_TO_FILENAMES = {  # upstream's name, which scripts import: by model id its config and its weights file
+HF_MODEL_ID_TO_FILENAMES = {  # upstream's name, which scripts import: model id -> (config path, weights file)
     f"facebook/{name.replace('_', '-')}": (official_yaml(name), f"{name}.pt")
     for name in (file.removesuffix(".pt") for file in OFFICIAL_SHA256)
 }
@@ -35,12 +35,12 @@ _OPTIONS = {  # overrides that can be set afterwards
     "sam_mask_decoder_extra_args.dynamic_multimask_stability_thresh": float,
 }
 
-_CLASSES = {  # by what is built; upstream's video predictor that is compiled is no other one here
+_CLASSES = {  # what `_target_` may name -> what is built here; upstream's compiled predictor is not a separate class
     "sam2.modeling.sam2_base.SAM2Base": SAM2,
     "sam2.sam2_video_predictor.SAM2VideoPredictor": SAM2VideoPredictor,
     "sam2.sam2_video_predictor.SAM2VideoPredictorVOS": SAM2VideoPredictor,
 }
-_OF_IMAGES = (  # `apply_postprocessing`
+_OF_IMAGES = (  # what `apply_postprocessing` adds
     "++model.sam_mask_decoder_extra_args.dynamic_multimask_via_stability=true",
     "++model.sam_mask_decoder_extra_args.dynamic_multimask_stability_delta=0.05",
     "++model.sam_mask_decoder_extra_args.dynamic_multimask_stability_thresh=0.98",
@@ -57,10 +57,13 @@ def build_sam2(
     apply_postprocessing: bool = True,
     **kwargs,
 ) -> SAM2:
-    """`config_file`: "configs/sam2.1/sam2.1_hiera_t.yaml" or any name that `find_config` takes. Without `ckpt_path`
-    the weights are untrained. `apply_postprocessing`: an unstable single mask falls back to the best of three; as
-    upstream, its options win over those of `hydra_overrides_extra`.
-    Raises BadInput for an unknown config or override, BadCheckpoint for unusable weights."""
+    """Builds the model, for example for `SAM2ImagePredictor`.
+
+    `config_file`: "configs/sam2.1/sam2.1_hiera_t.yaml" or any name that `find_config` takes. Without `ckpt_path` the
+    weights are untrained. `apply_postprocessing`: an unstable single mask falls back to the best of three; as upstream,
+    its options win over those of `hydra_overrides_extra`. Raises BadInput for an unknown config or override,
+    BadCheckpoint for unusable weights.
+    """
     config = _sized(find_config(config_file), hydra_overrides_extra)
     return _finish(SAM2(config), ckpt_path, device, mode, hydra_overrides_extra, apply_postprocessing)
 
@@ -75,8 +78,8 @@ def build_sam2_video_predictor(
     vos_optimized: bool = False,
     **kwargs,
 ) -> SAM2VideoPredictor:
-    """As `build_sam2`; `apply_postprocessing` also closes holes of up to 8 pixels and binarises the masks of prompted
-    frames before they are remembered. `vos_optimized` is accepted and changes nothing: compilation upstream changes
+    """Like `build_sam2`; `apply_postprocessing` also closes holes of up to 8 pixels and binarises the masks of prompted
+    frames for the memory encoder. `vos_optimized` is accepted and changes nothing: upstream's compilation changes
     numbers slightly, and the fast path here is `sam2.Tracker`."""
     predictor = SAM2VideoPredictor(_sized(find_config(config_file), hydra_overrides_extra))
     predictor.binarize_mask_from_pts_for_mem_enc = False
@@ -90,7 +93,7 @@ def build_sam2_hf(model_id: str, **kwargs) -> SAM2:
 
 
 def build_sam2_video_predictor_hf(model_id: str, **kwargs) -> SAM2VideoPredictor:
-    """As `build_sam2_hf`, for video."""
+    """Like `build_sam2_hf`, for video."""
     return build_sam2_video_predictor(model_id, ckpt_path=_hub_weights(model_id), **kwargs)
 
 
@@ -116,8 +119,8 @@ def _sized(config: ModelConfig, overrides: Sequence[str]) -> ModelConfig:
 
 
 def _apply_override(model: SAM2, override: str) -> None:
-    """ "++model.fill_hole_area=8" sets `model.fill_hole_area`; only options that exist here can be set, and those of
-    `FixedOptions` only to what they are."""
+    """Applies one override: "++model.fill_hole_area=8" sets `model.fill_hole_area`. Raises BadInput for an option that
+    does not exist here, a bad value, or a value of `FixedOptions` other than its own."""
     path, _, text = override.lstrip("+").partition("=")
     path, text = path.removeprefix("model."), text.strip()
     part, _, name = path.rpartition(".")
@@ -139,11 +142,11 @@ def _apply_override(model: SAM2, override: str) -> None:
 
 
 def _changes_nothing(model: SAM2, path: str, text: str) -> bool:
-    """Whether an override of what is no attribute says how the model is, or how fast upstream's is."""
+    """Whether an override that sets no attribute states what holds here anyway, or affects only upstream's speed."""
     match path:
         case "compile_image_encoder":  # as `vos_optimized`
             return _value(text, bool) is not None
-        case "no_obj_embed_spatial":  # as an attribute it is a parameter
+        case "no_obj_embed_spatial":  # the attribute of this name is the Parameter, not the option
             return _value(text, bool) is model.config.stores_occlusion
         case "_target_":
             return _CLASSES.get(text) is type(model)

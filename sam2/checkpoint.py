@@ -1,4 +1,4 @@
-"""Weights files in, state dicts out: what kind of file it is, whether it is safe, whose names it uses, which variant.
+"""Loads weights files: recognises container, naming scheme and variant, and refuses unsafe or damaged files.
 
 Files are untrusted: nothing but tensors is ever unpickled.
 """
@@ -25,7 +25,7 @@ from sam2.weights_cache import OFFICIAL_SHA256, PACKAGED, find_weights, sha256
 log = logging.getLogger("sam2")
 
 _MAX_KEYS_NAMED = 5
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # narrower ones are codes that need a scale
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # narrower ones are quantised and need a scale
 _PATCH_EMBED = "image_encoder.trunk.patch_embed.proj.weight"
 
 
@@ -42,7 +42,7 @@ def load_model(
 
     `name`: "nano", "tiny", "small", "base_plus", "large" (2.1) or any name `find_config` takes; `checkpoint` None means
     the packaged or downloaded file. `image_size` (pixels, a multiple of 32; None: the model's own) and `memory_pooling`
-    (2: every 2 x 2 of a memory's tokens count as one) trade accuracy for speed: the network is then no longer the
+    (2: every 2 x 2 block of a memory's tokens is averaged) trade accuracy for speed: the network is then no longer the
     official one. Raises BadInput for a bad name, device, precision, size or pooling, BadCheckpoint for the weights,
     OutOfMemory or DeviceLost for the device.
     """
@@ -64,8 +64,8 @@ def load_model(
 
 
 def resized(config: ModelConfig, image_size: int | None) -> ModelConfig:
-    """The variant with another input size, or, for None, as it is. Raises BadInput unless that is a multiple of 32 from
-    64 to 2048."""
+    """The variant with this input size; None keeps its own. Raises BadInput unless the size is a multiple of 32 from 64
+    to 2048."""
     size = config.image_size if image_size is None else image_size
     if not isinstance(size, Integral) or size % 32 or not 64 <= size <= 2048:
         raise BadInput(f"image_size: expected a multiple of 32 from 64 to 2048, got {image_size}")
@@ -102,7 +102,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     state = _open(path)
     state = from_hugging_face(state) if is_hugging_face(state) else state
     weights = {name: tensor.float() for name, tensor in state.items()}
-    for name, tensor in weights.items():  # as float32: 1e300 is infinite there
+    for name, tensor in weights.items():  # after conversion: 1e300 overflows float32
         if not tensor.isfinite().all():
             raise BadCheckpoint(f"checkpoint {path}: expected finite weights, got NaN or infinity in {name!r:.100}")
     return weights
@@ -120,7 +120,7 @@ def detect_config(state: dict[str, Tensor]) -> ModelConfig | None:
 
 
 def fill(model: nn.Module, state: dict[str, Tensor], source: str, assign: bool = False) -> None:
-    """Strictly loads a state dict. Raises BadCheckpoint saying what it looks like and naming at most five keys."""
+    """Strictly loads a state dict. Raises BadCheckpoint with the variant it looks like and at most five bad keys."""
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     given = {name: tuple(tensor.shape) for name, tensor in state.items()}
     if wanted != given:
@@ -142,18 +142,19 @@ def fill(model: nn.Module, state: dict[str, Tensor], source: str, assign: bool =
 
 
 def _head(path: Path) -> bytes | None:
-    """How the file begins, without white space; None if there is no file. Raises BadCheckpoint."""
+    """The file's first bytes without leading white space; None if there is no file. Raises BadCheckpoint if it cannot
+    be read."""
     try:
         if not path.is_file():
             return None
         with path.open("rb") as file:
             return file.read(512).lstrip()
-    except OSError as error:  # also from is_file: for a name that is too long, or in a folder that is closed
+    except OSError as error:  # also from is_file: the name is too long, or the folder may not be searched
         raise BadCheckpoint(f"checkpoint {path}: expected a readable file, got: {error.strerror}") from error
 
 
 def _check_hash(path: Path) -> None:
-    """Raises BadCheckpoint for a file with an official name but other content; warns of one that is not official."""
+    """Raises BadCheckpoint for a file with an official name but other content; warns about any unofficial file."""
     digest = sha256(path)
     expected = OFFICIAL_SHA256.get(path.name)
     if expected is not None and digest != expected:
@@ -166,14 +167,14 @@ def _check_hash(path: Path) -> None:
 
 
 def _open(path: Path) -> dict[str, Tensor]:
-    """Tensors by name, whatever container they are in."""
+    """Tensors by name, from a torch or a safetensors file. Raises BadCheckpoint."""
     damaged = f"checkpoint {path}: expected a .pt or .safetensors weights file, got a damaged or truncated one"
     try:
         if is_zipfile(path) or path.suffix != ".safetensors":
             _check_unpacked_size(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
         else:
-            # Memory-mapped, the weights would change with the file, and truncating it would kill the process.
+            # Not memory-mapped: the weights would change with the file, and truncating it would kill the process.
             content = load_file(path, backend="pread")
     except BadCheckpoint:
         raise
@@ -201,7 +202,7 @@ def _open(path: Path) -> dict[str, Tensor]:
 def _check_unpacked_size(path: Path) -> None:
     """Raises BadCheckpoint for an archive that is larger in memory than on disk: a megabyte can become gigabytes."""
     with path.open("rb") as file:
-        if file.read(4) != b"PK\x03\x04":  # what torch takes for an archive
+        if file.read(4) != b"PK\x03\x04":  # by which torch recognises an archive
             return
     with ZipFile(path) as archive:
         entries = archive.infolist()

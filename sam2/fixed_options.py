@@ -1,15 +1,15 @@
 """The official model's options that have a single value here: the one that every official YAML file gives them.
 
 One table for the builders' overrides and for the model's attributes. What upstream does with another value is not
-written here, so it is refused rather than ignored.
+implemented here, so such a value is refused rather than ignored.
 """
 
 from sam2.errors import BadInput
 
 
 class Fixed:
-    """An attribute that can be read, and set to the value it has. `value`: that, or a function of the model's config.
-    `instead`: what those can do who want another one."""
+    """An attribute that can be read, and set only to the value it has. `value`: that value, or a function of the
+    model's config. `instead`: what the error suggests to users who want another value."""
 
     def __init__(self, value, instead: str = "only Meta's own sam2 has others"):
         self._value, self._instead = value, instead
@@ -29,7 +29,7 @@ class Fixed:
 
 
 class FixedOptions:
-    """For the class of the model to inherit. Names are the official ones."""
+    """Mixin for the model's class. Names are the official ones."""
 
     num_maskmem = Fixed(7, "a sam2.Tracker attends to fewer with sam2.Limits(recent_memories=...)")
     max_cond_frames_in_attn = Fixed(-1, "a sam2.Tracker has a limit, sam2.Limits(prompted_memories=...)")

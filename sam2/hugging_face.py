@@ -1,6 +1,7 @@
-"""The names of Hugging Face's `facebook/sam2*-hiera-*` checkpoints (`Sam2VideoModel`), and ours, which are Meta's.
+"""Renames state dicts between Hugging Face's `facebook/sam2*-hiera-*` (`Sam2VideoModel`) and ours, which are Meta's.
 
-One table, read in both directions. `{}` stands for a number; a line also covers its `.weight` and `.bias`.
+One table of (their name, our name), read in both directions. `{}` stands for a number; a line also covers its `.weight`
+and `.bias`.
 """
 
 import re
@@ -95,12 +96,12 @@ _THEIR_LABELS, _OUR_LABEL = "prompt_encoder.point_embed.weight", "sam_prompt_enc
 
 
 def is_hugging_face(names) -> bool:
-    """Whether a state dict's names are theirs."""
+    """Whether a state dict's names are Hugging Face's."""
     return any(name.startswith("vision_encoder.backbone.") for name in names)
 
 
 def from_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Their state dict under our names; names that are in no line of the table stay as they are."""
+    """Their state dict under our names; names that are not in the table stay as they are."""
     ours = {}
     for name, tensor in state.items():
         if name == _THEIR_LABELS and tensor.dim() == 2:

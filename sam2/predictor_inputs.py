@@ -22,8 +22,8 @@ def check_frame_index(frame_index: int, num_frames: int) -> None:
 
 
 def check_start(frame_index: int, num_frames: int, reverse: bool) -> None:
-    """Raises BadInput unless it is the index of a frame or, as upstream, beyond where tracking ends: the start of a
-    chunk of which no frame is left."""
+    """Raises BadInput unless it is the index of a frame or, as upstream, past the end in the direction of tracking: the
+    start of a chunk with no frame left."""
     if not _is_integer(frame_index) or (frame_index >= num_frames if reverse else frame_index < 0):
         wanted = f"up to {num_frames - 1}" if reverse else ">= 0"
         raise BadInput(f"start_frame_idx: expected an integer {wanted}, got {frame_index!r}")
@@ -34,7 +34,7 @@ def _is_integer(value) -> bool:
 
 
 def find_object(state: VideoState, obj_id) -> ObjectState:
-    """Raises UnknownObject naming the ids that exist."""
+    """The state of an object. Raises UnknownObject naming the ids that exist."""
     if obj_id not in state.objects:
         raise UnknownObject(f"obj_id: expected one of {state.obj_ids}, got {obj_id!r}")
     return state.objects[obj_id]
@@ -45,8 +45,8 @@ def point_inputs(
 ) -> PointInputs:
     """Points and box in source pixels (in 0..1 if `size_hw` is None) -> network-input pixels, box corners first.
 
-    As upstream, points and boxes may be anywhere, also outside the image, and boxes of no area: that of a mask which is
-    one pixel wide has no width.
+    As upstream, points and boxes may lie outside the image, and a box may have no area: that of a mask one pixel wide
+    has no width.
     """
     if (points is None) != (labels is None):
         raise BadInput("points and labels: expected both or neither, got one of them")

@@ -39,7 +39,7 @@ def coco_counts(mask: np.ndarray) -> np.ndarray:
 def coco_decode(rle: dict) -> np.ndarray:
     """(H, W) bool mask of a COCO run-length object: column-major, `counts` a list, a compressed string or bytes.
 
-    Raises BadInput if `size` or `counts` is missing or is none, or the runs do not fill the size.
+    Raises BadInput if `size` or `counts` is missing or invalid, or if the runs do not fill the size.
     """
     if "size" not in rle or "counts" not in rle:
         raise BadInput(f"COCO mask: expected keys 'size' and 'counts', got {sorted(rle)}")

@@ -15,7 +15,7 @@ from sam2.predictor_inputs import check_labels, finite_floats
 from sam2.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
 from sam2.small_holes import small_regions
 
-_LACKING = ("_predict", "_prep_prompts", "_transforms", "_bb_feat_sizes")  # upstream's, used by fine-tuning scripts
+_LACKING = ("_predict", "_prep_prompts", "_transforms", "_bb_feat_sizes")  # of upstream; fine-tuning scripts use them
 Masks = tuple[np.ndarray, np.ndarray, np.ndarray]  # masks (C, H, W), IoUs (C,), low-res logits (C, 4h, 4w)
 
 
@@ -45,7 +45,7 @@ class SAM2ImagePredictor:
         return cls(build_sam2_hf(model_id, **kwargs), **kwargs)
 
     def __getattr__(self, name: str):
-        """Only called for what does not exist."""
+        """Python calls this only for attributes that do not exist."""
         if name in _LACKING:
             raise AttributeError(
                 f"SAM2ImagePredictor.{name}: a private part of Meta's own sam2 that this package does not have; "
@@ -59,7 +59,7 @@ class SAM2ImagePredictor:
 
     def reset_predictor(self) -> None:
         """Forgets the image."""
-        # Upstream's private names: its notebooks print them, and scripts put back what they kept of an earlier image.
+        # Upstream's private names: its notebooks print them, and scripts save and restore them to switch images.
         self._is_image_set = False
         self._features: dict | None = None  # of one image or several, by upstream's keys
         self._orig_hw: list[tuple[int, int]] = []  # of the source images
@@ -85,13 +85,14 @@ class SAM2ImagePredictor:
         return_logits: bool = False,
         normalize_coords: bool = True,
     ) -> Masks:
-        """points (K, 2) or (N, K, 2) and boxes (4,) or (N, 4) in source pixels (in 0..1 with `normalize_coords=False`),
-        labels likewise, mask_input (1, 4h, 4w) logits from an earlier call or (N, 1, 4h, 4w). Points are in the image,
-        boxes anywhere. A single prompt or mask is combined with each of N masks or prompts. C is 3 with
-        `multimask_output`, else 1.
+        """Masks for one prompt or for N prompts on the image.
 
-        Returns masks as float32 (bool values as 0 and 1 unless `return_logits`), with a leading N for N prompts.
-        Raises BadInput for a bad prompt, RuntimeError without an image.
+        points (K, 2) or (N, K, 2) and boxes (4,) or (N, 4) in source pixels (in 0..1 with `normalize_coords=False`),
+        labels (K,) or (N, K), mask_input (1, 4h, 4w) logits from an earlier call or (N, 1, 4h, 4w). As upstream, points
+        and boxes may lie outside the image. A single prompt or mask is combined with each of N masks or prompts.
+
+        Returns float32 masks (0 and 1, or logits with `return_logits`), with a leading N for N prompts. C is 3 with
+        `multimask_output`, else 1. Raises BadInput for a bad prompt, RuntimeError without an image.
         """
         if not self._is_image_set:
             raise RuntimeError("An image must be set with .set_image(...) before mask prediction.")
@@ -158,7 +159,7 @@ class SAM2ImagePredictor:
         self, points: Tensor, labels: Tensor, mask_input: Tensor | None = None, multimask: bool = True
     ) -> tuple[Tensor, Tensor]:
         """The network's answers to N prompts, not upsampled, on its device: logits (N, C, 4h, 4w) and IoUs (N, C). For
-        `sam2.automatic_mask_generator`, which drops most of them.
+        `sam2.automatic_mask_generator`, which drops most of them before upsampling.
 
         points (N, K, 2) pixels of the image, labels (N, K), mask_input (N, 1, 4h, 4w) logits. Raises BadInput.
         """
@@ -191,8 +192,8 @@ class SAM2ImagePredictor:
         return logits, iou
 
     def _point_inputs(self, points, labels, box, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor] | tuple[None, None]:
-        """(N, K, 2) network-input pixels and (N, K) labels, box corners first; None, None without either. As upstream,
-        labels without points are ignored, and K may be 0: then all the network gets is the padding."""
+        """(N, K, 2) network-input pixels and (N, K) labels, box corners first; None, None without points or a box. As
+        upstream, labels without points are ignored, and K may be 0: then the network gets only the padding point."""
         xy, marks = [], []
         if box is not None:
             corners = finite_floats("box", box)
@@ -230,7 +231,7 @@ class SAM2ImagePredictor:
         return logits.reshape(-1, 1, side, side).to(self.device)
 
     def _without_specks(self, logits: Tensor) -> Tensor:
-        """Small holes become 10 above the threshold, small islands 10 below."""
+        """Sets small holes to 10 above the mask threshold, small islands to 10 below it."""
         flat = logits.flatten(0, 1)[:, None]
         is_inside = flat > self.mask_threshold
         if self.max_hole_area:

@@ -80,10 +80,10 @@ class SAM2VideoPredictor(SAM2):
         normalize_coords: bool = True,
         box=None,
     ) -> FrameMasks:
-        """points (K, 2) and box (x0, y0, x1, y1) in source pixels (in 0..1 with `normalize_coords=False`), labels (K,)
-        of 1 and 0 (-1: padding; 2, 3: box corners). Returns every object's logits on this frame.
+        """Prompts an object on a frame. Returns every object's logits there. Raises BadInput, changing nothing.
 
-        Raises BadInput, leaving the state as it was.
+        points (K, 2) and box (x0, y0, x1, y1) in source pixels (in 0..1 with `normalize_coords=False`), labels (K,) of
+        1 and 0 (-1: padding; 2, 3: box corners).
         """
         state = inference_state
         inputs.check_frame_index(frame_idx, state.num_frames)
@@ -106,7 +106,7 @@ class SAM2VideoPredictor(SAM2):
             pixels = self.no_memory(features.stride16)
         decoded = self.decode(features, pixels, *given, mask_input)
         answer = self.select(decoded, multimask=is_ambiguous(given.labels.shape[1]))
-        state.objects[obj_id] = obj  # up to here an error has changed nothing
+        state.objects[obj_id] = obj  # before this line an error changes nothing
         obj.point_inputs[frame_idx] = given
         obj.mask_inputs.pop(frame_idx, None)
         return self._take_prompt(state, obj, frame_idx, answer)
@@ -155,7 +155,7 @@ class SAM2VideoPredictor(SAM2):
     ) -> Iterator[FrameMasks]:
         """Yields each frame's index, object ids and logits; by default from the earliest prompt to the clip's end.
 
-        `max_frame_num_to_track` does not count the first frame. Nothing is yielded if no frame is left. Objects added
+        `max_frame_num_to_track` does not count the first frame. Yields nothing if no frame is left. Objects added
         meanwhile wait for the next call, removed ones are left out. Raises BadInput, or RuntimeError without a prompt.
         """
         state = inference_state
@@ -185,7 +185,7 @@ class SAM2VideoPredictor(SAM2):
     def clear_all_prompts_in_frame(
         self, inference_state: VideoState, frame_idx: int, obj_id, need_output: bool = True
     ) -> FrameMasks | None:
-        """Withdraws an object's prompts on a frame; a prompted frame stays as a recent one. Raises BadInput."""
+        """Removes an object's prompts on a frame; a prompted frame's result stays as a recent one. Raises BadInput."""
         state = inference_state
         inputs.check_frame_index(frame_idx, state.num_frames)
         obj = inputs.find_object(state, obj_id)
@@ -201,7 +201,7 @@ class SAM2VideoPredictor(SAM2):
     def remove_object(
         self, inference_state: VideoState, obj_id, strict: bool = False, need_output: bool = True
     ) -> tuple[list, list[tuple[int, Tensor]]]:
-        """Forgets an object. Returns the ids that stay and, per frame it was prompted on, (index, logits of the rest).
+        """Forgets an object. Returns the other ids and, per frame it was prompted on, (index, logits of the others).
 
         An unknown id is an error only with `strict` (UnknownObject).
         """
@@ -237,7 +237,7 @@ class SAM2VideoPredictor(SAM2):
             pixels = self._remembering(state, obj, frame_index, reverse)
             answer = self.select(self.decode(self._features(state, frame_index), pixels), multimask=True)
             result = self._result(state, answer)
-            # The memory of a tracked frame is made before its holes are filled.
+            # The memory of a tracked frame is made from its mask before small holes are filled.
             unfilled = FrameResult(answer.low_res_logits, answer.pointer, answer.object_score)
             result.maskmem = self._memory(state, frame_index, unfilled, from_prompt=False)
             obj.recent[frame_index] = result
@@ -293,6 +293,6 @@ class SAM2VideoPredictor(SAM2):
         return self._apply_non_overlapping_constraints(logits) if self.non_overlap_masks else logits
 
     def _apply_non_overlapping_constraints(self, pred_masks: Tensor) -> Tensor:
-        """(N, 1, H, W): all but the largest logit become at most -10. Upstream's `vos_inference.py` calls it so."""
+        """(N, 1, H, W): all but the largest logit become at most -10. Upstream's `vos_inference.py` calls this."""
         index = torch.arange(pred_masks.shape[0], device=pred_masks.device)[:, None, None, None]
         return torch.where(pred_masks.argmax(dim=0) == index, pred_masks, pred_masks.clamp(max=-10.0))

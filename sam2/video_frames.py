@@ -1,7 +1,7 @@
 """Reads a JPEG folder or a video file into network input.
 
-Folders give the official video predictor's numbers. Video files are read with OpenCV, where upstream uses decord, so
-colours may differ by how the two convert those of the codec.
+Folders give the official video predictor's numbers. Video files are read with OpenCV, where upstream uses decord;
+colours may differ, as the two convert from the codec's colour space in different ways.
 """
 
 import re
@@ -29,7 +29,7 @@ def load_frames(
     """(frames, height, width) of the source: frames index to (3, S, S) float32 on `device`.
 
     `video_path`: a folder of JPEGs named by their frame number, or a video file that OpenCV can read. `lazily`
-    decodes each JPEG when it is first asked for. Raises BadInput for anything else, and for an empty video.
+    decodes each JPEG on first access. Raises BadInput for anything else, and for an empty video.
     """
     path = Path(video_path)
     if path.is_dir():
@@ -89,7 +89,7 @@ def _read_jpeg(path: Path) -> np.ndarray:
 
 
 def _measure_video(path: Path) -> tuple[int, tuple[int, int]]:
-    """How many frames there are and (height, width) of the first, by decoding all of them: headers may be wrong."""
+    """The number of frames and (height, width) of the first, by decoding all of them: headers may be wrong."""
     capture = cv2.VideoCapture(opencv_name(path))
     try:
         more, first = capture.read()

@@ -45,7 +45,7 @@ class ObjectState:
     tracked_in_reverse: dict[int, bool] = field(default_factory=dict)  # a key for every tracked frame
 
     def latest(self, frame_index: int, is_prompted: bool) -> FrameResult | None:
-        """The newest result on a frame, preferring what was just given."""
+        """The newest result on a frame, preferring that of a prompt not yet propagated."""
         new = self.new_prompted if is_prompted else self.new_recent
         return new.get(frame_index) or self.prompted.get(frame_index) or self.recent.get(frame_index)
 
@@ -80,11 +80,11 @@ def longest_pointer_memory(num_frames: int) -> int:
     return min(num_frames, MAX_POINTERS) - 1
 
 
-_KEYS = (  # of the official dict
+_KEYS = (  # entries of the official dict
     *("images", "num_frames", "video_height", "video_width", "device", "storage_device"),
     *("obj_ids", "obj_id_to_idx", "obj_idx_to_id"),
 )
-_LACKING = (  # of the official dict, and not of this one
+_LACKING = (  # entries of the official dict that this one does not have
     *("point_inputs_per_obj", "mask_inputs_per_obj", "output_dict_per_obj", "temp_output_dict_per_obj"),
     *("frames_tracked_per_obj", "cached_features", "constants", "offload_video_to_cpu", "offload_state_to_cpu"),
 )
@@ -93,7 +93,7 @@ _LACKING = (  # of the official dict, and not of this one
 @dataclass(eq=False)
 class VideoState(MutableMapping):
     """One video's session. Can be read like the official dict, except for its per-object entries: those are in
-    `objects`. What callers keep in it under keys of their own stays there; the official entries cannot be changed."""
+    `objects`. Callers can store entries under keys of their own; the official entries are read-only."""
 
     images: Sequence[Tensor]  # of (3, S, S) float32, normalised
     video_height: int  # of the source, pixels
@@ -101,7 +101,7 @@ class VideoState(MutableMapping):
     device: torch.device
     storage_device: torch.device
     objects: dict = field(default_factory=dict)  # ObjectState by the caller's object id, in order of arrival
-    encoded: tuple[int, Features] | None = None  # the newest encoded frame
+    encoded: tuple[int, Features] | None = None  # index and features of the last frame encoded
     extras: dict = field(default_factory=dict)  # the callers' own entries
 
     @property
@@ -128,7 +128,7 @@ class VideoState(MutableMapping):
         return getattr(self, key)
 
     def __setitem__(self, key: str, value) -> None:
-        """Raises BadInput for an entry of the official dict: the predictor would not look at what is put there."""
+        """Raises BadInput for an entry of the official dict: the predictor would ignore the new value."""
         _check_own(key)
         self.extras[key] = value
 

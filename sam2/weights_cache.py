@@ -1,4 +1,4 @@
-"""Where weights files are, and how the official ones get there: one table, one folder, one resumable download."""
+"""Finds weights files, and downloads the official ones, resumably, into one cache folder."""
 
 import errno
 import hashlib
@@ -18,7 +18,7 @@ from sam2.files import in_turn
 _SERVER = "https://dl.fbaipublicfiles.com/segment_anything_2"
 _RELEASES = {"2.1": "092824", "2": "072824"}
 _CHUNK = 1 << 20
-_NO_ROOM = errno.ENOSPC, errno.EDQUOT, errno.EFBIG  # of writes, whose errors do not name the file
+_NO_ROOM = errno.ENOSPC, errno.EDQUOT, errno.EFBIG  # from failed writes, whose errors do not name the file
 PACKAGED = Path(__file__).parent / "weights"
 OFFICIAL_SHA256 = {  # by file name, as the Hugging Face hub and several projects record them
     "sam2.1_hiera_tiny.pt": "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
@@ -61,12 +61,12 @@ def find_weights(config: ModelConfig) -> Path:
 
 
 def download_weights(name: str) -> Path:
-    """The official weights of a model ("tiny", "sam2.1_hiera_tiny", ...), as a file in the cache; fetched, with a
-    progress bar, if it is missing or damaged. An interrupted download is resumed, and one that another process has
-    begun is waited for.
+    """Downloads the official weights of a model ("tiny", "sam2.1_hiera_tiny", ...) into the cache, with a progress bar,
+    unless they are there undamaged; returns their path. Resumes an interrupted download, and waits for one that another
+    process has begun.
 
-    The file appears complete and with the right SHA-256, or not at all. Raises BadCheckpoint if that model has no
-    published weights, or saying where to put them by hand, and what `find_config` raises for an unknown name.
+    The file appears complete and with the right SHA-256, or not at all. Raises BadCheckpoint if the model has no
+    published weights or the download fails, then saying where to put them by hand, and what `find_config` raises.
     """
     config = find_config(name)
     path = cache_folder() / f"{config.name}.pt"
@@ -86,14 +86,14 @@ def download_weights(name: str) -> Path:
                 f"weights of {config.name}: the folder {path.parent} cannot be made ({error.strerror}); set "
                 "SAM2_ROS_CACHE to another"
             ) from error
-        if not _is_whole(path):  # it may have come while this one waited
+        if not _is_whole(path):  # another process may have downloaded it meanwhile
             _complete(path, config)
     return path
 
 
 def find_in_hub_cache(model_id: str) -> Path | None:
-    """The official weights of "facebook/sam2.1-hiera-tiny" or a sibling where Hugging Face's library keeps what it has
-    downloaded, for example for Meta's own sam2; None if they are not there, or damaged."""
+    """The official weights of "facebook/sam2.1-hiera-tiny" or a sibling in the cache of Hugging Face's library, which
+    Meta's own sam2, for example, downloads into; None if they are not there, or damaged."""
     name = f"{find_config(model_id).name}.pt"
     if name not in OFFICIAL_SHA256:
         return None
@@ -102,7 +102,7 @@ def find_in_hub_cache(model_id: str) -> Path | None:
 
 
 def _hub_cache() -> Path:
-    """Its documented variables, the most specific first."""
+    """The folder, by Hugging Face's documented environment variables, the most specific first."""
     if chosen := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
         return Path(os.path.expanduser(chosen))
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -115,7 +115,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _complete(path: Path, config: ModelConfig) -> None:
-    """Downloads what is missing. Raises as `download_weights`."""
+    """Downloads what is missing, checks the SHA-256 and renames to `path`. Raises what `download_weights` raises."""
     url, part = f"{_SERVER}/{_RELEASES[config.version]}/{path.name}", path.with_suffix(".part")
     try:
         _fetch(url, part)
@@ -141,13 +141,13 @@ def _complete(path: Path, config: ModelConfig) -> None:
 
 
 def _is_of_disk(error: Exception) -> bool:
-    """Whether it is an error of a file here. Those of a server's answer name the address as theirs."""
+    """Whether a local file caused the error. Errors of the server's response have a `filename`, too: the URL."""
     is_answer = isinstance(error, (urllib.error.URLError, http.client.HTTPException))
     return not is_answer and (error.filename is not None or error.errno in _NO_ROOM)
 
 
 def _described(path: Path) -> str:
-    """What came instead of weights: the login of a wireless network, a proxy's refusal, or a part."""
+    """Describes a wrong download: its size, and whether it is a web page, such as a captive portal's or a proxy's."""
     with open(path, "rb") as file:
         is_page = file.read(100).lstrip()[:1] == b"<"
     return f"{path.stat().st_size} bytes{' that are a web page' if is_page else ''}"
@@ -163,14 +163,14 @@ def sha256(path: Path) -> str:
 
 
 def _fetch(url: str, part: Path) -> None:
-    """Downloads to `part` whatever it lacks of `url`."""
+    """Downloads what `part` lacks of `url`."""
     done = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:
         response = urllib.request.urlopen(request, timeout=30)
     except urllib.error.HTTPError as error:
         error.close()  # it is also the response, and holds the connection open
-        if error.code == 416 and done:  # nothing is missing
+        if error.code == 416 and done:  # the part is complete already
             return
         raise
     with response:
