@@ -42,7 +42,7 @@ from sam2.training.datasets import LAYOUTS, describe, open_dataset
 from sam2.training.synthetic import HELD_OUT_SEED
 from sam2.weights_cache import find_weights, sha256
 
-LARGEST = 4096  # side of a synthetic frame, which then takes seconds to draw
+LARGEST = 4096  # side of a synthetic frame; one of this size takes seconds to draw
 
 _COLUMNS = """\
 Columns, in percent, with the same weight for every object: J is the overlap of predicted and true mask, F that of their
@@ -148,7 +148,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
 
 
 def _check_outputs(args: argparse.Namespace, place: str) -> None:
-    """Raises BadInput if an output could not be written in the end, before hours of work."""
+    """Raises BadInput, before hours of work, for an output that cannot be written."""
     for name in ("json", "plot", "card"):
         path = getattr(args, name)
         if path:
@@ -171,7 +171,7 @@ def run(args: argparse.Namespace) -> dict:
     device = choose_device(args.device)
     precision = choose_precision(args.precision, device)
     size_text = f" at {image_size}" if image_size != config.image_size else ""
-    place = f"{args.prompt}{size_text}{'' if args.memory == 'on' else ' without memory'}"  # in a card
+    place = f"{args.prompt}{size_text}{'' if args.memory == 'on' else ' without memory'}"  # mark in the card
     _check_numbers(args)
     _check_outputs(args, place)
     videos = _videos(args, side)
@@ -232,7 +232,7 @@ def _summarise(args: argparse.Namespace, scored: list[VideoResult]) -> dict:
 
 
 def _without_failures(results: list[VideoResult]) -> list[VideoResult]:
-    """Raises Sam2Error if that leaves none."""
+    """The results that did not fail. Raises Sam2Error if there are none."""
     scored = [result for result in results if not result.failure]
     if not scored:
         raise Sam2Error(f"all {len(results)} videos failed, the first with: {results[0].failure}")
@@ -267,7 +267,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _stop(number: int, frame: object) -> None:
-    """Ends it, and its processes, like Ctrl-C."""
+    """Signal handler that ends the run and its worker processes like Ctrl-C."""
     raise KeyboardInterrupt(number)
 
 

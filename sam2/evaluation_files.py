@@ -29,14 +29,14 @@ class Settings:
     weights_sha256: str
     prompt: str
     memory: bool
-    precision: str  # that was used: "fp32", "bf16" or "fp16"
+    precision: str  # the one used: "fp32", "bf16" or "fp16"
     side: int  # of synthetic frames, pixels
     data: str = ""  # digest of a dataset's files, or of a synthetic frame: another version may draw other worlds
 
 
 def data_digest(videos: list[AnyVideo]) -> str:
-    """Of how the synthetic world looks, or of the files of recorded videos."""
-    # The text stands for what is kept and how it is scored: change it with either, and old results are refused.
+    """Digest of a synthetic frame, or of the paths, sizes and modification times of recorded videos' files."""
+    # This text is a version of what is stored and how it is scored: change it with either, to refuse old results.
     digest = hashlib.sha256(
         b"J and F of the frames that the data set's toolkit counts; one too thin to be prompted is missed"
     )
@@ -76,7 +76,7 @@ class Results:
             )
 
     def find(self, video: AnyVideo) -> VideoResult | None:
-        """The kept result of a video; None if there is none, or if a synthetic video had another length then."""
+        """The stored result of a video; None if there is none, or only one of a synthetic video of another length."""
         path = self._path(video.name)
         if not path.is_file():
             return None
@@ -91,7 +91,7 @@ class Results:
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Raises what `write_whole` raises."""
+    """Writes the file atomically. Raises what `write_whole` raises."""
     write_whole(path, json.dumps(content, indent=1).encode())
 
 

@@ -1,6 +1,7 @@
 """Results of many videos as figures in percent, a table, and a plot of J&F over time.
 
-Knows only `VideoResult`. Every object has the same weight, whichever video it is in; for visibility, every frame has.
+Knows only `VideoResult`. J and F weight every object equally, whichever video it is in; visibility weights every frame
+equally.
 """
 
 from collections.abc import Callable
@@ -42,7 +43,8 @@ def _groups(results: list[ObjectResult]) -> dict[str, Callable[[ObjectResult], b
 
 
 def group_summary(results: list[ObjectResult]) -> dict:
-    """In percent, None where there was nothing to judge. Visibility leaves out the first frame, which was prompted."""
+    """Figures in percent, None where there was nothing to judge. Visibility leaves out each object's first frame, which
+    was prompted."""
     scores = [score for result in results if (score := _score(result)) is not None]
     mean = metrics.mean_score(scores)
     seen = np.concatenate([np.array(r.seen[1:], bool) for r in results] or [np.zeros(0, bool)])
@@ -56,7 +58,7 @@ def group_summary(results: list[ObjectResult]) -> dict:
         "seen_when_there": percent(_share(seen[there])),
         "unseen_when_away": percent(_share(~seen[~there])),
         "reacquisition": percent(_share(np.array(returns))),
-        "objects": len(scores),  # of which the first three figures are
+        "objects": len(scores),  # that the first three figures are averaged over
         "returns": len(returns),
     }
 
@@ -66,7 +68,7 @@ def _score(result: ObjectResult) -> metrics.Score | None:
 
 
 def j_by_age(results: list[ObjectResult]) -> list[float | None]:
-    """Mean J in percent by annotated frames since the prompt, over the objects that are there; None where none is."""
+    """Mean J in percent by annotated frames since the prompt, over the objects in sight; None where none is."""
     values: list[list[float]] = [[] for _ in range(max((len(result.j) for result in results), default=0))]
     for result in results:
         for age in np.flatnonzero(result.there):
@@ -83,7 +85,7 @@ def percent(share: float) -> float | None:
 
 
 def table(summary: dict) -> str:
-    """A Markdown table, one row per group; `there` and `away`: visibility over the frames it is or is not in."""
+    """A Markdown table, one row per group; `there` and `away`: visibility in frames with and without the object."""
     columns = {
         "objects": "objects",
         "J&F": "j_and_f",
@@ -104,7 +106,7 @@ def table(summary: dict) -> str:
 
 
 def drift(summary: dict) -> str:
-    """One sentence: how good masks are at the prompt, one frame later, halfway and at the end."""
+    """One sentence: mean J at the prompt, one frame later, halfway and at the end."""
     ages = {age: value for age, value in enumerate(summary["j_by_age"]) if value is not None}
     if not ages:
         return "Nothing was there."
@@ -119,7 +121,7 @@ def write_into_card(card: Path, name: str, text: str) -> None:
     Raises what `split_card` and `write_whole` raise, and then the file is unchanged.
     """
     before, after = split_card(card, name)
-    write_whole(card.resolve(), f"{before}{text}\n{after}".encode())  # a link stays a link
+    write_whole(card.resolve(), f"{before}{text}\n{after}".encode())  # resolved, so that a symlink stays one
 
 
 def split_card(card: Path, name: str) -> tuple[str, str]:

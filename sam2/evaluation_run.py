@@ -1,4 +1,4 @@
-"""How the videos of an evaluation are distributed: one after another in this process, or over several.
+"""Evaluates videos one after another in this process, or in several worker processes.
 
 Knows neither what is measured nor the command line.
 """
@@ -30,9 +30,9 @@ def evaluate_all(
     """Results of all videos, in the same order; those that `results` has from an earlier run are not computed again.
 
     prompt: one of PROMPT_KINDS; workers: processes, each with a tracker of its own, 1 = this process (for more,
-    make_tracker must be picklable). A video that cannot be read, or fails on the way, is reported and gives a result
-    with a `failure`, which is not kept. Raises BadInput if two videos have the same name, DeviceLost, and what
-    make_tracker raises; results until then are kept.
+    make_tracker must be picklable). A video that cannot be read or tracked is reported and gives a result with a
+    `failure`, which is not stored. Raises BadInput if two videos have the same name, DeviceLost, and what make_tracker
+    raises; results until then stay stored.
     """
     counts = Counter(video.name for video in videos)
     if twice := [name for name, count in counts.items() if count > 1]:
@@ -74,11 +74,11 @@ def _play(video: AnyVideo, tracker: StreamTracker, prompt: str) -> VideoResult:
     return VideoResult(video.name, 0, 0.0, [], failure)
 
 
-_tracker: StreamTracker | Exception | None = None  # of a worker process
+_tracker: StreamTracker | Exception | None = None  # set in each worker process
 
 
 def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
-    """Ends this process with its parent: one that was killed could not tell it, and it would wait for ever."""
+    """Ends this process when its parent ends: a killed parent cannot stop its workers, which would wait for ever."""
     parent.join()
     os._exit(1)
 
@@ -104,7 +104,7 @@ def _work(video: AnyVideo, prompt: str) -> VideoResult:
 def _in_processes(
     videos: list[AnyVideo], prompt: str, make_tracker: MakeTracker, workers: int
 ) -> Iterator[VideoResult]:
-    """In the order in which they finish."""
+    """Yields results in the order in which the videos finish."""
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(min(workers, len(videos)), context, _start_worker, (make_tracker,)) as pool:

@@ -1,4 +1,4 @@
-"""One video tracked and scored: where its frames and truth come from, how objects are prompted, what is recorded.
+"""Tracks and scores one video: where its frames and truth come from, how objects are prompted, what is recorded.
 
 A tracker is anything with `reset()`, `check(prompts, frame)` and `step(frame, prompts)`. Knows nothing about result
 files, processes or the command line.
@@ -21,7 +21,7 @@ from sam2.training.synthetic import World
 from sam2.types import Frame, Prompt, State, Track
 
 PROMPT_KINDS = ("click", "box", "mask")
-SHORTEST = 3  # frames, or annotated frames, of a video: the first and the last do not count
+SHORTEST = 3  # frames, or annotated frames, of a video: the first and the last are not scored
 _FRAME_NS = 33_333_333  # between frames: every video is played at 30 per second
 _SMALLEST_PROMPTED = 2e-3  # of the image; synthetic objects that show less than this in frame 0 are not prompted
 
@@ -38,7 +38,7 @@ class StreamTracker(Protocol):
 
 class Annotated(NamedTuple):
     rgb: np.ndarray  # (H, W, 3) uint8
-    masks: Masks | None  # of the objects in sight, or known to be away (empty); None if the frame is not annotated
+    masks: Masks | None  # of objects in sight, empty ones of absent objects; None if the frame is not annotated
 
 
 @lru_cache(maxsize=1)
@@ -106,8 +106,8 @@ AnyVideo = SyntheticVideo | RecordedVideo
 
 
 def check_annotated(videos: list[Video], which: str) -> None:
-    """Raises BadInput unless most videos can be scored. Videos in film files pass: reading their masks takes too
-    long."""
+    """Raises BadInput unless at least half of the videos can be scored. Those stored as video files count as such:
+    reading their masks takes too long."""
     enough = sum(not isinstance(video.source, tuple) or len(video.masks) >= SHORTEST for video in videos)
     if 2 * enough < len(videos):
         raise BadInput(
@@ -125,10 +125,10 @@ class ObjectResult:
     frames: list[int] = field(default_factory=list)
     j: list[float] = field(default_factory=list)
     f: list[float] = field(default_factory=list)
-    there: list[bool] = field(default_factory=list)  # true
-    seen: list[bool] = field(default_factory=list)  # predicted
-    returns: dict[int, bool] = field(default_factory=dict)  # frame of return -> found again there
-    leading: int = 1  # so many of the first frames do not count for J and F, nor does the last
+    there: list[bool] = field(default_factory=list)  # in the image, by the ground truth
+    seen: list[bool] = field(default_factory=list)  # in the image, by the prediction
+    returns: dict[int, bool] = field(default_factory=dict)  # frame of return -> whether it was re-acquired
+    leading: int = 1  # J and F leave out so many of the first frames, and the last
 
 
 @dataclass
@@ -137,14 +137,14 @@ class VideoResult:
     num_frames: int
     seconds: float  # spent in the tracker
     objects: list[ObjectResult]
-    failure: str = ""  # why there is nothing else
+    failure: str = ""  # why the other fields are empty
 
 
 def prompt_for(object_id: int, mask: np.ndarray, kind: str) -> Prompt:
-    """What a person who is shown `mask` (H, W) would give: its innermost pixel, its tight box, or the mask itself.
+    """The prompt that a user would give for `mask` (H, W): its innermost pixel, its tight box, or the mask itself.
 
-    A box goes from pixel centre to pixel centre and is at least a pixel wide and high: around a single row or column it
-    includes the next one.
+    A box spans pixel centres and is at least one pixel wide and high: around a single row or column it includes the
+    next one.
     """
     if kind == "mask":
         return Prompt(str(object_id), mask=mask)
@@ -197,7 +197,7 @@ def evaluate_video(video: AnyVideo, tracker: StreamTracker, kind: str) -> VideoR
 
 
 def _can_be_given(prompt: Prompt, frame: Frame, tracker: StreamTracker) -> bool:
-    """Whether anything is left of the prompt at the network's input size."""
+    """Whether the prompt is not a mask too thin for the network's input size."""
     try:
         tracker.check(prompt, frame)
     except MaskTooThin:
@@ -241,7 +241,7 @@ def _score_frame(
 
 
 def _found_again(result: ObjectResult, rows: list[dict[int, float]]) -> dict[int, bool]:
-    """Every return that can be judged, by frame."""
+    """For every return that can be judged, by frame: whether the tracker re-acquired the object."""
     ids = sorted({object_id for row in rows for object_id in row})
     overlap = np.array([[row.get(object_id, 0.0) for object_id in ids] for row in rows])  # (T, K)
     found = {}

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all; checks, before long work, that a place is named, writable and not in use."""
+"""Atomic writes, locks on folders, and checks before long work that an output path is given and writable."""
 
 import argparse
 import glob
@@ -17,7 +17,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-_ABANDONED_S = 600.0  # age of a part that nobody writes any more
+_ABANDONED_S = 600.0  # a .part file not modified for so long is abandoned
 
 
 def opencv_name(path: Path) -> str:
@@ -32,7 +32,7 @@ def opencv_name(path: Path) -> str:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Makes an OSError name the path and say what to do; that of a full disk does neither."""
+    """Re-raises an OSError with the path and what to do; that of a full disk has neither."""
     try:
         yield
     except OSError as error:
@@ -41,8 +41,8 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes beside `path`, then renames; makes the folder. Leaves nothing behind, nor what killed processes left of
-    this name. Raises OSError, or ValueError for what is no path."""
+    """Writes a file atomically, by renaming a temporary one beside it; makes the folder. Removes the temporary file if
+    writing fails, and old ones that killed processes left. Raises OSError, or ValueError for an invalid path."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")  # another process may be writing it, too
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,8 +59,8 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def _remove_old_parts(path: Path) -> None:
-    """A young one may be of a process that is at it."""
-    with suppress(OSError):  # somebody else removed it, or may alone do so
+    """Removes abandoned .part files of `path`; another process may still be writing a recent one."""
+    with suppress(OSError):  # another process removed it, or only another user may
         for part in path.parent.glob(f"{glob.escape(path.name)}.[0-9]*.part"):
             if time.time() - part.stat().st_mtime > _ABANDONED_S:
                 part.unlink()
@@ -71,7 +71,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     """Makes a folder and locks it while the block runs, since two runs would overwrite each other's files.
 
     Raises BadInput if another process holds the lock. The lock ends with the process, even a killed one, and leaves no
-    file behind. On a file system without locks nobody is refused.
+    file behind. On a file system without locks the folder is not locked.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,8 +81,8 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def in_turn(folder: Path, waiting: str) -> Iterator[None]:
-    """Makes a folder and locks it while the block runs, as `alone_in`, but waits for whoever holds the lock, after
-    printing the sentence `waiting`. Raises OSError if the folder cannot be made."""
+    """Like `alone_in`, but waits for the process that holds the lock, after printing the sentence `waiting`. Raises
+    OSError if the folder cannot be made."""
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder, lambda opened: _wait_for_lock(opened, waiting)):
         yield
@@ -90,7 +90,7 @@ def in_turn(folder: Path, waiting: str) -> Iterator[None]:
 
 @contextmanager
 def _locked(folder: Path, lock: Callable[[int], None]) -> Iterator[None]:
-    """lock: called with the descriptor of the folder, whose closing ends the lock."""
+    """lock: called with the folder's descriptor, which is closed after the block; that releases the lock."""
     opened = os.open(folder, os.O_RDONLY) if fcntl else None
     try:
         if opened is not None:
@@ -131,20 +131,21 @@ def path_argument(text: str) -> Path:
 
 
 def check_file(path: Path, option: str) -> None:
-    """Raises BadInput unless a file can be written there; its folders need not exist yet. For before hours of work."""
+    """Raises BadInput unless a file can be written at `path`, whose folders need not exist yet. To be called before
+    hours of work."""
     if path.is_dir():
         raise BadInput(f"{option}: expected the name of a file, got the folder {path}; add a name")
     check_folder(path.parent, option)
 
 
 def check_folder(path: Path, option: str) -> None:
-    """Likewise for files in the folder `path`, which need not exist yet."""
+    """Raises BadInput unless files can be written into the folder `path`, which need not exist yet."""
     path = path.absolute()
     nearest = next(folder for folder in (path, *path.parents) if folder.exists())
     if not nearest.is_dir():
         raise BadInput(f"{option}: expected a folder, got the file {nearest}; name another place")
     try:
-        with tempfile.TemporaryFile(dir=nearest):  # mode bits do not tell: there are root, ACLs, read-only mounts
+        with tempfile.TemporaryFile(dir=nearest):  # mode bits do not decide: root, ACLs, read-only mounts
             pass
     except OSError as error:
         raise BadInput(f"{option}: the folder {nearest} cannot be written ({error.strerror}); name another") from error

@@ -1,7 +1,6 @@
 """The ablation: the same network with its memory emptied before every frame.
 
-After the prompted frame only the image itself is left to suggest an answer. All objects get the same one, since nothing
-tells them apart.
+After the prompted frame the decoder sees only the image, so all objects get the same answer.
 """
 
 from dataclasses import replace
@@ -39,7 +38,7 @@ class MemorylessTracker:
         return list(self._unprompted(frame).values())
 
     def _unprompted(self, frame: Frame) -> dict[str, Track]:
-        """By object id; they differ in name only."""
+        """Tracks by object id; they differ only in id and label."""
         model = self._model
         with torch.inference_mode(), model.precision.context(model.device):
             features = model.encode_image(to_model_input(frame.rgb, model.image_size)[None].to(model.device))

@@ -16,7 +16,7 @@ from sam2.errors import BadInput
 
 BOUNDARY_TOLERANCE = 0.008  # of the image diagonal
 SHORTEST_ABSENCE, LONGEST_ABSENCE = 3, 15  # frames; a shorter one is a flicker, a longer one may be a loss
-_REACQUIRED_IOU, _REACQUIRED_WITHIN = 0.5, 3  # frames after the return
+_REACQUIRED_IOU, _REACQUIRED_WITHIN = 0.5, 3  # frames, from that of the return on
 
 
 def region_similarity(predicted: np.ndarray, true: np.ndarray) -> float:
@@ -45,8 +45,8 @@ def boundary_accuracy(predicted: np.ndarray, true: np.ndarray, tolerance: float 
 def boundary(mask: np.ndarray) -> np.ndarray:
     """(H, W) bool -> (H, W) bool: pixels that differ from the one to the right, below, or diagonally below right.
 
-    So a boundary is one pixel wide and lies up to a pixel above and to the left of the mask. In the last column and
-    row pixels are compared only along it: where the mask touches the image's edge there is no boundary.
+    So a boundary is one pixel wide and lies up to a pixel above and to the left of the mask. Pixels of the last column
+    or row are compared only along that column or row: where the mask touches the image's edge there is no boundary.
     """
     edge = np.zeros(mask.shape, dtype=bool)
     edge[:, :-1] |= mask[:, :-1] != mask[:, 1:]
@@ -56,20 +56,20 @@ def boundary(mask: np.ndarray) -> np.ndarray:
 
 
 def scored_frames(num_frames: int, leading: int = 1) -> slice:
-    """The frames of an object that count, of those from its prompt on: not the `leading` ones, nor the last.
+    """Which of an object's frames, from its prompt on, are scored: all but the first `leading` ones and the last.
 
-    With 1 the frame of the prompt is left out. For an object of the video's first frame this is what DAVIS's toolkit
-    does; what SA-V's does instead, `leading_frames_of_sav` says.
+    With 1 the prompted frame is left out, as DAVIS's toolkit does for an object of the video's first frame. For what
+    SA-V's toolkit does, see `leading_frames_of_sav`.
     """
     return slice(leading, max(leading, num_frames - 1))
 
 
 def leading_frames_of_sav(j: Sequence[float], there: Sequence[bool], is_late: bool) -> int:
-    """How many of an object's frames, from its prompt on, come before the first that SA-V's toolkit counts.
+    """How many of an object's frames, from its prompt on, come before the first that SA-V's toolkit scores.
 
-    Of the frames annotated for an object it leaves out the first and the last. An object that `is_late` is annotated,
-    as away, before its prompt: the frame of the prompt counts then. Frames without a pixel in prediction and truth do
-    not count until one of them has had some. there: whether the truth has pixels.
+    The toolkit leaves out the first and the last frame annotated for an object. If the object `is_late`, it has earlier
+    annotations as absent, so the prompted frame is scored. Leading frames in which both prediction and truth are empty
+    are left out, too. there: whether the truth has pixels.
     """
     begun = (k for k in range(0 if is_late else 1, len(j)) if there[k] or j[k] < 1)  # J is 1 if both are empty
     return next(begun, len(j))
@@ -123,11 +123,11 @@ def overlaps(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
 
 
 def reacquired(overlap: np.ndarray, own: int, back: int) -> bool | None:
-    """Whether a tracker found an object again, and not another one instead, within its first frames back.
+    """Whether a tracker re-acquired an object, and not another one instead, within its first frames back.
 
     overlap: (T, K) IoU of the object's predicted mask with each true mask, `own` its own column, `back` the frame of
     its return. True if in one of the three frames from `back` on the IoU with its own mask is at least 0.5 and larger
-    than with any other. None if the video ends before those frames do and it was not found until then.
+    than with any other. None if the video ends within those frames and it was not found by then.
     """
     window = overlap[back : back + _REACQUIRED_WITHIN]
     others = np.delete(window, own, axis=1).max(axis=1, initial=0.0)
