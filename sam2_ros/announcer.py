@@ -9,7 +9,7 @@ LASTING = 3  # reports in a row
 
 
 class Announcer:
-    """log: has info and warning."""
+    """Decides which reports are logged. log: has info and warning."""
 
     def __init__(self, log) -> None:
         self._log = log
@@ -17,7 +17,7 @@ class Announcer:
         self._told: dict[str, Level] = {}  # the level last logged, by name
 
     def hear(self, name: str, level: Level, sentence: str) -> None:
-        """Takes one report of one thing. A lasting error is logged once, and so are its easing and its end."""
+        """Takes a report. Logs an error once, after LASTING in a row, then its change to a warning and its end."""
         self._errors[name] = self._errors.get(name, 0) + 1 if level is Level.ERROR else 0
         told = self._told.get(name, Level.OK)
         if self._errors[name] >= LASTING and told is not Level.ERROR:

@@ -1,6 +1,6 @@
-"""The image subscription: cheap checks, and the newest image into the mailbox.
+"""The image subscription: checks images cheaply and posts the newest one to the mailbox.
 
-Knows topics and stamps. Looks at no pixel: callbacks run on the executor and cost the same for any image.
+Knows topics and stamps. Reads no pixels: callbacks run on the executor and cost the same for any image.
 """
 
 import time
@@ -23,14 +23,14 @@ from sam2_ros.stamps import Stamp, StampWatch, steady_ns
 from sam2_ros.track_out import drawn_beside
 
 LOG_EVERY_S = 5.0  # warnings of one kind
-LOOK_EVERY_NS = 1_000_000_000  # for other topics: a robot may have hundreds
+LOOK_EVERY_NS = 1_000_000_000  # between searches for other image topics: a robot may have hundreds
 
 
 class Camera:
-    """Subscribed between `open` and `close`; every image is put in the mailbox, or refused and counted.
+    """Subscribes between `open` and `close`; posts every image to the mailbox, or refuses and counts it.
 
-    image: base name of the topic. enabled: says whether images are wanted at the moment. arrived: called with the stamp
-    of each image that goes into the mailbox. log: has warning.
+    image: base name of the topic. enabled: returns whether images are wanted now. arrived: called with the stamp of
+    each image before it is posted to the mailbox. log: has warning.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Camera:
         self._watch = StampWatch(int(settings.clock_jump_s * 1e9))
         self._mailbox: Mailbox | None = None
         self._log_due_ns: dict[str, int] = {}  # by reason
-        self._look_again_ns = 0  # for topics that could have been meant
+        self._look_again_ns = 0  # when to search for other image topics again
         events = SubscriptionEventCallbacks(
             incompatible_qos=self._on_incompatible, message_lost=self._on_lost, use_default_callbacks=False
         )
@@ -70,7 +70,7 @@ class Camera:
             self._counters.ignored += 1
 
     def tick(self) -> None:
-        """Follows the publishers."""
+        """Looks at the publishers; resubscribes if their QoS has changed."""
         if not self._subscription.is_open:
             return
         is_new = self._subscription.follow()
@@ -95,9 +95,9 @@ class Camera:
             self._look_again_ns = time.monotonic_ns() + LOOK_EVERY_NS
 
     def _other_topics(self) -> tuple[tuple[str, ...], str]:
-        """Topics that could have been meant: images of our type, but no depth, nothing that a node like this one
-        publishes and nothing that this one subscribes to, likely names first. And our own topic's images by the other
-        transport."""
+        """Finds image topics that the user may have meant, likely names first, and our own topic under the other
+        image transport ("" = none). Only topics of our type count; not depth, what a node like this one publishes, or
+        what this node subscribes to."""
         topic, kind = self._subscription.topic_name, self._subscription.type_name
         own = f"{self._node.get_fully_qualified_name()}/"
         taken = {subscription.topic_name for subscription in self._node.subscriptions}
@@ -144,7 +144,7 @@ class Camera:
         self.frame_id = frame_id
 
     def _warn(self, reason: str, sentence: str, now_ns: int) -> None:
-        """Logs one warning of a kind per LOG_EVERY_S."""
+        """Logs at most one warning per reason in LOG_EVERY_S."""
         if now_ns >= self._log_due_ns.get(reason, 0):
             self._log_due_ns[reason] = now_ns + int(LOG_EVERY_S * 1e9)
             self._log.warning(readable(sentence))
@@ -157,5 +157,5 @@ class Camera:
 
 
 def _is_called_image(topic: str) -> bool:
-    """Whether it is named as by cameras and image_proc: image, image_raw, image_rect ..."""
+    """Whether it has a name that camera drivers and image_proc use: image, image_raw, image_rect ..."""
     return topic.removesuffix("/compressed").rpartition("/")[2].startswith("image")

@@ -1,7 +1,7 @@
-"""One camera's way through the node: its images and requests in, its results out, its counters.
+"""Everything the node has for one camera: inputs, requests, outputs and counters.
 
-Topics of a camera called front are front/image, ~/front/tracks and so on; a camera without a name is the only one, and
-its topics have no name in them either. Knows which parts belong together. Does not know lifecycle states.
+A camera named front has the topics front/image, ~/front/tracks and so on; a single camera without a name has image,
+~/tracks and so on. Knows which parts belong together. Does not know lifecycle states.
 """
 
 import threading
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 
 
 class Channel:
-    """Exists as long as the node; has a mailbox and publishers from `configure` to `release`.
+    """Lives as long as the node; has a mailbox and publishers from `configure` to `release`.
 
-    name: of the camera, "" = the only one.
+    name: of the camera; "" = a single one without a name.
     """
 
     def __init__(self, node: "TrackNode", name: str) -> None:
         self.name, self.node = name, node
-        # One for each camera, so that messages say whose they are, and throttling one silences no other.
+        # One logger per camera, so that messages name it, and throttling one camera does not silence another.
         self.log = node.get_logger().get_child(name) if name else node.get_logger()
         self.counters = Counters(domain=node.context.get_domain_id())
         self.enabled = True
@@ -70,7 +70,7 @@ class Channel:
         return f"~/{self.name}/{topic}" if self.name else f"~/{topic}"
 
     def configure(self, bell: threading.Condition) -> Pipeline:
-        """Makes what the worker needs of this camera. bell: shared by all mailboxes."""
+        """Creates the mailbox, the publishers and the pipeline for the worker. bell: shared by all mailboxes."""
         settings = self.node.settings
         self.counters.begin_anew()
         depth = None
@@ -84,7 +84,7 @@ class Channel:
         return self.pipeline
 
     def take_settings(self, settings: Settings, names: set[str]) -> None:
-        """names: of the parameters that were set."""
+        """Applies new parameters. names: of those that were set."""
         if "target" in names:
             self.target = settings.target
         if self.pipeline is not None:
@@ -98,7 +98,7 @@ class Channel:
         self.log.info(f"listening to {self.counters.topic}")
 
     def enable(self, enabled: bool) -> None:
-        """Says whether images are wanted; if not, one that waits is discarded."""
+        """Starts or stops accepting images; when it stops, a waiting image is discarded."""
         self.enabled = enabled
         if not enabled:
             self.camera.discard_image()
@@ -112,12 +112,12 @@ class Channel:
         self.close_inputs()
         self.inputs.close(for_good)
         if self.mailbox is not None:
-            self.mailbox.wake()  # so that requests behind a prompt that was given up are served
+            self.mailbox.wake()  # so that the worker serves requests that waited behind a prompt that was given up
         if self.outputs is not None:
             self.outputs.close()
 
     def release(self) -> None:
-        """Releases what `configure` made; the worker has ended."""
+        """Releases what `configure` created. The worker must have ended."""
         self.mailbox = self.auto = self.pipeline = None
         if self.outputs is not None:
             self.outputs.close()
@@ -126,7 +126,7 @@ class Channel:
         self.outputs = None
 
     def saved_path(self, name: str) -> Path:
-        """The file of saved objects. Raises what `save_folder.saved_path` raises."""
+        """The file for objects saved as `name`. Raises what `save_folder.saved_path` raises."""
         node = self.node.get_fully_qualified_name().strip("/")
         unusual = "" if node == self.node.DEFAULT_NAME else node
         return saved_path(self.node.settings.save_folder, unusual, self.name, name)
@@ -155,24 +155,24 @@ class Channel:
         ]  # fmt: skip
 
     def _count_rivals(self) -> int:
-        """How many other nodes of this name there are. Whoever else publishes our topics, such as a bag's player, is no
+        """Counts the other nodes of this name. Another node that publishes our topics, such as a bag player, is no
         rival."""
         name = self.node.get_namespace(), self.node.get_name()
         offers = self.node.get_publishers_info_by_topic(self.node.resolve_topic_name(self.output_name("visibility")))
         return max(sum((offer.node_namespace, offer.node_name) == name for offer in offers) - 1, 0)
 
     def _on_image(self, stamp: int) -> None:
-        """On the executor: keeps the depth of this image until its turn."""
+        """Keeps the depth of this image until the worker processes it. Called on the executor."""
         if self.depth is not None:
             self.depth.buffer.note_image(stamp)
 
     def look_again(self) -> None:
-        """On the executor: a result may have been waiting for the depth image or the transforms that just came."""
+        """Wakes the worker if results wait for depth or transforms: some have just come. Called on the executor."""
         if self.outputs is not None and self.outputs.waits:
             self.mailbox.wake()
 
     def _create_output(self, kind, topic: str, depth: int, latched: bool = False):
-        # Callback groups never forget an entity, so those that come and go get groups of their own.
+        # rclpy never removes an entity from a callback group, so each publisher, which may be destroyed, has its own.
         group = MutuallyExclusiveCallbackGroup()
         qos = QoSProfile(depth=depth)
         if latched:
@@ -180,7 +180,7 @@ class Channel:
         return self.node.create_lifecycle_publisher(kind, self.output_name(topic), qos, callback_group=group)
 
     def why_closed(self, needs_image: bool) -> tuple[Code, str] | None:
-        """Why no request can be served at the moment, or None. needs_image: of those that need an image."""
+        """Why requests cannot be served now; None if they can. needs_image: whether they need an image."""
         why = self.node.why_closed()
         if why or not needs_image:
             return why
@@ -192,6 +192,6 @@ class Channel:
 
     @property
     def newest(self) -> NewestResult:
-        """From any thread."""
+        """May be read from any thread."""
         outputs = self.outputs  # read once: another thread may set it to None
         return outputs.newest if outputs else NewestResult()

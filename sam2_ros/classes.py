@@ -1,6 +1,6 @@
 """Class names and their values in the class mask. Knows no messages.
 
-0 is the background and 255 is vision_msgs' "unlabelled", so there is room for 254; what has no value is unlabelled.
+0 is the background and 255 is vision_msgs' "unlabelled", so 254 classes have values; all others are unlabelled.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,8 +11,11 @@ MAX_CLASSES, UNLABELLED = 254, 255
 
 
 class Classes:
-    """names: those with a fixed value, MAX_CLASSES at most, the first 1; later names get the next free values. warn:
-    called with a sentence about the first name for which there is none left."""
+    """Gives each class name its value, `ids`.
+
+    names: get the values 1, 2, ... in this order, MAX_CLASSES at most; names seen later get the next free values. warn:
+    called with a sentence about the first name that finds no free value.
+    """
 
     def __init__(self, names: Iterable[str], warn: Callable[[str], None]) -> None:
         self.ids = {name: number for number, name in enumerate(dict.fromkeys(filter(None, names)), start=1)}

@@ -19,16 +19,15 @@ def _recent() -> deque:
 
 @dataclass
 class Counters:
-    """Everything that is counted since the node started. Methods may be called from any thread. What is assigned
-    without one belongs to one thread: `busy_since_ns`, `objects` and `depth_wanted` to the worker, all else to the
-    executor."""
+    """Counts since the node started. Methods may be called from any thread. Fields that are assigned directly have one
+    writer each: the worker for `busy_since_ns`, `objects` and `depth_wanted`, the executor for all others."""
 
     received: int = 0  # images
     dropped: int = 0  # replaced by a newer one before they were processed
     processed: int = 0
     published: int = 0
     withheld: int = 0  # results of images that were being processed when the node was deactivated
-    ignored: int = 0  # while disabled, or in the mailbox when the node was deactivated
+    ignored: int = 0  # arrived while disabled, or waited when the camera was disabled or the node deactivated
     unstamped: int = 0
     unstamped_in_a_row: int = 0
     lost_on_the_way: int = 0  # as reported by the middleware
@@ -47,19 +46,19 @@ class Counters:
     domain: int = 0  # the ROS_DOMAIN_ID
     topic: str = ""  # subscribed; "" = none
     remap_from: str = "image"  # its name before any remapping
-    reliability: str = ""  # asked for
-    publishers: int = 0  # of our type
-    other_type: str = ""  # that somebody publishes there
-    elsewhere: tuple[str, ...] = ()  # topics with images of our type, where nobody publishes ours
-    other_transport: str = ""  # topic of our camera's images as the other image_transport has them
+    reliability: str = ""  # of our subscription
+    publishers: int = 0  # of `topic`, with our message type
+    other_type: str = ""  # another message type published on `topic`; "" = none
+    elsewhere: tuple[str, ...] = ()  # image topics of our type, while `topic` has no publisher
+    other_transport: str = ""  # `topic` under the other image_transport, likewise; "" = not published
     depth_received: int = 0
     depth_matched: int = 0  # images with depth
     depth_missed: int = 0  # images that wanted depth and had none
-    depth_wanted: bool = False  # whether anybody subscribes to clouds, poses and the like
-    depth_trouble: str = ""  # why the newest image had none, or not for all objects; "" = all is well
+    depth_wanted: bool = False  # whether any 3-D output has a subscriber
+    depth_trouble: str = ""  # why the newest image had no depth, or not on all objects; "" = no trouble
     depth_refused: Counter = field(default_factory=Counter)  # depth images and calibrations, by reason
     refused: Counter = field(default_factory=Counter)  # images, by reason
-    detections: Counter = field(default_factory=Counter)  # boxes of a detector, by what became of them
+    detections: Counter = field(default_factory=Counter)  # a detector's boxes, by outcome
     answers: Counter = field(default_factory=Counter)  # requests, by code
     resets: Counter = field(default_factory=Counter)  # by cause
     failures: Counter = field(default_factory=Counter)  # by kind
@@ -73,7 +72,7 @@ class Counters:
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def begin_anew(self) -> None:
-        """Forgets what was true of the network before: the next one may be faster."""
+        """Resets what depends on the network that was loaded: the next one may be faster."""
         with self.lock:
             self.objects = self.failures_in_a_row = self.unpublished_in_a_row = self.late_in_a_row = 0
 
@@ -108,7 +107,7 @@ class Counters:
             self.depth_trouble = readable(sentence)
 
     def match_depth(self, trouble: str) -> None:
-        """An image had its depth. trouble: what was nevertheless wrong with it, or ""."""
+        """Counts an image that has its depth. trouble: a problem with that depth nevertheless; "" = none."""
         with self.lock:
             self.depth_matched += 1
             self.depth_trouble = readable(trouble)
@@ -130,13 +129,13 @@ class Counters:
             self.objects = objects
 
     def count_failed_image(self) -> None:
-        """In the network, or on the way there."""
+        """Counts an image that failed in the network or on the way there."""
         with self.lock:
             self.failures_in_a_row += 1
             self.refused_in_a_row = 0
 
     def count_failure(self, kind: str, sentence: str) -> int:
-        """Returns how many of this kind there were so far."""
+        """Counts a failure; returns how many of this kind there were so far."""
         with self.lock:
             self.failures[kind] += 1
             self.last_failure = readable(f"{kind}: {sentence}")

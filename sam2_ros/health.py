@@ -1,4 +1,4 @@
-"""What the counters mean: a pure function from numbers to sentences, so that silence is always explained.
+"""Counters -> diagnostics: a pure function from numbers to sentences, which explain why nothing comes out.
 
 Knows no ROS. Times are nanoseconds of the steady clock, so a stopped /clock hides nothing.
 """
@@ -14,10 +14,10 @@ from sam2_ros.fast_dds import PROFILES
 from sam2_ros.params import Settings
 
 NAMED = 3  # topics listed at most
-PERIODS, SLOWEST = 5, 2.5  # a camera's newest periods, and how many of them may pass before it counts as silent
+PERIODS, SLOWEST = 5, 2.5  # a camera is silent after SLOWEST times the median of its last PERIODS periods
 RATE_OVER_S = 5.0
 PERSISTENT = 30  # late results in a row that make a warning an error
-RESETS, WITHIN_S = 3, 10.0  # this many resets within this time are not an accident
+RESETS, WITHIN_S = 3, 10.0  # this many resets within this time are worth a warning
 INTERNAL_S = 600.0  # how long an internal failure of a request is reported
 DEFAULT_SEGMENT_BYTES = 512 * 1024  # of Fast DDS's shared memory; larger best-effort images are mostly lost
 SEGMENT_CURE = f"start the camera with {PROFILES}=<share>/sam2_ros/config/fastdds_shm.xml, or let it publish reliably"
@@ -35,7 +35,7 @@ class Level(IntEnum):
 class Finding:
     """One line of the diagnostics."""
 
-    name: str  # "images", "tracking", "requests"
+    name: str  # "images", "tracking", "requests", "depth"
     level: Level
     sentence: str
     values: dict[str, str]
@@ -55,7 +55,7 @@ class Situation:
 
 
 def report(counters: Counters, situation: Situation, settings: Settings, now_ns: int) -> list[Finding]:
-    """Why something, or nothing, comes out. Pure: the same numbers give the same sentences."""
+    """The findings about one camera. Pure: the same numbers give the same sentences."""
     with counters.lock:
         findings = [
             Finding("images", *_images(counters, situation, settings, now_ns), _image_values(counters, now_ns)),
@@ -72,8 +72,8 @@ def report(counters: Counters, situation: Situation, settings: Settings, now_ns:
 
 
 def silence(c: Counters, settings: Settings, active_since_ns: int, now_ns: int) -> tuple[bool, bool]:
-    """Whether images fail to come, and whether a result fails to come although results were in time so far. Changes of
-    these must not wait for the next report. active_since_ns: 0 = the node is not active, so its silence is right."""
+    """Whether images have stopped, and whether the network is stuck although results were in time so far. A change of
+    either must not wait for the next report. active_since_ns: 0 = the node is not active and may be silent."""
     if not active_since_ns:
         return False, False
     busy_ns = c.busy_since_ns  # read once: the worker may finish in between
@@ -150,7 +150,7 @@ def _where_images_are(c: Counters) -> str:
 
 
 def why_no_image(c: Counters) -> str:
-    """Why no image comes, for somebody who waits for one; "" if that is not known."""
+    """Why no image comes, for the answer to a request that needs one; "" if that is not known."""
     if c.refused_in_a_row:
         return f"the last {c.refused_in_a_row} images were refused: {c.last_refusal}"
     if c.publishers == 0 or not c.received:
@@ -203,7 +203,7 @@ def _tracking(c: Counters, situation: Situation, settings: Settings, now_ns: int
 
 
 def _requests(c: Counters, now_ns: int) -> tuple[Level, str]:
-    total = sum(c.answers.values()) - c.answers["LOADING"]  # whose clients ask again
+    total = sum(c.answers.values()) - c.answers["LOADING"]  # not LOADING, after which clients ask again
     internal = sum(code == "INTERNAL" and now_ns - at_ns < INTERNAL_S * 1e9 for at_ns, code in c.codes)
     if internal:
         sentence = f"{internal} of the last {len(c.codes)} requests failed inside the node: {c.last_failure}"
@@ -278,6 +278,6 @@ def _rate(times_ns: deque, now_ns: int) -> float:
 
 
 def _percentile(values: deque, percent: int) -> float:
-    """The nearest-rank percentile; 0 of nothing."""
+    """The nearest-rank percentile; 0 without values."""
     ranked = sorted(values)
     return ranked[min(len(ranked) * percent // 100, len(ranked) - 1)] if ranked else 0.0

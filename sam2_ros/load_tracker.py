@@ -1,4 +1,4 @@
-"""From the parameters to the tracker that they ask for."""
+"""Makes the tracker from the parameters."""
 
 import os
 
@@ -7,7 +7,7 @@ from sam2_ros.params import Settings
 
 
 def load_tracker(settings: Settings) -> sam2.Tracker:
-    """The tracker that the parameters ask for. Raises Sam2Error with the reason why not."""
+    """Loads the model and makes a tracker with the limits that the parameters set. Raises Sam2Error."""
     sam2.set_cpu_threads(settings.cpu_threads, settings.model)
     model = sam2.load_model(
         settings.model,
@@ -26,6 +26,7 @@ def load_tracker(settings: Settings) -> sam2.Tracker:
         occluded_after=settings.occluded_after,
         lost_after_s=settings.lost_after_s,
     )
-    # Faster on any device; but on a CPU the worker must not take several cameras' images together, too.
+    # Faster on any device. But where objects are batched, the worker also encodes several cameras' images as one batch,
+    # which it must not on a CPU; so with several cameras the device decides (None).
     batched = None if len(settings.cameras) > 1 else True
     return sam2.Tracker(model, limits=limits, sticky_corrections=True, batched=batched)

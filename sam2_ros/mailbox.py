@@ -18,38 +18,38 @@ class Arrival:
     message: Any  # sensor_msgs/Image or CompressedImage
     stamp_ns: int
     arrived_ns: int
-    new_stream: bool = False  # the clock jumped: nothing before this image belongs to it
+    new_stream: bool = False  # the clock jumped: earlier images belong to another stream
 
 
 @dataclass(frozen=True)
 class Work:
-    """What the worker takes at once."""
+    """What one `take` returns."""
 
     arrival: Arrival | None = None
     requests: list[Request] = field(default_factory=list)
 
 
 class Mailbox:
-    """At most one image, always the newest, and at most `max_requests` requests.
+    """Holds at most one image, the newest, and at most `max_requests` requests.
 
-    bell: notified of every arrival; mailboxes of one worker share it.
+    bell: notified of every image and request; the mailboxes of one worker share it.
     """
 
     def __init__(self, max_requests: int, bell: threading.Condition | None = None) -> None:
         self.max_requests = max_requests
         self.bell = bell or threading.Condition()
         self._arrival: Arrival | None = None
-        self._discarded_new_stream = False  # whether one began with an image that was discarded
+        self._discarded_new_stream = False  # whether a discarded image began a new stream
         self._requests: list[Request] = []
-        self._in_hand = 0  # requests the worker took and has not finished with
+        self._in_hand = 0  # requests that the worker took and still holds
         self._woken = False
         self._closed = False
 
     def post_image(self, arrival: Arrival) -> bool:
-        """Puts the newest image in; True if it replaced one, which will never be processed."""
+        """Posts the newest image; True if it replaced one, which is dropped."""
         with self.bell:
             dropped = self._arrival is not None
-            # Where a new stream begins must not be lost with its first image.
+            # If the first image of a new stream is dropped, the next one must carry its mark.
             if self._discarded_new_stream or (dropped and self._arrival.new_stream):
                 arrival = replace(arrival, new_stream=True)
             self._arrival, self._discarded_new_stream = arrival, False
@@ -71,7 +71,7 @@ class Mailbox:
             request.answer(code, f"{self.max_requests} requests are waiting already; ask again")
 
     def take(self) -> Work:
-        """Everything that waits. The requests keep counting against `max_requests` until `count_in_hand` says
+        """Takes everything that waits. The requests keep counting against `max_requests` until `count_in_hand` says
         otherwise."""
         with self.bell:
             work = Work(self._arrival, self._requests)
@@ -86,17 +86,17 @@ class Mailbox:
 
     @property
     def has_work(self) -> bool:
-        """Whether the worker has something to do. To be asked with the bell held."""
+        """Whether the worker has something to do. Call it with the bell held."""
         return bool(self._arrival or self._requests or self._woken)
 
     def wake(self) -> None:
-        """Ends the present or next `wait_for_any`."""
+        """Makes the current or the next `wait_for_any` return."""
         with self.bell:
             self._woken = True
             self.bell.notify()
 
     def close(self) -> list[Request]:
-        """Accepts nothing any more; returns the requests that were never taken."""
+        """Discards the image, returns the requests that were never taken, and has further ones answered STOPPING."""
         with self.bell:
             self._closed = True
             left, self._requests, self._arrival = self._requests, [], None

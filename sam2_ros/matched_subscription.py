@@ -1,4 +1,4 @@
-"""A subscription whose QoS follows its publishers: a mismatch means silence, best effort loses large images.
+"""A subscription whose QoS follows its publishers: a mismatch receives nothing, best effort loses large images.
 
 Knows topics and QoS. Does not know what is received.
 """
@@ -12,10 +12,10 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 
 
 class MatchedSubscription:
-    """Subscribed between `open` and `close`.
+    """Subscribes between `open` and `close`.
 
-    kind: message type. depth: of the queue. asked: as `matching_reliability` takes it. latched: whether what was sent
-    before is wanted, if all publishers keep it. events: for QoS events.
+    kind: message type. depth: of the queue. asked: as `matching_reliability` takes it. latched: transient local, to get
+    earlier messages too, if all publishers are. events: for QoS events.
     """
 
     def __init__(
@@ -23,7 +23,7 @@ class MatchedSubscription:
         events: SubscriptionEventCallbacks | None = None, latched: bool = False,
     ) -> None:  # fmt: skip
         self.type_name = f"{kind.__module__.partition('.')[0]}/msg/{kind.__name__}"
-        self.offers: list = []  # all publishers of the topic when last looked at, as rclpy describes them
+        self.offers: list = []  # TopicEndpointInfo of all publishers of the topic, when last looked at
         self.reliability: ReliabilityPolicy | None = None
         self._node, self._kind, self._topic, self._callback = node, kind, topic, callback
         self._depth, self._asked, self._latched = depth, asked, latched
@@ -37,12 +37,12 @@ class MatchedSubscription:
 
     @property
     def topic_name(self) -> str:
-        """After remapping. May be asked from any thread, so not of the subscription, which may be gone by then."""
+        """The topic after remapping. For any thread, so it does not ask the subscription, which may be gone by then."""
         return self._node.resolve_topic_name(self._topic)
 
     @property
     def publishers(self) -> list:
-        """Those of our message type; others have no say in the reliability."""
+        """The publishers of our message type; only these decide the QoS."""
         return [offer for offer in self.offers if offer.topic_type == self.type_name]
 
     def open(self) -> None:
@@ -54,7 +54,7 @@ class MatchedSubscription:
         self._subscription = None
 
     def follow(self) -> bool:
-        """Looks at the publishers; subscribes again if their QoS has changed, and says whether it has."""
+        """Looks at the publishers; resubscribes if their QoS has changed, and returns whether it has."""
         wanted = self._look()
         if wanted == (self.reliability, self._durability):
             return False
@@ -73,17 +73,17 @@ class MatchedSubscription:
             QoSProfile(
                 depth=self._depth, history=HistoryPolicy.KEEP_LAST, reliability=reliability, durability=durability
             ),
-            # Callback groups never forget an entity, so those that come and go get groups of their own.
+            # rclpy never removes an entity from a callback group, so each subscription gets its own.
             callback_group=MutuallyExclusiveCallbackGroup(), **self._options,
         )  # fmt: skip
-        self.reliability, self._durability = reliability, durability  # only now: if that raised, `follow` tries again
+        self.reliability, self._durability = reliability, durability  # last: if that raised, `follow` tries again
 
 
 def matching_reliability(publishers: Sequence, asked: str) -> ReliabilityPolicy:
     """Best effort receives from every publisher but loses large images; reliable receives from reliable ones only.
 
-    publishers: as `get_publishers_info_by_topic` has them. asked: "reliable", "best_effort", or "auto" = reliable if
-    every publisher is.
+    publishers: as `get_publishers_info_by_topic` returns them. asked: "reliable", "best_effort", or "auto" = reliable
+    if every publisher is.
     """
     if asked != "auto":
         return ReliabilityPolicy[asked.upper()]
@@ -93,6 +93,6 @@ def matching_reliability(publishers: Sequence, asked: str) -> ReliabilityPolicy:
 
 
 def matching_durability(publishers: Sequence) -> DurabilityPolicy:
-    """Transient local also receives what was sent before, from publishers that keep it, but nothing from others."""
+    """Transient local also receives earlier messages, from publishers that offer it, but nothing from others."""
     kept = publishers and all(p.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in publishers)
     return DurabilityPolicy.TRANSIENT_LOCAL if kept else DurabilityPolicy.VOLATILE

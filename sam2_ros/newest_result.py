@@ -1,7 +1,7 @@
 """The newest result of a camera and what was restored since. Knows no ROS.
 
-One value that is replaced as a whole, so that a thread that reads it sees a result, its age and what waits for the next
-one as they belong together.
+Immutable, and replaced as a whole, so that a thread that reads it sees a result, its age and the restored objects that
+wait for the next result in a consistent state.
 """
 
 import time
@@ -20,13 +20,13 @@ class NewestResult:
     restored: frozenset[str] = frozenset()  # ids of objects restored since, which the next image will show
 
     def followed_by(self, header, tracks: list[sam2.Track]) -> "NewestResult":
-        """The next result. One of the same image shows of the restored objects only those that were prompted."""
+        """The next result. A second result of the same image shows a restored object only if it was prompted."""
         shown = {track.object_id for track in tracks}
         restored = self.restored - shown if header is self.header else frozenset()
         return NewestResult(header, tracks, time.monotonic_ns(), restored)
 
     def without(self, object_ids: Collection[str] | None) -> "NewestResult":
-        """After the removal of objects; None = all."""
+        """The result after objects were removed; None = all."""
         gone = set(self.object_ids if object_ids is None else object_ids)
         left = [track for track in self.tracks if track.object_id not in gone]
         return replace(self, tracks=left, restored=self.restored - gone)
@@ -36,12 +36,12 @@ class NewestResult:
 
     @property
     def object_ids(self) -> list[str]:
-        """Ids of everything that is tracked."""
+        """Ids of all objects that are tracked or restored."""
         return [*(track.object_id for track in self.tracks), *sorted(self.restored)]
 
     @property
     def age_s(self) -> float:
-        """Seconds since it came; -1 if there is no result yet."""
+        """Seconds since the result came; -1 if there is none yet."""
         return (time.monotonic_ns() - self.came_ns) / 1e9 if self.came_ns else -1.0
 
     @property
