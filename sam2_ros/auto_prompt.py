@@ -1,7 +1,7 @@
-"""A detector's messages wait here for the image they are about, and become requests to the tracker.
+"""Queues a detector's messages until the image they are about has been tracked, then turns them into requests.
 
-The executor posts messages, the worker does the rest. Recent results are remembered, because a detector answers later
-than the tracker. Knows stamps and requests; which box shows which object is decided in `hand_off`.
+The executor calls `post`, the worker all other methods. Recent results are kept, because a detector is slower than the
+tracker. Knows stamps and requests; `hand_off` decides which box shows which object.
 """
 
 import threading
@@ -17,12 +17,15 @@ from sam2_ros.hand_off import Association, Decisions, Detection, Rules, as_promp
 from sam2_ros.params import Settings
 from sam2_ros.requests import Add, Answer, Remove, Request
 
-WAITING = 8  # messages; of a detector that is faster than the tracker the oldest are dropped
+WAITING = 8  # messages; if the detector is faster than the tracker, the oldest are dropped
 
 
 class AutoPrompt:
-    """answered: called in the worker's thread with (object id, stamp, answer) for each request; id "" = a new object,
-    None = objects were removed; stamp: of the image that the detector saw."""
+    """Turns one camera's detections into requests.
+
+    answered: called in the worker's thread with (object id, stamp, answer) for each request; id "" = a new object, None
+    = objects were removed; stamp: of the image that the request refers to.
+    """
 
     def __init__(
         self, settings: Settings, counters: Counters, answered: Callable[[str | None, int, Answer], None]
@@ -31,15 +34,15 @@ class AutoPrompt:
         self.settings = settings  # may be replaced at any time
         self._association = Association(rules_of(settings))
         self._waiting: deque[tuple[int, list[Detection]]] = deque(maxlen=WAITING)
-        # (stamp, tracks), oldest first; not more, since prompts on images outside the history would be refused
+        # (stamp, tracks), oldest first; no longer than the history, since the tracker refuses prompts on older images
         self._results: deque[tuple[int, list[sam2.Track]]] = deque(maxlen=settings.history_frames)
         self.is_expected = settings.detector_unattended  # whether there is, or will be, a detector
-        self._made: list[Request] = []  # the newest requests; no others are made until all of these are answered
-        self._begun: set[str] = set()  # ids of objects that began with such a request
+        self._made: list[Request] = []  # the last requests; the next ones are made when all of these are answered
+        self._begun: set[str] = set()  # ids of objects that a detection created
         self._lock = threading.Lock()
 
     def post(self, stamp_ns: int, detections: list[Detection]) -> None:
-        """On the executor."""
+        """Queues a message. Called on the executor."""
         with self._lock:
             if len(self._waiting) == WAITING:
                 self._counters.count_detections("dropped for a newer message", len(self._waiting[0][1]))
@@ -49,36 +52,36 @@ class AutoPrompt:
     def remember(self, stamp_ns: int, tracks: list[sam2.Track], done: Collection[Add] = ()) -> None:
         """Keeps an image's result. done: requests carried out on it.
 
-        Earlier results are dropped if they do not say where the prompted objects were: up to the newest in which one of
-        these was not visible, and all of them if one started over.
+        Drops earlier results that do not show all prompted objects: all up to the newest in which one of these was not
+        visible, and every one if a prompt replaced what an object remembers (PromptMode.REPLACE).
         """
         left = {track.object_id for track in tracks}
         prompts = [prompt for add in done for prompt in add.prompts if prompt.object_id in left]
         while prompts and any(not _shows(before, prompts) for _, before in self._results):
             self._results.popleft()
-        if self._results and self._results[-1][0] == stamp_ns:  # of the same image, as it was before
+        if self._results and self._results[-1][0] == stamp_ns:  # the same image, before its prompts
             self._results.pop()
         if self._results:
             before_ns, before = self._results[-1]
             self._association.note(before, before_ns, tracks)
         self._begun &= left
-        if self.is_expected:  # copies without cached masks, which are made again if needed
+        if self.is_expected:  # copies drop cached masks, which are computed again if needed
             self._results.append((stamp_ns, [replace(track) for track in tracks]))
 
     def twins(self, adds: list[Add], tracks: list[sam2.Track]) -> dict[str, str]:
-        """Ids of objects to remove before results are published, each with that of the object that shows the same
-        thing and stays. tracks: the eldest first.
+        """Finds twins, objects with nearly the same mask. Returns the ids of those to remove before results are
+        published, each with the id of the object that stays. tracks: the oldest object first.
 
-        Of two objects that show the same thing, the one that a request made here has just prompted is removed. If
-        neither was, both stay, unless the node is unattended: then the younger is removed. But if the younger was
-        restored, and a detection had made the elder while it was away, the elder is.
+        Of two twins, the one that a detection has just prompted is removed. If neither was, both stay, unless
+        the node is unattended: then the younger is removed. Exception: a restored object stays if a detection created
+        the older one while it was away.
         """
         twins: dict[str, str] = {}
         mine = [add for add in adds if self.made(add)]
         if not (mine or self.settings.detector_unattended):
             return twins
         boxes = boxes_of(tracks)
-        for add in mine:  # those for new objects come first, so that the new one goes and not one that starts over
+        for add in mine:  # new objects come first, so that the new one is removed and not a refreshed one
             name = add.prompts[0].object_id
             stay = [t for t in tracks if t.object_id not in twins]
             other = next((twin_of(t, stay, boxes) for t in stay if t.object_id == name), "")
@@ -94,7 +97,7 @@ class AutoPrompt:
         return twins
 
     def count_twins(self, adds: list[Add], twins: dict[str, str]) -> list[str]:
-        """Counts objects that were removed as twins; returns those that were tracked before."""
+        """Counts the objects removed as twins; returns the ids of those that no detection has just prompted."""
         mine = {name for add in adds if self.made(add) for name in add.object_ids & twins.keys()}
         self._counters.count_detections("turned out to be tracked", len(mine))
         others = [name for name in twins if name not in mine]
@@ -102,7 +105,7 @@ class AutoPrompt:
         return others
 
     def made(self, add: Add) -> bool:
-        """Whether it is one of the newest requests that were made here."""
+        """Whether a request is one of the last that were made from detections."""
         return add in self._made
 
     def forget(self) -> None:
@@ -114,18 +117,18 @@ class AutoPrompt:
         self._association = Association(self._association.rules)
 
     def requests(self, size_hw: tuple[int, int] | None, asked: Set[str] = frozenset()) -> list[Request]:
-        """The requests that follow from messages whose image has been processed; one message at a time, since each must
-        see what the last one changed. asked: ids that waiting requests name; these objects are not removed."""
+        """Turns the next message whose image has been processed into requests; one message at a time, since each must
+        see what the previous one changed. asked: ids that waiting requests name; these objects are not removed."""
         if not self._results or not all(request.answered for request in self._made):
             return []
         made: list[Request] = []
         newest_ns, newest = self._results[-1]
-        # By the newest result: what is unseen in a message's own image may have been seen since.
+        # From the newest result: an object unseen in the message's own image may have been seen since.
         unseen = [name for name in self._association.forgotten(newest, newest_ns) if name not in asked]
         while not made and (due := self._take()):
             stamp_ns, detections = due
             oldest_ns = min(at_ns for at_ns, _ in self._results)
-            if stamp_ns and stamp_ns < oldest_ns:  # the result of that image is gone, or objects began since
+            if stamp_ns and stamp_ns < oldest_ns:  # that image's result was dropped, see `remember`
                 self._counters.count_detections("too late", len(detections))
                 continue
             at_ns, tracks = min(self._results, key=lambda r: abs(r[0] - (stamp_ns or newest_ns)))
@@ -138,7 +141,7 @@ class AutoPrompt:
         return made
 
     def _take(self) -> tuple[int, list[Detection]] | None:
-        """The oldest message whose image has been processed; one ahead of the images does not hold up the others."""
+        """Takes the oldest message whose image has been processed; skips messages that are ahead of the images."""
         with self._lock:
             for index, message in enumerate(self._waiting):
                 if message[0] <= self._results[-1][0]:
@@ -173,7 +176,7 @@ class AutoPrompt:
 
 
 def _shows(tracks: list[sam2.Track], prompts: list[sam2.Prompt]) -> bool:
-    """Whether all that the prompts are for is visible, and none of it starts over."""
+    """Whether all prompted objects are visible, and no prompt replaces what its object remembers."""
     visible = {track.object_id for track in tracks if track.state is sam2.State.VISIBLE}
     return all(prompt.object_id in visible and prompt.mode is sam2.PromptMode.ADD for prompt in prompts)
 

@@ -9,11 +9,11 @@ import sam2
 from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.requests import Add
 
-Run = tuple[list[sam2.Track], list[Add], dict[str, str]]  # tracks, requests carried out, objects that are others' twins
+Run = tuple[list[sam2.Track], list[Add], dict[str, str]]  # tracks, requests carried out, id that stays by twin's id
 
 
 class _Twins(sam2.BadInput):
-    """Prompts that no detector made show what is already tracked under another id."""
+    """Prompts that did not come from a detector show objects that are already tracked under another id."""
 
     def __init__(self, refused: dict[Add, str]) -> None:
         super().__init__("twins")
@@ -32,7 +32,7 @@ def twin_sentences(adds: list[Add], twins: dict[str, str]) -> dict[Add, str]:
 
 
 def updated(tracks: list[sam2.Track], prompted: list[sam2.Track]) -> list[sam2.Track]:
-    """All `tracks` of an image with what prompts have changed since, by rising label."""
+    """The `tracks` of an image, updated with those that were `prompted` since, by rising label."""
     by_id = {track.object_id: track for track in (*tracks, *prompted)}
     return sorted(by_id.values(), key=lambda track: track.label)
 
@@ -41,16 +41,18 @@ def run_fitting(
     tracker: sam2.Tracker, run: Callable, check: Callable, adds: list[Add], auto: AutoPrompt,
     refuse: Callable[[Add, Exception], None],
 ) -> Run:  # fmt: skip
-    """run: called with prompts and `accept`, as `Tracker.step` is after its frame. check: `Tracker.check` of prompts.
+    """Calls `run` with the prompts of `adds`; refuses requests and tries again until the rest fits.
 
-    Refused are requests that do not fit together with the ones before them, and those by people that show what is
-    already tracked. Twins are given by their ids, with the id of the object that each turned out to be.
+    run: called with prompts and `accept`, as `Tracker.step` is after its frame. check: `Tracker.check` of prompts.
+    refuse: called with each refused request and its error: those that do not fit together with the ones before them,
+    and those by people that show an object that is already tracked. The returned twins map the id of each object to
+    remove to the id of the one that it duplicates.
     """
     left, twins = list(adds), {}
 
     def accept(tracks: list[sam2.Track]) -> None:
         by_id = {track.object_id: track for track in tracks}
-        eldest_first = [by_id[name] for name in tracker.object_ids if name in by_id]  # labels start over after 254
+        eldest_first = [by_id[name] for name in tracker.object_ids if name in by_id]  # labels wrap around at 254
         twins.clear()
         twins.update(auto.twins(left, eldest_first))
         peoples = [add for add in left if not auto.made(add)]
@@ -73,7 +75,7 @@ def run_fitting(
 
 
 def _first_too_many(check: Callable, adds: list[Add]) -> int:
-    """Index of the first request that does not fit together with those before it; -1, the newest, if none."""
+    """Index of the first request that does not fit together with those before it; -1, the last one, if all fit."""
     prompts: list[sam2.Prompt] = []
     for index, add in enumerate(adds):
         prompts += add.prompts

@@ -1,12 +1,12 @@
 """Associates a detector's boxes with tracked objects: which box shows which object, which is new, which is ignored.
 
-Deterministic: the same detections and tracks give the same decisions. Knows no messages, and changes nothing; requests
-are made of what `Association.step` returns. Boxes are x0, y0, x1, y1 in pixels of the source image.
+Deterministic: the same detections and tracks give the same decisions. Knows no messages and changes no object;
+`auto_prompt` makes requests of what `Association.step` returns. Boxes are x0, y0, x1, y1 in pixels of the source image.
 
-A box belongs to a live object if it overlaps its mask; then it is ignored or, if the two have drifted apart, refreshes
-the object. Only one of several boxes on an object counts. A box on no object must be seen `confirm` times in a row,
-near where it was, before it becomes one, because detectors flicker. If an object of its class went out of sight nearby,
-it is taken for that object.
+A box belongs to a visible object if it overlaps the box of its mask or contains most of the mask. It is then ignored
+or, if box and mask have drifted apart, refreshes the object. Of several boxes on an object only one counts. Detectors
+flicker, so a box on no object must be seen in `confirm` messages in a row, near where it was. It then becomes a new
+object, or prompts an object of its class that went out of sight nearby.
 """
 
 import math
@@ -18,12 +18,12 @@ import numpy as np
 
 import sam2
 
-NEARBY = 1.5  # box sizes between a box and the last sighting of the hidden object that it may be
-STEADY = 0.75  # box sizes that a box may have moved since the message before
-INSIDE = 0.7  # share of a mask inside a box from which the object is part of what the box shows
-TWIN = 0.7  # intersection over union of two masks from which they show one thing
-LOOKED_FOR = 30  # images without an object before it may be removed, so that a pause of the camera removes nothing
-MOST = 300  # boxes of a message that are looked at, the best; a flood of boxes must not stall the tracking
+NEARBY = 1.5  # box sizes; a hidden object last seen nearer to a box than this may be what the box shows
+STEADY = 0.75  # box sizes that a box may move from message to message
+INSIDE = 0.7  # with at least this share of its mask inside a box, an object is part of what the box shows
+TWIN = 0.7  # two masks with at least this intersection over union show the same thing
+LOOKED_FOR = 30  # images in which an object must be unseen before it is removed, so that a camera pause removes nothing
+MOST = 300  # only the best boxes of a message are considered; a flood of boxes must not stall the tracking
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,21 @@ class Detection:
 
 @dataclass(frozen=True)
 class Rules:
-    classes: tuple[str, ...] = ("",)  # that are accepted; ("",) = all
+    classes: tuple[str, ...] = ("",)  # accepted classes; ("",) = all
     least_score: float = 0.5
-    overlap: float = 0.3  # intersection over union with a mask's box from which a box is that object's
+    overlap: float = 0.3  # a box with at least this intersection over union with a mask's box is that object's
     refresh_below: float = 0.0  # an object is prompted again if its box overlaps less than this; 0 = never
-    confirm: int = 2  # detections in a row before a box is new
+    confirm: int = 2  # messages in a row that must show a box before it becomes or refreshes an object
     forget_s: float = 0.0  # an object unseen for so long, and in LOOKED_FOR images, is removed; 0 = never
     max_objects: int = 16
 
 
 @dataclass
 class Decisions:
-    """What is to be done about one message of detections; filled in by `Association.step`."""
+    """What to do about one message of detections; `Association.step` fills it in."""
 
     new: list[Detection] = field(default_factory=list)
-    refresh: list[tuple[str, Detection]] = field(default_factory=list)  # by object id; replaces what it remembers
+    refresh: list[tuple[str, Detection]] = field(default_factory=list)  # by object id; replaces the object's memory
     remove: list[str] = field(default_factory=list)  # object ids
     ignored: Counter[str] = field(default_factory=Counter)  # boxes, by reason
 
@@ -57,7 +57,7 @@ class Decisions:
 @dataclass(frozen=True)
 class _Candidate:
     detection: Detection
-    seen: int  # times in a row
+    seen: int  # in so many messages in a row
 
 
 class Association:
@@ -67,10 +67,10 @@ class Association:
         self.rules = rules
         self._candidates: list[_Candidate] = []
         self._last_box: dict[str, tuple[int, np.ndarray]] = {}  # stamp and box by object id
-        self._apart: dict[str, int] = {}  # detections in a row that an object's own box overlapped too little
+        self._apart: dict[str, int] = {}  # messages in a row whose box overlapped its object too little, by id
 
     def step(self, detections: Sequence[Detection], tracks: Sequence[sam2.Track], now_ns: int) -> Decisions:
-        """tracks: of the image the detections were made on, or the nearest; now_ns: its stamp."""
+        """Decides about one message. tracks: of the image that it is about, or of the nearest; now_ns: its stamp."""
         decisions = Decisions()
         boxes = boxes_of(tracks)
         self._keep(now_ns, boxes)
@@ -83,19 +83,19 @@ class Association:
         return decisions
 
     def note(self, before: Sequence[sam2.Track], before_ns: int, tracks: Sequence[sam2.Track]) -> None:
-        """Notes where objects went out of sight. before: of the image before that of `tracks`; before_ns: its stamp."""
+        """Notes where objects went out of sight. before, before_ns: tracks and stamp of the image before `tracks`."""
         self._last_box = {t.object_id: self._last_box[t.object_id] for t in tracks if t.object_id in self._last_box}
         hidden = {track.object_id for track in tracks if track.state is not sam2.State.VISIBLE}
         self._keep(before_ns, boxes_of([track for track in before if track.object_id in hidden]))
 
     def _keep(self, stamp_ns: int, boxes: dict[str, np.ndarray]) -> None:
-        """Keeps the newest sightings; a message may be about an image of long before."""
+        """Keeps the newest sighting of each object; a message may be about an old image."""
         for name, box in boxes.items():
             if name not in self._last_box or self._last_box[name][0] <= stamp_ns:
                 self._last_box[name] = stamp_ns, box
 
     def _accepted(self, detections: Sequence[Detection], decisions: Decisions) -> list[Detection]:
-        """Sorted by falling score, without those that the rules exclude and without duplicates."""
+        """The detections that the rules allow, the best MOST of them, by falling score and without duplicates."""
         passed = []
         for detection in detections:
             reason = self._why_not(detection)
@@ -123,7 +123,7 @@ class Association:
             return "box"
         if self.rules.classes != ("",) and detection.class_name not in self.rules.classes:
             return "class"
-        return "" if detection.score >= self.rules.least_score else "score"  # NaN is not
+        return "" if detection.score >= self.rules.least_score else "score"  # NaN fails, too
 
     def _assign(
         self, accepted: list[Detection], live: list[sam2.Track], boxes: dict[str, np.ndarray], decisions: Decisions
@@ -166,7 +166,7 @@ class Association:
         return matched
 
     def _settle(self, free: list[Detection], hidden: list[sam2.Track], count: int, decisions: Decisions) -> None:
-        """Turns confirmed boxes into objects: into hidden ones again, or into new ones."""
+        """Turns confirmed boxes into prompts for hidden objects, or new objects. count: of the objects that stay."""
         candidates, hidden = [], list(hidden)
         near = _are_near([c.detection for c in self._candidates], free)  # (candidates, free)
         for index, detection in enumerate(free):
@@ -222,9 +222,9 @@ def boxes_of(tracks: Sequence[sam2.Track]) -> dict[str, np.ndarray]:
 
 
 def twin_of(track: sam2.Track, others: Sequence[sam2.Track], boxes: dict[str, np.ndarray]) -> str:
-    """Id of the visible object among `others` that is really the same thing, because the masks agree; "" if none is.
+    """Id of the first visible object among `others` whose mask nearly equals that of `track` (TWIN); "" if none does.
 
-    boxes: of them all, from `boxes_of`.
+    boxes: of all these objects, from `boxes_of`.
     """
     mine = boxes.get(track.object_id)
     for other in others:
@@ -237,7 +237,8 @@ def twin_of(track: sam2.Track, others: Sequence[sam2.Track], boxes: dict[str, np
 
 
 def as_prompt(detection: Detection, object_id: str, stamp_ns: int, size_hw: tuple[int, int]) -> sam2.Prompt | None:
-    """A prompt with the box, cropped to the image; None if nothing is left of it. A live id starts over; "" = new."""
+    """A prompt with the box, clipped to the image; None if too little is left. object_id: of a live object, whose
+    memory the prompt replaces; "" = a new one."""
     height, width = size_hw
     box = np.clip(detection.box_xyxy, 0, [width, height, width, height]).astype(np.float32)
     if (box[2:] - box[:2] < 1).any():
@@ -247,12 +248,12 @@ def as_prompt(detection: Detection, object_id: str, stamp_ns: int, size_hw: tupl
 
 
 def _is_part(track: sam2.Track, detection: Detection) -> bool:
-    """Whether the box shows the object as part of something of its kind; a cup before a person is not part of it."""
+    """Whether the object may be part of what the box shows; a cup in front of a person is not, by its class."""
     return _are_alike(track, detection) and _share_inside(track, detection.box_xyxy) >= INSIDE
 
 
 def _are_alike(track: sam2.Track, detection: Detection) -> bool:
-    """Whether they may be of one class; without a class name, they may."""
+    """Whether both may be of the same class; an empty class name matches any."""
     return track.class_name == detection.class_name or not (track.class_name and detection.class_name)
 
 
@@ -271,7 +272,7 @@ def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _are_near(before: Sequence[Detection], now: Sequence[Detection]) -> np.ndarray:
-    """(N, M) bool: which of the detections before are of the same class as, and near, which of those now."""
+    """(N, M) bool: whether detections (N) of the message before and (M) of this one are near and of the same class."""
     names = np.array([d.class_name for d in before], object)[:, None] == np.array([d.class_name for d in now], object)
     return names & (_distances(_stacked(before), _stacked(now)) < STEADY)
 
