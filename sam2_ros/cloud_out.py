@@ -1,6 +1,6 @@
 """Points, poses and boxes -> messages. Knows the layout of a PointCloud2. Does not know masks.
 
-rclpy accepts an array.array without checking every byte; sensor_msgs_py does the same, but has no wheel.
+Data is an array.array, which rclpy accepts without checking every byte. sensor_msgs_py does the same, but has no wheel.
 """
 
 import array
@@ -48,7 +48,7 @@ def cloud_message(header, points: np.ndarray, is_dense: bool) -> PointCloud2:
 
 
 def pose_message(centre: np.ndarray, rotation: np.ndarray) -> Pose:
-    """(3,) metres and (3, 3)."""
+    """centre: (3,) metres. rotation: (3, 3)."""
     x, y, z, w = map(float, quaternion_of(rotation))
     return Pose(position=point_message(centre), orientation=Quaternion(x=x, y=y, z=z, w=w))
 
@@ -68,8 +68,7 @@ def pose_array(header, boxes: list[OrientedBox]) -> PoseArray:
 
 
 def marker_array(header, named: list[tuple[str, int, tuple, OrientedBox]]) -> MarkerArray:
-    """A translucent box and a name for each (object id, label, colour of three bytes, box), after deleting all
-    others."""
+    """A DELETEALL marker, then a translucent box and a text for each (object id, label, RGB bytes, box)."""
     markers = [Marker(header=header, action=Marker.DELETEALL)]
     for name, label, colour, box in named:
         for kind, space in ((Marker.CUBE, "box"), (Marker.TEXT_VIEW_FACING, "name")):

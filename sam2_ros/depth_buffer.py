@@ -1,4 +1,4 @@
-"""Recent depth images by stamp: which one belongs to a camera image? Bounded, and survives any jump of the clock.
+"""Keeps recent depth images and finds the one that belongs to a camera image. Bounded; survives any clock jump.
 
 Knows stamps and threads. Does not look into the depth images. Times are in nanoseconds.
 """
@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from sam2_ros.stamps import Stamp, StampWatch
 
 KEPT = 16  # at 30 per second, half a second
-MOST_BEHIND_NS = 1_000_000_000  # that depth may lag behind and still be waited for
-MOST_APART_NS = 50_000_000  # however slow the depth camera is: a robot has moved by then
+MOST_BEHIND_NS = 1_000_000_000  # depth that lags further behind is not waited for
+MOST_APART_NS = 50_000_000  # no more even for a slow depth camera: the robot may have moved
 
 
 class Entry(NamedTuple):
@@ -24,8 +24,8 @@ class Entry(NamedTuple):
 class DepthBuffer:
     """Written by the executor, read by the worker.
 
-    However long the network takes, depth is kept for the images that the worker has named (`want`), and for the newest
-    image, which may be waiting for its turn.
+    However long the network takes, the buffer keeps the depth of the images that the worker has named (`want`), and of
+    the newest image, which may still wait for the worker.
     """
 
     def __init__(self, jump_ns: int) -> None:
@@ -37,12 +37,12 @@ class DepthBuffer:
         self._newest_image_ns = 0
         self._before_set_back_ns: set[int] = set()  # stamps of images from before their clock was set back
         self._depth_clock_changed = False  # since the newest image
-        self._held: list[Entry] = []  # those nearest to the wanted images and the newest
+        self._held: list[Entry] = []  # nearest to each wanted image and to the newest
         self._lock = threading.Lock()
 
     def add(self, stamp_ns: int, depth: Any, now_ns: int, simulated_ns: int = 0) -> Stamp:
-        """Keeps a depth image unless its stamp is a duplicate or late; forgets those from before a change of the
-        clock."""
+        """Keeps a depth image unless its stamp is 0, a duplicate or late. If the clock has changed, drops all depth
+        images from before the change."""
         with self._lock:
             verdict = self._watch.judge(stamp_ns, now_ns, simulated_ns)
             if not verdict.usable or stamp_ns == 0:
@@ -58,15 +58,15 @@ class DepthBuffer:
         return verdict
 
     def want(self, stamps_ns: Iterable[int]) -> None:
-        """Says for which images the worker still needs depth; for no others that it has seen."""
+        """Says for which images the worker still needs depth; it needs none for others that it has taken."""
         with self._lock:
             self._wanted_ns = tuple(stamps_ns)
             self._before_set_back_ns.intersection_update(self._wanted_ns)
             self._hold()
 
     def note_image(self, stamp_ns: int) -> None:
-        """Notes an image that has come and waits for the worker. If its clock was set back, no depth of before is near
-        it, and none that comes now is near images of before, whatever the stamps say."""
+        """Notes an image that waits for the worker. If the clock of the images was set back, earlier depth does not
+        belong to this image, nor later depth to earlier images, whatever the stamps say."""
         with self._lock:
             if 0 < stamp_ns < self._newest_image_ns:
                 self._before_set_back_ns = {*self._wanted_ns, self._newest_image_ns}
@@ -77,7 +77,7 @@ class DepthBuffer:
             self._hold()
 
     def find(self, stamp_ns: int) -> tuple[Any, str]:
-        """(depth image of that stamp, "") or the one at most half a frame from it; (None, why not) if there is none."""
+        """(the depth image nearest to that stamp, at most `slop_ns` away, ""); (None, why not) if there is none."""
         with self._lock:
             nearest, slop_ns, is_past = self._nearest(stamp_ns), self.slop_ns, stamp_ns in self._before_set_back_ns
         if is_past:
@@ -93,15 +93,15 @@ class DepthBuffer:
         return nearest.depth, ""
 
     def may_come(self, stamp_ns: int) -> bool:
-        """Whether the depth of an image may still be on its way: none close to it or newer has come, but one not long
-        before."""
+        """Whether the depth of an image may still come: the newest depth is older than the image, by more than
+        `slop_ns` but at most MOST_BEHIND_NS."""
         with self._lock:
             is_behind = self.slop_ns < stamp_ns - self.newest_ns <= MOST_BEHIND_NS
             return is_behind and stamp_ns not in self._before_set_back_ns
 
     @property
     def slop_ns(self) -> int:
-        """Half a frame of the depth camera; 0, exact stamps only, until that is known."""
+        """Half the period of the depth camera, at most MOST_APART_NS; 0 (exact stamps only) until that is known."""
         return min(int(statistics.median(self._steps_ns) / 2), MOST_APART_NS) if self._steps_ns else 0
 
     def _forget(self) -> None:

@@ -22,7 +22,7 @@ QUEUE = 5  # messages
 
 
 class DepthCamera:
-    """Subscribed between `open` and `close`.
+    """Subscribes to depth and calibration between `open` and `close`.
 
     topics: of the depth image and of the calibration. arrived: called after each depth image that was kept.
     """
@@ -33,11 +33,11 @@ class DepthCamera:
     ) -> None:  # fmt: skip
         self.buffer = DepthBuffer(int(settings.clock_jump_s * 1e9))
         self.pinhole: Pinhole | None = None  # None = no valid calibration yet
-        self.pinhole_frame = ""  # as the calibration's header has it
+        self.pinhole_frame = ""  # frame_id of the calibration
         self._node, self._settings, self._counters, self._arrived = node, settings, counters, arrived
         depth_topic, info_topic = topics
         self._depth = MatchedSubscription(node, Image, depth_topic, self._on_depth, QUEUE)
-        # A calibration is small, and may be sent once.
+        # Latched, because a calibration may be sent only once.
         self._info = MatchedSubscription(node, CameraInfo, info_topic, self._on_info, QUEUE, latched=True)
         self.refusal = ""  # why the newest depth image was refused, if it was
 
@@ -51,13 +51,13 @@ class DepthCamera:
         self._info.close()
 
     def tick(self) -> None:
-        """Follows the publishers."""
+        """Looks at the publishers; resubscribes where their QoS has changed."""
         for subscription in (self._info, self._depth):
             if subscription.is_open:
                 subscription.follow()
 
     def missing(self, pinhole: Pinhole | None) -> str:
-        """What has not come yet, as a sentence; "" if everything has. pinhole: read once, since it may change."""
+        """What has not come yet, as a sentence; "" = nothing. pinhole: as the caller read it, since it may change."""
         if not self.buffer.newest_ns:
             return self.refusal or f"no depth image on {self._depth.topic_name}"
         if pinhole is None:

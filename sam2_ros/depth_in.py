@@ -9,14 +9,14 @@ import numpy as np
 from sam2_ros.geometry import Pinhole
 from sam2_ros.refused import Refused
 
-MIN_FOCAL, MAX_PLACE = 1e-3, 1e7  # pixels; beyond, positions overflow
-NOTHING_M = 1e-6  # depth of no more than this is no measurement
+MIN_FOCAL, MAX_PLACE = 1e-3, 1e7  # pixels; outside of these, positions overflow
+NOTHING_M = 1e-6  # depth up to this counts as not measured
 _METRES_PER_UNIT = {"32FC1": (np.float32, 1.0), "16UC1": (np.uint16, 0.001), "mono16": (np.uint16, 0.001)}
 
 
 def check_depth(msg, max_pixels: int) -> None:
     """Raises Refused unless `to_metres(msg)` can work: empty_image, too_large, encoding, bigendian, bad_step,
-    short_data. Costs nothing."""
+    short_data. Reads no pixels."""
     if msg.width == 0 or msg.height == 0:
         raise Refused("empty_image", f"depth image of {msg.width}x{msg.height} pixels")
     if msg.width * msg.height > max_pixels:
@@ -35,10 +35,10 @@ def check_depth(msg, max_pixels: int) -> None:
 
 
 def to_metres(msg, nearest_m: float, farthest_m: float) -> np.ndarray:
-    """(H, W) float32 of a message that passed `check_depth`; infinity where it is farther, as REP 117 has it, and NaN
-    where nothing is measured or it is nearer.
+    """(H, W) float32 metres of a message that passed `check_depth`; infinity beyond `farthest_m` (REP 117), NaN below
+    `nearest_m` or where nothing is measured.
 
-    Raises Refused("range") for an empty range, which is possible since the two are set independently.
+    Raises Refused("range") unless nearest_m < farthest_m; the two are independent parameters.
     """
     if nearest_m >= farthest_m:
         raise Refused("range", f"depth.nearest_m is {nearest_m:g}: expected less than depth.farthest_m, {farthest_m:g}")
@@ -60,7 +60,7 @@ def to_pinhole(info) -> Pinhole:
     """
     matrix = (info.p[0], info.p[5], info.p[2], info.p[6]) if info.p[0] else (info.k[0], info.k[4], info.k[2], info.k[5])
     focal, centre = np.array(matrix[:2]), np.array(matrix[2:])
-    if not ((focal >= MIN_FOCAL) & (focal <= MAX_PLACE) & (np.abs(centre) <= MAX_PLACE)).all():  # NaN is not
+    if not ((focal >= MIN_FOCAL) & (focal <= MAX_PLACE) & (np.abs(centre) <= MAX_PLACE)).all():  # NaN fails, too
         raise Refused(
             "camera_info", "camera_info with focal lengths {:g}, {:g} and centre {:g}, {:g}: the camera is not "
             "calibrated".format(*matrix)

@@ -41,14 +41,14 @@ class View:
     rgb: np.ndarray  # (H, W, 3) uint8
     tracks: list[sam2.Track]
     depth_m: np.ndarray  # (H, W) float32, NaN where there is none, infinity where it is too far
-    depth_frame: str  # as the depth image's header has it
+    depth_frame: str  # frame_id of the depth image
     pinhole: Pinhole
-    surfaces: dict[str, Surface]  # by object id, of the visible ones that depth shows
+    surfaces: dict[str, Surface]  # by object id, of visible objects with enough depth
 
 
 @dataclass(eq=False)
 class _Waiting:
-    """An image whose depth, or then the transform at its stamp, is still on its way."""
+    """An image that waits for its depth, or then for the transform at its stamp."""
 
     header: Header
     frame: sam2.Frame
@@ -57,7 +57,7 @@ class _Waiting:
 
 
 class DepthOut:
-    """create: makes a publisher for (message type, topic after the node's name, depth)."""
+    """Publishes the 3-D outputs. create: makes a publisher for (message type, topic after the node's name, depth)."""
 
     def __init__(self, create: Callable, camera: DepthCamera, counters: Counters, transforms: Transforms) -> None:
         self._camera, self._counters, self._transforms = camera, counters, transforms
@@ -76,11 +76,11 @@ class DepthOut:
 
     @property
     def waits(self) -> bool:
-        """Whether depth or transforms that come now could be what `retry` waits for."""
+        """Whether an image waits for depth or transforms, so that `retry` should be called when some come."""
         return bool(self._waiting)
 
     def begin(self, stamp: int) -> None:
-        """The worker has begun with the image of this stamp: keeps its depth, and that of images that wait."""
+        """Keeps the depth of the image with this stamp, which the worker now processes, and of images that wait."""
         self._camera.buffer.want([stamp, *(stamp_ns(one.header.stamp) for one in self._waiting)])
 
     def forget(self) -> None:
@@ -88,8 +88,8 @@ class DepthOut:
         self._waiting.clear()
 
     def take(self, header: Header, frame: sam2.Frame, tracks: list[sam2.Track], settings: Settings) -> View | None:
-        """Takes the newest image's result. Returns its view if depth is here already; `retry` publishes it, now or
-        later."""
+        """Takes the newest image's result. Returns its view if its depth is here already. `retry` publishes the
+        result, now or later."""
         self._counters.depth_wanted = self.is_wanted
         newest = _Waiting(header, frame, tracks)
         self._waiting.append(newest)
@@ -97,13 +97,13 @@ class DepthOut:
         return newest.view
 
     def rest(self) -> None:
-        """Nobody wants 3-D output of the newest image, so earlier trouble no longer matters."""
+        """Called when nobody wants 3-D output of the newest image: earlier trouble with depth no longer matters."""
         self._counters.depth_wanted = False
         self._counters.forget_depth_trouble()
 
     def retry(self, settings: Settings) -> None:
-        """Publishes images that wait, oldest first, up to the first that must and may go on waiting for TF. What is
-        given up is noted with the reason."""
+        """Publishes images that wait, oldest first, up to the first that may still get its depth or transform. Counts
+        those that are given up, with the reason."""
         self._look_at_waiting(settings)
         while self._waiting and self._waiting[0].view is not None:
             view, may_wait = self._waiting[0].view, len(self._waiting) <= MOST_WAITING
@@ -116,7 +116,7 @@ class DepthOut:
     def _look_at_waiting(self, settings: Settings) -> None:
         """Finds depth for images that wait, oldest first, up to the first whose depth may still come, because tracks
         with depth must go out in order."""
-        too_many = len(self._waiting) - MOST_WAITING  # of the oldest
+        too_many = len(self._waiting) - MOST_WAITING  # how many of the oldest may not wait any longer
         for index, one in enumerate(list(self._waiting)):
             if one.view is not None:
                 continue
@@ -130,14 +130,14 @@ class DepthOut:
         return self._camera.pinhole is not None and self._camera.buffer.may_come(stamp_ns(header.stamp))
 
     def _look(self, header: Header, frame: sam2.Frame, tracks: list[sam2.Track], settings: Settings) -> View | None:
-        """The image with its depth; None if there is none, with the reason noted."""
+        """Finds an image's depth and publishes its `objects/tracks`; None if that fails, with the reason counted."""
         try:
             view = self._view(header, frame, tracks, settings)
             self._send("objects_tracks", lambda: track_out.track_array(header, tracks, view.surfaces))
         except Refused as error:
             self._counters.miss_depth(str(error))
             return None
-        except Exception as error:  # whatever it is, 2-D results are not affected
+        except Exception as error:  # whatever it is, 2-D results must not be affected
             self._counters.count_failure(f"depth: {type(error).__name__}", str(error))
             self._counters.miss_depth(f"depth failed: {reason_of(error)}")
             return None
@@ -157,7 +157,7 @@ class DepthOut:
         named = [(t.object_id, t.label, colour_of(t.label), box) for (t, _), box in zip(shown, boxes, strict=True)]
         self._send("objects_poses", lambda: cloud_out.pose_array(header, boxes))
         self._send("objects_markers", lambda: cloud_out.marker_array(header, named))
-        rotation, translation = rotation.astype(np.float32), translation.astype(np.float32)  # as clouds are
+        rotation, translation = rotation.astype(np.float32), translation.astype(np.float32)  # the precision of clouds
         self._send("objects_cloud", lambda: self._objects_cloud(header, view, shown, rotation, translation))
         self._send("scene_cloud", lambda: self._scene_cloud(header, view, rotation, translation, settings))
 
@@ -182,7 +182,8 @@ class DepthOut:
         return View(header, frame.rgb, tracks, depth_m, message.header.frame_id, pinhole, surfaces)
 
     def _other_frame(self, view: View) -> str:
-        """Depth and calibration of another camera of the same size give places that look well and are wrong."""
+        """What is in another frame than the image, as a sentence; "" = nothing. Depth or calibration of another camera
+        of the same size would give plausible but wrong positions."""
         ours = view.header.frame_id
         for what, theirs, expected in (
             ("depth", view.depth_frame, "depth registered to the image"),
@@ -210,7 +211,7 @@ class DepthOut:
         return cloud_out.cloud_message(header, points, is_dense=True)
 
     def _scene_cloud(self, header: Header, view: View, rotation, translation, settings: Settings) -> PointCloud2:
-        """Organised; NaN where an object is or nothing of use is measured."""
+        """The organised cloud of everything but the objects: NaN at objects and where no usable depth is measured."""
         objects = np.zeros(view.depth_m.shape, np.uint8)
         for track in view.tracks:
             objects |= track.mask.view(np.uint8)

@@ -20,8 +20,8 @@ _BIN = 0.025  # relative depth; two or more empty bins separate different things
 _BIN_SHARE = 0.004  # of the points; bins with fewer count as empty, since pixels that mix near and far lie between
 _FIT_PIXELS = 4096  # enough to fit a plane
 _THICKNESS_PERCENT = (1, 99)  # of the distances from the plane
-# Which end of the longest side is its front. Far from perpendicular to what is upright, level, or lies on a table and
-# points away from the camera, however much that looks down; otherwise noise would turn these around.
+# The longest side is made to point along this. That is far from perpendicular to things that are upright, level, or lie
+# on a table and point away from a camera that looks down at any angle, so noise does not flip their direction.
 _ALONG = np.array([1.0, 1.0, -0.25])
 
 
@@ -42,8 +42,8 @@ class Pinhole:
 
 @dataclass(frozen=True)
 class OrientedBox:
-    """A box around the visible part of a surface. Columns of `rotation`: along its longest side, to the right and down
-    in the image; across it; and from the camera into the surface."""
+    """A box around the visible part of a surface. Columns of `rotation`: along its longest side, pointing right and
+    down in the image; across that side; and away from the camera into the surface."""
 
     centre: np.ndarray  # (3,) metres
     rotation: np.ndarray  # (3, 3), right-handed
@@ -55,7 +55,7 @@ class Surface:
     """The part of one object that depth shows."""
 
     points: np.ndarray  # (N, 3) float32 metres: measured, and well inside the mask
-    rows: np.ndarray  # (N,) pixels they were measured at
+    rows: np.ndarray  # (N,) pixels, where the points were measured
     columns: np.ndarray  # (N,)
     centroid: np.ndarray  # (3,) metres, mean over the mask's pixels
     box: OrientedBox
@@ -66,9 +66,9 @@ def find_surface(depth_m: np.ndarray, mask: np.ndarray, pinhole: Pinhole) -> Sur
     """The surface of the object in `mask` (H, W) bool, from depth (H, W) float32 of the same pixels; None if too little
     of it is seen.
 
-    The largest connected range of the depths inside the mask is the object's; other depths, however far, are seen past
-    its edge or through it. Where depth is missing, centroid and box use the plane through the rest (planes are linear
-    in 1/z), so that a hole does not shift them.
+    The largest range of depths without a gap inside the mask is the object's; other depths are of what is seen past its
+    edge or through it. Where depth is missing, centroid and box use the plane fitted to the object's points (planes are
+    linear in 1/z), so that a hole does not shift them.
     """
     box = sam2.bounding_box(mask)
     if box is None:
@@ -98,7 +98,7 @@ def find_surface(depth_m: np.ndarray, mask: np.ndarray, pinhole: Pinhole) -> Sur
 
 
 def organised_points(depth_m: np.ndarray, pinhole: Pinhole, stride: int = 1) -> np.ndarray:
-    """(h, w, 3) float32 metres of every `stride`-th row and column of depth without infinities; NaN where it is."""
+    """(h, w, 3) float32 metres of every `stride`-th row and column; NaN where depth is NaN. depth_m: no infinities."""
     z = depth_m[::stride, ::stride]
     x = ((np.arange(0, depth_m.shape[1], stride) - pinhole.cx) / pinhole.fx).astype(np.float32)
     y = ((np.arange(0, depth_m.shape[0], stride) - pinhole.cy) / pinhole.fy).astype(np.float32)
@@ -120,7 +120,7 @@ def oriented_box(points: np.ndarray, plane: np.ndarray) -> OrientedBox:
     turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
     rotation = basis @ turn
     if rotation[:, 0] @ _ALONG < 0:
-        rotation[:, :2] *= -1  # the same box
+        rotation[:, :2] *= -1  # the same box, turned by 180 degrees
     front, back = np.percentile(local[:, 2], _THICKNESS_PERCENT)
     return OrientedBox(
         basis @ [centre_a, centre_b, (front + back) / 2], rotation, np.array([length_a, length_b, back - front])
@@ -144,7 +144,7 @@ def quaternion_of(rotation: np.ndarray) -> np.ndarray:
 
 
 def _without_edge(inside: np.ndarray) -> np.ndarray:
-    """(height, width) bool without its outermost pixels, as long as enough remains."""
+    """The mask (height, width) bool, eroded by up to _EDGE_PIXELS as long as enough remains."""
     padded = np.pad(inside.astype(np.uint8), _EDGE_PIXELS)
     for pixels in range(_EDGE_PIXELS, 0, -1):
         core = cv2.erode(padded, np.ones((2 * pixels + 1,) * 2, np.uint8))[
@@ -174,14 +174,14 @@ def _points(z: np.ndarray, rays: np.ndarray) -> np.ndarray:
 
 
 def _fit_plane(points: np.ndarray) -> np.ndarray:
-    """(3,) float64 `plane` with plane . X = 1: least squares in 1/z, once more without the worst."""
+    """(3,) float64 `plane` with plane . X = 1: least squares in 1/z, repeated once without outliers."""
     sample = points[:: max(1, len(points) // _FIT_PIXELS)].astype(np.float64)
     rays = sample / sample[:, 2:]  # (N, 3), last column 1
     inverse = 1 / sample[:, 2]
     for _ in range(2):
         middle = rays.mean(axis=0)
         spread = (rays - middle)[:, :2]
-        # Damped, because a thing only a few pixels wide shows nothing of its slant.
+        # Regularised, because an object only a few pixels wide does not determine its slope.
         normal = spread.T @ spread + np.eye(2) * len(rays) * 1e-6
         slope = np.linalg.solve(normal, spread.T @ (inverse - inverse.mean()))
         plane = np.array([*slope, inverse.mean() - slope @ middle[:2]])
@@ -194,7 +194,7 @@ def _fit_plane(points: np.ndarray) -> np.ndarray:
 def _filled(
     z: np.ndarray, inside: np.ndarray, fits: np.ndarray, plane: np.ndarray, pinhole: Pinhole, origin_yx: tuple[int, int]
 ) -> np.ndarray:
-    """(N, 3) float32: all pixels of the mask that may be the object, on the plane where nothing is measured."""
+    """(N, 3) float32 points of all mask pixels that may be the object; on the plane where nothing is measured."""
     belongs = inside & (fits | np.isnan(z))
     rows, columns = np.nonzero(belongs)
     rays = pinhole.rays(rows + origin_yx[0], columns + origin_yx[1])

@@ -16,11 +16,11 @@ import numpy as np
 
 from sam2_ros.refused import Refused
 
-MIN_SIDE = 16  # pixels; one cell of the network's stride-16 grid at least
+MIN_SIDE = 16  # pixels; at least one cell of the network's stride-16 grid
 SUPPORTED_FILES = ("jpeg", "jpg", "mjpeg", "mjpg", "png")
 MAX_PADDING = 4096  # bytes after the end of a picture: some cameras pad files to whole blocks
 MAX_JPEG_SEGMENTS = 1000  # before the start of frame; cameras write a dozen, and a callback must not walk megabytes
-MAX_JPEG_SCANS = 100  # encoders write about ten; the decoder goes through the whole picture for each, even an empty one
+MAX_JPEG_SCANS = 100  # encoders write about ten; each, even an empty one, costs the decoder a pass over the picture
 MAX_PNG_CHUNKS = 20_000  # of 8 KB, as libpng writes them, this many are 160 MB
 
 
@@ -67,7 +67,7 @@ SUPPORTED_ENCODINGS = tuple(_LAYOUTS)
 
 
 def check(msg, max_pixels: int) -> None:
-    """Raises Refused unless `to_rgb(msg)` can work: finds everything but broken files, without a copy.
+    """Raises Refused unless `to_rgb(msg)` can work, except for files whose compressed data is broken. Copies nothing.
 
     msg: Image or CompressedImage. Reasons: empty_image, too_small, too_large, encoding, bad_size, bad_step,
     short_data, size_mismatch, bigendian; for compressed images format, decode.
@@ -132,7 +132,7 @@ def _convert(msg) -> np.ndarray:
     item = np.dtype(layout.dtype).itemsize
     rows = int(msg.height * layout.planes)
     pixels = _rows(data, rows, msg.width * layout.channels * item, msg.step)
-    if msg.step % item:  # OpenCV requires rows that start at a whole number
+    if msg.step % item:  # OpenCV requires a row stride that is a multiple of the item size
         pixels = np.ascontiguousarray(pixels)
     pixels = pixels.view(layout.dtype).reshape(rows, msg.width, layout.channels)  # (H, W, C), still a view
     return _as_uint8(pixels if layout.to_rgb is None else cv2.cvtColor(pixels, layout.to_rgb))  # (H, W, 3)
@@ -189,7 +189,7 @@ def _jpeg_size(data: memoryview) -> tuple[int, int] | None:
 
 
 def _jpeg_frame(data: memoryview) -> int | None:
-    """Where the start of frame is in a complete JPEG file, or None."""
+    """Offset of the start-of-frame marker in a complete JPEG file, or None."""
     if bytes(data[:2]) != b"\xff\xd8" or b"\xff\xd9" not in bytes(data[-MAX_PADDING:]):
         return None
     at = 2
@@ -209,20 +209,21 @@ def _jpeg_frame(data: memoryview) -> int | None:
 
 
 def _check_decoding(msg) -> None:
-    """Raises Refused for what would take the decoder minutes or gigabytes. Not in `check`, since it goes through the
+    """Raises Refused for files that would take the decoder minutes or gigabytes. Not in `check`, since it reads the
     whole file."""
     data = memoryview(msg.data)
     if _png_size(data) and not _is_filled_by_chunks(data):
         raise Refused("decode", f"compressed image ({msg.format}): expected a png whose chunks end where its data does")
     at = _jpeg_frame(data)
-    # Pictures and profiles in segments before the frame have such bytes, too; compressed data has none.
+    # Searched from the frame on: thumbnails and profiles before it may have these bytes, too; compressed data has none.
     begins = re.finditer(b"\xff\xda", data[at:]) if at is not None else ()
     if sum(1 for _ in islice(begins, MAX_JPEG_SCANS + 1)) > MAX_JPEG_SCANS:
         raise Refused("decode", f"compressed image ({msg.format}): expected a jpeg of at most {MAX_JPEG_SCANS} scans")
 
 
 def _is_filled_by_chunks(data: memoryview) -> bool:
-    """Of a PNG (PNG specification, 5.3): OpenCV allocates whatever length a chunk claims to have."""
+    """Whether the chunks of a PNG (PNG specification, 5.3) end where its data does, and are at most MAX_PNG_CHUNKS.
+    OpenCV allocates whatever length a chunk claims to have."""
     at = 8
     for _ in range(MAX_PNG_CHUNKS):
         at += 12 + int.from_bytes(data[at : at + 4], "big")
