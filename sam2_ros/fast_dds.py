@@ -1,7 +1,7 @@
-"""Gives Fast DDS's shared memory room for images, in every process that is started here.
+"""Enlarges Fast DDS's shared-memory segments so that images fit, for every process that is started here.
 
-By default images above half a megabyte do not fit, and hold up smaller ones too. Segments that killed processes left
-behind are removed.
+By default images above half a megabyte do not fit, and delay smaller ones too. Also removes segments that killed
+processes left behind.
 """
 
 import fcntl
@@ -14,7 +14,7 @@ from pathlib import Path
 from sam2_ros.share_folders import share_folders
 
 OLD_PROFILES = "FASTRTPS_DEFAULT_PROFILES_FILE"
-# Jazzy's Fast DDS 2.14 reads the old name only, later ones warn of it.
+# Jazzy's Fast DDS 2.14 reads the old name only; later versions warn about it.
 PROFILES = OLD_PROFILES if os.environ.get("ROS_DISTRO") == "jazzy" else "FASTDDS_DEFAULT_PROFILES_FILE"
 _CHOICES = (PROFILES, OLD_PROFILES, "FASTDDS_BUILTIN_TRANSPORTS")
 SEGMENT_BYTES = 64 << 20  # of each process, as the profile says
@@ -23,16 +23,16 @@ GROWN_UP_S = 10.0  # younger segments are left alone: a new one is not locked ye
 
 
 def make_room() -> None:
-    """Sets the environment of this process and its children, if `profile` has something to set. Call it before
-    `rclpy.init`; other middlewares do not read it."""
+    """Makes this process and its children use `profile`, if there is one to use, through the environment. Call it
+    before `rclpy.init`. Other middlewares ignore it."""
     remove_left_behind()
     if path := profile():
         os.environ[PROFILES] = path
 
 
 def profile() -> str:
-    """The file that PROFILES should name; "" if somebody has chosen transports already or the machine has no room for
-    ours (a container's 64 MB)."""
+    """The file to set PROFILES to; "" if the environment chooses profiles or transports already, or shared memory is
+    too small for ours (a container's 64 MB)."""
     if any(name in os.environ for name in _CHOICES) or _shared_memory_bytes() < 2 * SEGMENT_BYTES:
         return ""
     places = [*share_folders(), Path(__file__).parents[1]]
@@ -60,7 +60,7 @@ def _remove_unlocked(lock: Path) -> None:
 
 
 def _shared_memory_bytes() -> int:
-    """What is free in the machine's shared memory; 0 where there is none."""
+    """Free bytes of the machine's shared memory; 0 if there is none."""
     try:
         about = os.statvfs(SHARED)
     except OSError:

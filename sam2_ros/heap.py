@@ -29,35 +29,36 @@ def keep_freed() -> None:
 
 
 def bound_kernels() -> None:
-    """Limits how many compiled kernels oneDNN keeps, one for every shape, 0.4 MB each. Read when it is loaded.
+    """Limits how many compiled kernels oneDNN keeps, one for every shape, 0.4 MB each. Call it before torch is loaded.
 
     By default it keeps 1024, and PyTorch's own cache in front of it another 1024, which gains nothing: a step is as
     fast with 16.
     """
     os.environ.setdefault("LRU_CACHE_CAPACITY", "16")  # 0 ends the process
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")  # room for a network's and many objects'
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")  # enough for a network and many objects
 
 
 @cache
 def reserve() -> None:
     """Allocates and frees, once the first network is ready on a CPU, the memory that it will need later.
 
-    With nano that is 12 to 17 MB of kernels for each batch of one to four objects, compiled when there first are that
-    many, 25 MB more for the first, and fragmentation. Without this, memory grows in steps for an hour. Larger networks
-    need more; networks loaded later reuse what those before them left. Does nothing if memory is short.
+    With nano, kernels for each batch size from one to four objects take 12 to 17 MB, compiled when that size first
+    occurs; the first takes 25 MB more, and fragmentation adds to it. Without this, memory grows in steps for an hour.
+    Larger networks need more; networks loaded later reuse what those before them left. Does nothing if memory is short.
     """
-    import numpy as np  # not at the top: it takes as long as Python's start, and signals are not taken before
+    import numpy as np  # not at the top: it takes as long as Python's start, which would delay the signal handlers
 
     with suppress(MemoryError):
-        pieces = [np.ones(_PIECE_BYTES, np.uint8) for _ in range(RESERVE_BYTES // _PIECE_BYTES)]  # written to: ours
+        # `ones`, because pages are only allocated when they are written to.
+        pieces = [np.ones(_PIECE_BYTES, np.uint8) for _ in range(RESERVE_BYTES // _PIECE_BYTES)]
         del pieces
     _own_all_pages()
 
 
 def _own_all_pages() -> None:
-    """Makes the operating system provide all pages of the heap, including those never written to, where it can.
+    """Makes the operating system allocate all pages of the heap, including those never written to, where it can.
 
-    Otherwise they come one by one, as the blocks of later networks are placed elsewhere: 4 MB in an hour, in steps.
+    Otherwise it allocates them when blocks of later networks are placed there: 4 MB in an hour, in steps.
     """
     with suppress(OSError, AttributeError):
         madvise = ctypes.CDLL(None).madvise

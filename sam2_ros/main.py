@@ -1,7 +1,7 @@
 """The process: signals, executor, exit code. Knows no topic.
 
 SIGINT, SIGTERM and SIGHUP end it with 0 in every state, without a traceback; a second one ends it at once. A lost
-device ends it with 70, for a supervisor to start it again.
+device ends it with 70, so that a supervisor starts it again.
 """
 
 import errno
@@ -40,7 +40,7 @@ class _Signals:
     def __init__(self) -> None:
         self.came = False
         self.is_starting = True
-        is_kept = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # by nohup
+        is_kept = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup ignores it
         for number in (signal.SIGINT, signal.SIGTERM, *(() if is_kept else (signal.SIGHUP,))):
             signal.signal(number, self._on_signal)
 
@@ -58,7 +58,7 @@ def _log_arguments() -> list[str]:
     if folder.startswith("~") and (home := os.environ.get("HOME")):  # the only home that rcl knows
         folder = home + folder[1:]
     try:
-        if folder.startswith("~"):  # with which rcl would not start the node
+        if folder.startswith("~"):  # rcl would not start the node then
             raise FileNotFoundError(errno.ENOENT, "HOME is not set")
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
@@ -70,7 +70,8 @@ def _log_arguments() -> list[str]:
 
 
 def _leave_removed_folder() -> None:
-    """Otherwise Intel's MKL, which PyTorch uses, would not find its own library and end the process."""
+    """Changes to / if the working directory was removed; otherwise Intel's MKL, which PyTorch uses, would not find its
+    own library and would end the process."""
     try:
         os.getcwd()
     except OSError:
@@ -90,9 +91,9 @@ def _give_up(sentence: str, code: int) -> NoReturn:
 
 
 def main(argv: list[str] | None = None, make_tracker=None) -> NoReturn:
-    """Runs the node until it is told to stop, and ends the process. argv: ROS arguments, default those given.
+    """Runs the node until it is told to stop, and ends the process. argv: ROS arguments, by default the process's.
 
-    make_tracker: what `TrackNode` takes instead of a network.
+    make_tracker: for `TrackNode`, instead of `load_tracker`.
     """
     words = sys.argv[1:] if argv is None else argv
     if {"-h", "--help"} & set(words):
@@ -108,7 +109,7 @@ def main(argv: list[str] | None = None, make_tracker=None) -> NoReturn:
     import rclpy
 
     _check_arguments(words)
-    import sam2_ros.node  # noqa: F401, because it takes seconds, in which a signal may simply end the process
+    import sam2_ros.node  # noqa: F401, imported now: it takes seconds, in which a signal may simply end the process
 
     signals.is_starting = False
     sentence = ""
@@ -128,7 +129,7 @@ def main(argv: list[str] | None = None, make_tracker=None) -> NoReturn:
 
 
 def _check_arguments(words: list[str]) -> None:
-    """Ends the process with a sentence unless all are ROS arguments."""
+    """Ends the process with an error message unless all words are ROS arguments."""
     from rclpy.utilities import remove_ros_args
 
     before = words[: words.index("--ros-args")] if "--ros-args" in words else words
@@ -198,8 +199,8 @@ def _live(signals: _Signals, arguments: list[str], make_tracker) -> int:
 
 
 def _spin(node, executor, timeout_s: float) -> bool:
-    """One round of the executor; False if rclpy raised something around a callback of ours, for instance over a
-    parameter without a type, a /clock before 1970 or an answer that it cannot send. Only that one call is lost."""
+    """Spins once; False if rclpy raised an error around a callback of ours, for instance because of a parameter
+    without a type, a /clock before 1970 or a response that it cannot send. Only that one call is lost."""
     try:
         executor.spin_once(timeout_sec=timeout_s)
     except Exception as error:
@@ -210,8 +211,8 @@ def _spin(node, executor, timeout_s: float) -> bool:
 
 
 def _serve_again(node) -> None:
-    """Releases what rclpy was about to serve when it failed: still marked as being served, neither it nor its callback
-    group would ever be served again."""
+    """Releases the entity whose callback rclpy was about to run when it failed: rclpy still marks it as running, so
+    neither it nor its callback group would ever run again."""
     for entity in (*node.subscriptions, *node.services, *node.clients, *node.timers, *node.guards, *node.waitables):
         if getattr(entity, "_executor_event", False):
             entity._executor_event = False

@@ -38,7 +38,7 @@ EXIT_DEVICE_LOST = 70
 
 
 def _transition(callback: Callable) -> Callable:
-    """Logs exceptions of a transition, which rclpy swallows, and returns the node to the state before."""
+    """Makes a transition log its exceptions, which rclpy swallows, and return the node to the previous state."""
 
     @functools.wraps(callback)
     def guarded(self, state):
@@ -53,7 +53,7 @@ def _transition(callback: Callable) -> Callable:
 
 
 def _answer_invalid_transitions(node: LifecycleNode) -> None:
-    """Over a transition that is none from the state it is in, Jazzy's rclpy raises, and whoever asked hears nothing."""
+    """Answers transitions that the present state does not have, where Jazzy's rclpy raises and never responds."""
     (service,) = (one for one in node.services if one.srv_type is ChangeState)
     change = service.callback
 
@@ -69,7 +69,7 @@ def _answer_invalid_transitions(node: LifecycleNode) -> None:
 
 
 class TrackNode(LifecycleNode):
-    """Images in, tracks out, for each of its cameras. `done` gets an exit code once only a new process can continue.
+    """Images in, tracks out, for each of its cameras. `done` gets an exit code when only a new process can continue.
 
     make_tracker: called with the settings, in the worker's thread.
     """
@@ -151,7 +151,7 @@ class TrackNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def on_error(self, state) -> TransitionCallbackReturn:
-        """A transition failed, and so did undoing it: ends whatever can be ended."""
+        """Called if a transition fails and cannot be undone: closes and releases whatever it can."""
         ended = [self._attempt(channel.close) for channel in self._channels]
         released = self._attempt(self._release)
         if all(ended) and released and self._worker is None:
@@ -160,7 +160,7 @@ class TrackNode(LifecycleNode):
         return TransitionCallbackReturn.FAILURE
 
     def stop(self) -> None:
-        """Ends the worker, in any state, if it ends in time. Nothing is published afterwards."""
+        """Stops the worker, in any state, if it ends in time, and answers all requests. No results come afterwards."""
         for channel in self._channels:
             channel.close_inputs()
         self._enter("finalized")
@@ -175,7 +175,7 @@ class TrackNode(LifecycleNode):
 
     @property
     def is_hanging(self) -> bool:
-        """Whether the network has been busy with one turn for too long."""
+        """Whether the network has been busy with one turn for longer than `hang_after_s`."""
         began_ns = self._worker.turn_since_ns if self._worker is not None else 0
         return began_ns > 0 and time.monotonic_ns() - began_ns > self.settings.hang_after_s * 1e9
 
@@ -203,7 +203,7 @@ class TrackNode(LifecycleNode):
         return f"the node is {self._state}; {steps} (ros2 lifecycle set)"
 
     def _attempt(self, end: Callable[[], object]) -> bool:
-        """Whether `end` raised nothing."""
+        """Calls `end`; False, with the traceback logged, if it raises."""
         try:
             end()
         except Exception:
@@ -236,7 +236,7 @@ class TrackNode(LifecycleNode):
         return True
 
     def note_failure(self, error: Exception) -> None:
-        """Counts an exception of a callback, whose caller may get no answer, with the first camera."""
+        """Counts an exception around a callback, whose caller may get no answer, in the first camera's counters."""
         self._channels[0].counters.note_failure("callback", error, self.get_logger())
 
     def _enter(self, state: str) -> TransitionCallbackReturn:
