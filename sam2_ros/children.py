@@ -14,9 +14,9 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 class Children:
-    """Processes that end with the `with` block, and with this process however it ends.
+    """Child processes that are stopped at the end of the `with` block, and by the kernel if this process dies.
 
-    folder: the output of each goes to <folder>/<name>.log.
+    folder: the output of each child goes to <folder>/<name>.log.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -41,7 +41,7 @@ class Children:
                 process.wait()
 
     def start(self, name: str, *words: str) -> subprocess.Popen:
-        """`sam2_ros <words>` as a process called `name`."""
+        """Starts `sam2_ros <words>` as a process called `name`."""
         with open(self._folder / f"{name}.log", "w") as log:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "sam2_ros.cli", *words], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
@@ -50,7 +50,7 @@ class Children:
         return self._processes[name]
 
     def check(self) -> None:
-        """Raises sam2.Sam2Error with the last words of a process that failed."""
+        """Raises sam2.Sam2Error if a process has failed, with the last lines of its log."""
         for name, process in self._processes.items():
             if process.poll() not in (None, 0):
                 said = (self._folder / f"{name}.log").read_text(errors="replace").strip().splitlines()[-3:]

@@ -33,10 +33,10 @@ FROM_PIP = {  # pip packages by module, for what a sourced ROS 2 does not always
     **{name: name for name in ("torch", "safetensors", "tqdm", "rosbags", "numpy")},
     "cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml",
 }  # fmt: skip
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of writes, whose errors do not name the file
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # errors of writes carry no file name
 HELP = "-h", "--help", "help"
 LAST_DOMAIN = 232  # DDSI-RTPS 9.6.2: higher ones have no ports
-MODULES = {  # of each command's function `main(argv) -> exit code`
+MODULES = {  # each has a function `main(argv) -> exit code`
     "demo": "sam2_ros.demo",
     "simulate": "sam2_ros.simulator",
     "track": "sam2_ros.main",
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"sam2_ros: ROS_DOMAIN_ID: expected 0 to {LAST_DOMAIN}, got {domain!r}", file=sys.stderr)
         return 2
     # OpenMP threads that wait for each other by spinning make the network ten times slower when anything else runs on
-    # the machine. Read when OpenMP is loaded, so it must be set before the command's imports.
+    # the machine. OpenMP reads this when it is loaded, so it must be set before the command's imports.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = _run(command, rest)
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
         if not sentence:
             raise
         print(f"sam2_ros {command}: {sentence}", file=sys.stderr)
-        _drop_what_stdout_cannot_take()  # it may be on the full disk
+        _drop_what_stdout_cannot_take()  # stdout itself may be a file on the full disk
         return 1
 
 
@@ -94,7 +94,7 @@ def _run(command: str, rest: list[str]) -> int:
 
 
 def _drop_what_stdout_cannot_take() -> None:
-    """Otherwise Python would complain at exit."""
+    """Redirects stdout to /dev/null if it cannot be flushed; otherwise Python would report an error at exit."""
     with suppress(AttributeError, OSError, ValueError):  # there may be no stdout
         try:
             sys.stdout.flush()
@@ -103,7 +103,7 @@ def _drop_what_stdout_cannot_take() -> None:
 
 
 def _is_domain(text: str) -> bool:
-    """Whether rcl would accept it; for others the middleware only says that a port is too high."""
+    """Whether it is a valid domain id; for others the middleware would only say that a port is too high."""
     try:
         return 0 <= int(text, 0) <= LAST_DOMAIN
     except ValueError:
@@ -133,7 +133,7 @@ def _sentence_of(error: Exception) -> str:
     """The message for an error that is not a defect of this program; "" for one that may be."""
     if isinstance(error, ModuleNotFoundError) and error.name:
         return _how_to_get(error.name)
-    import sam2  # only here: it takes seconds, during which `track` must be able to end properly
+    import sam2  # not at the top: it takes seconds, during which signals must still end `track` cleanly
 
     if isinstance(error, UnicodeEncodeError):  # only rclpy encodes command line arguments
         return f"an argument: expected UTF-8, got {error.object!r}"
@@ -146,7 +146,7 @@ def _sentence_of(error: Exception) -> str:
 
 
 def _how_to_get(module: str) -> str:
-    """How to get a missing module; "" for one of this program, whose absence is a defect, unless it is of the compiled
+    """How to get a missing module; "" for a module of this program, whose absence is a defect, except for the compiled
     messages."""
     package = module.partition(".")[0]
     if package in FROM_PIP:

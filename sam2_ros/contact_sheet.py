@@ -1,6 +1,6 @@
-"""Eight moments of a replay in one picture, spread over all of it.
+"""Eight images of a replay in one picture, evenly spread over the recording.
 
-The length of the recording need not be known: at most sixteen of the images so far are kept, evenly spaced.
+Its length need not be known: of the images so far, at most sixteen are kept, evenly spaced.
 """
 
 from collections.abc import Iterator
@@ -25,21 +25,21 @@ class ContactSheet:
     def __init__(self) -> None:
         self._overlay = Overlay()
         self._kept: list[tuple[int, np.ndarray]] = []  # number of the image, its panel
-        self._seen, self._step = 0, 1  # images so far; every how many are kept
-        self.is_written = False  # final once closed
+        self._seen, self._step = 0, 1  # images so far; every `_step`-th is kept
+        self.is_written = False  # valid once closed
 
     @classmethod
     @contextmanager
     def open(cls, out: Path) -> Iterator["ContactSheet"]:
-        """out: ends in .png or .jpg. Leaves nothing behind if the replay fails; if the sheet cannot be written in the
-        end, there is only a message."""
+        """out: ends in .png or .jpg. Leaves no file if the replay fails. If the sheet cannot be written, prints a
+        message and raises nothing."""
         with part_of(out) as part:
             made = cls()
             yield made
             made.is_written = put_in_place(part, out, write_picture(part, made.picture()), "sheet")
 
     def write(self, shot: Shot, tracks: list[sam2.Track]) -> None:
-        drawn = self._overlay.draw(shot.rgb, tracks)  # always: it remembers where things were
+        drawn = self._overlay.draw(shot.rgb, tracks)  # even if not kept: the overlay remembers where objects were
         number, self._seen = self._seen, self._seen + 1  # not `index`, which counts refused images too
         if number % self._step:
             return

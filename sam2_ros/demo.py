@@ -1,8 +1,8 @@
 """`sam2_ros demo`: a simulated camera, the tracking node and prompts by service, as processes that talk over DDS.
 
-Starts the other two processes, prompts with a box around each thing in an early image, collects what the node says
-until the camera ends, and writes a table, demo.mp4, demo.png and camera.mp4. Knows the topics and services that any
-user of the node knows.
+Starts the other two processes, prompts with a box around each thing in an early image, records the node's outputs
+until the camera ends, prints a table, and writes demo.mp4, demo.png and camera.mp4. Uses only topics and services that
+any user of the node has.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from sam2_ros.ros_time import stamp_ns
 from sam2_ros.simulator import check_camera
 from sam2_ros.srv import AddObjects, ListObjects
 
-LAST_RESULT_S = 5.0  # how long to wait for it
+LAST_RESULT_S = 5.0  # how long to wait for the last result
 PROMPTS = 5  # attempts: on a busy machine the tracker may have missed the first image
 ENOUGH_IOU, ENOUGH_VISIBILITY = 0.75, 0.9  # what the demonstration must reach to succeed
 PICTURES = "demo.mp4", "demo.png", "camera.mp4"
@@ -71,16 +71,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 if it went well, 1 if the tracker was not good enough, 130 if interrupted; raises sam2.Sam2Error otherwise."""
+    """Exit code: 0 = success, 1 = the tracker was not good enough or a picture could not be written, 130 = interrupted.
+    Raises sam2.Sam2Error if anything else fails."""
     args = parse(argv)
     signals.clear()
     for number in (signal.SIGINT, signal.SIGTERM):
-        # Only noted: raised in the middle of a callback, the exception would be swallowed.
+        # Only recorded here: an exception raised during a callback would be swallowed.
         signal.signal(number, lambda number, frame: signals.append(number))
     try:
         _surroundings()
         args.out.mkdir(parents=True, exist_ok=True)
-        for name in PICTURES:  # an earlier demo's must not be taken for this one's
+        for name in PICTURES:  # so that files of an earlier demo are not taken for this one's
             (args.out / name).unlink(missing_ok=True)
         return _run(args)
     except Interrupted:
@@ -89,8 +90,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _surroundings() -> None:
-    """Sets the environment of this process and its children: a domain of their own, this machine only, room for
-    images."""
+    """Sets the environment of this process and its children, unless set already: a ROS domain of their own, discovery
+    on this machine only, room for images in shared memory."""
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     fast_dds.make_room()
@@ -119,7 +120,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _exit_code(run, drawn: list[str]) -> int:
-    """Says what the tracker lacked; pictures that could not be written have been named."""
+    """Prints which score was too low, if one was. Pictures that could not be written have been reported already."""
     is_good = run.mean_iou >= ENOUGH_IOU and run.visibility >= ENOUGH_VISIBILITY
     if not is_good:
         print(
@@ -130,7 +131,7 @@ def _exit_code(run, drawn: list[str]) -> int:
 
 
 def _perform(args: argparse.Namespace, audience: Audience, children: Children) -> tuple[dict, int]:
-    """The live part; returns the boxes, and the stamp of the image they were made on."""
+    """Runs tracker and camera until the camera ends; returns the boxes, and the stamp of the image they are on."""
     audience.find_rivals()
     print(f"1/4 starting the tracker with {args.model}")
     settings = {"model": args.model, "checkpoint": args.checkpoint, "device": args.device}
@@ -146,7 +147,7 @@ def _perform(args: argparse.Namespace, audience: Audience, children: Children) -
     options = {"seed": args.seed, "width": args.width, "height": args.height, "rate": args.rate, "frames": args.frames}
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     words += [] if args.full else ["--gentle"]
-    camera = children.start("camera", "simulate", "--wait", "2", *words)  # for the tracker and for us
+    camera = children.start("camera", "simulate", "--wait", "2", *words)  # 2: the tracker and this process
     audience.until(lambda: audience.first_image is not None, READY_S, "the first image")
     prompted = _prompt(audience, args.objects)
     print("4/4 tracking")
@@ -158,7 +159,7 @@ def _perform(args: argparse.Namespace, audience: Audience, children: Children) -
 
 
 def _prompt(audience: Audience, how_many: int) -> tuple[dict, int]:
-    """Boxes in the first image or, if the tracker began with a later one, in the newest; as `_perform` returns them."""
+    """Prompts with boxes on the first image or, if the tracker missed it, on the newest. Returns as `_perform`."""
     truth = audience.first_image
     for _ in range(PROMPTS):
         boxes = choose_boxes(truth, how_many)
@@ -193,7 +194,7 @@ def _draw(args: argparse.Namespace, audience: Audience, results: list, run, prom
         for picture in audience.images():
             check_signals()
             seen.write_picture(picture)
-    rate = max(0.1, round(args.rate * len(results) / args.frames, 1))  # so that the film lasts as long as what it shows
+    rate = max(0.1, round(args.rate * len(results) / args.frames, 1))  # so that the film plays in real time
     with Film.open(args.out / "demo.mp4", rate) as film:
         for picture in demo_picture.film(results, audience.image, args.width):
             check_signals()

@@ -23,17 +23,17 @@ from sam2_ros.msg import TrackArray
 from sam2_ros.ros_time import stamp_ns
 
 READY_S, ANSWER_S = 180.0, 30.0  # how long to wait before giving up
-DISCOVERY_S = 2.0  # in which other nodes are discovered, if there are any
+DISCOVERY_S = 2.0  # enough to discover other nodes
 
-signals: list[int] = []  # that came
+signals: list[int] = []  # received so far
 
 
 class Interrupted(Exception):
-    """A signal asked for the end."""
+    """A signal asked the demo to stop."""
 
 
 def check_signals() -> None:
-    """Raises Interrupted once a signal came."""
+    """Raises Interrupted if a signal has come."""
     if signals:
         raise Interrupted
 
@@ -51,7 +51,7 @@ class Audience:
     """
 
     def __init__(self, node: Node, executor: SingleThreadedExecutor, children: Children, spool) -> None:
-        self.answers: list[tuple[TrackArray, int]] = []  # with the times (ns) they arrived at
+        self.answers: list[tuple[TrackArray, int]] = []  # with arrival times (ns)
         self.truths: list[TrackArray] = []
         self._node, self._executor, self._children, self._spool = node, executor, children, spool
         self._places: dict[int, tuple[int, tuple[int, int]]] = {}  # offset in the spool and (H, W), by stamp
@@ -62,7 +62,7 @@ class Audience:
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, keep_all)
 
     def find_rivals(self) -> None:
-        """Raises sam2.Sam2Error if there already is a tracker, whose objects are somebody else's."""
+        """Raises sam2.Sam2Error if another tracker is already running in this domain."""
         self.until(in_time(DISCOVERY_S), READY_S, "the network")
         self._look_for_trackers(allowed=0)
         if self._trouble:
@@ -78,8 +78,8 @@ class Audience:
         self._node.create_subscription(Image, "/image", self._on_image, QoSProfile(depth=20))
 
     def until(self, condition: Callable[[], bool], within_s: float, what: str) -> None:
-        """Spins until `condition` is true. Raises sam2.Sam2Error if that takes too long, or a process or the tracker
-        fails."""
+        """Spins until `condition` is true. Raises sam2.Sam2Error if that takes longer than `within_s`, or a child
+        process or the tracker fails; Interrupted after a signal."""
         deadline = time.monotonic() + within_s
         while not condition():
             check_signals()
@@ -91,7 +91,7 @@ class Audience:
             self._executor.spin_once(timeout_sec=0.1)
 
     def call(self, kind, name: str, request):
-        """The response of a service."""
+        """Calls a service and returns its response."""
         client = self._node.create_client(kind, name)
         handshake = Handshake(self._node, client)
         self.until(lambda: client.service_is_ready() and handshake.done(), READY_S, f"the service {name}")
@@ -103,12 +103,12 @@ class Audience:
 
     @property
     def first_image(self) -> TrackArray | None:
-        """The truth about the first image that was received."""
+        """The ground truth of the first image that was received."""
         return next(self._seen(self.truths), None)
 
     @property
     def newest_image(self) -> TrackArray | None:
-        """The truth about the newest image that was received."""
+        """The ground truth of the newest image that was received."""
         return next(self._seen(reversed(self.truths)), None)
 
     def _seen(self, truths: Iterable[TrackArray]) -> Iterator[TrackArray]:

@@ -19,8 +19,8 @@ _OPACITY = 0.5
 
 
 class Timeline:
-    """One row per object over the whole run: its colour where the tracker saw it, dark where the tracker said it is
-    away; the white line above shows when it really was in view."""
+    """One row per object over the whole run: its colour where the tracker saw it, dark where the tracker did not; the
+    white line above shows when the object really was in view."""
 
     def __init__(self, results: Sequence[Result], width: int) -> None:
         labels = {name: seen.label for result in results for name, seen in result.tracks.items()}
@@ -76,7 +76,7 @@ def _in_words(tracks) -> str:
 
 
 def best_absence(results: Sequence[Result], absences: Sequence[Absence]) -> Absence | None:
-    """The absence to show: found again, recognised as away in between, and large before and after."""
+    """The absence to show: the object was found again, was reported as away meanwhile, and is large on either side."""
 
     def size(absence: Absence) -> float:
         before, after = max(absence.gone - 6, 0), min(absence.back + 6, len(results) - 1)
@@ -115,8 +115,8 @@ def sheet(
     boxes: dict[str, tuple[float, float, float, float]],
     prompted_ns: int,
 ) -> np.ndarray:
-    """Six panels, the timeline with their positions, the figures. boxes: x0, y0, x1, y1 by id, in pixels of the image
-    `prompted_ns`."""
+    """Six panels, the timeline with their positions, the scores. boxes: x0, y0, x1, y1 by id, in pixels of the image
+    stamped `prompted_ns`."""
     moments = story(results, run.absences)
     labels = {name: seen.label for result in results for name, seen in result.tracks.items()}
     panels = [panel(_boxed(image_of(prompted_ns), boxes, labels), "the prompted image: a box around each thing")]
@@ -132,7 +132,7 @@ def sheet(
 
 
 def _drawn(results: Sequence[Result], image_of, wanted: set[int]) -> dict[int, np.ndarray]:
-    """Pictures by index. An object that is away leaves its last box, so images before those wanted are drawn too."""
+    """Pictures by index. Images before those wanted are drawn too: the overlay keeps a hidden object's last box."""
     overlay, pictures = Overlay(), {}
     for index in range(max(wanted) + 1):
         if index in wanted or any(near - 60 < index < near for near in wanted):

@@ -1,4 +1,4 @@
-"""How good and how fast a tracked run was: results compared with the ground truth of the same image.
+"""Scores a tracked run, its quality and its speed, against the ground truth of the same images.
 
 Knows TrackArray messages. Does not know where they come from. Only (image, object) pairs after the prompted image
 count.
@@ -48,14 +48,14 @@ class Seen:
 
 @dataclass
 class Result:
-    """One image that the tracker answered: its answer and the truth."""
+    """The tracker's result for one image, and its ground truth."""
 
     frame: int  # number of the image, from 0
     stamp_ns: int
     age_s: float  # from the image's stamp until its result arrived
     tracks: dict[str, Seen]
     truth: dict[str, Seen]
-    unseen: dict[str, int]  # in how many images so far, with a result or without, each object was out of view
+    unseen: dict[str, int]  # by id: in how many images so far, with or without a result, it was out of view
 
     @cached_property
     def ious(self) -> dict[str, float]:
@@ -88,12 +88,12 @@ class Absence:
 
 @dataclass(frozen=True)
 class Score:
-    """mean_iou: over pairs where prediction or truth has a pixel. visibility: share of right answers. Ages in s."""
+    """mean_iou: over pairs whose prediction or truth is not empty. visibility: share of pairs where it is right."""
 
     images: int  # that the camera published
     results: int
     fps: float  # of the results
-    age_p50_s: float
+    age_p50_s: float  # of a result, from its image's stamp to its arrival
     age_p95_s: float
     mean_iou: float
     visibility: float
@@ -108,7 +108,8 @@ class Score:
 
 
 def pair_up(answers: Sequence[tuple[TrackArray, int]], truths: Sequence[TrackArray]) -> list[Result]:
-    """answers: with arrival times (ns, on the clock of the stamps). Answers without a truth are left out."""
+    """Pairs each answer with the ground truth of its stamp; answers without one are left out. answers: with arrival
+    times (ns, on the clock of the stamps)."""
     frames, results, so_far = {}, [], Counter()
     for number, truth in enumerate(truths):
         so_far.update(track.object_id for track in truth.tracks if track.state != Track.VISIBLE)
@@ -125,7 +126,8 @@ def pair_up(answers: Sequence[tuple[TrackArray, int]], truths: Sequence[TrackArr
 
 
 def score(results: Sequence[Result], images: int, answers: int, prompted_ns: int) -> Score:
-    """images, answers: how many there were, judged or not. prompted_ns: stamp of the image the prompts were made on.
+    """Scores the results after the prompted image. images, answers: how many there were, judged or not. prompted_ns:
+    stamp of the image the prompts were made on.
 
     Raises sam2.BadInput if nothing can be judged.
     """

@@ -1,4 +1,4 @@
-"""Pictures as a video file, which appears whole or not at all: the overlay of a replay, the films of the demo."""
+"""Writes pictures to a video file, which appears complete or not at all: a replay's overlay, the demo's films."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,13 +20,13 @@ class Film:
         self._path, self._fps, self._overlay = path, fps, Overlay()
         self._writer: cv2.VideoWriter | None = None
         self._size_wh = (0, 0)
-        self.is_written = False  # final once closed
+        self.is_written = False  # valid once closed
 
     @classmethod
     @contextmanager
     def open(cls, out: Path, fps: float) -> Iterator["Film"]:
-        """Raises sam2.BadInput if OpenCV cannot write such a file. If the file is incomplete in the end, there is only
-        a message, and it is discarded."""
+        """Raises sam2.BadInput if OpenCV cannot write such a file. An incomplete file is discarded with a printed
+        message; that raises nothing."""
         video_name(out)
         with part_of(out) as part:
             film = cls(part, fps)
@@ -36,11 +36,11 @@ class Film:
                 film.is_written = put_in_place(part, out, film._is_whole(), "video")
 
     def write(self, shot: Shot, tracks: list[sam2.Track]) -> None:
-        """An image of another size than the first is scaled to it."""
+        """Draws the tracks on the image and adds it, scaled to the size of the first."""
         self.write_picture(self._overlay.draw(shot.rgb, tracks))
 
     def write_picture(self, rgb: np.ndarray) -> None:
-        """(H, W, 3) uint8."""
+        """rgb: (H, W, 3) uint8."""
         if self._writer is None:
             self._size_wh = rgb.shape[1], rgb.shape[0]
             self._writer = cv2.VideoWriter(

@@ -1,4 +1,4 @@
-"""Before the first call of a service: makes sure that the answer will find its way back.
+"""Before the first call of a service: makes sure that the server has discovered the client and can answer it.
 
 `Client.service_is_ready` only says what this side has discovered. A Fast DDS server that has not yet discovered the
 client waits 100 ms and then drops the answer (rmw_fastrtps, `check_for_subscription`), so the caller waits for ever. A
@@ -16,7 +16,7 @@ ASK_AGAIN_S = 0.5
 
 
 class Handshake:
-    """Asks the server's node for an empty list of parameters until it answers. To be created after the client.
+    """Asks the server's node for an empty list of parameters until it answers. Create it after the client.
 
     node: must be spun by the caller. client: of a service `<server's node>/<name>` or, where cameras have
     names, `<server's node>/<camera>/<name>`.

@@ -1,4 +1,4 @@
-"""Calls services of a running node from the command line, and watches its topics; gives up when the time is over.
+"""Calls services of a running node from the command line, with a time limit, and watches its topics.
 
 Knows how to wait for services, answers and messages; what is called, and what they mean, is up to the commands.
 """
@@ -127,8 +127,8 @@ class NodeClient:
             rclpy.spin_once(self.node, timeout_sec=left)
 
     def watch(self, kind, topic: str, read: Callable[..., list[str] | None], fall_silent: Callable[[], str]) -> None:
-        """Prints, until Ctrl-C, the lines that `read` returns for each message; None = it is not of the node. When
-        nothing of the node has come for SILENT_S, prints what `fall_silent` returns, once."""
+        """Prints, until Ctrl-C, the lines that `read` returns for each message; None = it is not from this node. When
+        nothing has come from the node for SILENT_S, prints what `fall_silent` returns, once."""
         heard_s, is_silent = time.monotonic(), False
 
         def hear(message) -> None:
@@ -169,7 +169,7 @@ class NodeClient:
         """A hint for when there is no node of that name."""
         found = self.node.get_service_names_and_types()
         asked = {name.removesuffix("/list_objects") for name, kinds in found if "sam2_ros/srv/ListObjects" in kinds}
-        if there := sorted(asked - {self.name}):  # ours has one because of our own client
+        if there := sorted(asked - {self.name}):  # `name` is there because of our own client
             return f"{', '.join(there)} can be asked: give one of them as --node"
         domain = self.node.context.get_domain_id()
         return f"is the node running, is its name {self.name}, and its ROS_DOMAIN_ID {domain}, as here?"
@@ -179,6 +179,6 @@ class NodeClient:
 
 
 def _says(answer, code: Code) -> bool:
-    """Whether an answer has this code. Those of std_srvs have no code, so the node puts its name before the
-    sentence."""
+    """Whether an answer has this code. Responses of std_srvs have no field for it, so the node puts the code's name
+    before the sentence."""
     return getattr(answer, "code", None) == code or getattr(answer, "message", "").startswith(code.name)
