@@ -96,8 +96,8 @@ class Camera:
 
     def _other_topics(self) -> tuple[tuple[str, ...], str]:
         """Finds image topics that the user may have meant, likely names first, and our own topic under the other
-        image transport ("" = none). Only topics of our type count; not depth, what a node like this one publishes, or
-        what this node subscribes to."""
+        image_transport ("" = none). The former have our type, but are not depth, outputs of a node like this one, or
+        topics that this node subscribes to."""
         topic, kind = self._subscription.topic_name, self._subscription.type_name
         own = f"{self._node.get_fully_qualified_name()}/"
         taken = {subscription.topic_name for subscription in self._node.subscriptions}

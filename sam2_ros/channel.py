@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class Channel:
-    """Lives as long as the node; has a mailbox and publishers from `configure` to `release`.
+    """Exists as long as the node; has a mailbox and publishers from `configure` to `release`.
 
     name: of the camera; "" = a single one without a name.
     """

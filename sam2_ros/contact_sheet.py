@@ -26,7 +26,7 @@ class ContactSheet:
         self._overlay = Overlay()
         self._kept: list[tuple[int, np.ndarray]] = []  # number of the image, its panel
         self._seen, self._step = 0, 1  # images so far; every `_step`-th is kept
-        self.is_written = False  # valid once closed
+        self.is_written = False  # final once closed
 
     @classmethod
     @contextmanager

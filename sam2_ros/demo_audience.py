@@ -51,7 +51,7 @@ class Audience:
     """
 
     def __init__(self, node: Node, executor: SingleThreadedExecutor, children: Children, spool) -> None:
-        self.answers: list[tuple[TrackArray, int]] = []  # with arrival times (ns)
+        self.answers: list[tuple[TrackArray, int]] = []  # with the times (ns) they arrived at
         self.truths: list[TrackArray] = []
         self._node, self._executor, self._children, self._spool = node, executor, children, spool
         self._places: dict[int, tuple[int, tuple[int, int]]] = {}  # offset in the spool and (H, W), by stamp

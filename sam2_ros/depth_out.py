@@ -137,7 +137,7 @@ class DepthOut:
         except Refused as error:
             self._counters.miss_depth(str(error))
             return None
-        except Exception as error:  # whatever it is, 2-D results must not be affected
+        except Exception as error:  # whatever it is, 2-D results are not affected
             self._counters.count_failure(f"depth: {type(error).__name__}", str(error))
             self._counters.miss_depth(f"depth failed: {reason_of(error)}")
             return None

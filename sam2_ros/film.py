@@ -20,7 +20,7 @@ class Film:
         self._path, self._fps, self._overlay = path, fps, Overlay()
         self._writer: cv2.VideoWriter | None = None
         self._size_wh = (0, 0)
-        self.is_written = False  # valid once closed
+        self.is_written = False  # final once closed
 
     @classmethod
     @contextmanager

@@ -35,7 +35,7 @@ class Detection:
 
 @dataclass(frozen=True)
 class Rules:
-    classes: tuple[str, ...] = ("",)  # accepted classes; ("",) = all
+    classes: tuple[str, ...] = ("",)  # that are accepted; ("",) = all
     least_score: float = 0.5
     overlap: float = 0.3  # a box with at least this intersection over union with a mask's box is that object's
     refresh_below: float = 0.0  # an object is prompted again if its box overlaps less than this; 0 = never

@@ -278,6 +278,6 @@ def _rate(times_ns: deque, now_ns: int) -> float:
 
 
 def _percentile(values: deque, percent: int) -> float:
-    """The nearest-rank percentile; 0 without values."""
+    """The nearest-rank percentile; 0 of nothing."""
     ranked = sorted(values)
     return ranked[min(len(ranked) * percent // 100, len(ranked) - 1)] if ranked else 0.0

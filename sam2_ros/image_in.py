@@ -16,7 +16,7 @@ import numpy as np
 
 from sam2_ros.refused import Refused
 
-MIN_SIDE = 16  # pixels; at least one cell of the network's stride-16 grid
+MIN_SIDE = 16  # pixels; one cell of the network's stride-16 grid at least
 SUPPORTED_FILES = ("jpeg", "jpg", "mjpeg", "mjpg", "png")
 MAX_PADDING = 4096  # bytes after the end of a picture: some cameras pad files to whole blocks
 MAX_JPEG_SEGMENTS = 1000  # before the start of frame; cameras write a dozen, and a callback must not walk megabytes

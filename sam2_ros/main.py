@@ -1,7 +1,7 @@
 """The process: signals, executor, exit code. Knows no topic.
 
 SIGINT, SIGTERM and SIGHUP end it with 0 in every state, without a traceback; a second one ends it at once. A lost
-device ends it with 70, so that a supervisor starts it again.
+device ends it with 70, for a supervisor to start it again.
 """
 
 import errno
@@ -137,7 +137,7 @@ def _check_arguments(words: list[str]) -> None:
         _give_up(f"{bare!r} must come after --ros-args: -p {bare} sets a parameter, -r {bare} remaps a name", code=2)
     try:
         unknown = remove_ros_args(args=["sam2_ros", *words])[1:]
-    except RuntimeError as error:  # rclpy's own kind has no public name
+    except RuntimeError as error:  # rclpy's own exception has no public name
         _give_up(sentence_of(error), code=2)
     except UnicodeEncodeError as error:
         _give_up(f"an argument: expected UTF-8, got {error.object!r}", code=2)
@@ -163,7 +163,7 @@ def _make_node(arguments: list[str], make_tracker):
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
         node = TrackNode(make_tracker or load_tracker)
     except (ParameterException, NameValidationException, rclpy_implementation.RCLError) as error:
-        raise _CannotStart(sentence_of(error)) from error  # a setting, a name, or the middleware: keys, transports
+        raise _CannotStart(sentence_of(error)) from error  # a parameter, a name, or the middleware: keys, transports
     for sentence in strangers(arguments, node.get_fully_qualified_name()):
         node.get_logger().warning(sentence)
     return node
@@ -216,7 +216,7 @@ def _serve_again(node) -> None:
     for entity in (*node.subscriptions, *node.services, *node.clients, *node.timers, *node.guards, *node.waitables):
         if getattr(entity, "_executor_event", False):
             entity._executor_event = False
-            with suppress(AssertionError, AttributeError):  # its group was not taken, or it has none
+            with suppress(AssertionError, AttributeError):  # its callback group is not running it, or it has none
                 entity.callback_group.ending_execution(entity)
 
 

@@ -82,8 +82,8 @@ class MatchedSubscription:
 def matching_reliability(publishers: Sequence, asked: str) -> ReliabilityPolicy:
     """Best effort receives from every publisher but loses large images; reliable receives from reliable ones only.
 
-    publishers: as `get_publishers_info_by_topic` returns them. asked: "reliable", "best_effort", or "auto" = reliable
-    if every publisher is.
+    publishers: as `get_publishers_info_by_topic` has them. asked: "reliable", "best_effort", or "auto" = reliable if
+    every publisher is.
     """
     if asked != "auto":
         return ReliabilityPolicy[asked.upper()]

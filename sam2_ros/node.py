@@ -69,7 +69,7 @@ def _answer_invalid_transitions(node: LifecycleNode) -> None:
 
 
 class TrackNode(LifecycleNode):
-    """Images in, tracks out, for each of its cameras. `done` gets an exit code when only a new process can continue.
+    """Images in, tracks out, for each of its cameras. `done` gets an exit code once only a new process can continue.
 
     make_tracker: called with the settings, in the worker's thread.
     """

@@ -21,7 +21,7 @@ from sam2_ros.handshake import Handshake
 from sam2_ros.requests import Code
 
 ASK_AGAIN_S = 0.5
-SILENT_S = 3.0  # three reports, after which a message says what is being waited for, or what has fallen silent
+SILENT_S = 3.0  # three diagnostics reports; then a message says what is being waited for or has fallen silent
 LONGEST_S = 3600  # the longest wait
 
 
