@@ -53,7 +53,7 @@ def write_whole(path: Path, content: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, path)
-        except OSError:
+        except BaseException:  # also Ctrl-C
             part.unlink(missing_ok=True)
             raise
 

@@ -24,6 +24,14 @@ def test_a_file_is_replaced_whole(tmp_path, monkeypatch):
     assert str(caught.value) == f"{path}: cannot be written (No space left on device); make room, or name another place"
     assert path.read_bytes() == b"old" and list(path.parent.iterdir()) == [path], "nothing of the new one"
 
+    def is_interrupted(descriptor):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files.os, "fsync", is_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        files.write_whole(path, b"new, but half")
+    assert path.read_bytes() == b"old" and list(path.parent.iterdir()) == [path], "nor after Ctrl-C"
+
 
 def test_a_folder_is_held_by_one_at_a_time(tmp_path, monkeypatch):
     folder = tmp_path / "new"
