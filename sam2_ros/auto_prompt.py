@@ -97,10 +97,10 @@ class AutoPrompt:
         return twins
 
     def count_twins(self, adds: list[Add], twins: dict[str, str]) -> list[str]:
-        """Counts the objects removed as twins; returns the ids of those that no detection has just prompted."""
-        mine = {name for add in adds if self.made(add) for name in add.object_ids & twins.keys()}
-        self._counters.count_detections("turned out to be tracked", len(mine))
-        others = [name for name in twins if name not in mine]
+        """Counts the objects removed as twins; returns the ids of those that no detection has just created."""
+        created = {name for add in adds if self.made(add) and not add.only_live for name in add.object_ids}
+        self._counters.count_detections("turned out to be tracked", len(created & twins.keys()))
+        others = [name for name in twins if name not in created]
         self._counters.count_detections("objects that became another", len(others))
         return others
 

@@ -286,6 +286,8 @@ def test_whose_twins_have_to_go(unattended):
     )
     assert desk.counters.detections == expected
     assert desk.auto.twins([], tracks).keys() == ({"theirs", "young"} if unattended else set())
+    add.only_live = True  # a refreshed object was tracked before, so its removal is told
+    assert desk.auto.count_twins([add], twins)[0] == "theirs"
 
 
 def test_a_new_stream_leaves_the_messages_and_results_of_before():
