@@ -18,6 +18,7 @@ from rclpy.signals import SignalHandlerOptions
 
 import sam2
 from sam2_ros import demo_picture, demo_score, fast_dds
+from sam2_ros.arguments import path_argument
 from sam2_ros.children import Children
 from sam2_ros.demo_audience import ANSWER_S, READY_S, Audience, Interrupted, check_signals, in_time, signals
 from sam2_ros.demo_score import Seen
@@ -45,7 +46,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         epilog="Exit code 0: the tracker was as good as it must be. 1: it was not, or something failed. While it runs, "
         "`ros2 topic echo /sam2/visibility` works with the ROS_DOMAIN_ID that it prints.",
     )
-    parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for the results (%(default)s)")
+    parser.add_argument(
+        "--out", type=path_argument, default=Path("out/demo"), help="folder for the results (%(default)s)"
+    )
     parser.add_argument("--frames", type=int, default=240, help="images to look at (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=12.0, help="images per second (default: %(default)s)")
     parser.add_argument("--width", type=int, default=640, help="pixels (default: %(default)s)")
@@ -61,7 +64,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--objects", type=int, default=3, help="how many of the largest to track (default: %(default)s)"
     )
     parser.add_argument("--model", default="nano", help="nano, tiny, small, base_plus, large (default: %(default)s)")
-    parser.add_argument("--checkpoint", default="", help="weights file; without it the model's own")
+    parser.add_argument("--checkpoint", type=path_argument, help="weights file; without it the model's own")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     args = parser.parse_args(argv)
     if args.frames < 20 or args.objects < 1:

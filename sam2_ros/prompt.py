@@ -8,13 +8,13 @@ import os
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
 
+from sam2_ros.arguments import path_argument
 from sam2_ros.image_out import image_message
 from sam2_ros.msg import Prompt, Track
 from sam2_ros.node_client import NoAnswer, NodeClient, NodeRefused, add_arguments, agreed, connect
@@ -24,6 +24,7 @@ from sam2_ros.ros_time import time_message
 from sam2_ros.srv import AddObjects, ListObjects
 
 LOOK_S = 1.0  # how long to wait for the result that follows the answer
+LAST_NS = (1 << 31) * 1_000_000_000 - 1  # a stamp has 31 bits of seconds
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -38,12 +39,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--click", action="append", help="a pixel on the object; may be given more than once", **pair)
     parser.add_argument("--not", action="append", dest="not_on", help="a pixel that is not on it", **pair)
     parser.add_argument("--box", nargs=4, type=float, metavar=box, default=[], help="a box around it")
-    parser.add_argument("--mask", help="image file of the camera image's size; not black = the object")
+    parser.add_argument(
+        "--mask", type=path_argument, help="image file of the camera image's size; not black = the object"
+    )
     parser.add_argument("--id", default="", help="the object; without it, or unknown = a new one")
     parser.add_argument("--class", default="", dest="class_name", help="what kind of thing it is")
     parser.add_argument("--replace", action="store_true", help="forget what the object has and start from this")
     parser.add_argument(
-        "--stamp", type=int, default=0, metavar="NANOSECONDS", help="stamp of the image it was made on; 0 = the next"
+        "--stamp", type=_stamp, default=0, metavar="NANOSECONDS", help="stamp of the image it was made on; 0 = the next"
     )
     parser.add_argument(
         "--newest", action="store_true", help="it was made on the newest image so far: if the camera or the bag pauses"
@@ -57,6 +60,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
+def _stamp(given: str) -> int:
+    with suppress(ValueError):
+        if 0 <= int(given) <= LAST_NS:
+            return int(given)
+    raise argparse.ArgumentTypeError(f"expected nanoseconds, 0 to {LAST_NS}, got {given!r}")
+
+
 def message(args: argparse.Namespace) -> Prompt:
     """Raises SystemExit if the mask's file cannot be read."""
     prompt = Prompt(
@@ -67,7 +77,7 @@ def message(args: argparse.Namespace) -> Prompt:
     )  # fmt: skip
     prompt.header.stamp = time_message(args.stamp)
     if args.mask:
-        pixels = read_picture(Path(args.mask), cv2.IMREAD_GRAYSCALE)  # (H, W) uint8
+        pixels = read_picture(args.mask, cv2.IMREAD_GRAYSCALE)  # (H, W) uint8
         if pixels is None:
             problem = "got another" if os.path.isfile(args.mask) else "found none"
             sys.exit(f"sam2_ros prompt: {args.mask}: expected an image file, {problem}")

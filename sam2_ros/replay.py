@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 import sam2
 from sam2_ros import prompt_file
+from sam2_ros.arguments import path_argument
 
 DAMAGED = 3  # exit code
 ENDINGS = {"overlay": (".mp4",), "sheet": (".png", ".jpg"), "report": (".json",)}  # by option
@@ -53,16 +54,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         prog="sam2_ros replay", description=DESCRIPTION, epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="bag, video file or folder of images")
-    parser.add_argument("--prompts", type=Path, required=True, help="YAML file that says what to track, see below")
+    parser.add_argument("source", type=path_argument, metavar="SOURCE", help="bag, video file or folder of images")
+    parser.add_argument("--prompts", type=path_argument, required=True, help="YAML file: what to track, see below")
     parser.add_argument(
-        "--out", type=Path, required=True, help="the new bag: one file if it ends in .mcap, a folder otherwise"
+        "--out", type=path_argument, required=True, help="the new bag: one file if it ends in .mcap, a folder otherwise"
     )
-    parser.add_argument("--overlay", type=Path, help="also write the images with the masks on them, as *.mp4")
-    parser.add_argument("--sheet", type=Path, help="also write eight moments as one picture, as *.png or *.jpg")
-    parser.add_argument("--report", type=Path, help="also write what became of each object, as JSON")
+    parser.add_argument("--overlay", type=path_argument, help="also write the images with the masks on them, as *.mp4")
     parser.add_argument(
-        "--davis", type=Path, metavar="FOLDER",
+        "--sheet", type=path_argument, help="also write eight moments as one picture, as *.png or *.jpg"
+    )
+    parser.add_argument("--report", type=path_argument, help="also write what became of each object, as JSON")
+    parser.add_argument(
+        "--davis", type=path_argument, metavar="FOLDER",
         help="also add images and masks, as JPEG and indexed PNG, to a data set in the layout of DAVIS: to train with",
     )  # fmt: skip
     parser.add_argument("--name", type=_name, help="of the recording in that data set (default: that of SOURCE)")
@@ -71,7 +74,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--fps", type=float, help="images per second of a folder, or of a video that does not say (default: 30)"
     )
     parser.add_argument("--model", default="nano", help="nano, tiny, small, base_plus, large (default: %(default)s)")
-    parser.add_argument("--checkpoint", help="weights file; without it the model's own")
+    parser.add_argument("--checkpoint", type=path_argument, help="weights file; without it the model's own")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     args = parser.parse_args(argv)
     if args.fps is not None and not 0.001 <= args.fps <= 1000:

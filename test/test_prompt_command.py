@@ -48,6 +48,14 @@ def test_a_prompt_without_a_place_is_refused(argv, capsys):
     assert caught.value.code == 2 and "usage" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("given", ["-1", "4294967296000000000", "1e22", "now"])
+def test_a_stamp_that_no_message_can_have_is_refused(given, capsys):
+    """In a message 4294967296 seconds would be 0, which means the next image."""
+    with pytest.raises(SystemExit):
+        prompt.parse(["--click", "1", "2", f"--stamp={given}"])
+    assert f"expected nanoseconds, 0 to 2147483647999999999, got '{given}'" in capsys.readouterr().err
+
+
 def test_a_mask_file_that_is_none_or_not_there(tmp_path):
     with pytest.raises(SystemExit, match="expected an image file, found none"):
         prompt.message(prompt.parse(["--mask", str(tmp_path / "none.png")]))

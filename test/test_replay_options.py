@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -57,7 +58,7 @@ def test_the_network_is_loaded_as_told_and_there_is_room_for_every_object(words,
     made = replay.make_tracker(args, prompt_file.read(args.prompts))
     limits = sam2.Limits(max_objects=20, history_frames=1)
     assert made == ("model", {"limits": limits, "sticky_corrections": True})
-    assert got.threads == (0, "tiny") and got.loaded == (("tiny",), {"checkpoint": "w.pt", "device": "cuda:1"})
+    assert got.threads == (0, "tiny") and got.loaded == (("tiny",), {"checkpoint": Path("w.pt"), "device": "cuda:1"})
 
 
 def test_the_rate_of_a_folder_is_told_and_images_are_encoded_ahead(words, tmp_path, tracker):
