@@ -22,6 +22,7 @@ from sam2_ros.replay_files import check_folder, naming
 from sam2_ros.replay_source import Shot
 
 FRAMES, MASKS, LIST = "JPEGImages/480p", "Annotations/480p", "ImageSets/2017/train.txt"
+LONGEST = 255  # bytes in the name of a folder
 _JPEG_QUALITY = 95
 _PALETTE = bytes([0, 0, 0, *(channel for label in range(1, 255) for channel in colour_of(label)), 255, 255, 255])
 
@@ -46,9 +47,10 @@ class DavisVideo:
         Raises sam2.BadInput if the data set has that video already or cannot be written. Leaves nothing behind if the
         replay fails or ends before the last object is prompted; of the latter there is a message.
         """
-        if utf8(name) != name:
+        if utf8(name) != name or len(name.encode()) > LONGEST or [name] != name.strip().splitlines():
             raise sam2.BadInput(
-                f"--davis {root}: expected a video's name in UTF-8, got {name!r}; choose another --name"
+                f"--davis {root}: expected a video's name that is one line of a list in UTF-8, of at most {LONGEST} "
+                f"bytes and without spaces at its ends, got {name!r:.100}; choose another --name"
             )
         frames, masks, names = root / FRAMES / name, root / MASKS / name, root / LIST
         _check_free(frames, masks)

@@ -150,6 +150,14 @@ def test_a_name_is_one_folder(tmp_path, name, capsys):
     assert "expected the name of a folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["kitchen\n", "two\u2028lines", " kitchen", "k" * 256])
+def test_a_name_that_a_list_or_a_disk_does_not_take_is_refused_before_the_first_image(tmp_path, tracker, name):
+    """What is split, or stripped, when the list is read names a video that is not there: nothing could be opened."""
+    with pytest.raises(sam2.BadInput, match="expected a video's name that is one line .* choose another --name"):
+        run(tmp_path, "--name", name)
+    assert tracker.steps == 0 and not (tmp_path / "data").exists()
+
+
 @pytest.mark.parametrize("there", [False, True])
 def test_nothing_is_left_of_a_failed_replay(tmp_path, tracker, there):
     if there:
