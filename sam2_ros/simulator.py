@@ -28,7 +28,7 @@ from sam2_ros.params import Settings
 from sam2_ros.track_out import set_place
 
 FRAME_ID = "camera_optical_frame"
-FASTEST = 1000  # images per second
+SLOWEST, FASTEST = 0.001, 1000  # images per second
 LONGEST_STILL_S = 3600
 MOST_PIXELS = Settings.max_pixels  # the node refuses more
 DESCRIPTION = """\
@@ -122,8 +122,8 @@ def camera_info(header: Header, intrinsics: np.ndarray, size_hw: tuple[int, int]
 
 def check_camera(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Raises SystemExit, as argparse does, for a camera that is impossible or would exhaust the machine."""
-    if not 0 < args.rate <= FASTEST:
-        parser.error(f"--rate: expected images per second, above 0 and up to {FASTEST}, got {args.rate:g}")
+    if not SLOWEST <= args.rate <= FASTEST:
+        parser.error(f"--rate: expected images per second, {SLOWEST} to {FASTEST}, got {args.rate:g}")
     for name in ("frames", "seed", "wait"):
         if getattr(args, name, 0) < 0:
             parser.error(f"--{name}: expected 0 or more, got {getattr(args, name)}")

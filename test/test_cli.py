@@ -109,7 +109,17 @@ def test_the_node_may_be_named_with_or_without_slashes(given, capsys):
 @pytest.mark.parametrize("command", [simulator, demo])
 @pytest.mark.parametrize(
     "words",
-    ["--rate 0", "--rate -2", "--rate nan", "--rate inf", "--width 8", "--frames -1", "--seed -1", "--height 99999"],
+    [
+        "--rate 0",
+        "--rate -2",
+        "--rate 1e-10",
+        "--rate nan",
+        "--rate inf",
+        "--width 8",
+        "--frames -1",
+        "--seed -1",
+        "--height 99999",
+    ],
 )
 def test_a_camera_that_cannot_be_is_refused(command, words, capsys):
     with pytest.raises(SystemExit):
