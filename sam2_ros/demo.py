@@ -23,6 +23,7 @@ from sam2_ros.children import Children
 from sam2_ros.demo_audience import ANSWER_S, READY_S, Audience, Interrupted, check_signals, in_time, signals
 from sam2_ros.demo_score import Seen
 from sam2_ros.film import Film
+from sam2_ros.log_files import NO_LOG_FILES
 from sam2_ros.msg import Prompt, TrackArray
 from sam2_ros.pictures import write_picture
 from sam2_ros.replay_files import part_of, put_in_place
@@ -102,7 +103,7 @@ def _surroundings() -> None:
 
 def _run(args: argparse.Namespace) -> int:
     print(f"results go to {args.out}/, ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']}")
-    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    rclpy.init(args=NO_LOG_FILES, signal_handler_options=SignalHandlerOptions.NO)
     try:
         with tempfile.TemporaryFile() as spool:
             node, executor = rclpy.create_node("demo"), SingleThreadedExecutor()

@@ -4,17 +4,16 @@ SIGINT, SIGTERM and SIGHUP end it with 0 in every state, without a traceback; a 
 device ends it with 70, for a supervisor to start it again.
 """
 
-import errno
 import gc
 import os
 import signal
 import sys
-import tempfile
 import time
 from contextlib import suppress
 from typing import NoReturn
 
 from sam2_ros import fast_dds, heap
+from sam2_ros.log_files import log_arguments, say
 from sam2_ros.rcl_errors import sentence_of
 
 USAGE = """usage: sam2_ros track [--ros-args -r FROM:=TO -p PARAMETER:=VALUE --params-file FILE ...]
@@ -52,23 +51,6 @@ class _Signals:
         self.came = True
 
 
-def _log_arguments() -> list[str]:
-    """ROS arguments that turn log files off if the disk is full or read-only: the node could not start otherwise."""
-    folder = os.environ.get("ROS_LOG_DIR") or os.path.join(os.environ.get("ROS_HOME") or "~/.ros", "log")
-    if folder.startswith("~") and (home := os.environ.get("HOME")):  # the only home that rcl knows
-        folder = home + folder[1:]
-    try:
-        if folder.startswith("~"):  # rcl would not start the node then
-            raise FileNotFoundError(errno.ENOENT, "HOME is not set")
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(b"?")
-    except OSError as error:
-        _say(f"sam2_ros: no log files: {folder}: {error.strerror}; make it writable or set ROS_LOG_DIR")
-        return ["--ros-args", "--disable-external-lib-logs"]
-    return []
-
-
 def _leave_removed_folder() -> None:
     """Changes to / if the working directory was removed; otherwise Intel's MKL, which PyTorch uses, would not find its
     own library and would end the process."""
@@ -76,17 +58,11 @@ def _leave_removed_folder() -> None:
         os.getcwd()
     except OSError:
         os.chdir("/")
-        _say("sam2_ros track: the folder that it was started in is gone; it runs in /")
-
-
-def _say(sentence: str) -> None:
-    """Prints to stderr, if possible: that may be a file on a full disk."""
-    with suppress(OSError, ValueError, AttributeError):
-        print(sentence, file=sys.stderr, flush=True)
+        say("sam2_ros track: the folder that it was started in is gone; it runs in /")
 
 
 def _give_up(sentence: str, code: int) -> NoReturn:
-    _say(f"sam2_ros track: {sentence}")
+    say(f"sam2_ros track: {sentence}")
     os._exit(code)
 
 
@@ -114,7 +90,7 @@ def main(argv: list[str] | None = None, make_tracker=None) -> NoReturn:
     signals.is_starting = False
     sentence = ""
     try:
-        code = _live(signals, [*words, *_log_arguments()], make_tracker)
+        code = _live(signals, [*words, *log_arguments()], make_tracker)
     except _CannotStart as error:
         sentence = str(error)
     gc.collect()  # frees the node and its DDS participant, whose shared memory would otherwise stay behind

@@ -18,6 +18,7 @@ from rclpy.signals import uninstall_signal_handlers
 from rclpy.utilities import try_shutdown
 
 from sam2_ros.handshake import Handshake
+from sam2_ros.log_files import NO_LOG_FILES
 from sam2_ros.requests import Code
 
 ASK_AGAIN_S = 0.5
@@ -72,7 +73,7 @@ def tell_waiting(why: str) -> None:
 def connect(name: str, timeout_s: float) -> Iterator["NodeClient"]:
     """A NodeClient, with a ROS node of its own while the block runs. Raises KeyboardInterrupt after a signal, also
     after SIGTERM."""
-    rclpy.init(args=[])  # in Jazzy that is no context manager, and there is no rclpy.try_shutdown
+    rclpy.init(args=NO_LOG_FILES)  # in Jazzy that is no context manager, and there is no rclpy.try_shutdown
     try:
         node = rclpy.create_node("sam2_command")
         try:

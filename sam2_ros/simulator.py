@@ -23,6 +23,7 @@ from std_msgs.msg import Header
 import sam2
 from sam2_ros import fast_dds
 from sam2_ros.image_out import image_message
+from sam2_ros.log_files import log_arguments
 from sam2_ros.msg import Track, TrackArray
 from sam2_ros.params import Settings
 from sam2_ros.track_out import set_place
@@ -168,7 +169,7 @@ def main(argv: list[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: signals.append(number))
     fast_dds.make_room()
-    rclpy.init(args=ros_args, signal_handler_options=SignalHandlerOptions.NO)
+    rclpy.init(args=[*ros_args, *log_arguments()], signal_handler_options=SignalHandlerOptions.NO)
     world = (sam2.World.gentle if args.gentle else sam2.World)(args.seed, (args.height, args.width))
     node = Simulator(world, args.rate, args.frames, args.wait, round(args.still * args.rate))
     domain = node.context.get_domain_id()

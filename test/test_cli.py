@@ -265,3 +265,19 @@ def test_what_the_machine_refuses_is_a_sentence(capsys, monkeypatch):
 def test_what_must_start_quickly_does_not_load_the_network(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("status --node /nobody --timeout 0.5", 2, "nothing of /nobody on /diagnostics"),
+        ("prompt --click 1 2 --node /nobody --timeout 0.5", 2, "/nobody/add_objects is not there"),
+        ("simulate --frames 1", 0, "sam2_ros: no log files: /proc/no/such/place: "),
+    ],
+)
+def test_a_command_needs_no_place_for_a_log(words, code, said):
+    """As in a container without a home, or whose disk is read-only or full: there the node's state is asked for."""
+    surroundings = {**os.environ, "ROS_LOG_DIR": "/proc/no/such/place"}
+    command = [sys.executable, "-m", "sam2_ros.cli", *words.split()]
+    ended = subprocess.run(command, env=surroundings, capture_output=True, text=True)
+    assert ended.returncode == code and said in ended.stderr and "logging" not in ended.stderr, ended.stderr

@@ -15,7 +15,7 @@ pytest.importorskip("rclpy")
 
 from ros_rig import PATIENCE_S, NodeProcess
 
-from sam2_ros import cli, fast_dds, main
+from sam2_ros import cli, fast_dds, log_files, main
 
 pytestmark = pytest.mark.ros
 ROOT = Path(__file__).parents[1]
@@ -166,8 +166,8 @@ def test_where_no_log_can_be_written_there_is_none_and_it_says_so(disk, tmp_path
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         return open("/dev/full", "wb") if disk == "full" else open(Path(dir) / "probe", "wb")
 
-    monkeypatch.setattr(main.tempfile, "TemporaryFile", open_it)
-    arguments, said = main._log_arguments(), capsys.readouterr().err
+    monkeypatch.setattr(log_files.tempfile, "TemporaryFile", open_it)
+    arguments, said = log_files.log_arguments(), capsys.readouterr().err
     if disk == "good":
         assert (arguments, said, opened) == ([], "", [str(folder)]) and (folder / "probe").read_bytes()
         return
@@ -181,7 +181,7 @@ def test_without_a_home_there_is_no_log_and_no_folder_of_that_name(tmp_path, mon
     for name in ("ROS_LOG_DIR", "ROS_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    assert main._log_arguments() == ["--ros-args", "--disable-external-lib-logs"]
+    assert log_files.log_arguments() == ["--ros-args", "--disable-external-lib-logs"]
     assert "no log files: ~/.ros/log: HOME is not set; make" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
@@ -192,8 +192,8 @@ def test_a_tilde_in_the_log_folder_is_the_home(name, folder, tmp_path, monkeypat
         monkeypatch.delenv(other, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv(name, "~/there")
-    assert main._log_arguments() == [] and (tmp_path / folder).is_dir()
-    assert main._log_arguments() == [], "it is there already"
+    assert log_files.log_arguments() == [] and (tmp_path / folder).is_dir()
+    assert log_files.log_arguments() == [], "it is there already"
 
 
 def test_signals_are_taken_before_anything_slow_is_imported():

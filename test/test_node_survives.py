@@ -26,7 +26,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from sam2_ros import camera as camera_module
-from sam2_ros import main
+from sam2_ros import log_files, main
 from sam2_ros.node import TrackNode
 from sam2_ros.requests import Answer, Code
 from sam2_ros.srv import SaveObjects
@@ -104,7 +104,7 @@ def test_a_disk_that_is_full_of_what_was_said_does_not_keep_it_from_starting(mon
 
     monkeypatch.setenv("ROS_LOG_DIR", "/proc/no/such/place")
     monkeypatch.setattr(sys, "stderr", Full())
-    assert main._log_arguments() == ["--ros-args", "--disable-external-lib-logs"]
+    assert log_files.log_arguments() == ["--ros-args", "--disable-external-lib-logs"]
 
 
 def test_when_nothing_works_any_more_it_ends(monkeypatch):
