@@ -1,5 +1,6 @@
 """Picture files, not by their names: OpenCV ends the process over one that is not UTF-8. Knows no ROS."""
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +15,11 @@ def read_picture(path: Path, flags: int) -> np.ndarray | None:
         return cv2.imdecode(content, flags) if content.size else None
     except (OSError, ValueError, cv2.error):  # of names that are none, and of sizes that no picture has
         return None
+
+
+def may_be_read(path: Path) -> bool:
+    """False for a file, or a folder, of another user that this one may not read: which is no damage."""
+    return not os.path.exists(path) or os.access(path, os.R_OK)
 
 
 def write_picture(path: Path, rgb: np.ndarray) -> bool:

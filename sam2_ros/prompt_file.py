@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 import sam2
-from sam2_ros.pictures import read_picture
+from sam2_ros.pictures import may_be_read, read_picture
 
 FORMAT = """\
 the prompts file is a YAML list, one entry for each thing to point at:
@@ -158,5 +158,6 @@ def _mask(path: Path, name: str) -> np.ndarray:
     """(H, W) bool."""
     pixels = read_picture(path, cv2.IMREAD_GRAYSCALE)
     if pixels is None:
-        raise sam2.BadInput(f"{name}: mask: expected an image file, found none at {path}")
+        found = "found none at" if may_be_read(path) else "this user may not read"
+        raise sam2.BadInput(f"{name}: mask: expected an image file, {found} {path}")
     return pixels > 0

@@ -21,7 +21,7 @@ from rosbags.typesys import Stores, get_typestore
 
 import sam2
 from sam2_ros import image_in
-from sam2_ros.pictures import read_picture
+from sam2_ros.pictures import may_be_read, read_picture
 from sam2_ros.refused import Refused
 from sam2_ros.replay_files import video_name
 from sam2_ros.ros_time import stamp_ns
@@ -79,6 +79,8 @@ def open_source(path: Path, topic: str = "", fps: float = 0.0) -> Iterator[Sourc
     """
     if not path.exists():
         raise sam2.BadInput(f"{path}: expected a bag, a video or a folder of images, found nothing")
+    if not may_be_read(path):
+        raise sam2.BadInput(f"{path}: expected a recording that this user may read; change its permissions")
     is_bag = path.suffix in BAG_SUFFIXES or (path / "metadata.yaml").is_file()
     if topic and not is_bag:
         raise sam2.BadInput(f"{path}: topic {topic!r} was asked for, and this is no bag")
@@ -256,7 +258,8 @@ def _picture(path: Path) -> np.ndarray:
     """(H, W, 3) uint8 BGR."""
     bgr = read_picture(path, cv2.IMREAD_COLOR)
     if bgr is None:
-        raise sam2.BadInput(f"{path}: expected an image file; remove it from the folder or repair it")
+        cure = "remove it from the folder or repair it" if may_be_read(path) else "this user may not read it"
+        raise sam2.BadInput(f"{path}: expected an image file; {cure}")
     return bgr
 
 

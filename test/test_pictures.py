@@ -25,6 +25,7 @@ from sam2_ros import prompt, prompt_file, replay
 from sam2_ros.pictures import read_picture
 from sam2_ros.replay_davis import LIST
 from sam2_ros.replay_files import video_name
+from sam2_ros.replay_source import open_source, until_damage
 
 pytestmark = pytest.mark.ros
 LATIN = os.fsdecode(b"k\xfcche")
@@ -127,8 +128,30 @@ def test_a_list_or_a_name_that_is_no_utf8_is_refused_before_the_first_image(tmp_
     bag = write_bag(tmp_path / "bag", {"/image": [image_message(0)]})
     names = tmp_path / "data" / LIST
     names.parent.mkdir(parents=True)
-    with pytest.raises(sam2.BadInput, match="expected a video's name in UTF-8, got .*choose another --name"):
+    with pytest.raises(sam2.BadInput, match="expected a video's name that is one line .*choose another --name"):
         run(bag, "--davis", tmp_path / "data", "--name", LATIN)
     names.write_bytes(b"k\xfcche\n")
     with pytest.raises(sam2.BadInput, match=r"train\.txt: expected a list of videos in UTF-8"):
         run(bag, "--davis", tmp_path / "data")
+
+
+def test_what_this_user_may_not_read_is_not_called_damaged(tmp_path, monkeypatch, run):
+    """Of a recording that root made in a container."""
+    film, mask, picture = tmp_path / "film.mp4", tmp_path / "mask.png", write(tmp_path / "in" / "0.png")
+    film.write_bytes(b"film")
+    write(mask)
+    closed = {film, mask, picture}
+    monkeypatch.setattr(os, "access", lambda path, mode: path not in closed)
+    monkeypatch.setattr(
+        Path, "read_bytes", lambda path: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
+    )
+    with pytest.raises(sam2.BadInput, match=r"film\.mp4: expected a recording that this user may read"):
+        run(film)
+    with pytest.raises(sam2.BadInput, match=r"0\.png: expected an image file; this user may not read it"):
+        with open_source(tmp_path / "in") as source:
+            list(until_damage(source))
+    with pytest.raises(SystemExit, match=r"mask\.png: expected an image file, this user may not read it"):
+        prompt.message(prompt.parse(["--mask", str(mask)]))
+    (tmp_path / "p.yaml").write_text("- {object_id: cup, mask: mask.png}")
+    with pytest.raises(sam2.BadInput, match="mask: expected an image file, this user may not read"):
+        prompt_file.read(tmp_path / "p.yaml")
