@@ -111,6 +111,7 @@ class AutoPrompt:
     def forget(self) -> None:
         """Forgets everything at the beginning of a new stream."""
         with self._lock:
+            self._counters.count_detections("of an earlier stream", sum(len(seen) for _, seen in self._waiting))
             self._waiting.clear()
         self._results.clear()
         self._begun.clear()

@@ -259,7 +259,8 @@ def _are_alike(track: sam2.Track, detection: Detection) -> bool:
 
 def _share_inside(track: sam2.Track, box: np.ndarray) -> float:
     """The share of the object's pixels that is inside the box."""
-    x0, y0, x1, y1 = np.clip(np.rint(box), 0, None).astype(int)
+    height, width = track.size_hw  # to which it is cut, since not every float is an int
+    x0, y0, x1, y1 = np.clip(np.rint(box), 0, [width, height, width, height]).astype(int)
     total = np.count_nonzero(track.mask)
     return np.count_nonzero(track.mask[y0:y1, x0:x1]) / total if total else 0.0
 

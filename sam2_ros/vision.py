@@ -3,6 +3,8 @@
 Knows the fields of vision_msgs 4. If it is not installed, only INSTALLED may be used.
 """
 
+import math
+
 import numpy as np
 
 import sam2
@@ -55,11 +57,16 @@ def label_info(header, ids: dict[str, int]) -> "LabelInfo":
     return LabelInfo(header=header, class_map=classes, threshold=0.5)
 
 
+def _rank(hypothesis: "ObjectHypothesis") -> float:
+    """Its score; a NaN, of which `max` would take the first, is no score."""
+    return -math.inf if math.isnan(hypothesis.score) else hypothesis.score
+
+
 def read_detections(msg) -> list[tuple[np.ndarray, str, float]]:
     """(box x0, y0, x1, y1 in pixels, class, score) of every detection; the best hypothesis counts, "" without one."""
     read = []
     for detection in msg.detections:
-        best = max((r.hypothesis for r in detection.results), key=lambda h: h.score, default=None)
+        best = max((r.hypothesis for r in detection.results), key=_rank, default=None)
         centre, half = detection.bbox.center.position, np.array([detection.bbox.size_x, detection.bbox.size_y]) / 2
         if theta := detection.bbox.center.theta:  # the upright box around the rotated one
             cos, sin = abs(np.cos(theta)), abs(np.sin(theta))

@@ -41,6 +41,14 @@ def test_what_was_seen_before_a_new_stream_confirms_nothing_in_it():
     assert desk.counters.detections == {"not confirmed yet": 2}
 
 
+def test_boxes_that_wait_when_a_new_stream_begins_are_counted_as_all_others():
+    desk = Desk()
+    desk.auto.post(10, [seen(*BOX)] * 3)
+    desk.auto.forget()
+    desk.results(10)
+    assert desk.made() == [] and desk.counters.detections == {"of an earlier stream": 3}
+
+
 def test_what_a_full_queue_loses_is_counted_in_boxes_as_everything_else_is():
     desk = Desk()
     for number in range(WAITING + 1):
