@@ -220,17 +220,24 @@ def _video(path: Path, fps: float) -> Iterator[Source]:
             )
         fps = video.get(cv2.CAP_PROP_FPS) or fps or DEFAULT_FPS
         total = max(int(video.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
-        yield Source(path.name, "", total, fps, _timed(_read_all(video), fps), one_size=True)
+        source = Source(path.name, "", total, fps, iter(()), one_size=True)
+        source.shots = _timed(_read_all(video, source), fps)
+        yield source
     finally:
         video.release()
 
 
-def _read_all(video: cv2.VideoCapture) -> Iterator[np.ndarray]:
-    """(H, W, 3) uint8 BGR pictures."""
+def _read_all(video: cv2.VideoCapture, source: Source) -> Iterator[np.ndarray]:
+    """(H, W, 3) uint8 BGR pictures. Of mkv and webm OpenCV makes the total of duration and rate, which it is not if the
+    time between pictures varies: it is corrected if the last of them is at the end."""
+    count, last_s = 0, 0.0
     good, bgr = video.read()
     while good:
+        count, last_s = count + 1, video.get(cv2.CAP_PROP_POS_MSEC) / 1000
         yield bgr
         good, bgr = video.read()
+    if count < source.total and last_s >= (source.total - 1.5) / source.fps:
+        source.total = count
 
 
 @contextmanager
