@@ -127,7 +127,7 @@ def path_argument(text: str) -> Path:
     comes from a variable that is not set."""
     if not text:
         raise argparse.ArgumentTypeError("expected a path, got an empty text; is a variable not set?")
-    return Path(text)
+    return Path(os.path.expanduser(text))  # shells leave the ~ of --out=~/x
 
 
 def check_file(path: Path, option: str) -> None:

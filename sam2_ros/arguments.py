@@ -1,6 +1,7 @@
 """What the command lines have in common: kinds of arguments. Knows nothing of what they are for."""
 
 import argparse
+import os
 from pathlib import Path
 
 
@@ -9,4 +10,4 @@ def path_argument(text: str) -> Path:
     is not set."""
     if not text:
         raise argparse.ArgumentTypeError("expected a path, got an empty text; is a variable not set?")
-    return Path(text)
+    return Path(os.path.expanduser(text))  # shells leave the ~ of --out=~/x

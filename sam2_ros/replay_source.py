@@ -242,8 +242,9 @@ def _read_all(video: cv2.VideoCapture, source: Source) -> Iterator[np.ndarray]:
 
 @contextmanager
 def _folder(path: Path, fps: float) -> Iterator[Source]:
-    """Sorted by name, with numbers by value: 9.png comes before 10.png."""
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES)  # 01.png before 1.png
+    """Sorted by name, with numbers by value: 9.png comes before 10.png. Skips hidden files, such as macOS's ._9.png."""
+    shown = (file for file in path.iterdir() if not file.name.startswith("."))
+    files = sorted(file for file in shown if file.suffix.lower() in PICTURE_SUFFIXES)  # 01.png before 1.png
     files.sort(key=lambda file: [(int(part), "") if part.isdecimal() else (-1, part) for part in _parts(file.name)])
     bags = sorted(file.name for file in path.iterdir() if file.suffix in BAG_SUFFIXES)
     if not files and bags:

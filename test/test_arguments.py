@@ -1,8 +1,12 @@
-"""Paths on the command lines: none of them is empty."""
+"""Paths on the command lines: none of them is empty, and ~ is the home folder."""
 
 import importlib
+from pathlib import Path
 
 import pytest
+
+from sam2 import files
+from sam2_ros import arguments
 
 pytest.importorskip("rclpy")
 pytest.importorskip("rosbags")
@@ -29,3 +33,9 @@ def test_a_path_from_a_variable_that_is_not_set_is_refused(command, option, caps
         importlib.import_module(f"sam2_ros.{command}").main([*source, *line])
     assert ended.value.code == 2 and (tmp_path / "demo.mp4").read_text() == "somebody's"
     assert f"argument {option}: expected a path, got an empty text; is a variable not set?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", [arguments, files])
+def test_a_home_folder_that_no_shell_has_put_in_is_meant(package, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert [package.path_argument(word) for word in ("~/x", "a/~")] == [Path("/home/me/x"), Path("a/~")]

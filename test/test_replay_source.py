@@ -93,6 +93,7 @@ def test_a_folder_goes_by_the_numbers_in_its_names(tmp_path):
     for number in (10, 9, 1):
         cv2.imwrite(str(folder / f"img{number}.png"), cv2.cvtColor(picture(number), cv2.COLOR_RGB2BGR))
     (folder / "notes.txt").write_text("no image")
+    (folder / "._img9.png").write_text("of macOS")
     source, shots = shots_of(folder, fps=4)
     assert [int(shot.rgb[0, 0, 0]) for shot in shots] == [1, 9, 10] and source.total == 3
     assert [shot.stamp_ns for shot in shots] == [250_000_000, 500_000_000, 750_000_000]
