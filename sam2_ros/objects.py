@@ -48,7 +48,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 if it was done, 1 if the node refused, 2 if it did not answer."""
+    """Returns the exit code: 0 = done, 1 = the node refused, 2 = it did not answer."""
     args = parse(argv)
     try:
         with connect(args.node, args.timeout) as client:
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def do(client: NodeClient, args: argparse.Namespace) -> str:
-    """What to print. Raises NodeRefused, NoAnswer."""
+    """Carries out the command and returns the text to print. Raises NodeRefused, NoAnswer."""
     ids = args.ids
     if args.remove:
         answer = client.call(RemoveObjects, "remove_objects", RemoveObjects.Request(object_ids=ids))
@@ -104,7 +104,7 @@ def with_waiting(said: str, answer: ListObjects.Response, between: str) -> str:
 
 
 def table(tracks: list[Track]) -> str:
-    """A line for each, as in the newest image."""
+    """A header line and one line for each track."""
     if not tracks:
         return "nothing is tracked"
     lines = [ROW.format("label", "object", "class", "state", "presence", "box x, y, width x height", "pixels")]
@@ -118,7 +118,7 @@ def table(tracks: list[Track]) -> str:
 
 
 def watch(client: NodeClient, ids: set[str]) -> int:
-    """Until Ctrl-C. Raises NoAnswer if there is no node to watch."""
+    """Prints changes until Ctrl-C. Raises NoAnswer if there is no node to watch."""
     answer = client.call(ListObjects, "list_objects", ListObjects.Request())
     listed = {track.object_id for track in answer.objects}
     if not (listed & ids if ids else listed):
@@ -136,7 +136,7 @@ def watch(client: NodeClient, ids: set[str]) -> int:
 
 
 def changes(known: dict[str, int], message: VisibilityArray, ids: set[str]) -> list[str]:
-    """Lines about what has changed since `known`, which is updated. ids: of the objects, none = all."""
+    """A line for each change since `known` (state by object id), which is updated. ids: of the objects, none = all."""
     at = f"{Time.from_msg(message.header.stamp).nanoseconds / 1e9:.3f}"
     now: dict[str, Visibility] = {one.object_id: one for one in message.objects if not ids or one.object_id in ids}
     lines = [f"{at}  {readable(name)}: removed" for name in known if name not in now]

@@ -1,6 +1,7 @@
-"""What is published for each image: each output only while somebody subscribes, and nothing once the node is inactive.
+"""Publishes each image's results: every output only while it has a subscriber, and nothing once the node is inactive.
 
-Knows topics and who makes which message. Does not know where tracks come from.
+The latched label_info is published without subscribers, too. Knows topics and which module builds which message. Does
+not know where tracks come from.
 """
 
 import threading
@@ -22,9 +23,9 @@ from sam2_ros.params import Settings
 class Outputs:
     """Publishes the results of images, from the worker's thread. Once `close` has returned, nothing is published.
 
-    create: makes a publisher for (message type, topic after the node's name, depth, and latched=True for one that
-    repeats its last message to late subscribers). settings: may be replaced at any time. target: says which object
-    `target_mask` shows. warn: takes a sentence for the log. depth: makes the 3-D outputs, if there is a depth camera.
+    create: makes a publisher from (message type, topic relative to the camera's outputs, queue depth); latched=True
+    makes it transient local. settings: may be replaced at any time. target: returns the id of the object shown on
+    `target_mask`. warn: logs a sentence. depth: publishes the 3-D outputs; None without a depth camera.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class Outputs:
     ) -> None:  # fmt: skip
         self.settings = settings
         self.newest = NewestResult()  # replaced in the worker's thread only
-        self._failure: Exception | None = None  # the first one of the current image
+        self._failure: Exception | None = None  # the first error of the current image
         self._target, self._depth = target, depth
         self._classes = Classes(settings.classes, warn)
         self._overlay = Overlay()
@@ -54,14 +55,14 @@ class Outputs:
         self.publishers |= depth.publishers if depth else {}
 
     def drop(self, object_ids: Collection[str] | None) -> None:
-        """Objects are gone, though no image came since; None = all. In the worker's thread, like `publish`."""
+        """Takes removed objects out of the newest result, before the next image; None = all. In the worker's thread."""
         if object_ids is None and self._depth:
             with self._gate:
                 self._depth.forget()
         self.newest = self.newest.without(object_ids)
 
     def note_restored(self, object_ids: Collection[str]) -> None:
-        """Objects are back, and will be among the tracks of the next image. In the worker's thread."""
+        """Adds restored objects to the newest result; the next image will have their tracks. In the worker's thread."""
         self.newest = self.newest.with_restored(object_ids)
 
     def open(self) -> None:
@@ -75,8 +76,8 @@ class Outputs:
                 self._depth.forget()
 
     def publish(self, arrival: Arrival, frame: sam2.Frame, tracks: list[sam2.Track]) -> bool:
-        """Publishes everything that has a subscriber; False if closed. If one output fails, the others still go out and
-        its error is raised afterwards."""
+        """Publishes every output that has a subscriber; returns False if closed. If outputs fail, the others are still
+        published, and then the first error is raised."""
         header = arrival.message.header
         with self._gate:
             self.newest = self.newest.followed_by(header, tracks)
@@ -98,18 +99,18 @@ class Outputs:
         return True
 
     def begin(self, stamp_ns: int) -> None:
-        """The worker has begun with the image of this stamp."""
+        """Called when the worker begins with the image of this stamp, so that its depth is kept."""
         if self._depth:
             with self._gate:
                 self._depth.begin(stamp_ns)
 
     @property
     def waits(self) -> bool:
-        """Whether depth or transforms that come now could be what `idle` waits for."""
+        """Whether a result waits for depth or a transform; if one arrives, `idle` should be called."""
         return self._depth is not None and self._depth.waits
 
     def idle(self) -> None:
-        """Between images: publishes what waited for depth or TF, if that has come."""
+        """Called between images: publishes results that waited for depth or TF, if it has arrived."""
         if self.waits:
             with self._gate:
                 if self._open:
@@ -124,7 +125,7 @@ class Outputs:
         return None
 
     def _send_classes(self, header, tracks: list[sam2.Track], size_hw: tuple[int, int]) -> None:
-        """Publishes the class mask, preceded by the meaning of its values whenever that has changed."""
+        """Publishes the class mask, preceded by `label_info` whenever its classes have changed."""
         if self._classes.learn(map(track_out.class_of, tracks)) and "label_info" in self.publishers:
             self.publishers["label_info"].publish(vision.label_info(header, self._classes.ids))
         self._send("class_mask", lambda: track_out.class_mask(header, tracks, size_hw, self._classes.ids))

@@ -1,6 +1,6 @@
-"""Tracks drawn on their image, for people: colour, outline, name and state of each object.
+"""Draws tracks on their image, for people: colour, outline, name and state of each object.
 
-Knows pictures. Does not know messages. An object that is out of sight leaves a dashed box where it was last seen.
+An object that is out of sight gets a dashed box where it was last seen. Knows pictures. Does not know messages.
 """
 
 import colorsys
@@ -10,7 +10,7 @@ import numpy as np
 
 import sam2
 
-GOLDEN_RATIO = 0.618034  # in steps of it around the colour circle, neighbours differ however many there are
+GOLDEN_RATIO = 0.618034  # step of the hue: consecutive labels differ clearly, however many there are
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 STATE_WORDS = {
     sam2.State.VISIBLE: "",
@@ -21,24 +21,24 @@ STATE_WORDS = {
 
 
 def colour_of(label: int) -> tuple[int, int, int]:
-    """(R, G, B) of an object for as long as it lives; label 1..254."""
+    """(R, G, B) of an object, the same for its whole life. label: 1..254."""
     hue = (0.54 + label * GOLDEN_RATIO) % 1.0
     lightness = (0.58, 0.68, 0.50)[label % 3]
     return tuple(round(255 * channel) for channel in colorsys.hls_to_rgb(hue, lightness, 0.85))
 
 
 class Overlay:
-    """Remembers only where objects that are out of sight were last."""
+    """Its only state is where each object was last seen."""
 
     def __init__(self) -> None:
         self._box_by_id: dict[str, tuple[int, int, int, int]] = {}  # x, y, width, height in pixels
 
     def forget(self) -> None:
-        """Some images were not drawn, so the places where things were last seen are not known any more."""
+        """Forgets where objects were last seen. To be called when images are not drawn, after which this is unknown."""
         self._box_by_id = {}
 
     def draw(self, rgb: np.ndarray, tracks: list[sam2.Track], opacity: float = 0.45) -> np.ndarray:
-        """A new (H, W, 3) uint8 RGB picture of one image. opacity: of the masks, 0..1."""
+        """Returns a copy of the image with the tracks drawn on it, (H, W, 3) uint8 RGB. opacity: of the masks, 0..1."""
         picture = np.array(rgb)  # (H, W, 3); a copy, the image belongs to its message
         scale = max(min(rgb.shape[:2]) / 480, 0.5)  # of lines and letters
         boxes = {track.object_id: track.box_xywh or self._box_by_id.get(track.object_id) for track in tracks}
@@ -58,7 +58,7 @@ class Overlay:
 
 
 def _paint(picture: np.ndarray, track: sam2.Track, opacity: float, scale: float) -> None:
-    """The mask in its colour, with a light rim around a dark one so that it stands out on anything."""
+    """Paints the mask in its object's colour, outlined in that colour on a wider dark line, to stand out anywhere."""
     x, y, width, height = track.box_xywh
     inside = np.ascontiguousarray(track.mask[y : y + height, x : x + width])  # (height, width) bool
     region = picture[y : y + height, x : x + width]  # (height, width, 3) view
@@ -82,7 +82,7 @@ def _dashed_box(picture: np.ndarray, box: tuple[int, int, int, int], colour: tup
 
 
 def _chip(picture: np.ndarray, track: sam2.Track, box: tuple[int, int, int, int], scale: float) -> None:
-    """Name, and state or confidence, on a plate above the object; kept inside the image."""
+    """Draws a plate above the object, inside the image, with its name, and its presence or state."""
     word = STATE_WORDS[track.state] or f"{track.presence:.0%}"
     text = f"{track.object_id}  {word}" if track.object_id else word
     size, thickness, pad = 0.45 * scale, max(round(scale), 1), round(4 * scale)

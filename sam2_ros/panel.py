@@ -1,4 +1,4 @@
-"""The panels that the sheets of the demo and of replays are made of: a picture with its caption, on dark paper."""
+"""Makes the panels of the demo's and the replays' sheets: a picture with its caption, on dark paper."""
 
 import cv2
 import numpy as np
@@ -9,12 +9,12 @@ PANEL_WH, CAPTION, MARGIN = (520, 390), 34, 10  # pixels
 
 
 def write(picture: np.ndarray, text: str, xy: tuple[int, int], size: float = 0.5, colour=INK) -> None:
-    """xy: left end of the base line."""
+    """Draws text. xy: left end of its baseline, pixels."""
     cv2.putText(picture, text, xy, FONT, size, colour, 2 if size > 0.7 else 1, cv2.LINE_AA)
 
 
 def panel(picture: np.ndarray, caption: str) -> np.ndarray:
-    """Scaled to the panel's size, on paper, with its caption below."""
+    """The picture scaled to fit PANEL_WH, on dark paper, with its caption below. Both (H, W, 3) uint8."""
     width, height = PANEL_WH
     made = np.full((height + CAPTION, width + 2 * MARGIN, 3), PAPER, np.uint8)
     scale = min(width / picture.shape[1], height / picture.shape[0])

@@ -30,17 +30,17 @@ def _parameter(default, sentence: str, *, span=(), choices=(), unit: str = "", p
 
 @dataclass(frozen=True)
 class Settings:
-    """Every parameter by its ROS name."""
+    """Every parameter; `ros_name` gives a field's ROS name."""
 
     model: str = _parameter("nano", "Which network: nano, tiny, small, base_plus, large, or an official name.")
     checkpoint: str = _parameter("", "Weights file (.safetensors or .pt); empty = the cached official one, or nano's.")
     device: str = _parameter("auto", "Where the network runs: auto, cpu, cuda or cuda:N; auto = a GPU if there is one.")
     precision: str = _parameter(
-        "auto", "Number format of the network; auto = the fastest that the device does well.",
+        "auto", "Number format of the network; auto = the fastest one that the device supports well.",
         choices=("auto", "fp32", "bf16", "fp16"),
     )  # fmt: skip
     cameras: list = _parameter(
-        ("",), "Names of the cameras, each with topics of its own (front/image, ~/front/tracks); none = the one image.",
+        ("",), "Names of the cameras, each with its own topics (front/image, ~/front/tracks); empty = one, unnamed.",
         pattern=r"|[A-Za-z][A-Za-z0-9_]*", most=MAX_CAMERAS,
     )  # fmt: skip
     autostart: bool = _parameter(True, "Configure and activate at once, without waiting for a lifecycle manager.")
@@ -56,7 +56,7 @@ class Settings:
     )
     max_objects: int = _parameter(16, "Prompts for more objects than this are refused.", span=(1, 254))
     prompted_memories: int = _parameter(
-        4, "Prompted images each object remembers: the first and the newest of the others.", span=(1, 16)
+        4, "Prompted images that each object remembers: the first and the newest others.", span=(1, 16)
     )
     recent_memories: int = _parameter(
         6, "Recent images that each object remembers; fewer than 6 is faster and less exact.", span=(1, 6)
@@ -67,37 +67,38 @@ class Settings:
         span=(0, 256),
     )
     memory_pooling: int = _parameter(
-        1, "Memory tokens are averaged in squares of this side; 2 is faster and less exact.", span=(1, 2)
+        1, "Memory tokens are averaged in squares of this side; 1 = not at all; 2 is faster, less exact.", span=(1, 2)
     )
     image_size: int = _parameter(
         0,
-        "Side of the network's input, a multiple of 32 from 64; smaller is faster, larger can be better; 0 = its own.",
+        "Side of the network's input, a multiple of 32, at least 64; smaller is faster, larger can be better; "
+        "0 = the model's own.",
         span=(0, 2048),
         unit="pixels",
     )
     history_frames: int = _parameter(
         30,
-        "Processed images kept, so that a late prompt goes to the one it was made on, or the nearest to it.",
+        "Number of processed images kept, so that a late prompt runs on the one it was made on, or the nearest.",
         span=(1, 300),
     )
     history_s: float = _parameter(
-        2.0, "How far back in time images but the last are kept for late prompts.", span=(0.0, 60.0), unit="s"
+        2.0, "Age up to which images are kept for late prompts; the last two always are.", span=(0.0, 60.0), unit="s"
     )
     occluded_after: int = _parameter(
-        1, "Images in a row without the object before it counts as occluded.", span=(1, 300)
+        1, "Consecutive images without the object after which it is occluded.", span=(1, 300)
     )
     lost_after_s: float = _parameter(
         5.0, "Time unseen after which an object counts as lost.", span=(0.0, 3600.0), unit="s"
     )
     prompt_queue: int = _parameter(
-        64, "Requests that may wait for the network; more are answered BUSY.", span=(1, 4096)
+        64, "Number of requests that may wait for the network; further ones are answered BUSY.", span=(1, 4096)
     )
     prompt_wait_s: float = _parameter(
         2.0, "How long a prompt waits for a new image before it runs without one, or is answered NO_IMAGE or STALE.",
         span=(0.1, 60.0), unit="s", live=True,
     )  # fmt: skip
     clock_jump_s: float = _parameter(
-        5.0, "Stamps that jump back, or ahead of the time passed, by more start a new stream: objects are reset.",
+        5.0, "Stamps jumping back, or ahead of elapsed time, by more than this start a new stream: objects are reset.",
         span=(0.1, 3600.0), unit="s",
     )  # fmt: skip
     image_timeout_s: float = _parameter(
@@ -120,7 +121,7 @@ class Settings:
     )
     max_failures: int = _parameter(
         5,
-        "Images in a row that fail in the network before all objects are dropped.",
+        "Consecutive images failing in the network after which all objects are dropped.",
         span=(1, 1000),
         live=True,
     )
@@ -130,10 +131,10 @@ class Settings:
         "Where ~/save puts files; named nodes and cameras (camera.NAME) in subfolders; empty = ~/.ros/sam2_objects.",
     )
     classes: list = _parameter(
-        ("",), "Class names with a fixed value in ~/class_mask, the first 1; other names get the next free values.",
+        ("",), "Class names with fixed values in ~/class_mask, in order from 1; other names get the next free values.",
         most=MAX_CLASSES,
     )  # fmt: skip
-    depth_enabled: bool = _parameter(False, "Subscribe to depth/image and camera_info and publish what is 3-D.")
+    depth_enabled: bool = _parameter(False, "Subscribe to depth/image and camera_info, and publish 3-D outputs.")
     depth_nearest_m: float = _parameter(
         0.1, "Depth nearer than this is not used.", span=(0.0, 100.0), unit="m", live=True
     )
@@ -141,29 +142,29 @@ class Settings:
         10.0, "Depth farther than this is not used.", span=(0.1, 1000.0), unit="m", live=True
     )
     depth_target_frame: str = _parameter(
-        "", "Frame of clouds, poses and markers, by tf2 at the image's stamp; empty = the camera's own."
+        "", "Frame of clouds, poses and markers, looked up in tf2 at the image's stamp; empty = the camera's."
     )
     depth_scene_stride: int = _parameter(
         2, "Only every n-th row and column goes into ~/scene_cloud.", span=(1, 16), live=True
     )
-    detector_classes: list = _parameter(("",), "Classes taken from ~/prompt_detections; none = all.")
+    detector_classes: list = _parameter(("",), "Classes of ~/prompt_detections that count; empty = all.")
     detector_least_score: float = _parameter(0.5, "Detections with a lower score are ignored.", span=(0.0, 1.0))
     detector_overlap: float = _parameter(
         0.3, "A box belongs to a tracked object if its overlap (IoU) with the box around the mask is at least this.",
         span=(0.01, 1.0),
     )  # fmt: skip
     detector_refresh_below: float = _parameter(
-        0.0, "An object starts over from its own detection if the two overlap less than this; 0 = never.",
+        0.0, "An object starts over from its detection's box if their overlap (IoU) stays below this; 0 = never.",
         span=(0.0, 1.0),
     )  # fmt: skip
     detector_confirm: int = _parameter(
-        2, "Messages in a row that must show a box before it becomes an object.", span=(1, 100)
+        2, "Consecutive messages that must show a box before it becomes an object.", span=(1, 100)
     )
     detector_unattended: bool = _parameter(
-        False, "Remove objects that are unseen for long, and those that turn out to be another object."
+        False, "Remove objects that stay unseen for long, and duplicates of other objects."
     )
     detector_forget_s: float = _parameter(
-        30.0, "With detector.unattended, objects unseen for longer, and in 30 images, are removed; 0 = never.",
+        30.0, "With detector.unattended, objects unseen for longer than this and for 30 images are removed; 0 = never.",
         span=(0.0, 86400.0), unit="s",
     )  # fmt: skip
     overlay_opacity: float = _parameter(
@@ -176,7 +177,7 @@ GROUPS = ("depth", "detector")  # parameters of one group share a prefix: depth.
 
 
 def ros_name(row: dataclasses.Field) -> str:
-    """The field depth_enabled is the parameter depth.enabled."""
+    """The name of a field's parameter: depth_enabled is depth.enabled."""
     group, _, rest = row.name.partition("_")
     return f"{group}.{rest}" if group in GROUPS else row.name
 
@@ -191,13 +192,13 @@ def changed(settings: Settings, group: str) -> list[str]:
 
 
 def settings_of(values: dict) -> Settings:
-    """values: by parameter name. An empty list becomes a list of one empty string: rclpy cannot tell its type."""
+    """Settings of values by parameter name. An empty list becomes ("",), as rclpy cannot tell an empty list's type."""
     frozen = {name: tuple(value) or ("",) if isinstance(value, list) else value for name, value in values.items()}
     return Settings(**{FIELDS[name].name: value for name, value in frozen.items()})
 
 
 def refusal(name: str, value) -> str:
-    """Why `value` cannot be parameter `name`; "" if it can. The value has the parameter's type."""
+    """Why `value` is invalid for parameter `name`; "" if it is valid. The value must have the parameter's type."""
     rules = FIELDS[name].metadata
     if rules["choices"] and value not in rules["choices"]:
         return f"{name}: expected one of {', '.join(rules['choices'])}, got {value!r}"
@@ -215,9 +216,9 @@ def refusal(name: str, value) -> str:
 
 
 def declare(node: Node, on_change: Callable[[Settings, set[str]], None]) -> Settings:
-    """Declares every parameter on `node` and returns their values.
+    """Declares every parameter on `node` and returns the settings.
 
-    A change is refused with a sentence if `refusal` has one (rclpy itself refuses read-only parameters and other
+    A change for which `refusal` returns a sentence is refused (rclpy itself refuses read-only parameters and wrong
     types); an accepted one calls `on_change` with the new settings and the names that were set. Raises rclpy's
     InvalidParameterValueException or InvalidParameterTypeException if a value given at start is refused.
     """

@@ -1,7 +1,7 @@
-"""Which nodes is a parameter file for? rcl silently ignores parameters that are for other nodes.
+"""Finds parameter files that have nothing for this node: rcl silently ignores parameters of other nodes.
 
-Files are for fully qualified names: `sam2:` is not for /robot1/sam2. Wildcards as in rcl_yaml_param_parser: * is one
-part of a name, ** any number of them.
+Files name nodes by their fully qualified names: `sam2:` does not match /robot1/sam2. Wildcards are those of
+rcl_yaml_param_parser: * matches one part of a name, ** any number of parts.
 """
 
 import re
@@ -14,7 +14,7 @@ _CONTENT = "ros__parameters"
 
 
 def strangers(words: list[str], node: str) -> Iterator[str]:
-    """A sentence for each `--params-file` among the arguments that has nothing for `node` (fully qualified)."""
+    """Yields a sentence for each `--params-file` in `words` without parameters for `node` (fully qualified name)."""
     for option, path in zip(words, words[1:], strict=False):
         if option != "--params-file":
             continue
@@ -31,7 +31,7 @@ def strangers(words: list[str], node: str) -> Iterator[str]:
 
 
 def _names(tree: yaml.Node, prefix: str = "") -> Iterator[str]:
-    """The names that have parameters. Namespaces may be nested, and keys may come twice."""
+    """Yields the node names that have parameters. Namespaces may be nested, and keys repeated."""
     for key, value in tree.value if isinstance(tree, yaml.MappingNode) else ():
         name = f"{prefix}/{str(key.value).strip('/')}"
         if isinstance(value, yaml.MappingNode):

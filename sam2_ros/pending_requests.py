@@ -1,6 +1,6 @@
-"""Requests while they wait: their order, the image each belongs to, and the one answer each gets.
+"""The queue of waiting requests: their order, the image each belongs to, and the one answer each gets.
 
-Requests are served in order of arrival; one about an object that an earlier request still waits to prompt waits too.
+Requests are served in order of arrival; a request is held while an earlier one for the same object waits.
 Used only by the worker's thread. Knows `sam2`'s public names. Does not know threads, topics or services.
 """
 
@@ -17,10 +17,10 @@ WITHOUT_STAMP = "; with the stamp of an image that came (`sam2_ros prompt --newe
 
 
 class PendingRequests:
-    """Every request put in is answered: by the tracker, by a refusal, at its deadline, or by `close`.
+    """Every request in `waiting` gets an answer: from the tracker, as a refusal, at its deadline, or from `close`.
 
-    history_frames: images whose headers are remembered. failed: called with the error when anything but a refusal ends
-    a request. gone: called with the ids of removed objects, None = all; back: with those of restored ones.
+    history_frames: number of images whose headers are kept. failed: called with the error when anything but a refusal
+    ends a request. gone: called with the ids of removed objects, None = all; back: with those of restored ones.
     """
 
     def __init__(
@@ -36,19 +36,19 @@ class PendingRequests:
 
     @property
     def object_ids(self) -> set[str]:
-        """All that the waiting requests name; "" is a new one."""
+        """The ids that waiting requests name; "" is a new object."""
         return set().union(*(request.object_ids or () for request in self.waiting))
 
     def patience_s(self, longest_s: float) -> float:
-        """Time until the next deadline; longest_s without one."""
+        """Seconds until the next deadline; `longest_s` if no request has one."""
         deadlines = [request.deadline_ns for request in self.waiting if isinstance(request, Add)]
         return max(min(deadlines) - time.monotonic_ns(), 0) / 1e9 if deadlines else longest_s
 
     def sort_out(self, tracker: sam2.Tracker, frame: sam2.Frame | None, now_ns: int = 0) -> list[Add]:
-        """Serves what can be served now and returns the Adds to run on `frame`; the rest keeps waiting. Without a frame
-        these are the Adds on processed images whose deadline, `now_ns`, has come without another image."""
+        """Serves the requests that can be served now and returns the Adds to run on `frame`; the others keep waiting.
+        Without a frame it returns the Adds on processed images whose deadline has passed at `now_ns`."""
         adds, waiting = [], []
-        held: set[str] = set()  # ids that an earlier request still has to deal with; "" is a new one each time
+        held: set[str] = set()  # ids of earlier requests that wait or are about to run; each "" is another new object
         all_held = False  # an earlier request about all objects waits
         for request in self.waiting:
             if request.answered:  # it was given up, and must not be carried out after all
@@ -93,16 +93,15 @@ class PendingRequests:
         self._headers.clear()
 
     def expire_ahead(self, now_ns: int) -> None:
-        """Answers what waited too long for an image that is ahead of the newest; what is held by it need not wait any
-        longer."""
+        """Answers STALE to overdue Adds on images later than the newest, so that they no longer hold other requests."""
         for request in self._too_late(now_ns):
             if any(prompt.stamp_ns > self._newest_ns for prompt in request.prompts):
                 self.waiting.remove(request)
                 request.answer(Code.STALE, "the image the prompt was made on did not come")
 
     def expire(self, any_image: bool, why_none: Callable[[], str], now_ns: int) -> None:
-        """Answers what waited too long. any_image: whether there has been an image at all; why_none: says why not.
-        now_ns: as given to `sort_out`, so that a deadline is not between the two."""
+        """Answers NO_IMAGE to overdue Adds. any_image: whether any image has come; why_none: returns why none comes, ""
+        = unknown. now_ns: the same as for `sort_out`, so that no deadline falls between the two calls."""
         for request in self._too_late(now_ns):
             self.waiting.remove(request)
             why = f"; {known}" if (known := why_none()) else ""
@@ -116,7 +115,7 @@ class PendingRequests:
         return [request for request in self.waiting if isinstance(request, Add) and request.deadline_ns <= now_ns]
 
     def close(self, later: list[Request]) -> None:
-        """Answers everything, including what arrived `later`."""
+        """Answers STOPPING to all requests, including those that arrived `later`."""
         for request in [*self.waiting, *later]:
             try:
                 request.answer(Code.STOPPING, "the node is stopping")
@@ -125,8 +124,8 @@ class PendingRequests:
         self.waiting = []
 
     def _header_at(self, stamp_ns: int):
-        """The header of the kept image nearest to a stamp, chosen as the tracker does: the newer of two equally near
-        ones, and none that is later than the newest, which dates from before the clock was set back."""
+        """The header of the kept image nearest to a stamp, by the tracker's rules: of two equally near ones the newer;
+        never one stamped later than the newest image, because it is from before the clock was set back."""
         kept = [kept_ns for kept_ns in self._headers if kept_ns <= self._newest_ns]
         if not (stamp_ns and kept):
             return self._newest_header
@@ -142,8 +141,9 @@ class PendingRequests:
                     prompt = add.prompts[index] = replace(prompt, object_id=name)
 
     def _is_due(self, add: Add, frame: sam2.Frame | None, now_ns: int) -> bool:
-        """Whether the images of all prompts are `frame` or earlier ones; without a frame, whether they were processed
-        and no other is waited for any more. The newest is the next for a request that was held when it came."""
+        """Whether all prompts are for `frame` or earlier images; without a frame, whether their images were processed
+        and the deadline has passed. A prompt for the next image may then run on the newest one if that arrived after
+        the request, which another one held at the time, or with `newest_will_do`."""
         stamps_ns = [prompt.stamp_ns for prompt in add.prompts]
         if frame is not None:
             return all(stamp_ns <= frame.stamp_ns for stamp_ns in stamps_ns)
@@ -153,7 +153,7 @@ class PendingRequests:
         return all(stamp_ns <= self._newest_ns and (stamp_ns or newest_will_do) for stamp_ns in stamps_ns)
 
     def _accept(self, tracker, add: Add, frame: sam2.Frame | None) -> bool:
-        """Whether all prompts of a request pass the tracker's checks. Changes nothing, but answers a refusal."""
+        """Whether all prompts of a request pass the tracker's checks; if not, answers it. Gives new objects an id."""
         self._name_new(tracker, add)
         try:
             add.check()

@@ -1,4 +1,7 @@
-"""Picture files, not by their names: OpenCV ends the process over one that is not UTF-8. Knows no ROS."""
+"""Reads and writes picture files without passing their names to OpenCV, which ends the process if one is not UTF-8.
+
+Knows no ROS.
+"""
 
 import os
 from contextlib import suppress
@@ -9,11 +12,11 @@ import numpy as np
 
 
 def read_picture(path: Path, flags: int) -> np.ndarray | None:
-    """What OpenCV makes of a picture file, (H, W, 3) uint8 BGR or with IMREAD_GRAYSCALE (H, W); None if it is none."""
+    """Decodes a picture file: (H, W, 3) uint8 BGR or, with IMREAD_GRAYSCALE, (H, W); None if that fails."""
     try:
         content = np.frombuffer(path.read_bytes() if path.is_file() else b"", np.uint8)
         return cv2.imdecode(content, flags) if content.size else None
-    except (OSError, ValueError, cv2.error):  # of names that are none, and of sizes that no picture has
+    except (OSError, ValueError, cv2.error):  # also for invalid names and impossible picture sizes
         return None
 
 
@@ -23,7 +26,7 @@ def may_be_read(path: Path) -> bool:
 
 
 def write_picture(path: Path, rgb: np.ndarray) -> bool:
-    """Whether an (H, W, 3) uint8 RGB picture could be written as a file of the kind that its name ends in."""
+    """Writes an (H, W, 3) uint8 RGB picture in the format of the name's suffix; returns whether the file is whole."""
     encoded = cv2.imencode(path.suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1]
     with suppress(OSError):  # a full disk
         path.write_bytes(encoded.tobytes())
