@@ -1,7 +1,7 @@
-"""One camera's images through its tracker, with the requests that are due. Runs in the worker's thread.
+"""Runs one camera's images and due requests through its tracker, in the worker's thread.
 
 Every error has a defined outcome: a refusal is answered, a failed image is lost and counted, objects are dropped after
-too many of these in a row, a lost device is raised. Knows `sam2`'s public names. Does not know topics or threads.
+`max_failures` of these in a row, DeviceLost is raised. Knows `sam2`'s public names. Does not know topics or threads.
 """
 
 import time
@@ -27,15 +27,15 @@ from sam2_ros.requests import Add, Code
 if TYPE_CHECKING:
     from sam2_ros.outputs import Outputs
 
-LOG_EVERY_S = 5.0  # resets for one cause
+LOG_EVERY_S = 5.0  # least time between log messages about resets for the same cause
 
 
 class Pipeline:
-    """One camera's part of the worker. `tracker` is set by the worker before anything else happens.
+    """One camera's part of the worker, which sets `tracker` once the model is loaded, before the first `take`.
 
-    settings: may be replaced at any time. outputs: takes the results; see `sam2_ros.outputs.Outputs`. auto: a
-    detector's messages. log: has info, warning and error. closed: why results are not wanted at the moment, as a code
-    and a sentence, or None; from any thread.
+    settings: may be replaced at any time. outputs: publishes the results. auto: makes requests of a detector's
+    messages. log: has info, warning and error. closed: returns why prompts cannot be served at the moment, as a code
+    and a sentence, or None; can be called from any thread.
     """
 
     def __init__(
@@ -45,29 +45,32 @@ class Pipeline:
         self.tracker: sam2.Tracker | None = None
         self.mailbox, self.settings = mailbox, settings
         self.stopping = False
-        self.progressed: Callable[[], None] = lambda: None  # set by the worker; one more image was gone through
+        self.progressed: Callable[[], None] = lambda: None  # set by the worker; called before a frame is repeated
         self._outputs, self._auto = outputs, auto
         self._counters, self._log, self._closed = counters, log, closed
         self._pending = PendingRequests(
             settings.history_frames, partial(self._report_failure, "request"), self._drop, self._note_restored
         )
-        self._tell_again_s: dict[str, float] = {}  # by cause of a reset
-        self._failed_steps = 0  # in a row, since objects were dropped
+        self._tell_again_s: dict[str, float] = {}  # when to log again, by cause of a reset
+        self._failed_steps = 0  # in a row, since objects were last dropped
         self._size_hw: tuple[int, int] | None = None  # of the images so far; None = there was none
-        self._newest: tuple[int, int] | None = None  # time of the newest image, and when it came, on the steady clock
-        self._processed: tuple[Arrival, sam2.Frame] | None = None  # the newest of which there is a result
+        self._newest: tuple[int, int] | None = None  # stamp and arrival (steady clock) of the newest image
+        self._processed: tuple[Arrival, sam2.Frame] | None = None  # the newest image that has a result
 
     def patience_s(self, longest_s: float) -> float:
-        """Time until something that waits here must be answered."""
+        """Seconds until the next deadline of a waiting request; `longest_s` if there is none."""
         return self._pending.patience_s(longest_s)
 
     def close(self) -> None:
-        """Answers everything that waits, and makes the mailbox answer whatever still comes."""
+        """Answers every waiting request, and closes the mailbox, which then answers later ones itself."""
         self._pending.close(self.mailbox.close())
-        self._counters.busy_since_ns = 0  # an image may have been taken that gets no turn
+        self._counters.busy_since_ns = 0  # the worker may stop after `take`, before the turn
 
     def take(self) -> tuple[Arrival | None, sam2.Frame | None]:
-        """Takes what has come, without waiting: keeps the requests, returns the image and its pixels."""
+        """Empties the mailbox without waiting: queues the requests, returns the newest image and its decoded frame.
+
+        Both are None without an image; the frame alone is None if the image is broken.
+        """
         work = self.mailbox.take()
         self._pending.waiting += work.requests
         if work.arrival is None or self.stopping:
@@ -76,7 +79,7 @@ class Pipeline:
         return work.arrival, self._receive(work.arrival)
 
     def turn(self, arrival: Arrival | None, frame: sam2.Frame | None) -> None:
-        """Processes one image, if there is one, and everything that is due. Raises only DeviceLost."""
+        """Processes one image, if there is one, and the requests that are due. Raises only DeviceLost."""
         with self._guarded("turn") as turn:
             self._turn(arrival, frame)
         self._counters.busy_since_ns = 0
@@ -95,16 +98,16 @@ class Pipeline:
             self._pending.expire_ahead(now_ns)
         closed = self._closed()
         while not (closed or self.stopping) and self._carry_out(None, now_ns, self._prompt_processed):
-            pass  # until nothing is due that waited for what has just run
+            pass  # prompts that have just run may have held others, which are due now
         why_none = partial(self._why_no_image, closed)
         self._pending.expire(self._size_hw is not None, why_none, now_ns)
-        self._pending.sort_out(self.tracker, None)  # requests that waited for a prompt that has just run, or never will
+        self._pending.sort_out(self.tracker, None)  # requests held by prompts that have just run or expired
 
     def _why_no_image(self, closed: tuple[Code, str] | None) -> str:
         return closed[1] if closed else why_no_image(self._counters)
 
     def _carry_out(self, frame: sam2.Frame | None, now_ns: int, run: Callable[[list[Add]], None]) -> bool:
-        """Calls `run` with the requests that are due, if there are any or a frame; says whether there were any."""
+        """Calls `run` with the Adds that are due, if there are any or a frame; returns whether there were any."""
         adds: list[Add] = []
         try:
             with self._guarded("request"):  # an answer that cannot be delivered must affect nothing else
@@ -118,8 +121,7 @@ class Pipeline:
         return bool(adds)
 
     def _receive(self, arrival: Arrival) -> sam2.Frame | None:
-        """The image as the tracker takes it, or None if it turns out to be broken. Notices where a new stream
-        starts."""
+        """Decodes an image for the tracker; None if it is broken. Drops all objects where a new stream starts."""
         if arrival.new_stream:  # before decoding: even a broken image may begin a new stream
             self._forget("clock jump", "the clock jumped")
         try:
@@ -140,14 +142,14 @@ class Pipeline:
         return sam2.Frame(rgb, self._time_of(arrival))
 
     def _time_of(self, arrival: Arrival) -> int:
-        """The image's stamp; without one, the previous image's time plus what has passed since."""
+        """The image's stamp; without one, the previous image's time plus the time between their arrivals."""
         before_ns, came_ns = self._newest or (time.time_ns(), arrival.arrived_ns)
         stamp_ns = arrival.stamp_ns or before_ns + arrival.arrived_ns - came_ns
         self._newest = stamp_ns, arrival.arrived_ns
         return stamp_ns
 
     def _forget(self, cause: str, sentence: str) -> None:
-        """Drops all objects of the images so far, and says so in the log."""
+        """Drops all objects and logs the reason. Except after failures, restored objects not shown yet are kept."""
         self._counters.count_reset(cause, time.monotonic_ns())
         now_s = time.monotonic()
         if now_s >= self._tell_again_s.get(cause, 0.0):  # with two cameras on one topic every image is a jump
@@ -156,14 +158,14 @@ class Pipeline:
         self._pending.forget_images()
         self._processed, self._failed_steps = None, 0
         self._auto.forget()
-        keep = frozenset() if cause == "failure" else self._outputs.newest.restored  # for the images to come
+        keep = frozenset() if cause == "failure" else self._outputs.newest.restored  # they belong to the images to come
         with self._guarded("publish"):
             self._drop(None)
         with self._guarded("reset") as reset:
             self.tracker.reset(keep)
             self._note_restored(keep)
         if reset.failed:
-            self.tracker = self.tracker.sibling()  # so that the objects are gone, as was said
+            self.tracker = self.tracker.sibling()  # the objects must be gone even so: the log says they are
 
     def _process(self, arrival: Arrival, frame: sam2.Frame, adds: list[Add]) -> None:
         """Processes a new image and publishes its result, unless it is lost to an error. All `adds` are answered."""
@@ -186,10 +188,8 @@ class Pipeline:
         self._publish(arrival, frame, self._conclude(frame, tracks, done, twins), is_new=True)
 
     def _run(self, run: Callable, check: Callable, adds: list[Add], what: str, consequence: str = "") -> Run | None:
-        """What `run_fitting` returns; None, with all `adds` answered, if the tracker fails. Raises DeviceLost.
-
-        None and not the error, whose traceback would keep the failed step's memory alive.
-        """
+        """Returns what `run_fitting` returns. If the tracker fails, answers all `adds` and returns None, not the error,
+        whose traceback would keep the failed step's memory alive. Raises DeviceLost."""
 
         def refuse(add: Add, error: Exception) -> None:
             with self._guarded("request"):
@@ -218,7 +218,8 @@ class Pipeline:
         return tracks
 
     def _without(self, twins: dict[str, str], adds: list[Add], tracks: list[sam2.Track]) -> list[sam2.Track]:
-        """Removes objects that are already tracked under another id, and says so; returns the other tracks."""
+        """Removes objects that are tracked under another id already, answers their requests or logs it; returns the
+        other tracks."""
         for add, sentence in twin_sentences(adds, twins).items():
             with self._guarded("request"):
                 add.answer(Code.BAD_INPUT, sentence)
@@ -230,8 +231,8 @@ class Pipeline:
         return [track for track in tracks if track.object_id not in twins]
 
     def _prompt_processed(self, adds: list[Add]) -> None:
-        """Carries out prompts on images that have been processed, since no other comes, and publishes the result of the
-        newest again. All `adds` are answered."""
+        """Runs prompts on images processed before, because no new image comes, and publishes the newest image's result
+        again. All `adds` are answered."""
         arrival, frame = self._processed
         self._counters.busy_since_ns = time.monotonic_ns()
 
@@ -248,12 +249,12 @@ class Pipeline:
             self._publish(arrival, frame, self._conclude(frame, tracks, done, twins), is_new=False)
 
     def _note_progress(self) -> None:
-        """Late prompts take many images' time: that is no image on which the network hangs."""
+        """Restarts the hang timeout: the frames that a late prompt repeats may together take longer than that."""
         self._counters.busy_since_ns = time.monotonic_ns()
         self.progressed()
 
     def _publish(self, arrival: Arrival, frame: sam2.Frame, tracks: list[sam2.Track], is_new: bool) -> None:
-        """is_new: it is the first result of this image, which is what rates and ages are of."""
+        """is_new: this is the image's first result; only first results count in rates and ages."""
         with self._guarded("publish") as publishing:
             is_open = self._outputs.publish(arrival, frame, tracks)
             if not is_new:
@@ -267,8 +268,7 @@ class Pipeline:
 
     @contextmanager
     def _guarded(self, what: str) -> Iterator[SimpleNamespace]:
-        """Counts and logs an error inside instead of raising it, and notes that it `failed`; only DeviceLost is
-        raised."""
+        """Counts and logs an error in its block instead of raising it, and sets `failed`. Raises only DeviceLost."""
         outcome = SimpleNamespace(failed=False)
         try:
             yield outcome
@@ -280,12 +280,12 @@ class Pipeline:
                 self._report_failure(what, error)
 
     def _drop(self, object_ids: list[str] | None) -> None:
-        """Notes that objects are gone, though no image came since; None = all."""
+        """Updates the counters and the newest result after objects were removed; None = all."""
         self._counters.objects = len(self.tracker.object_ids) if object_ids is not None else 0
         self._outputs.drop(object_ids)
 
     def _note_restored(self, object_ids: list[str]) -> None:
-        """Notes that objects are back, though no image came since."""
+        """Updates the counters and the newest result after objects were restored."""
         self._counters.objects = len(self.tracker.object_ids)
         self._outputs.note_restored(object_ids)
 

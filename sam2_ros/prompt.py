@@ -68,7 +68,7 @@ def _stamp(given: str) -> int:
 
 
 def message(args: argparse.Namespace) -> Prompt:
-    """Raises SystemExit if the mask's file cannot be read."""
+    """The arguments as a message. Raises SystemExit if the mask's file cannot be read."""
     prompt = Prompt(
         object_id=args.id, class_name=args.class_name, box_xyxy=args.box,
         points_xy=[value for xy in [*args.click, *args.not_on] for value in xy],
@@ -87,7 +87,7 @@ def message(args: argparse.Namespace) -> Prompt:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 if the object is tracked now, 1 if the node refused, 2 if it did not answer."""
+    """Returns the exit code: 0 = the object is tracked now, 1 = the node refused, 2 = it did not answer."""
     args = parse(argv)
     prompt = message(args)
     try:
@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
             if args.newest:
                 prompt.header.stamp = newest_stamp(client)
             request = AddObjects.Request(prompts=[prompt])
-            camera_too = (Code.LOADING, Code.NO_IMAGE)  # both may have been started just before
+            camera_too = (Code.LOADING, Code.NO_IMAGE)  # asks again: node and camera may have just been started
             answer = agreed(client.call(AddObjects, "add_objects", request, camera_too))
             tracks = {}
             with suppress(NoAnswer):  # the object is tracked, whether or not its result comes
@@ -109,8 +109,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def newest_stamp(client: NodeClient) -> Time:
-    """Of the newest image that the node has processed; 0, which means the next, if there was none. Raises SystemExit
-    if it has none."""
+    """Stamp of the newest image that the node has processed; 0, which means the next image, if there was none. Raises
+    SystemExit if that image has no stamp."""
     newest = agreed(client.call(ListObjects, "list_objects", ListObjects.Request()))
     if newest.age >= 0 and newest.header.stamp == Time():
         sys.exit("sam2_ros prompt: --newest: expected images with a stamp, got one without; click on ~/click_point")
@@ -118,7 +118,8 @@ def newest_stamp(client: NodeClient) -> Time:
 
 
 def look(client: NodeClient, object_ids: list[str]) -> dict[str, Track]:
-    """The node's tracks of these objects, by id, once its result is out, which is just after the answer."""
+    """All tracks by object id, once they include `object_ids`: their result follows just after the answer to the
+    prompt. After LOOK_S, the tracks there are. Raises NoAnswer."""
     end = time.monotonic() + LOOK_S
     while True:
         answer = client.call(ListObjects, "list_objects", ListObjects.Request())
@@ -129,7 +130,7 @@ def look(client: NodeClient, object_ids: list[str]) -> dict[str, Track]:
 
 
 def _how(track: Track) -> str:
-    """What a track says of its object, for people."""
+    """Describes a track to people."""
     if not track.area:
         return f", but it is not seen in the image (presence {track.presence:.2f}): is that where it is?"
     box = track.box

@@ -1,7 +1,7 @@
-"""The prompts of a replay: a YAML file becomes prompts that wait for their frame. `FORMAT` is its documentation.
+"""Reads a replay's prompts from a YAML file, and keeps them until their frame comes. `FORMAT` documents the file.
 
-Knows the file and what each entry must contain. Whether a prompt fits its image is for the tracker to check. Every
-error names the file, the entry and the field.
+Knows the file and what each entry must contain. The tracker checks whether a prompt fits its image. Every error names
+the file, the entry and the field.
 """
 
 import reprlib
@@ -39,12 +39,12 @@ without frame and stamp an entry means the first image.
 
 FIELDS = ("object_id", "class_name", "frame", "stamp", "points", "labels", "box", "mask", "mode")
 _MODES = {mode.value: mode for mode in sam2.PromptMode}
-_MOST_DIGITS = 18  # of an image's number; Python refuses to read thousands
-_MOST_SECONDS = 10**10  # far beyond any header.stamp; of 1e900000 the digits alone take half a minute
+_MOST_DIGITS = 18  # of a frame number; int() refuses thousands of digits
+_MOST_SECONDS = 10**10  # far beyond any header.stamp; int() of 1e900000 takes half a minute
 
 _repr = reprlib.Repr()
 _repr.maxlevel, _repr.maxstring, _repr.maxother = 2, 100, 100
-_show = _repr.repr  # bounded: by aliases, a file of ten lines can hold lists of a billion
+_show = _repr.repr  # bounded: with YAML aliases, ten lines can make lists of a billion items
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Entry:
     stamp_ns: int | None
 
     def is_due(self, index: int, stamp_ns: int) -> bool:
-        """Whether it is for image number `index`, or for an earlier one that did not exist."""
+        """Whether it is for image number `index`, or for an earlier one that was refused or missing."""
         return index >= self.frame if self.frame is not None else stamp_ns >= self.stamp_ns
 
     @property
@@ -85,7 +85,7 @@ class Schedule:
 
 
 def read(path: Path) -> list[Entry]:
-    """Raises sam2.BadInput."""
+    """Reads and checks all entries of a file. Raises sam2.BadInput."""
     try:
         # Every number stays as written: a stamp of 19 digits does not fit a float, and "007" is a good id.
         content = yaml.load(path.read_text(), yaml.BaseLoader)
@@ -127,7 +127,7 @@ def _entry(fields, where: str, folder: Path) -> Entry:
 
 
 def _numbers(fields: dict, field: str, name: str) -> list:
-    """A list, or a list of lists, of numbers; [] if the field is not there."""
+    """The field as a list, or a list of lists, of floats; [] if it is not there."""
     try:
         given = fields.get(field, [])
         if not isinstance(given, list):

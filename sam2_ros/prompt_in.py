@@ -1,7 +1,7 @@
-"""Prompt messages and clicks -> sam2.Prompt, or a sentence why not. Nothing is ever half accepted.
+"""Converts prompt messages and clicks to sam2.Prompt, or raises BadInput. No prompt is accepted in part.
 
-Knows the fields of `sam2_ros/msg/Prompt` and what makes them invalid. Does not know which objects are tracked: whatever
-depends on that, or on an image, is for the tracker to check. Coordinates are pixels of the source image.
+Knows the fields of `sam2_ros/msg/Prompt` and what makes them invalid. Does not know which objects are tracked: the
+tracker checks whatever depends on that or on an image. Coordinates are pixels of the source image.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _MODES = {0: sam2.PromptMode.ADD, 1: sam2.PromptMode.REPLACE}
 
 
 def from_message(msg) -> sam2.Prompt:
-    """The prompt in a `sam2_ros/msg/Prompt`.
+    """Converts a `sam2_ros/msg/Prompt`.
 
     Raises sam2.BadInput, naming field, index and value.
     """
@@ -48,14 +48,14 @@ def from_click(point, stamp: int = 0) -> sam2.Prompt:
             f"click ({x:g}, {y:g}, {point.z:g}): expected a pixel, with z = 0, got a point in space; project it into "
             "the image first"
         )
-    with np.errstate(over="ignore"):  # what is too large becomes infinite
+    with np.errstate(over="ignore"):  # values too large for float32 become infinite
         xy = np.array([[x, y]], np.float32)
     _require_finite("click", xy[0])
     return sam2.Prompt(object_id="", points_xy=xy, labels=np.array([1]), stamp_ns=stamp)
 
 
 def check_frame(frame_id: str, camera_frame: str) -> None:
-    """Raises sam2.BadInput if the prompt was made in another frame; empty names are not compared."""
+    """Raises sam2.BadInput if the prompt's frame id is not the camera's; empty ids are not compared."""
     if frame_id and camera_frame and frame_id != camera_frame:
         raise sam2.BadInput(
             f"frame_id {frame_id!r}: the images are in {camera_frame!r}, and prompts are pixels of them; use that "
@@ -65,7 +65,7 @@ def check_frame(frame_id: str, camera_frame: str) -> None:
 
 @contextmanager
 def numbered(index: int, total: int) -> Iterator[None]:
-    """Puts the prompt's place in a request of several before the message of a BadInput."""
+    """Prefixes a BadInput's message with the prompt's index if the request has several prompts."""
     try:
         yield
     except sam2.BadInput as error:

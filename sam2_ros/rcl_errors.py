@@ -17,5 +17,5 @@ def sentence_of(error: Exception) -> str:
     """The message of an rclpy error, followed by what to do about it where that is known."""
     if type(error).__name__ == "UnknownROSArgsError":  # which has no public name; its message is only the arguments
         return f"unknown ROS arguments {error}: -r FROM:=TO remaps a name, -p NAME:=VALUE sets a parameter"
-    sentence = str(error).partition(":\n  '")[0]  # for an invalid name, a drawing with an arrow follows
+    sentence = str(error).partition(":\n  '")[0]  # an invalid name is followed by a line with an arrow below it
     return "; ".join([sentence, *(hint for part, hint in HINTS.items() if part in sentence)])

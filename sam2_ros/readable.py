@@ -1,16 +1,17 @@
-"""Makes text from elsewhere fit for messages, logs and people. Knows no ROS."""
+"""Makes external text safe for messages, logs and terminals. Knows no ROS."""
 
-LONGEST = 1000  # characters of what is said about an input
+LONGEST = 1000  # characters
 
 
 def utf8(text: str) -> str:
-    """Escapes what UTF-8 cannot encode: Python keeps undecodable bytes of file names in text that would crash rclpy."""
+    """Escapes surrogates, which UTF-8 cannot encode: Python puts them for undecodable bytes of file names, and they
+    would crash rclpy."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def readable(text: str) -> str:
-    """One line that a terminal only shows, shortened: a message whose encoding field holds five megabytes must not fill
-    the log, and a name with line ends must not write lines of its own there."""
+    """One printable line, at most LONGEST characters of the text: an encoding field of five megabytes must not fill the
+    log, and a name with line breaks must not forge lines in it."""
     short = text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text)} characters)"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
 

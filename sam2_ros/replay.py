@@ -89,14 +89,15 @@ def _name(given: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0, DAMAGED, or 130 if interrupted. Raises sam2.Sam2Error with one sentence for everything that can be wrong, and
-    OSError where the disk is full, ModuleNotFoundError where rosbags or the messages are not installed."""
+    """Returns the exit code: 0, DAMAGED, or 130 if interrupted. Raises OSError if the disk is full, ModuleNotFoundError
+    if rosbags or the messages are not installed, and sam2.Sam2Error with one sentence for all else that can be wrong.
+    """
     args = parse(argv)
-    # Silences FFmpeg: what is wrong with a video is said here, once.
+    # Silences FFmpeg: this command itself reports what is wrong with a video, once.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as by nohup
-            signal.signal(number, lambda number, frame: sys.exit(128 + number))  # unwinds: no part file stays
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))  # unwinds, which removes part files
     try:
         return _main(args)
     except KeyboardInterrupt:
@@ -140,7 +141,7 @@ def _main(args: argparse.Namespace) -> int:
         tracker = make_tracker(args, entries)
         began = time.monotonic()
         replay(source, entries, tracker, sinks, report)
-        bag.finish()  # if there is no room for its end, nothing is in place yet
+        bag.finish()  # before any output is moved into place, because a full disk shows here
         took_s = time.monotonic() - began
     written = [args.out, *(path for path, picture in pictures.items() if picture.is_written)]
     if args.report and report.write(args.report):
@@ -171,13 +172,12 @@ def _check_apart(args: argparse.Namespace) -> None:
 
 
 def _real(path: Path) -> Path:
-    """With links followed; `Path.resolve` raises for those in a circle."""
+    """Follows links. Unlike `Path.resolve`, does not raise for circular ones."""
     return Path(os.path.realpath(path))
 
 
 def make_tracker(args: argparse.Namespace, entries: list[prompt_file.Entry]) -> sam2.Tracker:
-    """A tracker like the node's, with room for the objects of the file; prompts are never late, so without a
-    history."""
+    """Makes a tracker like the node's, with room for the file's objects and, as prompts are never late, no history."""
     sam2.set_cpu_threads(0, args.model)
     model = sam2.load_model(args.model, checkpoint=args.checkpoint, device=args.device)
     limits = sam2.Limits(max_objects=len(_object_ids(entries)), history_frames=1)
@@ -189,10 +189,10 @@ def _object_ids(entries: list[prompt_file.Entry]) -> set[str]:
 
 
 def replay(source, entries: list[prompt_file.Entry], tracker: sam2.Tracker, sinks: Iterable, report) -> None:
-    """Steps through the source. sinks: have `write(shot, tracks)`.
+    """Steps the tracker through the source, with the prompts. sinks: have `write(shot, tracks)`.
 
-    Raises sam2.BadInput naming the entry for a prompt that is refused, or whose image never came though the source is
-    not damaged.
+    Raises sam2.BadInput if no image can be used and, naming the entry, for a prompt that is refused, or whose image
+    never came though the source is not damaged.
     """
     from sam2_ros.replay_source import until_damage
 
@@ -226,7 +226,7 @@ def replay(source, entries: list[prompt_file.Entry], tracker: sam2.Tracker, sink
 
 
 def _encoding_ahead(shots: Iterable, tracker: sam2.Tracker) -> Iterator[tuple]:
-    """Yields (shot, its frame); while one is in use, the tracker already encodes the next."""
+    """Yields (shot, its frame), after telling the tracker to encode the next frame ahead."""
     frames = ((shot, sam2.Frame(shot.rgb, shot.time_ns)) for shot in shots)
     current = next(frames, None)
     while current is not None:
@@ -238,15 +238,15 @@ def _encoding_ahead(shots: Iterable, tracker: sam2.Tracker) -> Iterator[tuple]:
 
 
 def _what_it_corrects(entry: prompt_file.Entry, entries: list[prompt_file.Entry]) -> list[sam2.Prompt]:
-    """For an entry that only says where an object is not: the first prompt that begins this object."""
+    """The first prompt that begins the object, for an entry that only says where the object is not; otherwise []."""
     if entry.begins:
         return []
     return [one.prompt for one in entries if one.begins and one.prompt.object_id == entry.prompt.object_id][:1]
 
 
 def _look_ahead(waiting: list[prompt_file.Entry], source, tracker: sam2.Tracker, first: sam2.Frame) -> None:
-    """Checks at the first image whether the places of all later prompts are inside it, so that a mistake shows now and
-    not after hours; only a warning if images may differ in size."""
+    """Checks all later prompts against the first image, so that coordinates outside it are reported now and not after
+    hours; only a warning if images may differ in size."""
     for entry in waiting:
         on_it = [1] * len(entry.prompt.labels)  # as if on the object: the object that it corrects may not exist yet
         try:
@@ -268,7 +268,7 @@ def _check_frames(entries: list[prompt_file.Entry], total: int) -> None:
 
 @contextmanager
 def _blaming(entries: list[prompt_file.Entry]):
-    """Puts the names of the entries before what the tracker says about them."""
+    """Prefixes a BadInput's message with the names and the image of the entries."""
     try:
         yield
     except sam2.BadInput as error:

@@ -1,7 +1,7 @@
 """The bag that a replay writes: tracks, visibility and label masks, under the topics that the node would publish.
 
-A function of the images and tracks, never of the clock, so the same replay writes the same bytes; and the bag appears
-whole or not at all. Does not know the tracker.
+Its content depends only on images and tracks, never on the clock, so the same replay writes the same bytes. The bag
+appears whole or not at all. Does not know the tracker.
 """
 
 import array
@@ -55,7 +55,7 @@ class TrackBag:
             os.rename(made / f"{_NAME}.mcap" if out.suffix == ".mcap" else made, out)
 
     def write(self, shot: Shot, tracks: list[sam2.Track]) -> None:
-        """Messages are logged at the time the image was recorded."""
+        """Writes an image's messages, logged at the time the image was recorded."""
         header = Header(stamp=time_message(shot.stamp_ns), frame_id=shot.frame_id)
         messages = (
             track_array(header, tracks),
@@ -68,7 +68,7 @@ class TrackBag:
                 self._writer.write(self._connections[topic], shot.logged_ns, raw)
 
     def finish(self) -> None:
-        """Writes the rest of it, a megabyte and the index, but does not put it in place yet."""
+        """Writes the last chunk, about a megabyte, and the index, but does not move the bag into place yet."""
         with naming(self._out):
             self._opened.close()
 

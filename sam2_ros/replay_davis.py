@@ -1,4 +1,4 @@
-"""A replay as one video of a data set in the layout of DAVIS: to look through, to correct, to train and to score with.
+"""Writes a replay as a video of a data set in the layout of DAVIS: to look through, correct, train or evaluate with.
 
 Knows files. A mask's pixels are labels, as in the label mask; the palette has the colours of the overlay.
 """
@@ -28,11 +28,11 @@ _PALETTE = bytes([0, 0, 0, *(channel for label in range(1, 255) for channel in c
 
 
 class DavisVideo:
-    """A sink of a replay; use `open`. root: the data set; part: a folder for frames and masks until they are in place,
-    in files named by the number of their image.
+    """A sink of a replay; use `open`. Files are named by the number of their image. root: the data set; part: a folder
+    for frames and masks until they are moved into it.
 
-    objects: how many there will be. Images before the last of them is prompted are left out, because in training an
-    object without a mask counts as absent.
+    objects: how many there will be. Images before the last of them is prompted, and those with an INVALID object, are
+    left out, because in training an object without a mask counts as absent.
     """
 
     def __init__(self, root: Path, part: Path, objects: int) -> None:
@@ -45,7 +45,7 @@ class DavisVideo:
         """Adds the video `name` to the data set at `root`, which is made if necessary, and to its training list.
 
         Raises sam2.BadInput if the data set has that video already or cannot be written. Leaves nothing behind if the
-        replay fails or ends before the last object is prompted; of the latter there is a message.
+        replay fails or has no image to write; in the latter case it prints a message.
         """
         if utf8(name) != name or len(name.encode()) > LONGEST or [name] != name.strip().splitlines():
             raise sam2.BadInput(
@@ -75,7 +75,7 @@ class DavisVideo:
                         _add_line(names, name, Path(part) / "list")
                     made.is_written = True
                 except BaseException:
-                    for place in moved:  # what is in the other place is somebody else's
+                    for place in moved:  # and not the other place, which another replay may have filled
                         shutil.rmtree(place, ignore_errors=True)
                     raise
 
@@ -120,7 +120,8 @@ def _folders(*folders: Path) -> Iterator[None]:
 
 
 def _add_line(path: Path, line: str, part: Path) -> None:
-    """part: where the new list is written first, so that a full disk does not cost the old one."""
+    """Adds a line unless the list has it. part: where the new list is written first, as a full disk must not destroy
+    the old one."""
     lines = _lines(path)
     if line not in lines:
         part.write_text("".join(f"{each}\n" for each in [*lines, line]), "utf-8")
@@ -128,7 +129,7 @@ def _add_line(path: Path, line: str, part: Path) -> None:
 
 
 def _lines(path: Path) -> list[str]:
-    """Of a list of videos; none if there is no such file. Raises sam2.BadInput."""
+    """The lines of a list of videos; [] if there is no such file. Raises sam2.BadInput."""
     try:
         return path.read_text("utf-8-sig").splitlines() if path.exists() else []
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""What names a replay can use, where it may write, and how its files appear whole or not at all. Knows no formats."""
+"""Checks a replay's paths, and makes its files appear whole or not at all. Knows no formats."""
 
 import os
 import sys
@@ -36,7 +36,7 @@ def check_file(out: Path, option: str, endings: tuple[str, ...]) -> None:
 
 
 def video_name(path: Path) -> str:
-    """For OpenCV. Raises sam2.BadInput for one that is not UTF-8, over which it would end the process."""
+    """The name to give OpenCV. Raises sam2.BadInput if it is not UTF-8, because OpenCV would end the process."""
     if utf8(str(path)) != str(path):
         raise sam2.BadInput(f"{path}: expected a name in UTF-8, as OpenCV needs it for a video; rename it")
     return str(path)
@@ -44,7 +44,7 @@ def video_name(path: Path) -> str:
 
 @contextmanager
 def naming(out: Path) -> Iterator[None]:
-    """Makes an OSError say what could not be written: that of a full disk names no file."""
+    """Adds `out` to an OSError that names no file, as that of a full disk."""
     try:
         yield
     except OSError as error:
@@ -61,8 +61,8 @@ def part_of(out: Path) -> Iterator[Path]:
 
 
 def put_in_place(part: Path, out: Path, is_whole: bool, what: str) -> bool:
-    """Moves a file to `out` if it `is_whole`, which is returned. Otherwise says that the `what` is lost: not an error,
-    because the bag matters more."""
+    """Moves a file to `out` if it `is_whole`; otherwise prints that the `what` is lost, which is no error because the
+    bag matters more. Returns `is_whole`."""
     if is_whole:
         os.replace(part, out)
     else:
@@ -71,5 +71,5 @@ def put_in_place(part: Path, out: Path, is_whole: bool, what: str) -> bool:
 
 
 def tell_lost(out: Path, what: str) -> None:
-    """Says that a file beside the bag could not be written."""
+    """Prints that a file beside the bag could not be written."""
     print(f"{out}: the {what} could not be written; is the disk full?", file=sys.stderr)

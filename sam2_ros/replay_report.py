@@ -1,4 +1,4 @@
-"""What became of each object of a replay, as JSON. A function of the images and tracks, never of the clock."""
+"""Reports what became of each object of a replay, as JSON. Depends on images and tracks only, never on the clock."""
 
 import itertools
 import json
@@ -59,7 +59,7 @@ class Report:
 
     def as_dict(self) -> dict:
         """Stamps in nanoseconds, the most frequent size in pixels, shares as fractions. announced: how many images the
-        source claims to have; 0 = unknown. damage: where it could not be read any further, "" = it could."""
+        source claims to have; 0 = unknown. damage: why and where reading ended early; "" = it did not."""
         (width, height), _ = self.sizes_wh.most_common(1)[0]
         return {
             "source": {
@@ -79,7 +79,7 @@ class Report:
         }
 
     def write(self, path: Path) -> bool:
-        """Whether it could be written; if not, there is a message and nothing is left behind."""
+        """Writes the report; returns whether this succeeded. If not, prints a message and leaves nothing behind."""
         try:
             with part_of(path) as part:
                 part.write_text(json.dumps(self.as_dict(), indent=2) + "\n")
@@ -105,7 +105,7 @@ def _summary(history: _History) -> dict:
 
 
 def _absences(history: _History) -> list[dict]:
-    """Runs of frames without the object; back_* is None if it had not come back at the end."""
+    """Runs of frames in which the object was not VISIBLE; back_* is None if it had not come back at the end."""
     runs: list[dict] = []
     absent = False
     for state, frame, stamp_ns in zip(history.states, history.frames, history.stamps_ns, strict=True):

@@ -1,4 +1,4 @@
-"""Where a replay's images come from: a bag, a video file or a folder of images, all of them in order.
+"""Reads all images of a bag, a video file or a folder of images, in order.
 
 Knows containers. Does not know what is done with the images. A bag's stamps are those of the image headers; the k-th
 image of a video or folder, from 0, is stamped (k + 1) / fps seconds, because a stamp of 0 means unknown.
@@ -31,9 +31,9 @@ from sam2_ros.track_out import drawn_beside
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 BAG_SUFFIXES = (".mcap", ".db3", ".bag")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-FRAME_ID = "camera"  # of images that come without one
+FRAME_ID = "camera"  # of images in videos and folders
 DEFAULT_FPS = 30.0
-RATE_IMAGES = 30  # so many at the beginning of a bag tell its rate
+RATE_IMAGES = 30  # the first images of a bag, from which its rate is estimated
 MCAP_MAGIC = b"\x89MCAP0\r\n"  # begins and ends a file, mcap.dev/spec
 MAX_PIXELS = 1 << 28  # a damaged header must not ask for all memory
 
@@ -58,8 +58,8 @@ class Shot:
 
 @dataclass
 class Source:
-    """`shots` can be iterated once, by `until_damage`. refused: unusable images, by reason; damage: why there were no
-    more shots, "" = they were all. Both are complete after the last shot."""
+    """`shots` can be iterated once, by `until_damage`. refused: number of unusable images, by reason; damage: why and
+    where reading ended early, "" = it did not. Both are complete after the last shot."""
 
     name: str
     topic: str  # "" = not from a bag
@@ -74,7 +74,7 @@ class Source:
 
 @contextmanager
 def open_source(path: Path, topic: str = "", fps: float = 0.0) -> Iterator[Source]:
-    """Opens whatever is at `path`. topic: of a bag, "" = the only one with images. fps: of a folder, or of a video that
+    """Opens a bag, video or folder. topic: of a bag's images, "" = the only one. fps: of a folder, or of a video that
     does not say; 0 = 30. Raises sam2.BadInput.
     """
     if not path.exists():
@@ -90,9 +90,8 @@ def open_source(path: Path, topic: str = "", fps: float = 0.0) -> Iterator[Sourc
 
 
 def until_damage(source: Source) -> Iterator[Shot]:
-    """The shots of a source, to where it cannot be read any further or ends before all announced images came; then
-    `source.damage` says so, because what was made of the others must not be lost. Raises sam2.BadInput if there is not
-    one before."""
+    """Yields the source's shots. If reading fails, or ends before all announced images, it sets `source.damage` instead
+    of raising, so that results so far are not lost. Raises sam2.BadInput if reading fails before the first shot."""
     count, first_ns, last_ns, why = 0, 0, 0, ""
     try:
         for shot in source.shots:
@@ -115,8 +114,8 @@ def until_damage(source: Source) -> Iterator[Shot]:
 
 @contextmanager
 def _bag(path: Path, topic: str) -> Iterator[Source]:
-    """Only its images are deserialized, by our own definitions: those in the bag, of any other type too, may be wrong
-    or missing, as where recorder and publisher had different versions of a package."""
+    """Deserializes only the images, by our own message definitions: those in the bag, of whatever type, may be wrong or
+    missing, as when recorder and publisher had different versions of a package."""
     _check_complete(path)
     is_ros1 = path.suffix == ".bag" and path.is_file()
     try:
@@ -137,7 +136,7 @@ def _bag(path: Path, topic: str) -> Iterator[Source]:
 
 
 def _check_complete(path: Path) -> None:
-    """Raises sam2.BadInput for a database whose newest messages are in a file beside it, which is not read."""
+    """Raises sam2.BadInput for a database whose newest messages are still in its write-ahead log, which is not read."""
     for log in path.glob("*.db3-wal") if path.is_dir() else [path.with_name(f"{path.name}-wal")]:
         if log.is_file() and log.stat().st_size:
             raise sam2.BadInput(
@@ -147,7 +146,7 @@ def _check_complete(path: Path) -> None:
 
 
 def _image_connections(reader: BagReader, path: Path, topic: str) -> list[Connection]:
-    """Those of one topic."""
+    """The connections of the one image topic to read. Raises sam2.BadInput if there is none, or several."""
     found = [c for c in reader.connections if c.msgtype in IMAGE_TYPES and c.msgcount]
     topics = sorted({connection.topic for connection in found})
     if topic and topic not in topics:
@@ -175,9 +174,9 @@ def _messages(reader: BagReader, connections: list[Connection], path: Path) -> I
 
 
 def _fps(reader: BagReader, connections: list[Connection], path: Path) -> float:
-    """Of the first images, by when they were recorded: a camera may be on for a part of the recording only."""
+    """Images per second, by the first images' recording times: the camera may be on for a part of the bag only."""
     times_ns = []
-    with suppress(sam2.BadInput):  # of the damage it is told where it is met
+    with suppress(sam2.BadInput):  # damage is reported where the replay meets it
         for _, logged_ns, _ in islice(_messages(reader, connections, path), RATE_IMAGES):
             times_ns.append(logged_ns)
     gap_ns = float(np.median(np.diff(times_ns))) if len(times_ns) > 1 else 1e9 / DEFAULT_FPS
@@ -289,6 +288,6 @@ def _cure(path: Path) -> str:
 
 
 def _said(error: Exception) -> str:
-    """What it says, in one line; with its kind where that alone is a mere word, as of a KeyError, or nothing."""
+    """The error's message in one line; its repr if the message is empty or, as a KeyError's, a mere key."""
     words = str(error).split()
     return repr(error) if isinstance(error, KeyError) or not words else " ".join(words)

@@ -1,4 +1,4 @@
-"""What can be asked of the worker. Every request is answered exactly once.
+"""The requests that the worker serves. Every request is answered exactly once.
 
 Knows threads. Does not know ROS topics or services, nor what a prompt contains. Times are nanoseconds of the steady
 clock.
@@ -45,12 +45,12 @@ class Answer:
 
 
 class Request:
-    """Something asked of the worker. `reply` may be called from any thread; only the first answer counts.
+    """A request to the worker. It may be answered from any thread; only the first answer counts.
 
-    reply: called with the Answer. It must return at once.
+    reply: called with the Answer, in the thread that answers. It must return at once.
     """
 
-    object_ids: set[str] | None = None  # the objects it is about; None = all
+    object_ids: set[str] | None = None  # the objects it names; None = all
 
     def __init__(self, reply: Callable[[Answer], None]) -> None:
         self.asked_ns = time.monotonic_ns()
@@ -75,7 +75,7 @@ class Request:
             self._reply(Answer(code, readable(sentence)))
 
     def _claim(self, unless_begun: bool = False) -> bool:
-        """Marks it as answered; False if somebody else has the answer, or will have it."""
+        """Marks it as answered; False if it is answered already or, with `unless_begun`, is being carried out."""
         with self._lock:
             if self.answered or (unless_begun and self._begun):
                 return False
@@ -86,9 +86,9 @@ class Request:
 class Add(Request):
     """Prompt objects, all or nothing.
 
-    deadline_ns: until when a further image is waited for. only_live: refused if an object has been removed meanwhile,
-    instead of creating it again. newest_will_do: if no further image comes, prompts without a stamp mean the newest.
-    check: called when it is due; raises BadInput for what could not be known before an image came.
+    deadline_ns: until when it waits for a new image. only_live: refused if an object has been removed meanwhile,
+    instead of creating it again. newest_will_do: if no new image comes, prompts without a stamp run on the newest one.
+    check: called when the request is due; raises BadInput for what cannot be checked before an image came.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Every way in for requests: topics, and `services`. Each request is answered exactly once, in every state of the node.
+"""Receives requests from topics, and makes the services. Each is answered exactly once, in every state of the node.
 
 Knows messages and codes. Does not know how a request is carried out.
 """
@@ -28,15 +28,16 @@ if TYPE_CHECKING:
 
 REFUSALS_EVERY_S = 5.0  # in the log
 HANGS = "the network hangs; whether this will still be done is not known"
-BURST, BURST_WITH_MASKS = 1000, 100  # requests that may come at once; the middleware keeps the memory of the fullest
+# Queue depths, for requests that come at once; the middleware never frees the memory of its fullest moment.
+BURST, BURST_WITH_MASKS = 1000, 100
 
 
 class Asked(NamedTuple):
-    """One prompt as it came."""
+    """One prompt of a request, before it is read."""
 
     header: Header
     object_id: str  # "" = a new object
-    read: Callable[[], sam2.Prompt] | None = None  # raises BadInput; None = it is read already
+    read: Callable[[], sam2.Prompt] | None = None  # converts its message; raises BadInput; None = read already
 
 
 class RequestInputs:
@@ -68,11 +69,11 @@ class RequestInputs:
 
     @property
     def has_detector(self) -> bool:
-        """Whether somebody publishes detections; known before the first comes, which will be about an earlier image."""
+        """Whether detections have a publisher; known before the first message, which will be about an earlier image."""
         return vision.INSTALLED and self._node.count_publishers(self._detections.topic_name) > 0
 
     def close(self, for_good: bool) -> None:
-        """Answers waiting prompts, for which no image will come; for good: answers all other requests, too."""
+        """Answers STOPPING to waiting prompts, for which no image will come; for good: to all other requests, too."""
         if for_good:
             self.services.close()
         for request in self._posted:
@@ -82,7 +83,7 @@ class RequestInputs:
                 request.give_up(Code.STOPPING, "the node is being deactivated")
 
     def tick(self) -> None:
-        """Answers in place of a worker that hangs. Time in which the whole process was suspended does not count."""
+        """Answers old requests while the worker hangs. Time in which the process was suspended does not count."""
         now_ns = time.monotonic_ns()
         settings, slept_ns, self._ticked_ns = self._node.settings, now_ns - self._ticked_ns, now_ns
         if slept_ns > max(settings.hang_after_s, 2.0) * 1e9:  # 2 s are many ticks
@@ -126,13 +127,13 @@ class RequestInputs:
         self._channel.mailbox.wake()
 
     def answer_detector(self, object_id: str | None, stamp: int, answer: Answer) -> None:
-        """Called by the worker. object_id: the one prompted, "" = a new object, None = objects were removed; stamp: of
-        the image that the detector saw."""
+        """Publishes the result of a request made for a detector. Called by the worker. object_id: the object prompted,
+        "" = a new one, None = objects were removed; stamp: of the image that the detector saw."""
         header = Header(stamp=time_message(stamp), frame_id=self._channel.camera.frame_id)
         self._publish_results([Asked(header, object_id)] if object_id is not None else [], answer)
 
     def add_messages(self, messages: Sequence[Prompt], reply: Callable[[Answer], None] | None = None) -> None:
-        """Posts one request of several prompts. `reply` gets the answer; there is none for prompts from topics."""
+        """Posts one request with all prompts. reply: called with the answer; None for prompts from topics."""
         self._add([Asked(m.header, m.object_id, partial(prompt_in.from_message, m)) for m in messages], reply)
 
     def _add(self, asked: list[Asked], reply: Callable[[Answer], None] | None = None, newest_will_do=False) -> None:
