@@ -27,7 +27,7 @@ ARGUMENTS = {
 
 
 def check(context) -> list:
-    """Raises for what cannot be shown. Once the tracker has been started, an error would leave it running."""
+    """Raises if RViz is wanted but missing, before the tracker is started: an error later would leave it running."""
     if IfCondition(LaunchConfiguration("rviz")).evaluate(context):
         ExecutableInPackage("rviz2", "rviz2").perform(context)
     return []

@@ -1,7 +1,7 @@
 """Play a recorded bag into the tracker, on the bag's time; everything ends with the bag. `-s` lists the arguments.
 
-Frames that come faster than the tracker works are dropped, as from a camera, and those that come while it loads its
-model are not seen; `sam2_ros replay` processes every one. Takes the arguments of track.launch.py too.
+Frames that come faster than the tracker works are dropped, as from a camera, and so are those that come while it loads
+its model; `sam2_ros replay` processes every one. Takes the arguments of track.launch.py too.
 """
 
 import shlex
@@ -28,9 +28,9 @@ LAUNCH = Path(get_package_share_directory("sam2_ros")) / "launch"
 def player(context) -> list[TimerAction]:
     """`ros2 bag play`, publishing /clock."""
     bag, delay, options = (LaunchConfiguration(name).perform(context) for name in ("bag", "delay", "play_options"))
-    # Its own delay comes with every loop, and cannot be 0; it is for the tracker to find the player.
+    # The player's own delay lets the tracker discover it; it applies to every loop, and cannot be 0.
     command = ["ros2", "bag", "play", bag, "--clock", "--delay", "0.5", *shlex.split(options)]
-    # Without it Fast DDS loses large images.
+    # Without the profile, Fast DDS loses large images.
     profile = fast_dds.profile()
     room = {fast_dds.PROFILES: profile} if profile else {}
     process = ExecuteProcess(cmd=command, output="screen", on_exit=over, additional_env=room)
@@ -56,7 +56,7 @@ def generate_launch_description() -> LaunchDescription:
                 default_value="",
                 description="further options of `ros2 bag play`, for example '--loop --rate 0.5'",
             ),
-            OpaqueFunction(function=player),  # first: after an error in its arguments the tracker would stay
+            OpaqueFunction(function=player),  # first: an error in its arguments must come before the tracker starts
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(str(LAUNCH / "track.launch.py")),
                 launch_arguments={"use_sim_time": "true"}.items(),

@@ -2,7 +2,7 @@
 
 An argument left empty keeps the value of the parameter file, or its default. The node activates itself (parameter
 autostart), so nothing else has to be started. Include it inside a `GroupAction([…], scoped=True, forwarding=False)`, or
-it takes arguments of the same names (`params_file`, `model`, …) from the file around it.
+it inherits arguments of the same names (`params_file`, `model`, …) from the including file.
 """
 
 from pathlib import Path
@@ -37,7 +37,7 @@ OVERRIDES = {"model": str, "checkpoint": str, "device": str, "use_sim_time": boo
 def track_node(context) -> list[Node]:
     """The node, with only those parameters on top of the file that the caller gave a value. Raises RuntimeError."""
     values = {name: LaunchConfiguration(name).perform(context) or default for name, (default, _) in ARGUMENTS.items()}
-    params_file = Path(values["params_file"]).expanduser()  # no shell does it behind :=
+    params_file = Path(values["params_file"]).expanduser()  # the shell expands no ~ after :=
     if not params_file.is_file():  # launch_ros would only warn, and start the node with its defaults
         raise RuntimeError(f"params_file {params_file}: there is no such file")
     given = {
@@ -62,7 +62,7 @@ def track_node(context) -> list[Node]:
             ros_arguments=["--log-level", values["log_level"]],
             output="screen",
             emulate_tty=True,
-            respawn=[TextSubstitution(text=values["respawn"])],  # read as the other switches are; launch refuses others
+            respawn=[TextSubstitution(text=values["respawn"])],  # parsed like the other booleans; launch refuses others
             respawn_delay=RESPAWN_AFTER_S,
         )
     ]

@@ -1,7 +1,7 @@
 """A camera's services. Whatever happens inside, each client gets its response, in every state of the node.
 
-They wait for the worker in coroutines, so that the executor goes on. Knows the service messages. Does not know how a
-request is carried out.
+They wait for the worker in coroutines, so that they do not block the executor. Knows the service messages. Does not
+know how a request is carried out.
 """
 
 import time
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 
 class Services:
-    """Exists as long as the node. inputs: through which requests are posted. with_masks: QoS of `add_objects`, whose
-    requests are larger; qos: of the others."""
+    """Exists as long as the node. inputs: posts the requests. with_masks: QoS of `add_objects`, whose requests are
+    larger; qos: of the others."""
 
     def __init__(
         self, channel: "Channel", inputs: "RequestInputs", group: ReentrantCallbackGroup, qos: QoSProfile,
@@ -38,8 +38,8 @@ class Services:
     ) -> None:  # fmt: skip
         self.waiting_clients = 0
         self._channel, self._inputs, self._node = channel, inputs, channel.node
-        self._aside = ThreadPoolExecutor(1, "aside")  # for work too slow for the executor and not meant for the worker
-        self._listed: tuple = (None, [])  # the tracks listed last, and their list
+        self._aside = ThreadPoolExecutor(1, "aside")  # for work that would block the executor and needs no network
+        self._listed: tuple = (None, [])  # the tracks listed last, and their messages
         for kind, name, callback in (
             (AddObjects, "add_objects", self._add_objects),
             (RemoveObjects, "remove_objects", self._remove_objects),
@@ -56,11 +56,11 @@ class Services:
             )  # fmt: skip
 
     def close(self) -> None:
-        """Lists are not made any more."""
+        """Stops the thread that makes lists."""
         self._aside.shutdown(wait=False)
 
     def _always_answered(self, callback: Callable) -> Callable:
-        """Wraps a service so that its client gets a response whatever happens inside."""
+        """Wraps a service's callback so that its client gets a response even if the callback raises."""
 
         async def answer(request, response):
             self.waiting_clients += 1
@@ -144,7 +144,7 @@ class Services:
         response.message = "images are processed" if request.data else "images are ignored; objects are kept"
 
     async def _post(self, make: Callable) -> Answer:
-        """Posts a request that needs no image, and waits for its answer. make: takes the reply; may raise BadInput."""
+        """Posts a request that needs no image, and awaits its answer. make: request from reply; may raise BadInput."""
 
         def post(reply: Callable) -> None:
             def counted(answer: Answer) -> None:
@@ -164,7 +164,7 @@ class Services:
         return await self._answer_of(post)
 
     async def _answer_of(self, post: Callable[[Callable[[Answer], None]], None]) -> Answer:
-        """Calls `post` with a reply function that any thread may call, and waits without holding the executor."""
+        """Calls `post` with a reply function that any thread may call, and awaits the answer."""
         future = Future()
         future.add_done_callback(lambda _: self._node.executor and self._node.executor.wake())
         post(future.set_result)

@@ -41,10 +41,10 @@ topics: /image (rgb8), /depth/image (32FC1, metres), /camera_info, and the truth
 
 
 class Simulator(Node):
-    """One frame of `world` per period; frame t is a function of t, whatever the rate.
+    """Publishes one frame of `world` per period; frame t depends only on t, not on the rate.
 
-    world: has `frame(t)` and `size_hw`. frames: how many to publish, 0 = for ever. wait: begins once this many
-    subscribe to the image, so that nobody misses frame 0. still: how many images show frame 0 before things move.
+    world: has `frame(t)`. frames: how many to publish, 0 = for ever. wait: how many subscribers of the image to wait
+    for, so that none misses frame 0. still: how many images repeat frame 0 before things move.
     Topics: image (rgb8), depth/image (32FC1, metres), camera_info, ~/ground_truth (TrackArray, objects "object_1" ...
     by label), ~/ground_truth/label_mask (mono8).
     """
@@ -122,7 +122,7 @@ def camera_info(header: Header, intrinsics: np.ndarray, size_hw: tuple[int, int]
 
 
 def check_camera(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Raises SystemExit, as argparse does, for a camera that is impossible or would exhaust the machine."""
+    """Raises SystemExit, as argparse does, for values that are impossible or would exhaust the machine."""
     if not SLOWEST <= args.rate <= FASTEST:
         parser.error(f"--rate: expected images per second, {SLOWEST} to {FASTEST}, got {args.rate:g}")
     for name in ("frames", "seed", "wait"):

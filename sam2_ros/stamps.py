@@ -1,4 +1,4 @@
-"""What an image's stamp means: next in the stream, a duplicate, late, or a clock that was changed.
+"""Classifies an image's stamp: next in the stream, a duplicate, late, or from a clock that was set.
 
 Knows the clock of the stamps, a steady clock and a simulation's. Does not know images or ROS time types. Times are in
 nanoseconds.
@@ -31,7 +31,7 @@ class Stamp(Enum):
 
 
 def steady_ns() -> int:
-    """A clock that nobody sets and that goes on while the machine is suspended, as stamps do (clock_gettime(2))."""
+    """A clock that is never set and that runs on while the machine is suspended, as stamps do (clock_gettime(2))."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns()
 
 
@@ -43,34 +43,34 @@ class _Seen(NamedTuple):
     simulated_ns: int
 
     def ahead_of(self, before: "_Seen") -> int:
-        """By how much the stamp has advanced more since `before` than the clock that advanced most."""
+        """How much further the stamp has advanced since `before` than the faster of the two clocks, in nanoseconds."""
         passed_ns = max(self.now_ns - before.now_ns, self.simulated_ns - before.simulated_ns)
         return self.stamp_ns - before.stamp_ns - passed_ns
 
 
 class StampWatch:
-    """Remembers the newest stamp and when it arrived; a jump is reported once, on the first image after it.
+    """Compares each stamp with earlier ones and the clocks; a jump is reported once, on the first image after it.
 
-    A jump ahead is a stamp that has advanced more than `jump_ns` further than the clock that advanced most. So a pause
-    of the camera is none. Both are counted from the last image that was not held up, by a network, a driver, or because
-    this process stood still; so a fresh image after those is none either. An image is held up if it comes more than
-    `jump_ns` later than its stamp says. Once images have been so late for `jump_ns`, the delay is taken for a lasting
-    one (a player had paused), and they count as in time; until then a jump ahead by less than the delay goes unnoticed.
+    A stamp jumps ahead if it advances more than `jump_ns` further than both clocks, so a pause of the camera is no
+    jump. Advances are measured from the last image in time, so a fresh image after held-up ones is no jump either. An
+    image is held up (by the network, a driver, or because this process stood still) if it arrives more than `jump_ns`
+    later than its stamp implies. Once images have been held up for `jump_ns`, the delay is taken as permanent (a player
+    had paused), and they count as in time; until then a jump ahead by less than the delay goes unnoticed.
 
-    A step back that is too small for a jump is accepted once further images follow from there, so that images are not
-    refused for ever.
+    A step back too small for a jump is accepted on the OLDER_IN_A_ROW-th late image in a row, each newer than the one
+    before, so that images are not refused for ever.
     """
 
     def __init__(self, jump_ns: int) -> None:
         self.jump_ns = jump_ns
         self._newest_ns = 0
-        self._in_time: _Seen | None = None  # the newest that was not held up; None = there was no image
-        self._held_up: _Seen | None = None  # the first after it that was
+        self._in_time: _Seen | None = None  # the newest image in time; None = there was no image
+        self._held_up: _Seen | None = None  # the first image after it that was held up
         self._late_ns = 0  # the newest of the late stamps seen in a row
         self._late_in_a_row = 0
 
     def judge(self, stamp_ns: int, now_ns: int, simulated_ns: int = 0) -> Stamp:
-        """Says what the stamp of an image that arrived at `now_ns` means, and remembers it if usable.
+        """Classifies the stamp of an image that arrived at `now_ns`, and remembers it if usable.
 
         now_ns: of `steady_ns`. simulated_ns: of /clock, which may be faster, stand still or go back; 0 = none.
         """

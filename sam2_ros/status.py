@@ -1,6 +1,6 @@
-"""`sam2_ros status`: how a running node is doing, in its own words, once or as it changes. Reads its diagnostics.
+"""`sam2_ros status`: prints a running node's diagnostics, once or whenever they change.
 
-Finds a node's diagnostics by their names; their content is up to the node.
+Finds a node's diagnostics by their names; their sentences are the node's.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 if the node is active and all is well, 1 if not, 2 if nothing was heard of it."""
+    """Returns the exit code: 0 = the node is active and all is well, 1 = it is not, 2 = nothing was heard of it."""
     args = parse(argv)
     try:
         with connect(args.node, args.timeout) as client:
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def hear(client: NodeClient) -> list[DiagnosticStatus]:
-    """The node's next report. Raises NoAnswer."""
+    """Waits for the node's next diagnostics. Raises NoAnswer."""
     got: list[DiagnosticStatus] = []
     hear_of_it = lambda msg: got.extend(of_node(msg, client.name))  # noqa: E731
     topic, ours = TOPIC, client.node.create_subscription(DiagnosticArray, TOPIC, hear_of_it, 10)
@@ -70,7 +70,7 @@ def hear(client: NodeClient) -> list[DiagnosticStatus]:
 
 
 def topic_of(client: NodeClient) -> str:
-    """Where the node publishes its diagnostics, which somebody may have remapped; TOPIC if it is not there yet."""
+    """The topic of the node's diagnostics, which may be remapped; TOPIC if the node is not there yet."""
     for name in filter(None, (client.name, client.name.rpartition("/")[0])):  # of a node, or of one of its cameras
         namespace, _, base = name.rpartition("/")
         with suppress(NodeNameNonExistentError):
@@ -80,7 +80,7 @@ def topic_of(client: NodeClient) -> str:
 
 
 def watch(client: NodeClient) -> int:
-    """Until Ctrl-C. Raises NoAnswer if there is no node to watch."""
+    """Prints changes until Ctrl-C. Raises NoAnswer if there is no node to watch."""
     known: dict[str, tuple] = {}
 
     def read(message: DiagnosticArray) -> list[str] | None:
@@ -112,14 +112,14 @@ def is_active(status: DiagnosticStatus) -> bool:
 
 
 def lines(status: DiagnosticStatus, name: str, with_values: bool) -> list[str]:
-    """The sentence of one status and, if asked for, its values. name: of the node, which is left out of the lines."""
+    """A line with the status's sentence and, if asked for, one for each value. name: of the node, which is left out."""
     what = status.name.removeprefix(f"{name}: ").split(": ")
     said = [ROW.format(level_of(status).name, " ".join(what[-2:]), status.message)]
     return said + [f"         {one.key}: {one.value}" for one in status.values if with_values]
 
 
 def changes(known: dict[str, tuple], statuses: list[DiagnosticStatus], name: str) -> list[str]:
-    """Lines about what differs from `known`, which is updated. A change of numbers alone does not count."""
+    """Lines for statuses that differ from `known`, which is updated. A change of numbers alone does not count."""
     news = []
     for status in statuses:
         gist = status.level, re.sub(r"[\d.]+", "", status.message)

@@ -1,6 +1,6 @@
-"""From the camera's optical frame to another one, by TF at the image's stamp, where tf2 is installed.
+"""Looks up transforms from the camera's optical frame to a target frame in TF, at the image's stamp.
 
-ROS 2's wheels have no tf2; without it a target frame is refused by name. Knows tf2's Python API and nothing else.
+ROS 2's wheels have no tf2; without it a target frame is refused. Knows tf2's Python API and nothing else.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,13 @@ try:
 except ImportError:
     tf2_ros = None
 
-SET_BACK_NS = 1_000_000_000  # a transform older than the one before by more means that a recording started over
-FARTHEST_M = float(np.finfo(np.float32).max)  # that clouds can hold
+SET_BACK_NS = 1_000_000_000  # a transform that is older than the one before by more means that a bag started over
+FARTHEST_M = float(np.finfo(np.float32).max)  # the largest coordinate that clouds can hold
 
 
 class Transforms:
     """`to_target(header)` -> (rotation (3, 3), translation (3,), frame id). target: "" = the image's own frame. news:
-    called, on the executor, whenever TF data has come."""
+    called on the executor whenever TF data arrives."""
 
     def __init__(self, node: Node, target: str, news: Callable[[], None]) -> None:
         """Raises Refused("tf2") if a target is asked for and tf2 is not installed."""
@@ -47,7 +47,7 @@ class Transforms:
                 self._buffer.jump_handle.unregister()
 
     def may_come(self, header: Header) -> bool:
-        """Whether the transform is unknown so far but may still come: TF is older than the header's stamp."""
+        """Whether the transform is not there yet but may still come, because TF is older than the header's stamp."""
         if self._stays(header):
             return False
         at = Time.from_msg(header.stamp)
@@ -59,7 +59,7 @@ class Transforms:
             return True
 
     def to_target(self, header: Header) -> tuple[np.ndarray, np.ndarray, str]:
-        """Raises Refused("transform") if TF does not know it for the header's stamp."""
+        """Raises Refused("transform") if TF has none for the header's stamp, or one that clouds cannot hold. Metres."""
         if self._stays(header):
             return np.eye(3), np.zeros(3), header.frame_id
         try:
@@ -77,10 +77,10 @@ class Transforms:
 
 
 def _listen(buffer, node: Node, news: Callable[[], None]):
-    """tf2's listener, extended to forget old transforms when a clock was set back, and to call `news`.
+    """tf2's listener, extended to clear the buffer when a clock was set back, and to call `news`.
 
-    tf2 itself forgets them only with simulated time; otherwise it mixes old transforms with new ones, or refuses the
-    new ones. Its futures are no substitute: abandoned ones are kept until there is a transform
+    tf2 itself clears it only with simulated time; otherwise it mixes old transforms with new ones, or refuses the new
+    ones. tf2's futures cannot replace `news`: abandoned ones are kept until there is a transform
     (`Buffer._remove_callback`).
     """
 
@@ -104,7 +104,7 @@ def _listen(buffer, node: Node, news: Callable[[], None]):
 
 
 def rotation_of(quaternion: tuple[float, float, float, float]) -> np.ndarray:
-    """(3, 3) of a quaternion x, y, z, w, of any length but 0: tf2 lets lengths pass that are 0.5 % from 1."""
+    """The rotation matrix, (3, 3), of a quaternion x, y, z, w of any length but 0: tf2 accepts lengths 0.5 % off 1."""
     x, y, z, w = np.array(quaternion) / np.linalg.norm(quaternion)
     return np.array(
         [

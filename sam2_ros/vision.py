@@ -1,4 +1,4 @@
-"""vision_msgs, if it is installed: detections and class names for tools that use it. There is no wheel of it.
+"""Converts detections and class names to and from vision_msgs, if that is installed. There is no wheel of it.
 
 Knows the fields of vision_msgs 4. If it is not installed, only INSTALLED may be used.
 """
@@ -63,7 +63,7 @@ def _rank(hypothesis: "ObjectHypothesis") -> float:
 
 
 def read_detections(msg) -> list[tuple[np.ndarray, str, float]]:
-    """(box x0, y0, x1, y1 in pixels, class, score) of every detection; the best hypothesis counts, "" without one."""
+    """(box x0, y0, x1, y1 in pixels, class, score) of each detection, by its best hypothesis; without one, "" and 1."""
     read = []
     for detection in msg.detections:
         best = max((r.hypothesis for r in detection.results), key=_rank, default=None)

@@ -1,9 +1,9 @@
 """The one thread that uses the network: loads it, and gives every camera its turn.
 
-In one round each camera gets at most one image processed, its newest at that moment; so no camera waits for more than
-one image of each other camera, and one that sends nothing costs nothing. Only late prompts, for which the images since
-are gone through again, make a turn longer. Knows `sam2`'s public names. Does not know topics, services or lifecycle
-states.
+A round processes at most one image of each camera, its newest at that moment. So no camera waits for more than one
+image of each other camera, and a camera that sends nothing costs nothing. Only late prompts, whose objects are tracked
+again over the images since, make a turn longer. Knows `sam2`'s public names. Does not know topics, services or
+lifecycle states.
 """
 
 import threading
@@ -40,8 +40,7 @@ class Worker:
         self, load: Callable[[], sam2.Tracker], pipelines: list[Pipeline], changed: Callable[[], None], log
     ) -> None:
         self.phase, self.sentence = Phase.LOADING, ""
-        # When the turn of a camera began, or the newest image of it that late prompts go through again; steady clock,
-        # 0 = it waits for work.
+        # When the current turn began, or its newest image that a late prompt repeats; steady clock, 0 = waits for work.
         self.turn_since_ns = 0
         self._load, self._pipelines, self._changed, self._log = load, pipelines, changed, log
         self._together = False  # whether the images of several cameras are encoded as one batch
@@ -143,7 +142,7 @@ class Worker:
                 pairs[0][0].encode_together(pairs)
             except sam2.DeviceLost:
                 raise
-            except Exception as error:  # one by one, the camera at fault shows, and only its image is lost
+            except Exception as error:  # if encoded one by one, only the image of the camera at fault is lost
                 self._together = False
                 self._log.error(
                     f"images of {len(pairs)} cameras could not be encoded together, from now on they are one by one: "
