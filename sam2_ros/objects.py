@@ -1,6 +1,6 @@
-"""`sam2_ros objects`: shows what a running node tracks, as a table or as it changes; removes, saves and restores it.
+"""`sam2_ros objects`: lists, watches, removes, saves and restores the objects that a running node tracks.
 
-Knows the node's services and its visibility topic, and nothing of what is behind them.
+Knows the node's services and its visibility topic, and nothing behind them.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """`sam2_ros prompt`: sends one click, box or mask to a running node and prints its answer.
 
-Knows the node's services and nothing of what is behind them.
+Knows the node's services and nothing behind them.
 """
 
 import argparse
