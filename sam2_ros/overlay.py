@@ -21,7 +21,7 @@ STATE_WORDS = {
 
 
 def colour_of(label: int) -> tuple[int, int, int]:
-    """(R, G, B) of an object, the same for its whole life. label: 1..254."""
+    """(R, G, B) of an object for as long as it lives; label 1..254."""
     hue = (0.54 + label * GOLDEN_RATIO) % 1.0
     lightness = (0.58, 0.68, 0.50)[label % 3]
     return tuple(round(255 * channel) for channel in colorsys.hls_to_rgb(hue, lightness, 0.85))
@@ -82,7 +82,7 @@ def _dashed_box(picture: np.ndarray, box: tuple[int, int, int, int], colour: tup
 
 
 def _chip(picture: np.ndarray, track: sam2.Track, box: tuple[int, int, int, int], scale: float) -> None:
-    """Draws a plate above the object, inside the image, with its name, and its presence or state."""
+    """Name, and state or confidence, on a plate above the object; kept inside the image."""
     word = STATE_WORDS[track.state] or f"{track.presence:.0%}"
     text = f"{track.object_id}  {word}" if track.object_id else word
     size, thickness, pad = 0.45 * scale, max(round(scale), 1), round(4 * scale)

@@ -1,4 +1,4 @@
-"""Makes the panels of the demo's and the replays' sheets: a picture with its caption, on dark paper."""
+"""The panels that the sheets of the demo and of replays are made of: a picture with its caption, on dark paper."""
 
 import cv2
 import numpy as np

@@ -56,7 +56,7 @@ class Settings:
     )
     max_objects: int = _parameter(16, "Prompts for more objects than this are refused.", span=(1, 254))
     prompted_memories: int = _parameter(
-        4, "Prompted images that each object remembers: the first and the newest others.", span=(1, 16)
+        4, "Prompted images each object remembers: the first and the newest of the others.", span=(1, 16)
     )
     recent_memories: int = _parameter(
         6, "Recent images that each object remembers; fewer than 6 is faster and less exact.", span=(1, 6)
@@ -91,7 +91,7 @@ class Settings:
         5.0, "Time unseen after which an object counts as lost.", span=(0.0, 3600.0), unit="s"
     )
     prompt_queue: int = _parameter(
-        64, "Number of requests that may wait for the network; further ones are answered BUSY.", span=(1, 4096)
+        64, "Requests that may wait for the network; more are answered BUSY.", span=(1, 4096)
     )
     prompt_wait_s: float = _parameter(
         2.0, "How long a prompt waits for a new image before it runs without one, or is answered NO_IMAGE or STALE.",
@@ -177,7 +177,7 @@ GROUPS = ("depth", "detector")  # parameters of one group share a prefix: depth.
 
 
 def ros_name(row: dataclasses.Field) -> str:
-    """The name of a field's parameter: depth_enabled is depth.enabled."""
+    """The field depth_enabled is the parameter depth.enabled."""
     group, _, rest = row.name.partition("_")
     return f"{group}.{rest}" if group in GROUPS else row.name
 

@@ -31,7 +31,7 @@ def strangers(words: list[str], node: str) -> Iterator[str]:
 
 
 def _names(tree: yaml.Node, prefix: str = "") -> Iterator[str]:
-    """Yields the node names that have parameters. Namespaces may be nested, and keys repeated."""
+    """The names that have parameters. Namespaces may be nested, and keys may come twice."""
     for key, value in tree.value if isinstance(tree, yaml.MappingNode) else ():
         name = f"{prefix}/{str(key.value).strip('/')}"
         if isinstance(value, yaml.MappingNode):

@@ -17,7 +17,7 @@ WITHOUT_STAMP = "; with the stamp of an image that came (`sam2_ros prompt --newe
 
 
 class PendingRequests:
-    """Every request in `waiting` gets an answer: from the tracker, as a refusal, at its deadline, or from `close`.
+    """Every request put in is answered: by the tracker, by a refusal, at its deadline, or by `close`.
 
     history_frames: number of images whose headers are kept. failed: called with the error when anything but a refusal
     ends a request. gone: called with the ids of removed objects, None = all; back: with those of restored ones.

@@ -52,7 +52,7 @@ class Pipeline:
             settings.history_frames, partial(self._report_failure, "request"), self._drop, self._note_restored
         )
         self._tell_again_s: dict[str, float] = {}  # when to log again, by cause of a reset
-        self._failed_steps = 0  # in a row, since objects were last dropped
+        self._failed_steps = 0  # in a row, since objects were dropped
         self._size_hw: tuple[int, int] | None = None  # of the images so far; None = there was none
         self._newest: tuple[int, int] | None = None  # stamp and arrival (steady clock) of the newest image
         self._processed: tuple[Arrival, sam2.Frame] | None = None  # the newest image that has a result
@@ -79,7 +79,7 @@ class Pipeline:
         return work.arrival, self._receive(work.arrival)
 
     def turn(self, arrival: Arrival | None, frame: sam2.Frame | None) -> None:
-        """Processes one image, if there is one, and the requests that are due. Raises only DeviceLost."""
+        """Processes one image, if there is one, and everything that is due. Raises only DeviceLost."""
         with self._guarded("turn") as turn:
             self._turn(arrival, frame)
         self._counters.busy_since_ns = 0

@@ -130,7 +130,7 @@ def look(client: NodeClient, object_ids: list[str]) -> dict[str, Track]:
 
 
 def _how(track: Track) -> str:
-    """Describes a track to people."""
+    """What a track says of its object, for people."""
     if not track.area:
         return f", but it is not seen in the image (presence {track.presence:.2f}): is that where it is?"
     box = track.box

@@ -127,7 +127,7 @@ def _entry(fields, where: str, folder: Path) -> Entry:
 
 
 def _numbers(fields: dict, field: str, name: str) -> list:
-    """The field as a list, or a list of lists, of floats; [] if it is not there."""
+    """A list, or a list of lists, of numbers; [] if the field is not there."""
     try:
         given = fields.get(field, [])
         if not isinstance(given, list):

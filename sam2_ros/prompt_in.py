@@ -17,7 +17,7 @@ _MODES = {0: sam2.PromptMode.ADD, 1: sam2.PromptMode.REPLACE}
 
 
 def from_message(msg) -> sam2.Prompt:
-    """Converts a `sam2_ros/msg/Prompt`.
+    """The prompt in a `sam2_ros/msg/Prompt`.
 
     Raises sam2.BadInput, naming field, index and value.
     """
@@ -55,7 +55,7 @@ def from_click(point, stamp: int = 0) -> sam2.Prompt:
 
 
 def check_frame(frame_id: str, camera_frame: str) -> None:
-    """Raises sam2.BadInput if the prompt's frame id is not the camera's; empty ids are not compared."""
+    """Raises sam2.BadInput if the prompt was made in another frame; empty names are not compared."""
     if frame_id and camera_frame and frame_id != camera_frame:
         raise sam2.BadInput(
             f"frame_id {frame_id!r}: the images are in {camera_frame!r}, and prompts are pixels of them; use that "

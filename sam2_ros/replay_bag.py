@@ -1,7 +1,7 @@
 """The bag that a replay writes: tracks, visibility and label masks, under the topics that the node would publish.
 
-Its content depends only on images and tracks, never on the clock, so the same replay writes the same bytes. The bag
-appears whole or not at all. Does not know the tracker.
+A function of the images and tracks, never of the clock, so the same replay writes the same bytes; and the bag appears
+whole or not at all. Does not know the tracker.
 """
 
 import array

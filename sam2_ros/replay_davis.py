@@ -1,4 +1,4 @@
-"""Writes a replay as a video of a data set in the layout of DAVIS: to look through, correct, train or evaluate with.
+"""A replay as one video of a data set in the layout of DAVIS: to look through, to correct, to train and to score with.
 
 Knows files. A mask's pixels are labels, as in the label mask; the palette has the colours of the overlay.
 """

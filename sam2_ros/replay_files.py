@@ -71,5 +71,5 @@ def put_in_place(part: Path, out: Path, is_whole: bool, what: str) -> bool:
 
 
 def tell_lost(out: Path, what: str) -> None:
-    """Prints that a file beside the bag could not be written."""
+    """Says that a file beside the bag could not be written."""
     print(f"{out}: the {what} could not be written; is the disk full?", file=sys.stderr)

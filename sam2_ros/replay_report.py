@@ -1,4 +1,4 @@
-"""Reports what became of each object of a replay, as JSON. Depends on images and tracks only, never on the clock."""
+"""What became of each object of a replay, as JSON. A function of the images and tracks, never of the clock."""
 
 import itertools
 import json

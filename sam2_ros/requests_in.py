@@ -83,7 +83,7 @@ class RequestInputs:
                 request.give_up(Code.STOPPING, "the node is being deactivated")
 
     def tick(self) -> None:
-        """Answers old requests while the worker hangs. Time in which the process was suspended does not count."""
+        """Answers in place of a worker that hangs. Time in which the whole process was suspended does not count."""
         now_ns = time.monotonic_ns()
         settings, slept_ns, self._ticked_ns = self._node.settings, now_ns - self._ticked_ns, now_ns
         if slept_ns > max(settings.hang_after_s, 2.0) * 1e9:  # 2 s are many ticks

@@ -1,4 +1,4 @@
-"""Names the files of a camera's saved objects. Knows names of nodes and cameras, but no ROS."""
+"""Where a camera's saved objects are. Knows names of nodes and cameras, but no ROS."""
 
 import re
 from pathlib import Path

@@ -60,7 +60,7 @@ class Services:
         self._aside.shutdown(wait=False)
 
     def _always_answered(self, callback: Callable) -> Callable:
-        """Wraps a service's callback so that its client gets a response even if the callback raises."""
+        """Wraps a service so that its client gets a response whatever happens inside."""
 
         async def answer(request, response):
             self.waiting_clients += 1
@@ -144,7 +144,7 @@ class Services:
         response.message = "images are processed" if request.data else "images are ignored; objects are kept"
 
     async def _post(self, make: Callable) -> Answer:
-        """Posts a request that needs no image, and awaits its answer. make: request from reply; may raise BadInput."""
+        """Posts a request that needs no image, and waits for its answer. make: takes the reply; may raise BadInput."""
 
         def post(reply: Callable) -> None:
             def counted(answer: Answer) -> None:
@@ -164,7 +164,7 @@ class Services:
         return await self._answer_of(post)
 
     async def _answer_of(self, post: Callable[[Callable[[Answer], None]], None]) -> Answer:
-        """Calls `post` with a reply function that any thread may call, and awaits the answer."""
+        """Calls `post` with a reply function that any thread may call, and waits without holding the executor."""
         future = Future()
         future.add_done_callback(lambda _: self._node.executor and self._node.executor.wake())
         post(future.set_result)

@@ -122,7 +122,7 @@ def camera_info(header: Header, intrinsics: np.ndarray, size_hw: tuple[int, int]
 
 
 def check_camera(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Raises SystemExit, as argparse does, for values that are impossible or would exhaust the machine."""
+    """Raises SystemExit, as argparse does, for a camera that is impossible or would exhaust the machine."""
     if not SLOWEST <= args.rate <= FASTEST:
         parser.error(f"--rate: expected images per second, {SLOWEST} to {FASTEST}, got {args.rate:g}")
     for name in ("frames", "seed", "wait"):

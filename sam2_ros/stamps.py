@@ -31,7 +31,7 @@ class Stamp(Enum):
 
 
 def steady_ns() -> int:
-    """A clock that is never set and that runs on while the machine is suspended, as stamps do (clock_gettime(2))."""
+    """A clock that nobody sets and that goes on while the machine is suspended, as stamps do (clock_gettime(2))."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns()
 
 
@@ -70,7 +70,7 @@ class StampWatch:
         self._late_in_a_row = 0
 
     def judge(self, stamp_ns: int, now_ns: int, simulated_ns: int = 0) -> Stamp:
-        """Classifies the stamp of an image that arrived at `now_ns`, and remembers it if usable.
+        """Says what the stamp of an image that arrived at `now_ns` means, and remembers it if usable.
 
         now_ns: of `steady_ns`. simulated_ns: of /clock, which may be faster, stand still or go back; 0 = none.
         """

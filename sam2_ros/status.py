@@ -112,14 +112,14 @@ def is_active(status: DiagnosticStatus) -> bool:
 
 
 def lines(status: DiagnosticStatus, name: str, with_values: bool) -> list[str]:
-    """A line with the status's sentence and, if asked for, one for each value. name: of the node, which is left out."""
+    """The sentence of one status and, if asked for, its values. name: of the node, which is left out of the lines."""
     what = status.name.removeprefix(f"{name}: ").split(": ")
     said = [ROW.format(level_of(status).name, " ".join(what[-2:]), status.message)]
     return said + [f"         {one.key}: {one.value}" for one in status.values if with_values]
 
 
 def changes(known: dict[str, tuple], statuses: list[DiagnosticStatus], name: str) -> list[str]:
-    """Lines for statuses that differ from `known`, which is updated. A change of numbers alone does not count."""
+    """Lines about what differs from `known`, which is updated. A change of numbers alone does not count."""
     news = []
     for status in statuses:
         gist = status.level, re.sub(r"[\d.]+", "", status.message)

@@ -1,4 +1,4 @@
-"""Converts sam2.Track to messages, by pure functions. Every header is that of the source image, unchanged.
+"""sam2.Track -> messages: pure functions. Every header is that of the source image, unchanged.
 
 Knows message fields and mask layouts. Does not know where tracks come from, nor topics.
 """
@@ -24,7 +24,7 @@ DRAWN = ("label_mask", "class_mask", "target_mask", "overlay", "overlay/compress
 
 
 def drawn_beside(topics: Iterable[str]) -> set[str]:
-    """Image topics that nodes like this one publish beside TrackArrays on `topics`; none of them is a camera's."""
+    """Topics of images that nodes like this one publish beside their TrackArrays on `topics`; no camera's."""
     beside = [topic.removesuffix("tracks") for topic in topics if topic.endswith("/tracks")]
     return {f"{namespace}{name}" for namespace in beside for name in DRAWN}
 
@@ -57,13 +57,13 @@ def track_message(track: sam2.Track, with_mask: bool = True, surface: Surface | 
 
 
 def set_place(message: Track, mask: np.ndarray, box_xywh: tuple[int, int, int, int], with_mask: bool = True) -> None:
-    """Sets box, area, centroid and, if wanted, the run-length mask, of an (H, W) bool mask that is not empty."""
+    """Box, area, centroid and, if wanted, run lengths of an (H, W) bool mask that is not empty."""
     x, y, width, height = box_xywh
     crop = mask[y : y + height, x : x + width]  # (height, width) bool
     message.box = RegionOfInterest(x_offset=x, y_offset=y, width=width, height=height)
     moments = cv2.moments(np.ascontiguousarray(crop).view(np.uint8), binaryImage=True)
     message.area = int(moments["m00"])
-    # In OpenCV the centre of pixel 0 is at 0, in Track it is at 0.5.
+    # OpenCV puts the centre of pixel 0 at 0; here it is at 0.5
     message.centroid_x = x + moments["m10"] / moments["m00"] + 0.5
     message.centroid_y = y + moments["m01"] / moments["m00"] + 0.5
     if with_mask:
@@ -71,7 +71,7 @@ def set_place(message: Track, mask: np.ndarray, box_xywh: tuple[int, int, int, i
 
 
 def mask_message(crop: np.ndarray, xy: tuple[int, int], size_hw: tuple[int, int]) -> Mask:
-    """Encodes a crop, (height, width) bool, whose top left pixel is at `xy` in an image of `size_hw`."""
+    """crop: (height, width) bool, its top left pixel at `xy` in an image of `size_hw`."""
     counts = array.array("I")
     counts.frombytes(sam2.rle_encode(crop).tobytes())
     height, width = crop.shape
@@ -101,7 +101,7 @@ def _seconds_since_seen(track: sam2.Track, now_ns: int) -> float:
 
 
 def label_mask(header, tracks: list[sam2.Track], size_hw: tuple[int, int]) -> Image:
-    """mono8: each pixel has the label of its object, or 0."""
+    """mono8: each pixel the label of its object, 0 where there is none."""
     return image_message(header, sam2.label_mask(tracks, size_hw), "mono8")
 
 
@@ -113,9 +113,9 @@ def target_mask(header, tracks: list[sam2.Track], size_hw: tuple[int, int], targ
 
 
 def class_mask(header, tracks: list[sam2.Track], size_hw: tuple[int, int], ids: dict[str, int]) -> Image:
-    """mono8: each pixel has the class id of its object, or 0.
+    """mono8: each pixel the id of the class of its object, whichever instance, 0 where there is none.
 
-    ids: by class name; classes without one are UNLABELLED.
+    ids: by class name; what has none is UNLABELLED.
     """
     id_of_label = np.zeros(256, np.uint8)
     for track in tracks:

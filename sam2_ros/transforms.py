@@ -24,7 +24,7 @@ FARTHEST_M = float(np.finfo(np.float32).max)  # the largest coordinate that clou
 
 class Transforms:
     """`to_target(header)` -> (rotation (3, 3), translation (3,), frame id). target: "" = the image's own frame. news:
-    called on the executor whenever TF data arrives."""
+    called, on the executor, whenever TF data has come."""
 
     def __init__(self, node: Node, target: str, news: Callable[[], None]) -> None:
         """Raises Refused("tf2") if a target is asked for and tf2 is not installed."""
@@ -47,7 +47,7 @@ class Transforms:
                 self._buffer.jump_handle.unregister()
 
     def may_come(self, header: Header) -> bool:
-        """Whether the transform is not there yet but may still come, because TF is older than the header's stamp."""
+        """Whether the transform is unknown so far but may still come: TF is older than the header's stamp."""
         if self._stays(header):
             return False
         at = Time.from_msg(header.stamp)

@@ -1,4 +1,4 @@
-"""Converts detections and class names to and from vision_msgs, if that is installed. There is no wheel of it.
+"""vision_msgs, if it is installed: detections and class names for tools that use it. There is no wheel of it.
 
 Knows the fields of vision_msgs 4. If it is not installed, only INSTALLED may be used.
 """
