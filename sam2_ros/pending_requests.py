@@ -153,7 +153,8 @@ class PendingRequests:
         return all(stamp_ns <= self._newest_ns and (stamp_ns or newest_will_do) for stamp_ns in stamps_ns)
 
     def _accept(self, tracker, add: Add, frame: sam2.Frame | None) -> bool:
-        """Whether all prompts of a request pass the tracker's checks; if not, answers it. Gives new objects an id."""
+        """Whether all prompts of a request pass the tracker's checks; if not, answers it. Gives new objects an id, and
+        changes nothing in the tracker."""
         self._name_new(tracker, add)
         try:
             add.check()

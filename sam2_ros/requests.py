@@ -88,7 +88,7 @@ class Add(Request):
 
     deadline_ns: until when it waits for a new image. only_live: refused if an object has been removed meanwhile,
     instead of creating it again. newest_will_do: if no new image comes, prompts without a stamp run on the newest one.
-    check: called when the request is due; raises BadInput for what cannot be checked before an image came.
+    check: called when the request is due; raises BadInput for what cannot be checked before an image comes.
     """
 
     def __init__(
