@@ -1,5 +1,7 @@
 """Failures of one camera's pipeline, in the network and on the way there, and what they cost."""
 
+from dataclasses import replace
+
 import pytest
 from bench import point
 from fakes import FakeTracker
@@ -20,6 +22,15 @@ def test_objects_are_dropped_with_as_many_failures_in_a_row_as_are_set(most):
         line.turn()
     assert line.pipeline.tracker.object_ids == [] and line.counters.resets == {"failure": 1}
     assert line.counters.failures_in_a_row == most and len(line.results) == 1
+
+
+def test_failures_with_a_good_image_between_them_are_not_in_a_row():
+    line = Line(FakeTracker(raise_on={"step": [None, *[RuntimeError("odd"), None] * 3]}), max_failures=2)
+    line.add(point("a"))
+    for stamp in range(1, 8):
+        line.image(stamp)
+        line.turn()
+    assert line.pipeline.tracker.object_ids == ["a"] and not line.counters.resets
 
 
 def test_images_that_fail_on_the_way_to_the_network_drop_no_objects(monkeypatch):
@@ -53,3 +64,31 @@ def test_what_came_since_objects_were_dropped_has_as_many_failures_of_its_own():
     line.image(4)
     line.turn()
     assert line.step(5) == ["a"] and line.counters.resets == {"failure": 1}
+
+
+def restored(line):
+    """After an image with `a`: `kept`, too, but no image has shown it."""
+    line.add(point("a"))
+    assert line.step(1) == ["a"]
+    tracker = line.pipeline.tracker
+    tracker.restore = lambda *_: tracker._objects.update(kept=replace(tracker._objects["a"], label=2)) or ["kept"]
+    line.mailbox.post_request(Restore("x", [], 0.0, line.answers.put))
+    line.turn()
+    assert line.counters.objects == 2
+    return line
+
+
+def test_what_was_restored_is_dropped_as_well_when_images_fail():
+    """It may be why they do."""
+    line = restored(Line(FakeTracker(raise_on={"step": [None, RuntimeError("odd")]}), max_failures=1))
+    line.image(2)
+    line.turn()
+    assert line.step(3) == [] and line.counters.resets == {"failure": 1}
+
+
+def test_what_is_restored_outlives_a_stream_of_which_no_image_has_a_result():
+    line = restored(Line(FakeTracker(raise_on={"step": [None, RuntimeError("odd")]})))
+    line.image(1000, new_stream=True)
+    line.turn()
+    assert line.outputs.newest.object_ids == ["kept"] and line.counters.objects == 1
+    assert line.step(2000, new_stream=True) == ["kept"]
