@@ -164,6 +164,15 @@ def test_a_device_that_is_lost_is_answered_and_raised(clock):
     assert line.codes() == [Code.INTERNAL]
 
 
+def test_what_is_stopping_carries_out_no_prompt_any_more(clock):
+    line = Still(clock)
+    line.step(5)
+    line.add(point("cup", stamp=5))
+    line.pipeline.stopping = True
+    line.wait()
+    assert len(line.codes()) == 1 and "prompt" not in line.pipeline.tracker.calls
+
+
 def test_behind_a_prompt_that_still_waits_for_its_image_nobody_waits_longer_than_agreed(clock):
     """Its own wait may be longer, if the setting has changed in between."""
     line = Still(clock)
