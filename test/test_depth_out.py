@@ -240,17 +240,28 @@ def test_nobody_listening_costs_nothing(monkeypatch):
 
 
 def test_a_target_frame_moves_what_is_3d_and_names_itself():
-    turn = rotation_of((-0.5, 0.5, -0.5, 0.5))  # optical to body: z forward becomes x forward (REP 103)
-    rig, (metres, mask) = Rigged(FakeFrames(turn, (0, 0, 1.5), "base_link")), scene()
-    rig.hear("objects_cloud", "objects_poses", "tracks")
-    rig.depth(metres)
-    rig.image(mask)
-    pose = rig.got("objects_poses")
-    at = pose.poses[0].position
-    assert pose.header.frame_id == "base_link" and pose.header.stamp == time_message(NOW_NS)
+    turn, shift = rotation_of((-0.5, 0.5, -0.5, 0.5)), (0, 0, 1.5)  # optical to body: z forward becomes x (REP 103)
+    here, there = Rigged(), Rigged(FakeFrames(turn, shift, "base_link"))
+    for rig in (here, there):
+        rig.hear("objects_cloud", "scene_cloud", "objects_poses", "objects_markers", "tracks")
+        rig.depth(scene()[0])
+        rig.image(scene()[1])
+    for name in ("objects_cloud", "scene_cloud"):
+        before, after = (points_of(rig.got(name))[:, :3] for rig in (here, there))
+        assert after == pytest.approx(before @ turn.T + shift, abs=1e-6, nan_ok=True)
+    poses = there.got("objects_poses")
+    at = poses.poses[0].position
+    assert poses.header.frame_id == "base_link" and poses.header.stamp == time_message(NOW_NS)
     assert [at.x, at.y, at.z] == pytest.approx([1.0, 0.04, 1.58], abs=1e-5)
-    assert np.all(points_of(rig.got("objects_cloud"))[:, 0] == 1.0)
-    assert rig.got("tracks").tracks[0].position.z == 1.0  # a track stays in the frame of its header
+    before, after = (rotation_of(quaternion(pose)) for pose in (here.got("objects_poses").poses[0], poses.poses[0]))
+    assert after == pytest.approx(turn @ before, abs=1e-6)
+    shown = there.got("objects_markers").markers[1:]
+    assert [(marker.header, marker.pose) for marker in shown] == [(poses.header, poses.poses[0])] * 2
+    assert there.got("tracks").tracks[0].position.z == 1.0  # a track stays in the frame of its header
+
+
+def quaternion(pose):
+    return pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w
 
 
 def with_depth(rig, camera) -> list[Header]:
