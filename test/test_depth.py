@@ -40,12 +40,12 @@ def scene():
     return metres, mask
 
 
-@pytest.mark.parametrize("padding", [0, 8])
-def test_depth_in_metres_and_in_millimetres_is_the_same(padding):
+@pytest.mark.parametrize(("encoding", "padding"), [("16UC1", 0), ("16UC1", 8), ("mono16", 0)])
+def test_depth_in_metres_and_in_millimetres_is_the_same(encoding, padding):
     metres, _ = scene()
     got = depth_in.to_metres(depth_message(metres, padding=padding), 0.1, 10.0)
     millimetres = np.nan_to_num(metres * 1000, posinf=65535).astype(np.uint16)
-    msg = image_message(Header(), millimetres.view(np.uint8), "16UC1")
+    msg = image_message(Header(), millimetres.view(np.uint8), encoding)
     msg.width = SIZE_HW[1]
     depth_in.check_depth(msg, 10**6)
     assert np.array_equal(got, depth_in.to_metres(msg, 0.1, 10.0), equal_nan=True)
@@ -68,6 +68,7 @@ def test_what_is_no_distance_is_no_depth(nearest_m, nothing):
     [
         (dict(encoding="rgb8"), "encoding"), (dict(is_bigendian=1), "bigendian"), (dict(step=100), "bad_step"),
         (dict(height=47), "short_data"), (dict(width=0), "empty_image"), (dict(width=10**5), "too_large"),
+        (dict(height=0), "empty_image"),
     ],
 )  # fmt: skip
 def test_bad_depth_is_refused_by_name(change, reason):
