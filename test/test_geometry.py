@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from benchmarks.depth import BAD, CAMERA, CLEAN, errors, measure, samples
-from sam2_ros.geometry import MIN_POINTS, Pinhole, find_surface, organised_points, quaternion_of
+from sam2_ros.geometry import MIN_POINTS, Pinhole, find_surface, organised_points, oriented_box, quaternion_of
 
 SIZE_HW = (120, 160)
 PINHOLE = Pinhole(160.0, 160.0, 79.5, 59.5, SIZE_HW)
@@ -108,8 +108,16 @@ def test_a_few_pixels_across():
     assert surface.centroid == pytest.approx([(72 - 79.5) / 160, (51.5 - 59.5) / 160, 1.0], abs=1e-6)
 
 
+def test_a_wall_beside_the_camera():
+    """Its normal is the camera's x: the one direction that a careless basis divides by zero for."""
+    points = np.stack([np.ones(600), *np.random.default_rng(0).uniform([-0.2, 1.0], [0.2, 1.6], (600, 2)).T], axis=1)
+    box = oriented_box(points, np.array([1.0, 0.0, 0.0]))
+    assert box.rotation[:, 2] == pytest.approx([1, 0, 0]) and np.linalg.det(box.rotation) == pytest.approx(1.0)
+    assert box.centre == pytest.approx([1.0, 0.0, 1.3], abs=0.01)
+    assert box.size == pytest.approx([0.6, 0.4, 0.0], abs=0.02)
+
+
 def test_a_floor_seen_by_a_level_camera():
-    """Its normal is the camera's y: the one direction that a careless basis divides by zero for."""
     rows, columns = np.mgrid[: SIZE_HW[0], : SIZE_HW[1]]
     ray_y = (rows - PINHOLE.cy) / PINHOLE.fy
     depth = np.where(ray_y > 0.05, 1.0 / np.maximum(ray_y, 1e-3), np.nan).astype(np.float32)  # 1 m below
