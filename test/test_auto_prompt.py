@@ -9,12 +9,12 @@ pytest.importorskip("rclpy")
 from bench import point
 from fakes import FakeTracker
 from test_hand_off import seen, track
-from test_hand_off_limits import BOX, Desk, S
+from test_hand_off_limits import BOX, Desk, S, step
 from test_pipeline_inside import Line
 
 import sam2
 from sam2_ros.auto_prompt import WAITING
-from sam2_ros.hand_off import LOOKED_FOR
+from sam2_ros.hand_off import LOOKED_FOR, Association, Rules
 from sam2_ros.requests import Add, Code
 
 
@@ -29,6 +29,42 @@ def test_of_two_boxes_that_come_to_one_thing_one_stays(labels):
     tracks = [track(name, BOX, label) for name, label in zip(("old", "new"), labels, strict=True)]
     tracks.sort(key=lambda made: made.label)
     assert desk.auto.twins([new, refreshed], tracks) == {"new": "old"}
+
+
+def test_of_two_boxes_of_which_an_object_is_a_part_neither_is_new():
+    decided = step(dict(confirm=1), [seen(0, 0, 40, 40), seen(30, 0, 64, 48)], [track("a", (30, 20, 40, 30))])
+    assert not decided.new and decided.ignored == {"tracked": 1, "part of a tracked object": 1}
+
+
+def test_an_object_of_which_only_a_part_is_left_is_refreshed():
+    decided = step(dict(confirm=1, refresh_below=0.5), [seen(5, 5, 40, 40)], [track("a", (10, 10, 20, 20))])
+    assert [name for name, _ in decided.refresh] == ["a"]
+
+
+def test_what_is_removed_is_not_what_a_box_nearby_is_taken_for():
+    association = Association(Rules(confirm=1, forget_s=1.0))
+    association.step([], [track("a", BOX)], S)
+    decided = association.step([seen(*BOX)], [track("a", BOX, visible=False, last_seen_ns=S)], 3 * S)
+    assert decided.remove == ["a"] and not decided.refresh and len(decided.new) == 1
+
+
+def test_of_two_messages_that_are_due_the_second_waits_for_the_answers_to_the_first():
+    desk = Desk()
+    desk.results(10, 20)
+    for stamp, left in ((10, 10), (20, 40)):
+        desk.auto.post(stamp, [seen(left, 10, left + 10, 20)])
+    for stamp in (10, 20):
+        (add,) = desk.made()
+        assert add.prompts[0].stamp_ns == stamp
+        add.answer(Code.BAD_INPUT)
+
+
+def test_of_an_image_that_was_prompted_the_newer_result_counts():
+    desk = Desk()
+    desk.auto.remember(1, [track("a", BOX)])
+    desk.auto.remember(1, [track("a", (40, 10, 60, 30))], [Add([sam2.Prompt("a", [(50, 20)], [1])], 0, print)])
+    desk.auto.post(1, [seen(*BOX)])
+    assert [add.object_ids for add in desk.made()] == [{""}]
 
 
 def test_what_was_seen_before_a_new_stream_confirms_nothing_in_it():
@@ -120,14 +156,14 @@ def test_before_a_thing_was_where_it_is_now_no_box_can_say_what_it_shows(change)
 def test_a_thing_is_looked_for_where_it_went_out_of_sight():
     """Not where it was when the detector last spoke, a second ago; nor by a message about an image of before."""
     desk = Desk()
-    for number, left in enumerate((0, 15, 30, 45)):
+    for number, left in enumerate((0, 10, 20, 48)):
         desk.auto.remember(1 + number, [track("a", (left, 10, left + 10, 30))])
         desk.auto.post(1, [seen(0, 10, 10, 30)] if number == 0 else [])
         assert desk.made() == []
     desk.auto.remember(5, [track("a", BOX, visible=False)])
     desk.auto.post(2, [])
     assert desk.made() == []
-    desk.auto.post(5, [seen(45, 10, 55, 30)])
+    desk.auto.post(5, [seen(48, 10, 58, 30)])
     assert [add.prompts[0].object_id for add in desk.made()] == ["a"]
 
 

@@ -256,6 +256,7 @@ def test_what_is_removed_is_asked_for_counted_and_told():
     assert isinstance(remove, Remove) and remove.object_ids == {"a", "b"}
     remove.answer(Code.OK)
     assert desk.told == [(None, 3 * S, Code.OK)] and desk.counters.detections == {"objects removed": 2}
+    assert desk.made() == [], "though no image has come since"
 
 
 def test_a_box_outside_the_image_is_no_request_and_holds_nothing_up():
