@@ -144,6 +144,25 @@ def test_without_an_image_a_prompt_waits_and_nothing_has_failed():
     assert desk.pending.sort_out(desk.tracker, None) == [] and desk.pending.waiting == [add] and not desk.heard
 
 
+def test_a_request_about_several_images_waits_for_the_last_of_them():
+    desk = Desk()
+    desk.add(point("a", stamp=1), point("b", stamp=2))
+    desk.image(1)
+    assert desk.answers.empty()
+    desk.image(2)
+    assert desk.answer().headers == ("header 1", "header 2")
+
+
+def test_what_goes_only_for_live_objects_goes_for_these():
+    desk = Desk()
+    desk.add(point("a"))
+    desk.image(1)
+    for name in ("a", "removed"):
+        desk.add(point(name), only_live=True)
+    desk.image(2)
+    assert [desk.answer().code for _ in range(3)] == [Code.OK, Code.UNKNOWN_OBJECT, Code.OK]
+
+
 def test_a_request_about_other_objects_overtakes_and_one_about_the_same_waits():
     desk = Desk()
     desk.add(point("a"), point("b"))

@@ -164,6 +164,14 @@ def test_a_device_that_is_lost_is_answered_and_raised(clock):
     assert line.codes() == [Code.INTERNAL]
 
 
+def test_of_a_request_of_which_one_prompt_needs_the_next_image_none_is_carried_out(clock):
+    line = Still(clock)
+    line.step(5)
+    line.add(point("cup", stamp=5), point("mug"))
+    line.wait()
+    assert line.codes() == [Code.NO_IMAGE] and "prompt" not in line.pipeline.tracker.calls
+
+
 def test_what_is_stopping_carries_out_no_prompt_any_more(clock):
     line = Still(clock)
     line.step(5)
