@@ -77,6 +77,10 @@ def test_a_mask_with_padded_rows():
         (dict(object_id="", point_labels=[0]), ["new object"]),
         (dict(mode=7), ["7"]),
         (dict(mask=mask_like(np.ones((48, 64), np.uint8))), ["together"]),
+        (
+            dict(points_xy=[], point_labels=[], box_xyxy=[1.0, 2.0, 3.0, 4.0], mask=mask_like(np.ones((4, 4), bool))),
+            ["together"],
+        ),
     ],
 )
 def test_impossible_prompts_are_refused(change, words):
@@ -93,6 +97,7 @@ def test_impossible_prompts_are_refused(change, words):
         mask_like(np.ones((48, 64), np.uint8), height=49),
         mask_like(np.ones((48, 64), np.uint8), data=b"1"),
         mask_like(np.ones((48, 64), np.uint8), width=0),
+        mask_like(np.ones((48, 63), np.uint8), width=64),
         mask_like(np.ones((48, 64), np.uint8), data=b""),
     ],
 )
@@ -108,8 +113,10 @@ def test_what_begins_an_object_and_what_only_goes_on_with_one():
     assert boxed.object_id == "" and boxed.points_xy.tolist() == [[10, 20]]
     mixed = message(object_id="", points_xy=[1.0, 2.0, 3.0, 4.0], point_labels=[0, 1])
     assert prompt_in.from_message(mixed).labels.tolist() == [0, 1]
-    whole = message(points_xy=[], point_labels=[], mask=mask_like(np.eye(3, dtype=np.uint8), encoding="8UC1"))
-    assert prompt_in.from_message(whole).mask.tolist() == np.eye(3, dtype=bool).tolist()
+    for name in ("", "cup"):
+        mask = mask_like(np.eye(3, dtype=np.uint8), encoding="8UC1")
+        whole = message(object_id=name, points_xy=[], point_labels=[], mask=mask)
+        assert prompt_in.from_message(whole).mask.tolist() == np.eye(3, dtype=bool).tolist()
 
 
 def test_a_refusal_says_which_prompt_of_several_and_stays_of_its_kind():
