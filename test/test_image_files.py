@@ -31,7 +31,9 @@ def test_png_is_exact(text):
     assert np.array_equal(convert(compressed(random_rgb(), ".png", text)), random_rgb())
 
 
-@pytest.mark.parametrize("text", ["jpeg", "jpg", "rgb8; jpeg compressed bgr8", "bgr8; jpeg compressed bgr8"])
+@pytest.mark.parametrize(
+    "text", ["jpeg", "jpg", *(f"{what}; jpeg compressed bgr8" for what in ("rgb8", "bgr8", "8UC3"))]
+)
 def test_jpeg_has_its_channels_in_place(text):
     got = convert(compressed(smooth_rgb(), ".jpg", text))
     assert np.abs(got.astype(int) - smooth_rgb()).mean() < 4
@@ -54,6 +56,16 @@ def test_a_compressed_mosaic_is_what_it_is_uncompressed(pattern, dtype):
     assert np.array_equal(convert(file), rgb) and np.ptp(rgb, axis=-1).max() > 100
     file.format = f"{encoding}; jpeg compressed mono8"  # what was turned into grey is no mosaic any more
     assert np.ptp(convert(file), axis=-1).max() == 0
+
+
+def test_the_size_of_a_jpeg_is_its_frames_wherever_that_is():
+    """Some encoders write Huffman tables first, whose marker is one of those around it."""
+    file = compressed(smooth_rgb(), ".jpg", "jpeg")
+    frame, tables, scan = (file.data.index(marker) for marker in (b"\xff\xc0", b"\xff\xc4", b"\xff\xda"))
+    assert frame < tables
+    moved = file.data[:frame] + file.data[tables:scan] + file.data[frame:tables] + file.data[scan:]
+    file = SimpleNamespace(format="jpeg", data=moved)
+    assert convert(file).shape == (48, 64, 3) and "64x48" in str(refusal(file, 48 * 64 - 1))
 
 
 @pytest.mark.parametrize("change", [lambda d: d + bytes(3000), lambda d: d[:2] + b"\xff" * 5 + d[2:]])
