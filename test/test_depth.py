@@ -179,6 +179,9 @@ def test_depth_that_has_noticed_a_new_clock_before_the_images_is_kept():
     assert buffer.add(back_ns, "new", 5 * STEP_NS).is_jump
     buffer.note_image(back_ns)
     assert buffer.find(back_ns) == ("new", "")
+    buffer.add(back_ns + STEP_NS, "newer", 6 * STEP_NS)
+    buffer.note_image(back_ns - STEP_NS)  # once more, and this time depth has not noticed yet
+    assert buffer.find(back_ns + STEP_NS)[0] is None
 
 
 def test_depth_may_come_as_long_as_nothing_near_the_image_has():
