@@ -121,6 +121,14 @@ def test_another_reliability_is_one_new_subscription_and_the_old_mismatch_is_ove
     assert rig.counters.incompatible_qos == "" and rig.subscription.group is not first.group
 
 
+def test_images_tell_how_large_they_get_and_that_a_mismatch_is_over():
+    rig = Rigged(("/image", IMAGE, BEST_EFFORT))
+    rig.subscription.events.incompatible_qos(SimpleNamespace(last_policy_kind=QoSPolicyKind.RELIABILITY))
+    for stamp, side in enumerate((20, 30, 10), start=1):
+        rig.image(stamp, side=side)
+    assert (rig.counters.incompatible_qos, rig.counters.largest_image_bytes) == ("", 30 * 30 * 3)
+
+
 def test_a_subscription_that_could_not_be_made_again_is_tried_at_the_next_tick(monkeypatch):
     rig = Rigged(("/image", IMAGE, BEST_EFFORT))
     rig.node.offers[:] = [("/image", IMAGE, RELIABLE)]

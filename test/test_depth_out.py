@@ -108,7 +108,7 @@ def points_of(cloud):
     """Rows of (x, y, z, rgb, ...) read by the fields' own offsets, as a foreign reader does."""
     assert not cloud.is_bigendian and len(cloud.data) == cloud.row_step * cloud.height
     names = {f.name: f for f in cloud.fields}
-    assert [names[n].datatype for n in ("x", "y", "z", "rgb")] == [7, 7, 7, 7]
+    assert [(names[n].datatype, names[n].count) for n in ("x", "y", "z", "rgb")] == [(7, 1)] * 4
     data = bytes(cloud.data)
     return np.array(
         [

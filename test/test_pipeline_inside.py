@@ -70,7 +70,7 @@ def test_a_result_is_as_old_as_its_image_and_late_beyond_the_setting(clock):
         line.image(stamp, arrived_ns=clock.ns - age_ns)
         line.turn()
     assert list(line.counters.ages_ns) == [2 * S, 2 * S + 1] and line.counters.late_in_a_row == 1
-    assert list(line.counters.outputs_ns) == [clock.ns] * 2
+    assert list(line.counters.outputs_ns) == [clock.ns] * 2 and line.counters.published == 2
 
 
 def test_busy_is_known_from_the_image_that_is_taken_to_the_end_of_its_turn(clock):
