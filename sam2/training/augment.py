@@ -1,8 +1,8 @@
-"""Random changes to a batch of clips, the same for every frame of a clip, on whatever device the batch is on.
+"""Random changes to a batch of clips, the same for every frame of a clip, on the batch's device.
 
 Knows pixels and label maps only. Sources: SAM 2 training set-up (horizontal flip, affine, colour jitter, grayscale, and
 for look-alikes the 2 x 2 mosaic of one clip of which one tile is the target); the crop on small objects and the
-interruption (a few frames of another scene, so that the object is gone and comes back) are ours.
+interruption (a few frames of another scene, so that the object disappears and returns) are ours.
 Clips are (B, T, S, S, 4) uint8: RGB and a label map, 0 background, 1..K the visible pixels of object k.
 """
 
@@ -29,7 +29,7 @@ def split(clips: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def interrupt(clips: Tensor, probability: float) -> Tensor:
-    """In some clips a run of frames (never the first) shows another clip of the batch, without any label."""
+    """Replaces a run of frames (never the first) in some clips by those of another clip of the batch, unlabelled."""
     count, length = clips.shape[:2]
     device = clips.device
     start = torch.randint(1, max(length, 2), (count,), device=device)
@@ -42,9 +42,9 @@ def interrupt(clips: Tensor, probability: float) -> Tensor:
 
 
 def window(clips: Tensor, side: int) -> Tensor:
-    """The same square cut out of every frame of a clip, around a random pixel of a random object of its first frame.
+    """Crops the same square from every frame of a clip, around a random pixel of a random object of its first frame.
 
-    (B, T, S, S, 4) uint8 -> (B, T, side, side, 4): small images that show things at the size of large ones.
+    (B, T, S, S, 4) uint8 -> (B, T, side, side, 4): objects keep the size that they have in the whole image.
     """
     count, length, full = clips.shape[:3]
     first, device = clips[:, 0, ..., 3].flatten(1), clips.device  # (B, S * S)
@@ -72,10 +72,10 @@ def _focus(labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def affine(rgb: Tensor, labels: Tensor, strength: float) -> tuple[Tensor, Tensor]:
-    """Flip, rotate, scale, shear and crop each clip; small objects are zoomed in on.
+    """Flips, rotates, scales, shears and crops each clip; zooms in on some small objects.
 
-    rgb (B, T, 3, S, S) float, labels (B, T, S, S) uint8 -> the same shapes. strength 0 only flips, 1 turns by up to
-    25 degrees and zooms 0.8 to 1.6. What comes in from outside the image is black and unlabelled.
+    rgb (B, T, 3, S, S) float, labels (B, T, S, S) uint8 -> the same shapes. strength 0 only flips, 1 rotates by up to
+    25 degrees and zooms 0.8 to 1.6. Areas from outside the image are black and unlabelled.
     """
     count, length, _, side, _ = rgb.shape
     device = rgb.device
@@ -99,14 +99,14 @@ def affine(rgb: Tensor, labels: Tensor, strength: float) -> tuple[Tensor, Tensor
 
 
 def _halved(images: Tensor) -> Tensor:
-    """(N, C, S, S) -> (N, C, S / 2, S / 2): each pixel a blur whose centre is the one that `[..., ::2, ::2]` keeps."""
+    """(N, C, S, S) -> (N, C, S / 2, S / 2), blurred around the pixels that `[..., ::2, ::2]` keeps."""
     padded = F.pad(images, (1, 0, 1, 0), mode="replicate")
     rows = padded[..., :-1:2, :] + 2 * padded[..., 1::2, :] + padded[..., 2::2, :]
     return (rows[..., :-1:2] + 2 * rows[..., 1::2] + rows[..., 2::2]) / 16
 
 
 def mosaic(rgb: Tensor, labels: Tensor, probability: float) -> tuple[Tensor, Tensor]:
-    """Some clips become a 2 x 2 mosaic of themselves, of which one tile keeps its labels: the rest are look-alikes.
+    """Makes some clips a 2 x 2 mosaic of themselves. Only one tile keeps its labels: the others show look-alikes.
 
     Shapes as in `affine`; S even.
     """
@@ -127,7 +127,7 @@ def mosaic(rgb: Tensor, labels: Tensor, probability: float) -> tuple[Tensor, Ten
 
 
 def jitter(rgb: Tensor, strength: float) -> Tensor:
-    """Brightness, contrast, saturation and tint per clip, a little brightness per frame, and 5 % in gray.
+    """Changes brightness, contrast, saturation and tint per clip, brightness slightly per frame; 5 % of clips are gray.
 
     rgb (B, T, 3, S, S) in 0..1 -> the same.
     """
@@ -148,9 +148,9 @@ def jitter(rgb: Tensor, strength: float) -> Tensor:
 
 
 def augment(clips: Tensor, strength: float = 1.0) -> tuple[Tensor, Tensor]:
-    """All of it: (B, T, S, S, 4) uint8 -> rgb (B, T, 3, S, S) float32 0..1, labels (B, T, S, S) uint8.
+    """All augmentations: (B, T, S, S, 4) uint8 -> rgb (B, T, 3, S, S) float32 0..1, labels (B, T, S, S) uint8.
 
-    strength 0 changes nothing but the type.
+    strength 0 only converts.
     """
     if strength <= 0:
         return split(clips)

@@ -30,7 +30,7 @@ from sam2.training.train import Trainer
 from sam2.weights_cache import sha256
 
 WEIGHTS = "weights.pt"  # in --out
-_MOST = {"budget_minutes": 1e6, "batch_scale": 1e3}  # more can only be a typing error
+_MOST = {"budget_minutes": 1e6, "batch_scale": 1e3}  # more can only be a typo
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -76,7 +76,7 @@ def _config(args: argparse.Namespace) -> TrainConfig:
     config = find_train_config(args.config)
     names = ("model", "size", "workers", "pool", "seed", "steps", "budget_minutes")
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
-    if "budget_minutes" in given:  # instead of steps
+    if "budget_minutes" in given:  # replaces the recipe's steps
         given["steps"] = 0
     phases = tuple(replace(p, batch=max(1, round(p.batch * args.batch_scale))) for p in config.phases)
     config = replace(config, phases=phases, **given)
@@ -92,11 +92,11 @@ def _check_ranges(args: argparse.Namespace) -> None:
         ("steps", 1, math.inf),
         ("pool", 1, math.inf),
         ("size", 32, math.inf),
-        ("seed", 0, 2**62),  # leaves room for what is added to it
+        ("seed", 0, 2**62),  # leaves room for offsets
         ("workers", 0, math.inf),
     ):
         value = getattr(args, name)
-        if value is not None and not least <= value <= most:  # NaN is not
+        if value is not None and not least <= value <= most:  # refuses NaN, too
             span = f"{least} or more" if most == math.inf else f"{least} to {most}"
             raise BadInput(f"--{name}: expected {span}, got {value}")
     for name in ("budget_minutes", "batch_scale"):
@@ -159,7 +159,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Everything `main` does but turn errors into sentences."""
+    """Does what `main` does, but raises its errors."""
     config = _config(args)
     if config.needs_checkpoint and not args.checkpoint and not (args.out / STATE).exists():
         raise BadInput(
@@ -183,7 +183,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check_checkpoint(args: argparse.Namespace, began_with: str) -> None:
-    """Raises BadInput if --checkpoint is not the file that a run which goes on began with."""
+    """Raises BadInput if --checkpoint is given for a resumed run that did not begin with that file."""
     path = args.checkpoint
     if path and not (path.is_file() and sha256(path) == began_with):
         raise BadInput(
@@ -195,8 +195,8 @@ def _check_checkpoint(args: argparse.Namespace, began_with: str) -> None:
 def _train(
     args: argparse.Namespace, config: TrainConfig, maker: Maker, team: Team, device: torch.device, path: Path
 ) -> None:
-    """path: of the weights."""
-    # For windows every position in the image would be compiled anew.
+    """path: of the weights to export."""
+    # Windows would cause a compilation for every position in the image.
     pays = device.type == "cuda" and not any(phase.window for phase in config.phases)
     trainer = Trainer(config, maker, args.out, device, team)
     if team.leads:

@@ -1,7 +1,7 @@
 """One forward pass over a batch of short clips, with the tracker's memory.
 
 Knows the model's stages, prompts and masks; nothing of losses, data or schedules. All objects of the batch have the
-same history (first prompted on frame 0), so they go through the network together without padding.
+same history (first prompted on frame 0), so they are batched without padding.
 Legend: B clips, M objects per clip, N = B * M, T frames, S input side. Source: SAM 2 paper, §5 and appendix C.2.
 """
 
@@ -26,16 +26,16 @@ POINTER_FRAMES = Limits.pointers
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """What the simulated person does in every clip of one batch."""
+    """The simulated user's prompts, the same in every clip of a batch."""
 
     first: str = "click"  # or "box" or "mask", at frame 0
     clicks: dict[int, int] = field(default_factory=dict)  # frame -> number of corrective clicks
-    second: int | None = None  # a later frame kept as a prompted memory: a mask after a mask, else its clicks
+    second: int | None = None  # a later frame kept as a prompted memory: gets a mask if `first` is one, else `clicks`
 
 
 class Decoding(NamedTuple):
-    """One decoding of N objects in frame `index`. `prompted`: a person helped there. `ambiguous`: the best of
-    three hypotheses answers, not the single one."""
+    """One decoding of N objects in frame `index`. `prompted`: it had a prompt. `ambiguous`: its output is the best of
+    the three hypotheses, not the single one."""
 
     index: int
     decoded: Decoded
@@ -44,7 +44,10 @@ class Decoding(NamedTuple):
 
 
 def draw_plan(rng: np.random.Generator, length: int, prompt_chances: tuple[float, float, float]) -> ClipPlan:
-    """prompt_chances: of a mask, a box and a click, summing to 1. In two of five batches a later frame is prompted."""
+    """Draws the prompts of a batch; in two of five batches a later frame is prompted, too.
+
+    prompt_chances: of a mask, a box and a click, summing to 1.
+    """
     first = str(rng.choice(["mask", "box", "click"], p=prompt_chances))
     shortest = 3 if first == "mask" else 2  # one frame must remain to be tracked
     second = int(rng.integers(1, length)) if length >= shortest and rng.random() < 0.4 else None
@@ -58,10 +61,10 @@ def draw_plan(rng: np.random.Generator, length: int, prompt_chances: tuple[float
 
 
 def choose_objects(labels: Tensor, count: int, min_area: int) -> Tensor:
-    """Random distinct objects of each clip's first frame, repeated where there are fewer: (B, T, S, S) -> (B, count).
+    """Draws distinct objects of each clip's first frame, repeated where there are fewer: (B, T, S, S) -> (B, count).
 
-    labels uint8; the answer holds labels, 255 where no object has `min_area` pixels. Objects that vanish in a later
-    frame come first more often: they are what memory is for. Nothing waits for the device.
+    labels uint8; returns labels, 255 where no object has `min_area` pixels. Objects that vanish in a later frame are
+    preferred: they are what memory is for. Does not synchronise with the device.
     """
     area = torch.stack([(labels == label).sum((2, 3)) for label in range(1, MAX_OBJECTS + 1)], 2)  # (B, T, MAX_OBJECTS)
     big = area[:, 0] >= min_area
@@ -77,7 +80,7 @@ def object_masks(labels: Tensor, chosen: Tensor) -> Tensor:
 
 
 class Bank:
-    """What the N objects of a batch remember: frames a person prompted, and recent ones."""
+    """The memory bank of a batch's N objects: prompted frames and recent ones."""
 
     def __init__(self, model: SAM2):
         self.model = model
@@ -104,12 +107,12 @@ class Bank:
 
 
 def _decoding(index: int, decoded: Decoded, points: Tensor | None, prompted: bool = True) -> Decoding:
-    """`points` (N, K, 2) of the prompt; None where the object was only tracked."""
+    """`points` (N, K, 2) of the prompt; None if the objects were tracked without one."""
     return Decoding(index, decoded, prompted, is_ambiguous(0 if points is None else points.shape[1]))
 
 
 def _ask_first(model: SAM2, features: Features, pixels: Tensor, target: Tensor, kind: str) -> tuple:
-    """The first prompt: (segmentation, decoded or None for a mask, points, labels)."""
+    """Gives the first prompt: (segmentation, decoded or None for a mask, points, labels)."""
     if kind == "mask":
         return model.segment_mask(features, target[:, None].float()), None, None, None
     points, labels = (prompts.click if kind == "click" else prompts.box)(target)
@@ -126,7 +129,7 @@ def _correct(
     points: Tensor | None,
     labels: Tensor | None,
 ) -> tuple[Segmentation, Decoded, Tensor, Tensor]:
-    """One more click where `before` is wrong, added to the points so far; the last mask is shown to the decoder."""
+    """Adds a click where `before` is wrong and decodes all points, with the logits of `before` as the mask prompt."""
     with torch.no_grad():
         seen = logits_to_input_size(before.low_res_logits, target.shape[-1])[:, 0] > 0
         point, label = prompts.corrective_click(seen, target)
@@ -143,7 +146,7 @@ def encode_frames(model: SAM2, images: Tensor) -> list[Features]:
 
 
 def repeated(features: Features, count: int) -> Features:
-    """Features of B images -> of B * count objects, `count` in a row in each image."""
+    """Features of B images -> of B * count objects; the `count` objects of an image are adjacent."""
     return Features(*(x.repeat_interleave(count, 0) for x in features))
 
 
@@ -162,10 +165,10 @@ def track_clip(
 ) -> tuple[list[Decoding], list[Segmentation]]:
     """Tracks N objects through T frames: per-frame features of N objects, targets (N, T, S, S) bool.
 
-    With `bank`, which remembers the frames before `start`, it continues a clip, and remembers its last frame too.
-    Returns every decoding made (to be scored) and the T final segmentations. Through pointers and memories gradients
-    flow to the features of all frames, but only to the masks of tracked frames: those of prompted frames are binarised
-    before they are remembered, unless `model.binarize_mask_from_pts_for_mem_enc` is off.
+    With `bank`, which holds the memories before frame `start`, continues a clip; the last frame is then remembered,
+    too. Returns every decoding made (to be scored) and the T final segmentations. Through pointers and memories,
+    gradients reach the features of all frames, but only the masks of tracked frames: masks of prompted frames are
+    binarised before memory encoding, unless `model.binarize_mask_from_pts_for_mem_enc` is off.
     """
     last = len(features) - 1 if bank is None else None
     bank, decodings, final = bank or Bank(model), [], []
@@ -197,7 +200,10 @@ def track_clip(
 def ask_stills(
     model: SAM2, features: Features, targets: Tensor, kind: str, num_corrections: int
 ) -> tuple[list[Decoding], Segmentation]:
-    """The same for single images, many objects each: features repeated to N objects, targets (N, S, S) bool."""
+    """Prompts and corrects N objects in single images: features repeated to N objects, targets (N, S, S) bool.
+
+    Returns every decoding made (to be scored) and the final segmentation.
+    """
     pixels = model.no_memory(features.stride16)
     result, decoded, points, labels = _ask_first(model, features, pixels, targets, kind)
     decodings = [_decoding(0, decoded, points)]

@@ -1,8 +1,8 @@
-"""What is trained, on what, for how long: one table of a few lines.
+"""The training recipes: what is trained, on what, for how long.
 
 A phase ends at a share of the whole run, so that the same recipe fits a minute and a day. The run's length is counted
 in steps, or in minutes of training (then phases and rates follow the clock, summed over resumed runs, since the speed
-of a machine is not known before).
+of a machine is not known in advance).
 """
 
 from dataclasses import dataclass, replace
@@ -14,35 +14,38 @@ from sam2.errors import BadInput
 from sam2.training.losses import LossWeights
 
 EARLY = LossWeights(others=0.1)
-# No hypothesis hedges: with `others` each learns the mask, so any choice is a fair answer. Presence, which often stays
+# With `others` every hypothesis learns the mask, so whichever is selected is a good one. Presence, which often stays
 # wrong once an object is lost, gets less weight so that it does not drown out the masks.
 LATE = LossWeights(focal=8.0, focal_alpha=0.55, others=1.6, iou=2.0, presence=0.8)
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Rates go from the first to the second value along a cosine."""
+    """One part of a run; its learning rate falls from the first to the second value along a cosine."""
 
     kind: str  # "pretext", "stills", "clips" or "streams"
     until: float  # share of the run at which it ends
     batch: int  # images or clips
     objects: int  # prompts per image, or objects per clip
-    frames: int = 1  # of a clip; of a stream those learnt from at a time, at least 2
+    frames: int = 1  # of a clip; of a stream, per step: at least 2
     max_stride: int = 1  # between frames of a clip, drawn per clip
-    rate: tuple[float, float] = (1e-3, 1e-3)  # of everything but the encoder
+    rate: tuple[float, float] = (1e-3, 1e-3)  # learning rate of everything but the encoder
     encoder: float = 0.05  # the image encoder's rate as a share of `rate`; 0 freezes it
     prompt_chances: tuple[float, float, float] = (0.5, 0.25, 0.25)  # of a mask, a box, a click as the first prompt
     losses: LossWeights = LossWeights()
-    stills: float = 0.0  # share of the steps of "clips" that take as many stills as there are frames, of other clips
-    streams: float = 0.0  # share of the steps of "clips" that go on with clips of full length, `frames` at a time
-    window: int = 0  # pixels; learn from windows of this size around objects, not from whole images; 0: whole images
-    whole: float = 0.0  # share of the steps that take whole images all the same, as many pixels of them
-    vanish: float = 0.0  # share of the clips chosen for an object that goes out of sight and returns; not of streams
-    alike: float = 0.0  # weight of the pretext beside stills and clips: pixels of an object look alike in all frames
+    stills: float = 0.0  # share of the steps of "clips" that learn from batch * frames stills instead
+    streams: float = 0.0  # share of the steps of "clips" that learn from clips of full length, `frames` at a time
+    window: int = 0  # pixels; learn from windows of this size around objects; 0: from whole images
+    whole: float = 0.0  # share of the steps that take whole images nevertheless, fewer of them: as many pixels
+    vanish: float = 0.0  # share of the clips chosen for an object that vanishes and returns; not of streams
+    alike: float = 0.0  # weight of the pretext loss added to stills and clips: pixels of an object alike in all frames
     strength: float = 1.0  # of the augmentations, 0..1
 
     def draw(self, rng: np.random.Generator, side: int) -> "Phase":
-        """What the next step does: this phase with its shares drawn. side: of the whole image, pixels."""
+        """Draws the next step: this phase with `kind`, `batch`, `frames` and `window` as the shares decide.
+
+        side: of the whole image, pixels.
+        """
         step = self
         share = rng.random() if self.stills or self.streams else 1.0
         if share < self.stills:
@@ -61,21 +64,21 @@ class TrainConfig:
     model: str
     phases: tuple[Phase, ...]
     clip_frames: int  # length of the clips the data comes in
-    pool: int  # clips kept for drawing
+    pool: int  # clips kept to draw batches from
     steps: int = 0  # length of the run; 0: by the clock
     budget_minutes: float = 0.0
     size: int = 0  # of the images, pixels; 0: the model's own
     gentle: float = 0.0  # share of the synthetic clips that come from the gentle world
     workers: int = 0  # processes making clips; 0: none, and the run can be repeated exactly
-    loss_stride: int = 1  # masks are compared at this fraction of the input's side
-    muon: float = 0.0  # rate of matrices relative to the rest, by Muon, which needs fewer steps; 0: AdamW for all
+    loss_stride: int = 1  # mask losses are computed at the input's side divided by this
+    muon: float = 0.0  # Muon's rate for matrices relative to AdamW's for the rest: needs fewer steps; 0: AdamW for all
     weight_decay: float = 0.01
-    layer_decay: float = 1.0  # the rate of each block of the trunk relative to the next, and of the last to the rest
+    layer_decay: float = 1.0  # rate of each block of the trunk relative to the next one; of the last, to the rest
     warmup: int = 50  # steps at the start of each phase
     max_grad_norm: float = 1.0
     ema: float = 0.999
     min_area: int = 16  # pixels an object needs to be prompted
-    seed: int = 0  # synthetic clips are those of the worlds from here on
+    seed: int = 0  # of everything drawn, and of the first synthetic world
     needs_checkpoint: bool = False  # begins with trained weights, which must be given
 
     @property
@@ -113,7 +116,7 @@ _NANO = TrainConfig(  # for one large GPU
     ),
 )
 
-# What is left to learn lies within a pixel of the boundary, and in first masks. Above a rate of 6e-4 IoU stood still.
+# What is left to learn lies within a pixel of the boundary, and in first masks. Above a rate of 6e-4 IoU did not rise.
 # See "What was seen on the way" in the card of the weights.
 _SHARP = replace(_MIXED, batch=96, losses=replace(LATE, others=0.8), stills=0.25, rate=(6e-4, 1e-6))
 
@@ -177,20 +180,19 @@ _SMOKE = TrainConfig(
 # Follows the SAM 2 paper (arXiv 2408.00714), appendix C.2, and the official fine-tuning recipe for MOSE in lengths,
 # kinds of prompts, rates, decays and losses. The differences ("there" is the official recipe):
 # - a frame is corrected by 1 to 3 clicks, frame 0 in 30 % of the clips that begin with a click or a box, a later
-#   frame in 40 %; there by 7, always on frame 0, and one in ten falls anywhere on the object instead of where the
-#   answer is wrong, also where nothing is, which is no click here;
-# - a later frame is prompted when its turn comes, by clicks on what was tracked; there also afresh, before all
-#   tracking;
-# - masks of prompted frames are binarised before they are remembered, as the tracker does; there only outside
-#   training;
-# - half of the boxes are exact, there all are drawn carelessly; half of the first clicks are drawn to the inside;
-# - half of the clips are played backwards, there none; objects that vanish are chosen more often, and where there are
-#   fewer than `objects`, some are taken twice;
-# - all four masks are taught their IoU, and the best is chosen, at their own size; there those that answer, and at the
-#   image's; an object that no prompt showed is no lesson in absence;
-# - losses of frames and clicks are averaged, there summed, for which Adam makes up but where gradients are clipped;
+#   frame in 40 %; there by 7, always on frame 0, of which one in ten is drawn from the whole object instead of the
+#   error region, and if nothing is wrong a click is drawn, too: here it is left out;
+# - a later frame is prompted when tracking reaches it, by clicks that correct the tracked mask; there also without a
+#   tracked mask, before tracking begins;
+# - masks of prompted frames are binarised before memory encoding, as the tracker does; there only outside training;
+# - half of the boxes are exact, there all have noise; half of the first clicks prefer the object's interior;
+# - half of the clips are played backwards, there none; objects that vanish are preferred, and where there are fewer
+#   than `objects`, some are repeated;
+# - all four masks learn to predict their IoU, there only those that are output; IoU and the best mask are determined
+#   at the masks' resolution, there at the image's; an object that no prompt showed gives no loss while absent;
+# - losses are averaged over frames and clicks, there summed; AdamW cancels this factor, gradient clipping does not;
 # - times of pointers are divided by 15, as in the tracker, there by the length of the clip less one;
-# - neither drop path nor dropout; stronger augmentation; embeddings do not decay; weights are averaged.
+# - no drop path, no dropout; stronger augmentation; no weight decay of embeddings; the weights are averaged (EMA).
 _FINETUNE = TrainConfig(
     model="tiny",
     clip_frames=8,
@@ -218,7 +220,7 @@ CONFIGS: dict[str, TrainConfig] = {
 
 
 def find_train_config(name: str) -> TrainConfig:
-    """Raises BadInput naming the configs there are."""
+    """Returns the recipe of that name. Raises BadInput that lists the names."""
     if name not in CONFIGS:
         raise BadInput(f"training config {name!r}: expected one of {', '.join(CONFIGS)}")
     return CONFIGS[name]

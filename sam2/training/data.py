@@ -16,12 +16,12 @@ _NEW_PER_STEP = 0.25  # clips that each step of a `DirectSource` replaces
 
 
 class DirectSource:
-    """Makes clips in this process. What step s sees depends only on s, so a resumed run repeats exactly, unless it has
-    streams, which are not saved. For smoke runs, tests and debugging.
+    """Makes clips in this process, for smoke runs, tests and debugging. The clips of step s depend only on s, so a
+    resumed run repeats exactly, unless it has streams, which are not saved.
     """
 
     def __init__(self, maker: Maker, device: torch.device, capacity: int, first_seed: int = 0, min_area: int = 1):
-        """min_area: pixels of an object that clips should begin with."""
+        """min_area: pixels that an object in a clip's first frame should have."""
         self._clip = lru_cache(maxsize=capacity)(maker)
         self._device, self._min_area = device, min_area
         self._capacity, self._first_seed = capacity, first_seed
@@ -49,7 +49,7 @@ Source = DirectSource | PooledSource
 
 
 def open_source(maker: Maker, device: torch.device, config: TrainConfig, clips_made: int, team: Team) -> Source:
-    """The source of clips for a recipe. clips_made: by earlier runs, whose worlds workers do not make again."""
+    """Opens the source of a recipe's clips. clips_made: by earlier runs; workers do not make those worlds again."""
     if config.workers == 0:
         return DirectSource(maker, device, config.pool, config.seed, config.min_area)
     first = config.seed + clips_made + team.rank * HELD_OUT_SEED // team.size

@@ -1,5 +1,5 @@
-"""Training clips from annotated videos: a window of a video, squashed to a square, with renumbered objects that keep
-apart.
+"""Training clips from annotated videos: a window of a video, squashed to a square, with renumbered objects that do not
+overlap.
 
 Knows videos and label maps. Does not know files, nor how clips get to the device.
 """
@@ -21,8 +21,8 @@ _SHARED = 0.05  # of the smaller of two masks; more pixels in common would spoil
 
 @dataclass(frozen=True)
 class DatasetClips:
-    """Clips from annotated videos: a dataset drawn by weight, any of its videos, any window of its annotated frames
-    that begins with an object, if that is found. Where masks overlap, as in SA-V, other objects are left out each time.
+    """Draws clips from annotated videos: a dataset by weight, one of its videos, and a window of annotated frames whose
+    first shows an object, if one is found. Where masks overlap, as in SA-V, leaves out objects at random.
 
     Held-out seeds draw from every tenth video, all others from the rest. Fewer than ten videos leave none to hold out;
     validation then shows videos that were trained on.
@@ -32,7 +32,7 @@ class DatasetClips:
     weights: tuple[float, ...]  # per dataset, any positive scale
     num_frames: int
     size: int  # S, pixels; the aspect is squashed as the network's preprocessing does
-    min_area: int = 1  # pixels of S x S that an object to begin with has
+    min_area: int = 1  # pixels of S x S that an object in the first frame should have
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -59,7 +59,7 @@ class DatasetClips:
         return np.stack([tiles[i] for i in indices])
 
     def _window(self, rng: np.random.Generator, video: Video) -> list[int]:
-        """The frames of a clip: annotated ones in a row; a short video is played to its end and back."""
+        """Draws the frames of a clip: successive annotated ones; a short video is played to its end and back."""
         annotated = sorted(video.masks)
         if len(annotated) < self.num_frames:
             circle = annotated + annotated[-2:0:-1]
@@ -91,8 +91,8 @@ class DatasetClips:
 
 
 def _labels(rng: np.random.Generator, shown: dict[int, Masks], first: int) -> dict[int, int]:
-    """Labels 1..MAX_OBJECTS by object id, of objects that keep apart in all frames. shown: masks by frame. If some must
-    be left out, those in the frame `first` go first."""
+    """Labels 1..MAX_OBJECTS by object id, of objects that do not overlap in any frame. shown: masks by frame. If some
+    must be left out, those in the frame `first` are kept."""
     begin = sorted(shown[first])
     later = sorted(set().union(*shown.values()) - set(begin))
     ids = [*rng.permutation(begin).tolist(), *rng.permutation(later).tolist()]
@@ -107,7 +107,7 @@ def _labels(rng: np.random.Generator, shown: dict[int, Masks], first: int) -> di
 def _overlap(masks: Iterable[np.ndarray]) -> bool:
     """Whether any pixel belongs to two of the masks of a frame."""
     masks = list(masks)
-    if len({mask.shape for mask in masks}) != 1:  # which is refused, if they are used
+    if len({mask.shape for mask in masks}) != 1:  # `_tile` refuses them if they are used
         return False
     return np.count_nonzero(np.any(masks, axis=0)) < sum(map(np.count_nonzero, masks))
 

@@ -20,11 +20,11 @@ _TRAILER = 1024  # bytes that a camera may append to a JPEG
 def find_files(folder: Path, suffixes: tuple[str, ...], above: frozenset[Path] = frozenset()) -> Iterator[Path]:
     """Files below a folder with one of these suffixes, in either case, sorted; none if there is no such folder.
 
-    Follows links to folders, but not in circles; skips hidden files. `above`: the folders that it is in.
+    Follows links to folders, but not in circles; skips hidden files. `above`: the folders that contain it.
     """
     above = above | {Path(os.path.realpath(folder))}  # `Path.resolve` raises for links in a circle
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.name.startswith(".") or path.name == "lost+found":  # which is at the top of a disk, and unreadable
+        if path.name.startswith(".") or path.name == "lost+found":  # unreadable, at the root of a file system
             continue
         if path.suffix.lower() in suffixes:
             yield path
@@ -41,11 +41,11 @@ def read_palette(path: Path) -> np.ndarray:
 
 
 def read_indices(path: Path) -> tuple[np.ndarray, str]:
-    """What `read_palette` returns, and the image's mode."""
+    """Returns what `read_palette` does, and the image's mode."""
     try:
         with Image.open(path) as image:
             mode, labels = image.mode, np.array(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # as Pillow, for damaged chunks
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow, on damaged files
         raise BadInput(f"{path}: expected a palette PNG ({error})") from error
     if mode not in ("P", "L", "1"):
         raise BadInput(f"{path}: expected a PNG whose pixels are object numbers (mode P or L), got mode {mode}")
@@ -60,7 +60,7 @@ def read_rgb(path: Path) -> np.ndarray:
     # Without the rotation that EXIF asks for: masks are not rotated either.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     image = None
-    with suppress(cv2.error):  # of a size that no image has
+    with suppress(cv2.error):  # raised for impossible image sizes
         image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
     if image is None:
         raise BadInput(f"{path}: expected a JPEG or PNG image, found none that can be decoded")
@@ -68,7 +68,7 @@ def read_rgb(path: Path) -> np.ndarray:
 
 
 def read_film(path: Path, wanted: set[int] | None = None) -> Iterator[np.ndarray | None]:
-    """Frames in order; None for those not wanted, which are not converted to RGB."""
+    """Yields the frames in order, (H, W, 3) uint8 RGB; None for those not wanted, which are not converted."""
     film = cv2.VideoCapture(opencv_name(path))
     try:
         if not film.isOpened():

@@ -1,4 +1,4 @@
-"""Annotated videos on disk: DAVIS 2017, YouTube-VOS, MOSE, LVOS and SA-V, all read alike.
+"""Reads annotated videos on disk: DAVIS 2017, YouTube-VOS, MOSE, LVOS and SA-V, behind one interface.
 
 Knows file layouts; nothing of training. A video has frames, in order, and masks by frame index. Layouts are those of
 the datasets' own downloads (davischallenge.org, youtube-vos.org, MOSE and LVOS project pages,
@@ -17,7 +17,7 @@ from sam2.errors import BadInput
 from sam2.run_lengths import coco_decode
 from sam2.training.dataset_files import VOID, find_files, read_film, read_indices, read_palette, read_rgb
 
-SAV_MASK_EVERY = 4  # SA-V annotates at 6 frames a second what was filmed at 24
+SAV_MASK_EVERY = 4  # SA-V's videos have 24 frames a second, of which 6 are annotated
 
 Masks = dict[int, np.ndarray]  # object id -> (H, W) bool
 
@@ -29,8 +29,8 @@ class Layout:
     frames: str
     masks: str
     source: str  # where to get it
-    validation: str = "valid"  # what it calls the split to be evaluated on
-    list_file: str = ""  # names of the split's videos, one per line; otherwise every folder counts
+    validation: str = "valid"  # its name for the split to be evaluated on
+    list_file: str = ""  # names of the split's videos, one per line; "" = every folder is a video
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -55,7 +55,7 @@ LAYOUTS: dict[str, Layout] = {
 
 
 class FolderMasks(Mapping):
-    """Palette PNGs read when asked for: `masks[index]` -> {object id: (H, W) bool}."""
+    """Palette PNGs, read lazily: `masks[index]` -> {object id: (H, W) bool}."""
 
     def __init__(self, files: dict[int, list[tuple[int | None, Path]]]):
         self._files = files  # per frame: (object id, or None if the palette holds the ids; file)
@@ -66,7 +66,7 @@ class FolderMasks(Mapping):
 
     @cached_property
     def _is_grey(self) -> bool:
-        """Whether these are grey masks of a single object, which is 255; the first mask that is not empty decides."""
+        """Whether these are grey masks in which 255 is the only object; the first mask that is not empty decides."""
         for path in self.paths:
             labels, mode = read_indices(path)
             if labels.any():
@@ -92,11 +92,11 @@ class FolderMasks(Mapping):
         return len(self._files)
 
 
-@lru_cache(maxsize=4)  # not one per video: in memory such a file is many times its size, and SA-V has 50 000
+@lru_cache(maxsize=4)  # not more: in memory such a file is many times its size, and SA-V has 50 000
 def _masklets(path: Path, size: int, mtime_ns: int) -> tuple[list[int], dict[int, list[dict]]]:
-    """Object ids, and the masks of them, in that order, by frame; size and time tell versions of a file apart.
+    """Returns the object ids and, by frame, their masks in the same order. Raises BadInput.
 
-    Raises BadInput.
+    size and mtime_ns: of the file; they make the cache read a changed file again.
     """
     try:
         content = json.loads(path.read_text())
@@ -112,9 +112,10 @@ def _masklets(path: Path, size: int, mtime_ns: int) -> tuple[list[int], dict[int
 
 
 class RleMasks(Mapping):
-    """The masklets of one SA-V JSON, decoded when asked for.
+    """The masklets of one SA-V JSON, decoded lazily.
 
-    What is away has an empty mask. A frame with null for a mask is not annotated, as upstream: the object may be there.
+    Absent objects have empty masks. A frame with null for a mask counts as not annotated, as upstream: the object may
+    be visible.
     """
 
     def __init__(self, path: Path):
@@ -146,8 +147,8 @@ class RleMasks(Mapping):
 
 @dataclass(frozen=True)
 class Video:
-    """One annotated video. `masks` holds only the annotated frames; an object that is not in sight has no mask there
-    or, where every object is annotated by itself, an empty one."""
+    """One annotated video. `masks` holds only the annotated frames; an absent object has no mask there or, if the
+    dataset stores each object separately, an empty one."""
 
     name: str
     source: Path | tuple[Path, ...]  # an .mp4, or the image files in order
@@ -170,7 +171,7 @@ class Video:
             self._check_end([index for index in self.masks if index >= count])
 
     def frames_at(self, indices: list[int]) -> list[np.ndarray]:
-        """Some frames, in the order asked for; cheap for images, but a film is decoded up to the last of them."""
+        """Returns the frames at `indices`, in that order; cheap for images, but decodes a film up to the last one."""
         if isinstance(self.source, tuple):
             return [read_rgb(self.source[i]) for i in indices]
         wanted, kept = set(indices), {}
@@ -188,7 +189,7 @@ class Video:
 
 
 def open_dataset(name: str, root: str | Path, split: str = "train") -> list[Video]:
-    """The videos of one split, sorted by name; nothing is read yet.
+    """Returns the videos of one split, sorted by name, without reading frames or masks.
 
     name: a key of LAYOUTS; root: the folder the download was unpacked into; split as the dataset calls it ("train",
     "val", "valid", "test"). Raises BadInput saying where to get the dataset and which folder was expected.
@@ -209,7 +210,7 @@ def open_dataset(name: str, root: str | Path, split: str = "train") -> list[Vide
 
 
 def describe(name: str, split: str) -> str:
-    """In words: the folder that `open_dataset` expects as root, and where to get it."""
+    """Describes the folder that `open_dataset` expects as root, and where to get it."""
     layout = LAYOUTS[name]
     holds = " and ".join(folder.format(split=split) for folder in (layout.frames, layout.masks))
     if name == "sav" and split == "train":
@@ -225,7 +226,7 @@ def _video_names(root: Path, layout: Layout, split: str, masks: Path) -> list[st
             if not (masks / name).is_dir():
                 raise BadInput(f"{listed}: names {name}, expected the folder {masks / name}; correct the list")
         return names
-    if layout.list_file and "{split}" not in layout.masks:  # only the list tells the splits apart
+    if layout.list_file and "{split}" not in layout.masks:  # only the list says which videos the split has
         raise BadInput(
             f"expected {listed} with the names of the videos, a line each: write it, if the data are your own, or get "
             f"the dataset from {layout.source}"
@@ -234,7 +235,7 @@ def _video_names(root: Path, layout: Layout, split: str, masks: Path) -> list[st
 
 
 def _read_list(path: Path) -> list[str]:
-    """The names in the list, without duplicates: a video that is listed twice must not count twice."""
+    """The sorted names in the list, without duplicates: a video that is listed twice must not be scored twice."""
     try:
         lines = path.read_text("utf-8-sig").splitlines()  # some editors write a byte order mark
     except UnicodeDecodeError as error:
@@ -252,7 +253,7 @@ def _object_id(folder: Path) -> int:
 
 
 def _in_order(path: Path) -> tuple[int, str]:
-    """Numbered frames by their number, "9" before "10"; others by name."""
+    """Sort key: numbered frames by their number, "9" before "10"; others by name."""
     return int(path.stem) if path.stem.isdecimal() else -1, path.name
 
 

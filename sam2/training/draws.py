@@ -1,4 +1,5 @@
-"""Which frames of a clip a batch shows: stride, direction, an object to begin with, something that goes and returns.
+"""Draws the frames of a clip that a batch shows: stride, direction, an object in the first, one that vanishes and
+returns.
 
 A `Maker` turns a seed into one clip, (T, S, S, 4) uint8 (its `shape`): RGB and a label map of the visible pixels of
 each object (0 background). Knows neither model nor loss.
@@ -10,11 +11,11 @@ import numpy as np
 
 from sam2.training.clips import MAX_OBJECTS
 
-_TRIES = 12  # draws of frames among which to look for one that begins with an object, and where something returns
+_TRIES = 12  # draws of frames per clip, of which `draw_frames` takes the best
 
 
 class Maker(Protocol):
-    """Where clips come from: a dataset, or the synthetic world."""
+    """Makes clips, from a dataset or from the synthetic world."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]: ...
@@ -29,7 +30,7 @@ def label_areas(clip: np.ndarray) -> np.ndarray:
 
 
 def something_returns(seen: np.ndarray) -> np.ndarray:
-    """seen (..., T, K) bool -> (...) bool: whether an object of the first frame goes out of sight and comes back."""
+    """seen (..., T, K) bool -> (...) bool: whether an object of the first frame vanishes and returns."""
     has_left = ~np.logical_and.accumulate(seen, axis=-2)
     return (seen[..., 0, :] & (has_left & seen).any(-2)).any(-1)
 
@@ -37,11 +38,11 @@ def something_returns(seen: np.ndarray) -> np.ndarray:
 def draw_frames(
     rng: np.random.Generator, areas: np.ndarray, frames: int, max_stride: int, vanish: float, min_area: int = 1
 ) -> np.ndarray:
-    """Which frames of each clip: areas (B, T, K), pixels -> (B, frames) indices.
+    """Draws the frames of each clip: areas (B, T, K), pixels -> (B, frames) indices.
 
     The stride is 1 in half the cases, otherwise drawn from 1..max_stride as far as the clip allows; half of the draws
-    are reversed. A few are tried for one whose first frame shows an object of `min_area` and, for a share `vanish` of
-    the clips, in which something returns.
+    are reversed. Of `_TRIES` draws, takes one whose first frame shows an object of `min_area` pixels and, for a share
+    `vanish` of the clips, in which an object vanishes and returns, if there is one.
     """
     count, length = areas.shape[:2]
     reach = max(1, min(max_stride, (length - 1) // max(frames - 1, 1)))

@@ -1,7 +1,7 @@
 """Compiled stages for training on a GPU, where a small network spends most of its time on memory traffic.
 
 Compiling takes up to half a minute for each combination of shapes, so only combinations that make up half of the recent
-calls are compiled; the others, and calls without gradients, run plainly. The numbers differ by rounding.
+eager calls are compiled; the others, and calls without gradients, run eagerly. The numbers differ by rounding.
 """
 
 import warnings
@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException  # it has no public name
 
-_AMONG = 40  # recent calls; a combination that is half of them is compiled
+_AMONG = 40  # recent eager calls; a combination that is half of them is compiled
 
 Compile = Callable[[Callable], Callable]
 
 
 class Fused:
-    """A function of tensors and constants, compiled for combinations of shapes that come often.
+    """A function of tensors and constants, compiled for combinations of shapes that are frequent.
 
-    If tracing or compiling fails, it runs plainly from then on and warns once. Failures in the backward pass are
+    If tracing or compiling fails, it warns once and runs eagerly from then on. Failures in the backward pass are
     raised.
     """
 
@@ -41,7 +41,7 @@ class Fused:
         return self._plain(*inputs, **named)
 
     def _comes_often(self, key: tuple) -> bool:
-        """Also notes that it came."""
+        """Whether calls like this one are frequent; records the call."""
         if key in self._usual:
             return True
         self._recent.append(key)
@@ -53,7 +53,7 @@ class Fused:
 
 
 def _kind(x: object) -> object:
-    """What a program is compiled for: a tensor's shape and type, any other value itself."""
+    """What a compiled program depends on: a tensor's shape, dtype and requires_grad; any other value itself."""
     return (x.shape, x.dtype, x.requires_grad) if isinstance(x, Tensor) else x
 
 
@@ -62,7 +62,8 @@ def _compile(function: Callable) -> Callable:
 
 
 def fuse(lessons: torch.nn.Module, compiled: Compile = _compile) -> None:
-    """Compiles, in place, what `Lessons` runs in every frame: image encoder, decoder, memory encoder and losses."""
+    """Replaces the parts that `Lessons` runs on every frame by `Fused` ones: image encoder, decoder, memory encoder
+    and losses."""
     model = lessons.model
     for module in (model.image_encoder, model.sam_mask_decoder):
         module.forward = Fused(module.forward, compiled)

@@ -1,7 +1,7 @@
 """The four kinds of training step: raw clips in, losses out. This is where data, prompts, model and losses meet.
 
 A lesson draws its own augmentation, objects and prompts; the caller sets the seeds. Each returns 0-d tensors by name,
-among them "loss"; nothing here waits for the device.
+among them "loss"; nothing here synchronises with the device.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -40,24 +40,24 @@ Asked = tuple[Features, Tensor]  # of one frame of B clips, and the masks (N, S,
 
 
 def has_bfloat16(device: str) -> bool:
-    """Whether products in bfloat16 are faster there; a CPU without the instructions would be many times slower."""
+    """Whether bfloat16 is faster on the device; on a CPU without its instructions it is many times slower."""
     return device == "cuda" or torch.cpu._is_avx512_bf16_supported()  # it has no public name
 
 
 def fast_attention(device: str) -> AbstractContextManager:
-    """On a CPU plain products: the fused kernel's backward is several times slower where sequences are short."""
+    """On a CPU, disables fused attention: its backward pass is several times slower for short sequences."""
     return sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()
 
 
 def _begins_in_sight(targets: Tensor) -> Tensor:
-    """(N, T, S, S) bool -> (N,) bool: which objects the first frame shows. Targets without an object, which pad clips
-    that have too few, must not teach absence."""
+    """(N, T, S, S) bool -> (N,) bool: which objects the first frame shows. Empty targets, which pad clips that have too
+    few objects, must not teach absence."""
     return targets[:, 0].flatten(1).any(1)
 
 
 class Lessons(nn.Module):
-    """The model and what only training needs, with one forward for all kinds, so that DistributedDataParallel can wrap
-    it."""
+    """The model and the modules that only training needs, with one `forward` for all kinds of step, so that
+    DistributedDataParallel can wrap it."""
 
     def __init__(self, model: WindowedSAM2, min_area: int, loss_stride: int):
         super().__init__()
@@ -68,9 +68,9 @@ class Lessons(nn.Module):
         self.segmentation_loss = segmentation_loss  # `fuse` puts a compiled one here
 
     def forward(self, clips: Tensor | None, phase: Phase, rng: np.random.Generator) -> Losses:
-        """clips (B, T, S, S, 4) uint8 as `data` gives them; `phase` as `Phase.draw` gives it.
+        """Runs one step: clips (B, T, S, S, 4) uint8 as `data` gives them; `phase` as `Phase.draw` gives it.
 
-        For kind "streams", clips are needed only when `streams.is_due`; None continues those that are open.
+        For kind "streams", clips are needed only when `streams.is_due`; None continues an open stream.
         """
         learnt = self._prepare(clips, phase, rng) if clips is not None else None
         device = self.model.device.type
@@ -81,14 +81,14 @@ class Lessons(nn.Module):
 
     @torch.no_grad()
     def _prepare(self, clips: Tensor, phase: Phase, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """images (B, T, 3, S, S) normalised, and targets (B * M, T, S, S) bool."""
+        """Returns augmented images (B, T, 3, S, S), normalised, and targets (B * M, T, S, S) bool."""
         clips = self._crop_windows(clips, phase.window, rng)
         rgb, labels = augment(clips, phase.strength)
         chosen = choose_objects(labels, phase.objects, self.min_area)
         return normalise(rgb), object_masks(labels, chosen)
 
     def _crop_windows(self, clips: Tensor, side: int, rng: np.random.Generator) -> Tensor:
-        """Crops windows of `side` pixels, and places the model's view anywhere in the whole image; 0: no cropping."""
+        """Crops windows of `side` pixels, and moves the model's view to a random place in the image; 0: no cropping."""
         whole = clips.shape[-2]
         if not side:
             self.model.view.move(whole)
@@ -123,7 +123,7 @@ class Lessons(nn.Module):
     def _stream(self, begun: tuple[Tensor, Tensor] | None, phase: Phase, rng: np.random.Generator) -> Losses:
         view = self.model.view
         if begun is not None:
-            plan = draw_plan(rng, 1, phase.prompt_chances)  # what is prompted is frame 0
+            plan = draw_plan(rng, 1, phase.prompt_chances)  # prompts frame 0 only
             place, length = (view.side, view.row, view.column), draw_length(rng, begun[0].shape[1], phase.frames)
             self.streams.begin(phase.window, Stream(*begun, plan, Bank(self.model), place, length))
         stream = self.streams.take(phase.window)
@@ -142,7 +142,7 @@ class Lessons(nn.Module):
         return losses | {"loss": losses["loss"] + phase.alike * loss, "alike_iou": iou}
 
     def _find_alike(self, asked: Asked, shown: Asked) -> tuple[Tensor, Tensor]:
-        """The pretext's loss and IoU: clicks in one frame of each clip, answered in the same frame or in another."""
+        """Returns the pretext's loss and IoU: clicks in one frame of each clip, masks in that frame or another one."""
         (features, clicked), (others, targets) = asked, shown
         points, _ = prompts.click(clicked)
         logits = self.pretext(features, points.view(len(features.stride16), -1, 2), others)
@@ -152,9 +152,9 @@ class Lessons(nn.Module):
     def _score(
         self, decodings: list[Decoding], targets: Tensor, phase: Phase, begun: Tensor | None = None
     ) -> tuple[Losses, Tensor]:
-        """Mean losses of all decodings, with the IoU of the unprompted ones; and the IoU of the first one.
+        """Returns the mean losses of all decodings, with the IoU of the unprompted ones; and the IoU of the first one.
 
-        begun: (N,) bool, the objects that were there at the first prompt; None: those in the first frame of `targets`.
+        begun: (N,) bool, the objects visible at the first prompt; None: those in the first frame of `targets`.
         """
         device, begun = targets.device.type, _begins_in_sight(targets) if begun is None else begun
         with torch.autocast(device, enabled=False):

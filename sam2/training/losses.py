@@ -1,4 +1,4 @@
-"""What the network is scored by in training: focal, dice, IoU and presence, on the best of its mask hypotheses.
+"""The training losses: focal, dice, IoU and presence, with the mask losses on the best of the mask hypotheses.
 
 Knows tensors only: nothing of clips, prompts or schedules. Sources: SAM 2 paper, appendix C.2 (focal 20 : dice 1 :
 IoU L1 1 : presence BCE 1, only the best hypothesis learns the mask, all learn their IoU) and the official training code
@@ -18,12 +18,12 @@ from sam2.training.tensors import constant
 
 @dataclass(frozen=True)
 class LossWeights:
-    """How much each term counts.
+    """The weights of the terms.
 
-    `over_judged`: the sums over objects of the mask and IoU losses are divided by the number of all objects that are
-    judged, also of those that are away, as in the official training code. Then a frame in which most are away does not
-    teach the few others all the more, and two processes learn what one does from twice the batch, if they judge
-    equally many. False: by the number of those that are there, with which the recipes of nano were tuned.
+    `over_judged`: divides the sums over objects of the mask and IoU losses by the number of all objects whose presence
+    is scored, absent ones included, as the official training code does. The few present objects of a frame then do not
+    weigh more because most are absent, and two processes learn what one does from twice the batch, if both score
+    equally many. False: divides by the number of present objects; the recipes of nano were tuned with that.
     """
 
     focal: float = 5.0
@@ -31,7 +31,7 @@ class LossWeights:
     dice: float = 1.0
     iou: float = 1.0
     presence: float = 1.0
-    single: float | None = 0.5  # of the single mask beside the best of three; None: only the one that answers learns
+    single: float | None = 0.5  # of the single mask beside the best of three; None: only the one that is output learns
     others: float = 0.0  # of every hypothesis, best or not, so that early on none is left untrained
     over_judged: bool = False
 
@@ -45,7 +45,7 @@ class MaskLoss:
     dice: Tensor
     iou: Tensor
     presence: Tensor
-    mean_iou: Tensor  # of the hypothesis the network itself would choose, over objects that are there; no gradient
+    mean_iou: Tensor  # of the hypothesis that the network would output, over present objects; no gradient
 
 
 def focal_loss(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
@@ -67,7 +67,7 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
 def mask_iou(logits: Tensor, target: Tensor) -> Tensor:
     """Intersection over union of `logits > 0` with a target of 0..1: (..., H, W) -> (...).
 
-    Partial pixels count partly. Two empty masks agree: 1.
+    Fractional pixels count as fractions. 1 for two empty masks.
     """
     mask = (logits > 0).to(target.dtype)
     overlap = (mask * target).sum((-2, -1))
@@ -76,7 +76,7 @@ def mask_iou(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def resize_target(target: Tensor, side: int) -> Tensor:
-    """(N, S, S) bool or float -> (N, side, side) float32, each value the share of its pixels that are object.
+    """(N, S, S) bool or float -> (N, side, side) float32: the share of the object in each block of pixels.
 
     `side` divides S.
     """
@@ -85,10 +85,10 @@ def resize_target(target: Tensor, side: int) -> Tensor:
 
 
 def solid(shares: Tensor) -> Tensor:
-    """The binary mask for shares (..., H, W): pixels at least half object or, if an object is too small to have any,
-    its fullest pixels.
+    """The binary mask for shares (..., H, W): pixels at least half covered or, if an object is too small to have any,
+    its most covered pixels.
 
-    Compared with the shares themselves, even this mask would not have an IoU of 1.
+    The IoU of a binary mask with the shares themselves could not reach 1.
     """
     fullest = shares.amax((-2, -1), keepdim=True)
     return ((shares > 0) & (shares >= fullest.clamp(max=0.5))).to(shares.dtype)
@@ -108,9 +108,9 @@ def segmentation_loss(
 
     masks (N, 4, h, w) logits, 0 the single hypothesis and 1..3 the multiple ones; iou (N, 4) in 0..1;
     object_score (N, 1) logit; target (N, S, S) bool, all False where the object is absent; side: the masks are compared
-    at (side, side), h <= side <= S. An absent object teaches presence only, and nothing unless
-    `may_be_absent` (N,) bool (None: all may): a prompt for nothing is no lesson. `is_ambiguous` (N,) bool (None: all
-    are): the prompts that the multiple hypotheses answer, others are answered by the single one.
+    at (side, side), h <= side <= S. An absent object adds to the presence loss only, and only where `may_be_absent`
+    (N,) bool (None: everywhere): a prompt on no object teaches nothing. `is_ambiguous` (N,) bool (None: all are): the
+    prompts for which one of the multiple hypotheses is output; for the others it is the single one.
     """
     masks, iou, object_score = masks.float(), iou.float(), object_score.float()
     present = target.flatten(1).any(1).float()  # (N,)
@@ -139,8 +139,8 @@ def _taught_mask_loss(
     masks: Tensor, target: Tensor, best: Tensor, asked: Tensor, weights: LossWeights, side: int
 ) -> tuple[Tensor, Tensor]:
     """Focal and dice loss (N,), at (side, side), of the hypotheses that learn the mask: the `best` (N,) and the single
-    one, weighted by `weights.single`. `asked` (N,): 1 where the best of several answers, 0 where the single one
-    does."""
+    one, weighted by `weights.single`. `asked` (N,): 1 where one of the multiple hypotheses is output, 0 where the
+    single one is."""
     rows = torch.arange(len(masks), device=masks.device)
     taught = torch.stack([masks[rows, best], masks[:, 0]], 1)  # (N, 2, h, w)
     if side != masks.shape[-1]:
@@ -155,7 +155,7 @@ def _taught_mask_loss(
 
 
 def _presence_loss(logit: Tensor, present: Tensor, judged: Tensor) -> Tensor:
-    """Mean over the objects that are `judged`: those that are there, and those that may be absent; all (N,)."""
+    """Mean over the objects that are `judged`: those that are present or may be absent; all (N,)."""
     loss = F.binary_cross_entropy_with_logits(logit, present, judged, reduction="sum")
     return loss / judged.sum().clamp(min=1)
 

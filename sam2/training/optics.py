@@ -1,7 +1,7 @@
 """What light, lens and sensor do to a clean rendering: lighting, brightness drift, blur, noise, compression.
 
-Knows nothing about what is in the picture and moves no edge, so the ground truth stays true. It only says how long the
-shutter is open; `painting` blurs what moves meanwhile.
+Knows nothing about what is in the picture and moves no edge, so the ground truth stays true. Motion blur is not here:
+`Optics.shutter` only says how long the shutter is open, and `painting` draws the blur.
 """
 
 import math
@@ -17,7 +17,7 @@ from sam2.training.motion import Wave, random_wave
 _UNIT_LIGHT = 128  # this value in the light map leaves a pixel as it is
 _TILE_MARGIN = 32  # pixels by which the noise tile may be shifted, per axis
 _TILE_DEVIATION = 32  # grey levels
-_NORMAL_LEVELS = np.array(  # the quantiles of that noise: random bytes, looked up here, become normal noise
+_NORMAL_LEVELS = np.array(  # quantiles of that noise: a lookup of random bytes here gives normal noise
     [round(128 + _TILE_DEVIATION * NormalDist().inv_cdf((i + 0.5) / 256)) for i in range(256)], np.uint8
 )
 
@@ -35,7 +35,7 @@ class Optics:
     shutter: float  # how long it is open, in frames
 
     def expose(self, rgb: np.ndarray, t: int, rng: np.random.Generator) -> np.ndarray:
-        """(H, W, 3) uint8 as the camera delivers it; `rgb` is not changed."""
+        """Returns frame `t` (H, W, 3) uint8 as the camera delivers it; `rgb` is not changed."""
         out = cv2.multiply(rgb, self.light, scale=max(0.2, self.gain(t)) / _UNIT_LIGHT)
         if self.blur > 0:
             out = cv2.GaussianBlur(out, (0, 0), self.blur)
@@ -52,7 +52,7 @@ class Optics:
 
 
 def random_optics(rng: np.random.Generator, size_hw: tuple[int, int], strength: float) -> Optics:
-    """Settings of one clip; `strength` scales every fault (0 = even light, sharp, no noise)."""
+    """Draws the settings of one clip; `strength` scales every fault (0 = even light, sharp, no noise)."""
     height, width = size_hw
     small = (max(4, height // 8), max(4, width // 8))
     shade = 1 + 0.22 * strength * rng.uniform(0, 1) * textures.noise(rng, small, 0.3, coarsest=2)

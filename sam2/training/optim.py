@@ -1,4 +1,4 @@
-"""Parameter groups, learning rates, the running average of the weights, and a start from which the decoder can learn.
+"""Parameter groups, optimisers, learning rates, the EMA of the weights, and an initialisation that learns quickly.
 
 Knows names of parameters, not what they compute. Sources: SAM 2 paper, appendix C.2 (AdamW, layer decay 0.8-0.9 on the
 trunk, gradient clipping); layer decay from Clark et al. 2020 as used by BEiT.
@@ -15,8 +15,8 @@ from sam2.training.config import Phase
 
 
 def layer_scale(name: str, num_blocks: int, decay: float) -> float:
-    """The rate of a parameter relative to those outside the trunk, as upstream: `decay` for its last block, once more
-    for each before it, and for the patch embedding, which comes first. 1 for its position embeddings."""
+    """The learning-rate factor of a parameter, as upstream: `decay` for the trunk's last block, `decay` ** 2 for the
+    one before, and so on to the patch embedding; 1 outside the trunk and for its position embeddings."""
     if "image_encoder.trunk." not in name or "trunk.pos_embed" in name:
         return 1.0
     block = re.search(r"\.blocks\.(\d+)\.", name)
@@ -30,9 +30,9 @@ _EMBEDDING = re.compile(  # tables of vectors, not maps between them: `trunk.pat
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> list[dict]:
-    """Groups by rate and decay, each with `scale` (layer decay) and `is_encoder`.
+    """Groups the parameters by rate and decay, each group with `scale` (layer decay), `is_encoder` and `is_matrix`.
 
-    Biases, norms and embeddings do not decay.
+    Biases, norms and embeddings have no weight decay.
     """
     blocks = [int(m.group(1)) for n, _ in model.named_parameters() if (m := re.search(r"trunk\.blocks\.(\d+)\.", n))]
     groups: dict[tuple, dict] = {}
@@ -60,11 +60,11 @@ _MOMENTUM, _NEWTON_SCHULZ_STEPS, _NEWTON_SCHULZ = 0.95, 3, (3.4445, -4.7750, 2.0
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for matrices, all of one shape at a time: `torch.optim.Muon` takes them one by one and spends a tenth of a
-    step on launching small products.
+    """Muon for matrices, batched by shape: `torch.optim.Muon` takes them one by one and spends a tenth of a step on
+    launching small kernels.
 
-    Momentum 0.95 with Nesterov's look ahead, three steps of Newton and Schulz in bfloat16; a step's size is that of
-    AdamW. Sources: Jordan et al. 2024; the scale of a step from Liu et al. 2025 (arXiv 2502.16982).
+    Nesterov momentum 0.95, three Newton-Schulz iterations in bfloat16; updates have the size of AdamW's. Sources:
+    Jordan et al. 2024; the scale of an update from Liu et al. 2025 (arXiv 2502.16982).
     """
 
     def __init__(self, groups: list[dict]):
@@ -90,7 +90,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def _orthogonal(matrices: list[Tensor]) -> list[Tensor]:
-    """Each orthogonalised and scaled to the root mean square that AdamW's steps have."""
+    """Orthogonalises each matrix and scales it to the root mean square of AdamW's updates."""
     of_shape: dict[torch.Size, list[int]] = {}
     for index, matrix in enumerate(matrices):
         of_shape.setdefault(matrix.shape, []).append(index)
@@ -105,7 +105,7 @@ def _orthogonal(matrices: list[Tensor]) -> list[Tensor]:
 def orthogonalised(matrices: Tensor) -> Tensor:
     """(n, rows, columns) -> (n, rows, columns) float32, singular values moved towards 1 (Jordan et al. 2024)."""
     if matrices.shape[1] > matrices.shape[2]:
-        return orthogonalised(matrices.mT).mT.contiguous()  # mixed orders keep `foreach` from its fast path
+        return orthogonalised(matrices.mT).mT.contiguous()  # `foreach` is slow for mixed memory layouts
     a, b, c = _NEWTON_SCHULZ
     x = matrices.bfloat16()
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=1e-7)  # Frobenius
@@ -150,7 +150,7 @@ class MuonAdamW:
 
 
 def make_optimizer(model: nn.Module, weight_decay: float, layer_decay: float, muon: float = 0.0):
-    """AdamW for everything, or `MuonAdamW` if `muon` is not 0; it does nothing until `set_rates`.
+    """Returns AdamW, or `MuonAdamW` if `muon` is not 0, with learning rates of 0 until `set_rates`.
 
     weight_decay and layer_decay: as `parameter_groups` takes them; muon: Muon's rate relative to AdamW's.
     """
@@ -171,7 +171,7 @@ def set_rates(optimizer: torch.optim.Optimizer, phase: Phase, progress: float, w
 
 
 class Average:
-    """Exponential moving average of a model's parameters, slow only once there is something to average."""
+    """Exponential moving average of a model's parameters, with a smaller decay in the first steps."""
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay = decay
@@ -202,7 +202,7 @@ class Average:
 
 @torch.no_grad()
 def prepare_from_scratch(model: SAM2) -> None:
-    """Prepares a randomly initialised model: small embeddings, and attention that already looks somewhere sensible."""
+    """Prepares a randomly initialised model: small embeddings, and attention that matches what belongs together."""
     trunk = model.image_encoder.trunk
     for embedding in (trunk.pos_embed, trunk.pos_embed_window, model.maskmem_tpos_enc, model.no_obj_ptr):
         nn.init.trunc_normal_(embedding, std=0.02)
@@ -212,10 +212,10 @@ def prepare_from_scratch(model: SAM2) -> None:
 
 @torch.no_grad()
 def tie_prompts(model: SAM2) -> None:
-    """The decoder begins by looking where the prompt points.
+    """Makes the decoder attend to the prompted pixels from the first step.
 
-    Its cross-attention gets equal query and key projections, four times larger, so that a token finds the pixels whose
-    position code it shares; otherwise hundreds of steps pass before any click matters.
+    Its cross-attention gets equal query and key projections, four times larger, so that a token attends to the pixels
+    with its own position code; otherwise clicks have no effect for hundreds of steps.
     """
     transformer = model.sam_mask_decoder.transformer
     crossings = [transformer.final_attn_token_to_image]
@@ -229,10 +229,10 @@ def tie_prompts(model: SAM2) -> None:
 
 @torch.no_grad()
 def tie_memory(model: SAM2) -> None:
-    """Memory attention begins by looking for places that look alike, and memories begin by saying where the mask was.
+    """Makes memory attention match similar pixels, and memories depend strongly on the mask, from the first step.
 
-    Queries start as what the keys would be had the image itself been remembered, so that each pixel finds its like in
-    the remembered frames; otherwise attention starts uniform and every object is remembered alike.
+    Queries start equal to the keys that the same image would have as a memory, so that each pixel attends to similar
+    ones in the remembered frames; otherwise attention starts uniform and all objects have much the same memories.
     """
     encoder = model.memory_encoder
     content = encoder.out_proj.weight[:, :, 0, 0] @ encoder.pix_feat_proj.weight[:, :, 0, 0]  # (D, C)

@@ -1,4 +1,4 @@
-"""Puts sprites into a picture: warped, blurred by motion, in front of what is there already, with a shadow.
+"""Paints sprites over a picture: warped, with motion blur and a shadow.
 
 Knows pixels and matrices; nothing of scenes or time. The mask of a sprite comes from the same alpha that blends it, so
 truth and picture cannot differ.
@@ -47,7 +47,7 @@ def cast_shadow(
 
 
 def _expose(rgba: np.ndarray, ends: tuple[np.ndarray, np.ndarray], window: tuple[slice, slice]) -> np.ndarray:
-    """(h, w, 4) uint8: the mean of what falls into the window while the shutter is open."""
+    """(h, w, 4) uint8: the sprite in the window, averaged over the time that the shutter is open."""
     height, width = rgba.shape[:2]
     way = np.abs((ends[1] - ends[0])[:2] @ (_CORNERS * [[width], [height], [1]])).max()
     count = int(np.clip(np.ceil(way / 2), 1, _MAX_EXPOSURES))
@@ -64,7 +64,7 @@ def _expose(rgba: np.ndarray, ends: tuple[np.ndarray, np.ndarray], window: tuple
 def _window(
     shape: tuple[int, int], ends: tuple[np.ndarray, np.ndarray], size_hw: tuple[int, int], margin: int
 ) -> tuple[slice, slice] | None:
-    """The part of the picture that a sprite of `shape` can reach between its ends; None if that is none."""
+    """The part of the picture that a sprite of `shape` can reach between its ends; None if it lies outside."""
     corners = np.concatenate([matrix[:2] @ (_CORNERS * [[shape[1]], [shape[0]], [1]]) for matrix in ends], axis=1)
     (left, top), (right, bottom) = corners.min(axis=1).tolist(), corners.max(axis=1).tolist()
     left, top = max(int(left) - 1 - margin, 0), max(int(top) - 1 - margin, 0)
@@ -73,8 +73,8 @@ def _window(
 
 
 def _warp(image: np.ndarray, matrix: np.ndarray, window: tuple[slice, slice]) -> np.ndarray:
-    """The part of `image` that falls into the window. Its rim is extended without end: that is colour without coverage,
-    or the end of a pillar."""
+    """The warped `image` in the window. Its border pixels are replicated outwards: they have alpha 0, or continue a
+    pillar beyond its end."""
     rows, columns = window
     shifted = matrix[:2].copy()
     shifted[:, 2] -= columns.start, rows.start

@@ -1,6 +1,6 @@
 """A pool of clips on the device that worker processes keep renewing. Knows neither model nor loss.
 
-Making a clip costs more than learning from it once, so every clip is drawn several times, each time with another
+Making a clip costs more than learning from it once, so every clip is drawn several times, each time with a different
 window, stride, direction, augmentation and prompts.
 """
 
@@ -37,7 +37,7 @@ def _next_slot(free) -> int | None:
 
 def _work(maker: Maker, first_seed: int, step: int, ring: ctypes.Array, free, ready) -> None:
     """One worker process: fills free slots of the ring with clips until its parent is gone."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group, but the parent handles them
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole process group; the parent handles them
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
@@ -47,7 +47,7 @@ def _work(maker: Maker, first_seed: int, step: int, ring: ctypes.Array, free, re
         try:
             slots[slot] = maker(seed % HELD_OUT_SEED)
             areas = label_areas(slots[slot])
-        except (Sam2Error, OSError) as error:  # whose message says which file is wrong
+        except (Sam2Error, OSError) as error:  # its message says which file is wrong
             ready.put(error)
             return
         except Exception:
@@ -79,7 +79,7 @@ class PooledSource:
     def __init__(
         self, maker: Maker, device: torch.device, capacity: int, workers: int, first_seed: int = 0, min_area: int = 1
     ):
-        """min_area: pixels of an object that clips should begin with."""
+        """min_area: pixels that an object in a clip's first frame should have."""
         context = multiprocessing.get_context("spawn")
         slots = 4 * workers
         size = int(np.prod(maker.shape))
@@ -88,7 +88,7 @@ class PooledSource:
         self._free, self._ready = context.Queue(), context.Queue()
         for slot in range(slots):
             self._free.put(slot)
-        # Before the workers: if the pool does not fit, nobody would end them.
+        # Before the workers start: if the pool does not fit, nothing would end them.
         self._pool = _make_pool((capacity, *maker.shape), device)
         self._workers = [
             context.Process(
@@ -109,7 +109,7 @@ class PooledSource:
     def _move(self) -> None:
         try:
             self._move_clips()
-        except Exception:  # the caller must learn of it: it would train on the same clips for ever
+        except Exception:  # `_take` raises it: otherwise training would go on with the same clips for ever
             self._hand_over(RuntimeError(f"moving clips to {self._device} failed:\n{traceback.format_exc()}"))
 
     def _move_clips(self) -> None:
@@ -117,7 +117,7 @@ class PooledSource:
         if is_cuda:
             torch.cuda.set_device(self._device)  # the current device is per thread, and by default the first
         stream = torch.cuda.Stream(self._device) if is_cuda else None
-        # From pageable memory the driver would copy piece by piece and block the training loop's launches meanwhile.
+        # A copy from pageable memory would go in pieces and block the training loop's kernel launches.
         pinned = torch.empty(self._ring.shape[1:], dtype=torch.uint8, pin_memory=is_cuda)
         while not self._stop.is_set():
             try:
@@ -136,7 +136,7 @@ class PooledSource:
             self._hand_over((clip, areas))
 
     def _hand_over(self, moved: tuple[Tensor, np.ndarray] | Exception) -> None:
-        """Waits for room, but not after `close`, which waits for this thread."""
+        """Queues a clip or an error for `_take`. Waits for room, but not after `close`, which joins this thread."""
         while not self._stop.is_set():
             try:
                 self._moved.put(moved, timeout=0.5)

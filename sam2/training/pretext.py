@@ -1,4 +1,5 @@
-"""The pretext task: to the encoder, pixels of one object should look alike, and pixels of two objects should not.
+"""The pretext task: the encoder should give similar embeddings to pixels of one object, and different ones to pixels of
+two objects.
 
 A clicked pixel's embedding is compared with that of every other pixel, and the similarity is scored as a mask. This
 makes a randomly initialised encoder useful within minutes, before the decoder is. The head is thrown away afterwards.
@@ -15,7 +16,7 @@ _DIM = 64  # of the space in which pixels are compared
 
 
 class Pretext(nn.Module):
-    """Sums the three feature maps in one small space and compares clicks by cosine."""
+    """Projects the three feature maps into one small space, sums them, and compares pixels by cosine similarity."""
 
     def __init__(self, d_model: int):
         super().__init__()
@@ -54,7 +55,7 @@ def pretext_loss(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     count = target.flatten(1).any(1)
     weight = count / count.sum().clamp(min=1)
     share = target.mean((1, 2), keepdim=True).clamp(0.02, 0.5)
-    pixel = 0.5 * target / share + 0.5 * (1 - target) / (1 - share)  # both sides count the same
+    pixel = 0.5 * target / share + 0.5 * (1 - target) / (1 - share)  # object and background weigh the same
     bce = (F.binary_cross_entropy_with_logits(logits, target, reduction="none") * pixel).mean((1, 2))
     loss = ((bce + dice_loss(logits, target)) * weight).sum()
     return loss, (mask_iou(logits, target) * weight).sum().detach()

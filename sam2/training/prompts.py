@@ -1,6 +1,6 @@
-"""Simulated people: clicks, boxes and corrective clicks drawn from true masks, on whatever device the masks are on.
+"""Simulated users: clicks, boxes and corrective clicks drawn from true masks, on the masks' device.
 
-Knows masks only. Nothing here waits for the device: positions stay tensors. Coordinates are network-input pixels
+Knows masks only. Does not synchronise with the device: positions stay tensors. Coordinates are network-input pixels
 (x right, y down, whole numbers at pixel centres, as the prompt encoder takes them); labels are the prompt encoder's
 (1 on the object, 0 off it, 2 and 3 box corners, -1 nothing).
 Sources: SAM 2 paper, appendix C.2 (uniform corrective clicks in the error region); SAM paper, appendix A (box noise).
@@ -14,16 +14,16 @@ _BOX_NOISE = 0.1
 
 
 def sample_pixel(region: Tensor, interior: Tensor | None = None) -> Tensor:
-    """One random pixel of each region: (N, S, S) bool -> (N, 2) float32 xy.
+    """Draws a pixel of each region: (N, S, S) bool -> (N, 2) float32 xy.
 
-    interior (N,) in 0..1: 0 draws uniformly; the closer to 1, the more pixels far from the edge are preferred. For an
-    empty region any pixel of the image may come; the caller can check `region.any()`.
+    interior (N,) in 0..1: 0 draws uniformly; the closer to 1, the more pixels far from the edge are preferred. The
+    pixel of an empty region is arbitrary; the caller can check `region.any()`.
     """
     side = region.shape[-1]
     score = torch.rand(region.shape, device=region.device)
     if interior is not None:
         window = side // 16 * 2 + 1
-        rows = F.avg_pool2d(region.float()[:, None], (window, 1), 1, (window // 2, 0))  # in two passes: cheap
+        rows = F.avg_pool2d(region.float()[:, None], (window, 1), 1, (window // 2, 0))  # separable: cheap
         depth = F.avg_pool2d(rows, (1, window), 1, (0, window // 2))[:, 0]
         score = score + 8 * interior[:, None, None] * depth
     index = score.masked_fill_(~region, -1).flatten(1).argmax(1)  # (N,)
@@ -31,14 +31,15 @@ def sample_pixel(region: Tensor, interior: Tensor | None = None) -> Tensor:
 
 
 def click(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """A first click on each object, half of them anywhere on it, half well inside: points (N, 1, 2), labels (N, 1)."""
+    """A first click on each object: points (N, 1, 2), labels (N, 1). Half are uniform, half prefer the inside."""
     interior = torch.rand(len(mask), device=mask.device).mul(2).clamp(max=1)
     points = sample_pixel(mask, 1 - interior)[:, None]
     return points, torch.ones(points.shape[:2], dtype=torch.long, device=mask.device)
 
 
 def tight_box(mask: Tensor) -> Tensor:
-    """The box around each mask: (N, S, S) bool -> (N, 4) float32 x0 y0 x1 y1, its outer pixels. Empty: the image."""
+    """The box around each mask: (N, S, S) bool -> (N, 4) float32 x0 y0 x1 y1, its outermost pixels; the whole image for
+    an empty mask."""
     side = mask.shape[-1]
     place = torch.arange(side, device=mask.device)
     edges = []
@@ -52,11 +53,11 @@ def tight_box(mask: Tensor) -> Tensor:
 
 
 def box(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """A box around each object, drawn more or less carefully: corners (N, 2, 2), labels (N, 2) = 2, 3.
+    """A box around each object, exact or with noise: corners (N, 2, 2), labels (N, 2) = 2, 3.
 
-    Half of them are exact: a network that only ever sees careless boxes learns to trust none. In the others each edge
-    is off by a normal error, whose deviation is 0 to _BOX_NOISE of the box's side, drawn per object; at most 20 px in
-    an image of 1024.
+    Half of them are exact: a network that only ever sees noisy boxes learns not to trust any. In the others each edge
+    has a normal error, whose standard deviation is 0 to _BOX_NOISE of the box's side, drawn per object; at most a
+    quarter of the side, and 20 px in an image of 1024.
     """
     side = mask.shape[-1]
     edges = tight_box(mask)
@@ -72,7 +73,7 @@ def box(mask: Tensor) -> tuple[Tensor, Tensor]:
 def corrective_click(predicted: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """A click where the prediction is wrong: (N, S, S) bool twice -> points (N, 1, 2), labels (N, 1).
 
-    Label 1 where object was missed, 0 where background was taken, -1 (no point) where nothing is wrong.
+    Label 1 for a false negative, 0 for a false positive, -1 (no point) if nothing is wrong.
     """
     wrong = predicted ^ mask
     points = sample_pixel(wrong)

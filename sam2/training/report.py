@@ -1,4 +1,4 @@
-"""A run's logs, loss curves drawn from them, and a contact sheet of what the model sees in the held-out clips."""
+"""A run's logs, loss curves drawn from them, and a contact sheet of the model's masks in the held-out clips."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ PALETTE = ((255, 80, 60), (60, 200, 90), (70, 130, 255), (255, 200, 40), (210, 9
 def append_row(path: Path, row: dict[str, object]) -> None:
     """Adds a line to a CSV file, with a header if the file is new.
 
-    A line that a full disk cut short stays on its own; a header that was cut short is replaced.
+    If a full disk cut the last line short, the new one begins on a line of its own; a cut header is replaced.
     """
     header, before = ",".join(row), path.read_bytes() if path.exists() else b""
     first = before.partition(b"\r\n")[0].decode(errors="replace")
@@ -47,8 +47,8 @@ def drop_rows(path: Path, last: int) -> None:
 
 
 def go_back(folder: Path, step: int | None) -> None:
-    """Drops what a run logged after `step`, from which it resumes: its curves would run backwards. None: it begins
-    anew, and what an earlier run logged there is renamed to `log.1.csv` or the next free number, which is printed."""
+    """Drops what a run logged after `step`, from which it resumes: its curves would run backwards. None: the run begins
+    anew, and an earlier run's logs are renamed to `log.1.csv` or the next free number, which is printed."""
     for path in (folder / LOG, folder / CHECKS):
         if step is not None:
             drop_rows(path, step)
@@ -85,14 +85,14 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def draw_contact_sheet(folder: Path, frames: np.ndarray, masks: np.ndarray, targets: np.ndarray) -> None:
-    """What `contact_sheet` draws, into the run's folder."""
+    """Writes what `contact_sheet` draws into the run's folder."""
     sheet = contact_sheet(frames, masks, targets)
-    # Not by `cv2.imwrite`, which ends the process over a name that is not UTF-8.
+    # Not by `cv2.imwrite`, which ends the process if the name is not UTF-8.
     write_whole(folder / "contact_sheet.png", cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())
 
 
 def contact_sheet(frames: np.ndarray, masks: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """One row per clip, time to the right: predictions filled in colour, truth outlined in white.
+    """Draws one row per clip, time to the right: predictions filled in colour, truth outlined in white.
 
     frames (B, T, S, S, 3) uint8 RGB, masks and targets (B, M, T, S, S) bool -> (B * S, C * S, 3) uint8 RGB, C = 8
     or, if that is less, T.
@@ -114,10 +114,7 @@ def contact_sheet(frames: np.ndarray, masks: np.ndarray, targets: np.ndarray) ->
 
 
 def draw_curves(folder: Path) -> None:
-    """Loss, training IoU and validation over steps, into the run's folder.
-
-    Nothing without matplotlib: curves are a convenience.
-    """
+    """Plots loss, training IoU and validation over steps into the run's folder; does nothing without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

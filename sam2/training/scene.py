@@ -1,4 +1,4 @@
-"""What a random world contains and where each thing is at a time: objects, pillars, camera, background.
+"""The contents of a random world and their motion: objects, pillars, camera, background.
 
 Lengths on screen are shares of the image's width and height from its centre; depths are metres along the optical axis;
 times are frames. Knows nothing about painting.
@@ -39,14 +39,14 @@ GENTLE = Difficulty(objects=(3, 4), look_alike=0.0, small=0.0, fast=0.0, camoufl
 class Camera:
     """Pan and translation of a pinhole camera that keeps looking ahead, and its roll."""
 
-    pan_x: Wave  # shares of the width; moves everything alike
+    pan_x: Wave  # shares of the width; moves near and far things equally
     pan_y: Wave
-    shift_x: Wave  # metres over focal length in widths: moves near things more
+    shift_x: Wave  # metres times the focal length in widths; moves near things more
     shift_y: Wave
     roll: Wave  # radians
 
     def offset(self, t: float, z: float) -> tuple[float, float]:
-        """Displacement, in shares of width and height, of what is `z` metres away."""
+        """Displacement, in shares of width and height, of things `z` metres away."""
         return self.pan_x(t) + self.shift_x(t) / z, self.pan_y(t) + self.shift_y(t) / z
 
 
@@ -62,7 +62,7 @@ class Motion:
 
 @dataclass(frozen=True)
 class Part:
-    """One rigid piece; a second one swings about a joint on the first."""
+    """One rigid piece of a body; a second one swings about a joint on the first."""
 
     sprite: shapes.Sprite
     joint_xy: tuple[float, float] = (0.0, 0.0)  # pixels of the first part's sprite, from its centre
@@ -76,12 +76,12 @@ class Body:
 
     parts: tuple[Part, ...]
     motion: Motion
-    reach: float  # pixels from its centre to its farthest point, at its mean depth; across, for a pillar
+    reach: float  # pixels from its centre to its farthest point, at its mean depth; half the width of a pillar
     shadow: float = 0.0  # how dark its shadow is; 0 = none
     tags: frozenset[str] = frozenset()  # of "look_alike", "small", "fast"
 
     def matrices(self, centre_xy: tuple[float, float], t: float, roll: float) -> list[np.ndarray]:
-        """Per part the (3, 3) map from its sprite's pixels to the image's, the body's centre being at `centre_xy`."""
+        """For each part, the (3, 3) map from its sprite's pixels to the image's, for a body centred at `centre_xy`."""
         scale = self.motion.z.mean / self.motion.z(t)
         body = affine(centre_xy, self.motion.angle(t) + roll, (scale, scale * self.motion.squash(t)), (0.0, 0.0))
         out = []
@@ -94,7 +94,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything there is; a pure function of time."""
+    """The contents of a world; `centre` and `num_in_view` are pure functions of time."""
 
     objects: tuple[Body, ...]
     pillars: tuple[Body, ...]
@@ -103,7 +103,7 @@ class Scene:
     size_hw: tuple[int, int]
 
     def centre(self, body: Body, t: float) -> tuple[float, float]:
-        """Shares of width and height from the image's centre, before the camera's roll."""
+        """A body's centre in shares of width and height from the image's centre, before the camera's roll."""
         motion = body.motion
         dx, dy = self.camera.offset(t, motion.z(t))
         x, y = motion.x(t) + dx, motion.y(t) + dy
@@ -119,7 +119,8 @@ class Scene:
         return x + weight * (to_x - x), y + weight * (to_y - y)
 
     def num_in_view(self, t: float) -> int:
-        """How many objects are well inside the image and neither hiding nor behind a pillar; they may cover others."""
+        """Counts objects well inside the image that are neither hiding nor behind a pillar; other objects may cover
+        them."""
         pillars = [(self.centre(pillar, t)[0], pillar.reach) for pillar in self.pillars]
         count = 0
         for body in self.objects:
@@ -174,7 +175,8 @@ def _object(
     pillars: tuple[Body, ...],
     twin: Body | None,
 ) -> Body:
-    """One object that keeps its depth within `depth_m`; a twin looks exactly, or nearly, like another."""
+    """Draws an object that stays within `depth_m`. twin: an object that it looks exactly or nearly like; None: of its
+    own look."""
     tags = set() if twin is None else {"look_alike"}
     is_small, is_fast = rng.random() < difficulty.small, rng.random() < difficulty.fast
     if twin is not None:
@@ -197,7 +199,7 @@ def _object(
 def _parts(
     rng: np.random.Generator, size_hw: tuple[int, int], share: float, colours: np.ndarray | None
 ) -> tuple[tuple[Part, ...], float]:
-    """Pieces that cover about `share` of the image, and their reach in pixels."""
+    """Draws parts that cover about `share` of the image; returns them and their reach in pixels."""
     outline = shapes.random_outline(rng)
     side = np.sqrt(share * size_hw[0] * size_hw[1] / max(outline.fill(), 0.1))
     side = int(np.clip(side, 10, 0.8 * min(size_hw)))
@@ -213,7 +215,7 @@ def _parts(
 
 
 def _repainted(rng: np.random.Generator, parts: tuple[Part, ...]) -> tuple[Part, ...]:
-    """The same pieces, or the same a little brighter or darker."""
+    """The same parts or, in half the cases, with each colour channel up to a quarter brighter or darker."""
     if rng.random() < 0.5:
         return parts
     gain = rng.uniform(0.75, 1.25, 3)

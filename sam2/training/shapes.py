@@ -1,6 +1,6 @@
-"""Outlines and sprites: what an object looks like before it moves.
+"""Outlines and sprites: the look of an object.
 
-An outline lives in the unit disc; a sprite is an outline drawn at a size, filled with a texture and shaded. Knows
+An outline lies in the unit disc; a sprite is an outline drawn at a size, filled with a texture and shaded. Knows
 nothing about motion, cameras or scenes.
 """
 
@@ -17,7 +17,7 @@ _MARGIN = 2  # empty pixels around the outline, so that interpolation fades to n
 
 @dataclass(frozen=True)
 class Sprite:
-    """A picture with a shape: where alpha is above 127 is the object. The texture fills the whole rectangle."""
+    """A textured shape: the object is where alpha is above 127. The texture fills the whole rectangle."""
 
     rgba: np.ndarray  # (h, w, 4) uint8: OpenCV warps four channels much faster than three
 
@@ -39,13 +39,13 @@ class Outline:
         for group in self.groups:
             contours = [np.round((c * radius + (side - 1) / 2) * (1 << _SHIFT)).astype(np.int32) for c in group]
             cv2.fillPoly(canvas, contours, 255, cv2.LINE_AA, _SHIFT)
-        # A soft edge can reach the rim, and painting takes the rim to go on for ever.
+        # An anti-aliased edge can reach the border, and `painting` replicates border pixels outwards.
         canvas[[0, -1]] = 0
         canvas[:, [0, -1]] = 0
         return canvas
 
     def fill(self) -> float:
-        """The share of the bounding square of its disc that it covers."""
+        """The share that it covers of the square around the unit disc."""
         return float((self.alpha(64) > 127).sum()) / (64 - 2 * _MARGIN) ** 2
 
 
@@ -131,7 +131,7 @@ def make_sprite(rng: np.random.Generator, outline: Outline, side: int, colours: 
 
 
 def _with_label(rng: np.random.Generator, rgb: np.ndarray) -> np.ndarray:
-    """A second texture across a band or a patch, as on packaging."""
+    """Adds a second texture on a band or a patch, like a label on packaging."""
     side = rgb.shape[0]
     low, high = np.sort(rng.uniform(0.15, 0.85, 2) * side).astype(int)
     left, right = (0, side) if rng.random() < 0.5 else np.sort(rng.uniform(0.1, 0.9, 2) * side).astype(int)
@@ -140,7 +140,7 @@ def _with_label(rng: np.random.Generator, rgb: np.ndarray) -> np.ndarray:
 
 
 def _shaded(rng: np.random.Generator, rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Light from one side on a rounded or flat body, with a darker or brighter rim at times."""
+    """Shades it as a rounded or flat body lit from one side, with a darker or brighter rim at times."""
     distance = cv2.distanceTransform((alpha > 127).astype(np.uint8), cv2.DIST_L2, 3)
     depth = np.minimum(distance / max(2.0, float(distance.max()) * rng.uniform(0.3, 1.0)), 1.0)
     height = cv2.blur(np.sqrt(np.maximum(1 - (1 - depth) ** 2, 0)).astype(np.float32), (3, 3))

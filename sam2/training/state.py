@@ -1,7 +1,6 @@
-"""What a run must save to be resumed, and the weights it leaves.
+"""Saves and loads the state of a run, and exports its weights.
 
-A resumed run is not exactly the same run: open streams are not saved, nor is the pool of clips, which fills with
-others.
+A resumed run does not repeat exactly: open streams are not saved, nor is the pool, which fills with other clips.
 """
 
 import io
@@ -20,15 +19,15 @@ WEIGHT_SUFFIXES = (".pt", ".safetensors")
 
 @dataclass
 class Progress:
-    """Where a run is."""
+    """The position of a run."""
 
     step: int = 0
     phase: int = 0
     phase_step: int = 0  # steps since the phase began
     elapsed_s: float = 0.0  # of training, summed over resumed runs
-    clips_made: int = 0  # likewise
-    retries: int = 0  # how often a non-finite loss threw the run back
-    began_with: str = ""  # SHA-256 of the file of weights it began with; "" if that is not known, or there was none
+    clips_made: int = 0  # summed over resumed runs
+    retries: int = 0  # how often a non-finite loss set the run back to its last saved state
+    began_with: str = ""  # SHA-256 of the checkpoint it began with; "" if unknown or none
 
 
 def _to_bytes(value: object) -> bytes:
@@ -38,8 +37,7 @@ def _to_bytes(value: object) -> bytes:
 
 
 def save_state(folder: Path, modules: dict[str, object], progress: Progress, recipe: str) -> None:
-    """modules: anything with `state_dict`, by name; recipe: what a resumed run must have in common. One file,
-    `state.pt`."""
+    """Writes `state.pt`. modules: anything with `state_dict`, by name; recipe: must be equal when the run resumes."""
     state = {name: module.state_dict() for name, module in modules.items()}
     write_whole(folder / STATE, _to_bytes(state | {"progress": asdict(progress), "recipe": recipe}))
 
@@ -71,7 +69,7 @@ def load_state(folder: Path, modules: dict[str, object], device: torch.device, r
 def averaged_weights(model: nn.Module, average: dict[str, Tensor]) -> dict[str, Tensor]:
     """The model's state dict (CPU, float32) with the averaged parameters in place of the last ones.
 
-    average: of `Lessons`, whose `model.` this is; other modules of it are left out.
+    average: the averaged parameters of the `Lessons` that hold the model; other modules' are left out.
     """
     averaged = {name.removeprefix("model."): value for name, value in average.items() if name.startswith("model.")}
     weights = model.state_dict() | averaged
@@ -79,7 +77,7 @@ def averaged_weights(model: nn.Module, average: dict[str, Tensor]) -> dict[str, 
 
 
 def export(weights: dict[str, Tensor], path: Path) -> None:
-    """Official layout: `.pt` as {"model": float32}, `.safetensors` as float16."""
+    """Writes the official layout: `.pt` as {"model": float32}, `.safetensors` as float16."""
     if path.suffix == ".safetensors":
         from safetensors.torch import save
 

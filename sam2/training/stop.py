@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run after the current step, so that nothing of it is lost."""
+"""Ctrl-C and SIGTERM end a run after the current step, so that no progress is lost."""
 
 import signal
 import threading
@@ -8,9 +8,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def noted_signals() -> Iterator[list[int]]:
-    """A list to which signal numbers are added while the block runs; the second signal raises KeyboardInterrupt.
+    """Yields a list that collects the numbers of signals while the block runs; a second signal raises
+    KeyboardInterrupt.
 
-    Only the main thread receives signals; in another one the list stays empty.
+    Only the main thread can handle signals; in another one the list stays empty.
     """
     came: list[int] = []
 

@@ -1,7 +1,7 @@
-"""Long clips, learnt a few frames at a time: memories are kept from step to step, without their gradients.
+"""Long clips, learnt a few frames per step: memories are kept from step to step, without their gradients.
 
-A tracker drifts over dozens of frames. A clip of eight never shows it the memories it will have by then, and a clip of
-forty costs too much. This is truncated backpropagation through time (Williams and Peng 1990) over memories.
+A tracker drifts over dozens of frames. Clips of eight frames never show it the memories it has by then, and clips of
+forty cost too much. This is truncated backpropagation through time (Williams and Peng 1990) over memories.
 """
 
 from collections import deque
@@ -18,7 +18,7 @@ _AT_ONCE = 4  # streams that take turns, so that steps in a row show different c
 
 @dataclass
 class Stream:
-    """B clips of L frames with N objects, tracked up to `time`. They are played to the end and back again."""
+    """B clips of L frames with N objects, tracked up to `time`. They are played to the end and backwards again."""
 
     images: Tensor  # (B, L, 3, S, S) normalised
     targets: Tensor  # (N, L, S, S) bool
@@ -38,27 +38,27 @@ class Stream:
         return len(self.targets) // len(self.images)
 
     def next_frames(self, count: int) -> tuple[Tensor, Tensor]:
-        """`count` or what is left: (B, T, 3, S, S) and (N, T, S, S)."""
+        """Images (B, T, 3, S, S) and targets (N, T, S, S) of the next `count` frames, or of those that are left."""
         last = self.images.shape[1] - 1
         times = np.arange(self.time, min(self.time + count, self.length))
         now = send(last - np.abs(last - times), self.images.device)
         return self.images[:, now], self.targets[:, now]
 
     def advance(self, count: int) -> None:
-        """`count` frames have been tracked and remembered."""
+        """Moves on by `count` frames that have been tracked and remembered; detaches the memories."""
         self.time += count
         self.bank.detach()
 
 
 class Streams:
-    """The open streams of one process, for each window side in turn. They are not saved: a resumed run opens new
-    ones."""
+    """The open streams of one process, in a round-robin queue for each window side. They are not saved: a resumed run
+    opens new ones."""
 
     def __init__(self):
         self._open: dict[int, deque[Stream]] = {}
 
     def clear(self) -> None:
-        """Forgets all streams: after a failed step their memories may be NaN, half done, or of a batch that did not
+        """Drops all streams: after a failed step their memories may be NaN, incomplete, or of a batch that did not
         fit."""
         self._open.clear()
 
@@ -75,13 +75,14 @@ class Streams:
         open_.appendleft(stream)
 
     def take(self, window: int) -> Stream:
-        """The next one; then it is the turn of the others."""
+        """Returns the next stream and moves it to the end of the queue."""
         open_ = self._open[window]
         open_.rotate(-1)
         return open_[-1]
 
 
 def draw_length(rng: np.random.Generator, frames: int, at_once: int) -> int:
-    """How long clips of `frames` frames are played, in whole steps of `at_once` where they are long enough."""
+    """Draws how many frames of a stream to play, `frames` to 2 * `frames` - 1: a multiple of `at_once` if that is not
+    less than `frames`."""
     length = int(rng.integers(frames, 2 * frames))
     return max(length - length % at_once, frames)

@@ -1,7 +1,7 @@
 """The synthetic world: endless video of textured objects with true masks, visibility and depth.
 
-A world is a function of its seed, size and difficulty; any frame can be asked for, in any order, bit for bit the same
-each time. Asks `scene` what is there and `painting` to draw it; knows nothing about training.
+A world is a function of its seed, size and difficulty: frames can be computed in any order and are the same to the last
+bit each time. `scene` says what is there and `painting` draws it; knows nothing about training.
 """
 
 import math
@@ -24,7 +24,7 @@ _LONGEST_SMEAR = 0.4  # motion blur, as a share of a body's reach
 
 @dataclass(frozen=True)
 class WorldFrame:
-    """One frame; K objects, those in front cover those behind."""
+    """One frame of K objects, of which those in front cover those behind."""
 
     rgb: np.ndarray  # (H, W, 3) uint8
     masks: np.ndarray  # (K, H, W) bool, the visible part of each object, disjoint
@@ -57,7 +57,7 @@ class World:
 
     @classmethod
     def gentle(cls, seed: int, size_hw: tuple[int, int] = (480, 640)) -> "World":
-        """A friendlier world: three or four objects of a fair size and pace, nothing small, alike or camouflaged."""
+        """An easier world: three or four objects of medium size and speed, none small, alike or camouflaged."""
         return cls(seed, size_hw, GENTLE)
 
     @property
@@ -73,7 +73,7 @@ class World:
             t += 1
 
     def frame(self, t: int) -> WorldFrame:
-        """Frame `t` as the camera delivers it, and the truth about it."""
+        """Frame `t` as the camera delivers it, with its ground truth."""
         height, width = self.size_hw
         moment = self._start + t
         rgb, layers, depths = self._paint(moment)
@@ -90,7 +90,7 @@ class World:
     def _paint(self, moment: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Clean picture (H, W, 3); layers (H, W) uint8: 0 background, objects from 1, then pillars; metres per layer.
 
-        From far to near, so that depth and occlusion agree.
+        Paints from far to near, so that depth and occlusion agree.
         """
         scene, roll = self._scene, self._scene.camera.roll(moment)
         rgb = self._paint_background(moment, roll)
@@ -110,7 +110,7 @@ class World:
     def _shutter_ends(self, body: Body, moment: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Every part's (3, 3) map into the picture when the shutter opens and when it closes, around `moment`.
 
-        Nothing smears further than a share of its own size: a thing thinner than its blur would have no true mask.
+        Limits motion blur to a share of the body's size: a thing thinner than its blur would have no true mask.
         """
         half = self._optics.shutter / 2
         before, after = (np.array(self._centre_pixels(body, moment + sign * half)) for sign in (-1, 1))
@@ -139,7 +139,7 @@ class World:
         return cv2.cvtColor(cv2.warpAffine(picture, matrix, (width, height), **flags), cv2.COLOR_RGBA2RGB)
 
     def _busiest_start(self) -> int:
-        """The first of the moments with the most objects in plain view, so that a clip begins with things to see."""
+        """The first moment with the most objects in plain view, so that a clip begins with visible objects."""
         best, most = 0, -1
         for moment in range(0, 400, 8):
             count = self._scene.num_in_view(moment)

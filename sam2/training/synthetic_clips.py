@@ -1,4 +1,4 @@
-"""Clips to learn from, out of the synthetic world. Does not know how they get to the device."""
+"""Training clips from the synthetic world. Does not know how they get to the device."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The processes that train as one, and the device of this one."""
+"""The processes of a distributed run, and the device of this one."""
 
 import inspect
 import os
@@ -22,7 +22,7 @@ class NotMade(Exception):
 
 @dataclass(frozen=True)
 class Team:
-    """This process among those that train together."""
+    """This process's place among those that train together."""
 
     rank: int = 0
     size: int = 1
@@ -48,8 +48,8 @@ class Team:
         return shared.item()
 
     def together(self, make: Callable[[], Made]) -> Made:
-        """What `make` returns. If it raises in one process, this raises NotMade in all of them, because none could
-        finish the step without that one. A lack of device memory is raised as it is: a smaller step may fit."""
+        """Returns what `make` returns. If it raises in one process, raises NotMade in all of them, because none could
+        finish the step without that one. Raises torch.OutOfMemoryError unchanged: a smaller step may fit."""
         made, failure = None, None
         try:
             made = make()
@@ -66,18 +66,21 @@ ALONE = Team()
 
 
 def learning_together(module: nn.Module) -> DistributedDataParallel:
-    """The module with its gradients averaged over the team. Its buffers are constants, so they are not sent around with
-    every step."""
+    """Wraps the module so that gradients are averaged over the team. Its buffers are constants, so they are not
+    broadcast in every step."""
     options = inspect.signature(DistributedDataParallel).parameters
     unsent = "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"  # its older name
     return DistributedDataParallel(module, find_unused_parameters=True, **{unsent: False})
 
 
 def join_team(device: str) -> tuple[Team, torch.device]:
-    """The processes `torchrun` started, or this one alone, and its device. device: "auto", "cpu" or "cuda"."""
+    """Joins the processes that `torchrun` started, if it did; returns the team and this process's device.
+
+    device: "auto", "cpu" or "cuda".
+    """
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    torch.backends.cudnn.benchmark = True  # pays off: the same shapes come thousands of times
-    torch.backends.cuda.enable_cudnn_sdp(False)  # it makes a plan for every length, and memories grow every frame
+    torch.backends.cudnn.benchmark = True  # pays off: the same shapes recur thousands of times
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it makes a plan for every sequence length, and memories grow
     if "RANK" not in os.environ:
         return ALONE, torch.device(kind, 0) if kind == "cuda" else torch.device(kind)
     dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo")

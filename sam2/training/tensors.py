@@ -1,4 +1,4 @@
-"""Getting small arrays onto a device without waiting for it."""
+"""Copies small arrays to a device without waiting for it."""
 
 from functools import lru_cache
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @lru_cache(maxsize=64)
 def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """(len(values),) float32, sent once and kept; never write into it."""
+    """(len(values),) float32, copied once and cached; never write into it."""
     return torch.tensor(values, dtype=torch.float32, device=device)
 
 

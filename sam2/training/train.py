@@ -1,7 +1,7 @@
 """Train or fine-tune SAM 2: one loop, resumable, on one CPU or many GPUs.
 
     python -m sam2.training.train --config smoke --out out/smoke
-    python -m sam2.training.train --config nano --out out/nano --minutes 9          # again to go on
+    python -m sam2.training.train --config nano --out out/nano --minutes 9          # run again to go on
     python -m sam2.training.train --config finetune --model tiny --checkpoint sam2.1_hiera_tiny.pt \\
         --dataset davis --root /data/DAVIS --out out/davis --export out/davis/tiny.pt
     torchrun --nproc-per-node 8 -m sam2.training.train --config finetune ...
@@ -40,15 +40,15 @@ from sam2.training.validate import held_out_clips, validate
 from sam2.training.windows import WindowedSAM2
 from sam2.weights_cache import sha256
 
-LOG_EVERY = 10  # steps; the only moments the loop waits for the device
+LOG_EVERY = 10  # steps; only then the loop waits for the device
 SAVE_EVERY_S = 45
-VALIDATE_EVERY_S = 90  # or a twentieth of the time, whichever is less
-MAX_FAILURES, FAILURES_WITHIN = 5, 1000  # non-finite losses, in so many steps
+VALIDATE_EVERY_S = 90  # at least; longer if a validation takes more than a twentieth of that
+MAX_FAILURES, FAILURES_WITHIN = 5, 1000  # non-finite losses allowed, in this many steps
 _BAR = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed} {postfix}"
 
 
 class Trainer:
-    """Owns the weights, the optimiser and the place in the schedule. `run` does the work."""
+    """Owns the weights, the optimiser and the position in the schedule. `run` does the work."""
 
     def __init__(self, config: TrainConfig, maker: Maker, out: Path, device: torch.device, team: Team = ALONE):
         self.config, self.out, self.device, self.team = config, out, device, team
@@ -76,8 +76,8 @@ class Trainer:
         return {"model": self.lessons, "optimizer": self.optimizer, "average": self.average}
 
     def start_from(self, path: Path) -> None:
-        """Begins with the weights in a file instead of random ones. Raises BadCheckpoint unless it has exactly all of
-        them."""
+        """Begins with the weights in a file instead of random ones. Raises BadCheckpoint unless it holds exactly the
+        model's."""
         fill(self.model, read_weights(path), source=str(path))
         self.average = Average(self.lessons, self.config.ema)
         self.progress.began_with = sha256(path)
@@ -109,10 +109,10 @@ class Trainer:
         """Trains until the run is done, `seconds` have passed or a signal comes; returns the signal's number, 0 if
         none.
 
-        Saves the state and, unless a signal ended it, pictures. Raises FloatingPointError if the loss stays non-finite,
-        and what making clips raises, after saving what was learnt until then.
+        Saves the state and, unless a signal ended it, runs `check`. Raises FloatingPointError if the loss stays
+        non-finite, and what making clips raises, after saving the progress so far.
         """
-        self.save()  # so that there is something to go back to
+        self.save()  # `_throw_back` needs a state to resume
         earlier_clips = self.progress.clips_made
         source = open_source(self.maker, self.device, self.config, earlier_clips, self.team)
         last_save = begin = time.monotonic()
@@ -162,7 +162,7 @@ class Trainer:
         raise failure
 
     def _is_in_time(self, begin: float, seconds: float, signals: list[int]) -> bool:
-        """The same in every process of the team."""
+        """Whether to take another step; the same in every process of the team."""
         return self.team.largest(math.inf if signals else time.monotonic() - begin, self.device) < seconds
 
     def _steps_until_look(self) -> int:
@@ -179,13 +179,13 @@ class Trainer:
         return phase, (self.share - start) / (phase.until - start)
 
     def _step_that_fits(self, source: Source) -> dict[str, Tensor]:
-        """A step; if the batch does not fit into the device's memory, half of it from now on."""
+        """Takes a step; if the batch does not fit into the device's memory, halves batches from now on."""
         while True:
             try:
                 return self._step(source)
             except torch.OutOfMemoryError as error:
                 phase = self._phase()[0]
-                images = phase.frames if phase.stills else 1  # of a clip, each of which is one of a batch
+                images = phase.frames if phase.stills else 1  # how much larger a batch of stills is
                 if self.team.size > 1 or phase.batch * images * self.batch_scale <= 1:
                     which = "in a team" if self.team.size > 1 else "even of one clip"
                     raise OutOfMemory(
@@ -202,7 +202,7 @@ class Trainer:
     def _step(self, source: Source) -> dict[str, Tensor]:
         at = self.progress
         phase, done = self._phase()
-        rng = np.random.default_rng((self.config.seed, at.retries, at.step))  # the same plan in every process
+        rng = np.random.default_rng((self.config.seed, at.retries, at.step))  # the same draws in every process
         own = np.random.default_rng((self.config.seed, at.retries, at.step, self.team.rank))
         torch.manual_seed(int(own.integers(2**62)))
         rate = set_rates(self.optimizer, phase, done, (at.phase_step + 1) / self.config.warmup)
@@ -220,7 +220,7 @@ class Trainer:
         return {name: value.detach() for name, value in losses.items()}
 
     def _sample(self, source: Source, drawn: Phase, rng: np.random.Generator) -> Tensor | None:
-        """Clips for a step; None if it continues open streams."""
+        """Draws the clips of a step; None if it continues an open stream."""
         frames, stride, vanish = drawn.frames, drawn.max_stride, drawn.vanish
         if drawn.kind == "streams":
             if not self.lessons.streams.is_due(drawn.window):
@@ -230,7 +230,7 @@ class Trainer:
         return source.sample(rng, self.progress.step, batch, frames, stride, vanish)
 
     def _log(self, losses: dict[str, Tensor], bar: tqdm) -> bool:
-        """Writes a line; False if the loss was not finite and the run went back to its last state."""
+        """Logs a line; False if the loss was not finite and the run went back to its last saved state."""
         values = {name: float(value) for name, value in losses.items()}
         if not math.isfinite(self.team.agree(values["loss"] + values["grad_norm"], self.device)):
             self._throw_back(values)
@@ -251,7 +251,7 @@ class Trainer:
                 f"step {step}: expected a loss that is a number, got {values}, {len(self.failures)} times in "
                 f"{FAILURES_WITHIN} steps; lower the phase's `rate` in sam2/training/config.py"
             )
-        self.progress.retries = retries  # other clips and prompts this time
+        self.progress.retries = retries  # so that other clips and prompts are drawn
         tqdm.write(f"the loss is no number; back to step {self.progress.step}")
 
     def check(self) -> str:
@@ -272,14 +272,14 @@ class Trainer:
             state.save_state(self.out, self._modules, self.progress, self.config.recipe)
 
     def export(self, path: Path) -> None:
-        """The averaged weights in the official layout, `.pt` or `.safetensors`."""
+        """Writes the averaged weights in the official layout, `.pt` or `.safetensors`."""
         state.export(state.averaged_weights(self.model, self.average.state_dict()), path)
 
     def leave_team(self) -> None:
-        """Ends what `join_team` began, once no process of the team waits for another."""
+        """Destroys the process group that `join_team` made, once no process of the team waits for another."""
         if self.team.size > 1:
             dist.barrier()
-            # The wrapper holds the group; freed with it, that would wait for threads that need the interpreter.
+            # The wrapper holds the group. Freed with it, the group would wait for threads that need the GIL.
             self.wrapped = self.lessons
             dist.destroy_process_group()
 

@@ -1,6 +1,6 @@
-"""How good are the weights now: a few held-out clips tracked from one click, the same clips and clicks every time.
+"""Validates the current weights on a few held-out clips tracked from one click, the same clips and clicks every time.
 
-A quick look while training runs, not the published evaluation (`sam2.evaluate`).
+A quick check during training, not the published evaluation (`sam2.evaluate`).
 """
 
 from dataclasses import dataclass
@@ -19,18 +19,18 @@ from sam2.training.losses import mask_iou
 from sam2.training.synthetic import HELD_OUT_SEED
 
 CLIPS, FRAMES = 12, 24
-SEED = 3 * HELD_OUT_SEED  # far from the seeds of published figures, which must not influence decisions
+SEED = 3 * HELD_OUT_SEED  # far from the seeds of the published figures: those must not influence decisions
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Shares of 1."""
+    """Figures are in 0..1."""
 
     first_iou: float  # on the clicked frame
-    tracked_iou: float  # J: over later frames in which the object is there
-    presence: float  # share of later frames whose presence is judged right, of objects that were clicked
+    tracked_iou: float  # J: over later frames in which the object is present
+    presence: float  # share of later frames whose presence is predicted correctly, of objects that were clicked
     masks: np.ndarray  # (B, M, T, S, S) bool, predicted
-    targets: np.ndarray  # likewise, true
+    targets: np.ndarray  # (B, M, T, S, S) bool, true
 
     def __str__(self) -> str:
         return (
@@ -40,8 +40,8 @@ class Validation:
 
 
 def held_out_clips(maker: Maker, min_area: int) -> np.ndarray:
-    """(B, T, S, S, 4) uint8. Raises BadInput if none begins with an object of `min_area` pixels: there would be nothing
-    to learn either."""
+    """(B, T, S, S, 4) uint8. Raises BadInput if none begins with an object of `min_area` pixels: training would find
+    nothing to learn either."""
     clips = np.stack([maker(SEED + i)[:FRAMES] for i in range(CLIPS)])
     largest = label_areas(clips[:, 0]).max()
     if largest < min_area:
@@ -56,7 +56,8 @@ def held_out_clips(maker: Maker, min_area: int) -> np.ndarray:
 
 @torch.no_grad()
 def validate(model: SAM2, clips: Tensor, objects: int, min_area: int) -> Validation:
-    """clips (B, T, S, S, 4) uint8 on the model's device. Leaves the random state and the model's mode as they were."""
+    """Tracks and scores clips (B, T, S, S, 4) uint8 on the model's device. Restores the random state and the model's
+    mode."""
     device, was_training = clips.device, model.training
     model.eval()
     found, true = [], []
@@ -74,7 +75,7 @@ def validate(model: SAM2, clips: Tensor, objects: int, min_area: int) -> Validat
     masks, targets = torch.cat(found), torch.cat(true)  # (N, T, S, S)
     iou = mask_iou(masks.float() - 0.5, targets.float())  # (N, T)
     there, seen = targets.flatten(2).any(2), masks.flatten(2).any(2)
-    clicked = there[:, :1]  # a clip without objects is tracked from a click on nothing
+    clicked = there[:, :1]  # in a clip without objects the click is on nothing
     scored, right = there[:, 1:] & clicked, (there == seen)[:, 1:] & clicked
     shape = (len(clips), objects, *masks.shape[1:])
     return Validation(

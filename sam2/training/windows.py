@@ -1,7 +1,7 @@
 """The network for training on windows: a part of an image keeps the position codes it has in the whole image.
 
 A window of half the side costs a quarter and shows things at their full size. The plain network would stretch its
-position codes over the window, and what it learnt about the place of a click would not hold in whole images.
+position codes over the window, and what it learnt about the position of a click would not hold in whole images.
 """
 
 import torch
@@ -23,7 +23,7 @@ class View:
         self.row = self.column = 0
 
     def move(self, side: int, row: int = 0, column: int = 0) -> None:
-        """Multiples of 32, the side of the trunk's smallest pattern."""
+        """Moves the view. All are multiples of 32, the side of the trunk's smallest pattern."""
         self.side, self.row, self.column = side, row, column
 
     def cut(self, table: Tensor, stride: int) -> Tensor:
@@ -33,7 +33,7 @@ class View:
 
 
 class WindowedSAM2(SAM2):
-    """Takes images of `view.side` pixels as lying at `view.row`, `view.column` of an image of `config.image_size`."""
+    """Treats images of `view.side` pixels as the part at `view.row`, `view.column` of one of `config.image_size`."""
 
     def __init__(self, config: ModelConfig):
         super().__init__(config)
@@ -51,7 +51,7 @@ class WindowedSAM2(SAM2):
 
 
 def _sine_grid(view: View, x: Tensor) -> Tensor:
-    """(1, C, h, w) of x (B, C, h, w), which is the part in view."""
+    """The position codes (1, C, h, w) of x (B, C, h, w), which is the part in view."""
     return view.cut(sine_grid(x.shape[1], view.whole // 16, view.whole // 16, x.device), 16)
 
 
@@ -80,7 +80,7 @@ class _PromptEncoder(PromptEncoder):
         self.view = view
 
     def sparse(self, points_xy_model: Tensor, labels: Tensor) -> Tensor:
-        x, y = points_xy_model.unbind(-1)  # without a tensor of the corner: copying that to a GPU would wait for it
+        x, y = points_xy_model.unbind(-1)  # no tensor of the corner: copying one to the GPU would synchronise
         return super().sparse(torch.stack((x + self.view.column, y + self.view.row), -1), labels)
 
     def grid_position(self) -> Tensor:
