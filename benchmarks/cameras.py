@@ -1,4 +1,4 @@
-"""Three cameras, one model: is every camera served, how old are its results, and what does a stalled one change?
+"""Three cameras, one model: is every camera served, how old are its results, and what does a stalled camera change?
 
 `python benchmarks/cameras.py` starts the node with three cameras, one object each, at 10 images per second each, stops
 one of them for a while, and writes benchmarks/results/cameras.md. Ages are the node's own, from an image's arrival to
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def measure(args: argparse.Namespace) -> dict[str, dict[str, dict[str, float]]]:
-    """By phase and camera: results per second, age p50 and p95 in milliseconds."""
+    """By phase and camera: results per second; age p50 and p95, and network time p50, in milliseconds."""
     from ros_rig import FakeCamera, Rig, click
 
     from sam2_ros.srv import AddObjects

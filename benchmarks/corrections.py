@@ -1,10 +1,10 @@
-"""What the two rules do in which the node's tracker differs from the official one once objects are corrected.
+"""Measures the two rules by which the node's tracker differs from the official one after corrections.
 
     python -m benchmarks.corrections [--model nano]
 
-Over clips of the synthetic world each object in view gets a click in its middle every few frames. Officially such a
-correction fades like any tracked frame; with `sticky_corrections` it becomes a prompted memory, of which the newest few
-are kept. Writes `benchmarks/results/corrections_<model>.md`.
+In clips of the synthetic world each object in view gets a click in its middle every few frames. The official tracker
+forgets such a correction like any tracked frame; with `sticky_corrections` it becomes a prompted memory, of which the
+first and the newest few are kept. Writes `benchmarks/results/corrections_<model>.md`.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""3-D against ground truth: centroids, points and boxes in the synthetic world, with clean and with spoiled depth.
+"""3-D against ground truth: centroids and points in the synthetic world, with clean and with degraded depth.
 
-`python -m benchmarks.depth` writes benchmarks/results/depth.md. Truth is the surface that is really visible: the true
-mask with the true depth. What the node would get is spoiled: masks as a network draws them, depth as a camera does.
+`python -m benchmarks.depth` writes benchmarks/results/depth.md. Truth is the visible surface: the true mask with the
+true depth. The inputs are degraded as the node's would be: masks by a network's errors, depth by a camera's.
 """
 
 import argparse
@@ -24,13 +24,13 @@ LEAST_VISIBLE = 0.5
 
 @dataclass(frozen=True)
 class Spoiling:
-    """What goes wrong between the world and us."""
+    """The errors of depth and masks."""
 
     noise: float = 0.0  # standard deviation of depth at 1 m, metres; grows with the square of the distance
-    missing: float = 0.0  # share of the pixels without depth, each on its own
+    missing: float = 0.0  # share of the pixels without depth, drawn independently
     holes: int = 0  # patches without depth on each object, a fifth of its width across
-    flying: int = 0  # pixels around every depth edge that get a depth between the two
-    mask_pixels: int = 0  # by how much the mask's edge may be off, to either side
+    flying: int = 0  # within this many pixels of a depth edge, depth lies between the two sides'
+    mask_pixels: int = 0  # largest error of the mask's edge, to either side
 
 
 CLEAN = Spoiling()
@@ -62,7 +62,7 @@ def pinhole_of(frame) -> Pinhole:
 
 
 def samples(seeds: range, frames: int, size_hw=(480, 640)) -> Iterator[Sample]:
-    """Objects 1 to 2 m away of which at least half is seen: of the largest area they show in the clip, at 1 m."""
+    """Yields objects 1 to 2 m away that show at least half of their largest area in the clip, areas scaled to 1 m."""
     for seed in seeds:
         shown = [sam2.World(seed, size_hw).frame(4 * t) for t in range(frames)]
         for index in range(len(shown[0].masks)):
@@ -91,7 +91,7 @@ def spoiled_depth(sample: Sample, how: Spoiling, random: np.random.Generator) ->
 
 
 def spoiled_mask(mask: np.ndarray, pixels: int, random: np.random.Generator) -> np.ndarray:
-    """(H, W) bool whose edge wanders up to `pixels` in and out, smoothly, as a network's does."""
+    """(H, W) bool: the mask with its edge moved smoothly by up to `pixels` in and out, like a network's."""
     if not pixels:
         return mask
     outside = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, 5)
@@ -101,7 +101,7 @@ def spoiled_mask(mask: np.ndarray, pixels: int, random: np.random.Generator) -> 
 
 
 def measure(sample: Sample, how: Spoiling, random: np.random.Generator) -> tuple[Surface | None, float]:
-    """What we make of it, and in how many seconds."""
+    """The surface found with these errors, and the seconds that took."""
     depth, mask = spoiled_depth(sample, how, random), spoiled_mask(sample.mask, how.mask_pixels, random)
     began = time.perf_counter()
     surface = find_surface(depth, mask, sample.pinhole)
@@ -111,7 +111,8 @@ def measure(sample: Sample, how: Spoiling, random: np.random.Generator) -> tuple
 def errors(sample: Sample, surface: Surface) -> tuple[float, float]:
     """(metres between true and found centroid, share of the points that are on the true object).
 
-    A point is on it if its pixel is and its depth is within 5 cm: flying pixels at the edge of the mask are not.
+    A point is on the object if its pixel is and its depth is off by less than 5 cm, which excludes flying pixels at the
+    mask's edge.
     """
     off = float(np.linalg.norm(surface.centroid - sample.truth.mean(axis=0)))
     true = sample.mask[surface.rows, surface.columns]
@@ -120,8 +121,8 @@ def errors(sample: Sample, surface: Surface) -> tuple[float, float]:
 
 
 def tracked(model: str, seeds: range, frames: int, size_hw=(480, 640)) -> Iterator[tuple[Sample, np.ndarray]]:
-    """The same objects with the masks (H, W) that a model makes of them, told a box on the first frame; those that it
-    believes to be out of sight have none."""
+    """Yields objects like `samples`, with the masks (H, W) that a model tracks from a box on the first frame; a mask is
+    empty if the model takes the object for absent."""
     loaded = sam2.load_model(model)
     for seed in seeds:
         world, tracker, largest = sam2.World(seed, size_hw), sam2.Tracker(loaded), {}
@@ -138,7 +139,7 @@ def tracked(model: str, seeds: range, frames: int, size_hw=(480, 640)) -> Iterat
 
 
 def model_lines(model: str, pairs: list[tuple[Sample, np.ndarray]]) -> list[str]:
-    """How the geometry does with a model's masks, and how good those are."""
+    """Reports the geometry's errors with a model's masks, and the masks' IoU."""
     random, off, inside, ious = np.random.default_rng(1), [], [], []
     for sample, mask in pairs:
         ious.append(np.count_nonzero(mask & sample.mask) / np.count_nonzero(mask | sample.mask))

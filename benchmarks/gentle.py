@@ -1,10 +1,10 @@
-"""How the demo goes in nine gentle worlds, its own among them: three boxes in each, every image, without ROS; with the
-input nano was trained at and with a larger one.
+"""The demo's scores in nine gentle worlds, its own among them, without ROS: three boxes in each, every image processed;
+at the input size that nano was trained at and at a larger one.
 
     python -m benchmarks.gentle
 
-Prints and writes `benchmarks/results/gentle_nano.md`. Scored as `sam2_ros demo` scores: IoU over the images in which
-the mask or the truth has a pixel, visibility over all; the prompted image does not count.
+Prints and writes `benchmarks/results/gentle_nano.md`. Scores as `sam2_ros demo` does: IoU over the images in which the
+mask or the truth has a pixel, visibility over all; the prompted image is not scored.
 """
 
 import statistics
@@ -24,7 +24,7 @@ FRAME_NS = 83_333_333  # twelve a second
 
 
 class Score(NamedTuple):
-    """Shares of 1."""
+    """Both are in 0..1."""
 
     iou: float
     visibility: float
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def play(model, seed: int) -> Score:
-    """One world tracked and scored."""
+    """Tracks and scores one world."""
     world = sam2.World.gentle(seed, SIZE_HW)
     tracker = sam2.Tracker(model, batched=True)
     ious, right = [], []
@@ -58,7 +58,7 @@ def play(model, seed: int) -> Score:
 
 
 def boxes(masks: np.ndarray) -> list[sam2.Prompt]:
-    """A box around each of the largest of (K, H, W) masks that have a pixel."""
+    """A box around each of the `OBJECTS` largest of (K, H, W) masks, empty ones left out."""
     areas = np.count_nonzero(masks, axis=(1, 2))
     prompts = []
     for k in sorted(k for k in np.argsort(-areas)[:OBJECTS].tolist() if areas[k]):

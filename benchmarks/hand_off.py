@@ -1,8 +1,8 @@
-"""A bad detector and a fallible tracker, unattended: what the hand-off makes of them, counted against the truth.
+"""The unattended hand-off from a bad detector to a fallible tracker, its mistakes counted against the truth.
 
-`python -m benchmarks.hand_off` writes benchmarks/results/hand_off.md. Things move, hide behind the picture's border and
-come back. The detector misses, sees doubles and ghosts, and answers two frames late. The tracker follows the truth, but
-may not find a thing again that was hidden, and now and then slips from one thing onto another that touches it.
+`python -m benchmarks.hand_off` writes benchmarks/results/hand_off.md. Things move, leave the picture and come back. The
+detector misses things, reports doubles and ghosts, and is two frames late. The tracker follows the truth, but may not
+find a thing again that was hidden, and now and then slips from one thing onto another that touches it.
 """
 
 import argparse
@@ -29,13 +29,13 @@ SETTINGS = Settings(max_objects=8, detector_unattended=True, detector_forget_s=5
 
 @dataclass(frozen=True)
 class Badness:
-    """Shares of the frames."""
+    """Probabilities: of `ghost` per frame, of `not_found` per disappearance, of the others per thing and frame."""
 
     miss: float = 0.2  # a thing is not detected
     double: float = 0.1  # it is detected twice
     ghost: float = 0.05  # something is detected where nothing is
-    not_found: float = 0.3  # a thing that returns is not found again by the tracker
-    slip: float = 0.002  # the tracker slips onto a thing that touches
+    not_found: float = 0.3  # the tracker does not find a returning thing again
+    slip: float = 0.002  # the tracker slips onto a thing that touches this one
 
 
 class Things:
@@ -48,12 +48,12 @@ class Things:
         self.reach = random.uniform(0.3, 0.75, (count, 2))
 
     def boxes(self, t: int) -> np.ndarray:
-        """(K, 4) x0, y0, x1, y1; partly or wholly outside the picture at times."""
+        """(K, 4) x0, y0, x1, y1; may be partly or wholly outside the picture."""
         middle = np.array([SIZE_HW[1], SIZE_HW[0]]) * (0.5 + self.reach * np.sin(self.phase + self.pace * t))
         return np.concatenate([middle - self.size / 2, middle + self.size / 2], axis=1)
 
     def masks(self, t: int) -> list[np.ndarray]:
-        """(H, W) bool of each; the first in the list is in front."""
+        """(H, W) bool of each thing; the first is in front."""
         taken, masks = np.zeros(SIZE_HW, bool), []
         for x0, y0, x1, y1 in np.rint(self.boxes(t)).astype(int):
             mask = np.zeros(SIZE_HW, bool)
@@ -65,7 +65,7 @@ class Things:
 
 @dataclass
 class Followed:
-    """What the tracker believes it follows."""
+    """The thing that an object of the tracker follows."""
 
     label: int
     thing: int
@@ -74,7 +74,7 @@ class Followed:
 
 
 class Tracker:
-    """Follows the truth, with faults. Prompts are taken to mean what they show on the frame they were made on."""
+    """Follows the truth, with faults. A prompt selects the thing under it on the frame that it was made on."""
 
     def __init__(self, things: Things, bad: Badness, random: np.random.Generator) -> None:
         self.things, self.bad, self.random = things, bad, random
@@ -82,7 +82,7 @@ class Tracker:
         self.made = self.slips = 0
 
     def prompt(self, prompt: sam2.Prompt) -> str:
-        """The object's id."""
+        """Applies a box prompt; returns the object's id."""
         masks = self.things.masks(prompt.stamp_ns // PERIOD_NS)
         boxes = np.array([box_of(mask) if mask.any() else [0, 0, 0, 0] for mask in masks])
         thing = int(np.argmax(ious(boxes, prompt.box_xyxy[None])))
@@ -128,7 +128,7 @@ def box_of(mask: np.ndarray) -> np.ndarray:
 
 
 def detect(things: Things, t: int, bad: Badness, random: np.random.Generator) -> list[Detection]:
-    """What the detector says about frame `t`."""
+    """The detections of frame `t`."""
     found = []
     for mask in things.masks(t):
         if np.count_nonzero(mask) < 40 or random.random() < bad.miss:
@@ -145,19 +145,19 @@ def detect(things: Things, t: int, bad: Badness, random: np.random.Generator) ->
 @dataclass
 class Tally:
     frames: int = 0
-    switches: int = 0  # an id that has come to mean another thing, other than by a slip of the tracker
-    duplicates: int = 0  # frames x pairs of visible objects on one thing, other than by a slip
-    slipped: int = 0  # the same by a slip, until it was mended
+    switches: int = 0  # prompts that moved an id to a different thing
+    duplicates: int = 0  # frames x surplus visible objects on one thing, until the tracker's first slip
+    slipped: int = 0  # the same after the tracker's first slip
     seen: int = 0  # frames x things in plain view
     uncovered: int = 0  # of these, without a visible object
     counters: Counters = field(default_factory=Counters)
     slips: int = 0
-    objects: int = 0  # made in all
-    most_live: int = 0
+    objects: int = 0  # total made
+    most_live: int = 0  # most tracks at once
 
 
 def run(frames: int, seed: int, bad: Badness, count: int = 5) -> Tally:
-    """`frames` of one world, all of it through the node's own AutoPrompt."""
+    """Runs `frames` of one world through the node's own AutoPrompt."""
     random = np.random.default_rng(seed)
     things = Things(count, random)
     tracker, tally = Tracker(things, bad, random), Tally()

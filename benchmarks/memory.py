@@ -1,9 +1,9 @@
-"""What a number of objects that was never there before costs: oneDNN keeps compiled kernels for its shapes.
+"""Memory growth when the number of objects is new to the process: oneDNN keeps compiled kernels for every shape.
 
     python -m benchmarks.memory
 
-As the node has it, and without what the node reserves. nano on one thread of a CPU, objects batched: they come one
-after another, then go and come again. Prints and writes `benchmarks/results/memory_nano_cpu.md`.
+With the memory that the node reserves at its start, and without. nano on one thread of a CPU, objects batched: they are
+added one by one, then removed and added again. Prints and writes `benchmarks/results/memory_nano_cpu.md`.
 """
 
 import multiprocessing
@@ -16,12 +16,12 @@ import sam2
 from benchmarks.stream import RESULTS, SIZE_HW
 from sam2_ros import heap
 
-OBJECTS, FRAMES = 8, 30  # frames after each object that came or went
+OBJECTS, FRAMES = 8, 30  # frames after each object that was added or removed
 ROUNDS = 4
 
 
 class Stream:
-    """Small boxes side by side; what is in them does not matter."""
+    """A stream with objects in small boxes side by side; their contents do not matter."""
 
     def __init__(self) -> None:
         self._images = [frame.rgb for frame in map(sam2.World(7, SIZE_HW).frame, range(FRAMES))]
@@ -46,7 +46,7 @@ class Stream:
 
 
 def main() -> None:
-    heap.bound_kernels()  # oneDNN reads it in the processes that follow
+    heap.bound_kernels()  # sets a variable that oneDNN reads in the processes started below
     context, found = multiprocessing.get_context("spawn"), {}
     for reserved in (True, False):
         with context.Pool(1) as pool:
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def measure(reserved: bool) -> tuple[float, list[float], list[float]]:
-    """In a process of its own: MB at the start, MB more by number of objects, from 1, and MB more of each round."""
+    """Returns MB at the start, the growth in MB by each object, and by each round. Runs in a process of its own."""
     heap.keep_freed()
     sam2.set_cpu_threads(1, "nano")
     stream, grown = Stream(), []
@@ -88,7 +88,7 @@ def resident_mb() -> float:
 
 
 def report(found: dict[bool, tuple[float, list[float], list[float]]]) -> str:
-    """By whether memory was reserved: what `measure` gives."""
+    """found: what `measure` returned, by whether memory was reserved."""
     lines = [["", "as the node has it", "nothing reserved"], ["---", "---:", "---:"]]
     lines += [["at the start", *(f"{found[key][0]:.0f} MB" for key in (True, False))]]
     for number in range(1, OBJECTS + 1):

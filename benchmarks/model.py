@@ -1,10 +1,10 @@
-"""What each variant costs: memory and seconds for loading it and for one frame, each variant in its own process.
+"""The costs of each variant: memory and time for loading it and for one frame, each variant in its own process.
 
     python -m benchmarks.model --device cuda --variants tiny large
 
 Prints and writes `benchmarks/results/model_<device>.md`. The weights are random, in files of the official layout: cost
 does not depend on values. "Encode" turns one image into features; "track" is one object with a full memory bank through
-memory attention, decoder and memory encoder. Reading and resizing the image is not in it (see `benchmarks.stream`).
+memory attention, decoder and memory encoder. Reading and resizing the image is not included (see `benchmarks.stream`).
 """
 
 import argparse
@@ -63,7 +63,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--variants", type=model_name, nargs="+", default=list(CONFIGS), metavar="NAME", help="default: all nine"
     )
-    parser.add_argument("--measure", help=argparse.SUPPRESS)  # what the processes started here are told
+    parser.add_argument("--measure", help=argparse.SUPPRESS)  # used by `measure_in_own_process`
     parser.add_argument("--weights", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -76,7 +76,7 @@ def write_random_weights(name: str, folder: Path) -> Path:
 
 
 def measure_in_own_process(name: str, weights: Path, args: argparse.Namespace) -> dict:
-    """Peak memory is a process's, so each variant gets one. Raises RuntimeError with what it said if it fails."""
+    """Runs `measure` in a child, since peak memory is per process. Raises RuntimeError with its stderr if it fails."""
     command = [sys.executable, "-m", "benchmarks.model", "--measure", name, "--weights", str(weights)]
     command += ["--device", args.device, "--precision", args.precision]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -143,7 +143,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Most memory this process ever held: the allocator's on a GPU, resident on a CPU."""
+    """This process's peak memory so far: the allocator's on a GPU, resident on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

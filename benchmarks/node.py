@@ -1,10 +1,10 @@
-"""What the node adds to the network: from an image's callback to its published results, minus the tracker's step.
+"""The node's overhead: the time from an image's callback to its published results, minus the tracker's step.
 
     python benchmarks/node.py [--model nano] [--images 200] [--rate 5] [--outputs tracks visibility label_mask]
 
 Starts the node in its own process, feeds it images over DDS and reads the node's own counters from /diagnostics.
-`--model fake` measures with the tests' tracker, three squares that cost nothing. Prints one line per image size and
-writes them to `benchmarks/results/node_<model>.md`; with another number of images only where `--out` says.
+`--model fake` uses the tests' tracker, whose squares cost nothing. Prints one line per image size and writes them to
+`benchmarks/results/node_<model>.md`; with another number of images than the default, only to `--out`.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def parse() -> argparse.Namespace:
 
 
 def measure(args: argparse.Namespace, size_hw: tuple[int, int]) -> tuple[str, bool]:
-    """Runs one size: what to say, and whether the overhead is within its target."""
+    """Measures one image size; returns a line of results, and whether the overhead is within its target."""
     from ros_rig import children_path
 
     environment = {**os.environ, "PYTHONPATH": children_path()}

@@ -1,9 +1,9 @@
-"""What each exact saving of the stream is worth: each one taken back in turn, beside the tracker as it is.
+"""The gain of each exact optimisation of the stream: each is undone in turn and compared with the tracker as it is.
 
     python -m benchmarks.savings --model tiny --objects 2
 
-Writes `benchmarks/results/savings_<model>.md`. The frame is the same for all, so is the memory; processor time is
-compared turn by turn, so that what else runs on the machine weighs on all alike.
+Writes `benchmarks/results/savings_<model>.md`. All variants get the same frame and memory; processor time is compared
+turn by turn, so that other load on the machine affects all equally.
 """
 
 import argparse
@@ -34,7 +34,7 @@ WARM_UP = 9  # frames until the spatial memory is full
 
 @contextmanager
 def _wide_values():
-    """Values projected to the model's width before they are averaged, as the formula is written."""
+    """Projects values to the model's width before averaging them, as in the formula."""
 
     def forward(self, q, k, v, num_unrotated=0):
         table = position.rotary_table(self.q_proj.out_features, round(q.shape[1] ** 0.5), q.device)
@@ -48,7 +48,7 @@ def _wide_values():
 
 @contextmanager
 def _look_per_object():
-    """Each object begins with the image itself, as if it were alone."""
+    """Computes the image's self-attention for each object anew, as if it were alone."""
     track = FrameStep.track
 
     def alone(self, objects, moment, self_attended):
@@ -75,7 +75,7 @@ def _tables_each_time():
 
 @contextmanager
 def _free_prompt():
-    """A decoder whose prompt costs nothing: the most that keeping a tracked frame's empty prompt could save."""
+    """Makes the prompt encoder free: the most that caching a tracked frame's empty prompt could save."""
     kept = {}
 
     def keep(name):
@@ -87,7 +87,7 @@ def _free_prompt():
 
 
 Undo = Callable[[], AbstractContextManager]
-SAVINGS: tuple[tuple[str, str, Undo], ...] = (  # what it is, what was predicted without it, and how to take it back
+SAVINGS: tuple[tuple[str, str, Undo], ...] = (  # its name, the predicted time without it, and how to undo it
     (
         "fp32 products by oneDNN",
         "x 1.6 (MKL reaches 75 of 170 GFLOP/s)",
@@ -126,7 +126,7 @@ def main() -> None:
 
 
 def measure(args: argparse.Namespace, undoings: list[Undo]) -> list[list[float]]:
-    """Seconds per turn of each variant. One tracker serves all: their masks agree, and so does what it remembers."""
+    """CPU seconds per turn of each variant. One tracker serves all: their masks agree, and so do their memories."""
     config = sam2.find_config(args.model)
     with tempfile.TemporaryDirectory() as folder:
         tracker = sam2.Tracker(sam2.load_model(config.name, make_weights(config, Path(folder)), "cpu"))

@@ -1,11 +1,11 @@
-"""Streaming trackers side by side: the same frames, weights and prompts, each peer in its own process, taking turns.
+"""Compares streaming trackers: the same frames, weights and prompts, each tracker in its own process, taking turns.
 
     python -m benchmarks.stream --model tiny --objects 1 4 16 --peers official transformers
 
 Prints and writes `benchmarks/results/stream_<model>_<device>.md` and a plot. Times are per frame with a full memory
 bank: "end to end" from a uint8 image to uint8 masks of its size, "compute" without resizing images and masks. The ratio
-is taken turn by turn, so that a machine that changes its speed changes both sides; processor time, besides, leaves out
-what other programs take.
+is taken turn by turn, so that changes of the machine's speed affect both sides; processor time also leaves out other
+programs.
 """
 
 import argparse
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 CLIP_FRAMES = 24
 ENOUGH_TO_GROW = 20
-_MODULES = {"transformers": "hugging_face"}  # a module of that name would hide the library
+_MODULES = {"transformers": "hugging_face"}  # a module named transformers would hide the library
 SIZE_HW = (480, 640)
 
 
@@ -50,7 +50,7 @@ def main() -> None:
             rows += table_rows(found, num_objects)
             series[num_objects] = found
             text = report(args, rows, threads)
-            (RESULTS / f"{name}.md").write_text(text)  # what is measured stays, should the next run fail
+            (RESULTS / f"{name}.md").write_text(text)  # after each count, in case the next one fails
     plot(series, RESULTS / f"{name}.png")
     print(text)
 
@@ -76,7 +76,7 @@ def parse() -> argparse.Namespace:
 
 
 def make_weights(config, folder: Path) -> Path:
-    """Random weights in the official layout, of a network that sees its objects."""
+    """Random weights in the official layout, under which objects are present in every frame."""
     torch.manual_seed(0)
     model = SAM2(config)
     torch.nn.init.normal_(model.maskmem_tpos_enc, std=0.1)
@@ -98,7 +98,7 @@ def make_clip(num_objects: int, folder: Path) -> Path:
 
 
 class Peer:
-    """A child process that steps when told to."""
+    """A tracker in a child process, which takes a step at each `step`."""
 
     def __init__(self, name: str, spec: dict, official_python: str | None):
         self.name, self.frames = name, []
@@ -109,7 +109,7 @@ class Peer:
             command, folder = [official_python, str(ROOT / "benchmarks/peers/official.py"), name], tempfile.gettempdir()
         self.process = subprocess.Popen(
             command,
-            cwd=folder,  # away from this repository, whose package is also called sam2
+            cwd=folder,  # official: away from this repository, whose package is also called sam2
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -142,7 +142,7 @@ class Peer:
 
 
 def run(args: argparse.Namespace, spec: dict, num_objects: int) -> dict[str, list[dict]]:
-    """Measured frames by peer; a peer that is not installed is named and left out."""
+    """Returns the measured frames by peer; prints the names of peers that are not installed, and leaves them out."""
     peers = []
     try:
         for name in ("ours", *args.peers):
@@ -165,7 +165,7 @@ def table_rows(found: dict[str, list[dict]], num_objects: int) -> list[list[str]
         total, compute = ([1e3 * frame[key] for frame in frames] for key in ("total", "compute"))
         turns = list(zip(frames, found["ours"], strict=True))
         ratio, cpu_ratio = (statistics.median(f[key] / o[key] for f, o in turns) for key in ("total", "cpu"))
-        growth = "too few frames"  # to tell growth from what comes and goes
+        growth = "too few frames"  # to tell growth from fluctuation
         if len(frames) >= ENOUGH_TO_GROW:
             growth = f"{np.polyfit(range(len(frames)), [frame['rss'] for frame in frames], 1)[0] / 1024:.0f}"
         rows.append(
@@ -200,7 +200,7 @@ def report(args: argparse.Namespace, rows: list[list[str]], threads: int) -> str
 
 
 def plot(series: dict[int, dict[str, list[dict]]], path: Path) -> None:
-    """Milliseconds per frame against the number of objects."""
+    """Plots milliseconds per frame against the number of objects."""
     import matplotlib
 
     matplotlib.use("Agg")
