@@ -54,6 +54,23 @@ def test_the_rate_is_that_of_now(paces, rate):
     assert float(images(counters, now_ns).values["received per second"]) == pytest.approx(rate, rel=0.02)
 
 
+def test_the_rate_falls_once_nothing_comes():
+    counters, now_ns = camera((10, 3))
+    after = (0.1, 0.2, 1.2, 4.0)
+    rates = [float(images(counters, now_ns + round(s * S)).values["received per second"]) for s in after]
+    # 29 periods; of what has passed since, two periods are no delay. After 4 s, 9 are in the last five.
+    assert rates == pytest.approx([10.0, 10.0, 29 / 3.9, 9 / 4.7], abs=0.006)
+
+
+@pytest.mark.parametrize(("count", "p50", "p95"), [(1, 1, 1), (3, 2, 3), (100, 51, 96)])
+def test_what_half_of_all_and_what_nearly_all_images_take(count, p50, p95):
+    counters = Counters()
+    for seconds in range(count, 0, -1):
+        counters.count_step(seconds * S, 0)
+    (tracking,) = (f for f in report(counters, ACTIVE, Settings(), BEGIN) if f.name == "tracking")
+    assert [float(tracking.values[f"network p{percent} s"]) for percent in (50, 95)] == [p50, p95]
+
+
 def test_what_was_refused_before_the_silence_is_told():
     counters, now_ns = camera((10, 1))
     counters.refuse_image("encoding", "encoding '8UC3' does not say which channel is which")

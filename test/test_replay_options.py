@@ -122,11 +122,12 @@ def test_the_report_counts_every_way_of_being_away_and_rates_what_is_seen_alone(
     report = Report(Source("v.mp4", "", 0, 20.0, iter(())), "nano")
     for index, state in enumerate(states):
         iou = 0.5 + index / 10 if state is sam2.State.VISIBLE else 0.0
-        seen = SimpleNamespace(object_id="cup", class_name=f"mug{index}", label=1, state=state, predicted_iou=iou)
+        seen = SimpleNamespace(object_id="cup", class_name=f"mug{index}", label=7, state=state, predicted_iou=iou)
         report.note(Shot(index, np.zeros((*SIZE_HW, 3), np.uint8), index // 2, 9, ""), [seen], set())
     cup = report.as_dict()["objects"]["cup"]
     assert [(away["gone_frame"], away["back_frame"]) for away in cup["absences"]] == [(1, 2), (3, None)]
-    assert cup["mean_predicted_iou"] == 0.6 and cup["class_name"] == "mug4" and report.times_set_back == 0
+    assert (cup["label"], cup["first_frame"], cup["class_name"]) == (7, 0, "mug4")
+    assert cup["mean_predicted_iou"] == 0.6 and report.times_set_back == 0
     replay._print_summary(report, 1.0, "")
     assert "cup: visible in 40% of the images, away 2 times, back 1 times" in capsys.readouterr().out
 
