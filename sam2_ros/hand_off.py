@@ -76,7 +76,7 @@ class Association:
         self._keep(now_ns, boxes)
         self._apart = {t.object_id: self._apart.get(t.object_id, 0) for t in tracks}
         decisions.remove.extend(self.forgotten(tracks, now_ns))
-        live = [track for track in tracks if track.object_id in boxes and track.object_id not in decisions.remove]
+        live = [track for track in tracks if track.object_id in boxes]
         free = self._assign(self._accepted(detections, decisions), live, boxes, decisions)
         hidden = [t for t in tracks if t.object_id not in boxes and t.object_id not in decisions.remove]
         self._settle(free, hidden, len(tracks) - len(decisions.remove), decisions)
@@ -202,7 +202,7 @@ class Association:
         """Ids of objects that have been unseen for too long."""
         if not self.rules.forget_s:
             return []
-        gone = [t for t in tracks if t.state is not sam2.State.VISIBLE and t.frames_since_seen >= LOOKED_FOR]
+        gone = [track for track in tracks if track.frames_since_seen >= LOOKED_FOR]
         return [track.object_id for track in gone if now_ns - track.last_seen_ns > self.rules.forget_s * 1e9]
 
 
