@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 from benchmarks.depth import BAD, CAMERA, CLEAN, errors, measure, samples
-from sam2_ros.geometry import MIN_POINTS, Pinhole, find_surface, organised_points, oriented_box, quaternion_of
+from sam2_ros.geometry import (
+    MIN_POINTS,
+    MIN_SHARE,
+    Pinhole,
+    find_surface,
+    organised_points,
+    oriented_box,
+    quaternion_of,
+)
 
 SIZE_HW = (120, 160)
 PINHOLE = Pinhole(160.0, 160.0, 79.5, 59.5, SIZE_HW)
@@ -98,6 +106,12 @@ def test_too_little_depth_is_none():
     few = np.full_like(depth, np.nan)
     few[55:60, 75:77] = 1.0
     assert 10 < MIN_POINTS and find_surface(few, mask, PINHOLE) is None
+    few[55:60, 75:81] = 1.0
+    assert MIN_POINTS < 30 < MIN_SHARE * mask.sum() and find_surface(few, mask, PINHOLE) is None, "of so large a thing"
+    small = np.zeros_like(mask)
+    small[50:58, 75:78] = True
+    depth[:, 75:78] = 1.0, 1.5, 2.2
+    assert 8 < MIN_POINTS < 24 and find_surface(depth, small, PINHOLE) is None, "of none of three things"
 
 
 def test_a_few_pixels_across():
