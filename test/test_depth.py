@@ -148,7 +148,7 @@ def test_depth_that_is_wanted_is_kept_however_long_the_network_takes():
     assert [buffer.find(NOW_NS + n * STEP_NS)[0] for n in range(5)] == [None, 1, 2, 3, None]
     buffer.want([NOW_NS + (4 + 3 * KEPT) * STEP_NS])
     assert [buffer.find(NOW_NS + n * STEP_NS)[0] for n in range(5)] == [None, None, None, 3, None]
-    assert len(buffer._entries) == KEPT
+    assert len(buffer._entries) == len(buffer._steps_ns) == KEPT
 
 
 def test_after_a_jump_of_the_clock_nothing_old_matches_and_new_depth_does():
