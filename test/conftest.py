@@ -1,5 +1,5 @@
-"""Isolation: every test process has a ROS domain of its own, on this machine only, and its own log folder. Every test
-leaves signals and the environment as they were."""
+"""Isolation: every test process has its own ROS domain, on this machine only, and its own log folder. Signal handlers
+and the environment are restored after every test."""
 
 import contextlib
 import fcntl
@@ -15,7 +15,7 @@ import pytest
 
 
 def claim_domain() -> int:
-    """A domain without participants, ours until this process ends: other test processes see the lock."""
+    """Finds a domain without participants and locks it until this process ends, against other test processes."""
     for attempt in range(100):
         domain = 1 + (os.getpid() + attempt) % 100
         lock = os.open(Path(tempfile.gettempdir()) / f"ros_domain_{domain}_{os.getuid()}.lock", os.O_RDWR | os.O_CREAT)
@@ -32,14 +32,14 @@ os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_DOMAIN_ID"] = str(claim_domain())
 for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
     os.environ.pop(name, None)  # the tests are about default transports too
-LOGS = tempfile.TemporaryDirectory(prefix="ros_log_", ignore_cleanup_errors=True)  # goes with the interpreter
+LOGS = tempfile.TemporaryDirectory(prefix="ros_log_", ignore_cleanup_errors=True)  # deleted at exit
 os.environ["ROS_LOG_DIR"] = LOGS.name
 if "ENCODED_IMAGES" not in os.environ:  # one for all processes of a run: see golden_record.py
     ENCODED = tempfile.TemporaryDirectory(prefix="encoded_", ignore_cleanup_errors=True)
     os.environ["ENCODED_IMAGES"] = ENCODED.name
 
-# Warnings are errors here, and at their import these two use what Python has deprecated: the parser of the message
-# generator since 3.11, matplotlib's dates, as Ubuntu 24.04 has them, since 3.12.
+# Warnings are errors here, and these two use deprecated Python features when they are imported: the message generator's
+# parser since 3.11, matplotlib's dates (in Ubuntu 24.04's version) since 3.12.
 for module in ("lark", "dateutil.tz"):
     with warnings.catch_warnings(), contextlib.suppress(ImportError):
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -48,13 +48,13 @@ for module in ("lark", "dateutil.tz"):
 with contextlib.suppress(ImportError):
     import hypothesis
 
-    hypothesis.settings.register_profile("any machine", deadline=None)  # one may stall for longer than any test takes
+    hypothesis.settings.register_profile("any machine", deadline=None)  # a busy machine may stall any example
     hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)
 def nothing_for_the_next_test():
-    """Commands that run in this process take its signals, and say in its environment what their children read."""
+    """Restores both: commands that run in this process install signal handlers and set variables for their children."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     environment = dict(os.environ)
     yield

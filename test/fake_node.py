@@ -1,7 +1,7 @@
 """The real node process with a `FakeTracker`: fake_node.py '{"delay": 0.1, "load": 3.0}' --ros-args ...
 
-The first argument is JSON: what `FakeTracker` takes, errors by name ({"raise_on": {"step": "DeviceLost"}}), `load`,
-the seconds that loading takes, `load_until`, a file that ends it, and `load_error`, a sentence.
+The first argument is JSON: what `FakeTracker` takes, errors by name ({"raise_on": {"step": "DeviceLost"}}); `load`, the
+seconds that loading takes; `load_until`, a file whose creation ends it; and `load_error`, a sentence to fail with.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""What the tests feed the node: a tracker without a network, images in every encoding, and bad streams.
+"""Fakes for tests of the node: a tracker without a network, images in every encoding, and bad streams.
 
-`FakeTracker` keeps the contract of `sam2.Tracker` and can be told to be slow, to raise, or to answer NaN.
+`FakeTracker` keeps the contract of `sam2.Tracker` and can be told to be slow, to raise, or to return INVALID tracks.
 `FaultSchedule` turns any clean stream into a bad one; the same seed gives the same faults. Knows no ROS node.
 """
 
@@ -23,10 +23,10 @@ LOW_RES = 64  # side of the fake logits
 class FakeTracker:
     """Every object is a square around its first point that stays where it was put.
 
-    delay: seconds each step takes; slow_on: (first, last, seconds), steps that take so long instead. raise_on: {method
-    name: error to raise, or a list of errors to raise one per call with None for "not this time"}. nan_on: index of the
-    step whose objects are INVALID. gate: a threading.Event that each step waits for. absent_on: step indices in which
-    no object is visible.
+    delay: seconds each step takes; slow_on: (first, last, seconds), the steps that take `seconds` instead, without the
+    last. raise_on: {method name: error to raise, or a list of errors to raise one per call with None for "not this
+    time"}. nan_on: index of the step whose objects are INVALID. gate: a threading.Event that each step waits for.
+    absent_on: step indices in which no object is visible.
     """
 
     batched = False
@@ -87,7 +87,7 @@ class FakeTracker:
         self._check_limit(prompts)
 
     def step(self, frame, prompts=(), accept=lambda tracks: None, progress=lambda: None):
-        """All or nothing, as the real one: an error leaves objects and history as they were."""
+        """All or nothing, like the real one: an error leaves objects and history as they were."""
         self._enter("step")
         self.stepping.set()
         if self.gate is not None:
@@ -167,8 +167,8 @@ class FakeTracker:
 
 
 class FakeOutputs:
-    """Where a pipeline's results go: keeps the newest as the real one does. publish: called with each; heard: called
-    with the name and argument of whatever else is told."""
+    """A pipeline's outputs: keeps the newest result as the real ones do. publish: called with each result; heard:
+    called with the name and argument of every other call."""
 
     def __init__(self, publish, heard=lambda *what: None, idle=lambda: None):
         self.newest, self.idle = NewestResult(), idle
@@ -239,7 +239,7 @@ FAULT_KINDS = ("off", "stuck", "garbage", "wrong", "slow", "delayed", "intermitt
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to the images `first` to `last`, the last not included."""
+    """A fault of kind `kind` in the images from `first` up to but not including `last`."""
 
     first: int
     last: int
@@ -247,11 +247,11 @@ class Fault:
 
 
 class FaultSchedule:
-    """Makes a clean stream of `sam2.Frame`s bad. The same seed and faults give the same stream, whoever asks.
+    """Injects faults into a clean stream of `sam2.Frame`s. The same seed and faults give the same stream.
 
-    off: nothing comes. stuck: the picture before the fault again, with new stamps. garbage: noise. wrong: a plausible
-    picture of something else, upside down and with channels swapped. slow: every tenth image. delayed: images are held
-    back and come together afterwards, in order. intermittent: three in ten are lost.
+    off: no images. stuck: the picture before the fault again, with new stamps. garbage: noise. wrong: a plausible
+    picture of something else, rotated by half a turn and with channels swapped. slow: only every tenth image. delayed:
+    images are held back and come together afterwards, in order. intermittent: three in ten are lost.
     """
 
     def __init__(self, seed: int, faults: Iterable[Fault]) -> None:
@@ -260,7 +260,7 @@ class FaultSchedule:
 
     @classmethod
     def drawn(cls, seed: int, images: int, every: int, longest: int) -> "FaultSchedule":
-        """One fault of a random kind, at most `longest` images long, within each `every` images."""
+        """Draws one fault of a random kind, at most `longest` images long, within each `every` images."""
         random, faults = np.random.default_rng(seed), []
         for start in range(0, images, every):
             length = int(random.integers(1, longest + 1))
@@ -269,11 +269,11 @@ class FaultSchedule:
         return cls(seed, faults)
 
     def kind(self, index: int) -> str:
-        """Of the fault that image `index` falls into; "" = none."""
+        """The kind of the fault that image `index` falls into; "" = none."""
         return next((fault.kind for fault in self.faults if fault.first <= index < fault.last), "")
 
     def apply(self, index: int, frame: sam2.Frame) -> list[sam2.Frame]:
-        """What comes instead of image `index` of the clean stream. To be called for each image, in order."""
+        """Returns the images that replace image `index` of the clean stream. Call it for each image, in order."""
         kind, random = self.kind(index), np.random.default_rng((self._seed, index))
         if kind == "delayed":
             self._held.append(frame)
@@ -293,7 +293,7 @@ class FaultSchedule:
 
 
 def faulty(stream: Iterable[sam2.Frame], schedule: FaultSchedule) -> Iterator[sam2.Frame]:
-    """The whole stream as the schedule makes it."""
+    """The whole stream with the schedule's faults."""
     for index, frame in enumerate(stream):
         yield from schedule.apply(index, frame)
     yield from schedule._held

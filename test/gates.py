@@ -1,7 +1,7 @@
-"""What a long run must keep to, as numbers that can be too large. Each gate is shown to fail in test_gates.py.
+"""The limits that a long run must keep, as numbers that can be too large. test_gates.py shows that each gate can fail.
 
-A slope is a least-squares fit over the medians of blocks, with the 95 % interval of the fit: single samples hang
-together (a network that was just loaded stays loaded), the medians of blocks hardly do. A gate on a slope looks at
+A slope is a least-squares fit over the medians of blocks, with the 95 % interval of the fit: single samples are
+correlated (a network that was just loaded stays loaded), the medians of blocks hardly are. A gate on a slope compares
 the upper end of the interval, so that too little evidence is a failure and not a pass.
 """
 
@@ -52,7 +52,7 @@ class Slope:
 
 
 def slope(times_s: Sequence[float], values: Sequence[float]) -> Slope:
-    """Of a series; NaN if there are fewer than two samples in a block."""
+    """The slope of a series; NaN if there are fewer than two samples per block."""
     times, values = np.asarray(times_s, float) / 60, np.asarray(values, float)  # minutes
     known = np.isfinite(values)
     times, values = times[known], values[known]
@@ -68,20 +68,23 @@ def slope(times_s: Sequence[float], values: Sequence[float]) -> Slope:
 
 
 def second_half(times_s: Sequence[float], values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """After warm-up: what came in the second half of the time."""
+    """The samples after warm-up: those in the second half of the time."""
     times, values = np.asarray(times_s, float), np.asarray(values, float)
     late = times >= (times[0] + times[-1]) / 2
     return times[late], values[late]
 
 
 def grows(name: str, times_s: Sequence[float], values: Sequence[float], bound: float, unit: str) -> Gate:
-    """The upper end of the slope per minute in the second half."""
+    """A gate on the upper end of the slope per minute in the second half."""
     return Gate(f"growth of {name}", slope(*second_half(times_s, values)).upper, bound, f"{unit}/min")
 
 
 def rises(name: str, times_s: Sequence[float], values: Sequence[float], bound: float, unit: str) -> Gate:
-    """From the least value of the third quarter to that of the last, per minute between them: in these is nothing that
-    comes and goes, if all that does has gone once in each. NaN if there are fewer samples than BLOCKS in one."""
+    """A gate on the rise from the least value of the third quarter to that of the last, per minute between them.
+
+    The least values leave out temporary use, if all of it has ended once in each quarter. NaN if a quarter has fewer
+    samples than BLOCKS.
+    """
     times, values = np.asarray(times_s, float) / 60, np.asarray(values, float)  # minutes
     known = np.isfinite(values)
     times, values = times[known], values[known]
@@ -94,14 +97,17 @@ def rises(name: str, times_s: Sequence[float], values: Sequence[float], bound: f
 
 
 def drifts(name: str, times_s: Sequence[float], values: Sequence[float], bound: float) -> Gate:
-    """The same in percent of the mean of the first half."""
+    """A gate like `grows`, in percent of the mean of the first half."""
     times, values = np.asarray(times_s, float), np.asarray(values, float)
     early = np.nanmean(values[: max(len(values) // 2, 1)])
     return Gate(f"drift of {name}", 100 * slope(*second_half(times, values)).upper / early, bound, "%/min")
 
 
 def longest_silence(times_s: Sequence[float], results: Sequence[float], bound_s: float) -> Gate:
-    """Between two samples with results, and from the last one to the end. results: heard since the sample before."""
+    """A gate on the longest time between two samples with results, or from the last of them to the end.
+
+    results: number received since the sample before.
+    """
     times = np.asarray(times_s, float)
     heard = times[np.asarray(results, float) > 0]
     gaps = np.diff(np.concatenate((heard, times[-1:]))) if len(heard) else np.array([np.nan])
@@ -109,15 +115,15 @@ def longest_silence(times_s: Sequence[float], results: Sequence[float], bound_s:
 
 
 def unpublished(counts: dict[str, str]) -> Gate:
-    """Images that were processed and whose results were neither published, nor withheld because the node was no longer
-    active, nor lost to a failure that was counted."""
+    """Counts processed images whose results were neither published, nor withheld because the node was no longer active,
+    nor lost to a counted failure."""
     failed = sum(int(n) for key, n in counts.items() if key.startswith("failed: publish: "))
     known = int(counts.get("published", 0)) + int(counts.get("withheld at deactivation", 0)) + failed
     return Gate("results that were not published", int(counts.get("processed", 1)) - known, 0)
 
 
 def unaccounted(counts: dict[str, str]) -> Gate:
-    """Images that came and of which nothing is known. counts: the values of the node's diagnostics, by key."""
+    """Counts received images that no other counter explains. counts: the values of the node's diagnostics, by key."""
     if "received" not in counts:
         return Gate("images without a fate", np.nan, 0)  # the node is gone
     fates = ("processed", "dropped for a newer one", "ignored while disabled or inactive")
@@ -129,7 +135,7 @@ def unaccounted(counts: dict[str, str]) -> Gate:
 
 
 def wrong_pixels(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Gate:
-    """pairs: (mask, truth) of one image each, (H, W) bool: the most pixels by which one of them is off."""
+    """The largest number of wrong pixels in one mask. pairs: (mask, truth) of one image each, (H, W) bool."""
     return Gate(
         "wrong pixels in one image", max((int((mask != truth).sum()) for mask, truth in pairs), default=np.nan), 0
     )

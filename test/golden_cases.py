@@ -1,6 +1,6 @@
-"""Reads a folder of golden cases and runs one: the steps of its JSON -> arrays named as the stored ones.
+"""Reads a folder of golden cases and runs one: the steps of its JSON -> arrays with the names of the stored ones.
 
-What may differ, and by how much, is in `golden_compare.py`; weights and clip are made in `golden_recipe.py`.
+The tolerances are in `golden_compare.py`; weights and clip are made in `golden_recipe.py`.
 """
 
 import json
@@ -22,7 +22,7 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from sam2.video_state import FrameResult, ObjectState, VideoState
 
-_FIELDS = {  # of a case; anything else would silently be run as another case
+_FIELDS = {  # of a case; an unknown field would be ignored silently
     *("name", "kind", "config", "salt", "overrides", "attrs", "num_frames", "steps", "queries", "resize_to"),
     *("full_frames", "mem_frames", "stage_frames", "cpu_hole_fill", "apply_postprocessing", "clip", "frame"),
 }
@@ -84,7 +84,7 @@ def resized(frames: np.ndarray, case: dict) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class Cut:
-    """A cheaper part of a case: steps `first` to `stop` - 1, and of the propagations named only the first frames."""
+    """A cheaper part of a case: steps `first` to `stop` - 1. frames: how many a propagation runs, by step; else all."""
 
     stop: int | None = None
     frames: Mapping[int, int] = field(default_factory=dict)
@@ -95,7 +95,7 @@ WHOLE = Cut()
 
 
 class _ModelInputs(Sequence[torch.Tensor]):
-    """Frames, made into the network's input when they are asked for."""
+    """Frames, converted lazily to the network's input."""
 
     def __init__(self, frames: list[np.ndarray], image_size: int):
         self._frames, self._image_size = frames, image_size
@@ -108,7 +108,7 @@ class _ModelInputs(Sequence[torch.Tensor]):
 
 
 class VideoRun:
-    """One case being run. `arrays` fills up; forks continue from here without disturbing it, for mutations."""
+    """One run of a case, which fills `arrays`. Mutations continue in forks, which do not change this run."""
 
     def __init__(self, case: dict, clip: np.ndarray):
         self.case = case
@@ -122,14 +122,14 @@ class VideoRun:
         self._before: dict[int, dict] = {}  # objects as they were before each step
 
     def fork(self, before: int | None = None) -> "VideoRun":
-        """The same predictor with results of its own, remembering what was known now or before a step."""
+        """A run with the same predictor, its own results, and a copy of the state now or before a step."""
         twin = copy(self)
         objects = self.state.objects if before is None else self._before[before]
         twin.arrays, twin.state = {}, replace(self.state, objects=_copy(objects))
         return twin
 
     def retrack(self, index: int, frame: int) -> dict[str, np.ndarray]:
-        """One frame of a propagation again, on top of what is remembered now."""
+        """Runs one frame of a propagation again, with the memories of now."""
         twin = self.fork()
         twin.step(index, self.case["steps"][index] | {"start": frame}, max_frames=1)
         return twin.arrays
@@ -199,7 +199,7 @@ class VideoRun:
         }
 
     def _describe(self, index: int, frame: int, obj_id: int, result: FrameResult, mask: torch.Tensor) -> dict:
-        """What is stored of one object on one frame; `mask` (1, H, W) logits as returned."""
+        """The arrays to store for one object on one frame; `mask` (1, H, W) logits as returned."""
         logits = result.logits[0, 0].numpy()  # (4h, 4w)
         inside = mask[0].numpy() > 0
         prefix = f"s{index}_f{frame:02}_o{obj_id}_"
@@ -220,12 +220,12 @@ class VideoRun:
 
 
 def _copy(objects: dict) -> dict:
-    """Independent books on the same results, which nobody changes once they are remembered."""
+    """Copies the dicts but not the results in them, which never change once stored."""
     return {i: ObjectState(**{f.name: dict(getattr(obj, f.name)) for f in fields(obj)}) for i, obj in objects.items()}
 
 
 def run_image_case(model: SAM2VideoPredictor, case: dict, clip: np.ndarray) -> dict[str, np.ndarray]:
-    """The image predictor on one frame: its queries in order, each possibly fed by a mask of the one before."""
+    """Runs the image predictor's queries on one frame, in order; a query may use a mask of the one before."""
     recorder = Recorder(model, case)
     predictor = SAM2ImagePredictor(model)
     predictor.set_image(resized(clip[case.get("frame", 0)][None], case)[0])

@@ -1,4 +1,4 @@
-"""Which golden arrays catch which mistake, and the least that must be run again to see it."""
+"""Which golden arrays catch which mistake, and the smallest part of the case to run again for it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from golden_cases import Cut, VideoRun
 
 @dataclass(frozen=True)
 class Mutation:
-    """What to run again with the mistake: steps `first` to `last` of the case, or one `frame` of step `last`."""
+    """A mistake and what to run again with it: steps `first` to `last` of the case, or one `frame` of step `last`."""
 
     plant: Callable
     case: str
-    caught_by: str  # array names, all of which must be beyond their limits
+    caught_by: str  # array names, all of which must exceed their limits
     first: int = 0
     last: int = 0
     frames: int | None = None  # of step `last`

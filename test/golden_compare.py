@@ -1,6 +1,5 @@
-"""How much a golden array may differ, and where it does.
-
-Limits are those of `test/golden/README.md`; the noise measured there is 10 to 100 times smaller.
+"""Compares golden arrays, within the limits of `test/golden/README.md`; the noise measured there is 10 to 100 times
+smaller.
 """
 
 import re
@@ -20,7 +19,7 @@ class Limit(NamedTuple):
 
 EXACT = Limit(0.0)
 BIT_LIMIT = 10  # pixels of a mask that may differ
-BF16_STEP = 2.0**-7  # relative distance of neighbouring bfloat16 numbers, at most
+BF16_STEP = 2.0**-7  # largest relative distance of neighbouring bfloat16 numbers
 LOGITS = Limit(1e-3, rms=2e-4)
 ENCODER = Limit(2e-4)
 
@@ -47,14 +46,14 @@ _LIMITS: list[tuple[str, Limit]] = [  # the first pattern that matches an array'
 
 
 def limit_of(name: str) -> Limit | None:
-    """None for an array this test does not know."""
+    """The limit of an array; None for a name that matches no pattern."""
     return next((limit for pattern, limit in _LIMITS if re.search(pattern, name)), None)
 
 
 def differences(got: dict[str, np.ndarray], expected: dict[str, np.ndarray], complete: bool = True) -> list[str]:
-    """One line per array that is missing or beyond its limit; empty when all is well.
+    """One line per array that is missing or beyond its limit; arrays without a limit are ignored.
 
-    With `complete=False` only what was computed is compared, and of a propagation only its first frames.
+    With `complete=False` compares only the arrays that were computed, and of a propagation only the computed frames.
     """
     lines = []
     for name, want in expected.items():
@@ -86,7 +85,7 @@ def _first_frames(name: str, want: np.ndarray, have: np.ndarray) -> np.ndarray:
 
 
 def is_per_frame(name: str) -> bool:
-    """Arrays [T, ...] of a propagation: no frame in the name, and not the objects."""
+    """Whether it names an array [T, ...] of a propagation: no frame in the name, and not the object ids."""
     return bool(re.match(r"s\d+_(?!f\d)(?!obj_ids)", name))
 
 

@@ -1,6 +1,6 @@
-"""What the golden numbers were computed from: pseudo-random weights and a synthetic clip, both reproducible anywhere.
+"""The inputs of the golden numbers: pseudo-random weights and a synthetic clip, both reproducible anywhere.
 
-The recipes are written out in `test/golden/README.md`; the SHA-256 of both results is in its manifest.
+`test/golden/README.md` writes out the recipes; the manifest there has the SHA-256 of both results.
 """
 
 import re
@@ -55,8 +55,8 @@ def _weights(layout: tuple[tuple[str, tuple[int, ...]], ...], salt: str) -> dict
 
 
 def golden_weights(shapes: Mapping[str, torch.Tensor], case: dict) -> dict[str, torch.Tensor]:
-    """Tensors for the keys and shapes of a state dict, with the case's overrides; shared between cases, not to be
-    written to."""
+    """Tensors for the keys and shapes of a state dict, with the case's overrides; shared between cases, so never write
+    into them."""
     layout = tuple((key, tuple(value.shape)) for key, value in shapes.items())
     weights = dict(_weights(layout, case.get("salt", "")))
     for key, value in case.get("overrides", {}).items():
@@ -65,7 +65,7 @@ def golden_weights(shapes: Mapping[str, torch.Tensor], case: dict) -> dict[str, 
 
 
 def weights_sha256(weights: Mapping[str, torch.Tensor]) -> str:
-    """As the manifest counts it: keys sorted, each key's bytes and then its little-endian float32 values."""
+    """The manifest's hash: of each key's bytes and then its little-endian float32 values, keys sorted."""
     digest = sha256()
     for key in sorted(weights):
         digest.update(key.encode())

@@ -1,7 +1,7 @@
-"""Listens to a predictor while it works: the decoder's choices and the tensors between its stages.
+"""Records a predictor's run: the decoder's choices and the tensors between the stages.
 
-Encoded images are kept across cases, because most cases share the encoder's weights and all share the clip; in files
-too, for the other processes of a run.
+Encoded images are cached across cases, because most cases share the encoder's weights and all share the clip; in files,
+too, for the other processes of a test run.
 """
 
 import os
@@ -27,24 +27,24 @@ _STRIDES = (16, 8, 4, 2)  # of the stored samples of the four levels, so that ea
 
 
 class Recorder:
-    """Wraps the stages of one predictor instance, which then works as before and leaves traces here."""
+    """Wraps the stages of one predictor instance, which then works as before and is recorded here."""
 
     def __init__(self, predictor: SAM2VideoPredictor, case: dict):
         self.predictor = predictor
         self.last_image: Tensor | None = None  # (B, 3, S, S)
         self._encoder_key = _encoder_key(predictor, case)
-        self._choices: list[tuple[Tensor, Arrays]] = []  # with the pointer that identifies the answer
-        self._stages: Arrays = {}  # after the encoder, of the object at work
-        self._finished: list[tuple[Tensor, Arrays]] = []  # of the objects before, likewise
+        self._choices: list[tuple[Tensor, Arrays]] = []  # with the pointer that identifies the result
+        self._stages: Arrays = {}  # after the encoder, of the object being processed
+        self._finished: list[tuple[Tensor, Arrays]] = []  # of propagated objects, with the pointer
         predictor.sam_mask_decoder.transformer.register_forward_hook(self._on_transformer)
-        # Looked up on the class at each call, so that a test may patch the class afterwards.
+        # `_listening` looks methods up on the class at each call, so that a test may patch the class afterwards.
         cls = type(predictor)
         for name in ("attend", "decode", "encode_memory", "select", "_propagate_object"):
             setattr(predictor, name, self._listening(cls, name, getattr(self, f"_on_{name.lstrip('_')}")))
         predictor.encode_image = self._encode_image
 
     def choice(self, pointer: Tensor) -> Arrays:
-        """What the decoder said about the answer with this pointer; NaN and -1 for a mask prompt."""
+        """The decoder's choice for the result with this pointer; NaN and -1 for a mask prompt."""
         for known, said in self._choices:
             if known is pointer:
                 return said
@@ -52,12 +52,12 @@ class Recorder:
         return {"iou4": np.full(4, nothing), "iou_selected": nothing, "token": np.array(-1), "stability": nothing}
 
     def stages_of(self, pointer: Tensor, image: Tensor) -> Arrays:
-        """Everything between the stages of the answer with this pointer; image (3, S, S)."""
+        """The tensors between the stages for the result with this pointer; image (3, S, S)."""
         _, encoder_stages = self._encode(image[None])
         for known, stages in self._finished:
             if known is pointer:
                 return encoder_stages | stages
-        stages, self._stages = self._stages, {}  # a prompt's, just given
+        stages, self._stages = self._stages, {}  # not propagated, so of the prompt given last
         return encoder_stages | stages
 
     def _listening(self, cls: type, name: str, callback):
@@ -133,7 +133,7 @@ class Recorder:
 
 @torch.inference_mode()
 def encode_in_stages(predictor: SAM2VideoPredictor, images: Tensor) -> tuple[Features, Arrays]:
-    """`encode_image`, and samples of every tensor on the way; images (1, 3, S, S)."""
+    """Runs `encode_image`; also returns samples of every tensor on the way; images (1, 3, S, S)."""
     stages: Arrays = {}
 
     def keep_patches(module, args, out):
@@ -176,7 +176,7 @@ def encode_in_stages(predictor: SAM2VideoPredictor, images: Tensor) -> tuple[Fea
 
 
 def _shared(key: tuple, encode: Callable) -> tuple[Features, Arrays]:
-    """What `encode` gives, or gave in another process of this run of the tests."""
+    """What `encode` returns, or has returned in another process of this test run."""
     file = Path(os.environ["ENCODED_IMAGES"], sha256(repr(key).encode()).hexdigest(), "features.pt")
     with in_turn(file.parent, "waiting for another process to encode the same image"):
         if not file.exists():

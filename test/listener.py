@@ -1,4 +1,4 @@
-"""A process that subscribes, reliably, to the images named on its line, says "ready" and listens."""
+"""A process that subscribes, reliably, to the image topics in its arguments, prints "ready" and spins."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A nano predictor with pseudo-random weights and a short clip: what tests of the predictors' interface need."""
+"""A nano predictor with pseudo-random weights and a short clip, for tests of the predictors' interface."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def nano_predictor(**kwargs) -> SAM2VideoPredictor:
 
 
 def frames() -> np.ndarray:
-    """(T, H, W, 3) uint8 RGB: a red square that moves right on a blue-grey slope."""
+    """(T, H, W, 3) uint8 RGB: a red square that moves right on a blue gradient."""
     clip = np.zeros((NUM_FRAMES, HEIGHT, WIDTH, 3), np.uint8)
     clip[..., 2] = np.linspace(40, 160, WIDTH)
     for t, frame in enumerate(clip):
@@ -30,7 +30,7 @@ def frames() -> np.ndarray:
 
 
 def write_jpegs(folder: Path) -> Path:
-    """00000.jpg and so on."""
+    """Writes the frames as 00000.jpg and so on."""
     folder.mkdir(exist_ok=True)
     for t, frame in enumerate(frames()):
         assert cv2.imwrite(str(folder / f"{t:05}.jpg"), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
@@ -38,7 +38,7 @@ def write_jpegs(folder: Path) -> Path:
 
 
 def write_video(path: Path) -> Path:
-    """An mp4 with OpenCV's own codec."""
+    """Writes the frames to an mp4 with the codec that OpenCV brings."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10.0, (WIDTH, HEIGHT))
     for frame in frames():
         writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
@@ -47,7 +47,7 @@ def write_video(path: Path) -> Path:
 
 
 def masks_by_frame(predictor, state, **kwargs) -> dict[int, dict[int, torch.Tensor]]:
-    """Logits (H, W) of a propagation by frame and object."""
+    """Propagates; returns logits (H, W) by frame and object."""
     return {
         frame: {obj_id: logits[0] for obj_id, logits in zip(ids, masks, strict=True)}
         for frame, ids, masks in predictor.propagate_in_video(state, **kwargs)
@@ -55,7 +55,7 @@ def masks_by_frame(predictor, state, **kwargs) -> dict[int, dict[int, torch.Tens
 
 
 def fingerprint(value) -> object:
-    """Equal for equal contents, tensors included, however deep."""
+    """A value that is equal for equal contents, also of nested containers and tensors."""
     if isinstance(value, torch.Tensor):
         return tuple(value.shape), str(value.dtype), value.detach().reshape(-1).float().numpy().tobytes()
     if isinstance(value, dict):

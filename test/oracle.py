@@ -1,4 +1,4 @@
-"""A tracker that knows the truth and spoils it in known ways, and the video it is for."""
+"""A tracker that returns ground truth with known errors, and the video that it tracks."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from sam2.types import State, Track
 
 SIZE_HW = (60, 80)
 LENGTH = 9
-AWAY = (2, 3, 4)  # frames in which object 1 is not in sight
+AWAY = (2, 3, 4)  # frames in which object 1 is absent
 
 
 def square(top: int, left: int) -> np.ndarray:
@@ -19,13 +19,13 @@ def square(top: int, left: int) -> np.ndarray:
 
 
 def truth(t: int) -> dict[int, np.ndarray]:
-    """Object 1 leaves and returns, object 2 stays; their squares never meet."""
+    """Masks by object id: object 1 leaves and returns, object 2 stays; their squares never touch."""
     return {2: square(30, 50)} if t in AWAY else {1: square(5, 5), 2: square(30, 50)}
 
 
 @dataclass(frozen=True)
 class TwoSquares:
-    """Picklable, so that other processes can play it. `every`: the others of its frames are not annotated."""
+    """The video; picklable, so that other processes can use it. Every `every`-th frame is annotated."""
 
     name: str = "two_squares"
     every: int = 1
@@ -49,7 +49,7 @@ def track(object_id: str, mask: np.ndarray, label: int, logit: float = 10.0, is_
 
 
 class Oracle:
-    """Answers with `masks(t, object_id)`; an empty mask means that it says the object is away."""
+    """A tracker that returns `masks(t, object_id)`; an empty mask makes the object OCCLUDED."""
 
     def __init__(self, masks):
         self.masks, self.prompts, self.resets = masks, [], 0
@@ -85,10 +85,10 @@ def shifted(t: int, object_id: int) -> np.ndarray:
 
 
 def lost(t: int, object_id: int) -> np.ndarray:
-    """Does not find an object again."""
+    """Does not find object 1 again."""
     return nothing() if object_id == 1 and t >= AWAY[0] else perfect(t, object_id)
 
 
 def late(t: int, object_id: int) -> np.ndarray:
-    """Finds it in the third frame after its return."""
+    """Finds object 1 again two frames after the frame of its return."""
     return nothing() if object_id == 1 and AWAY[0] <= t < AWAY[-1] + 3 else perfect(t, object_id)

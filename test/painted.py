@@ -1,4 +1,4 @@
-"""A picture whose objects are uniform patches, and a predictor that knows them: for tests of what is asked and kept."""
+"""A picture of uniform patches and a predictor that segments them, for tests of the automatic mask generator."""
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ def picture() -> np.ndarray:
 
 
 class Painted(SAM2ImagePredictor):
-    """Three answers per point: the patch, the patch with all above it (less sure), a faint blur (unstable)."""
+    """Predicts three masks per point: the patch, the patch with all above it (lower IoU), a faint blur (unstable)."""
 
     def __init__(self, **kwargs):
         super().__init__(None, **kwargs)

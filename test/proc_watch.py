@@ -1,4 +1,4 @@
-"""Numbers of a process: what a leak would make grow."""
+"""Reads the figures of a process that a leak makes grow."""
 
 import ctypes
 import os
@@ -6,13 +6,13 @@ from pathlib import Path
 
 
 class Watch:
-    """pid: of the process, or "self"."""
+    """Reads figures from /proc. pid: of the process, or "self"."""
 
     def __init__(self, pid: int | str) -> None:
         self._root = Path("/proc") / str(pid)
 
     def read(self) -> dict:
-        """rss_mb (now, not the highest), threads, files (open descriptors), cpu_s (used so far)."""
+        """Returns rss_mb (current, not peak), threads, files (open descriptors) and cpu_s (used so far)."""
         status = dict(
             line.split(":\t", 1) for line in (self._root / "status").read_text().splitlines() if ":\t" in line
         )
@@ -34,16 +34,16 @@ class _Mallinfo2(ctypes.Structure):
     ]
 
 
-_mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None)  # once: a library that is opened leaves 70 bytes
+_mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None)  # once: each opening leaks 70 bytes
 if _mallinfo2 is not None:
     _mallinfo2.restype = _Mallinfo2
 
 
 def in_use_mb() -> float:
-    """What this process holds of the heap and of blocks with a mapping of their own, without what is free.
+    """The allocated memory of this process, in the heap and in blocks with their own mapping, without free blocks.
 
-    A leak fills what is free before the process grows: with what `sam2_ros/heap.py` reserves, 96 MiB of it go unseen in
-    `rss_mb`. NaN with a C library that cannot say it.
+    A leak fills free memory before the process grows: because of what `sam2_ros/heap.py` reserves, `rss_mb` does not
+    show the first 96 MiB of it. NaN if the C library has no mallinfo2.
     """
     if _mallinfo2 is None:
         return float("nan")

@@ -32,24 +32,24 @@ from sam2_ros.ros_time import time_message
 from sam2_ros.srv import AddObjects, ListObjects
 
 HERE = Path(__file__).parent
-PATIENCE_S = 60.0  # whoever waits this long has failed
+PATIENCE_S = 60.0  # a test that waits this long has failed
 STOP_S = 5.0  # within which a signal must end the node
 
 
-# As errors they would end the process in the imports of others.
+# Checked in the output: if warnings were errors, other packages' imports would end the process.
 OUR_WARNING = re.compile(r"/(sam2|sam2_ros)/\w+\.py:\d+: \w*Warning")
 
 
 def children_path() -> str:
-    """PYTHONPATH of a child: ours before what a sourced ROS 2 has put there, which is where its rclpy is."""
+    """PYTHONPATH of a child: our folders, then those of a sourced ROS 2, where its rclpy is."""
     return os.pathsep.join([str(HERE), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 class NodeProcess:
     """`fake_node.py` as a child process, killed at the latest when the test ends.
 
-    tracker: the JSON that it takes. parameters: of the node. real: with the real network instead. remap: names, as
-    after -r. environment: variables of its own.
+    tracker: its JSON options. parameters: of the node. real: with the real network instead. remap: names, as after -r.
+    environment: additional variables.
     """
 
     def __init__(
@@ -86,13 +86,13 @@ class NodeProcess:
         self.process.send_signal(number)
 
     def exit_code(self, within_s: float = STOP_S) -> int:
-        """Waits for the end; `output` then holds what it wrote."""
+        """Waits for the process to exit; `output` then holds its stdout and stderr."""
         out, err = self.process.communicate(timeout=within_s)
         self.output = out + err
         return self.process.returncode
 
     def end(self) -> None:
-        """SIGINT, and everything that a good end is."""
+        """Sends SIGINT and checks for a clean exit: code 0, no traceback, no warning from our code."""
         self.signal(signal.SIGINT)
         assert self.exit_code() == 0, self.output
         assert "Traceback" not in self.output, self.output
@@ -114,12 +114,12 @@ class Rig:
         self.executor.shutdown()
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
-        # What is left in cycles holds on to participants; taken away while another node begins, they may wait for ever.
+        # Reference cycles keep participants alive; destroyed later, while another node starts, they may hang.
         self.node = self.executor = None
         gc.collect()
 
     def until(self, condition, within_s: float = PATIENCE_S):
-        """Spins until `condition()` is true and returns what it gave."""
+        """Spins until `condition()` is true and returns its value."""
         end = time.monotonic() + within_s
         while not (got := condition()):
             assert time.monotonic() < end, "waited in vain"
@@ -130,7 +130,7 @@ class Rig:
         self.executor.spin_once(timeout_sec=0)
 
     def start_call(self, kind, name: str, request=None):
-        """The future of a call, posted as soon as the service is there."""
+        """Returns the future of a call, sent as soon as the service is ready."""
         if name not in self.clients:
             self.clients[name] = self.node.create_client(kind, name)
             handshake = Handshake(self.node, self.clients[name])
@@ -155,7 +155,7 @@ class Rig:
         return self.call(ChangeState, "/sam2/change_state", request).success
 
     def collect(self, kind, topic: str, depth: int = 100) -> list:
-        """A list that grows with each message of a topic; returns once a publisher is there."""
+        """Returns a list that collects the messages of a topic, once a publisher is matched."""
         got = []
         subscription = self.node.create_subscription(kind, topic, got.append, QoSProfile(depth=depth))
         self.until(lambda: subscription.get_publisher_count() > 0)
@@ -169,13 +169,13 @@ class Rig:
 
 
 class FakeCamera:
-    """Publishes images whose pixels all equal their number, modulo 256."""
+    """Publishes images whose pixels all have the value of the image's number modulo 256."""
 
     def __init__(self, rig: Rig, reliable: bool, topic: str) -> None:
         policy = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
         self._rig = rig
         self.newest = -1  # number of the image published last
-        # rclpy's default callback for a mismatch calls a method that rclpy has deprecated.
+        # rclpy's default callback for incompatible QoS calls a deprecated method.
         events = PublisherEventCallbacks(use_default_callbacks=False)
         qos = QoSProfile(depth=10, reliability=policy)
         self._publisher = rig.node.create_publisher(Image, topic, qos, event_callbacks=events)
@@ -201,7 +201,7 @@ class FakeCamera:
         self._publisher.publish(msg)
 
     def publish_until(self, condition, first: int = 0, period_s: float = 0.03, **kwargs) -> int:
-        """Publishes on, one image per period, until `condition()`; returns the next number."""
+        """Publishes one image per period until `condition()` is true; returns the next number."""
         number, due, end = first, 0.0, time.monotonic() + PATIENCE_S
         while not condition():
             assert time.monotonic() < end, "waited in vain"

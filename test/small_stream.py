@@ -1,5 +1,5 @@
-"""A network that takes milliseconds, a clip of a few pixels, and streams over them: for tests of behaviour, where the
-numbers need to differ whenever anything differs, but need not mean anything."""
+"""A network that takes milliseconds, a clip of a few pixels, and streams over them, for tests of behaviour. Outputs
+differ whenever anything differs, but mean nothing."""
 
 import gc
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ CONFIG = replace(
 
 @lru_cache(maxsize=2)
 def small_model(presence: float = 1.0) -> SAM2:
-    """Pseudo-random weights under which memory matters. `presence`: the bias of the object score."""
+    """Pseudo-random weights with which memory affects the output. `presence`: the bias of the object score."""
     model = SAM2(CONFIG)
     model.load_state_dict(golden_weights(model.state_dict(), {"overrides": {PRESENCE_BIAS: presence}}))
     return model.eval()
@@ -57,14 +57,14 @@ def disc(object_id: str, x: float = 30, y: float = 20, radius: float = 9, **kwar
 
 
 def made_on(index: int, prompt: sam2.Prompt) -> sam2.Prompt:
-    """The same prompt, saying that it is for frame `index`."""
+    """The same prompt with the stamp of frame `index`."""
     return replace(prompt, stamp_ns=stamp(index))
 
 
 def run(
     tracker: sam2.Tracker, frames: Iterable[int], prompts: Mapping[int, Sequence[sam2.Prompt]] | None = None
 ) -> list[list[sam2.Track]]:
-    """Tracks of every frame; `prompts` by the index of the frame they are given with."""
+    """Returns the tracks of every frame; `prompts`: by the index of the frame of their step."""
     return [tracker.step(frame(index), (prompts or {}).get(index, ())) for index in frames]
 
 
@@ -75,7 +75,7 @@ def fork(tracker: sam2.Tracker) -> sam2.Tracker:
 
 
 def assert_same(left: Iterable[Sequence[sam2.Track]], right: Iterable[Sequence[sam2.Track]]) -> None:
-    """Every field of every track, bit for bit."""
+    """Asserts that every field of every track is equal, bit for bit."""
     for tracks, others in zip(left, right, strict=True):
         for track, other in zip(tracks, others, strict=True):
             got, expected = vars(track).copy(), vars(other).copy()
@@ -85,7 +85,7 @@ def assert_same(left: Iterable[Sequence[sam2.Track]], right: Iterable[Sequence[s
 
 
 def largest_difference(left: Iterable[Sequence[sam2.Track]], right: Iterable[Sequence[sam2.Track]]) -> float:
-    """Of the logits of the same objects in two streams."""
+    """The largest difference between the logits of the same objects in two streams."""
     return max(
         float(abs(track.low_res_logits - other.low_res_logits).max())
         for tracks, others in zip(left, right, strict=True)
@@ -101,10 +101,9 @@ def live_tensors() -> tuple[int, int]:
 
 
 def live_objects() -> tuple[int, int]:
-    """(number of all Python objects that anything alive holds, numbers and text included, bytes of the arrays among
-    them)."""
+    """(number of all reachable Python objects, numbers and strings included, bytes of the arrays among them)."""
     gc.collect()
-    left = gc.get_objects()  # containers only; what holds nothing else, as an array does, is found in them
+    left = gc.get_objects()  # containers only; objects without references, such as arrays, are found in them
     seen, num_bytes = {id(left)}, 0
     while left:
         thing = left.pop()

@@ -31,7 +31,7 @@ TINY_RUN = TrainConfig(
 
 
 class TwoSquares:
-    """A maker of clips: a red and a green square that drift; the red one is hidden in the third frame of each four."""
+    """A maker of clips of four frames: a red and a green square drift; the red one is hidden in the third frame."""
 
     shape = (4, SIDE, SIDE, 4)
 
@@ -51,7 +51,7 @@ class TwoSquares:
 
 @dataclass(frozen=True)
 class Broken(TwoSquares):
-    """Fails from one seed on."""
+    """Raises `error` from seed `first` on, except for held-out seeds."""
 
     error: Exception
     first: int = 0
@@ -79,7 +79,7 @@ def masks_of(*boxes: tuple[int, int, int, int]) -> torch.Tensor:
 
 
 def run(tmp_path: Path, config: TrainConfig, name: str = "run") -> Trainer:
-    """A run to its end on the two squares, in a folder of `tmp_path`."""
+    """Runs a training to its end on the two squares, in a folder of `tmp_path`."""
     trainer = Trainer(config, TwoSquares(), tmp_path / name, CPU)
     trainer.resume()
     trainer.run()

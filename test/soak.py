@@ -1,10 +1,10 @@
-"""`make soak`: the real node with nano for a long time, faults every 30 s, and what becomes of it.
+"""`make soak`: runs the real node with nano for a long time, with faults every 30 s, and checks that it survives.
 
-In the first tenth what is done to the node comes eight times as often, and there is an object more: memory is flat from
-the busiest moment on, so that must come first.
-Half the faults are the camera's (`FaultSchedule`), half are done to the node (`soak_attacks.py`); besides, the network
-fails at random (`soak_node.py`) and the clip is a bag that loops, so that the clock jumps back. Writes samples.csv,
-node.log and the rest of `soak_report.py` into a folder; ends with 1 if a gate is broken.
+Half the faults are the camera's (`FaultSchedule`), half are attacks on the node (`soak_attacks.py`). The network also
+fails at random (`soak_node.py`), and the clip loops like a bag, so that the clock jumps back. In the first tenth the
+attacks come eight times as often, and one more object is tracked: memory is flat from the busiest moment on, so that
+must come first. Writes samples.csv, node.log and the files of `soak_report.py` into a folder; exits with 1 if a gate is
+broken.
 """
 
 import argparse
@@ -37,10 +37,10 @@ from sam2_ros.ros_time import time_message
 
 HERE = Path(__file__).parent
 SIZE_HW = (240, 320)
-CLIP = 100  # images that are painted; they go forth and back
+CLIP = 100  # rendered images, played forwards and backwards
 LOOP = 600  # images in the bag, which then begins again with its first stamp
 SAMPLE_S = 5.0
-SETTLING, HASTE = 0.1, 8  # share of the run, and how much faster that is
+SETTLING, HASTE = 0.1, 8  # share of the run with more frequent attacks, and how much more frequent
 SETTLE_S = 5.0  # after the last image, for the node to finish with what it has
 
 
@@ -79,7 +79,7 @@ class Soak:
         return subprocess.Popen(command, stdout=self._log, stderr=self._log, env=environment)
 
     def offer(self, reliable: bool) -> None:
-        """The camera comes, or comes again with another reliability."""
+        """Creates the camera's publisher, in place of the last one."""
         if self.publisher is not None:
             self.rig.node.destroy_publisher(self.publisher)
         qos = QoSProfile(depth=5, reliability=1 if reliable else 2)
@@ -87,14 +87,14 @@ class Soak:
         self.publisher = self.rig.node.create_publisher(Image, "image", qos, event_callbacks=events)
 
     def truth(self):
-        """The clean frame of now; forth and back, so that the clip has no jump of its own."""
+        """The current clean frame; the clip plays forwards and backwards, so that it does not jump."""
         at = self.index % (2 * CLIP)
         return self.clip[at if at < CLIP else 2 * CLIP - 1 - at]
 
     def _on_tracks(self, msg: TrackArray) -> None:
         stamp_ns = msg.header.stamp.sec * 10**9 + msg.header.stamp.nanosec
         sent_at = self._sent_at.get(stamp_ns)
-        if sent_at is None or stamp_ns == self._newest_ns:  # nobody sent it, or it is answered twice
+        if sent_at is None or stamp_ns == self._newest_ns:  # never sent, or a second result
             self.disorder += 1
             return
         if stamp_ns < self._newest_ns and self._newest_ns - stamp_ns < LOOP // 2 * 10**9 / self.options.rate:
@@ -112,7 +112,7 @@ class Soak:
         self.prompt_results += 1
 
     def publish(self) -> None:
-        """The next image, or what the schedule makes of it."""
+        """Publishes the next image, or the images by which the schedule replaces it."""
         stamp_ns = 10**12 + int((self.index % LOOP) * 1e9 / self.options.rate)
         for frame in self.schedule.apply(self.index, sam2.Frame(self.truth().rgb, stamp_ns)):
             msg = image_message(Header(frame_id="camera"), frame.rgb, "rgb8")
@@ -141,7 +141,7 @@ class Soak:
         }  # fmt: skip
 
     def run(self) -> list[dict]:
-        """Until the time is over; the samples."""
+        """Runs until the time is over or the node ends; returns the samples."""
         self.rig.until(lambda: self.publisher.get_subscription_count() > 0)
         self.attacks.connect()
         began, samples = time.monotonic(), []
@@ -171,7 +171,7 @@ class Soak:
         return samples
 
     def finish(self) -> dict:
-        """Lets the node finish, ends it, and says what is left over."""
+        """Lets the node finish its work, ends it, and returns the final counts."""
         self.attacks.restore()
         end = time.monotonic() + SETTLE_S
         while self.node.poll() is None and (time.monotonic() < end or self.attacks.unanswered):

@@ -1,6 +1,6 @@
-"""What a soak does to the node besides spoiling its images: calls, prompts, lifecycles, parameters, subscribers.
+"""The soak's attacks on the node: malformed images, calls, prompts, lifecycles, parameters, subscribers.
 
-Everything is asynchronous: an attack sends and returns, answers are counted when they come. `Attacks` also keeps the
+Everything is asynchronous: an attack sends and returns, answers are counted when they arrive. `Attacks` also keeps the
 node busy: it prompts objects whenever there are too few.
 """
 
@@ -19,7 +19,7 @@ from std_srvs.srv import SetBool, Trigger
 from sam2_ros.msg import Prompt
 from sam2_ros.srv import AddObjects, ListObjects, RemoveObjects
 
-OBJECTS = 2  # that are tracked when nothing is wrong, and the busiest moment is over
+OBJECTS = 2  # tracked in normal operation, after the busy start
 SERVICES = {
     "add_objects": AddObjects, "remove_objects": RemoveObjects, "list_objects": ListObjects, "reset": Trigger,
     "enable": SetBool, "change_state": ChangeState, "set_parameters": SetParameters,
@@ -36,14 +36,14 @@ BAD_PROMPTS = [
 
 
 class Attacks:
-    """soak: the `Soak` they are for."""
+    """soak: the `Soak` that runs them."""
 
     def __init__(self, soak) -> None:
         self.soak, self.done, self.name = soak, Counter(), ""
         self.calls = self.unanswered = 0
         self._random = random.Random(soak.options.seed)
         self._spoilt = 0  # images still to be malformed
-        self._later: list[tuple[float, object]] = []  # (when, what)
+        self._later: list[tuple[float, object]] = []  # (due time, callable)
         self._adding, self._busy = False, False
         self._prompts = soak.rig.node.create_publisher(Prompt, "/sam2/prompts", QoSProfile(depth=10))
         self._all = [
@@ -52,7 +52,7 @@ class Attacks:
             self.other_reliability, self.camera_returns,
         ]  # fmt: skip
         self._order: list = []
-        self.objects = OBJECTS  # fewer are prompted anew
+        self.objects = OBJECTS  # if fewer are tracked, `tick` prompts again
 
     def connect(self) -> None:
         for name, kind in SERVICES.items():
@@ -61,7 +61,7 @@ class Attacks:
             self.soak.rig.until(future.done)
 
     def next(self) -> None:
-        """Each kind once in random order, then again."""
+        """Starts the next attack: all kinds once in random order, then again."""
         if not self._order:
             self._order = self._random.sample(self._all, len(self._all))
         attack = self._order.pop()
@@ -70,7 +70,7 @@ class Attacks:
         attack()
 
     def tick(self) -> None:
-        """What is due by now; prompts objects if there are too few."""
+        """Runs what is due; prompts objects if there are too few."""
         due = [what for when, what in self._later if when <= time.monotonic()]
         self._later = [(when, what) for when, what in self._later if when > time.monotonic()]
         for what in due:
@@ -91,7 +91,7 @@ class Attacks:
         return msg
 
     def call(self, name: str, request, then=lambda: None) -> None:
-        """A call whose answer must come."""
+        """Calls a service and counts the call as unanswered until its response arrives; then calls `then`."""
         self.calls += 1
         self.unanswered += 1
 
@@ -108,7 +108,7 @@ class Attacks:
         self.after(2.0, lambda: setattr(self, "_adding", False))  # time for the result to arrive
 
     def _truths(self) -> list[Prompt]:
-        """Boxes around what is visible in the image of now."""
+        """Boxes around the objects visible in the current image."""
         truth, prompts = self.soak.truth(), []
         for number, (mask, visible) in enumerate(zip(truth.masks, truth.visible, strict=True)):
             if visible and len(prompts) < self.objects:
@@ -118,7 +118,7 @@ class Attacks:
         return prompts or [Prompt(points_xy=[160.0, 120.0], point_labels=[1])]
 
     def _transitions(self, *labels: str) -> None:
-        """One after the other, each when the one before is answered."""
+        """Requests the transitions in order, each a second after the response to the one before."""
         self._busy = bool(labels)
         if labels:
             request = ChangeState.Request(transition=Transition(label=labels[0]))
@@ -158,7 +158,7 @@ class Attacks:
         self.call("set_parameters", SetParameters.Request(parameters=[Parameter(name="hang_after_s", value=value)]))
 
     def more_listeners(self) -> None:
-        """Every picture is wanted for a while."""
+        """Subscribes to every image output for a while."""
         node, kinds = self.soak.rig.node, {"overlay": Image, "label_mask": Image, "overlay/compressed": CompressedImage}
         listeners = [
             node.create_subscription(kind, f"/sam2/{topic}", lambda msg: None, QoSProfile(depth=1))

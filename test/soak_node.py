@@ -1,7 +1,7 @@
-"""The real node process, its network made to fail now and then, its memory watched: soak_node.py '{...}' --ros-args
+"""The real node process with random failures of the network and a log of its memory: soak_node.py '{...}' --ros-args
 
 The first argument is JSON: `memory`, the file that gets a line "tensors,their bytes,MB in use,Python's blocks" every
-`every_s` seconds; `seed` and `one_in`: one image in so many fails; `fake`: no network.
+`every_s` seconds; `seed` and `one_in`: one image in `one_in` fails or is slow; `fake`: no network.
 """
 
 import json
@@ -16,11 +16,11 @@ import sam2
 from sam2_ros.main import main
 
 SLOW_S = 1.0
-INJECTED = "injected by the soak"  # in every message of a failure that was planted
+INJECTED = "injected by the soak"  # the message of every injected failure
 
 
 class Watched:
-    """A tracker that is told to fail, and says what memory is in use when a step has ended."""
+    """Wraps a tracker: makes random steps fail or take long, and logs the memory in use after a step."""
 
     def __init__(self, tracker, options: dict) -> None:
         self._tracker, self._options = tracker, options

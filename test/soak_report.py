@@ -1,4 +1,4 @@
-"""A soak's folder -> gates, a plot, and the figures in docs/reliability.md. Run again: soak_report.py out/soak."""
+"""Makes gates, a plot and the figures in docs/reliability.md from a soak's folder: soak_report.py out/soak."""
 
 import csv
 import json
@@ -14,12 +14,12 @@ FIELDS = [
     "t_s", "rss_mb", "in_use_mb", "blocks", "threads", "files", "tensors", "tensor_bytes", "age_p50_s", "age_p99_s",
     "cpu_ms_per_image", "results", "sent", "received", "processed", "dropped", "objects", "load", "fault",
 ]  # fmt: skip
-MB_PER_MIN = 0.1  # 6 MB an hour, were all of it growth
-BLOCKS_PER_MIN = 100.0  # 10 kB: of objects that Python keeps apart from the heap
+MB_PER_MIN = 0.1  # 6 MB an hour, if all of it were growth
+BLOCKS_PER_MIN = 100.0  # 10 kB, of objects in Python's own allocator, which is not the heap
 TENSORS_PER_MIN = TENSOR_MB_PER_MIN = 1.0  # they come and go with the objects
 THREADS_PER_MIN = FILES_PER_MIN = 0.1
 DRIFT_PERCENT_PER_MIN = 1.0
-SILENCE_S = 60.0  # off, paused and deactivated one after another
+SILENCE_S = 60.0  # camera off, disabled and deactivated one after another
 STEP_MB = 0.25
 _COUNTED = ("received", "processed", "lost on the way", "dropped for a newer one", "ignored while disabled or inactive")
 BEGIN, END = "<!-- soak: written by test/soak_report.py -->", "<!-- end of soak -->"
@@ -35,7 +35,7 @@ def read(folder: Path) -> dict[str, np.ndarray]:
 
 
 def unexpected_traces(log: str) -> list[str]:
-    """Records with a traceback that no planted failure explains."""
+    """Log records with a traceback that is not of an injected failure."""
     records = re.split(r"(?m)^(?=\[(?:DEBUG|INFO|WARN|ERROR|FATAL)\])", log)
     return [record for record in records if "Traceback" in record and "injected by the soak" not in record]
 
@@ -96,7 +96,7 @@ def plot(folder: Path, path: Path) -> None:
 
 
 def steps(samples: dict[str, np.ndarray]) -> str:
-    """Where resident memory moved in the second half, and during what."""
+    """Lists the steps of resident memory in the second half, with the faults at the time."""
     t, rss = samples["t_s"], samples["rss_mb"]
     found = [
         f"{rss[i] - rss[i - 1]:+.2f} MB at minute {t[i] / 60:.1f} ({samples['fault'][i] or 'nothing else'})"
@@ -107,7 +107,7 @@ def steps(samples: dict[str, np.ndarray]) -> str:
 
 
 def by_sixths(samples: dict[str, np.ndarray]) -> list[str]:
-    """Medians over sixths of the time: what the age of results has to do with the rest of the machine."""
+    """Medians over sixths of the time, to compare the age of results with the load of the machine."""
     lines = ["| minutes | load of the machine | age p50 s | processor ms per image |", "| --- | --- | --- | --- |"]
     for part in np.array_split(np.arange(len(samples["t_s"])), 6):
         load, age, cost = (np.nanmedian(samples[name][part]) for name in ("load", "age_p50_s", "cpu_ms_per_image"))
@@ -117,9 +117,9 @@ def by_sixths(samples: dict[str, np.ndarray]) -> list[str]:
 
 
 def summary(folder: Path) -> str:
-    """Markdown."""
+    """The report's text in Markdown."""
     samples, end = read(folder), json.loads((folder / "end.json").read_text())
-    counts, t = dict.fromkeys(_COUNTED, "?") | end["counts"], samples["t_s"]  # a node that died told nothing
+    counts, t = dict.fromkeys(_COUNTED, "?") | end["counts"], samples["t_s"]  # a dead node has sent no counts
     late = {name: slope(*second_half(t, samples[name])) for name in ("rss_mb", "tensors", "threads", "files")}
     ages = samples["age_p50_s"][np.isfinite(samples["age_p50_s"])]
     p99 = samples["age_p99_s"][np.isfinite(samples["age_p99_s"])]
@@ -148,7 +148,7 @@ def summary(folder: Path) -> str:
 
 
 def report(folder: Path, docs: Path | None = None) -> int:
-    """Prints and writes everything; 1 if a gate is broken."""
+    """Prints the text and writes the plot, and both into `docs` if given; returns 1 if a gate is broken."""
     plot(folder, folder / "soak.png")
     text = summary(folder)
     print(text)

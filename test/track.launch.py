@@ -1,7 +1,6 @@
-"""track.launch.py under launch_testing: the node comes up where the arguments say, and ends well.
+"""Tests track.launch.py under launch_testing: the node starts with the arguments' names and ends without an error.
 
-Run with `launch_test test/track.launch.py`, or by `colcon test`. Knows nothing about what the network computes: no
-image is sent.
+Run with `launch_test test/track.launch.py`, or by `colcon test`. Sends no image, so it does not test the network.
 """
 
 import os
