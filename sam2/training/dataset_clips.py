@@ -1,4 +1,4 @@
-"""Training clips from annotated videos: a window of a video, squashed to a square, with renumbered objects that do not
+"""Training clips from annotated videos: a window of a video, squashed to a square, with renumbered objects that hardly
 overlap.
 
 Knows videos and label maps. Does not know files, nor how clips get to the device.
@@ -91,8 +91,8 @@ class DatasetClips:
 
 
 def _labels(rng: np.random.Generator, shown: dict[int, Masks], first: int) -> dict[int, int]:
-    """Labels 1..MAX_OBJECTS by object id, of objects that do not overlap in any frame. shown: masks by frame. If some
-    must be left out, those in the frame `first` are kept."""
+    """Labels 1..MAX_OBJECTS by object id, of objects that hardly overlap in any frame. shown: masks by frame. If some
+    must be left out, those in the frame `first` are preferred."""
     begin = sorted(shown[first])
     later = sorted(set().union(*shown.values()) - set(begin))
     ids = [*rng.permutation(begin).tolist(), *rng.permutation(later).tolist()]

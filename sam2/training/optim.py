@@ -202,7 +202,7 @@ class Average:
 
 @torch.no_grad()
 def prepare_from_scratch(model: SAM2) -> None:
-    """Prepares a randomly initialised model: small embeddings, and attention that matches what belongs together."""
+    """Prepares a randomly initialised model: small embeddings, and tied projections in the attention layers."""
     trunk = model.image_encoder.trunk
     for embedding in (trunk.pos_embed, trunk.pos_embed_window, model.maskmem_tpos_enc, model.no_obj_ptr):
         nn.init.trunc_normal_(embedding, std=0.02)
