@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def sourced_ros() -> str | None:
-    """The prefix of a sourced ROS 2, or None; a venv with the wheels is not one."""
+    """The prefix of a sourced ROS 2, or None; a venv that holds the wheels does not count."""
     for prefix in filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)):
         if (Path(prefix) / "share" / "rclpy").is_dir() and Path(prefix).resolve() != Path(sys.prefix).resolve():
             return prefix
@@ -47,7 +47,7 @@ def wheels_prefix() -> Path:
 
 @functools.cache  # to warn once
 def builds_interfaces() -> bool:
-    """Whether this installation includes the compiled messages and services."""
+    """Whether this installation brings the compiled messages and services."""
     if os.environ.get("SAM2_ROS_INTERFACES") == "off":
         return False
     if prefix := sourced_ros():

@@ -31,7 +31,7 @@ SIZE_HW = (480, 640)
 @dataclass(frozen=True)
 class Option:
     name: str
-    model: dict = field(default_factory=dict)  # arguments of `load_model`
+    model: dict = field(default_factory=dict)  # of `load_model`
     limits: dict = field(default_factory=dict)
     halves: bool = False  # image_size is half of the model's own
     sticky_corrections: bool = False
@@ -85,7 +85,7 @@ def speed(args: argparse.Namespace, config, weights: Path) -> list[list[float]]:
         frame = sam2.Frame(world.frame(index % CLIP_FRAMES).rgb, stamp_ns=(index + 1) * 10**8)
         prompts = [sam2.Prompt("0", box_xyxy=np.array([200, 150, 320, 260], np.float32))] if index == 0 else []
         for tracker, spent in zip(trackers, times, strict=True):
-            begin = time.process_time()  # processor time: leaves out other programs
+            begin = time.process_time()  # processor time: leaves out what other programs take
             tracker.step(frame, prompts)
             spent.append(time.process_time() - begin)
     return [spent[warm_up:] for spent in times]

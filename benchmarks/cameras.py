@@ -1,4 +1,4 @@
-"""Three cameras, one model: is every camera served, how old are its results, and what does a stalled camera change?
+"""Three cameras, one model: is every camera served, how old are its results, and what does a stalled one change?
 
 `python benchmarks/cameras.py` starts the node with three cameras, one object each, at 10 images per second each, stops
 one of them for a while, and writes benchmarks/results/cameras.md. Ages are the node's own, from an image's arrival to

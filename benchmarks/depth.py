@@ -27,7 +27,7 @@ class Spoiling:
     """The errors of depth and masks."""
 
     noise: float = 0.0  # standard deviation of depth at 1 m, metres; grows with the square of the distance
-    missing: float = 0.0  # share of the pixels without depth, drawn independently
+    missing: float = 0.0  # share of the pixels without depth, each on its own
     holes: int = 0  # patches without depth on each object, a fifth of its width across
     flying: int = 0  # within this many pixels of a depth edge, depth lies between the two sides'
     mask_pixels: int = 0  # largest error of the mask's edge, to either side

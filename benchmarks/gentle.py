@@ -3,8 +3,8 @@ at the input size that nano was trained at and at a larger one.
 
     python -m benchmarks.gentle
 
-Prints and writes `benchmarks/results/gentle_nano.md`. Scores as `sam2_ros demo` does: IoU over the images in which the
-mask or the truth has a pixel, visibility over all; the prompted image is not scored.
+Prints and writes `benchmarks/results/gentle_nano.md`. Scored as `sam2_ros demo` scores: IoU over the images in which
+the mask or the truth has a pixel, visibility over all; the prompted image does not count.
 """
 
 import statistics
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def play(model, seed: int) -> Score:
-    """Tracks and scores one world."""
+    """One world tracked and scored."""
     world = sam2.World.gentle(seed, SIZE_HW)
     tracker = sam2.Tracker(model, batched=True)
     ious, right = [], []

@@ -48,12 +48,12 @@ class Things:
         self.reach = random.uniform(0.3, 0.75, (count, 2))
 
     def boxes(self, t: int) -> np.ndarray:
-        """(K, 4) x0, y0, x1, y1; may be partly or wholly outside the picture."""
+        """(K, 4) x0, y0, x1, y1; partly or wholly outside the picture at times."""
         middle = np.array([SIZE_HW[1], SIZE_HW[0]]) * (0.5 + self.reach * np.sin(self.phase + self.pace * t))
         return np.concatenate([middle - self.size / 2, middle + self.size / 2], axis=1)
 
     def masks(self, t: int) -> list[np.ndarray]:
-        """(H, W) bool of each thing; the first is in front."""
+        """(H, W) bool of each; the first in the list is in front."""
         taken, masks = np.zeros(SIZE_HW, bool), []
         for x0, y0, x1, y1 in np.rint(self.boxes(t)).astype(int):
             mask = np.zeros(SIZE_HW, bool)

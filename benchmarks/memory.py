@@ -16,7 +16,7 @@ import sam2
 from benchmarks.stream import RESULTS, SIZE_HW
 from sam2_ros import heap
 
-OBJECTS, FRAMES = 8, 30  # frames after each object that was added or removed
+OBJECTS, FRAMES = 8, 30  # frames after each object that came or went
 ROUNDS = 4
 
 

@@ -1,4 +1,4 @@
-"""The costs of each variant: memory and time for loading it and for one frame, each variant in its own process.
+"""What each variant costs: memory and seconds for loading it and for one frame, each variant in its own process.
 
     python -m benchmarks.model --device cuda --variants tiny large
 
@@ -143,7 +143,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """This process's peak memory so far: the allocator's on a GPU, resident on a CPU."""
+    """Most memory this process ever held: the allocator's on a GPU, resident on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -34,7 +34,7 @@ WARM_UP = 9  # frames until the spatial memory is full
 
 @contextmanager
 def _wide_values():
-    """Projects values to the model's width before averaging them, as in the formula."""
+    """Values projected to the model's width before they are averaged, as the formula is written."""
 
     def forward(self, q, k, v, num_unrotated=0):
         table = position.rotary_table(self.q_proj.out_features, round(q.shape[1] ** 0.5), q.device)

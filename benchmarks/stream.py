@@ -1,4 +1,4 @@
-"""Compares streaming trackers: the same frames, weights and prompts, each tracker in its own process, taking turns.
+"""Streaming trackers side by side: the same frames, weights and prompts, each peer in its own process, taking turns.
 
     python -m benchmarks.stream --model tiny --objects 1 4 16 --peers official transformers
 
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 CLIP_FRAMES = 24
 ENOUGH_TO_GROW = 20
-_MODULES = {"transformers": "hugging_face"}  # a module named transformers would hide the library
+_MODULES = {"transformers": "hugging_face"}  # a module of that name would hide the library
 SIZE_HW = (480, 640)
 
 
@@ -142,7 +142,7 @@ class Peer:
 
 
 def run(args: argparse.Namespace, spec: dict, num_objects: int) -> dict[str, list[dict]]:
-    """Returns the measured frames by peer; prints the names of peers that are not installed, and leaves them out."""
+    """Measured frames by peer; a peer that is not installed is named and left out."""
     peers = []
     try:
         for name in ("ours", *args.peers):
@@ -200,7 +200,7 @@ def report(args: argparse.Namespace, rows: list[list[str]], threads: int) -> str
 
 
 def plot(series: dict[int, dict[str, list[dict]]], path: Path) -> None:
-    """Plots milliseconds per frame against the number of objects."""
+    """Milliseconds per frame against the number of objects."""
     import matplotlib
 
     matplotlib.use("Agg")

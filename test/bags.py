@@ -1,4 +1,4 @@
-"""Bags for tests: small images that encode their number in their colour, stamped and recorded at known times."""
+"""Bags for tests: small images with their number in their colour, stamped and recorded at known times."""
 
 import cv2
 import numpy as np

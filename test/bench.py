@@ -1,4 +1,4 @@
-"""A worker on its own thread with queues in place of the node, for tests of the worker and of pending requests."""
+"""A worker on its own thread with queues where the node would be, for tests of the worker and of pending requests."""
 
 import queue
 import time
@@ -20,7 +20,7 @@ PATIENCE_S = 30.0  # a test that waits this long has failed
 
 
 class Bench:
-    """A worker on its own thread, with queues in place of the node."""
+    """A worker on its own thread, with queues where the node would be."""
 
     def __init__(self, tracker=None, load=None, settings=None, publish=None, idle=None):
         self.tracker = tracker or FakeTracker()

@@ -1,5 +1,5 @@
-"""Isolation: every test process has its own ROS domain, on this machine only, and its own log folder. Signal handlers
-and the environment are restored after every test."""
+"""Isolation: every test process has a ROS domain of its own, on this machine only, and its own log folder. Every test
+leaves signals and the environment as they were."""
 
 import contextlib
 import fcntl

@@ -1,4 +1,4 @@
-"""Fakes for tests of the node: a tracker without a network, images in every encoding, and bad streams.
+"""What the tests feed the node: a tracker without a network, images in every encoding, and bad streams.
 
 `FakeTracker` keeps the contract of `sam2.Tracker` and can be told to be slow, to raise, or to return INVALID tracks.
 `FaultSchedule` turns any clean stream into a bad one; the same seed gives the same faults. Knows no ROS node.
@@ -23,10 +23,10 @@ LOW_RES = 64  # side of the fake logits
 class FakeTracker:
     """Every object is a square around its first point that stays where it was put.
 
-    delay: seconds each step takes; slow_on: (first, last, seconds), the steps that take `seconds` instead, without the
-    last. raise_on: {method name: error to raise, or a list of errors to raise one per call with None for "not this
-    time"}. nan_on: index of the step whose objects are INVALID. gate: a threading.Event that each step waits for.
-    absent_on: step indices in which no object is visible.
+    delay: seconds each step takes; slow_on: (first, last, seconds), steps first to last - 1 take `seconds` instead.
+    raise_on: {method name: error to raise, or a list of errors to raise one per call with None for "not this time"}.
+    nan_on: index of the step whose objects are INVALID. gate: a threading.Event that each step waits for. absent_on:
+    step indices in which no object is visible.
     """
 
     batched = False
@@ -87,7 +87,7 @@ class FakeTracker:
         self._check_limit(prompts)
 
     def step(self, frame, prompts=(), accept=lambda tracks: None, progress=lambda: None):
-        """All or nothing, like the real one: an error leaves objects and history as they were."""
+        """All or nothing, as the real one: an error leaves objects and history as they were."""
         self._enter("step")
         self.stepping.set()
         if self.gate is not None:
@@ -260,7 +260,7 @@ class FaultSchedule:
 
     @classmethod
     def drawn(cls, seed: int, images: int, every: int, longest: int) -> "FaultSchedule":
-        """Draws one fault of a random kind, at most `longest` images long, within each `every` images."""
+        """One fault of a random kind, at most `longest` images long, within each `every` images."""
         random, faults = np.random.default_rng(seed), []
         for start in range(0, images, every):
             length = int(random.integers(1, longest + 1))
@@ -293,7 +293,7 @@ class FaultSchedule:
 
 
 def faulty(stream: Iterable[sam2.Frame], schedule: FaultSchedule) -> Iterator[sam2.Frame]:
-    """The whole stream with the schedule's faults."""
+    """The whole stream as the schedule makes it."""
     for index, frame in enumerate(stream):
         yield from schedule.apply(index, frame)
     yield from schedule._held

@@ -1,4 +1,4 @@
-"""Reads a folder of golden cases and runs one: the steps of its JSON -> arrays with the names of the stored ones.
+"""Reads a folder of golden cases and runs one: the steps of its JSON -> arrays named as the stored ones.
 
 The tolerances are in `golden_compare.py`; weights and clip are made in `golden_recipe.py`.
 """
@@ -199,7 +199,7 @@ class VideoRun:
         }
 
     def _describe(self, index: int, frame: int, obj_id: int, result: FrameResult, mask: torch.Tensor) -> dict:
-        """The arrays to store for one object on one frame; `mask` (1, H, W) logits as returned."""
+        """What is stored of one object on one frame; `mask` (1, H, W) logits as returned."""
         logits = result.logits[0, 0].numpy()  # (4h, 4w)
         inside = mask[0].numpy() > 0
         prefix = f"s{index}_f{frame:02}_o{obj_id}_"

@@ -13,7 +13,7 @@ class Mutation:
 
     plant: Callable
     case: str
-    caught_by: str  # array names, all of which must exceed their limits
+    caught_by: str  # array names, all of which must be beyond their limits
     first: int = 0
     last: int = 0
     frames: int | None = None  # of step `last`

@@ -19,7 +19,7 @@ class Limit(NamedTuple):
 
 EXACT = Limit(0.0)
 BIT_LIMIT = 10  # pixels of a mask that may differ
-BF16_STEP = 2.0**-7  # largest relative distance of neighbouring bfloat16 numbers
+BF16_STEP = 2.0**-7  # relative distance of neighbouring bfloat16 numbers, at most
 LOGITS = Limit(1e-3, rms=2e-4)
 ENCODER = Limit(2e-4)
 

@@ -1,6 +1,6 @@
 """Mistakes an implementation of SAM 2 can make, one function each; `golden_catalogue.py` says what catches them.
 
-Each takes pytest's `monkeypatch` and the run to plant it in (None where it needs none).
+Each takes pytest's `monkeypatch` and the run it is planted in (None where it needs none).
 """
 
 from collections.abc import Callable

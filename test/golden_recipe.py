@@ -1,6 +1,6 @@
 """The inputs of the golden numbers: pseudo-random weights and a synthetic clip, both reproducible anywhere.
 
-`test/golden/README.md` writes out the recipes; the manifest there has the SHA-256 of both results.
+The recipes are written out in `test/golden/README.md`; the SHA-256 of both results is in its manifest.
 """
 
 import re
@@ -55,8 +55,8 @@ def _weights(layout: tuple[tuple[str, tuple[int, ...]], ...], salt: str) -> dict
 
 
 def golden_weights(shapes: Mapping[str, torch.Tensor], case: dict) -> dict[str, torch.Tensor]:
-    """Tensors for the keys and shapes of a state dict, with the case's overrides; shared between cases, so never write
-    into them."""
+    """Tensors for the keys and shapes of a state dict, with the case's overrides; shared between cases, not to be
+    written to."""
     layout = tuple((key, tuple(value.shape)) for key, value in shapes.items())
     weights = dict(_weights(layout, case.get("salt", "")))
     for key, value in case.get("overrides", {}).items():

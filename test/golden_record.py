@@ -1,7 +1,7 @@
 """Records a predictor's run: the decoder's choices and the tensors between the stages.
 
-Encoded images are cached across cases, because most cases share the encoder's weights and all share the clip; in files,
-too, for the other processes of a test run.
+Encoded images are kept across cases, because most cases share the encoder's weights and all share the clip; in files
+too, for the other processes of a run.
 """
 
 import os

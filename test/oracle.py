@@ -19,7 +19,7 @@ def square(top: int, left: int) -> np.ndarray:
 
 
 def truth(t: int) -> dict[int, np.ndarray]:
-    """Masks by object id: object 1 leaves and returns, object 2 stays; their squares never touch."""
+    """Object 1 leaves and returns, object 2 stays; their squares never meet."""
     return {2: square(30, 50)} if t in AWAY else {1: square(5, 5), 2: square(30, 50)}
 
 
@@ -85,7 +85,7 @@ def shifted(t: int, object_id: int) -> np.ndarray:
 
 
 def lost(t: int, object_id: int) -> np.ndarray:
-    """Does not find object 1 again."""
+    """Does not find an object again."""
     return nothing() if object_id == 1 and t >= AWAY[0] else perfect(t, object_id)
 
 

@@ -12,7 +12,7 @@ class Watch:
         self._root = Path("/proc") / str(pid)
 
     def read(self) -> dict:
-        """Returns rss_mb (current, not peak), threads, files (open descriptors) and cpu_s (used so far)."""
+        """rss_mb (now, not the highest), threads, files (open descriptors), cpu_s (used so far)."""
         status = dict(
             line.split(":\t", 1) for line in (self._root / "status").read_text().splitlines() if ":\t" in line
         )

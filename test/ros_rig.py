@@ -119,7 +119,7 @@ class Rig:
         gc.collect()
 
     def until(self, condition, within_s: float = PATIENCE_S):
-        """Spins until `condition()` is true and returns its value."""
+        """Spins until `condition()` is true and returns what it gave."""
         end = time.monotonic() + within_s
         while not (got := condition()):
             assert time.monotonic() < end, "waited in vain"
@@ -169,7 +169,7 @@ class Rig:
 
 
 class FakeCamera:
-    """Publishes images whose pixels all have the value of the image's number modulo 256."""
+    """Publishes images whose pixels all equal their number, modulo 256."""
 
     def __init__(self, rig: Rig, reliable: bool, topic: str) -> None:
         policy = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT

@@ -79,7 +79,7 @@ def masks_of(*boxes: tuple[int, int, int, int]) -> torch.Tensor:
 
 
 def run(tmp_path: Path, config: TrainConfig, name: str = "run") -> Trainer:
-    """Runs a training to its end on the two squares, in a folder of `tmp_path`."""
+    """A run to its end on the two squares, in a folder of `tmp_path`."""
     trainer = Trainer(config, TwoSquares(), tmp_path / name, CPU)
     trainer.resume()
     trainer.run()

@@ -1,4 +1,4 @@
-"""`make soak`: runs the real node with nano for a long time, with faults every 30 s, and checks that it survives.
+"""`make soak`: runs the real node with nano for a long time, with faults every 30 s, and checks the gates.
 
 Half the faults are the camera's (`FaultSchedule`), half are attacks on the node (`soak_attacks.py`). The network also
 fails at random (`soak_node.py`), and the clip loops like a bag, so that the clock jumps back. In the first tenth the
@@ -79,7 +79,7 @@ class Soak:
         return subprocess.Popen(command, stdout=self._log, stderr=self._log, env=environment)
 
     def offer(self, reliable: bool) -> None:
-        """Creates the camera's publisher, in place of the last one."""
+        """Creates the camera's publisher, in place of the one before."""
         if self.publisher is not None:
             self.rig.node.destroy_publisher(self.publisher)
         qos = QoSProfile(depth=5, reliability=1 if reliable else 2)

@@ -1,6 +1,6 @@
 """The soak's attacks on the node: malformed images, calls, prompts, lifecycles, parameters, subscribers.
 
-Everything is asynchronous: an attack sends and returns, answers are counted when they arrive. `Attacks` also keeps the
+Everything is asynchronous: an attack sends and returns, answers are counted when they come. `Attacks` also keeps the
 node busy: it prompts objects whenever there are too few.
 """
 

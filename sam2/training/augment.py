@@ -1,8 +1,8 @@
-"""Random changes to a batch of clips, the same for every frame of a clip, on the batch's device.
+"""Random changes to a batch of clips, the same for every frame of a clip, on whatever device the batch is on.
 
 Knows pixels and label maps only. Sources: SAM 2 training set-up (horizontal flip, affine, colour jitter, grayscale, and
 for look-alikes the 2 x 2 mosaic of one clip of which one tile is the target); the crop on small objects and the
-interruption (a few frames of another scene, so that the object disappears and returns) are ours.
+interruption (a few frames of another scene, so that the object is gone and comes back) are ours.
 Clips are (B, T, S, S, 4) uint8: RGB and a label map, 0 background, 1..K the visible pixels of object k.
 """
 
@@ -42,7 +42,7 @@ def interrupt(clips: Tensor, probability: float) -> Tensor:
 
 
 def window(clips: Tensor, side: int) -> Tensor:
-    """Crops the same square from every frame of a clip, around a random pixel of a random object of its first frame.
+    """The same square cut out of every frame of a clip, around a random pixel of a random object of its first frame.
 
     (B, T, S, S, 4) uint8 -> (B, T, side, side, 4): objects keep the size that they have in the whole image.
     """
@@ -72,10 +72,10 @@ def _focus(labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def affine(rgb: Tensor, labels: Tensor, strength: float) -> tuple[Tensor, Tensor]:
-    """Flips, rotates, scales, shears and crops each clip; zooms in on some small objects.
+    """Flip, rotate, scale, shear and crop each clip; small objects are zoomed in on.
 
-    rgb (B, T, 3, S, S) float, labels (B, T, S, S) uint8 -> the same shapes. strength 0 only flips, 1 rotates by up to
-    25 degrees and zooms 0.8 to 1.6. Areas from outside the image are black and unlabelled.
+    rgb (B, T, 3, S, S) float, labels (B, T, S, S) uint8 -> the same shapes. strength 0 only flips, 1 turns by up to
+    25 degrees and zooms 0.8 to 1.6. What comes in from outside the image is black and unlabelled.
     """
     count, length, _, side, _ = rgb.shape
     device = rgb.device
@@ -106,7 +106,7 @@ def _halved(images: Tensor) -> Tensor:
 
 
 def mosaic(rgb: Tensor, labels: Tensor, probability: float) -> tuple[Tensor, Tensor]:
-    """Makes some clips a 2 x 2 mosaic of themselves. Only one tile keeps its labels: the others show look-alikes.
+    """Some clips become a 2 x 2 mosaic of themselves, of which one tile keeps its labels: the rest are look-alikes.
 
     Shapes as in `affine`; S even.
     """
@@ -150,7 +150,7 @@ def jitter(rgb: Tensor, strength: float) -> Tensor:
 def augment(clips: Tensor, strength: float = 1.0) -> tuple[Tensor, Tensor]:
     """All augmentations: (B, T, S, S, 4) uint8 -> rgb (B, T, 3, S, S) float32 0..1, labels (B, T, S, S) uint8.
 
-    strength 0 only converts.
+    strength 0 changes nothing but the type.
     """
     if strength <= 0:
         return split(clips)

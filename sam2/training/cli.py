@@ -30,7 +30,7 @@ from sam2.training.train import Trainer
 from sam2.weights_cache import sha256
 
 WEIGHTS = "weights.pt"  # in --out
-_MOST = {"budget_minutes": 1e6, "batch_scale": 1e3}  # more can only be a typo
+_MOST = {"budget_minutes": 1e6, "batch_scale": 1e3}  # more can only be a typing error
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -76,7 +76,7 @@ def _config(args: argparse.Namespace) -> TrainConfig:
     config = find_train_config(args.config)
     names = ("model", "size", "workers", "pool", "seed", "steps", "budget_minutes")
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
-    if "budget_minutes" in given:  # replaces the recipe's steps
+    if "budget_minutes" in given:  # instead of steps
         given["steps"] = 0
     phases = tuple(replace(p, batch=max(1, round(p.batch * args.batch_scale))) for p in config.phases)
     config = replace(config, phases=phases, **given)

@@ -61,7 +61,7 @@ def draw_plan(rng: np.random.Generator, length: int, prompt_chances: tuple[float
 
 
 def choose_objects(labels: Tensor, count: int, min_area: int) -> Tensor:
-    """Draws distinct objects of each clip's first frame, repeated where there are fewer: (B, T, S, S) -> (B, count).
+    """Random distinct objects of each clip's first frame, repeated where there are fewer: (B, T, S, S) -> (B, count).
 
     labels uint8; returns labels, 255 where no object has `min_area` pixels. Objects that vanish in a later frame are
     preferred: they are what memory is for. Does not synchronise with the device.
@@ -107,12 +107,12 @@ class Bank:
 
 
 def _decoding(index: int, decoded: Decoded, points: Tensor | None, prompted: bool = True) -> Decoding:
-    """`points` (N, K, 2) of the prompt; None if the objects were tracked without one."""
+    """`points` (N, K, 2) of the prompt; None where the object was only tracked."""
     return Decoding(index, decoded, prompted, is_ambiguous(0 if points is None else points.shape[1]))
 
 
 def _ask_first(model: SAM2, features: Features, pixels: Tensor, target: Tensor, kind: str) -> tuple:
-    """Gives the first prompt: (segmentation, decoded or None for a mask, points, labels)."""
+    """The first prompt: (segmentation, decoded or None for a mask, points, labels)."""
     if kind == "mask":
         return model.segment_mask(features, target[:, None].float()), None, None, None
     points, labels = (prompts.click if kind == "click" else prompts.box)(target)

@@ -73,7 +73,7 @@ class TrainConfig:
     loss_stride: int = 1  # mask losses are computed at the input's side divided by this
     muon: float = 0.0  # Muon's rate for matrices relative to AdamW's for the rest: needs fewer steps; 0: AdamW for all
     weight_decay: float = 0.01
-    layer_decay: float = 1.0  # rate of each block of the trunk relative to the next one; of the last, to the rest
+    layer_decay: float = 1.0  # the rate of each block of the trunk relative to the next, and of the last to the rest
     warmup: int = 50  # steps at the start of each phase
     max_grad_norm: float = 1.0
     ema: float = 0.999
@@ -116,7 +116,7 @@ _NANO = TrainConfig(  # for one large GPU
     ),
 )
 
-# What is left to learn lies within a pixel of the boundary, and in first masks. Above a rate of 6e-4 IoU did not rise.
+# What is left to learn lies within a pixel of the boundary, and in first masks. Above a rate of 6e-4 IoU stood still.
 # See "What was seen on the way" in the card of the weights.
 _SHARP = replace(_MIXED, batch=96, losses=replace(LATE, others=0.8), stills=0.25, rate=(6e-4, 1e-6))
 

@@ -59,7 +59,7 @@ class DatasetClips:
         return np.stack([tiles[i] for i in indices])
 
     def _window(self, rng: np.random.Generator, video: Video) -> list[int]:
-        """Draws the frames of a clip: successive annotated ones; a short video is played to its end and back."""
+        """The frames of a clip: annotated ones in a row; a short video is played to its end and back."""
         annotated = sorted(video.masks)
         if len(annotated) < self.num_frames:
             circle = annotated + annotated[-2:0:-1]

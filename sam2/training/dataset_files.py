@@ -20,7 +20,7 @@ _TRAILER = 1024  # bytes that a camera may append to a JPEG
 def find_files(folder: Path, suffixes: tuple[str, ...], above: frozenset[Path] = frozenset()) -> Iterator[Path]:
     """Files below a folder with one of these suffixes, in either case, sorted; none if there is no such folder.
 
-    Follows links to folders, but not in circles; skips hidden files. `above`: the folders that contain it.
+    Follows links to folders, but not in circles; skips hidden files. `above`: the folders that it is in.
     """
     above = above | {Path(os.path.realpath(folder))}  # `Path.resolve` raises for links in a circle
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -41,7 +41,7 @@ def read_palette(path: Path) -> np.ndarray:
 
 
 def read_indices(path: Path) -> tuple[np.ndarray, str]:
-    """Returns what `read_palette` does, and the image's mode."""
+    """What `read_palette` returns, and the image's mode."""
     try:
         with Image.open(path) as image:
             mode, labels = image.mode, np.array(image)

@@ -1,4 +1,4 @@
-"""Reads annotated videos on disk: DAVIS 2017, YouTube-VOS, MOSE, LVOS and SA-V, behind one interface.
+"""Annotated videos on disk: DAVIS 2017, YouTube-VOS, MOSE, LVOS and SA-V, all read alike.
 
 Knows file layouts; nothing of training. A video has frames, in order, and masks by frame index. Layouts are those of
 the datasets' own downloads (davischallenge.org, youtube-vos.org, MOSE and LVOS project pages,
@@ -55,7 +55,7 @@ LAYOUTS: dict[str, Layout] = {
 
 
 class FolderMasks(Mapping):
-    """Palette PNGs, read lazily: `masks[index]` -> {object id: (H, W) bool}."""
+    """Palette PNGs read when asked for: `masks[index]` -> {object id: (H, W) bool}."""
 
     def __init__(self, files: dict[int, list[tuple[int | None, Path]]]):
         self._files = files  # per frame: (object id, or None if the palette holds the ids; file)
@@ -66,7 +66,7 @@ class FolderMasks(Mapping):
 
     @cached_property
     def _is_grey(self) -> bool:
-        """Whether these are grey masks in which 255 is the only object; the first mask that is not empty decides."""
+        """Whether these are grey masks of a single object, which is 255; the first mask that is not empty decides."""
         for path in self.paths:
             labels, mode = read_indices(path)
             if labels.any():
@@ -92,7 +92,7 @@ class FolderMasks(Mapping):
         return len(self._files)
 
 
-@lru_cache(maxsize=4)  # not more: in memory such a file is many times its size, and SA-V has 50 000
+@lru_cache(maxsize=4)  # not one per video: in memory such a file is many times its size, and SA-V has 50 000
 def _masklets(path: Path, size: int, mtime_ns: int) -> tuple[list[int], dict[int, list[dict]]]:
     """Returns the object ids and, by frame, their masks in the same order. Raises BadInput.
 
@@ -112,7 +112,7 @@ def _masklets(path: Path, size: int, mtime_ns: int) -> tuple[list[int], dict[int
 
 
 class RleMasks(Mapping):
-    """The masklets of one SA-V JSON, decoded lazily.
+    """The masklets of one SA-V JSON, decoded when asked for.
 
     Absent objects have empty masks. A frame with null for a mask counts as not annotated, as upstream: the object may
     be visible.
@@ -171,7 +171,7 @@ class Video:
             self._check_end([index for index in self.masks if index >= count])
 
     def frames_at(self, indices: list[int]) -> list[np.ndarray]:
-        """Returns the frames at `indices`, in that order; cheap for images, but decodes a film up to the last one."""
+        """Some frames, in the order asked for; cheap for images, but a film is decoded up to the last of them."""
         if isinstance(self.source, tuple):
             return [read_rgb(self.source[i]) for i in indices]
         wanted, kept = set(indices), {}
@@ -226,7 +226,7 @@ def _video_names(root: Path, layout: Layout, split: str, masks: Path) -> list[st
             if not (masks / name).is_dir():
                 raise BadInput(f"{listed}: names {name}, expected the folder {masks / name}; correct the list")
         return names
-    if layout.list_file and "{split}" not in layout.masks:  # only the list says which videos the split has
+    if layout.list_file and "{split}" not in layout.masks:  # only the list tells the splits apart
         raise BadInput(
             f"expected {listed} with the names of the videos, a line each: write it, if the data are your own, or get "
             f"the dataset from {layout.source}"
@@ -235,7 +235,7 @@ def _video_names(root: Path, layout: Layout, split: str, masks: Path) -> list[st
 
 
 def _read_list(path: Path) -> list[str]:
-    """The sorted names in the list, without duplicates: a video that is listed twice must not be scored twice."""
+    """The names in the list, without duplicates: a video that is listed twice must not count twice."""
     try:
         lines = path.read_text("utf-8-sig").splitlines()  # some editors write a byte order mark
     except UnicodeDecodeError as error:

@@ -15,7 +15,7 @@ _TRIES = 12  # draws of frames per clip, of which `draw_frames` takes the best
 
 
 class Maker(Protocol):
-    """Makes clips, from a dataset or from the synthetic world."""
+    """Where clips come from: a dataset, or the synthetic world."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]: ...
@@ -30,7 +30,7 @@ def label_areas(clip: np.ndarray) -> np.ndarray:
 
 
 def something_returns(seen: np.ndarray) -> np.ndarray:
-    """seen (..., T, K) bool -> (...) bool: whether an object of the first frame vanishes and returns."""
+    """seen (..., T, K) bool -> (...) bool: whether an object of the first frame goes out of sight and comes back."""
     has_left = ~np.logical_and.accumulate(seen, axis=-2)
     return (seen[..., 0, :] & (has_left & seen).any(-2)).any(-1)
 

@@ -18,7 +18,7 @@ Compile = Callable[[Callable], Callable]
 
 
 class Fused:
-    """A function of tensors and constants, compiled for combinations of shapes that are frequent.
+    """A function of tensors and constants, compiled for combinations of shapes that come often.
 
     If tracing or compiling fails, it warns once and runs eagerly from then on. Failures in the backward pass are
     raised.

@@ -68,7 +68,7 @@ class Lessons(nn.Module):
         self.segmentation_loss = segmentation_loss  # `fuse` puts a compiled one here
 
     def forward(self, clips: Tensor | None, phase: Phase, rng: np.random.Generator) -> Losses:
-        """Runs one step: clips (B, T, S, S, 4) uint8 as `data` gives them; `phase` as `Phase.draw` gives it.
+        """clips (B, T, S, S, 4) uint8 as `data` gives them; `phase` as `Phase.draw` gives it.
 
         For kind "streams", clips are needed only when `streams.is_due`; None continues an open stream.
         """
@@ -88,7 +88,7 @@ class Lessons(nn.Module):
         return normalise(rgb), object_masks(labels, chosen)
 
     def _crop_windows(self, clips: Tensor, side: int, rng: np.random.Generator) -> Tensor:
-        """Crops windows of `side` pixels, and moves the model's view to a random place in the image; 0: no cropping."""
+        """Crops windows of `side` pixels, and places the model's view anywhere in the whole image; 0: no cropping."""
         whole = clips.shape[-2]
         if not side:
             self.model.view.move(whole)
@@ -152,7 +152,7 @@ class Lessons(nn.Module):
     def _score(
         self, decodings: list[Decoding], targets: Tensor, phase: Phase, begun: Tensor | None = None
     ) -> tuple[Losses, Tensor]:
-        """Returns the mean losses of all decodings, with the IoU of the unprompted ones; and the IoU of the first one.
+        """Mean losses of all decodings, with the IoU of the unprompted ones; and the IoU of the first one.
 
         begun: (N,) bool, the objects visible at the first prompt; None: those in the first frame of `targets`.
         """

@@ -18,7 +18,7 @@ from sam2.training.tensors import constant
 
 @dataclass(frozen=True)
 class LossWeights:
-    """The weights of the terms.
+    """How much each term counts.
 
     `over_judged`: divides the sums over objects of the mask and IoU losses by the number of all objects whose presence
     is scored, absent ones included, as the official training code does. The few present objects of a frame then do not
@@ -67,7 +67,7 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
 def mask_iou(logits: Tensor, target: Tensor) -> Tensor:
     """Intersection over union of `logits > 0` with a target of 0..1: (..., H, W) -> (...).
 
-    Fractional pixels count as fractions. 1 for two empty masks.
+    Partial pixels count partly. Two empty masks agree: 1.
     """
     mask = (logits > 0).to(target.dtype)
     overlap = (mask * target).sum((-2, -1))

@@ -26,14 +26,14 @@ class Wave:
 
     @property
     def top_rate(self) -> float:
-        """An upper bound on the change per frame."""
+        """An upper bound of the change per frame."""
         return abs(self.rate) + sum(2 * math.pi * abs(a) / p for a, p, _ in self.terms)
 
 
 def random_wave(
     rng: np.random.Generator, mean: float, amplitudes: tuple[float, ...], periods: tuple[float, ...], pace: float = 1.0
 ) -> Wave:
-    """Draws a wave: each amplitude and period (frames, divided by `pace`) within a factor of 1.6 of the given one."""
+    """A wave of about these amplitudes and periods (frames; divided by `pace`), each drawn within a factor of 1.6."""
     factors = np.exp(rng.uniform(-0.47, 0.47, (len(periods), 2)))
     return Wave(
         mean,

@@ -17,7 +17,7 @@ from sam2.training.motion import Wave, random_wave
 _UNIT_LIGHT = 128  # this value in the light map leaves a pixel as it is
 _TILE_MARGIN = 32  # pixels by which the noise tile may be shifted, per axis
 _TILE_DEVIATION = 32  # grey levels
-_NORMAL_LEVELS = np.array(  # quantiles of that noise: a lookup of random bytes here gives normal noise
+_NORMAL_LEVELS = np.array(  # the quantiles of that noise: random bytes, looked up here, become normal noise
     [round(128 + _TILE_DEVIATION * NormalDist().inv_cdf((i + 0.5) / 256)) for i in range(256)], np.uint8
 )
 
@@ -52,7 +52,7 @@ class Optics:
 
 
 def random_optics(rng: np.random.Generator, size_hw: tuple[int, int], strength: float) -> Optics:
-    """Draws the settings of one clip; `strength` scales every fault (0 = even light, sharp, no noise)."""
+    """Settings of one clip; `strength` scales every fault (0 = even light, sharp, no noise)."""
     height, width = size_hw
     small = (max(4, height // 8), max(4, width // 8))
     shade = 1 + 0.22 * strength * rng.uniform(0, 1) * textures.noise(rng, small, 0.3, coarsest=2)

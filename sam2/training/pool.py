@@ -1,6 +1,6 @@
 """A pool of clips on the device that worker processes keep renewing. Knows neither model nor loss.
 
-Making a clip costs more than learning from it once, so every clip is drawn several times, each time with a different
+Making a clip costs more than learning from it once, so every clip is drawn several times, each time with another
 window, stride, direction, augmentation and prompts.
 """
 

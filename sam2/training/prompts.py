@@ -14,7 +14,7 @@ _BOX_NOISE = 0.1
 
 
 def sample_pixel(region: Tensor, interior: Tensor | None = None) -> Tensor:
-    """Draws a pixel of each region: (N, S, S) bool -> (N, 2) float32 xy.
+    """One random pixel of each region: (N, S, S) bool -> (N, 2) float32 xy.
 
     interior (N,) in 0..1: 0 draws uniformly; the closer to 1, the more pixels far from the edge are preferred. The
     pixel of an empty region is arbitrary; the caller can check `region.any()`.

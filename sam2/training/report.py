@@ -47,8 +47,8 @@ def drop_rows(path: Path, last: int) -> None:
 
 
 def go_back(folder: Path, step: int | None) -> None:
-    """Drops what a run logged after `step`, from which it resumes: its curves would run backwards. None: the run begins
-    anew, and an earlier run's logs are renamed to `log.1.csv` or the next free number, which is printed."""
+    """Drops what a run logged after `step`, from which it resumes: its curves would run backwards. None: it begins
+    anew, and what an earlier run logged there is renamed to `log.1.csv` or the next free number, which is printed."""
     for path in (folder / LOG, folder / CHECKS):
         if step is not None:
             drop_rows(path, step)
@@ -92,7 +92,7 @@ def draw_contact_sheet(folder: Path, frames: np.ndarray, masks: np.ndarray, targ
 
 
 def contact_sheet(frames: np.ndarray, masks: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Draws one row per clip, time to the right: predictions filled in colour, truth outlined in white.
+    """One row per clip, time to the right: predictions filled in colour, truth outlined in white.
 
     frames (B, T, S, S, 3) uint8 RGB, masks and targets (B, M, T, S, S) bool -> (B * S, C * S, 3) uint8 RGB, C = 8
     or, if that is less, T.

@@ -39,14 +39,14 @@ GENTLE = Difficulty(objects=(3, 4), look_alike=0.0, small=0.0, fast=0.0, camoufl
 class Camera:
     """Pan and translation of a pinhole camera that keeps looking ahead, and its roll."""
 
-    pan_x: Wave  # shares of the width; moves near and far things equally
+    pan_x: Wave  # shares of the width; moves everything alike
     pan_y: Wave
     shift_x: Wave  # metres times the focal length in widths; moves near things more
     shift_y: Wave
     roll: Wave  # radians
 
     def offset(self, t: float, z: float) -> tuple[float, float]:
-        """Displacement, in shares of width and height, of things `z` metres away."""
+        """Displacement, in shares of width and height, of what is `z` metres away."""
         return self.pan_x(t) + self.shift_x(t) / z, self.pan_y(t) + self.shift_y(t) / z
 
 
@@ -62,7 +62,7 @@ class Motion:
 
 @dataclass(frozen=True)
 class Part:
-    """One rigid piece of a body; a second one swings about a joint on the first."""
+    """One rigid piece; a second one swings about a joint on the first."""
 
     sprite: shapes.Sprite
     joint_xy: tuple[float, float] = (0.0, 0.0)  # pixels of the first part's sprite, from its centre
@@ -81,7 +81,7 @@ class Body:
     tags: frozenset[str] = frozenset()  # of "look_alike", "small", "fast"
 
     def matrices(self, centre_xy: tuple[float, float], t: float, roll: float) -> list[np.ndarray]:
-        """For each part, the (3, 3) map from its sprite's pixels to the image's, for a body centred at `centre_xy`."""
+        """Per part the (3, 3) map from its sprite's pixels to the image's, the body's centre being at `centre_xy`."""
         scale = self.motion.z.mean / self.motion.z(t)
         body = affine(centre_xy, self.motion.angle(t) + roll, (scale, scale * self.motion.squash(t)), (0.0, 0.0))
         out = []

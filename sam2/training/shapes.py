@@ -1,6 +1,6 @@
-"""Outlines and sprites: the look of an object.
+"""Outlines and sprites: what an object looks like before it moves.
 
-An outline lies in the unit disc; a sprite is an outline drawn at a size, filled with a texture and shaded. Knows
+An outline lives in the unit disc; a sprite is an outline drawn at a size, filled with a texture and shaded. Knows
 nothing about motion, cameras or scenes.
 """
 
@@ -131,7 +131,7 @@ def make_sprite(rng: np.random.Generator, outline: Outline, side: int, colours: 
 
 
 def _with_label(rng: np.random.Generator, rgb: np.ndarray) -> np.ndarray:
-    """Adds a second texture on a band or a patch, like a label on packaging."""
+    """A second texture across a band or a patch, as on packaging."""
     side = rgb.shape[0]
     low, high = np.sort(rng.uniform(0.15, 0.85, 2) * side).astype(int)
     left, right = (0, side) if rng.random() < 0.5 else np.sort(rng.uniform(0.1, 0.9, 2) * side).astype(int)
@@ -140,7 +140,7 @@ def _with_label(rng: np.random.Generator, rgb: np.ndarray) -> np.ndarray:
 
 
 def _shaded(rng: np.random.Generator, rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Shades it as a rounded or flat body lit from one side, with a darker or brighter rim at times."""
+    """Light from one side on a rounded or flat body, with a darker or brighter rim at times."""
     distance = cv2.distanceTransform((alpha > 127).astype(np.uint8), cv2.DIST_L2, 3)
     depth = np.minimum(distance / max(2.0, float(distance.max()) * rng.uniform(0.3, 1.0)), 1.0)
     height = cv2.blur(np.sqrt(np.maximum(1 - (1 - depth) ** 2, 0)).astype(np.float32), (3, 3))

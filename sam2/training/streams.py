@@ -1,7 +1,7 @@
-"""Long clips, learnt a few frames per step: memories are kept from step to step, without their gradients.
+"""Long clips, learnt a few frames at a time: memories are kept from step to step, without their gradients.
 
-A tracker drifts over dozens of frames. Clips of eight frames never show it the memories it has by then, and clips of
-forty cost too much. This is truncated backpropagation through time (Williams and Peng 1990) over memories.
+A tracker drifts over dozens of frames. A clip of eight never shows it the memories it will have by then, and a clip of
+forty costs too much. This is truncated backpropagation through time (Williams and Peng 1990) over memories.
 """
 
 from collections import deque
@@ -18,7 +18,7 @@ _AT_ONCE = 4  # streams that take turns, so that steps in a row show different c
 
 @dataclass
 class Stream:
-    """B clips of L frames with N objects, tracked up to `time`. They are played to the end and backwards again."""
+    """B clips of L frames with N objects, tracked up to `time`. They are played to the end and back again."""
 
     images: Tensor  # (B, L, 3, S, S) normalised
     targets: Tensor  # (N, L, S, S) bool
@@ -58,7 +58,7 @@ class Streams:
         self._open: dict[int, deque[Stream]] = {}
 
     def clear(self) -> None:
-        """Drops all streams: after a failed step their memories may be NaN, incomplete, or of a batch that did not
+        """Forgets all streams: after a failed step their memories may be NaN, half done, or of a batch that did not
         fit."""
         self._open.clear()
 

@@ -24,7 +24,7 @@ _LONGEST_SMEAR = 0.4  # motion blur, as a share of a body's reach
 
 @dataclass(frozen=True)
 class WorldFrame:
-    """One frame of K objects, of which those in front cover those behind."""
+    """One frame; K objects, those in front cover those behind."""
 
     rgb: np.ndarray  # (H, W, 3) uint8
     masks: np.ndarray  # (K, H, W) bool, the visible part of each object, disjoint
@@ -73,7 +73,7 @@ class World:
             t += 1
 
     def frame(self, t: int) -> WorldFrame:
-        """Frame `t` as the camera delivers it, with its ground truth."""
+        """Frame `t` as the camera delivers it, and the truth about it."""
         height, width = self.size_hw
         moment = self._start + t
         rgb, layers, depths = self._paint(moment)
@@ -139,7 +139,7 @@ class World:
         return cv2.cvtColor(cv2.warpAffine(picture, matrix, (width, height), **flags), cv2.COLOR_RGBA2RGB)
 
     def _busiest_start(self) -> int:
-        """The first moment with the most objects in plain view, so that a clip begins with visible objects."""
+        """The first of the moments with the most objects in plain view, so that a clip begins with things to see."""
         best, most = 0, -1
         for moment in range(0, 400, 8):
             count = self._scene.num_in_view(moment)

@@ -22,7 +22,7 @@ class NotMade(Exception):
 
 @dataclass(frozen=True)
 class Team:
-    """This process's place among those that train together."""
+    """This process among those that train together."""
 
     rank: int = 0
     size: int = 1
@@ -79,8 +79,8 @@ def join_team(device: str) -> tuple[Team, torch.device]:
     device: "auto", "cpu" or "cuda".
     """
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    torch.backends.cudnn.benchmark = True  # pays off: the same shapes recur thousands of times
-    torch.backends.cuda.enable_cudnn_sdp(False)  # it makes a plan for every sequence length, and memories grow
+    torch.backends.cudnn.benchmark = True  # pays off: the same shapes come thousands of times
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it makes a plan for every length, and memories grow every frame
     if "RANK" not in os.environ:
         return ALONE, torch.device(kind, 0) if kind == "cuda" else torch.device(kind)
     dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo")

@@ -40,7 +40,7 @@ from sam2.training.validate import held_out_clips, validate
 from sam2.training.windows import WindowedSAM2
 from sam2.weights_cache import sha256
 
-LOG_EVERY = 10  # steps; only then the loop waits for the device
+LOG_EVERY = 10  # steps; the only moments the loop waits for the device
 SAVE_EVERY_S = 45
 VALIDATE_EVERY_S = 90  # at least; longer if a validation takes more than a twentieth of that
 MAX_FAILURES, FAILURES_WITHIN = 5, 1000  # non-finite losses allowed, in this many steps
@@ -48,7 +48,7 @@ _BAR = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed} {postfix}"
 
 
 class Trainer:
-    """Owns the weights, the optimiser and the position in the schedule. `run` does the work."""
+    """Owns the weights, the optimiser and the place in the schedule. `run` does the work."""
 
     def __init__(self, config: TrainConfig, maker: Maker, out: Path, device: torch.device, team: Team = ALONE):
         self.config, self.out, self.device, self.team = config, out, device, team
@@ -202,7 +202,7 @@ class Trainer:
     def _step(self, source: Source) -> dict[str, Tensor]:
         at = self.progress
         phase, done = self._phase()
-        rng = np.random.default_rng((self.config.seed, at.retries, at.step))  # the same draws in every process
+        rng = np.random.default_rng((self.config.seed, at.retries, at.step))  # the same plan in every process
         own = np.random.default_rng((self.config.seed, at.retries, at.step, self.team.rank))
         torch.manual_seed(int(own.integers(2**62)))
         rate = set_rates(self.optimizer, phase, done, (at.phase_step + 1) / self.config.warmup)

@@ -1,6 +1,6 @@
 """Validates the current weights on a few held-out clips tracked from one click, the same clips and clicks every time.
 
-A quick check during training, not the published evaluation (`sam2.evaluate`).
+A quick look while training runs, not the published evaluation (`sam2.evaluate`).
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from sam2.training.losses import mask_iou
 from sam2.training.synthetic import HELD_OUT_SEED
 
 CLIPS, FRAMES = 12, 24
-SEED = 3 * HELD_OUT_SEED  # far from the seeds of the published figures: those must not influence decisions
+SEED = 3 * HELD_OUT_SEED  # far from the seeds of published figures, which must not influence decisions
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def validate(model: SAM2, clips: Tensor, objects: int, min_area: int) -> Validat
     masks, targets = torch.cat(found), torch.cat(true)  # (N, T, S, S)
     iou = mask_iou(masks.float() - 0.5, targets.float())  # (N, T)
     there, seen = targets.flatten(2).any(2), masks.flatten(2).any(2)
-    clicked = there[:, :1]  # in a clip without objects the click is on nothing
+    clicked = there[:, :1]  # a clip without objects is tracked from a click on nothing
     scored, right = there[:, 1:] & clicked, (there == seen)[:, 1:] & clicked
     shape = (len(clips), objects, *masks.shape[1:])
     return Validation(

@@ -1,7 +1,7 @@
 """The network for training on windows: a part of an image keeps the position codes it has in the whole image.
 
 A window of half the side costs a quarter and shows things at their full size. The plain network would stretch its
-position codes over the window, and what it learnt about the position of a click would not hold in whole images.
+position codes over the window, and what it learnt about the place of a click would not hold in whole images.
 """
 
 import torch
