@@ -1,6 +1,6 @@
 """From logits to masks: against torch, against slow and obvious versions, and by hand."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -120,6 +120,22 @@ def test_labels_are_those_of_the_largest_logit(size_hw):
     for track in tracks:
         painted_in_order[track.mask] = track.label
     assert np.mean((painted_in_order != expected)[overlap]) > 0.1  # the overlaps do decide this test
+
+
+def block(label: int, x: int, y: int, width: int, height: int, logit: float) -> FakeTrack:
+    """Cells of a 64 x 64 grid, four pixels each way."""
+    low_res = np.full((64, 64), -1.0, np.float32)
+    low_res[y : y + height, x : x + width] = logit
+    return FakeTrack(label, low_res, (256, 256))
+
+
+@pytest.mark.parametrize("place", [(0, 44, 12, 6), (14, 44, 12, 6), (8, 28, 8, 20), (8, 54, 8, 6), (11, 43, 4, 4)])
+def test_two_that_overlap_do_so_whatever_a_third_does(place):
+    """Left, right, above, below and inside; the third is apart from both. All of it mirrored, too."""
+    tracks = [block(1, 8, 40, 12, 20, logit=9.0), block(2, *place, logit=2.0), block(3, 50, 2, 6, 6, logit=5.0)]
+    mirrored = [replace(track, low_res_logits=track.low_res_logits.T) for track in tracks]
+    for shown in (tracks, tracks[::-1], mirrored, mirrored[::-1]):
+        assert np.array_equal(masks.label_mask(shown, (256, 256)), brute_labels(shown, (256, 256)))
 
 
 def test_a_lone_object_is_exactly_its_mask():
