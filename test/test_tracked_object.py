@@ -70,6 +70,12 @@ def test_a_frame_looked_at_again_is_as_it_was_found_last():
     assert obj.last_seen(1) == (1, 101 * S)
 
 
+def test_one_seen_without_a_stamp_is_seen_at_the_newest_known_time():
+    obj = watched("11")
+    obj.record(2, 0, True, LIMITS)
+    assert obj.last_seen(2) == (2, 101 * S)
+
+
 def test_the_newest_sighting_outlives_the_history_and_nothing_else_does():
     obj = watched("111" + "0" * 30)
     assert obj.seen == {2: 102 * S}
