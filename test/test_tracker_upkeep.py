@@ -66,6 +66,15 @@ def test_a_presence_of_exactly_nothing_is_not_there(presence):
     assert track.last_seen_ns == stamp(0)
 
 
+def test_a_network_that_is_all_too_sure_that_it_is_gone_is_believed(presence):
+    """The exponential of a thousand is beyond what a float holds."""
+    stream = sam2.Tracker(small_model())
+    stream.step(frame(0), [click("a")])
+    presence.said = [-1000.0]
+    (track,) = stream.step(frame(1))
+    assert track.state is State.OCCLUDED and 0 <= track.presence < 1e-30
+
+
 @pytest.mark.parametrize("is_repeated", [False, True], ids=["told", "told and repeated"])
 def test_unseen_since_it_started_over(is_repeated, presence):
     """Also where the image it started over on is tracked again for a late prompt before that."""
