@@ -27,7 +27,7 @@ class Painted(SAM2ImagePredictor):
 
     def __init__(self, **kwargs):
         super().__init__(None, **kwargs)
-        self.asked: list[tuple[int, bool]] = []  # points, and whether a mask came with them
+        self.asked: list[tuple[int, bool, bool]] = []  # points, whether a mask came with them, and whether for several
         self.upsampled = 0
 
     def set_image(self, image: np.ndarray) -> None:
@@ -37,7 +37,7 @@ class Painted(SAM2ImagePredictor):
         self.labels = None
 
     def decode(self, points: Tensor, labels: Tensor, mask_input: Tensor | None = None, multimask: bool = True):
-        self.asked.append((len(points), mask_input is not None))
+        self.asked.append((len(points), mask_input is not None, multimask))
         answers = [self._answer(*point.tolist()) for point in points[:, 0]]
         logits, iou = (torch.stack([answer[i] for answer in answers]) for i in (0, 1))
         if mask_input is not None:

@@ -66,8 +66,11 @@ def test_what_is_unsure_is_dropped_before_it_is_upsampled():
 def test_points_are_asked_in_batches_and_again_with_their_answers():
     made = generator(points_per_side=5, points_per_batch=10, use_m2m=True)
     made.generate(picture())
-    first, again = ([n for n, has_mask in made.predictor.asked if has_mask is wanted] for wanted in (False, True))
-    assert first == [10, 10, 5] and again == [10, 10, 10, 10, 10, 10, 10, 5]
+    first, again = (
+        [n for n, *what in made.predictor.asked if what == wanted] for wanted in ([False, True], [True, False])
+    )
+    assert first == [10, 10, 5] and again == [10, 10, 10, 10, 10, 10, 10, 5], "an answer is refined into one, not three"
+    assert len(made.predictor.asked) == len(first) + len(again)
 
 
 def test_output_modes_tell_the_same():
