@@ -11,9 +11,11 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from small_stream import click, run, small_model
 
 from sam2 import Frame, Limits, OutOfMemory, Prompt, Tracker, frame_step, graphs, load_model
 from sam2.graphs import AMONG, GRAPHS_KEPT, TIMES_SEEN, CudaGraph, Replayed
+from sam2.memory_store import MemoryStore
 from sam2.warm_up import warm_up
 
 
@@ -142,6 +144,28 @@ def test_the_last_thing_the_warm_up_does_is_no_capture(monkeypatch):
     )
     warm_up(tracker, limits, captures=True)
     assert log[-2:] == [(1, 6), (0, 6)] and PlainGraph.made == 6
+
+
+def test_graphs_of_memories_that_were_replaced_are_given_up(monkeypatch):
+    """A second object takes more room than there is: a CUDA graph would go on with the old memories."""
+
+    class Bound(PlainGraph):
+        def __init__(self, function, inputs):
+            super().__init__(function, inputs)
+            self._store = next((arg for arg in function.args if isinstance(arg, MemoryStore)), None)
+            self._memories = self._store and self._store._spatial
+
+        def __call__(self, inputs):
+            assert self._store is None or self._store._spatial is self._memories
+            return super().__call__(inputs)
+
+    original = frame_step.Replayed
+    monkeypatch.setattr(frame_step, "Replayed", lambda function, capture: original(function, Bound))
+    tracker = Tracker(small_model(), Limits(history_frames=2, recent_memories=2, pointers=3))
+    run(tracker, range(14), {0: [click("a")], 12: [click("b", 60, 30)]})
+    assert Bound.made == 3, "encoding, looking, and tracking one object"
+    run(tracker, range(14, 24))
+    assert Bound.made == 4, "tracking is captured again"
 
 
 def test_out_of_memory_gives_the_graphs_back(monkeypatch):
