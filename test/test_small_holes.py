@@ -89,6 +89,7 @@ def test_filling_changes_small_holes_and_nothing_else():
     assert filled[1, 0, 8, 8].isnan() and (filled != before).sum() == 9 + 1  # a NaN differs from itself
     assert torch.equal(fill_small_holes(logits[:1], max_area=9)[0, 0, 10:13, 10:13], torch.full((3, 3), 0.1))
     assert torch.equal(fill_small_holes(logits[:1], max_area=0), logits[:1])
+    assert (fill_small_holes(logits[:1], max_area=1) != logits[:1]).nonzero().tolist() == [[0, 0, 0, 0]]
 
 
 def test_diagonal_neighbours_belong_together():
