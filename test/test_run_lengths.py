@@ -80,6 +80,7 @@ def test_coco_text_holds_any_runs(runs):
         ({"size": [2, 3], "counts": "12"}, "sum to 6"),
         ({"size": [2, 3], "counts": ""}, "sum to 6"),
         ({"size": [2, 3], "counts": "12 "}, "characters '0' to 'o'"),
+        ({"size": [2, 3], "counts": "6p"}, "characters '0' to 'o'"),
         ({"size": [2, 3], "counts": "12T"}, "complete last number"),
         ({"size": [2, 3], "counts": "T" * 9 + "1"}, "at most 40 bits"),
         ({"size": [2, 3], "counts": [6, 1]}, "sum to 6"),
