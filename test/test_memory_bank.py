@@ -128,6 +128,14 @@ def test_a_tracked_frame_that_is_prompted_then_is_remembered_once():
     assert (bank.recall(2).codes, bank.recall(2).frames_ago) == ((6, 6), (2, 1))
 
 
+def test_a_second_prompt_on_one_image_sees_what_was_before_it_and_costs_no_other_memory():
+    bank, prompted = filled(SMALL, {0, 3, 6}, range(7)), {0, 3, 6}
+    for frame in (6, 7):
+        recall = bank.recall(frame)
+        assert (list(recall.codes), list(recall.frames_ago)) == expected(SMALL, prompted, 0, frame, set())
+        bank.remember_prompted(6)
+
+
 def test_nothing_grows():
     bank = filled(SMALL, set(range(0, 5000, 7)), range(5000))
     assert len(bank._recent) <= SMALL.history_frames + SMALL.pointers + 1
