@@ -32,6 +32,8 @@ def session(tmp_path_factory):
         ({}, r"prompt: expected points, a box, or both, got neither"),
         ({"points": [[10, NAN]], "labels": [1]}, r"points: expected finite .*got NaN"),
         ({"points": [10, 10], "labels": [1]}, r"points: expected shape \(K, 2\), got \(2,\)"),
+        ({"points": [[10]], "labels": [1]}, r"points: expected shape \(K, 2\), got \(1, 1\)"),
+        ({"points": [[[10, 10]]] * 2, "labels": [1]}, r"points: expected shape \(K, 2\), got \(2, 1, 2\)"),
         ({"points": [["a", "b"]], "labels": [1]}, r"points: expected numbers"),
         ({"points": [[10, 10]], "labels": [1, 0]}, r"labels: expected one per point, shape \(1,\), got \(2,\)"),
         ({"points": [[10, 10]], "labels": [4]}, r"labels: expected 1, 0 .*got 4"),

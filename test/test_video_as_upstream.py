@@ -96,6 +96,12 @@ def test_a_box_of_no_area_or_with_its_corners_swapped_is_taken(predictor, state,
     assert torch.equal(predictor.add_new_points_or_box(state, 0, "a", **corners)[2], answer)
 
 
+def test_points_in_a_batch_of_one_are_taken(predictor, state):
+    answer = predictor.add_new_points_or_box(state, 0, "a", points=[[30, 20]], labels=[1])[2]
+    predictor.reset_state(state)
+    assert torch.equal(predictor.add_new_points_or_box(state, 0, "a", points=[[[30, 20]]], labels=[1])[2], answer)
+
+
 def test_of_overlapping_masks_the_largest_logit_stays(predictor):
     logits = torch.tensor([[3.0, 1.0, -2.0], [2.0, 4.0, -1.0]])[:, None, None]  # (2, 1, 1, 3)
     apart = predictor._apply_non_overlapping_constraints(logits)
