@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from golden_mutations import around
 from nano_video import HEIGHT, WIDTH, frames, nano_predictor
 from PIL import Image
 
+from sam2.mask_decoder import MaskDecoder
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 POINT = {"point_coords": np.array([[18, 30]]), "point_labels": np.array([1])}
@@ -127,6 +129,19 @@ def test_a_box_comes_with_its_points(predictor):
         return_logits=True,
     )
     assert close(both, as_points)
+
+
+def test_a_mask_alone_comes_with_no_token(predictor, monkeypatch):
+    """A point comes with its padding; in video there is padding without a point, too."""
+    tokens = []
+
+    def decode(original, self, pixels, stride8, stride4, position, sparse):
+        tokens.append(sparse.shape[1])
+        return original(self, pixels, stride8, stride4, position, sparse)
+
+    around(monkeypatch, MaskDecoder, "forward", decode)
+    predictor.predict(mask_input=predictor.predict(**POINT)[2][:1])
+    assert tokens == [2, 0]
 
 
 def test_previous_mask_matters(predictor):
