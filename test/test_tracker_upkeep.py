@@ -66,6 +66,14 @@ def test_a_presence_of_exactly_nothing_is_not_there(presence):
     assert track.last_seen_ns == stamp(0)
 
 
+def test_the_least_presence_is_there(presence):
+    stream = sam2.Tracker(small_model())
+    stream.step(frame(0), [click("a")])
+    presence.said = [0.01]
+    (track,) = stream.step(frame(1))
+    assert track.state is State.VISIBLE and track.last_seen_ns == stamp(1) and track.mask.any()
+
+
 def test_a_network_that_is_all_too_sure_that_it_is_gone_is_believed(presence):
     """The exponential of a thousand is beyond what a float holds."""
     stream = sam2.Tracker(small_model())
