@@ -47,10 +47,10 @@ LARGEST = 4096  # side of a synthetic frame; one of this size takes seconds to d
 _COLUMNS = """\
 Columns, in percent, with the same weight for every object: J is the overlap of predicted and true mask, F that of their
 borders, J&F the mean of both; an object's first and last annotated image do not count. With sav, as in its toolkit,
-these are the first and the last that are annotated for it at all, also as away, and images count from the first on in
-which truth or prediction has a mask. visibility: how often the tracker knew whether the object is in the image; there
-and away: the same for the images it is in, and for those it is not. returns: how often an object was away for 3 to 15
-images and came back; re-acquired: in how many of these its mask was right (J of 0.5 or more) within 3 images.
+annotations without a mask can be the first and last too, and images count from the first in which truth or prediction
+has a mask. visibility: how often the tracker knew whether the object is in the image; there and away: the same for the
+images it is in, and for those it is not. returns: how often an object was away for 3 to 15 images and came back;
+re-acquired: in how many of these its mask was right (J of 0.5 or more) within 3 images.
 """
 
 
@@ -79,23 +79,23 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--dataset", default="synthetic", choices=("synthetic", *LAYOUTS))
     add("--root", type=path_argument, help="folder of a dataset on disk")
-    add("--split", help="of a dataset on disk, as it calls it; by default val, and valid of youtube_vos, mose and lvos")
-    add("--seed", type=int, help=f"of the first synthetic clip; the others follow (default: {HELD_OUT_SEED})")
+    add("--split", help="split of a dataset on disk; by default val, or valid for youtube_vos, mose and lvos")
+    add("--seed", type=int, help=f"seed of the first synthetic clip; the others follow (default: {HELD_OUT_SEED})")
     add("--clips", type=int, help="how many synthetic clips (default: 200)")
     add("--frames", type=int, help="length of a synthetic clip (default: 40)")
     add("--size", type=int, help="side of synthetic frames in pixels; by default the model's")
     add("--model", default="nano", help="nano, tiny, small, base_plus, large")
     add("--image-size", type=int, help="side of the network's input in pixels; by default the model's own")
     add("--checkpoint", type=path_argument, help="weights other than the packaged or downloaded ones")
-    add("--prompt", default="click", choices=PROMPT_KINDS, help="what each object is given, once")
-    add("--memory", default="on", choices=("on", "off"), help="off: emptied before every frame")
+    add("--prompt", default="click", choices=PROMPT_KINDS, help="the one prompt of each object")
+    add("--memory", default="on", choices=("on", "off"), help="off: the memory is emptied before every frame")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N")
     add("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
     add("--workers", type=int, help="processes, by default one per processor core, or one if there is a GPU")
     add(
         "--out",
         type=path_argument,
-        help="result files, by default below out/evaluation; a stopped run goes on from there",
+        help="result files, by default below out/evaluation; a stopped run resumes from them",
     )
     add("--json", type=path_argument, help="write the summary here")
     add("--plot", type=path_argument, help="write a picture of J&F over time here")

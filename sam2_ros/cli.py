@@ -20,13 +20,13 @@ Point at a thing once; know for every camera image from then on which pixels it 
                sam2_ros track --ros-args -r image:=/camera/image_raw -p model:=tiny
   prompt     tell a running node what to track, and print its answer:
                sam2_ros prompt --click 320 240 --id cup
-  status     how a running node is, and why nothing comes out of it
+  status     state of a running node, and why nothing comes out of it
   objects    what a running node tracks; watch it, remove, reset, save and restore:
                sam2_ros objects --watch
   replay     run a bag, a video or a folder of images through the tracker, every frame, without a node
   weights    download official weights: sam2_ros weights tiny
 
-`sam2_ros COMMAND --help` says more about one of them; `sam2_ros --version` says which one this is.
+`sam2_ros COMMAND --help` documents a command; `sam2_ros --version` prints the version.
 """
 
 FROM_PIP = {  # pip packages by module, for what a sourced ROS 2 does not always provide

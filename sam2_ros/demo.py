@@ -42,15 +42,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """Raises SystemExit, as argparse does."""
     parser = argparse.ArgumentParser(
         prog="sam2_ros demo",
-        description="A simulated camera, the tracker and prompts by service, as separate processes over ROS 2. Puts "
-        "a box around each thing in an early image; ends with a table, demo.mp4, demo.png and camera.mp4.",
-        epilog="Exit code 0: the tracker was as good as it must be. 1: it was not, or something failed. While it runs, "
+        description="A simulated camera, the tracker and prompts by service, as separate processes over ROS 2. Prompts "
+        "objects with boxes in an early image; ends with a table, demo.mp4, demo.png and camera.mp4.",
+        epilog="Exit code 0: the tracker met its goals. 1: it did not, or something failed. While it runs, "
         "`ros2 topic echo /sam2/visibility` works with the ROS_DOMAIN_ID that it prints.",
     )
     parser.add_argument(
         "--out", type=path_argument, default=Path("out/demo"), help="folder for the results (%(default)s)"
     )
-    parser.add_argument("--frames", type=int, default=240, help="images to look at (default: %(default)s)")
+    parser.add_argument("--frames", type=int, default=240, help="number of camera images (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=12.0, help="images per second (default: %(default)s)")
     parser.add_argument("--width", type=int, default=640, help="pixels (default: %(default)s)")
     parser.add_argument("--height", type=int, default=480, help="pixels (default: %(default)s)")
@@ -58,11 +58,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--seed",
         type=int,
         default=1000036,
-        help="which world; 1000000 and above were never trained on (default: %(default)s)",
+        help="seed of the world; 1000000 and above were never trained on (default: %(default)s)",
     )
     parser.add_argument("--full", action="store_true", help="the world of training and evaluation, not a gentle one")
     parser.add_argument(
-        "--objects", type=int, default=3, help="how many of the largest to track (default: %(default)s)"
+        "--objects", type=int, default=3, help="how many objects to track, the largest ones (default: %(default)s)"
     )
     parser.add_argument("--model", default="nano", help="nano, tiny, small, base_plus, large (default: %(default)s)")
     parser.add_argument("--checkpoint", type=path_argument, help="weights file; without it the model's own")

@@ -23,17 +23,17 @@ ROW = "{:>5}  {:<16} {:<12} {:<9} {:>8}  {:<24} {:>8}"
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Raises SystemExit, as argparse does."""
     parser = argparse.ArgumentParser(
-        prog="sam2_ros objects", description="What a running node tracks, and what is to be done about it.",
+        prog="sam2_ros objects", description="Lists, watches, removes, saves or restores what a running node tracks.",
         epilog="examples: sam2_ros objects;  sam2_ros objects --watch;  sam2_ros objects --remove cup",
     )  # fmt: skip
     parser.add_argument("ids", nargs="*", metavar="ID", help="which objects; none = all of them")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--watch", action="store_true", help="a line whenever one comes, goes or changes; ends by Ctrl-C")
-    what.add_argument("--remove", action="store_true", help="forget those named")
-    what.add_argument("--reset", action="store_true", help="forget all of them")
-    what.add_argument("--target", action="store_true", help="show the one named on ~/target_mask; none = lowest label")
+    what.add_argument("--watch", action="store_true", help="a line per object added, removed or changed, until Ctrl-C")
+    what.add_argument("--remove", action="store_true", help="forget the named objects")
+    what.add_argument("--reset", action="store_true", help="forget all objects")
+    what.add_argument("--target", action="store_true", help="show this object on ~/target_mask; no ID = lowest label")
     what.add_argument(
-        "--save", metavar="NAME", help="keep what they remember on the node's disk; replaces an older NAME"
+        "--save", metavar="NAME", help="save the objects' memories on the node's disk; replaces an older NAME"
     )
     what.add_argument("--restore", metavar="NAME", help="track again what was saved under this name")
     add_arguments(parser)

@@ -33,7 +33,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         prog="sam2_ros prompt",
         description="Tell a running node what to track. Coordinates are pixels of the camera image, from the top left.",
         epilog="examples: sam2_ros prompt --click 320 240 --id cup;  sam2_ros prompt --box 100 80 220 300;  "
-        "sam2_ros prompt --id cup --not 400 250  (takes a pixel away from a cup that is tracked)",
+        "sam2_ros prompt --id cup --not 400 250  (corrects a tracked cup: this pixel is not on it)",
     )
     pair, box = dict(nargs=2, type=float, metavar=("X", "Y"), default=[]), ("X0", "Y0", "X1", "Y1")
     parser.add_argument("--click", action="append", help="a pixel on the object; may be given more than once", **pair)
@@ -42,14 +42,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--mask", type=path_argument, help="image file of the camera image's size; not black = the object"
     )
-    parser.add_argument("--id", default="", help="the object; without it, or unknown = a new one")
-    parser.add_argument("--class", default="", dest="class_name", help="what kind of thing it is")
-    parser.add_argument("--replace", action="store_true", help="forget what the object has and start from this")
+    parser.add_argument("--id", default="", help="id of the object; left out, or unknown = a new one")
+    parser.add_argument("--class", default="", dest="class_name", help="class name of the object")
+    parser.add_argument("--replace", action="store_true", help="forget the object's memory, start from this prompt")
     parser.add_argument(
-        "--stamp", type=_stamp, default=0, metavar="NANOSECONDS", help="stamp of the image it was made on; 0 = the next"
+        "--stamp", type=_stamp, default=0, metavar="NANOSECONDS", help="stamp of the prompted image; 0 = the next image"
     )
     parser.add_argument(
-        "--newest", action="store_true", help="it was made on the newest image so far: if the camera or the bag pauses"
+        "--newest", action="store_true", help="prompt the newest image so far: for a paused camera or bag"
     )
     add_arguments(parser)
     args = parser.parse_args(argv)

@@ -26,15 +26,15 @@ the prompts file is a YAML list, one entry for each thing to point at:
   - object_id: spoon
     class_name: cutlery          # what kind of thing it is; may be left out
     stamp: 12.345000000          # instead of frame: seconds, as in header.stamp; the first image at or after it
-                                 # in a film or folder image k has (k + 1) / fps, however irregularly it came
+                                 # in a video or folder image k has (k + 1) / fps, even if recorded irregularly
     points: [[100, 80], [160, 90]]
     labels: [1, 0]               # 1 = on the object, 0 = not on it; left out: all 1
     box: [80, 60, 220, 140]      # x_min, y_min, x_max, y_max; with or without points
   - object_id: plate
     mask: masks/plate.png        # an image file beside this one, not black = the object; without points or box
-    mode: replace                # forget what the object has; left out: add
+    mode: replace                # forget the object's memory; left out: add
 
-without frame and stamp an entry means the first image.
+without frame and stamp an entry is for the first image.
 """
 
 FIELDS = ("object_id", "class_name", "frame", "stamp", "points", "labels", "box", "mask", "mode")

@@ -34,15 +34,15 @@ EPILOG = (
     prompt_file.FORMAT
     + """
 exit code:
-  0  every image that SOURCE announces was tracked or refused by name
-  1  nothing was written, for the reason told
+  0  every image that SOURCE announces was tracked, or refused and counted
+  1  nothing was written, for the printed reason
   3  SOURCE is damaged, or ends early: what was tracked up to there was written
   130, 143  interrupted, nothing was written
 
 examples:
   sam2_ros replay kitchen_bag --prompts prompts.yaml --out tracks.mcap
   sam2_ros replay kitchen.mp4 --prompts prompts.yaml --out tracks --overlay kitchen_tracks.mp4 --sheet kitchen.png
-  sam2_ros replay kitchen_bag --prompts prompts.yaml --out tracks.mcap --davis things    things to train with
+  sam2_ros replay kitchen_bag --prompts prompts.yaml --out tracks.mcap --davis things    training data
   ros2 bag play tracks.mcap      or open it in Foxglove or PlotJuggler
 """
 )
@@ -63,15 +63,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--sheet", type=path_argument, help="also write eight moments as one picture, as *.png or *.jpg"
     )
-    parser.add_argument("--report", type=path_argument, help="also write what became of each object, as JSON")
+    parser.add_argument("--report", type=path_argument, help="also write a report on each object, as JSON")
     parser.add_argument(
         "--davis", type=path_argument, metavar="FOLDER",
-        help="also add images and masks, as JPEG and indexed PNG, to a data set in the layout of DAVIS: to train with",
+        help="also add images and masks, as JPEG and indexed PNG, to a training data set in the layout of DAVIS",
     )  # fmt: skip
-    parser.add_argument("--name", type=_name, help="of the recording in that data set (default: that of SOURCE)")
-    parser.add_argument("--topic", default="", help="of the images in the bag; needed if there are several")
+    parser.add_argument("--name", type=_name, help="name of the recording in that data set (default: that of SOURCE)")
+    parser.add_argument("--topic", default="", help="image topic in the bag; needed if there are several")
     parser.add_argument(
-        "--fps", type=float, help="images per second of a folder, or of a video that does not say (default: 30)"
+        "--fps", type=float, help="images per second of a folder, or of a video without a rate (default: 30)"
     )
     parser.add_argument("--model", default="nano", help="nano, tiny, small, base_plus, large (default: %(default)s)")
     parser.add_argument("--checkpoint", type=path_argument, help="weights file; without it the model's own")

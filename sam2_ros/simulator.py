@@ -141,7 +141,7 @@ def main(argv: list[str] | None = None) -> int:
         prog="sam2_ros simulate", formatter_class=argparse.RawDescriptionHelpFormatter, description=DESCRIPTION,
         epilog="ROS arguments go last: --ros-args -r image:=/front/image",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=7, help="which world (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=7, help="seed of the world (default: %(default)s)")
     parser.add_argument("--width", type=int, default=640, help="pixels (default: %(default)s)")
     parser.add_argument("--height", type=int, default=480, help="pixels (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=10.0, help="images per second (default: %(default)s)")
@@ -157,7 +157,7 @@ def main(argv: list[str] | None = None) -> int:
         type=float,
         default=0.0,
         metavar="S",
-        help="seconds in which nothing moves yet (default: %(default)s)",
+        help="seconds at the start in which nothing moves (default: %(default)s)",
     )
     args, ros_args = parser.parse_known_args(argv)
     check_camera(parser, args)

@@ -24,11 +24,11 @@ ROW = "{:<6} {:<18} {}"
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Raises SystemExit, as argparse does."""
     parser = argparse.ArgumentParser(
-        prog="sam2_ros status", description="How a running node is: what it lacks, and what to do about it.",
-        epilog="ends with 0 if the node is active and all is well, with 1 if not, with 2 if nothing is heard of it",
+        prog="sam2_ros status", description="Shows the state of a running node: problems, and what to do about them.",
+        epilog="exit code 0: the node is active and all is well; 1: it is not; 2: nothing was received from it",
     )  # fmt: skip
-    parser.add_argument("--values", action="store_true", help="also what was counted")
-    parser.add_argument("--watch", action="store_true", help="a line whenever something changes; ends by Ctrl-C")
+    parser.add_argument("--values", action="store_true", help="also print the counters")
+    parser.add_argument("--watch", action="store_true", help="a line whenever something changes, until Ctrl-C")
     add_arguments(parser)
     return parser.parse_args(argv)
 

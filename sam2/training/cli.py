@@ -35,35 +35,35 @@ _MOST = {"budget_minutes": 1e6, "batch_scale": 1e3}  # more can only be a typing
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m sam2.training.train", description="train or fine-tune SAM 2; run again to go on"
+        prog="python -m sam2.training.train", description="train or fine-tune SAM 2; run again to resume"
     )
     parser.add_argument("--config", default="smoke", choices=CONFIGS, help="the recipe")
-    parser.add_argument("--out", type=path_argument, required=True, help="folder of the run; an existing run goes on")
+    parser.add_argument("--out", type=path_argument, required=True, help="folder of the run; an existing run resumes")
     parser.add_argument("--model", help="another size than the recipe's: nano, tiny, small, base_plus, large")
     parser.add_argument(
         "--checkpoint", type=path_argument, help="weights to begin with (official .pt, or .safetensors)"
     )
-    parser.add_argument("--dataset", action="append", choices=LAYOUTS, help="real data; again for a mixture")
+    parser.add_argument("--dataset", action="append", choices=LAYOUTS, help="real data; repeat it for a mixture")
     parser.add_argument("--root", type=path_argument, action="append", help="folder of each --dataset")
     parser.add_argument("--weight", type=float, action="append", help="share of each --dataset in the mixture")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after this long; run again to go on")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after this long; run again to resume")
     parser.add_argument("--budget-minutes", type=float, help="length of the whole run by the clock")
     parser.add_argument("--steps", type=int, help="length of the whole run in steps")
-    parser.add_argument("--seed", type=int, help="of everything drawn; also the first synthetic world")
+    parser.add_argument("--seed", type=int, help="seed of all random draws; also the first synthetic world")
     parser.add_argument("--size", type=int, help="side of the images, pixels (a multiple of 32)")
-    parser.add_argument("--batch-scale", type=float, default=1.0, help="all batches times this")
+    parser.add_argument("--batch-scale", type=float, default=1.0, help="factor for all batch sizes")
     parser.add_argument("--workers", type=int, help="processes that make clips")
     parser.add_argument("--pool", type=int, help="clips kept on the device, each frames x size x size x 4 bytes")
     parser.add_argument(
         "--device",
         default="auto",
         choices=("auto", "cpu", "cuda"),
-        help="on a CPU nano learns in one thread unless OMP_NUM_THREADS says otherwise",
+        help="on a CPU nano trains in one thread unless OMP_NUM_THREADS says otherwise",
     )
     parser.add_argument(
         "--fuse",
         action=argparse.BooleanOptionalAction,
-        help="compile what runs most; by default on a GPU, for whole images",
+        help="compile the most frequent stages; by default on a GPU, for whole images",
     )
     parser.add_argument(
         "--export", type=path_argument, help=f"the averaged weights, .pt or .safetensors; by default {WEIGHTS} in --out"
