@@ -183,6 +183,12 @@ class FakeCamera:
     def wait_for_subscriber(self) -> None:
         self._rig.until(lambda: self._publisher.get_subscription_count() > 0)
 
+    def wait_for_matching_subscriber(self) -> None:
+        """A node first subscribes as best effort; an image that comes while it resubscribes as reliable is lost."""
+        wanted, topic = self._publisher.qos_profile.reliability, self._publisher.topic_name
+        offers = self._rig.node.get_subscriptions_info_by_topic
+        self._rig.until(lambda: wanted in {offer.qos_profile.reliability for offer in offers(topic)})
+
     def message(
         self, number: int, size_hw=(48, 64), stamp_ns: int | None = None, frame_id: str = "camera_optical"
     ) -> Image:
@@ -230,6 +236,7 @@ def start_tracking(rig, camera, *names):
     future = rig.start_call(AddObjects, "/sam2/add_objects", AddObjects.Request(prompts=[click(n) for n in names]))
     number = camera.publish_until(future.done, first=100)
     assert future.result().code == Code.OK, future.result().sentence
+    camera.wait_for_matching_subscriber()
     return number
 
 

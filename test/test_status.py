@@ -140,9 +140,11 @@ def test_a_running_node_says_what_it_lacks_and_then_that_all_is_well(rig, capsys
         node.end()
 
 
-def test_diagnostics_are_heard_wherever_they_are_published(capsys):
+def test_diagnostics_are_heard_wherever_they_are_published(rig, capsys):
     """As where every robot of a fleet has a topic of its own for them."""
+    heard = rig.collect(DiagnosticArray, "/r1/diagnostics")
     with NodeProcess(remap={"__ns": "/r1", "/diagnostics": "diagnostics"}, parameters={"cameras": "[front]"}) as node:
+        rig.until(lambda: any("nobody publishes" in s.message for m in heard for s in m.status))  # not so at once
         for name in ("/r1/sam2", "/r1/sam2/front"):
             assert status.main(["--node", name]) == 1 and "nobody publishes /r1/front/image" in capsys.readouterr().out
         node.end()
