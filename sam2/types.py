@@ -76,7 +76,7 @@ class Track:
     presence: float  # sigmoid(object_score), 0..1
     predicted_iou: float  # the network's own estimate for this mask, 0..1
     last_seen_ns: int  # stamp of the newest frame in which it was visible, by the newest frame's clock
-    frames_since_seen: int  # 0 when visible
+    frames_since_seen: int  # 0 = seen in this one; VISIBLE with more if `Limits.occluded_after` is above 1
     size_hw: tuple[int, int]  # of the source image
     low_res_logits: np.ndarray  # (h, w) float32 at a quarter of the network's input
 

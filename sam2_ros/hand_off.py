@@ -202,7 +202,7 @@ class Association:
         """Ids of objects that have been unseen for too long."""
         if not self.rules.forget_s:
             return []
-        gone = [track for track in tracks if track.frames_since_seen >= LOOKED_FOR]
+        gone = [t for t in tracks if t.state is not sam2.State.VISIBLE and t.frames_since_seen >= LOOKED_FOR]
         return [track.object_id for track in gone if now_ns - track.last_seen_ns > self.rules.forget_s * 1e9]
 
 
