@@ -128,7 +128,7 @@ class RequestInputs:
 
     def answer_detector(self, object_id: str | None, stamp: int, answer: Answer) -> None:
         """Publishes the result of a request made for a detector. Called by the worker. object_id: the object prompted,
-        "" = a new one, None = objects were removed; stamp: of the image that the detector saw."""
+        "" = a new one, None = objects were removed; stamp: of the image that it is about."""
         header = Header(stamp=time_message(stamp), frame_id=self._channel.camera.frame_id)
         self._publish_results([Asked(header, object_id)] if object_id is not None else [], answer)
 

@@ -1,11 +1,9 @@
 """Failures of one camera's pipeline, in the network and on the way there, and what they cost."""
 
-from dataclasses import replace
-
 import pytest
 from bench import point
 from fakes import FakeTracker
-from test_pipeline_inside import Line
+from test_pipeline_inside import Line, restored
 
 from sam2_ros import pipeline as pipeline_module
 from sam2_ros.requests import Restore
@@ -64,18 +62,6 @@ def test_what_came_since_objects_were_dropped_has_as_many_failures_of_its_own():
     line.image(4)
     line.turn()
     assert line.step(5) == ["a"] and line.counters.resets == {"failure": 1}
-
-
-def restored(line):
-    """After an image with `a`: `kept`, too, but no image has shown it."""
-    line.add(point("a"))
-    assert line.step(1) == ["a"]
-    tracker = line.pipeline.tracker
-    tracker.restore = lambda *_: tracker._objects.update(kept=replace(tracker._objects["a"], label=2)) or ["kept"]
-    line.mailbox.post_request(Restore("x", [], 0.0, line.answers.put))
-    line.turn()
-    assert line.counters.objects == 2
-    return line
 
 
 def test_what_was_restored_is_dropped_as_well_when_images_fail():

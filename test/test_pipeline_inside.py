@@ -253,15 +253,21 @@ def test_what_waited_for_a_prompt_is_done_in_the_turn_of_that_prompt():
     assert line.pipeline.tracker.object_ids == []
 
 
-@pytest.mark.parametrize("change", [dict(new_stream=True), dict(size_hw=(30, 40))])
-def test_what_is_restored_for_the_next_stream_is_not_dropped_with_the_last_one(change):
-    line = Line()
+def restored(line):
+    """After an image with `a`: `kept`, too, but no image has shown it."""
     line.add(point("a"))
     assert line.step(1) == ["a"]
     tracker = line.pipeline.tracker
     tracker.restore = lambda *_: tracker._objects.update(kept=replace(tracker._objects["a"], label=2)) or ["kept"]
     line.mailbox.post_request(Restore("x", [], 0.0, line.answers.put))
     line.turn()
+    assert line.counters.objects == 2
+    return line
+
+
+@pytest.mark.parametrize("change", [dict(new_stream=True), dict(size_hw=(30, 40))])
+def test_what_is_restored_for_the_next_stream_is_not_dropped_with_the_last_one(change):
+    line = restored(Line())
     assert line.step(1000, **change) == ["kept"]
     assert line.step(1001, **change | dict(new_stream=True)) == [], "what has seen an image is dropped"
 
