@@ -120,7 +120,7 @@ class AutoPrompt:
     def requests(self, size_hw: tuple[int, int] | None, asked: Set[str] = frozenset()) -> list[Request]:
         """Turns the next message whose image has been processed into requests; one message at a time, since each must
         see what the previous one changed. asked: ids that waiting requests name; these objects are not removed."""
-        if not self._results or not all(request.answered for request in self._made):
+        if size_hw is None or not self._results or not all(request.answered for request in self._made):
             return []
         made: list[Request] = []
         newest_ns, newest = self._results[-1]

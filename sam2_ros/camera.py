@@ -43,7 +43,7 @@ class Camera:
         self._node, self._settings, self._counters = node, settings, counters
         self._enabled, self._arrived, self._log = enabled, arrived, log
         self._watch = StampWatch(int(settings.clock_jump_s * 1e9))
-        self._mailbox: Mailbox | None = None
+        self._mailbox = Mailbox(0)  # `open` replaces it
         self._log_due_ns: dict[str, int] = {}  # by reason
         self._look_again_ns = 0  # when to search for other image topics again
         events = SubscriptionEventCallbacks(
@@ -66,7 +66,7 @@ class Camera:
 
     def discard_image(self) -> None:
         """Discards an image that waits for the worker."""
-        if self._mailbox is not None and self._mailbox.discard_image():
+        if self._mailbox.discard_image():
             self._counters.ignored += 1
 
     def tick(self) -> None:

@@ -31,6 +31,7 @@ from sam2_ros.readable import readable
 from sam2_ros.requests import Code
 from sam2_ros.requests_in import RequestInputs
 from sam2_ros.save_folder import saved_path
+from sam2_ros.transforms import Transforms
 
 if TYPE_CHECKING:
     from sam2_ros.node import TrackNode
@@ -48,10 +49,7 @@ class Channel:
         self.log = node.get_logger().get_child(name) if name else node.get_logger()
         self.counters = Counters(domain=node.context.get_domain_id())
         self.enabled = True
-        self.mailbox: Mailbox | None = None
-        self.auto: AutoPrompt | None = None
-        self.outputs: Outputs | None = None
-        self.pipeline: Pipeline | None = None
+        self._pipeline: Pipeline | None = None
         self.target = node.settings.target  # object id; one chosen by service holds until the parameter is set
         self.camera = Camera(
             node, self.input_name("image"), node.settings, self.counters, lambda: self.enabled, self._on_image, self.log
@@ -69,32 +67,38 @@ class Channel:
     def output_name(self, topic: str) -> str:
         return f"~/{self.name}/{topic}" if self.name else f"~/{topic}"
 
-    def configure(self, bell: threading.Condition) -> Pipeline:
+    @property
+    def pipeline(self) -> Pipeline:
+        """For code that runs only while the node is configured."""
+        assert self._pipeline is not None, "there is no pipeline before `configure` and after `release`"
+        return self._pipeline
+
+    def configure(self, bell: threading.Condition, transforms: Transforms) -> Pipeline:
         """Creates the mailbox, the publishers and the pipeline for the worker. bell: shared by all mailboxes."""
         settings = self.node.settings
         self.counters.begin_anew()
+        mailbox = Mailbox(settings.prompt_queue, bell)
+        auto = AutoPrompt(settings, self.counters, self.inputs.answer_detector)
         depth = None
         if self.depth is not None:
-            depth = DepthOut(self._create_output, self.depth, self.counters, self.node.transforms)
-        self.outputs = Outputs(self._create_output, settings, lambda: self.target, self.log.warning, depth)
-        self.mailbox = Mailbox(settings.prompt_queue, bell)
-        self.auto = AutoPrompt(settings, self.counters, self.inputs.answer_detector)
+            depth = DepthOut(self._create_output, self.depth, self.counters, transforms)
+        outputs = Outputs(self._create_output, settings, lambda: self.target, self.log.warning, depth)
         closed = partial(self.why_closed, needs_image=True)
-        self.pipeline = Pipeline(self.mailbox, settings, self.counters, self.outputs, self.auto, self.log, closed)
-        return self.pipeline
+        self._pipeline = Pipeline(mailbox, settings, self.counters, outputs, auto, self.log, closed)
+        return self._pipeline
 
     def take_settings(self, settings: Settings, names: set[str]) -> None:
         """Applies new parameters. names: of those that were set."""
         if "target" in names:
             self.target = settings.target
-        if self.pipeline is not None:
-            self.pipeline.settings = self.outputs.settings = self.auto.settings = settings
+        if pipeline := self._pipeline:
+            pipeline.settings = pipeline.outputs.settings = pipeline.auto.settings = settings
 
     def open(self) -> None:
-        self.outputs.open()
+        self.pipeline.outputs.open()
         if self.depth is not None:
             self.depth.open()
-        self.camera.open(self.mailbox)
+        self.camera.open(self.pipeline.mailbox)
         self.log.info(f"listening to {self.counters.topic}")
 
     def enable(self, enabled: bool) -> None:
@@ -111,19 +115,17 @@ class Channel:
     def close(self, for_good: bool = False) -> None:
         self.close_inputs()
         self.inputs.close(for_good)
-        if self.mailbox is not None:
-            self.mailbox.wake()  # so that the worker serves requests that waited behind a prompt that was given up
-        if self.outputs is not None:
-            self.outputs.close()
+        if self._pipeline is not None:
+            self._pipeline.mailbox.wake()  # to serve requests that waited behind a prompt that was given up
+            self._pipeline.outputs.close()
 
     def release(self) -> None:
         """Releases what `configure` created. The worker must have ended."""
-        self.mailbox = self.auto = self.pipeline = None
-        if self.outputs is not None:
-            self.outputs.close()
-            for publisher in self.outputs.publishers.values():
+        if self._pipeline is not None:
+            self._pipeline.outputs.close()
+            for publisher in self._pipeline.outputs.publishers.values():
                 self.node.destroy_lifecycle_publisher(publisher)
-        self.outputs = None
+        self._pipeline = None
 
     def saved_path(self, name: str) -> Path:
         """The file for objects saved as `name`. Raises what `save_folder.saved_path` raises."""
@@ -136,11 +138,11 @@ class Channel:
         if self.depth is not None:
             self.depth.tick()
         self.inputs.tick()
-        if self.auto is not None and not self.auto.is_expected and self.inputs.has_detector:
-            self.auto.is_expected = True
+        if self._pipeline is not None and not self._pipeline.auto.is_expected and self.inputs.has_detector:
+            self._pipeline.auto.is_expected = True
 
     def statuses(self, situation: Situation) -> list[DiagnosticStatus]:
-        self.counters.rivals = self._count_rivals() if self.outputs else 0
+        self.counters.rivals = self._count_rivals() if self._pipeline else 0
         prefix = f"{self.node.get_fully_qualified_name()}: " + (f"{self.name}: " if self.name else "")
         findings = health.report(self.counters, situation, self.node.settings, time.monotonic_ns())
         for finding in findings:
@@ -168,8 +170,8 @@ class Channel:
 
     def look_again(self) -> None:
         """Wakes the worker if results wait for depth or transforms: some have just come. Called on the executor."""
-        if self.outputs is not None and self.outputs.waits:
-            self.mailbox.wake()
+        if self._pipeline is not None and self._pipeline.outputs.waits:
+            self._pipeline.mailbox.wake()
 
     def _create_output(self, kind, topic: str, depth: int, latched: bool = False):
         # rclpy never removes an entity from a callback group, so each publisher, which may be destroyed, has its own.
@@ -193,5 +195,5 @@ class Channel:
     @property
     def newest(self) -> NewestResult:
         """May be read from any thread."""
-        outputs = self.outputs  # read once: another thread may set it to None
-        return outputs.newest if outputs else NewestResult()
+        pipeline = self._pipeline  # read once: another thread may set it to None
+        return pipeline.outputs.newest if pipeline else NewestResult()

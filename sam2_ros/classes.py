@@ -17,7 +17,7 @@ class Classes:
     called with a sentence about the first name that finds no free value.
     """
 
-    def __init__(self, names: Iterable[str], warn: Callable[[str], None]) -> None:
+    def __init__(self, names: Iterable[str], warn: Callable[[str], object]) -> None:
         self.ids = {name: number for number, name in enumerate(dict.fromkeys(filter(None, names)), start=1)}
         self._is_new, self._is_full = True, False
         self._warn = warn

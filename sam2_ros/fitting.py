@@ -48,7 +48,8 @@ def run_fitting(
     and those by people that show an object that is already tracked. The returned twins map the id of each object to
     remove to the id of the one that it duplicates.
     """
-    left, twins = list(adds), {}
+    left = list(adds)
+    twins: dict[str, str] = {}
 
     def accept(tracks: list[sam2.Track]) -> None:
         by_id = {track.object_id: track for track in tracks}
@@ -69,9 +70,9 @@ def run_fitting(
                 raise
             # Its traceback would keep the failed step's memory alive.
             refused = {left[_first_too_many(check, left)]: error.with_traceback(None)}
-        for add, error in refused.items():
+        for add, reason in refused.items():
             left.remove(add)
-            refuse(add, error)
+            refuse(add, reason)
 
 
 def _first_too_many(check: Callable, adds: list[Add]) -> int:

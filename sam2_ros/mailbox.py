@@ -48,13 +48,13 @@ class Mailbox:
     def post_image(self, arrival: Arrival) -> bool:
         """Posts the newest image; True if it replaced one, which is dropped."""
         with self.bell:
-            dropped = self._arrival is not None
+            dropped = self._arrival
             # If the first image of a new stream is dropped, the next one must carry its mark.
-            if self._discarded_new_stream or (dropped and self._arrival.new_stream):
+            if self._discarded_new_stream or (dropped is not None and dropped.new_stream):
                 arrival = replace(arrival, new_stream=True)
             self._arrival, self._discarded_new_stream = arrival, False
             self.bell.notify()
-        return dropped
+        return dropped is not None
 
     def post_request(self, request: Request) -> None:
         """Queues a request, or answers it BUSY if `max_requests` wait already, or STOPPING after `close`."""
@@ -105,10 +105,9 @@ class Mailbox:
     def discard_image(self) -> bool:
         """Discards the waiting image; True if there was one."""
         with self.bell:
-            there = self._arrival is not None
-            self._discarded_new_stream |= there and self._arrival.new_stream
-            self._arrival = None
-        return there
+            discarded, self._arrival = self._arrival, None
+            self._discarded_new_stream |= discarded is not None and discarded.new_stream
+        return discarded is not None
 
 
 def wait_for_any(mailboxes: list[Mailbox], timeout_s: float) -> None:

@@ -46,7 +46,7 @@ def _transition(callback: Callable) -> Callable:
             return callback(self, state)
         except Exception:
             self.get_logger().error(f"{callback.__name__} failed:\n{traceback.format_exc()}")
-            self._undo()
+            self._undo(state)
             return TransitionCallbackReturn.FAILURE
 
     return guarded
@@ -79,11 +79,11 @@ class TrackNode(LifecycleNode):
     def __init__(self, make_tracker: Callable[[Settings], sam2.Tracker] = load_tracker, **kwargs) -> None:
         super().__init__(self.DEFAULT_NAME, **kwargs)
         _answer_invalid_transitions(self)
-        self.done = Future()
+        self.done: Future[int] = Future()
         self.settings = params.declare(self, self._on_settings)
         self._make_tracker = make_tracker
         self._worker: Worker | None = None
-        self.transforms: Transforms | None = None
+        self._transforms: Transforms | None = None
         self._state, self._since_ns = "unconfigured", time.monotonic_ns()
         self._trouble: tuple[str, str] = ("", "")  # phase and sentence of a worker that failed
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=1))
@@ -104,7 +104,7 @@ class TrackNode(LifecycleNode):
         try:
             sam2.find_config(self.settings.model)  # the one mistake that can be found without loading anything
             target = self.settings.depth_target_frame if self.settings.depth_enabled else ""
-            self.transforms = Transforms(self, target, self._on_transforms)
+            self._transforms = transforms = Transforms(self, target, self._on_transforms)
         except (sam2.BadInput, Refused) as error:
             self._trouble = ("failed", str(error))
             self.get_logger().error(str(error))
@@ -112,18 +112,16 @@ class TrackNode(LifecycleNode):
         if not vision.INSTALLED and (asked := params.changed(self.settings, "detector")):
             self.get_logger().warning(f"{asked[0]} is set, and there are no detections: install vision_msgs")
         bell = threading.Condition()
-        pipelines = [channel.configure(bell) for channel in self._channels]
-        self._worker = Worker(
-            lambda settings=self.settings: self._make_tracker(settings), pipelines, self._worker_changed.trigger,
-            self.get_logger(),
-        )  # fmt: skip
+        pipelines = [channel.configure(bell, transforms) for channel in self._channels]
+        load = functools.partial(self._make_tracker, self.settings)
+        self._worker = Worker(load, pipelines, self._worker_changed.trigger, self.get_logger())
         self._worker.start()
         return self._enter("inactive")
 
     @_transition
     def on_activate(self, state) -> TransitionCallbackReturn:
-        if not self._worker.can_serve:
-            if self._worker.is_stopping:  # otherwise `_on_worker_changed` will say what went wrong
+        if self._worker is None or not self._worker.can_serve:
+            if self._is_ending:  # otherwise `_on_worker_changed` will say what went wrong
                 self.get_logger().error(NETWORK_ENDING)
             return TransitionCallbackReturn.FAILURE
         super().on_activate(state)
@@ -179,11 +177,16 @@ class TrackNode(LifecycleNode):
         began_ns = self._worker.turn_since_ns if self._worker is not None else 0
         return began_ns > 0 and time.monotonic_ns() - began_ns > self.settings.hang_after_s * 1e9
 
+    @property
+    def _is_ending(self) -> bool:
+        """Whether the worker was told to stop and has not been released yet."""
+        return self._worker is not None and self._worker.is_stopping
+
     def why_closed(self) -> tuple[Code, str] | None:
         """Why no request of any camera can be served at the moment; None if requests can be served."""
         if self._state == "finalized":
             return Code.STOPPING, "the node is shutting down"
-        if self._state != "active":
+        if self._state != "active" or self._worker is None:
             return Code.NOT_ACTIVE, self._how_to_activate()
         if self._worker.phase is Phase.LOADING:
             return Code.LOADING, "the model is being loaded; ask again"
@@ -192,7 +195,7 @@ class TrackNode(LifecycleNode):
         return None
 
     def _how_to_activate(self) -> str:
-        if self._worker is not None and self._worker.is_stopping:
+        if self._is_ending:
             return NETWORK_ENDING
         phase, reason = self._trouble
         if phase == Phase.DEVICE_LOST.value:
@@ -211,12 +214,12 @@ class TrackNode(LifecycleNode):
             return False
         return True
 
-    def _undo(self) -> None:
+    def _undo(self, state) -> None:
         """Undoes what a failed transition had begun. If this fails too, rclpy calls `on_error`."""
         for channel in self._channels:
             channel.close()
         if self._state == "active":
-            super().on_activate(None)
+            super().on_activate(state)
             for channel in self._channels:
                 channel.open()
         if self._state == "unconfigured":
@@ -230,9 +233,9 @@ class TrackNode(LifecycleNode):
         self._worker = None
         for channel in self._channels:
             channel.release()
-        if self.transforms is not None:
-            self.transforms.close()
-        self.transforms = None
+        if self._transforms is not None:
+            self._transforms.close()
+        self._transforms = None
         return True
 
     def note_failure(self, error: Exception) -> None:

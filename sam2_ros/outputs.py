@@ -29,7 +29,7 @@ class Outputs:
     """
 
     def __init__(
-        self, create: Callable, settings: Settings, target: Callable[[], str], warn: Callable[[str], None],
+        self, create: Callable, settings: Settings, target: Callable[[], str], warn: Callable[[str], object],
         depth: DepthOut | None = None,
     ) -> None:  # fmt: skip
         self.settings = settings
@@ -90,8 +90,8 @@ class Outputs:
             self._send("detections", lambda: vision.detections(header, tracks))
             view = self._take_depth(header, frame, tracks)
             self._send("tracks", lambda: track_out.track_array(header, tracks, view.surfaces if view else None))
-            if self._depth:
-                self._attempt(lambda: self._depth.retry(self.settings))
+            if depth := self._depth:
+                self._attempt(lambda: depth.retry(self.settings))
             self._attempt(lambda: self._send_overlay(header, frame, tracks))
             failure, self._failure = self._failure, None
         if failure is not None:
@@ -111,7 +111,7 @@ class Outputs:
 
     def idle(self) -> None:
         """Called between images: publishes results that waited for depth or TF, if it has arrived."""
-        if self.waits:
+        if self._depth is not None and self._depth.waits:
             with self._gate:
                 if self._open:
                     self._depth.retry(self.settings)

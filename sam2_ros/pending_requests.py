@@ -5,7 +5,7 @@ Used only by the worker's thread. Knows `sam2`'s public names. Does not know thr
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 import sam2
@@ -25,7 +25,7 @@ class PendingRequests:
 
     def __init__(
         self, history_frames: int, failed: Callable[[Exception], None], gone: Callable[[list[str] | None], None],
-        back: Callable[[list[str]], None],
+        back: Callable[[Collection[str]], None],
     ) -> None:  # fmt: skip
         self.waiting: list[Request] = []
         self._history_frames = history_frames
@@ -47,23 +47,25 @@ class PendingRequests:
     def sort_out(self, tracker: sam2.Tracker, frame: sam2.Frame | None, now_ns: int = 0) -> list[Add]:
         """Serves the requests that can be served now and returns the Adds to run on `frame`; the others keep waiting.
         Without a frame it returns the Adds on processed images whose deadline has passed at `now_ns`."""
-        adds, waiting = [], []
+        adds: list[Add] = []
+        waiting: list[Request] = []
         held: set[str] = set()  # ids of earlier requests that wait or are about to run; each "" is another new object
         all_held = False  # an earlier request about all objects waits
         for request in self.waiting:
             if request.answered:  # it was given up, and must not be carried out after all
                 continue
-            about_all = request.object_ids is None
-            is_held = all_held or bool(held if about_all else request.object_ids & held - {""})
-            if not is_held and not isinstance(request, Add):
-                self._serve(tracker, request)
-            elif is_held or not self._is_due(request, frame, now_ns):
+            ids = request.object_ids
+            is_held = all_held or bool(held if ids is None else ids & held - {""})
+            if isinstance(request, Add) and not is_held and self._is_due(request, frame, now_ns):
+                if self._accept(tracker, request, frame) and request.begin():
+                    adds.append(request)
+                    held |= request.object_ids
+            elif isinstance(request, Add) or is_held:
                 waiting.append(request)
-                all_held |= about_all
-                held |= request.object_ids or set()
-            elif self._accept(tracker, request, frame) and request.begin():
-                adds.append(request)
-                held |= request.object_ids
+                all_held |= ids is None
+                held |= ids or set()
+            else:
+                self._serve(tracker, request)
         self.waiting = waiting
         return adds
 
@@ -131,7 +133,7 @@ class PendingRequests:
             return self._newest_header
         return self._headers[min(reversed(kept), key=lambda kept_ns: abs(kept_ns - stamp_ns))]
 
-    def _name_new(self, tracker, add: Add) -> None:
+    def _name_new(self, tracker: sam2.Tracker, add: Add) -> None:
         """Gives every prompt for a new object ("") an unused id."""
         for index, prompt in enumerate(add.prompts):
             while not prompt.object_id:
@@ -152,7 +154,7 @@ class PendingRequests:
         newest_will_do = add.newest_will_do or self._newest_arrived_ns > add.asked_ns
         return all(stamp_ns <= self._newest_ns and (stamp_ns or newest_will_do) for stamp_ns in stamps_ns)
 
-    def _accept(self, tracker, add: Add, frame: sam2.Frame | None) -> bool:
+    def _accept(self, tracker: sam2.Tracker, add: Add, frame: sam2.Frame | None) -> bool:
         """Whether all prompts of a request pass the tracker's checks; if not, answers it. Gives new objects an id, and
         changes nothing in the tracker."""
         self._name_new(tracker, add)
@@ -170,9 +172,10 @@ class PendingRequests:
             return False
         return True
 
-    def _serve(self, tracker, request: Request) -> None:
+    def _serve(self, tracker: sam2.Tracker, request: Request) -> None:
         """Carries out a request that needs no image."""
-        unknown, done = [], ()
+        unknown: list[str] = []
+        done: tuple[str, ...] = ()
         try:
             if isinstance(request, Restore):
                 done = tuple(tracker.restore(request.path, request.chosen, request.max_age_s))

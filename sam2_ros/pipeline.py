@@ -5,7 +5,7 @@ Every error has a defined outcome: a refusal is answered, a failed image is lost
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
@@ -42,11 +42,11 @@ class Pipeline:
         self, mailbox: Mailbox, settings: Settings, counters: Counters, outputs: "Outputs", auto: AutoPrompt, log,
         closed: Callable[[], tuple[Code, str] | None] = lambda: None,
     ) -> None:  # fmt: skip
-        self.tracker: sam2.Tracker | None = None
+        self.tracker: sam2.Tracker
         self.mailbox, self.settings = mailbox, settings
         self.stopping = False
         self.progressed: Callable[[], None] = lambda: None  # set by the worker; called before a frame is repeated
-        self._outputs, self._auto = outputs, auto
+        self.outputs, self.auto = outputs, auto
         self._counters, self._log, self._closed = counters, log, closed
         self._pending = PendingRequests(
             settings.history_frames, partial(self._report_failure, "request"), self._drop, self._note_restored
@@ -87,12 +87,12 @@ class Pipeline:
             self._counters.count_failed_image()
         self.mailbox.count_in_hand(len(self._pending.waiting))
         with self._guarded("publish"):
-            self._outputs.idle()
+            self.outputs.idle()
 
     def _turn(self, arrival: Arrival | None, frame: sam2.Frame | None) -> None:
         now_ns = time.monotonic_ns()
-        self._pending.waiting += self._auto.requests(self._size_hw, self._pending.object_ids)
-        if frame is not None:
+        self._pending.waiting += self.auto.requests(self._size_hw, self._pending.object_ids)
+        if arrival is not None and frame is not None:
             self._carry_out(frame, now_ns, partial(self._process, arrival, frame))
         if self._size_hw is not None:
             self._pending.expire_ahead(now_ns)
@@ -138,7 +138,7 @@ class Pipeline:
             self._forget("image size", f"the image size changed from {self._size_hw} to {size_hw}")
         self._size_hw = size_hw
         with self._guarded("publish"):
-            self._outputs.begin(arrival.stamp_ns)
+            self.outputs.begin(arrival.stamp_ns)
         return sam2.Frame(rgb, self._time_of(arrival))
 
     def _time_of(self, arrival: Arrival) -> int:
@@ -157,8 +157,9 @@ class Pipeline:
             self._log.warning(f"{sentence}: all objects are reset; more within {LOG_EVERY_S:.0f} s are only counted")
         self._pending.forget_images()
         self._processed, self._failed_steps = None, 0
-        self._auto.forget()
-        keep = frozenset() if cause == "failure" else self._outputs.newest.restored  # they belong to the images to come
+        self.auto.forget()
+        # Those restored belong to the images to come.
+        keep: frozenset[str] = frozenset() if cause == "failure" else self.outputs.newest.restored
         with self._guarded("publish"):
             self._drop(None)
         with self._guarded("reset") as reset:
@@ -196,7 +197,7 @@ class Pipeline:
                 self._pending.refuse(add, error)
 
         try:
-            return run_fitting(self.tracker, run, check, adds, self._auto, refuse)
+            return run_fitting(self.tracker, run, check, adds, self.auto, refuse)
         except Exception as error:
             for add in adds:
                 with self._guarded("request"):
@@ -211,7 +212,7 @@ class Pipeline:
     ) -> list[sam2.Track]:
         """Answers the requests that were carried out; returns the tracks that are left without twins."""
         tracks = self._without(twins, done, tracks)
-        self._auto.remember(frame.stamp_ns, tracks, done)
+        self.auto.remember(frame.stamp_ns, tracks, done)
         for add in done:
             with self._guarded("request"):
                 self._pending.confirm(add, tracks)
@@ -223,7 +224,7 @@ class Pipeline:
         for add, sentence in twin_sentences(adds, twins).items():
             with self._guarded("request"):
                 add.answer(Code.BAD_INPUT, sentence)
-        for name in self._auto.count_twins(adds, twins):
+        for name in self.auto.count_twins(adds, twins):
             self._log.warning(f"{name!r} shows the same as {twins[name]!r} and is removed")
         for name in twins:
             self.tracker.remove(name)
@@ -233,11 +234,12 @@ class Pipeline:
     def _prompt_processed(self, adds: list[Add]) -> None:
         """Runs prompts on images processed before, because no new image comes, and publishes the newest image's result
         again. All `adds` are answered."""
+        assert self._processed is not None, "prompts without a new image are due only on processed ones"
         arrival, frame = self._processed
         self._counters.busy_since_ns = time.monotonic_ns()
 
         def run(prompts: list[sam2.Prompt], accept: Callable) -> list[sam2.Track]:
-            before = self._outputs.newest.tracks
+            before = self.outputs.newest.tracks
             of_all = lambda tracks: accept(updated(before, tracks))  # noqa: E731
             return updated(before, self.tracker.prompt(prompts, accept=of_all, progress=self._note_progress))
 
@@ -256,7 +258,7 @@ class Pipeline:
     def _publish(self, arrival: Arrival, frame: sam2.Frame, tracks: list[sam2.Track], is_new: bool) -> None:
         """is_new: this is the image's first result; only first results count in rates and ages."""
         with self._guarded("publish") as publishing:
-            is_open = self._outputs.publish(arrival, frame, tracks)
+            is_open = self.outputs.publish(arrival, frame, tracks)
             if not is_new:
                 return
             if is_open:
@@ -282,12 +284,12 @@ class Pipeline:
     def _drop(self, object_ids: list[str] | None) -> None:
         """Updates the counters and the newest result after objects were removed; None = all."""
         self._counters.objects = len(self.tracker.object_ids) if object_ids is not None else 0
-        self._outputs.drop(object_ids)
+        self.outputs.drop(object_ids)
 
-    def _note_restored(self, object_ids: list[str]) -> None:
+    def _note_restored(self, object_ids: Collection[str]) -> None:
         """Updates the counters and the newest result after objects were restored."""
         self._counters.objects = len(self.tracker.object_ids)
-        self._outputs.note_restored(object_ids)
+        self.outputs.note_restored(object_ids)
 
     def _report_failure(self, what: str, error: Exception) -> None:
         self._counters.note_failure(what, error, self._log)

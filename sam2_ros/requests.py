@@ -50,14 +50,17 @@ class Request:
     reply: called with the Answer, in the thread that answers. It must return at once.
     """
 
-    object_ids: set[str] | None = None  # the objects it names; None = all
-
     def __init__(self, reply: Callable[[Answer], None]) -> None:
         self.asked_ns = time.monotonic_ns()
         self.answered = False
         self._begun = False
         self._reply = reply
         self._lock = threading.Lock()
+
+    @property
+    def object_ids(self) -> set[str] | None:
+        """The objects it names; None = all."""
+        return None
 
     def answer(self, code: Code, sentence: str = "", **more) -> None:
         if self._claim():
@@ -115,7 +118,11 @@ class Remove(Request):
 
     def __init__(self, object_ids: list[str], reply: Callable[[Answer], None]) -> None:
         super().__init__(reply)
-        self.object_ids = set(object_ids)
+        self._object_ids = set(object_ids)
+
+    @property
+    def object_ids(self) -> set[str]:
+        return self._object_ids
 
 
 class Reset(Request):
@@ -128,7 +135,10 @@ class Save(Request):
     def __init__(self, path: Path, object_ids: list[str], reply: Callable[[Answer], None]) -> None:
         super().__init__(reply)
         self.path, self.chosen = path, object_ids
-        self.object_ids = set(object_ids) or None
+
+    @property
+    def object_ids(self) -> set[str] | None:
+        return set(self.chosen) or None
 
 
 class Restore(Save):

@@ -37,7 +37,7 @@ class Asked(NamedTuple):
 
     header: Header
     object_id: str  # "" = a new object
-    read: Callable[[], sam2.Prompt] | None = None  # converts its message; raises BadInput; None = read already
+    read: Callable[[], sam2.Prompt]  # converts its message; raises BadInput
 
 
 class RequestInputs:
@@ -99,7 +99,7 @@ class RequestInputs:
 
     def post_request(self, request: Request) -> None:
         self._posted.add(request)
-        self._channel.mailbox.post_request(request)
+        self._channel.pipeline.mailbox.post_request(request)
 
     def _on_prompt(self, msg: Prompt) -> None:
         self.add_messages([msg])
@@ -123,14 +123,15 @@ class RequestInputs:
             self._channel.log.warning(readable(f"detections: {error}"), throttle_duration_sec=REFUSALS_EVERY_S)
             return
         detections = [Detection(*values) for values in vision.read_detections(msg)]
-        self._channel.auto.post(stamp_ns(msg.header.stamp), detections)
-        self._channel.mailbox.wake()
+        pipeline = self._channel.pipeline
+        pipeline.auto.post(stamp_ns(msg.header.stamp), detections)
+        pipeline.mailbox.wake()
 
     def answer_detector(self, object_id: str | None, stamp: int, answer: Answer) -> None:
         """Publishes the result of a request made for a detector. Called by the worker. object_id: the object prompted,
         "" = a new one, None = objects were removed; stamp: of the image that it is about."""
         header = Header(stamp=time_message(stamp), frame_id=self._channel.camera.frame_id)
-        self._publish_results([Asked(header, object_id)] if object_id is not None else [], answer)
+        self._publish_results([(header, object_id)] if object_id is not None else [], answer)
 
     def add_messages(self, messages: Sequence[Prompt], reply: Callable[[Answer], None] | None = None) -> None:
         """Posts one request with all prompts. reply: called with the answer; None for prompts from topics."""
@@ -140,7 +141,7 @@ class RequestInputs:
         """newest_will_do: as in `Add`."""
 
         def answered(answer: Answer) -> None:
-            self._publish_results(asked, answer, asks_again=reply is not None)
+            self._publish_results([one[:2] for one in asked], answer, asks_again=reply is not None)
             if reply is not None:
                 reply(answer)
 
@@ -168,17 +169,18 @@ class RequestInputs:
             return
         self.post_request(request)
 
-    def _publish_results(self, asked: list[Asked], answer: Answer, asks_again: bool = False) -> None:
+    def _publish_results(self, asked: list[tuple[Header, str]], answer: Answer, asks_again: bool = False) -> None:
+        """asked: header and object id of each prompt."""
         self._channel.counters.count_answer(answer.code.name, time.monotonic_ns())
         # For prompts from topics the log may be the only answer that anybody sees.
         if asked and answer.code is not Code.OK and not (asks_again and answer.code is Code.LOADING):
             text = f"prompt refused: {answer.code.name}: {answer.sentence}"
             self._channel.log.warning(text, throttle_duration_sec=REFUSALS_EVERY_S)
-        for index, one in enumerate(asked):
+        for index, (header, object_id) in enumerate(asked):
             done = answer.code is Code.OK
             result = PromptResult(
-                header=answer.headers[index] if done else one.header,
-                object_id=answer.object_ids[index] if done else one.object_id,
+                header=answer.headers[index] if done else header,
+                object_id=answer.object_ids[index] if done else object_id,
                 code=int(answer.code), sentence=answer.sentence, label=answer.labels[index] if done else 0,
             )  # fmt: skip
             if self._node.context.ok():

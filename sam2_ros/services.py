@@ -7,7 +7,7 @@ know how a request is carried out.
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.qos import QoSProfile
@@ -26,6 +26,9 @@ from sam2_ros.track_out import track_message
 if TYPE_CHECKING:
     from sam2_ros.channel import Channel
     from sam2_ros.requests_in import RequestInputs
+
+
+T = TypeVar("T")
 
 
 class Services:
@@ -80,7 +83,7 @@ class Services:
         return answer
 
     async def _add_objects(self, request, response) -> None:
-        answer = await self._answer_of(lambda reply: self._inputs.add_messages(request.prompts, reply))
+        answer: Answer = await self._answer_of(lambda reply: self._inputs.add_messages(request.prompts, reply))
         response.code, response.sentence = int(answer.code), answer.sentence
         response.object_ids = list(answer.object_ids)
 
@@ -163,9 +166,14 @@ class Services:
 
         return await self._answer_of(post)
 
-    async def _answer_of(self, post: Callable[[Callable[[Answer], None]], None]) -> Answer:
+    async def _answer_of(self, post: Callable[[Callable[[T], None]], None]) -> T:
         """Calls `post` with a reply function that any thread may call, and waits without holding the executor."""
-        future = Future()
-        future.add_done_callback(lambda _: self._node.executor and self._node.executor.wake())
+
+        def wake(_: Future) -> None:
+            if self._node.executor is not None:
+                self._node.executor.wake()
+
+        future: Future[T] = Future()
+        future.add_done_callback(wake)
         post(future.set_result)
-        return await future
+        return await future  # type: ignore[return-value]

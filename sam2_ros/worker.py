@@ -82,7 +82,6 @@ class Worker:
         finally:
             for pipeline in self._pipelines:
                 pipeline.close()
-                pipeline.tracker = None  # here, so that device memory is freed at once, and in this thread
             sam2.empty_cache()
 
     def _start(self) -> bool:
@@ -90,9 +89,8 @@ class Worker:
         try:
             first = self._load()
             trackers = [first, *(first.sibling() for _ in self._pipelines[1:])]
-            for pipeline, tracker in zip(self._pipelines, trackers, strict=True):
+            for tracker in trackers:
                 tracker.warm_up()
-                pipeline.tracker = tracker
             if first.model.device.type == "cpu":
                 heap.reserve()
         except Exception as error:  # whatever it is, the node must be able to report it
@@ -101,6 +99,8 @@ class Worker:
             lost = isinstance(error, sam2.DeviceLost)
             self._enter(Phase.DEVICE_LOST if lost else Phase.FAILED, f"cannot load the model: {reason_of(error)}")
             return False
+        for pipeline, tracker in zip(self._pipelines, trackers, strict=True):
+            pipeline.tracker = tracker
         self._enter(Phase.READY, f"loaded {first.model.description} in {time.monotonic() - began:.1f} s")
         return True
 
@@ -124,6 +124,9 @@ class Worker:
                 self.turn_since_ns = 0
         except sam2.DeviceLost as error:
             self._enter(Phase.DEVICE_LOST, f"{error}; the process must be started again")
+        finally:
+            for pipeline in self._pipelines:
+                del pipeline.tracker  # here, so that device memory is freed at once, and in this thread
 
     def _round(self) -> None:
         """Gives each camera its turn, with its newest image at that moment."""

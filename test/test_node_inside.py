@@ -293,8 +293,8 @@ def test_the_newest_result_may_go_while_it_is_asked_for():
 
     class Leaving(channel_module.Channel):
         def __init__(self):
-            self.reads = iter([SimpleNamespace(newest="the newest"), None])
+            self.reads = iter([SimpleNamespace(outputs=SimpleNamespace(newest="the newest")), None])
 
-        outputs = property(lambda self: next(self.reads))
+        _pipeline = property(lambda self: next(self.reads))
 
     assert Leaving().newest == "the newest"

@@ -164,10 +164,10 @@ def test_a_live_parameter_reaches_all_who_read_it(active):
     for name, row in live.items():
         (result,) = node.set_parameters([Parameter(name, value=other_value(row))])
         assert result.successful, result.reason
-        for part in (node, *node._worker._pipelines, *(c.outputs for c in node._channels)):
+        for part in (node, *node._worker._pipelines, *(c.pipeline.outputs for c in node._channels)):
             assert getattr(part.settings, row.name) == other_value(row), name
     for channel in node._channels:
-        assert channel.target == "other" and channel.auto.settings is node.settings
+        assert channel.target == "other" and channel.pipeline.auto.settings is node.settings
 
 
 def test_a_chosen_target_outlives_the_network(active):

@@ -139,7 +139,7 @@ def test_a_camera_that_is_off_or_never_came_takes_no_prompt_and_lists_all_the_sa
     assert code is Code.NO_IMAGE and "/front/image" in sentence and channel.why_closed(needs_image=False) is None
     channel.counters.received = 1
     assert channel.why_closed(needs_image=True) is None, "whoever was there may come back"
-    pipeline = channel.configure(threading.Condition())
+    pipeline = channel.configure(threading.Condition(), transforms=None)
     assert pipeline._closed() is None
     channel.enabled = False
     assert (
@@ -165,22 +165,23 @@ def test_names_of_topics_with_and_without_a_name_of_the_camera(make):
 def test_how_old_the_newest_result_is(make):
     channel = make()._channels[0]
     assert channel.newest == NewestResult() and channel.newest.age_s == -1.0 and channel.newest.object_ids == []
-    channel.outputs = SimpleNamespace(newest=NewestResult(came_ns=time.monotonic_ns() - 100 * 10**9))
+    outputs = SimpleNamespace(newest=NewestResult(came_ns=time.monotonic_ns() - 100 * 10**9))
+    channel._pipeline = SimpleNamespace(outputs=outputs)
     assert 100.0 <= channel.newest.age_s < 200.0
-    channel.outputs = None
+    channel._pipeline = None
 
 
 def test_depth_is_kept_for_images_that_come_and_news_of_it_wake_only_whom_they_concern(make):
     channel, woken = make(depth__enabled=True)._channels[0], []
     channel.camera._arrived(7)
     assert channel.depth.buffer._newest_image_ns == 7
-    channel.mailbox = SimpleNamespace(wake=lambda: woken.append(1))
+    mailbox = SimpleNamespace(wake=lambda: woken.append(1))
     channel.look_again()
     for waits in (False, True):
-        channel.outputs = SimpleNamespace(waits=waits)
+        channel._pipeline = SimpleNamespace(outputs=SimpleNamespace(waits=waits), mailbox=mailbox)
         channel.depth._arrived()
     assert woken == [1]
-    channel.outputs = channel.mailbox = None
+    channel._pipeline = None
 
 
 def test_a_report_says_whose_frame_it_is_of_and_who_else_publishes(make, rig):
@@ -211,7 +212,7 @@ def test_a_class_for_which_there_is_no_value_is_told_in_the_log(make):
     channel = node._channels[0]
     channel.log = SimpleNamespace(warning=told.append)
     assert node.trigger_configure() == SUCCESS
-    channel.outputs._classes.learn(["class_7", "cup"])
+    channel.pipeline.outputs._classes.learn(["class_7", "cup"])
     assert [sentence.partition(":")[0] for sentence in told] == ["class 'cup'"]
 
 
@@ -221,10 +222,10 @@ def test_a_detector_is_expected_as_soon_as_one_publishes(make, monkeypatch):
     channel = node._channels[0]
     monkeypatch.setattr(type(channel.inputs), "has_detector", property(lambda self: False))
     channel.tick()
-    assert not channel.auto.is_expected
+    assert not channel.pipeline.auto.is_expected
     monkeypatch.setattr(type(channel.inputs), "has_detector", property(lambda self: True))
     channel.tick()
-    assert channel.auto.is_expected
+    assert channel.pipeline.auto.is_expected
 
 
 def test_each_tick_looks_at_the_image_its_depth_and_the_requests(make, monkeypatch):

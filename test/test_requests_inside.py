@@ -44,8 +44,10 @@ class Desk:
             SimpleNamespace(
                 log=SimpleNamespace(warning=lambda text, **_: self.warned.append(text)),
                 node=self.node, output_name=lambda topic: topic, why_closed=lambda needs_image: self.why,
-                counters=self.counters, mailbox=self.mailbox, camera=SimpleNamespace(frame_id="camera_optical"),
-                auto=SimpleNamespace(post=lambda *message: self.posted.append(message)),
+                counters=self.counters, camera=SimpleNamespace(frame_id="camera_optical"),
+                pipeline=SimpleNamespace(
+                    mailbox=self.mailbox, auto=SimpleNamespace(post=lambda *message: self.posted.append(message))
+                ),
                 newest=NewestResult(restored=frozenset({"cup", "mug"})),
                 saved_path=lambda name: Path("/saved") / name, target="cup",
             )

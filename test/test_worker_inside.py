@@ -17,7 +17,7 @@ class Lane:
 
     def __init__(self, bell, name, frame=None, turn=lambda: None):
         self.mailbox, self.name, self.frame, self.turned = Mailbox(4, bell), name, frame, turn
-        self.tracker, self.stopping, self.turns, self.closed = None, False, [], 0
+        self.stopping, self.turns, self.closed = False, [], 0
 
     def patience_s(self, longest_s):
         return longest_s
@@ -183,10 +183,10 @@ def test_in_the_end_everybody_is_answered_and_no_tracker_is_held(make, monkeypat
     emptied = []
     made = make({}, {})
     monkeypatch.setattr(
-        worker_module.sam2, "empty_cache", lambda: emptied.append([lane.tracker for lane in made.lanes])
+        worker_module.sam2, "empty_cache", lambda: emptied.append([hasattr(lane, "tracker") for lane in made.lanes])
     )
-    monkeypatch.setattr(made.worker, "_serve", lambda: 1 / 0)
+    monkeypatch.setattr(worker_module, "wait_for_any", lambda mailboxes, timeout_s: 1 / 0)
     made.worker._run()
-    assert [lane.closed for lane in made.lanes] == [1, 1] and emptied == [[None, None]]
+    assert [lane.closed for lane in made.lanes] == [1, 1] and emptied == [[False, False]]
     assert made.told == [Phase.READY, Phase.FAILED] and "ZeroDivisionError" in made.worker.sentence
     assert "Traceback" in made.logged[0]
