@@ -57,9 +57,10 @@ bench: venv  ## speed and memory of the network, the stream and the node
 	$(RUN) -m benchmarks.stream --model nano --objects 1 8 --peers transformers
 	$(RUN) benchmarks/node.py
 
-lint: venv  ## ruff: rules and format
+lint: venv  ## ruff: rules and format; mypy: types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 $(STAMP):
 	$(check_machine)
