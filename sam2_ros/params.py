@@ -39,7 +39,7 @@ class Settings:
         "auto", "Number format of the network; auto = the fastest one that the device supports well.",
         choices=("auto", "fp32", "bf16", "fp16"),
     )  # fmt: skip
-    cameras: list = _parameter(
+    cameras: tuple[str, ...] = _parameter(
         ("",), "Names of the cameras, each with its own topics (front/image, ~/front/tracks); empty = one, unnamed.",
         pattern=r"|[A-Za-z][A-Za-z0-9_]*", most=MAX_CAMERAS,
     )  # fmt: skip
@@ -130,7 +130,7 @@ class Settings:
         "",
         "Where ~/save puts files; named nodes and cameras (camera.NAME) in subfolders; empty = ~/.ros/sam2_objects.",
     )
-    classes: list = _parameter(
+    classes: tuple[str, ...] = _parameter(
         ("",), "Class names with fixed values in ~/class_mask, in order from 1; other names get the next free values.",
         most=MAX_CLASSES,
     )  # fmt: skip
@@ -147,7 +147,7 @@ class Settings:
     depth_scene_stride: int = _parameter(
         2, "Only every n-th row and column goes into ~/scene_cloud.", span=(1, 16), live=True
     )
-    detector_classes: list = _parameter(("",), "Classes of ~/prompt_detections that count; empty = all.")
+    detector_classes: tuple[str, ...] = _parameter(("",), "Classes of ~/prompt_detections that count; empty = all.")
     detector_least_score: float = _parameter(0.5, "Detections with a lower score are ignored.", span=(0.0, 1.0))
     detector_overlap: float = _parameter(
         0.3, "A box belongs to a tracked object if its overlap (IoU) with the box around the mask is at least this.",
@@ -193,8 +193,9 @@ def changed(settings: Settings, group: str) -> list[str]:
 
 def settings_of(values: dict) -> Settings:
     """Settings of values by parameter name. An empty list becomes ("",), as rclpy cannot tell an empty list's type."""
-    frozen = {name: tuple(value) or ("",) if isinstance(value, list) else value for name, value in values.items()}
-    return Settings(**{FIELDS[name].name: value for name, value in frozen.items()})
+    given = {FIELDS[name].name: value for name, value in values.items()}
+    lists = {name: tuple(value) or ("",) for name, value in given.items() if isinstance(value, list)}
+    return Settings(**(given | lists))
 
 
 def refusal(name: str, value) -> str:
