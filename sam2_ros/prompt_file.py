@@ -49,12 +49,12 @@ _show = _repr.repr  # bounded: with YAML aliases, ten lines can make lists of a 
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of the file; either `frame` or `stamp_ns` is given."""
+    """One entry of the file; it is for an image's number or, if `frame` is None, for its stamp."""
 
     name: str  # for people: its position in the file, and its object
     prompt: sam2.Prompt
     frame: int | None
-    stamp_ns: int | None
+    stamp_ns: int  # 0 with a frame
 
     def is_due(self, index: int, stamp_ns: int) -> bool:
         """Whether it is for image number `index`, or for an earlier one that was refused or missing."""
@@ -113,7 +113,7 @@ def _entry(fields, where: str, folder: Path) -> Entry:
     points = _numbers(fields, "points", name)
     if not all(isinstance(point, list) and len(point) == 2 for point in points):
         raise sam2.BadInput(f"{name}: points: expected pairs, as [[320, 240]], got {_show(fields['points'])}")
-    stamp = _stamp_ns(fields["stamp"], name) if "stamp" in fields else None
+    stamp_ns = _stamp_ns(fields["stamp"], name) if "stamp" in fields else 0
     prompt = sam2.Prompt(
         object_id=fields["object_id"],
         points_xy=points,
@@ -123,7 +123,7 @@ def _entry(fields, where: str, folder: Path) -> Entry:
         mode=_MODES[fields.get("mode", "add")],
         class_name=fields.get("class_name", ""),
     )
-    return Entry(name, prompt, _frame(fields.get("frame", "0"), name) if stamp is None else None, stamp)
+    return Entry(name, prompt, None if "stamp" in fields else _frame(fields.get("frame", "0"), name), stamp_ns)
 
 
 def _numbers(fields: dict, field: str, name: str) -> list:

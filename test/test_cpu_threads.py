@@ -38,7 +38,7 @@ def test_the_node_sets_its_threads(cpu_threads, expected):
 
 
 def test_a_replay_sets_its_threads():
-    entries = [Entry("entry 1", click("a"), frame=0, stamp_ns=None)]
+    entries = [Entry("entry 1", click("a"), frame=0, stamp_ns=0)]
     replay.make_tracker(Namespace(model="nano", checkpoint=None, device="cpu"), entries)
     assert torch.get_num_threads() == 1
 
