@@ -21,7 +21,6 @@ from sam2_ros import demo_picture, demo_score, fast_dds
 from sam2_ros.arguments import path_argument
 from sam2_ros.children import Children
 from sam2_ros.demo_audience import ANSWER_S, READY_S, Audience, Interrupted, check_signals, in_time, signals
-from sam2_ros.demo_score import Seen
 from sam2_ros.film import Film
 from sam2_ros.log_files import NO_LOG_FILES
 from sam2_ros.msg import Prompt, TrackArray
@@ -152,7 +151,7 @@ def _perform(args: argparse.Namespace, audience: Audience, children: Children) -
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     words += [] if args.full else ["--gentle"]
     camera = children.start("camera", "simulate", "--wait", "2", *words)  # 2: the tracker and this process
-    audience.until(lambda: audience.first_image is not None, READY_S, "the first image")
+    audience.until(lambda: audience.has_image, READY_S, "the first image")
     prompted = _prompt(audience, args.objects)
     print("4/4 tracking")
     audience.until(lambda: camera.poll() == 0, args.frames / args.rate * 3 + READY_S, "the last image")
@@ -187,8 +186,8 @@ def choose_boxes(truth: TrackArray, how_many: int) -> dict[str, tuple[float, flo
     largest = sorted((track for track in truth.tracks if track.area), key=lambda track: -track.area)[:how_many]
     boxes = {}
     for track in sorted(largest, key=lambda track: track.label):
-        x, y, width, height = Seen(track).box_xywh
-        boxes[track.object_id] = float(x), float(y), float(x + width), float(y + height)
+        box = track.mask
+        boxes[track.object_id] = float(box.x), float(box.y), float(box.x + box.width), float(box.y + box.height)
     return boxes
 
 

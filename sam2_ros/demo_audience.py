@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.client import Client
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
@@ -92,7 +93,7 @@ class Audience:
 
     def call(self, kind, name: str, request):
         """Calls a service and returns its response."""
-        client = self._node.create_client(kind, name)
+        client: Client = self._node.create_client(kind, name)
         handshake = Handshake(self._node, client)
         self.until(lambda: client.service_is_ready() and handshake.done(), READY_S, f"the service {name}")
         handshake.close()
@@ -102,14 +103,19 @@ class Audience:
         return future.result()
 
     @property
-    def first_image(self) -> TrackArray | None:
-        """The ground truth of the first image that was received."""
-        return next(self._seen(self.truths), None)
+    def has_image(self) -> bool:
+        """Whether an image was received, and its ground truth."""
+        return any(True for _ in self._seen(self.truths))
 
     @property
-    def newest_image(self) -> TrackArray | None:
-        """The ground truth of the newest image that was received."""
-        return next(self._seen(reversed(self.truths)), None)
+    def first_image(self) -> TrackArray:
+        """The ground truth of the first image that was received. Only if `has_image`."""
+        return next(self._seen(self.truths))
+
+    @property
+    def newest_image(self) -> TrackArray:
+        """The ground truth of the newest image that was received. Only if `has_image`."""
+        return next(self._seen(reversed(self.truths)))
 
     def _seen(self, truths: Iterable[TrackArray]) -> Iterator[TrackArray]:
         return (truth for truth in truths if stamp_ns(truth.header.stamp) in self._places)
