@@ -83,7 +83,7 @@ def best_absence(results: Sequence[Result], absences: Sequence[Absence]) -> Abse
         known = np.mean([results[i].is_right(absence.name) for i in range(absence.gone, absence.back)])
         areas = [np.count_nonzero(results[i].truth[absence.name].mask) for i in (before, after)]
         others_right = np.mean([results[after].is_right(name) for name in results[after].tracks])
-        return absence.found * known * min(areas) * others_right
+        return float(absence.found * known * min(areas) * others_right)
 
     return max(absences, key=size, default=None)
 
@@ -131,9 +131,10 @@ def sheet(
     return np.vstack([title, *rows, _marked(Timeline(results, width), results, moments), _figures(run, width)])
 
 
-def _drawn(results: Sequence[Result], image_of, wanted: set[int]) -> dict[int, np.ndarray]:
+def _drawn(results: Sequence[Result], image_of: Callable[[int], np.ndarray], wanted: set[int]) -> dict[int, np.ndarray]:
     """Pictures by index. Images before those wanted are drawn too: the overlay keeps a hidden object's last box."""
-    overlay, pictures = Overlay(), {}
+    overlay = Overlay()
+    pictures: dict[int, np.ndarray] = {}
     for index in range(max(wanted) + 1):
         if index in wanted or any(near - 60 < index < near for near in wanted):
             tracks = list(results[index].tracks.values())

@@ -4,6 +4,8 @@ An object that is out of sight gets a dashed box where it was last seen. Knows p
 """
 
 import colorsys
+from collections.abc import Sequence
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -24,7 +26,25 @@ def colour_of(label: int) -> tuple[int, int, int]:
     """(R, G, B) of an object for as long as it lives; label 1..254."""
     hue = (0.54 + label * GOLDEN_RATIO) % 1.0
     lightness = (0.58, 0.68, 0.50)[label % 3]
-    return tuple(round(255 * channel) for channel in colorsys.hls_to_rgb(hue, lightness, 0.85))
+    red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.85)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+class Drawable(Protocol):
+    """What a picture needs of a track: a `sam2.Track`, or the demo's reading of a message."""
+
+    @property
+    def object_id(self) -> str: ...
+    @property
+    def label(self) -> int: ...
+    @property
+    def state(self) -> sam2.State: ...
+    @property
+    def presence(self) -> float: ...
+    @property
+    def mask(self) -> np.ndarray: ...
+    @property
+    def box_xywh(self) -> tuple[int, int, int, int] | None: ...
 
 
 class Overlay:
@@ -37,7 +57,7 @@ class Overlay:
         """Forgets where objects were last seen. To be called when images are not drawn, after which this is unknown."""
         self._box_by_id = {}
 
-    def draw(self, rgb: np.ndarray, tracks: list[sam2.Track], opacity: float = 0.45) -> np.ndarray:
+    def draw(self, rgb: np.ndarray, tracks: Sequence[Drawable], opacity: float = 0.45) -> np.ndarray:
         """Returns a copy of the image with the tracks drawn on it, (H, W, 3) uint8 RGB. opacity: of the masks, 0..1."""
         picture = np.array(rgb)  # (H, W, 3); a copy, the image belongs to its message
         scale = max(min(rgb.shape[:2]) / 480, 0.5)  # of lines and letters
@@ -45,7 +65,7 @@ class Overlay:
         self._box_by_id = {name: box for name, box in boxes.items() if box}
         for track in tracks:
             if track.box_xywh:
-                _paint(picture, track, opacity, scale)
+                _paint(picture, track, track.box_xywh, opacity, scale)
         for track in tracks:
             box = self._box_by_id.get(track.object_id)
             if box and track.state is not sam2.State.VISIBLE:
@@ -57,9 +77,9 @@ class Overlay:
         return picture
 
 
-def _paint(picture: np.ndarray, track: sam2.Track, opacity: float, scale: float) -> None:
+def _paint(picture: np.ndarray, track: Drawable, box: tuple[int, int, int, int], opacity: float, scale: float) -> None:
     """Paints the mask in its object's colour, outlined in that colour on a wider dark line, to stand out anywhere."""
-    x, y, width, height = track.box_xywh
+    x, y, width, height = box
     inside = np.ascontiguousarray(track.mask[y : y + height, x : x + width])  # (height, width) bool
     region = picture[y : y + height, x : x + width]  # (height, width, 3) view
     colour = np.array(colour_of(track.label), np.float32)
@@ -81,7 +101,7 @@ def _dashed_box(picture: np.ndarray, box: tuple[int, int, int, int], colour: tup
             cv2.line(picture, tuple(map(round, first.tolist())), tuple(map(round, last.tolist())), colour, thickness)
 
 
-def _chip(picture: np.ndarray, track: sam2.Track, box: tuple[int, int, int, int], scale: float) -> None:
+def _chip(picture: np.ndarray, track: Drawable, box: tuple[int, int, int, int], scale: float) -> None:
     """Name, and state or confidence, on a plate above the object; kept inside the image."""
     word = STATE_WORDS[track.state] or f"{track.presence:.0%}"
     text = f"{track.object_id}  {word}" if track.object_id else word
