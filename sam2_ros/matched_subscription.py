@@ -9,6 +9,7 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
 
 
 class MatchedSubscription:
@@ -24,12 +25,11 @@ class MatchedSubscription:
     ) -> None:  # fmt: skip
         self.type_name = f"{kind.__module__.partition('.')[0]}/msg/{kind.__name__}"
         self.offers: list = []  # TopicEndpointInfo of all publishers of the topic, when last looked at
-        self.reliability: ReliabilityPolicy | None = None
+        self.reliability: ReliabilityPolicy  # set by `open`
         self._node, self._kind, self._topic, self._callback = node, kind, topic, callback
-        self._depth, self._asked, self._latched = depth, asked, latched
+        self._depth, self._asked, self._events, self._latched = depth, asked, events, latched
         self._durability = DurabilityPolicy.VOLATILE
-        self._options = {} if events is None else {"event_callbacks": events}
-        self._subscription = None
+        self._subscription: Subscription | None = None
 
     @property
     def is_open(self) -> bool:
@@ -49,14 +49,14 @@ class MatchedSubscription:
         self._subscribe(*self._look())
 
     def close(self) -> None:
-        if self.is_open:
+        if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
         self._subscription = None
 
     def follow(self) -> bool:
-        """Looks at the publishers; resubscribes if their QoS has changed, and returns whether it has."""
+        """Looks at the publishers; while open, resubscribes if their QoS has changed, and returns whether it has."""
         wanted = self._look()
-        if wanted == (self.reliability, self._durability):
+        if self._subscription is None or wanted == (self.reliability, self._durability):
             return False
         self._node.destroy_subscription(self._subscription)
         self._subscribe(*wanted)
@@ -74,7 +74,7 @@ class MatchedSubscription:
                 depth=self._depth, history=HistoryPolicy.KEEP_LAST, reliability=reliability, durability=durability
             ),
             # rclpy never removes an entity from a callback group, so each subscription gets its own.
-            callback_group=MutuallyExclusiveCallbackGroup(), **self._options,
+            callback_group=MutuallyExclusiveCallbackGroup(), event_callbacks=self._events,
         )  # fmt: skip
         self.reliability, self._durability = reliability, durability  # last: if that raised, `follow` tries again
 

@@ -35,15 +35,10 @@ LATCHED, VOLATILE = DurabilityPolicy.TRANSIENT_LOCAL, DurabilityPolicy.VOLATILE
 TOPICS, INFO = ("/depth/image", "/camera_info"), "sensor_msgs/msg/CameraInfo"
 
 
-class Node(NotingNode):
-    def create_subscription(self, kind, topic, callback, qos, callback_group):
-        return super().create_subscription(kind, topic, callback, qos, callback_group, None)
-
-
 @pytest.fixture
 def camera(monkeypatch):
     """An open one; `came` notes that something did. Depth that arrives is as old as its stamp says."""
-    node, came = Node(("/depth/image", IMAGE, RELIABLE)), []
+    node, came = NotingNode(("/depth/image", IMAGE, RELIABLE)), []
     clock = itertools.count(NOW_NS, STEP_NS)
     monkeypatch.setattr(depth_camera_module, "steady_ns", lambda: next(clock))
     camera = DepthCamera(node, ("depth/image", "camera_info"), SETTINGS, Counters(), lambda: came.append(1))
