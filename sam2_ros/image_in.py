@@ -135,10 +135,12 @@ def _convert(msg) -> np.ndarray:
     if msg.step % item:  # OpenCV requires a row stride that is a multiple of the item size
         pixels = np.ascontiguousarray(pixels)
     pixels = pixels.view(layout.dtype).reshape(rows, msg.width, layout.channels)  # (H, W, C), still a view
-    return _as_uint8(pixels if layout.to_rgb is None else cv2.cvtColor(pixels, layout.to_rgb))  # (H, W, 3)
+    return _coloured(pixels, layout)
 
 
-def _as_uint8(rgb: np.ndarray) -> np.ndarray:
+def _coloured(pixels: np.ndarray, layout: _Layout) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of (H, W, C), or (H, W) if there is one channel."""
+    rgb = pixels if layout.to_rgb is None else cv2.cvtColor(pixels, layout.to_rgb)
     return rgb if rgb.dtype == np.uint8 else cv2.convertScaleAbs(rgb, alpha=255 / 65535)
 
 
@@ -239,7 +241,7 @@ def _decode_file(msg) -> np.ndarray:
     mosaic = re.fullmatch(r"\s*(bayer_\w+)\s*;.*compressed\s*", msg.format)
     if mosaic and mosaic[1] in _LAYOUTS:
         grey = _decode(msg, cv2.IMREAD_ANYDEPTH)  # (H, W) uint8 or uint16
-        return _as_uint8(cv2.cvtColor(grey, _LAYOUTS[mosaic[1]].to_rgb))
+        return _coloured(grey, _LAYOUTS[mosaic[1]])
     image = _decode(msg, cv2.IMREAD_COLOR)  # (H, W, 3) uint8
     # The encoder was given RGB as if it were BGR, so the channels are swapped in the file.
     if re.search(r"compressed\s+rgb", msg.format.lower()):
