@@ -39,7 +39,7 @@ def cloud_message(header, points: np.ndarray, is_dense: bool) -> PointCloud2:
     data.frombytes(np.ascontiguousarray(points).tobytes())
     fields = [
         PointField(name=name, offset=offset, datatype=_FIELD_TYPES[name], count=1)
-        for name, (_, offset) in points.dtype.fields.items()
+        for name, (_, offset, *_) in (points.dtype.fields or {}).items()
     ]
     return PointCloud2(
         header=header, height=height, width=width, fields=fields, is_bigendian=False, data=data, is_dense=is_dense,

@@ -60,7 +60,7 @@ class Result:
     @cached_property
     def ious(self) -> dict[str, float]:
         """IoU by id, for objects whose mask or true mask has a pixel in this image."""
-        found = {}
+        found: dict[str, float] = {}
         for name, track in self.tracks.items():
             mask, true = track.mask, self.truth[name].mask
             union = np.count_nonzero(mask | true)
@@ -110,7 +110,8 @@ class Score:
 def pair_up(answers: Sequence[tuple[TrackArray, int]], truths: Sequence[TrackArray]) -> list[Result]:
     """Pairs each answer with the ground truth of its stamp; answers without one are left out. answers: with arrival
     times (ns, on the clock of the stamps)."""
-    frames, results, so_far = {}, [], Counter()
+    frames, results = {}, []
+    so_far: Counter[str] = Counter()  # by id: images out of view
     for number, truth in enumerate(truths):
         so_far.update(track.object_id for track in truth.tracks if track.state != Track.VISIBLE)
         frames[stamp_ns(truth.header.stamp)] = number, truth, so_far.copy()

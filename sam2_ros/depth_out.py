@@ -164,7 +164,7 @@ class DepthOut:
     def _view(self, header: Header, frame: sam2.Frame, tracks: list[sam2.Track], settings: Settings) -> View:
         pinhole = self._camera.pinhole
         missing = self._camera.missing(pinhole)
-        if missing:
+        if missing or pinhole is None:  # None is missing, too
             raise Refused("missing", missing)
         message, why = self._camera.buffer.find(stamp_ns(header.stamp))
         if message is None:
@@ -215,9 +215,9 @@ class DepthOut:
         objects = np.zeros(view.depth_m.shape, np.uint8)
         for track in view.tracks:
             objects |= track.mask.view(np.uint8)
-        objects = cv2.dilate(objects, np.ones((2 * RIM_PIXELS + 1,) * 2, np.uint8))
+        removed = cv2.dilate(objects, np.ones((2 * RIM_PIXELS + 1,) * 2, np.uint8))
         stride = settings.depth_scene_stride
-        rest = np.where((objects == 0) & np.isfinite(view.depth_m), view.depth_m, np.float32(np.nan))
+        rest = np.where((removed == 0) & np.isfinite(view.depth_m), view.depth_m, np.float32(np.nan))
         xyz = organised_points(rest, view.pinhole, stride)  # (h, w, 3)
         points = np.empty(xyz.shape[:2], cloud_out.SCENE_POINT)
         points["x"], points["y"], points["z"] = np.moveaxis(xyz @ rotation.T + translation, -1, 0)

@@ -11,6 +11,7 @@ import time
 from rcl_interfaces.srv import GetParameters
 from rclpy.client import Client
 from rclpy.node import Node
+from rclpy.task import Future
 
 ASK_AGAIN_S = 0.5
 
@@ -26,7 +27,7 @@ class Handshake:
         self._node, self._service = node, client.srv_name
         self._probe: Client | None = None
         self._asked_s = -ASK_AGAIN_S
-        self._answers = []
+        self._answers: list[Future] = []
 
     def done(self) -> bool:
         """True once the server has answered. Poll it while the node spins."""

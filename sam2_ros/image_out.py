@@ -11,7 +11,7 @@ def image_message(header, pixels: np.ndarray, encoding: str) -> Image:
     """pixels: (H, W) or (H, W, C) uint8. No row padding."""
     pixels = np.ascontiguousarray(pixels)
     data = array.array("B")  # the one type that rclpy accepts without checking every byte
-    data.frombytes(memoryview(pixels).cast("B"))
+    data.frombytes(pixels.data.cast("B"))
     height, width = pixels.shape[:2]
     return Image(
         header=header, height=height, width=width, encoding=encoding, step=pixels.strides[0], is_bigendian=0, data=data
@@ -22,5 +22,5 @@ def jpeg_message(header, rgb: np.ndarray, quality: int) -> CompressedImage:
     """rgb: (H, W, 3) uint8."""
     ok, encoded = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     data = array.array("B")
-    data.frombytes(memoryview(encoded).cast("B"))
+    data.frombytes(encoded.data.cast("B"))
     return CompressedImage(header=header, format="rgb8; jpeg compressed bgr8", data=data)

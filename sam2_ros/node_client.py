@@ -9,8 +9,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import rclpy
+from rclpy.client import Client
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
@@ -97,7 +99,7 @@ class NodeClient:
     def __init__(self, node: Node, name: str, timeout_s: float) -> None:
         self.node, self.name, self.timeout_s = node, name, timeout_s
         self._deadline = time.monotonic() + timeout_s
-        self._clients = {}
+        self._clients: dict[str, Client] = {}
 
     def call(self, kind, service: str, request, waits_for: tuple[Code, ...] = (Code.LOADING,)):
         """The node's answer; asks again while its code is one of `waits_for`. Raises NoAnswer."""
@@ -110,7 +112,8 @@ class NodeClient:
             rclpy.spin_until_future_complete(self.node, future, timeout_sec=self._left_s())
             if not future.done():
                 raise NoAnswer(f"no answer from {self.name} within {self.timeout_s:g} s{before}")
-            answer, now = future.result(), time.monotonic()
+            answer: Any = future.result()
+            now = time.monotonic()
             code = next((code for code in waits_for if _says(answer, code)), None)
             if code is None or now + ASK_AGAIN_S + (now - asked) > self._deadline:  # there is no time for another try
                 return answer
@@ -152,8 +155,8 @@ class NodeClient:
         with suppress(KeyboardInterrupt, ExternalShutdownException):
             rclpy.spin(self.node)
 
-    def _find(self, kind, service: str):
-        client = self.node.create_client(kind, f"{self.name}/{service}")
+    def _find(self, kind, service: str) -> Client:
+        client: Client = self.node.create_client(kind, f"{self.name}/{service}")
         found = client.wait_for_service(min(self._left_s(), SILENT_S))
         if not found and self._left_s() and rclpy.ok():  # a node that was just started may still be importing PyTorch
             tell_waiting(f"{client.srv_name} is not there yet")

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 
 import cv2
 import numpy as np
@@ -35,9 +36,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         epilog="examples: sam2_ros prompt --click 320 240 --id cup;  sam2_ros prompt --box 100 80 220 300;  "
         "sam2_ros prompt --id cup --not 400 250  (corrects a tracked cup: this pixel is not on it)",
     )
-    pair, box = dict(nargs=2, type=float, metavar=("X", "Y"), default=[]), ("X0", "Y0", "X1", "Y1")
-    parser.add_argument("--click", action="append", help="a pixel on the object; may be given more than once", **pair)
-    parser.add_argument("--not", action="append", dest="not_on", help="a pixel that is not on it", **pair)
+    add_pixels = partial(parser.add_argument, action="append", nargs=2, type=float, metavar=("X", "Y"), default=[])
+    add_pixels("--click", help="a pixel on the object; may be given more than once")
+    add_pixels("--not", dest="not_on", help="a pixel that is not on it")
+    box = ("X0", "Y0", "X1", "Y1")
     parser.add_argument("--box", nargs=4, type=float, metavar=box, default=[], help="a box around it")
     parser.add_argument(
         "--mask", type=path_argument, help="image file of the camera image's size; not black = the object"

@@ -126,12 +126,12 @@ def _main(args: argparse.Namespace) -> int:
         _check_frames(entries, source.total)
         report = Report(source, sam2.find_config(args.model).name)
         bag = stack.enter_context(TrackBag.open(args.out))
-        sinks, pictures = [bag], {}
+        pictures: dict[Path, Film | ContactSheet] = {}
         if args.overlay:
             pictures[args.overlay] = stack.enter_context(Film.open(args.overlay, source.fps))
         if args.sheet:
             pictures[args.sheet] = stack.enter_context(ContactSheet.open(args.sheet))
-        sinks += pictures.values()
+        sinks: list[TrackBag | Film | ContactSheet | DavisVideo] = [bag, *pictures.values()]
         if args.davis:
             place = _real(args.source)
             name = args.name or (place.name if place.is_dir() else place.stem)

@@ -20,4 +20,4 @@ def time_message(nanoseconds: int) -> Time:
 def simulated_ns(node: "Node") -> int:
     """What /clock says; 0 without `use_sim_time`."""
     clock = node.get_clock()
-    return clock.now().nanoseconds if clock.ros_time_is_active else 0
+    return clock.now().nanoseconds if clock.ros_time_is_active else 0  # type: ignore[attr-defined]
