@@ -192,7 +192,7 @@ def run(args: argparse.Namespace) -> dict:
     )
     maker = TrackerMaker(args.model, checkpoint, args.device, args.precision, image_size, settings.memory)
     folder = args.out or default_folder(settings)
-    workers = args.workers or (os.cpu_count() if device.type == "cpu" else 1)
+    workers = args.workers or (os.cpu_count() if device.type == "cpu" else 1) or 1  # the count may be None
     if device.type == "cpu":
         set_cpu_threads(0, args.model)
     with alone_in(folder):

@@ -146,6 +146,15 @@ def test_objects_without_a_frame_that_counts_are_no_result(tmp_path, monkeypatch
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("cores", "workers"), [(3, 3), (None, 1)])
+def test_one_process_per_core_or_one_if_nobody_counts_them(cores, workers, tmp_path, nano_weights, monkeypatch):
+    result, used = VideoResult("v", 3, 1.0, []), []
+    monkeypatch.setattr(evaluate.os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(evaluate, "evaluate_all", lambda *given: used.append(given[-1]) or [result])
+    words = ["--checkpoint", str(nano_weights), "--device", "cpu", "--out", str(tmp_path)]
+    assert evaluate.main(words) == 0 and used == [workers]
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_figures_say_which_videos_are_missing(tmp_path, nano_weights, capsys):
     write_davis(tmp_path)
