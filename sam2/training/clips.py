@@ -6,7 +6,6 @@ Legend: B clips, M objects per clip, N = B * M, T frames, S input side. Source: 
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,7 +32,8 @@ class ClipPlan:
     second: int | None = None  # a later frame kept as a prompted memory: gets a mask if `first` is one, else `clicks`
 
 
-class Decoding(NamedTuple):
+@dataclass(frozen=True)
+class Decoding:
     """One decoding of N objects in frame `index`. `prompted`: it had a prompt. `ambiguous`: its output is the best of
     the three hypotheses, not the single one."""
 

@@ -75,7 +75,7 @@ class DatasetClips:
 
     def _tile(self, name: str, rgb: np.ndarray, masks: dict[int, np.ndarray]) -> np.ndarray:
         """(S, S, 4): a frame and its label map; masks by label. name: of the video and frame."""
-        labels = np.zeros(rgb.shape[:2], np.uint8)
+        labels: np.ndarray = np.zeros(rgb.shape[:2], np.uint8)
         for label, mask in sorted(masks.items(), key=lambda item: -np.count_nonzero(item[1])):  # smaller ones on top
             if mask.shape != labels.shape:
                 raise BadInput(
@@ -109,7 +109,7 @@ def _overlap(masks: Iterable[np.ndarray]) -> bool:
     masks = list(masks)
     if len({mask.shape for mask in masks}) != 1:  # `_tile` refuses them if they are used
         return False
-    return np.count_nonzero(np.any(masks, axis=0)) < sum(map(np.count_nonzero, masks))
+    return bool(np.count_nonzero(np.any(masks, axis=0)) < sum(map(np.count_nonzero, masks)))
 
 
 def _is_shared(masks: Masks, one: int, other: int) -> bool:
@@ -117,4 +117,4 @@ def _is_shared(masks: Masks, one: int, other: int) -> bool:
     if one not in masks or other not in masks:
         return False
     a, b = masks[one], masks[other]
-    return np.count_nonzero(a & b) > _SHARED * min(np.count_nonzero(a), np.count_nonzero(b))
+    return bool(np.count_nonzero(a & b) > _SHARED * min(np.count_nonzero(a), np.count_nonzero(b)))

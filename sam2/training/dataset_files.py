@@ -67,8 +67,8 @@ def read_rgb(path: Path) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def read_film(path: Path, wanted: set[int] | None = None) -> Iterator[np.ndarray | None]:
-    """Yields the frames in order, (H, W, 3) uint8 RGB; None for those not wanted, which are not converted."""
+def read_film(path: Path, wanted: set[int] | None = None) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields (index, frame) in order, the frames (H, W, 3) uint8 RGB. wanted: only these; others are not converted."""
     film = cv2.VideoCapture(opencv_name(path))
     try:
         if not film.isOpened():
@@ -76,9 +76,7 @@ def read_film(path: Path, wanted: set[int] | None = None) -> Iterator[np.ndarray
         index = 0
         while film.grab():
             if wanted is None or index in wanted:
-                yield cv2.cvtColor(film.retrieve()[1], cv2.COLOR_BGR2RGB)
-            else:
-                yield None
+                yield index, cv2.cvtColor(film.retrieve()[1], cv2.COLOR_BGR2RGB)
             index += 1
     finally:
         film.release()

@@ -54,7 +54,7 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
-class FolderMasks(Mapping):
+class FolderMasks(Mapping[int, Masks]):
     """Palette PNGs read when asked for: `masks[index]` -> {object id: (H, W) bool}."""
 
     def __init__(self, files: dict[int, list[tuple[int | None, Path]]]):
@@ -111,7 +111,7 @@ def _masklets(path: Path, size: int, mtime_ns: int) -> tuple[list[int], dict[int
     return ids, frames
 
 
-class RleMasks(Mapping):
+class RleMasks(Mapping[int, Masks]):
     """The masklets of one SA-V JSON, decoded when asked for.
 
     Absent objects have empty masks. A frame with null for a mask counts as not annotated, as upstream: the object may
@@ -152,7 +152,7 @@ class Video:
 
     name: str
     source: Path | tuple[Path, ...]  # an .mp4, or the image files in order
-    masks: Mapping[int, Masks]
+    masks: FolderMasks | RleMasks
 
     @property
     def files(self) -> list[Path]:
@@ -165,7 +165,7 @@ class Video:
             yield from (read_rgb(path) for path in self.source)
         else:
             count = 0
-            for frame in read_film(self.source):
+            for _, frame in read_film(self.source):
                 yield frame
                 count += 1
             self._check_end([index for index in self.masks if index >= count])
@@ -175,9 +175,8 @@ class Video:
         if isinstance(self.source, tuple):
             return [read_rgb(self.source[i]) for i in indices]
         wanted, kept = set(indices), {}
-        for index, frame in enumerate(read_film(self.source, wanted)):
-            if index in wanted:
-                kept[index] = frame
+        for index, frame in read_film(self.source, wanted):
+            kept[index] = frame
             if len(kept) == len(wanted):
                 break
         self._check_end(sorted(wanted - set(kept)))

@@ -51,7 +51,7 @@ def draw_frames(
     start = rng.integers(0, length - (frames - 1) * stride)
     drawn = start + stride * np.arange(frames)  # (B, tries, frames)
     drawn = np.where(rng.random(shape) < 0.5, drawn, drawn[..., ::-1])
-    clip, wanted = np.arange(count), rng.random(count) < vanish
+    clip, wanted = np.arange(count), rng.random((count,)) < vanish
     shown = areas[clip[:, None, None], drawn]  # (B, tries, frames, K)
     begins = (shown[:, :, 0] >= min_area).any(-1)  # (B, tries)
     returns = wanted[:, None] & something_returns(shown > 0)

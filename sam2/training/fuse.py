@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException  # it has no public name
 
+from sam2.training.lessons import Lessons
+
 _AMONG = 40  # recent eager calls; a combination that is half of them is compiled
 
 Compile = Callable[[Callable], Callable]
@@ -61,11 +63,14 @@ def _compile(function: Callable) -> Callable:
     return torch.compile(function, dynamic=False)
 
 
-def fuse(lessons: torch.nn.Module, compiled: Compile = _compile) -> None:
+def fuse(lessons: Lessons, compiled: Compile = _compile) -> None:
     """Replaces the parts that `Lessons` runs on every frame by `Fused` ones: image encoder, decoder, memory encoder
     and losses."""
     model = lessons.model
-    for module in (model.image_encoder, model.sam_mask_decoder):
-        module.forward = Fused(module.forward, compiled)
-    model.encode_memory = Fused(model.encode_memory, compiled)
-    lessons.segmentation_loss = Fused(lessons.segmentation_loss, compiled)
+    for owner, name in (
+        (model.image_encoder, "forward"),
+        (model.sam_mask_decoder, "forward"),
+        (model, "encode_memory"),
+        (lessons, "segmentation_loss"),
+    ):
+        setattr(owner, name, Fused(getattr(owner, name), compiled))

@@ -75,7 +75,7 @@ class Lessons(nn.Module):
         learnt = self._prepare(clips, phase, rng) if clips is not None else None
         device = self.model.device.type
         with torch.autocast(device, torch.bfloat16, enabled=has_bfloat16(device)), fast_attention(device):
-            if phase.kind == "streams":
+            if phase.kind == "streams" or learnt is None:
                 return self._stream(learnt, phase, rng)
             return getattr(self, f"_{phase.kind}")(*learnt, phase, rng)
 

@@ -47,7 +47,9 @@ class Optics:
         if self.jpeg_quality:
             bgr = cv2.cvtColor(out, cv2.COLOR_RGB2BGR)
             _, packed = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, self.jpeg_quality])
-            out = cv2.cvtColor(cv2.imdecode(packed, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+            decoded = cv2.imdecode(packed, cv2.IMREAD_COLOR)
+            assert decoded is not None  # only what is no JPEG gives None
+            out = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
         return out
 
 

@@ -6,10 +6,12 @@ trunk, gradient clipping); layer decay from Clark et al. 2020 as used by BEiT.
 
 import math
 import re
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from sam2.attention import Attention
 from sam2.model import SAM2
 from sam2.training.config import Phase
 
@@ -71,7 +73,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0})
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self) -> None:  # type: ignore[override]
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if not parameters:
@@ -89,7 +91,7 @@ class Muon(torch.optim.Optimizer):
         return state["momentum_buffer"]
 
 
-def _orthogonal(matrices: list[Tensor]) -> list[Tensor]:
+def _orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
     """Orthogonalises each matrix and scales it to the root mean square of AdamW's updates."""
     of_shape: dict[torch.Size, list[int]] = {}
     for index, matrix in enumerate(matrices):
@@ -149,7 +151,9 @@ class MuonAdamW:
             part.load_state_dict(state[name])
 
 
-def make_optimizer(model: nn.Module, weight_decay: float, layer_decay: float, muon: float = 0.0):
+def make_optimizer(
+    model: nn.Module, weight_decay: float, layer_decay: float, muon: float = 0.0
+) -> torch.optim.AdamW | MuonAdamW:
     """Returns AdamW, or `MuonAdamW` if `muon` is not 0, with learning rates of 0 until `set_rates`.
 
     weight_decay and layer_decay: as `parameter_groups` takes them; muon: Muon's rate relative to AdamW's.
@@ -161,7 +165,7 @@ def make_optimizer(model: nn.Module, weight_decay: float, layer_decay: float, mu
     return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), fused=fused)
 
 
-def set_rates(optimizer: torch.optim.Optimizer, phase: Phase, progress: float, warm: float) -> float:
+def set_rates(optimizer: torch.optim.Optimizer | MuonAdamW, phase: Phase, progress: float, warm: float) -> float:
     """Sets every group's rate; returns the decoder's. progress: 0..1 through the phase; warm: 0..1 of the warm-up."""
     first, last = phase.rate
     rate = (last + (first - last) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))) * min(warm, 1.0)
@@ -217,11 +221,7 @@ def tie_prompts(model: SAM2) -> None:
     Its cross-attention gets equal query and key projections, four times larger, so that a token attends to the pixels
     with its own position code; otherwise clicks have no effect for hundreds of steps.
     """
-    transformer = model.sam_mask_decoder.transformer
-    crossings = [transformer.final_attn_token_to_image]
-    for block in transformer.layers:
-        crossings += [block.cross_attn_token_to_image, block.cross_attn_image_to_token]
-    for attention in crossings:
+    for attention in _crossings(model.sam_mask_decoder.transformer):
         attention.q_proj.weight.mul_(4)
         attention.k_proj.weight.copy_(attention.q_proj.weight)
         attention.k_proj.bias.copy_(attention.q_proj.bias)
@@ -236,8 +236,12 @@ def tie_memory(model: SAM2) -> None:
     """
     encoder = model.memory_encoder
     content = encoder.out_proj.weight[:, :, 0, 0] @ encoder.pix_feat_proj.weight[:, :, 0, 0]  # (D, C)
-    for layer in model.memory_attention.layers:
-        attention = layer.cross_attn_image
+    for attention in _crossings(model.memory_attention):
         attention.q_proj.weight.copy_(6 * attention.k_proj.weight @ content)
         attention.q_proj.bias.zero_()
-    encoder.mask_downsampler.encoder[-1].weight.mul_(4)
+    encoder.mask_downsampler.encoder[-1].get_parameter("weight").mul_(4)
+
+
+def _crossings(module: nn.Module) -> list[Attention]:
+    """The attention layers in which something attends to something else."""
+    return [m for name, m in module.named_modules() if isinstance(m, Attention) and not name.endswith("self_attn")]

@@ -11,6 +11,7 @@ import queue
 import signal
 import threading
 import traceback
+from multiprocessing.queues import Queue
 
 import cv2
 import numpy as np
@@ -25,23 +26,23 @@ from sam2.training.synthetic import HELD_OUT_SEED
 from sam2.training.tensors import send
 
 
-def _next_slot(free) -> int | None:
+def _next_slot(free: Queue) -> int | None:
     """The next free slot; None once the parent has died, however it died."""
     while True:
         try:
             return free.get(timeout=2)
         except queue.Empty:
-            if not multiprocessing.parent_process().is_alive():
+            if (parent := multiprocessing.parent_process()) and not parent.is_alive():
                 return None
 
 
-def _work(maker: Maker, first_seed: int, step: int, ring: ctypes.Array, free, ready) -> None:
+def _work(maker: Maker, first_seed: int, step: int, ring: ctypes.Array, free: Queue, ready: Queue) -> None:
     """One worker process: fills free slots of the ring with clips until its parent is gone."""
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole process group; the parent handles them
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    slots = np.frombuffer(ring, np.uint8).reshape(-1, *maker.shape)
+    slots = np.ctypeslib.as_array(ring).reshape(-1, *maker.shape)
     seed = first_seed
     while (slot := _next_slot(free)) is not None:
         try:
@@ -84,7 +85,7 @@ class PooledSource:
         slots = 4 * workers
         size = int(np.prod(maker.shape))
         ring = context.RawArray(ctypes.c_uint8, slots * size)
-        self._ring = torch.from_numpy(np.frombuffer(ring, np.uint8).reshape(slots, *maker.shape))
+        self._ring = torch.from_numpy(np.ctypeslib.as_array(ring).reshape(slots, *maker.shape))
         self._free, self._ready = context.Queue(), context.Queue()
         for slot in range(slots):
             self._free.put(slot)

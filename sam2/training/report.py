@@ -69,7 +69,7 @@ def log_step(folder: Path, at: Progress, kind: str, losses: dict[str, float], st
 def log_check(folder: Path, at: Progress, result: Validation) -> None:
     figures = {name: f"{getattr(result, name):.4f}" for name in ("first_iou", "tracked_iou", "presence")}
     drop_rows(folder / CHECKS, at.step - 1)  # a finished run that is resumed is checked again
-    append_row(folder / CHECKS, {"step": at.step, "elapsed_s": round(at.elapsed_s, 1)} | figures)
+    append_row(folder / CHECKS, {"step": at.step, "elapsed_s": round(at.elapsed_s, 1), **figures})
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

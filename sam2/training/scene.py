@@ -107,15 +107,15 @@ class Scene:
         motion = body.motion
         dx, dy = self.camera.offset(t, motion.z(t))
         x, y = motion.x(t) + dx, motion.y(t) + dy
-        weight = motion.hide.weight(t) if motion.hide else 0.0
-        if not weight:
+        hide = motion.hide
+        if not hide or not (weight := hide.weight(t)):
             return x, y
-        if not motion.hide.border:
-            return x + weight * (self.centre(self.pillars[motion.hide.pillar], t)[0] - x), y
+        if not hide.border:
+            return x + weight * (self.centre(self.pillars[hide.pillar], t)[0] - x), y
         beyond = 1.15 * body.reach * motion.z.mean / motion.z(t)
         far_x, far_y = 0.52 + beyond / self.size_hw[1], 0.52 + beyond / self.size_hw[0]
         target = {"left": (-far_x, y), "right": (far_x, y), "top": (x, -far_y), "bottom": (x, far_y)}
-        to_x, to_y = target[motion.hide.border]
+        to_x, to_y = target[hide.border]
         return x + weight * (to_x - x), y + weight * (to_y - y)
 
     def num_in_view(self, t: float) -> int:
@@ -137,7 +137,7 @@ def random_scene(rng: np.random.Generator, size_hw: tuple[int, int], difficulty:
     height, width = size_hw
     colours = textures.palette(rng)
     ground = textures.background(rng, (round(1.3 * height), round(1.3 * width)), colours)
-    pillars = ()
+    pillars: tuple[Body, ...] = ()
     if rng.random() < difficulty.scenery:
         pillars = tuple(_pillar(rng, size_hw, slot) for slot in range(int(rng.integers(1, 3))))
     count = int(rng.integers(difficulty.objects[0], difficulty.objects[1] + 1))

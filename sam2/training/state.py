@@ -6,6 +6,7 @@ A resumed run does not repeat exactly: open streams are not saved, nor is the po
 import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,14 @@ from sam2.files import write_whole
 
 STATE = "state.pt"
 WEIGHT_SUFFIXES = (".pt", ".safetensors")
+
+
+class Stateful(Protocol):
+    """What a state is made of: modules, optimisers, the average."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> object: ...
 
 
 @dataclass
@@ -36,13 +45,13 @@ def _to_bytes(value: object) -> bytes:
     return buffer.getvalue()
 
 
-def save_state(folder: Path, modules: dict[str, object], progress: Progress, recipe: str) -> None:
-    """Writes `state.pt`. modules: anything with `state_dict`, by name; recipe: must be equal when the run resumes."""
+def save_state(folder: Path, modules: dict[str, Stateful], progress: Progress, recipe: str) -> None:
+    """Writes `state.pt`. modules: by name; recipe: must be equal when the run resumes."""
     state = {name: module.state_dict() for name, module in modules.items()}
     write_whole(folder / STATE, _to_bytes(state | {"progress": asdict(progress), "recipe": recipe}))
 
 
-def load_state(folder: Path, modules: dict[str, object], device: torch.device, recipe: str) -> Progress | None:
+def load_state(folder: Path, modules: dict[str, Stateful], device: torch.device, recipe: str) -> Progress | None:
     """Restores the modules in place; None if the folder holds no state.
 
     Raises BadCheckpoint for a damaged file or another run's.

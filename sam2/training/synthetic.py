@@ -116,10 +116,11 @@ class World:
         before, after = (np.array(self._centre_pixels(body, moment + sign * half)) for sign in (-1, 1))
         way = float(np.hypot(*(after - before)))
         half *= min(1.0, _LONGEST_SMEAR * body.reach / max(way, 1e-6))
-        return tuple(
+        opening, closing = (
             body.matrices(self._centre_pixels(body, t), t, self._scene.camera.roll(t))
             for t in (moment - half, moment + half)
         )
+        return opening, closing
 
     def _centre_pixels(self, body: Body, t: float) -> tuple[float, float]:
         height, width = self.size_hw
@@ -135,8 +136,9 @@ class World:
         centre = ((0.5 + x) * width, (0.5 + y) * height)
         middle = ((picture.shape[1] - 1) / 2, (picture.shape[0] - 1) / 2)
         matrix = affine(centre, _BACKGROUND_ROLL * roll, (1, 1), middle)[:2]
-        flags = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REFLECT_101}
-        return cv2.cvtColor(cv2.warpAffine(picture, matrix, (width, height), **flags), cv2.COLOR_RGBA2RGB)
+        size = (width, height)
+        moved = cv2.warpAffine(picture, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        return cv2.cvtColor(moved, cv2.COLOR_RGBA2RGB)
 
     def _busiest_start(self) -> int:
         """The first of the moments with the most objects in plain view, so that a clip begins with things to see."""

@@ -50,7 +50,7 @@ class Team:
     def together(self, make: Callable[[], Made]) -> Made:
         """Returns what `make` returns. If it raises in one process, raises NotMade in all of them, because none could
         finish the step without that one. Raises torch.OutOfMemoryError unchanged: a smaller step may fit."""
-        made, failure = None, None
+        failure: Exception | None = None
         try:
             made = make()
         except torch.OutOfMemoryError:
@@ -68,9 +68,9 @@ ALONE = Team()
 def learning_together(module: nn.Module) -> DistributedDataParallel:
     """Wraps the module so that gradients are averaged over the team. Its buffers are constants, so they are not
     broadcast in every step."""
-    options = inspect.signature(DistributedDataParallel).parameters
-    unsent = "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"  # its older name
-    return DistributedDataParallel(module, find_unused_parameters=True, **{unsent: False})
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:
+        return DistributedDataParallel(module, find_unused_parameters=True, forward_sync_buffers=False)
+    return DistributedDataParallel(module, find_unused_parameters=True, broadcast_buffers=False)  # its older name
 
 
 def join_team(device: str) -> tuple[Team, torch.device]:

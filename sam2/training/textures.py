@@ -19,13 +19,13 @@ def noise(rng: np.random.Generator, size_hw: tuple[int, int], persistence: float
     """
     height, width = size_hw
     aspect = height / width
-    field = rng.standard_normal((max(2, round(coarsest * aspect)), coarsest), dtype=np.float32)
+    field: np.ndarray = rng.standard_normal((max(2, round(coarsest * aspect)), coarsest), dtype=np.float32)
     cells, amplitude = coarsest, 1.0
     while 2 * cells <= width and amplitude > 0.02:
         cells, amplitude = 2 * cells, amplitude * persistence
         shape = (max(2, round(cells * aspect)), cells)
-        field = cv2.resize(field, shape[::-1], interpolation=cv2.INTER_LINEAR)
-        field += amplitude * rng.standard_normal(shape, dtype=np.float32)
+        coarser = cv2.resize(field, shape[::-1], interpolation=cv2.INTER_LINEAR)
+        field = coarser + amplitude * rng.standard_normal(shape, dtype=np.float32)
     field = cv2.resize(field, (width, height), interpolation=cv2.INTER_CUBIC)
     mean, deviation = cv2.meanStdDev(field)
     return (field - np.float32(mean[0, 0])) * np.float32(1 / (deviation[0, 0] + 1e-6))

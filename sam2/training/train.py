@@ -33,7 +33,7 @@ from sam2.training.data import Source, open_source
 from sam2.training.draws import Maker
 from sam2.training.lessons import Lessons
 from sam2.training.optim import Average, make_optimizer, prepare_from_scratch, set_rates
-from sam2.training.state import Progress
+from sam2.training.state import Progress, Stateful
 from sam2.training.stop import noted_signals
 from sam2.training.team import ALONE, NotMade, Team, learning_together
 from sam2.training.validate import held_out_clips, validate
@@ -72,7 +72,7 @@ class Trainer:
         self.failures: list[int] = []  # recent steps at which the loss was not finite
 
     @property
-    def _modules(self) -> dict[str, object]:
+    def _modules(self) -> dict[str, Stateful]:
         return {"model": self.lessons, "optimizer": self.optimizer, "average": self.average}
 
     def start_from(self, path: Path) -> None:
