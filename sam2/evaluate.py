@@ -107,7 +107,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.dataset == "synthetic":
         _refuse(args, ("root", "split"), "a dataset on disk; name it as --dataset")
-        defaults = dict(seed=HELD_OUT_SEED, clips=200, frames=40)
+        defaults: dict[str, object] = dict(seed=HELD_OUT_SEED, clips=200, frames=40)
     else:
         _refuse(args, ("seed", "clips", "frames", "size"), f"synthetic clips, not for {args.dataset}; leave it out")
         defaults = dict(split=LAYOUTS[args.dataset].validation)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sam2.errors import BadInput
-from sam2.evaluation_video import AnyVideo, ObjectResult, SyntheticVideo, VideoResult
+from sam2.evaluation_video import AnyVideo, ObjectResult, RecordedVideo, SyntheticVideo, VideoResult
 from sam2.files import write_whole
 from sam2.training.synthetic import HELD_OUT_SEED, World
 
@@ -43,7 +43,8 @@ def data_digest(videos: list[AnyVideo]) -> str:
     if isinstance(videos[0], SyntheticVideo):
         digest.update(World(HELD_OUT_SEED, (64, 64)).frame(0).rgb.tobytes())
     else:
-        for path in (path for recorded in videos for path in recorded.video.files):
+        recorded = [video.video for video in videos if isinstance(video, RecordedVideo)]
+        for path in (path for video in recorded for path in video.files):
             about = path.stat()
             digest.update(os.fsencode(f"{path.resolve()} {about.st_size} {about.st_mtime_ns}\n"))
     return digest.hexdigest()[:16]

@@ -39,8 +39,8 @@ def evaluate_all(
         raise BadInput(
             f"videos: expected different names, since results are kept by name, got {', '.join(twice)} twice"
         )
-    done = {video.name: results.find(video) for video in videos}
-    missing = [video for video in videos if done[video.name] is None]
+    done = {video.name: found for video in videos if (found := results.find(video))}
+    missing = [video for video in videos if video.name not in done]
     if len(missing) < len(videos):
         print(f"{len(videos) - len(missing)} of {len(videos)} videos: {results.folder} has their results", flush=True)
     run = _in_processes if workers > 1 and len(missing) > 1 else _in_this_process
@@ -55,8 +55,10 @@ def evaluate_all(
     return [done[video.name] for video in videos]
 
 
-def _in_this_process(videos: list[AnyVideo], prompt: str, make_tracker: MakeTracker, _) -> Iterator[VideoResult]:
-    tracker = make_tracker() if videos else None
+def _in_this_process(videos: list[AnyVideo], prompt: str, make_tracker: MakeTracker, _: int) -> Iterator[VideoResult]:
+    if not videos:
+        return
+    tracker = make_tracker()
     for video in videos:
         yield _play(video, tracker, prompt)
 
@@ -74,7 +76,7 @@ def _play(video: AnyVideo, tracker: StreamTracker, prompt: str) -> VideoResult:
     return VideoResult(video.name, 0, 0.0, [], failure)
 
 
-_tracker: StreamTracker | Exception | None = None  # set in each worker process
+_tracker: StreamTracker | Exception  # set in each worker process before its first video
 
 
 def _end_with(parent: multiprocessing.process.BaseProcess) -> None:

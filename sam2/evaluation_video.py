@@ -144,17 +144,19 @@ def prompt_for(object_id: int, mask: np.ndarray, kind: str) -> Prompt:
     """The prompt that a user would give for `mask` (H, W): its innermost pixel, its tight box, or the mask itself.
 
     A box spans pixel centres and is at least one pixel wide and high: around a single row or column it includes the
-    next one.
+    next one. The mask is not empty.
     """
     if kind == "mask":
         return Prompt(str(object_id), mask=mask)
     if kind == "box":
-        x, y, width, height = bounding_box(mask)
+        box = bounding_box(mask)
+        assert box is not None
+        x, y, width, height = box
         return Prompt(str(object_id), box_xyxy=[x, y, x + max(width - 1, 1), y + max(height - 1, 1)])
     if kind == "click":
         inside = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-        y, x = np.unravel_index(np.argmax(inside), mask.shape)
-        return Prompt(str(object_id), points_xy=[(float(x), float(y))], labels=[1])
+        row, column = np.unravel_index(np.argmax(inside), mask.shape)
+        return Prompt(str(object_id), points_xy=[(float(column), float(row))], labels=[1])
     raise BadInput(f"prompt {kind!r}: expected one of {', '.join(PROMPT_KINDS)}")
 
 
@@ -168,7 +170,8 @@ def evaluate_video(video: AnyVideo, tracker: StreamTracker, kind: str) -> VideoR
     tracker.reset()
     objects: dict[int, ObjectResult] = {}
     overlaps: dict[int, list[dict[int, float]]] = {}
-    annotated, known, late, seconds, index = [], set(), set(), 0.0, -1
+    known, late = set[int](), set[int]()
+    annotated, seconds, index = [], 0.0, -1
     for index, (rgb, masks) in enumerate(video.frames()):
         first_seen = {k: m for k, m in (masks or {}).items() if k not in objects and video.wants(index, m)}
         frame = Frame(rgb, (index + 1) * _FRAME_NS)

@@ -12,10 +12,8 @@ from pathlib import Path
 
 from sam2.errors import BadInput
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 _ABANDONED_S = 600.0  # a .part file not modified for so long is abandoned
 
@@ -91,7 +89,7 @@ def in_turn(folder: Path, waiting: str) -> Iterator[None]:
 @contextmanager
 def _locked(folder: Path, lock: Callable[[int], None]) -> Iterator[None]:
     """lock: called with the folder's descriptor, which is closed after the block; that releases the lock."""
-    opened = os.open(folder, os.O_RDONLY) if fcntl else None
+    opened = os.open(folder, os.O_RDONLY) if sys.platform != "win32" else None
     try:
         if opened is not None:
             lock(opened)

@@ -151,7 +151,7 @@ def no_file():
 )
 def test_a_worker_that_cannot_begin_says_why_with_its_first_video(factory, error, words, monkeypatch):
     monkeypatch.setattr(evaluation_run.torch, "set_num_threads", lambda count: None)
-    monkeypatch.setattr(evaluation_run, "_tracker", None)
+    monkeypatch.setattr(evaluation_run, "_tracker", None, raising=False)
     evaluation_run._start_worker(factory)
     with pytest.raises(error, match=words):
         evaluation_run._work(TwoSquares(), "click")
