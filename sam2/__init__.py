@@ -1,5 +1,7 @@
 """Streaming SAM 2.1: point at a thing once, know where it is in every image from then on. Knows nothing about ROS."""
 
+from typing import TYPE_CHECKING
+
 from sam2.checkpoint import load_model
 from sam2.config import find_config
 from sam2.device import empty_cache, set_cpu_threads
@@ -23,13 +25,17 @@ from sam2.weights_cache import download_weights
 __version__ = "0.1.0"  # also in package.xml
 
 
-def __getattr__(name: str):
-    """Imports `sam2.World`, the synthetic world, on first access: only simulators need it."""
-    if name == "World":
-        from sam2.training.synthetic import World
+if TYPE_CHECKING:  # to a type checker, a module with __getattr__ has attributes of every name
+    from sam2.training.synthetic import World
+else:
 
-        return World
-    raise AttributeError(f"module 'sam2' has no attribute {name!r}")
+    def __getattr__(name: str) -> type:
+        """Imports `sam2.World`, the synthetic world, on first access: only simulators need it."""
+        if name == "World":
+            from sam2.training.synthetic import World
+
+            return World
+        raise AttributeError(f"module 'sam2' has no attribute {name!r}")
 
 
 __all__ = [
