@@ -102,9 +102,10 @@ class History:
         intact = [moment for moment in self._moments if moment.index > self._overwritten]
         if not intact:
             raise Stale("prompt: expected a frame that is kept, got none since the newest failed; prompt on the next")
+        newest = self._moments[-1]
         if not stamp_ns:
-            return self.newest
-        return _nearest(intact, stamp_ns, self.newest.stamp_ns) or self.newest
+            return newest
+        return _nearest(intact, stamp_ns, newest.stamp_ns) or newest
 
     def _survivors(self, now_ns: int) -> list[Moment]:
         """The frames that are still kept once a frame with stamp `now_ns` has been added."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sam2.checks import check_begins, check_places
-from sam2.errors import BadInput, LimitReached
+from sam2.errors import LimitReached
 from sam2.history import History
 from sam2.limits import Limits
 from sam2.model_prompt import ModelPrompt, prompt_to_model
@@ -41,13 +41,11 @@ def locate(prompts: Sequence[Prompt], frame: Frame | None, history: History, nex
     Raises what `History.find` raises, for example Stale for a prompt on an image that is no longer kept.
     """
     newest = history.newest
+    image = newest if frame is None else frame  # whose pixels the coordinates are checked against
+    size_hw = None if image is None else image.size_hw
     located = []
     for prompt in prompts:
-        if frame is not None:
-            now_ns, size_hw = frame.stamp_ns, frame.size_hw
-        else:
-            now_ns = max(prompt.stamp_ns, newest.stamp_ns if newest else 0)
-            size_hw = newest.size_hw if newest else None
+        now_ns = frame.stamp_ns if frame is not None else max(prompt.stamp_ns, newest.stamp_ns if newest else 0)
         past = history.find(prompt.stamp_ns, now_ns) if prompt.stamp_ns else None
         located.append(
             Located(prompt, next_frame, size_hw) if past is None else Located(prompt, past.index, past.size_hw)
@@ -58,10 +56,8 @@ def locate(prompts: Sequence[Prompt], frame: Frame | None, history: History, nex
 def locate_kept(prompts: Sequence[Prompt], history: History) -> list[Located]:
     """Like `locate`, but only among the kept frames; a stamp of 0 means the newest.
 
-    Raises BadInput before the first frame, and what `History.find_kept` raises.
+    There must have been a frame. Raises what `History.find_kept` raises.
     """
-    if history.newest is None:
-        raise BadInput("prompt: expected a frame that was seen before, got none; give the prompt to `step` with one")
     kept = [(prompt, history.find_kept(prompt.stamp_ns)) for prompt in prompts]
     return [Located(prompt, found.index, found.size_hw) for prompt, found in kept]
 

@@ -141,11 +141,11 @@ class Tracker:
         The stream continues as if the prompts had come in time. Raises what `step` raises, and BadInput before the
         first frame; then nothing has changed. accept, progress: as in `step`.
         """
-        planned = self._plan_seen(prompts)
+        newest, planned = self._plan_seen(prompts)
         with self._all_or_nothing({plan.prompt.object_id for plan in planned}):
-            answers = self._catch_up(planned, self._history.newest.index, progress)
+            answers = self._catch_up(planned, newest.index, progress)
             found = {object_id: answer for object_id, answer in answers.items() if answer is not None}
-            tracks = self._tracks(self._history.newest, answers | to_host(found))
+            tracks = self._tracks(newest, dict.fromkeys(answers) | to_host(found))
             accept(tracks)
         return tracks
 
@@ -223,9 +223,15 @@ class Tracker:
         again = [moment for moment in moments if moment.index <= newest]
         return self._steps.catch_up(planned, again, self.batched, progress)
 
-    def _plan_seen(self, prompts: Sequence[Prompt]) -> list[Planned]:
+    def _plan_seen(self, prompts: Sequence[Prompt]) -> tuple[Moment, list[Planned]]:
+        """The newest frame, and what to do with prompts on it or earlier ones. Raises BadInput before the first."""
         check_prompts(prompts, self._limits)
-        return self._plan(locate_kept(prompts, self._history))
+        newest = self._history.newest
+        if newest is None:
+            raise BadInput(
+                "prompt: expected a frame that was seen before, got none; give the prompt to `step` with one"
+            )
+        return newest, self._plan(locate_kept(prompts, self._history))
 
     def _plan(self, located: Sequence[Located]) -> list[Planned]:
         return plan_prompts(located, self._objects, self._limits, self.model.image_size)
