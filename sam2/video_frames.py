@@ -5,7 +5,7 @@ colours may differ, as the two convert from the codec's colour space in differen
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -25,7 +25,7 @@ _IMAGE_SUFFIXES = {".jpg", ".jpeg"}
 
 def load_frames(
     video_path: str | Path, image_size: int, device: torch.device, lazily: bool = False
-) -> tuple[Sequence[Tensor], int, int]:
+) -> tuple["Tensor | JpegFolder", int, int]:
     """(frames, height, width) of the source: frames index to (3, S, S) float32 on `device`.
 
     `video_path`: a folder of JPEGs named by their frame number, or a video file that OpenCV can read. `lazily`
@@ -56,7 +56,7 @@ def _resized(sources: Iterable[np.ndarray], count: int, image_size: int, device:
     return images[:filled]
 
 
-class JpegFolder(Sequence[Tensor]):
+class JpegFolder:
     """The frames of a folder, decoded on demand and then kept."""
 
     def __init__(self, folder: Path, image_size: int, device: torch.device):

@@ -4,15 +4,16 @@ Pure bookkeeping: tensors are stored and handed out, never computed on. "Prompte
 calls conditioning frames; all other tracked frames are "recent".
 """
 
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Hashable, Iterator, MutableMapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sam2.errors import BadInput
 from sam2.model import NUM_MEMORIES, PROMPTED_CODE, Features
+from sam2.video_frames import JpegFolder
 
 MAX_POINTERS = 16  # official `max_obj_ptrs_in_encoder`; recent pointers reach back one frame less
 
@@ -54,9 +55,9 @@ class ObjectState:
         for result in self.prompted.values():
             yield result, PROMPTED_CODE
         for frames_back in range(NUM_MEMORIES - 1, 0, -1):
-            result = self.recent.get(frame_index + frames_back if reverse else frame_index - frames_back)
-            if result is not None:
-                yield result, frames_back - 1
+            recent = self.recent.get(frame_index + frames_back if reverse else frame_index - frames_back)
+            if recent is not None:
+                yield recent, frames_back - 1
 
     def pointers(self, frame_index: int, reverse: bool, num_frames: int) -> Iterator[tuple[Tensor, int]]:
         """(pointer (1, C), frames ago) in the official order: prompted frames of the past, then newest to oldest."""
@@ -65,9 +66,9 @@ class ObjectState:
             if frames_ago >= 0:
                 yield result.pointer, frames_ago
         for frames_ago in range(1, longest_pointer_memory(num_frames) + 1):
-            result = self.recent.get(frame_index + frames_ago if reverse else frame_index - frames_ago)
-            if result is not None:
-                yield result.pointer, frames_ago
+            recent = self.recent.get(frame_index + frames_ago if reverse else frame_index - frames_ago)
+            if recent is not None:
+                yield recent.pointer, frames_ago
 
     def forget_around(self, frame_index: int) -> None:
         """Drops recent results whose memories may be outdated by a prompt on `frame_index`."""
@@ -91,18 +92,18 @@ _LACKING = (  # entries of the official dict that this one does not have
 
 
 @dataclass(eq=False)
-class VideoState(MutableMapping):
+class VideoState(MutableMapping[str, Any]):
     """One video's session. Can be read like the official dict, except for its per-object entries: those are in
     `objects`. Callers can store entries under keys of their own; the official entries are read-only."""
 
-    images: Sequence[Tensor]  # of (3, S, S) float32, normalised
+    images: Tensor | JpegFolder  # (3, S, S) float32, normalised, by frame index
     video_height: int  # of the source, pixels
     video_width: int
     device: torch.device
     storage_device: torch.device
-    objects: dict = field(default_factory=dict)  # ObjectState by the caller's object id, in order of arrival
+    objects: dict[Hashable, ObjectState] = field(default_factory=dict)  # by the caller's id, in order of arrival
     encoded: tuple[int, Features] | None = None  # index and features of the last frame encoded
-    extras: dict = field(default_factory=dict)  # the callers' own entries
+    extras: dict[str, Any] = field(default_factory=dict)  # the callers' own entries
 
     @property
     def num_frames(self) -> int:
@@ -120,14 +121,14 @@ class VideoState(MutableMapping):
     def obj_idx_to_id(self) -> dict:
         return dict(enumerate(self.objects))
 
-    def __getitem__(self, key: str):
+    def __getitem__(self, key: str) -> Any:
         if key in self.extras:
             return self.extras[key]
         if key not in _KEYS:
             raise KeyError(f"{key!r}: expected one of {', '.join((*_KEYS, *map(str, self.extras)))}")
         return getattr(self, key)
 
-    def __setitem__(self, key: str, value) -> None:
+    def __setitem__(self, key: str, value: Any) -> None:
         """Raises BadInput for an entry of the official dict: the predictor would ignore the new value."""
         _check_own(key)
         self.extras[key] = value
