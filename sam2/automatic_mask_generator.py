@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from inspect import signature
 from itertools import product
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -86,10 +86,10 @@ class SAM2AutomaticMaskGenerator:
     ):
         """Raises BadInput for a value out of range. Upstream ignores a keyword that it does not know; here that is a
         TypeError."""
-        if (points_per_side is None) == (point_grids is None):
-            raise BadInput("points_per_side, point_grids: expected one of them, the other None")
-        if point_grids is None:
+        if point_grids is None and points_per_side is not None:
             point_grids = _grids(points_per_side, crop_n_layers, crop_n_points_downscale_factor)
+        elif point_grids is None or points_per_side is not None:
+            raise BadInput("points_per_side, point_grids: expected one of them, the other None")
         self.point_grids = point_grids
         self.points_per_batch = points_per_batch
         self.pred_iou_thresh = pred_iou_thresh
@@ -109,7 +109,7 @@ class SAM2AutomaticMaskGenerator:
         self._check()
 
     @classmethod
-    def from_pretrained(cls, model_id: str, **kwargs) -> "SAM2AutomaticMaskGenerator":
+    def from_pretrained(cls, model_id: str, **kwargs: Any) -> "SAM2AutomaticMaskGenerator":
         """`model_id`: "facebook/sam2.1-hiera-tiny" and its siblings; `kwargs`: options and the builder's arguments."""
         from sam2.build_sam import build_sam2_hf
 
@@ -157,8 +157,8 @@ class SAM2AutomaticMaskGenerator:
 
     def _find_in(self, image: np.ndarray, crop: Crop) -> list[Found]:
         self.predictor.set_image(np.ascontiguousarray(image[crop.y0 : crop.y1, crop.x0 : crop.x1]))
-        points = np.asarray(self.point_grids[crop.layer], np.float64) * (crop.x1 - crop.x0, crop.y1 - crop.y0)
-        points = torch.as_tensor(points, dtype=torch.float32)  # (K, 2) pixels of the crop
+        xy = np.asarray(self.point_grids[crop.layer], np.float64) * (crop.x1 - crop.x0, crop.y1 - crop.y0)
+        points = torch.as_tensor(xy, dtype=torch.float32)  # (K, 2) pixels of the crop
         found = []
         for asked in points.split(self.points_per_batch):
             found += self._ask(asked, crop, image.shape[:2])
@@ -176,8 +176,8 @@ class SAM2AutomaticMaskGenerator:
             sure = iou > self.pred_iou_thresh
             points, logits, iou = points[sure.cpu()], logits[sure], iou[sure]
         found = []
-        for some in zip(*(x.split(self.points_per_batch) for x in (points, logits, iou)), strict=True):
-            found += self._keep(*some, crop, size_hw)
+        for xy, masks, quality in zip(*(x.split(self.points_per_batch) for x in (points, logits, iou)), strict=True):
+            found += self._keep(xy, masks, quality, crop, size_hw)
         return found
 
     def _ask_again(self, points: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -188,8 +188,8 @@ class SAM2AutomaticMaskGenerator:
             ones = torch.ones(len(xy), 1)
             before = preprocess.as_prompt(before[:, None])
             parts.append(self.predictor.decode(xy[:, None], ones, mask_input=before, multimask=False))
-        logits, iou = zip(*parts, strict=True)
-        return torch.cat(logits)[:, 0], torch.cat(iou)[:, 0]
+        answers, ious = zip(*parts, strict=True)
+        return torch.cat(answers)[:, 0], torch.cat(ious)[:, 0]
 
     def _keep(self, points: Tensor, logits: Tensor, iou: Tensor, crop: Crop, size_hw: tuple[int, int]) -> list[Found]:
         """Those of M masks that are stable and not cut off by the crop's edge."""
@@ -245,7 +245,7 @@ def _grids(points_per_side: int, num_layers: int, downscale_factor: int) -> list
     return grids
 
 
-def _check_at_least(least: int, **options) -> None:
+def _check_at_least(least: int, **options: int) -> None:
     for name, value in options.items():
         if value < least:
             raise BadInput(f"{name}: expected at least {least}, got {value}")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from math import isfinite
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
@@ -16,6 +17,7 @@ from sam2.model import SAM2
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from sam2.weights_cache import OFFICIAL_SHA256, download_weights, find_in_hub_cache
 
+_Model = TypeVar("_Model", bound=SAM2)
 _DEFAULT_DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # upstream: "cuda", which fails without a GPU
 
 HF_MODEL_ID_TO_FILENAMES = {  # upstream's name, which scripts import: model id -> (config path, weights file)
@@ -55,7 +57,7 @@ def build_sam2(
     mode: str = "eval",
     hydra_overrides_extra: Sequence[str] = (),
     apply_postprocessing: bool = True,
-    **kwargs,
+    **kwargs: Any,
 ) -> SAM2:
     """Builds the model, for example for `SAM2ImagePredictor`.
 
@@ -76,7 +78,7 @@ def build_sam2_video_predictor(
     hydra_overrides_extra: Sequence[str] = (),
     apply_postprocessing: bool = True,
     vos_optimized: bool = False,
-    **kwargs,
+    **kwargs: Any,
 ) -> SAM2VideoPredictor:
     """Like `build_sam2`; `apply_postprocessing` also closes holes of up to 8 pixels and binarises the masks of prompted
     frames for the memory encoder. `vos_optimized` is accepted and changes nothing: upstream's compilation changes
@@ -86,13 +88,13 @@ def build_sam2_video_predictor(
     return _finish(predictor, ckpt_path, device, mode, hydra_overrides_extra, apply_postprocessing)
 
 
-def build_sam2_hf(model_id: str, **kwargs) -> SAM2:
+def build_sam2_hf(model_id: str, **kwargs: Any) -> SAM2:
     """`model_id`: "facebook/sam2.1-hiera-tiny" and its siblings; weights come from Hugging Face's cache or ours, or are
     downloaded."""
     return build_sam2(model_id, ckpt_path=_hub_weights(model_id), **kwargs)
 
 
-def build_sam2_video_predictor_hf(model_id: str, **kwargs) -> SAM2VideoPredictor:
+def build_sam2_video_predictor_hf(model_id: str, **kwargs: Any) -> SAM2VideoPredictor:
     """Like `build_sam2_hf`, for video."""
     return build_sam2_video_predictor(model_id, ckpt_path=_hub_weights(model_id), **kwargs)
 
@@ -101,7 +103,14 @@ def _hub_weights(model_id: str) -> Path:
     return find_in_hub_cache(model_id) or download_weights(model_id)
 
 
-def _finish(model, ckpt_path, device, mode, overrides, apply_postprocessing):
+def _finish(
+    model: _Model,
+    ckpt_path: str | Path | None,
+    device: str,
+    mode: str,
+    overrides: Sequence[str],
+    apply_postprocessing: bool,
+) -> _Model:
     model.sam_mask_decoder.dynamic_multimask_via_stability = False
     postprocessing = (_OF_VIDEO if isinstance(model, SAM2VideoPredictor) else ()) + _OF_IMAGES
     for override in (*overrides, *(postprocessing if apply_postprocessing else ())):

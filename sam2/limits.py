@@ -23,12 +23,13 @@ class Limits:
     occluded_after: int = 1  # absent frames until the state is OCCLUDED, >= 1
     lost_after_s: float = 5.0  # seconds unseen, by the frames' stamps, until the state is LOST
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         upper = {"max_objects": MAX_LABEL, "recent_memories": NUM_MEMORIES - 1}
         for field in fields(self):
-            value, lower = getattr(self, field.name), 0 if field.type is float else 1
-            if not isinstance(value, (int, field.type)) or isinstance(value, bool):
-                raise BadInput(f"limits.{field.name}: expected {field.type.__name__}, got {value!r}")
+            value = getattr(self, field.name)
+            kind, lower = (float, 0) if field.type is float else (int, 1)
+            if not isinstance(value, (int, kind)) or isinstance(value, bool):
+                raise BadInput(f"limits.{field.name}: expected {kind.__name__}, got {value!r}")
             if not lower <= value <= upper.get(field.name, float("inf")):
                 most = f" to {upper[field.name]}" if field.name in upper else " or more"
                 raise BadInput(f"limits.{field.name}: expected {lower}{most}, got {value}")

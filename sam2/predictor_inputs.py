@@ -3,8 +3,11 @@
 As upstream, prompts may be numpy arrays, tensors or plain lists.
 """
 
+from collections.abc import Hashable
+
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from sam2.errors import BadInput, UnknownObject
@@ -29,11 +32,11 @@ def check_start(frame_index: int, num_frames: int, reverse: bool) -> None:
         raise BadInput(f"start_frame_idx: expected an integer {wanted}, got {frame_index!r}")
 
 
-def _is_integer(value) -> bool:
+def _is_integer(value: object) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def find_object(state: VideoState, obj_id) -> ObjectState:
+def find_object(state: VideoState, obj_id: Hashable) -> ObjectState:
     """The state of an object. Raises UnknownObject naming the ids that exist."""
     if obj_id not in state.objects:
         raise UnknownObject(f"obj_id: expected one of {state.obj_ids}, got {obj_id!r}")
@@ -41,7 +44,12 @@ def find_object(state: VideoState, obj_id) -> ObjectState:
 
 
 def point_inputs(
-    points, labels, box, size_hw: tuple[int, int] | None, image_size: int, device: torch.device
+    points: ArrayLike | None,
+    labels: ArrayLike | None,
+    box: ArrayLike | None,
+    size_hw: tuple[int, int] | None,
+    image_size: int,
+    device: torch.device,
 ) -> PointInputs:
     """Points and box in source pixels (in 0..1 if `size_hw` is None) -> network-input pixels, box corners first.
 
@@ -53,8 +61,10 @@ def point_inputs(
     if points is None and box is None:
         raise BadInput("prompt: expected points, a box, or both, got neither")
     size_hw = size_hw or (1, 1)
-    is_box_alone = points is None or (box is not None and finite_floats("points", points).numel() == 0)
-    xy = torch.zeros(0, 2) if is_box_alone else _points(points)
+    if points is None or (box is not None and finite_floats("points", points).numel() == 0):
+        xy = torch.zeros(0, 2)  # only the box
+    else:
+        xy = _points(points)
     marks = check_labels([] if labels is None else labels, xy.shape[:1])
     if box is not None:
         corners = finite_floats("box", box).flatten()
@@ -65,7 +75,7 @@ def point_inputs(
     return PointInputs(points_to_model(xy, size_hw, image_size)[None].to(device), marks[None].to(device))
 
 
-def mask_input(mask, size_hw: tuple[int, int], image_size: int, device: torch.device) -> Tensor:
+def mask_input(mask: ArrayLike, size_hw: tuple[int, int], image_size: int, device: torch.device) -> Tensor:
     """(H, W) of the video or (S, S) -> (1, 1, S, S) float32 on `device`, 1 inside and 0 outside. As upstream, a tensor
     is resized and then thresholded at one half, but taken as it is if it is (S, S); in any other kind of mask every
     nonzero value is inside.
@@ -90,19 +100,19 @@ def mask_input(mask, size_hw: tuple[int, int], image_size: int, device: torch.de
     return values[None, None] if values.shape == (image_size, image_size) else masks_to_model(values[None], image_size)
 
 
-def finite_floats(name: str, values) -> Tensor:
+def finite_floats(name: str, values: ArrayLike) -> Tensor:
     """Numbers of any shape -> float32 on the CPU. Raises BadInput naming the argument."""
     try:
-        values = torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values, dtype=np.float32))
+        given = torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values, dtype=np.float32))
     except (TypeError, ValueError) as error:
         raise BadInput(f"{name}: expected numbers, got {values!r}") from error
-    values = values.detach().to("cpu", torch.float32)
-    if not values.isfinite().all():
-        raise BadInput(f"{name}: expected finite coordinates, got NaN or infinity in {values.tolist()}")
-    return values
+    floats = given.detach().to("cpu", torch.float32)
+    if not floats.isfinite().all():
+        raise BadInput(f"{name}: expected finite coordinates, got NaN or infinity in {floats.tolist()}")
+    return floats
 
 
-def _points(points) -> Tensor:
+def _points(points: ArrayLike) -> Tensor:
     xy = finite_floats("points", points)
     xy = xy[0] if xy.dim() == 3 and xy.shape[0] == 1 else xy  # upstream also takes a batch of one
     if xy.dim() != 2 or xy.shape[1] != 2:
@@ -110,7 +120,7 @@ def _points(points) -> Tensor:
     return xy
 
 
-def check_labels(labels, shape: torch.Size | tuple[int, ...]) -> Tensor:
+def check_labels(labels: ArrayLike, shape: torch.Size | tuple[int, ...]) -> Tensor:
     """Point labels -> (shape) int32 on the CPU. Raises BadInput unless there is one known label per point."""
     marks = finite_floats("labels", labels)
     if marks.numel() != torch.Size(shape).numel():

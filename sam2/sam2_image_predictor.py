@@ -3,8 +3,11 @@
 Knows nothing about video: no memory, and presence does not gate the masks.
 """
 
+from typing import TYPE_CHECKING, Any, NoReturn
+
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from PIL.Image import Image
 from torch import Tensor
 
@@ -29,7 +32,7 @@ class SAM2ImagePredictor:
         mask_threshold: float = 0.0,
         max_hole_area: float = 0.0,
         max_sprinkle_area: float = 0.0,
-        **kwargs,
+        **kwargs: Any,
     ):
         self.model = sam_model
         self.mask_threshold = mask_threshold
@@ -38,20 +41,22 @@ class SAM2ImagePredictor:
         self.reset_predictor()
 
     @classmethod
-    def from_pretrained(cls, model_id: str, **kwargs) -> "SAM2ImagePredictor":
+    def from_pretrained(cls, model_id: str, **kwargs: Any) -> "SAM2ImagePredictor":
         """`model_id`: "facebook/sam2.1-hiera-tiny" and its siblings."""
         from sam2.build_sam import build_sam2_hf
 
         return cls(build_sam2_hf(model_id, **kwargs), **kwargs)
 
-    def __getattr__(self, name: str):
-        """Python calls this only for attributes that do not exist."""
-        if name in _LACKING:
-            raise AttributeError(
-                f"SAM2ImagePredictor.{name}: a private part of Meta's own sam2 that this package does not have; "
-                "expected set_image, predict or their batched forms, or that package"
-            )
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    if not TYPE_CHECKING:  # to a type checker, a class with __getattr__ has attributes of every name
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Python calls this only for attributes that do not exist."""
+            if name in _LACKING:
+                raise AttributeError(
+                    f"SAM2ImagePredictor.{name}: a private part of Meta's own sam2 that this package does not have; "
+                    "expected set_image, predict or their batched forms, or that package"
+                )
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def device(self) -> torch.device:
@@ -117,19 +122,19 @@ class SAM2ImagePredictor:
         for batch in batches:
             if batch is not None and len(batch) != count:
                 raise BadInput(f"predict_batch: expected one entry per image ({count}) in each batch, got {len(batch)}")
+        points, labels, boxes, before = ([None] * count if batch is None else batch for batch in batches)
         answers = [
             self._predict_one(
-                index, *(None if batch is None else batch[index] for batch in batches), multimask_output,
-                return_logits, normalize_coords,
+                i, points[i], labels[i], boxes[i], before[i], multimask_output, return_logits, normalize_coords
             )
-            for index in range(count)
-        ]  # fmt: skip
+            for i in range(count)
+        ]
         masks, ious, low_res = zip(*answers, strict=True)
         return list(masks), list(ious), list(low_res)
 
     def get_image_embedding(self) -> Tensor:
         """(B, C, h, w), `no_mem_embed` included. Raises RuntimeError without an image."""
-        if not self._is_image_set:
+        if not self._is_image_set or self._features is None:
             raise RuntimeError("An image must be set with .set_image(...) to generate an embedding.")
         return self._features["image_embed"]
 
@@ -145,14 +150,22 @@ class SAM2ImagePredictor:
 
     @torch.no_grad()
     def _predict_one(
-        self, index: int, points, labels, box, mask_input, multimask: bool, return_logits: bool, in_pixels: bool
+        self,
+        index: int,
+        points: ArrayLike | None,
+        labels: ArrayLike | None,
+        box: ArrayLike | None,
+        mask_input: ArrayLike | None,
+        multimask: bool,
+        return_logits: bool,
+        in_pixels: bool,
     ) -> Masks:
         size_hw = self._orig_hw[index]
-        xy, marks = self._point_inputs(points, labels, box, size_hw if in_pixels else (1, 1))
-        logits, iou = self._decode(index, xy, marks, self._mask_input(mask_input), multimask)
+        given = self._point_inputs(points, labels, box, size_hw if in_pixels else (1, 1))
+        logits, iou = self._decode(index, given, self._mask_input(mask_input), multimask)
         masks = self.upsample(logits, size_hw)
         masks = masks if return_logits else masks > self.mask_threshold
-        return tuple(x.squeeze(0).float().cpu().numpy() for x in (masks, iou, preprocess.as_prompt(logits)))
+        return _as_numpy(masks), _as_numpy(iou), _as_numpy(preprocess.as_prompt(logits))
 
     @torch.no_grad()
     def decode(
@@ -163,21 +176,25 @@ class SAM2ImagePredictor:
 
         points (N, K, 2) pixels of the image, labels (N, K), mask_input (N, 1, 4h, 4w) logits. Raises BadInput.
         """
-        xy, marks = self._point_inputs(points, labels, None, self._orig_hw[-1])
-        logits, iou = self._decode(-1, xy, marks, self._mask_input(mask_input), multimask)
+        given = self._point_inputs(points, labels, None, self._orig_hw[-1])
+        logits, iou = self._decode(-1, given, self._mask_input(mask_input), multimask)
         return logits.float(), iou.float()
 
     def upsample(self, logits: Tensor, size_hw: tuple[int, int]) -> Tensor:
         """(N, C, 4h, 4w) logits -> (N, C, H, W) float32, without small holes and islands."""
         return preprocess.logits_to_pixels(self._without_specks(logits.float()), size_hw)
 
-    def _decode(self, index: int, xy, marks, mask_input: Tensor | None, multimask: bool) -> tuple[Tensor, Tensor]:
-        """(N, C, 4h, 4w) logits and (N, C) IoUs."""
+    def _decode(
+        self, index: int, points: tuple[Tensor, Tensor] | None, mask_input: Tensor | None, multimask: bool
+    ) -> tuple[Tensor, Tensor]:
+        """(N, C, 4h, 4w) logits and (N, C) IoUs. `points`: from `_point_inputs`."""
+        if self._features is None:
+            raise RuntimeError("An image must be set with .set_image(...) before mask prediction.")
         encoder, decoder = self.model.sam_prompt_encoder, self.model.sam_mask_decoder
         kept = *self._features["high_res_feats"], self._features["image_embed"]
         image = Features(*(feature[index][None] for feature in kept))
         # Without points there is no padding token either, unlike in video.
-        sparse = image.stride16.new_zeros(1, 0, image.stride16.shape[1]) if xy is None else encoder.sparse(xy, marks)
+        sparse = image.stride16.new_zeros(1, 0, image.stride16.shape[1]) if points is None else encoder.sparse(*points)
         pixels = image.stride16 + encoder.dense(mask_input)
         count = max(len(sparse), len(pixels))  # N prompts and one mask, one prompt and N masks, or N of both
         if {len(sparse), len(pixels)} - {1, count}:
@@ -191,8 +208,10 @@ class SAM2ImagePredictor:
             logits, iou = chosen.masks, chosen.iou[:, None]
         return logits, iou
 
-    def _point_inputs(self, points, labels, box, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor] | tuple[None, None]:
-        """(N, K, 2) network-input pixels and (N, K) labels, box corners first; None, None without points or a box. As
+    def _point_inputs(
+        self, points: ArrayLike | None, labels: ArrayLike | None, box: ArrayLike | None, size_hw: tuple[int, int]
+    ) -> tuple[Tensor, Tensor] | None:
+        """(N, K, 2) network-input pixels and (N, K) labels, box corners first; None without points or a box. As
         upstream, labels without points are ignored, and K may be 0: then the network gets only the padding point."""
         xy, marks = [], []
         if box is not None:
@@ -215,13 +234,13 @@ class SAM2ImagePredictor:
             xy.append(given.reshape(count, *given.shape[-2:]))
             marks.append(given_marks.reshape(xy[-1].shape[:-1]))
         if not xy:
-            return None, None
+            return None
         if len({x.shape[0] for x in xy}) > 1:
             raise BadInput(f"box and point_coords: expected as many prompts in both, got {[x.shape[0] for x in xy]}")
         model_xy = preprocess.points_to_model(torch.cat(xy, dim=1), size_hw, self.model.image_size)
         return model_xy.to(self.device), torch.cat(marks, dim=1).to(self.device)
 
-    def _mask_input(self, mask_input) -> Tensor | None:
+    def _mask_input(self, mask_input: ArrayLike | None) -> Tensor | None:
         if mask_input is None:
             return None
         side = 4 * self.model.config.grid_size
@@ -239,6 +258,10 @@ class SAM2ImagePredictor:
         if self.max_sprinkle_area:
             flat = torch.where(small_regions(is_inside, int(self.max_sprinkle_area)), self.mask_threshold - 10.0, flat)
         return flat.reshape(logits.shape)
+
+
+def _as_numpy(x: Tensor) -> np.ndarray:
+    return x.squeeze(0).float().cpu().numpy()
 
 
 def _as_rgb(image: np.ndarray | Image) -> np.ndarray:

@@ -5,11 +5,13 @@ facebookresearch/sam2 2b90b9f, quirks included: a correction on a tracked frame 
 is overwritten if propagation restarts at that very frame.
 """
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 from tqdm import tqdm
 
@@ -46,7 +48,7 @@ class SAM2VideoPredictor(SAM2):
         self.add_all_frames_to_correct_as_cond = add_all_frames_to_correct_as_cond
 
     @classmethod
-    def from_pretrained(cls, model_id: str, **kwargs) -> "SAM2VideoPredictor":
+    def from_pretrained(cls, model_id: str, **kwargs: Any) -> "SAM2VideoPredictor":
         """`model_id`: "facebook/sam2.1-hiera-tiny" and its siblings."""
         from sam2.build_sam import build_sam2_video_predictor_hf
 
@@ -63,9 +65,8 @@ class SAM2VideoPredictor(SAM2):
         """Loads a JPEG folder or a video file. `async_loading_frames`: loads a folder's frames on first use (upstream:
         in a thread). Raises BadInput saying what is wrong with it."""
         cpu = torch.device("cpu")
-        images, height, width = load_frames(
-            video_path, self.image_size, cpu if offload_video_to_cpu else self.device, lazily=async_loading_frames
-        )
+        place = cpu if offload_video_to_cpu else self.device
+        images, height, width = load_frames(video_path, self.image_size, place, lazily=async_loading_frames)
         return VideoState(images, height, width, self.device, cpu if offload_state_to_cpu else self.device)
 
     @torch.inference_mode()
@@ -73,12 +74,12 @@ class SAM2VideoPredictor(SAM2):
         self,
         inference_state: VideoState,
         frame_idx: int,
-        obj_id,
-        points=None,
-        labels=None,
+        obj_id: Hashable,
+        points: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
         clear_old_points: bool = True,
         normalize_coords: bool = True,
-        box=None,
+        box: ArrayLike | None = None,
     ) -> FrameMasks:
         """Prompts an object on a frame. Returns every object's logits there. Raises BadInput, changing nothing.
 
@@ -94,9 +95,8 @@ class SAM2VideoPredictor(SAM2):
         features = self._features(state, frame_idx)
         obj = state.objects.get(obj_id) or ObjectState()
         if not clear_old_points and frame_idx in obj.point_inputs:
-            given = PointInputs(
-                *(torch.cat(pair, dim=1) for pair in zip(obj.point_inputs[frame_idx], given, strict=True))
-            )
+            pairs = zip(obj.point_inputs[frame_idx], given, strict=True)
+            given = PointInputs(*(torch.cat(pair, dim=1) for pair in pairs))
         is_prompted = self._becomes_prompted(obj, frame_idx)
         previous = obj.latest(frame_idx, is_prompted)
         mask_input = None if previous is None else as_prompt(previous.logits.to(self.device))
@@ -114,14 +114,16 @@ class SAM2VideoPredictor(SAM2):
     add_new_points = add_new_points_or_box  # deprecated upstream, still called by older scripts
 
     @torch.inference_mode()
-    def add_new_mask(self, inference_state: VideoState, frame_idx: int, obj_id, mask) -> FrameMasks:
+    def add_new_mask(
+        self, inference_state: VideoState, frame_idx: int, obj_id: Hashable, mask: ArrayLike
+    ) -> FrameMasks:
         """mask (H, W) or (S, S), true inside. Returns every object's logits here. Raises BadInput, changing nothing."""
         state = inference_state
         inputs.check_frame_index(frame_idx, state.num_frames)
-        mask = inputs.mask_input(mask, (state.video_height, state.video_width), self.image_size, self.device)
-        answer = self.segment_mask(self._features(state, frame_idx), mask)
+        given = inputs.mask_input(mask, (state.video_height, state.video_width), self.image_size, self.device)
+        answer = self.segment_mask(self._features(state, frame_idx), given)
         obj = state.objects.setdefault(obj_id, ObjectState())
-        obj.mask_inputs[frame_idx] = mask
+        obj.mask_inputs[frame_idx] = given
         obj.point_inputs.pop(frame_idx, None)
         return self._take_prompt(state, obj, frame_idx, answer)
 
@@ -183,7 +185,7 @@ class SAM2VideoPredictor(SAM2):
 
     @torch.inference_mode()
     def clear_all_prompts_in_frame(
-        self, inference_state: VideoState, frame_idx: int, obj_id, need_output: bool = True
+        self, inference_state: VideoState, frame_idx: int, obj_id: Hashable, need_output: bool = True
     ) -> FrameMasks | None:
         """Removes an object's prompts on a frame; a prompted frame's result stays as a recent one. Raises BadInput."""
         state = inference_state
@@ -199,7 +201,7 @@ class SAM2VideoPredictor(SAM2):
 
     @torch.inference_mode()
     def remove_object(
-        self, inference_state: VideoState, obj_id, strict: bool = False, need_output: bool = True
+        self, inference_state: VideoState, obj_id: Hashable, strict: bool = False, need_output: bool = True
     ) -> tuple[list, list[tuple[int, Tensor]]]:
         """Forgets an object. Returns the other ids and, per frame it was prompted on, (index, logits of the others).
 
@@ -246,10 +248,10 @@ class SAM2VideoPredictor(SAM2):
 
     def _remembering(self, state: VideoState, obj: ObjectState, frame_index: int, reverse: bool) -> Tensor:
         """(1, C, h, w): the frame's features after attending to the object's memories."""
-        parts = [
-            self.spatial_memory(result.maskmem.to(self.device), code)
-            for result, code in obj.memories(frame_index, reverse)
-        ]
+        parts = []
+        for result, code in obj.memories(frame_index, reverse):
+            assert result.maskmem is not None  # results become memories after they get one
+            parts.append(self.spatial_memory(result.maskmem.to(self.device), code))
         pointers = list(obj.pointers(frame_index, reverse, state.num_frames))
         if pointers:
             tokens = torch.stack([pointer.to(self.device) for pointer, _ in pointers], dim=1)  # (1, P, C)

@@ -39,7 +39,7 @@ class Frame:
     rgb: np.ndarray  # (H, W, 3) uint8, RGB
     stamp_ns: int = 0  # when it was taken; 0 = unknown
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _use_own_integers(self)
 
     @property
@@ -60,7 +60,7 @@ class Prompt:
     mode: PromptMode = PromptMode.ADD
     class_name: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _use_own_integers(self)
 
 
