@@ -107,7 +107,8 @@ def average(q: Tensor, k: Tensor, v: Tensor, counts: Tensor | None = None) -> Te
     q = q * q.shape[-1] ** -0.5
     # oneDNN falls back to its slowest code for rows that are not contiguous.
     flat = zip(*(x.flatten(0, 1).contiguous() for x in (q, k, v)), strict=True)
-    return torch.stack([_average_rows(*parts, bias) for parts in flat]).unflatten(0, q.shape[:2])
+    parts = [_average_rows(queries, keys, values, bias) for queries, keys, values in flat]
+    return torch.stack(parts).unflatten(0, q.shape[:2])
 
 
 def _kernels(q: Tensor, v: Tensor) -> AbstractContextManager:
@@ -129,9 +130,10 @@ def _goes_in_tiles(q: Tensor, k: Tensor, v: Tensor) -> bool:
 def _average_rows(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """(T, C), (M, C), (M, D), (M,) -> (T, D)"""
     keys, values = list(k.split(_TILE_KEYS)), [part.t().contiguous() for part in v.split(_TILE_KEYS)]
-    biases = [None] * len(keys) if bias is None else list(bias.split(_TILE_KEYS))
+    biases: list[Tensor | None] = [None] * len(keys) if bias is None else list(bias.split(_TILE_KEYS))
     if missing := -k.shape[0] % _WHOLE_KEYS:
-        weight = k.new_zeros(keys[-1].shape[0]) if bias is None else biases[-1]
+        last = biases[-1]
+        weight = k.new_zeros(keys[-1].shape[0]) if last is None else last
         keys[-1], values[-1] = F.pad(keys[-1], (0, 0, 0, missing)), F.pad(values[-1], (0, missing))
         biases[-1] = F.pad(weight, (0, missing), value=-torch.inf)  # zero weight
     tiles = list(zip(keys, values, biases, strict=True))

@@ -12,7 +12,7 @@ from zipfile import ZIP_STORED, ZipFile, is_zipfile
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from sam2.config import CONFIGS, ModelConfig, find_config
 from sam2.device import choose_device, device_errors
@@ -119,7 +119,7 @@ def detect_config(state: dict[str, Tensor]) -> ModelConfig | None:
     return matches[0] if matches else None
 
 
-def fill(model: nn.Module, state: dict[str, Tensor], source: str, assign: bool = False) -> None:
+def fill(model: SAM2, state: dict[str, Tensor], source: str, assign: bool = False) -> None:
     """Strictly loads a state dict. Raises BadCheckpoint with the variant it looks like and at most five bad keys."""
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     given = {name: tuple(tensor.shape) for name, tensor in state.items()}
@@ -214,7 +214,7 @@ def _check_unpacked_size(path: Path) -> None:
         )
 
 
-def _is_weight(name, tensor) -> bool:
+def _is_weight(name: object, tensor: object) -> bool:
     if not (isinstance(name, str) and isinstance(tensor, Tensor) and tensor.is_floating_point()):
         return False
     is_dense = tensor.layout is torch.strided and not tensor.is_nested and tensor.device.type == "cpu"

@@ -52,8 +52,8 @@ class Hiera(nn.Module):
         """(1, height, width, C): a stretched background plus one pattern repeated in every window."""
         background = F.interpolate(self.pos_embed, size=(height, width), mode="bicubic")
         window = self.pos_embed_window
-        window = window.tile(1, 1, height // window.shape[2], width // window.shape[3])
-        return (background + window).permute(0, 2, 3, 1).contiguous()
+        windows = window.tile(1, 1, height // window.shape[2], width // window.shape[3])
+        return (background + windows).permute(0, 2, 3, 1).contiguous()
 
 
 class PatchEmbed(nn.Module):

@@ -1,5 +1,7 @@
 """Memory attention: the current image's features attend to an object's memories (SAM 2, arXiv 2408.00714, §4)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -11,9 +13,12 @@ from sam2.position import sine_grid
 
 
 class MemoryAttention(nn.Module):
+    layers: Sequence["MemoryAttentionLayer"]
+
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.layers = nn.ModuleList(MemoryAttentionLayer(config) for _ in range(config.memory_attention_layers))
+        layers = (MemoryAttentionLayer(config) for _ in range(config.memory_attention_layers))
+        self.layers = nn.ModuleList(layers)  # type: ignore[assignment]
         self.norm = nn.LayerNorm(config.d_model)
 
     def self_attend(self, stride16: Tensor) -> Tensor:

@@ -143,6 +143,8 @@ class SAM2(FixedOptions, nn.Module):
         if points_xy_model is None:
             points_xy_model = pixels.new_zeros(pixels.shape[0], 1, 2, dtype=torch.float32)
             labels = torch.full((pixels.shape[0], 1), PADDING, device=pixels.device)
+        elif labels is None:
+            raise TypeError("decode: expected labels with the points, got none")
         encoder = self.sam_prompt_encoder
         sparse = encoder.sparse(points_xy_model, labels)
         pixels = pixels + encoder.dense(mask_input)

@@ -1,6 +1,7 @@
 """Points, box corners and masks become tokens and a dense embedding (Segment Anything, arXiv 2304.02643, §A)."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,12 +14,14 @@ PADDING, NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = -1, 0, 1, 2, 3  # 
 
 
 class PromptEncoder(nn.Module):
+    point_embeddings: Sequence[nn.Embedding]  # by label 0..3
+
     def __init__(self, config: ModelConfig):
         super().__init__()
         dim = config.d_model
         self.image_size, self.grid_size = config.image_size, config.grid_size
         self.pe_layer = RandomFourierPosition(dim)
-        self.point_embeddings = nn.ModuleList(nn.Embedding(1, dim) for _ in range(4))  # by label 0..3
+        self.point_embeddings = nn.ModuleList(nn.Embedding(1, dim) for _ in range(4))  # type: ignore[assignment]
         self.not_a_point_embed = nn.Embedding(1, dim)
         self.no_mask_embed = nn.Embedding(1, dim)
         self.mask_downscaling = nn.Sequential(
@@ -56,6 +59,8 @@ class PromptEncoder(nn.Module):
 
 class RandomFourierPosition(nn.Module):
     """Sines and cosines of fixed random projections of the position; the projections are in the checkpoint."""
+
+    positional_encoding_gaussian_matrix: Tensor
 
     def __init__(self, dim: int):
         super().__init__()
