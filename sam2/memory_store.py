@@ -44,7 +44,7 @@ class MemoryStore:
         positions = [model.spatial_memory(blank, code)[1][0] for code in range(NUM_MEMORIES)]
         self._position = torch.stack(positions)  # (7, hw, D): spatial plus temporal code
         self._free_rows: list[int] = []
-        self._allocate(0)
+        self._spatial, self._pointers = self._buffers(0)
 
     @property
     def capacity(self) -> int:
@@ -54,7 +54,7 @@ class MemoryStore:
     def take_row(self) -> int:
         """The lowest free row, for a new object, with undefined content. The caller must enforce `max_objects`."""
         if not self._free_rows:
-            self._allocate(min(max(1, 2 * self._spatial.shape[0]), self._limits.max_objects))
+            self._grow(min(max(1, 2 * self._spatial.shape[0]), self._limits.max_objects))
         return self._free_rows.pop(0)
 
     def release_row(self, row: int) -> None:
@@ -112,15 +112,18 @@ class MemoryStore:
         host = torch.tensor(values, dtype=dtype, pin_memory=self._model.device.type == "cuda")
         return host.to(self._model.device, non_blocking=True)
 
-    def _allocate(self, capacity: int) -> None:
+    def _buffers(self, capacity: int) -> tuple[Tensor, Tensor]:
+        """Spatial memories (capacity, F, hw, D) and pointers (capacity, P, C)."""
         config, device = self._model.config, self._model.device
         num_spatial, num_pointers = MemoryBank.num_slots(self._limits)
         cells = config.grid_size**2
         spatial = torch.zeros(capacity, num_spatial, cells, config.memory_dim, dtype=torch.bfloat16, device=device)
         pointers = torch.zeros(capacity, num_pointers, config.d_model, device=device)
-        kept = 0
-        if capacity > 0:
-            kept = self._spatial.shape[0]
-            spatial[:kept], pointers[:kept] = self._spatial, self._pointers
+        return spatial, pointers
+
+    def _grow(self, capacity: int) -> None:
+        spatial, pointers = self._buffers(capacity)
+        kept = self.capacity
+        spatial[:kept], pointers[:kept] = self._spatial, self._pointers
         self._spatial, self._pointers = spatial, pointers
         self._free_rows += range(kept, capacity)
