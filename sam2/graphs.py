@@ -86,7 +86,7 @@ class Replayed:
         if shapes not in self._graphs:
             self._recent.append(shapes)
             is_usual = self._recent.count(shapes) >= TIMES_SEEN
-            if self._capture is None or not is_usual or not self._add(shapes, inputs):
+            if not is_usual or not self._add(shapes, inputs):
                 return self._function(*inputs)
         return self._graphs[shapes](inputs)
 
@@ -96,6 +96,8 @@ class Replayed:
         self._recent.clear()
 
     def _add(self, shapes: Shapes, inputs: tuple[Tensor, ...]) -> bool:
+        if self._capture is None:
+            return False
         if len(self._graphs) == GRAPHS_KEPT:
             self._graphs.clear()  # together: see `CudaGraph`
         try:

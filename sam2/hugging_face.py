@@ -5,6 +5,7 @@ and `.bias`.
 """
 
 import re
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -95,14 +96,14 @@ _OUR_PROJECTION = "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matr
 _THEIR_LABELS, _OUR_LABEL = "prompt_encoder.point_embed.weight", "sam_prompt_encoder.point_embeddings.{}.weight"
 
 
-def is_hugging_face(names) -> bool:
+def is_hugging_face(names: Iterable[str]) -> bool:
     """Whether a state dict's names are Hugging Face's."""
     return any(name.startswith("vision_encoder.backbone.") for name in names)
 
 
 def from_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Their state dict under our names; names that are not in the table stay as they are."""
-    ours = {}
+    ours: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if name == _THEIR_LABELS and tensor.dim() == 2:
             ours |= {_OUR_LABEL.format(label): row[None] for label, row in enumerate(tensor)}
@@ -121,7 +122,7 @@ def to_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return theirs
 
 
-def _expanded(table):
+def _expanded(table: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     for theirs, ours in table:
         placeholder = next((key for key in _EXPANSIONS if key in theirs), None)
         if placeholder is None:
@@ -132,7 +133,7 @@ def _expanded(table):
             )
 
 
-def _patterns(pairs) -> list[tuple[re.Pattern, str]]:
+def _patterns(pairs: Iterable[tuple[str, str]]) -> list[tuple[re.Pattern, str]]:
     return [(re.compile(re.escape(a).replace(r"\{\}", r"(\d+)") + r"(\.weight|\.bias)?"), b + "{}") for a, b in pairs]
 
 

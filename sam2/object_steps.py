@@ -31,8 +31,10 @@ class ObjectSteps:
             if obj.bank.can_recall(moment.index):
                 key = obj.bank.recall(moment.index).shape if batched else obj.object_id
                 groups.setdefault(key, []).append(obj)
-        answers = {}
-        self_attended = self._network.self_attend(moment) if groups else None
+        if not groups:
+            return {}
+        answers: dict[str, Answer] = {}
+        self_attended = self._network.self_attend(moment)
         for batch in batches(groups.values(), self._network.device):
             parts = self._network.track(batch, moment, self_attended).split()
             answers |= {obj.object_id: part for obj, part in zip(batch, parts, strict=True)}

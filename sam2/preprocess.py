@@ -148,7 +148,7 @@ def _as_float(values: np.ndarray | torch.Tensor | Sequence) -> torch.Tensor:
 def _statistics(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """MEAN and STD, each (3, 1, 1) float32; cached, because copying them to a GPU each time would wait for it."""
     with torch.inference_mode(False):
-        return tuple(torch.tensor(values, device=device)[:, None, None] for values in (MEAN, STD))
+        return torch.tensor(MEAN, device=device)[:, None, None], torch.tensor(STD, device=device)[:, None, None]
 
 
 def _resize(images: torch.Tensor, side: int, antialias: bool) -> torch.Tensor:

@@ -125,7 +125,7 @@ def _complete(path: Path, config: ModelConfig) -> None:
             return
         part.unlink()
     except (OSError, http.client.HTTPException) as error:
-        if _is_of_disk(error):
+        if isinstance(error, OSError) and _is_of_disk(error):
             raise BadCheckpoint(
                 f"weights of {config.name}: {path} cannot be written ({error.strerror}); make room, or set "
                 "SAM2_ROS_CACHE to another folder"
@@ -140,7 +140,7 @@ def _complete(path: Path, config: ModelConfig) -> None:
     )
 
 
-def _is_of_disk(error: Exception) -> bool:
+def _is_of_disk(error: OSError) -> bool:
     """Whether a local file caused the error. Errors of the server's response have a `filename`, too: the URL."""
     is_answer = isinstance(error, (urllib.error.URLError, http.client.HTTPException))
     return not is_answer and (error.filename is not None or error.errno in _NO_ROOM)
