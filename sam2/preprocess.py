@@ -7,6 +7,7 @@ the video predictor resizes 8-bit pixels bicubically with Pillow, the image pred
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import PIL
@@ -92,7 +93,7 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
 
 
 def points_to_model(
-    xy_pixels: np.ndarray | torch.Tensor | Sequence, size_hw: tuple[int, int], image_size: int
+    xy_pixels: np.ndarray | torch.Tensor | Sequence[Any], size_hw: tuple[int, int], image_size: int
 ) -> torch.Tensor:
     """(..., 2) x, y in source pixels -> the same shape, float32, in input pixels (0..S)."""
     xy = _as_float(xy_pixels)
@@ -100,7 +101,7 @@ def points_to_model(
 
 
 def box_to_model(
-    box_xyxy: np.ndarray | torch.Tensor | Sequence, size_hw: tuple[int, int], image_size: int
+    box_xyxy: np.ndarray | torch.Tensor | Sequence[Any], size_hw: tuple[int, int], image_size: int
 ) -> torch.Tensor:
     """(4,) x0, y0, x1, y1 source pixels -> (2, 2) float32: its two corners in input pixels, for labels 2 and 3."""
     return points_to_model(_as_float(box_xyxy).reshape(2, 2), size_hw, image_size)
@@ -137,7 +138,7 @@ def logits_to_pixels(low_res_logits: torch.Tensor, size_hw: tuple[int, int]) -> 
     return F.interpolate(low_res_logits, tuple(size_hw), mode="bilinear", align_corners=False)
 
 
-def _as_float(values: np.ndarray | torch.Tensor | Sequence) -> torch.Tensor:
+def _as_float(values: np.ndarray | torch.Tensor | Sequence[Any]) -> torch.Tensor:
     """float32; a tensor stays on its device, anything else is copied."""
     if isinstance(values, torch.Tensor):
         return values.float()

@@ -3,9 +3,11 @@
 Pixels are those of the source image: x to the right, y down, (0, 0) the top left corner of the top left pixel.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -52,9 +54,9 @@ class Prompt:
     """Says where one object is: points, a box with optional points, or a mask alone."""
 
     object_id: str
-    points_xy: np.ndarray | list = field(default_factory=list)  # (K, 2) pixels
-    labels: np.ndarray | list = field(default_factory=list)  # (K,) 1 on the object, 0 not on it
-    box_xyxy: np.ndarray | list | None = None  # (4,) pixels, x0 < x1 and y0 < y1
+    points_xy: np.ndarray | Sequence[Any] = field(default_factory=list)  # (K, 2) pixels
+    labels: np.ndarray | Sequence[Any] = field(default_factory=list)  # (K,) 1 on the object, 0 not on it
+    box_xyxy: np.ndarray | Sequence[Any] | None = None  # (4,) pixels, x0 < x1 and y0 < y1
     mask: np.ndarray | None = None  # (H, W) bool; all False = it is not in the image
     stamp_ns: int = 0  # of the frame it was made on; 0 = the `step`'s own frame, or the newest in `Tracker.prompt`
     mode: PromptMode = PromptMode.ADD
