@@ -5,7 +5,7 @@ upsamples all of them first, with the same result.
 Source: Kirillov et al. 2023 (arXiv 2304.02643), section 5 and appendix B.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from itertools import product
@@ -45,7 +45,7 @@ class Crop(NamedTuple):
 class Found:
     """A mask, in the whole image's pixels."""
 
-    rle: dict  # COCO's, compressed
+    rle: dict[str, Any]  # COCO's, compressed
     box: tuple[int, int, int, int]  # x0 y0 x1 y1 of the first and last pixels, as the official code has it
     iou: float
     stability: float
@@ -78,7 +78,7 @@ class SAM2AutomaticMaskGenerator:
         crop_nms_thresh: float = 0.7,  # as `box_nms_thresh`, between crops; masks of smaller crops win
         crop_overlap_ratio: float = 512 / 1500,  # of two crops of layer 1, share of the image's shorter side
         crop_n_points_downscale_factor: int = 1,  # points per side in layer k are divided by this ** k
-        point_grids: list[np.ndarray] | None = None,  # per layer (K, 2) xy in 0..1, instead of `points_per_side`
+        point_grids: Sequence[np.ndarray] | None = None,  # per layer (K, 2) xy in 0..1, instead of `points_per_side`
         min_mask_region_area: int = 0,  # holes and islands of up to this many low-res pixels are removed
         output_mode: str = "binary_mask",
         use_m2m: bool = False,  # prompt a second time, with the first answer as the mask prompt
@@ -118,7 +118,7 @@ class SAM2AutomaticMaskGenerator:
         return cls(model, **options)
 
     @torch.no_grad()
-    def generate(self, image: np.ndarray) -> list[dict]:
+    def generate(self, image: np.ndarray) -> list[dict[str, Any]]:
         """Every mask of an (H, W, 3) uint8 RGB image, smaller crops first, the best masks of each first. Raises
         BadInput.
 
@@ -210,7 +210,7 @@ class SAM2AutomaticMaskGenerator:
             found.append(Found(coco_encode(mask), box, quality, steadiness, (x + crop.x0, y + crop.y0), crop))
         return found
 
-    def _record(self, one: Found) -> dict:
+    def _record(self, one: Found) -> dict[str, Any]:
         mask = coco_decode(one.rle)
         rle = one.rle
         if self.output_mode == "uncompressed_rle":

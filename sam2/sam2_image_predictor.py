@@ -3,6 +3,7 @@
 Knows nothing about video: no memory, and presence does not gate the masks.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -66,7 +67,7 @@ class SAM2ImagePredictor:
         """Forgets the image."""
         # Upstream's private names: its notebooks print them, and scripts save and restore them to switch images.
         self._is_image_set = False
-        self._features: dict | None = None  # of one image or several, by upstream's keys
+        self._features: dict[str, Any] | None = None  # of one image or several, by upstream's keys
         self._orig_hw: list[tuple[int, int]] = []  # of the source images
         self._is_batch = False
 
@@ -82,10 +83,10 @@ class SAM2ImagePredictor:
 
     def predict(
         self,
-        point_coords: np.ndarray | None = None,
-        point_labels: np.ndarray | None = None,
-        box: np.ndarray | None = None,
-        mask_input: np.ndarray | None = None,
+        point_coords: ArrayLike | None = None,
+        point_labels: ArrayLike | None = None,
+        box: ArrayLike | None = None,
+        mask_input: ArrayLike | None = None,
         multimask_output: bool = True,
         return_logits: bool = False,
         normalize_coords: bool = True,
@@ -106,10 +107,10 @@ class SAM2ImagePredictor:
 
     def predict_batch(
         self,
-        point_coords_batch: list[np.ndarray] | None = None,
-        point_labels_batch: list[np.ndarray] | None = None,
-        box_batch: list[np.ndarray] | None = None,
-        mask_input_batch: list[np.ndarray] | None = None,
+        point_coords_batch: Sequence[ArrayLike | None] | None = None,
+        point_labels_batch: Sequence[ArrayLike | None] | None = None,
+        box_batch: Sequence[ArrayLike | None] | None = None,
+        mask_input_batch: Sequence[ArrayLike | None] | None = None,
         multimask_output: bool = True,
         return_logits: bool = False,
         normalize_coords: bool = True,
