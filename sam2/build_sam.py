@@ -53,7 +53,7 @@ _OF_VIDEO = ("++model.binarize_mask_from_pts_for_mem_enc=true", "++model.fill_ho
 def build_sam2(
     config_file: str,
     ckpt_path: str | Path | None = None,
-    device: str = _DEFAULT_DEVICE,
+    device: str | torch.device = _DEFAULT_DEVICE,
     mode: str = "eval",
     hydra_overrides_extra: Sequence[str] = (),
     apply_postprocessing: bool = True,
@@ -73,7 +73,7 @@ def build_sam2(
 def build_sam2_video_predictor(
     config_file: str,
     ckpt_path: str | Path | None = None,
-    device: str = _DEFAULT_DEVICE,
+    device: str | torch.device = _DEFAULT_DEVICE,
     mode: str = "eval",
     hydra_overrides_extra: Sequence[str] = (),
     apply_postprocessing: bool = True,
@@ -106,7 +106,7 @@ def _hub_weights(model_id: str) -> Path:
 def _finish(
     model: _Model,
     ckpt_path: str | Path | None,
-    device: str,
+    device: str | torch.device,
     mode: str,
     overrides: Sequence[str],
     apply_postprocessing: bool,
