@@ -15,6 +15,7 @@ import signal
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from sam2.checkpoint import load_model, resized
 from sam2.config import find_config
@@ -163,7 +164,7 @@ def _check_outputs(args: argparse.Namespace, place: str) -> None:
         raise BadInput("--plot: expected matplotlib, found none; pip install matplotlib, or leave --plot out")
 
 
-def run(args: argparse.Namespace) -> dict:
+def run(args: argparse.Namespace) -> dict[str, Any]:
     """Everything `main` does but print; returns the summary. Raises Sam2Error, and OSError for files."""
     config = find_config(args.model)
     side = args.size or config.image_size
@@ -214,7 +215,7 @@ def run(args: argparse.Namespace) -> dict:
     return summary
 
 
-def _summarise(args: argparse.Namespace, scored: list[VideoResult]) -> dict:
+def _summarise(args: argparse.Namespace, scored: list[VideoResult]) -> dict[str, Any]:
     """The figures. Raises BadInput for a dataset on disk in which there was nothing to score."""
     figures = summarise(scored)
     if args.dataset == "synthetic":
@@ -239,7 +240,7 @@ def _without_failures(results: list[VideoResult]) -> list[VideoResult]:
     return scored
 
 
-def _card_text(summary: dict) -> str:
+def _card_text(summary: dict[str, Any]) -> str:
     given = summary["settings"]
     which = f" of {given['frames']} frames, from seed {given['seed']}" if "seed" in given else ""
     weights = f"weights {given['weights_sha256'][:16]}"

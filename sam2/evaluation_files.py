@@ -6,8 +6,10 @@ Knows nothing about trackers or figures.
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from sam2.errors import BadInput
 from sam2.evaluation_video import AnyVideo, ObjectResult, RecordedVideo, SyntheticVideo, VideoResult
@@ -34,7 +36,7 @@ class Settings:
     data: str = ""  # digest of a dataset's files, or of a synthetic frame: another version may draw other worlds
 
 
-def data_digest(videos: list[AnyVideo]) -> str:
+def data_digest(videos: Sequence[AnyVideo]) -> str:
     """Digest of a synthetic frame, or of the paths, sizes and modification times of recorded videos' files."""
     # This text is a version of what is stored and how it is scored: change it with either, to refuse old results.
     digest = hashlib.sha256(
@@ -91,12 +93,12 @@ class Results:
         return self._videos / f"{name}.json"
 
 
-def write_json(path: Path, content: dict) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes the file atomically. Raises what `write_whole` raises."""
     write_whole(path, json.dumps(content, indent=1).encode())
 
 
-def _read(path: Path, cure: str = "delete the file") -> dict:
+def _read(path: Path, cure: str = "delete the file") -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except ValueError as error:

@@ -6,6 +6,7 @@ equally.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ GROUPS: dict[str, Callable[[ObjectResult], bool]] = {
 }
 
 
-def summarise(videos: list[VideoResult]) -> dict:
+def summarise(videos: list[VideoResult]) -> dict[str, Any]:
     """`group_summary` of all objects, `by_group` the same for each of GROUPS, and the speed."""
     results = [result for video in videos for result in video.objects]
     groups = {name: list(filter(belongs, results)) for name, belongs in _groups(results).items()}
@@ -42,7 +43,7 @@ def _groups(results: list[ObjectResult]) -> dict[str, Callable[[ObjectResult], b
     return GROUPS if any(result.tags for result in results) else {"all": GROUPS["all"]}
 
 
-def group_summary(results: list[ObjectResult]) -> dict:
+def group_summary(results: list[ObjectResult]) -> dict[str, Any]:
     """Figures in percent, None where there was nothing to judge. Visibility leaves out each object's first frame, which
     was prompted."""
     scores = [score for result in results if (score := _score(result)) is not None]
@@ -84,7 +85,7 @@ def percent(share: float) -> float | None:
     return None if np.isnan(share) else round(100 * share, 2)
 
 
-def table(summary: dict) -> str:
+def table(summary: dict[str, Any]) -> str:
     """A Markdown table, one row per group; `there` and `away`: visibility in frames with and without the object."""
     columns = {
         "objects": "objects",
@@ -105,7 +106,7 @@ def table(summary: dict) -> str:
     return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows)
 
 
-def drift(summary: dict) -> str:
+def drift(summary: dict[str, Any]) -> str:
     """One sentence: mean J at the prompt, one frame later, halfway and at the end."""
     ages = {age: value for age, value in enumerate(summary["j_by_age"]) if value is not None}
     if not ages:

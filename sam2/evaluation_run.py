@@ -10,7 +10,7 @@ import sys
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 
@@ -25,7 +25,7 @@ MakeTracker = Callable[[], StreamTracker]
 
 
 def evaluate_all(
-    videos: list[AnyVideo], prompt: str, make_tracker: MakeTracker, results: Results, workers: int
+    videos: Sequence[AnyVideo], prompt: str, make_tracker: MakeTracker, results: Results, workers: int
 ) -> list[VideoResult]:
     """Results of all videos, in the same order; those that `results` has from an earlier run are not computed again.
 
