@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from numbers import Integral
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sam2.errors import BadInput, LimitReached
 from sam2.limits import Limits
@@ -69,7 +70,7 @@ def check_prompt(prompt: Prompt, limits: Limits) -> None:
         raise BadInput(f"prompt for {prompt.object_id!r}: expected points, a box or a mask, got none")
 
 
-def is_name(value) -> bool:
+def is_name(value: object) -> bool:
     """Whether it is a string of at most MAX_NAME_LENGTH characters that UTF-8 can encode, as messages require."""
     if not isinstance(value, str) or len(value) > MAX_NAME_LENGTH:
         return False
@@ -123,7 +124,7 @@ def _corners(prompt: Prompt) -> np.ndarray:
     return np.zeros((0, 2), np.float32) if prompt.box_xyxy is None else _array("box_xyxy", prompt.box_xyxy, (2, 2))
 
 
-def _array(name: str, values, shape: tuple[int, ...]) -> np.ndarray:
+def _array(name: str, values: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
     """Converts to float32 of `shape`, whose first side may be -1 for any length. For a shape without -1 the numbers may
     come in any shape. Raises BadInput.
     """

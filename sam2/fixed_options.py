@@ -4,6 +4,8 @@ One table for the builders' overrides and for the model's attributes. What upstr
 implemented here, so such a value is refused rather than ignored.
 """
 
+from typing import Any
+
 from sam2.errors import BadInput
 
 
@@ -11,18 +13,18 @@ class Fixed:
     """An attribute that can be read, and set only to the value it has. `value`: that value, or a function of the
     model's config. `instead`: what the error suggests to users who want another value."""
 
-    def __init__(self, value, instead: str = "only Meta's own sam2 has others"):
+    def __init__(self, value: Any, instead: str = "only Meta's own sam2 has others"):
         self._value, self._instead = value, instead
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
-    def __get__(self, model, owner: type):
+    def __get__(self, model: Any, owner: type) -> Any:
         if model is None:
             return self
         return self._value(model.config) if callable(self._value) else self._value
 
-    def __set__(self, model, value) -> None:
+    def __set__(self, model: Any, value: object) -> None:
         """Raises BadInput for another value."""
         if value != (only := self.__get__(model, type(model))):
             raise BadInput(f"{self._name}: expected {only}, the only value here, got {value!r}; {self._instead}")

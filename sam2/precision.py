@@ -26,7 +26,7 @@ class Precision:
         """One of the names that `choose_precision` takes."""
         return next(name for name, dtype in _DTYPES.items() if dtype is self.dtype)
 
-    def context(self, device: torch.device) -> AbstractContextManager:
+    def context(self, device: torch.device) -> AbstractContextManager[object]:
         """The autocast context to enter around every use of the network, in the thread that uses it."""
         return torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32)
 

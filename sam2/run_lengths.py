@@ -3,7 +3,8 @@
 Knows numpy only. Masks are (H, W) bool.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ def rle_decode(counts: np.ndarray | Sequence[int], size_hw: tuple[int, int]) -> 
     return _unfold(counts, height * width).reshape(height, width)
 
 
-def coco_encode(mask: np.ndarray) -> dict:
+def coco_encode(mask: np.ndarray) -> dict[str, Any]:
     """{"size": [H, W], "counts": compressed string} of an (H, W) bool mask, as pycocotools and SA-V write it."""
     return {"size": list(mask.shape), "counts": _compress(coco_counts(mask).astype(np.int64))}
 
@@ -36,7 +37,7 @@ def coco_counts(mask: np.ndarray) -> np.ndarray:
     return _runs(np.asarray(mask, dtype=bool).T.ravel())
 
 
-def coco_decode(rle: dict) -> np.ndarray:
+def coco_decode(rle: Mapping[str, Any]) -> np.ndarray:
     """(H, W) bool mask of a COCO run-length object: column-major, `counts` a list, a compressed string or bytes.
 
     Raises BadInput if `size` or `counts` is missing or invalid, or if the runs do not fill the size.

@@ -25,7 +25,7 @@ from sam2.small_holes import fill_small_holes
 from sam2.video_frames import load_frames
 from sam2.video_state import FrameResult, ObjectState, PointInputs, VideoState, longest_pointer_memory
 
-FrameMasks = tuple[int, list, Tensor]  # frame index, object ids, (objects, 1, H, W) logits at the source's size
+FrameMasks = tuple[int, list[Any], Tensor]  # frame index, object ids, (objects, 1, H, W) logits at the source's size
 
 
 class SAM2VideoPredictor(SAM2):
@@ -202,7 +202,7 @@ class SAM2VideoPredictor(SAM2):
     @torch.inference_mode()
     def remove_object(
         self, inference_state: VideoState, obj_id: Hashable, strict: bool = False, need_output: bool = True
-    ) -> tuple[list, list[tuple[int, Tensor]]]:
+    ) -> tuple[list[Any], list[tuple[int, Tensor]]]:
         """Forgets an object. Returns the other ids and, per frame it was prompted on, (index, logits of the others).
 
         An unknown id is an error only with `strict` (UnknownObject).

@@ -110,15 +110,15 @@ class VideoState(MutableMapping[str, Any]):
         return len(self.images)
 
     @property
-    def obj_ids(self) -> list:
+    def obj_ids(self) -> list[Any]:
         return list(self.objects)
 
     @property
-    def obj_id_to_idx(self) -> dict:
+    def obj_id_to_idx(self) -> dict[Any, int]:
         return {obj_id: index for index, obj_id in enumerate(self.objects)}
 
     @property
-    def obj_idx_to_id(self) -> dict:
+    def obj_idx_to_id(self) -> dict[int, Any]:
         return dict(enumerate(self.objects))
 
     def __getitem__(self, key: str) -> Any:

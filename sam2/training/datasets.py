@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -93,7 +94,7 @@ class FolderMasks(Mapping[int, Masks]):
 
 
 @lru_cache(maxsize=4)  # not one per video: in memory such a file is many times its size, and SA-V has 50 000
-def _masklets(path: Path, size: int, mtime_ns: int) -> tuple[list[int], dict[int, list[dict]]]:
+def _masklets(path: Path, size: int, mtime_ns: int) -> tuple[list[int], dict[int, list[dict[str, Any]]]]:
     """Returns the object ids and, by frame, their masks in the same order. Raises BadInput.
 
     size and mtime_ns: of the file; they make the cache read a changed file again.
@@ -126,7 +127,7 @@ class RleMasks(Mapping[int, Masks]):
         return [self._path]
 
     @property
-    def _frames(self) -> tuple[list[int], dict[int, list[dict]]]:
+    def _frames(self) -> tuple[list[int], dict[int, list[dict[str, Any]]]]:
         about = self._path.stat()
         return _masklets(self._path, about.st_size, about.st_mtime_ns)
 

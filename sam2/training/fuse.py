@@ -7,6 +7,7 @@ eager calls are compiled; the others, and calls without gradients, run eagerly. 
 import warnings
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ class Fused:
         self._usual: set[tuple] = set()
         self._can_compile = True
 
-    def __call__(self, *inputs, **named):
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
         key = tuple(map(_kind, (*inputs, *(value for _, value in sorted(named.items())))))
         if torch.is_grad_enabled() and self._can_compile and self._comes_often(key):
             try:

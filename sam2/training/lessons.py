@@ -44,7 +44,7 @@ def has_bfloat16(device: str) -> bool:
     return device == "cuda" or torch.cpu._is_avx512_bf16_supported()  # it has no public name
 
 
-def fast_attention(device: str) -> AbstractContextManager:
+def fast_attention(device: str) -> AbstractContextManager[object]:
     """On a CPU, disables fused attention: its backward pass is several times slower for short sequences."""
     return sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()
 

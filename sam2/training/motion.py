@@ -65,7 +65,9 @@ class Hide:
         return 1.0 if nearness >= 1 else nearness * nearness * (3 - 2 * nearness)
 
 
-def affine(centre_xy: tuple[float, float], angle: float, scale_xy: tuple[float, float], pivot_xy: tuple[float, float]):
+def affine(
+    centre_xy: tuple[float, float], angle: float, scale_xy: tuple[float, float], pivot_xy: tuple[float, float]
+) -> np.ndarray:
     """(3, 3) float64: moves `pivot_xy` to the origin, scales, turns by `angle` (radians), moves to `centre_xy`."""
     cos, sin = math.cos(angle), math.sin(angle)
     a, b = cos * scale_xy[0], -sin * scale_xy[1]

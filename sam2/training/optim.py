@@ -7,6 +7,7 @@ trunk, gradient clipping); layer decay from Clark et al. 2020 as used by BEiT.
 import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ _EMBEDDING = re.compile(  # tables of vectors, not maps between them: `trunk.pat
 )
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> list[dict]:
+def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
     """Groups the parameters by rate and decay, each group with `scale` (layer decay), `is_encoder` and `is_matrix`.
 
     Biases, norms and embeddings have no weight decay.
@@ -69,7 +70,7 @@ class Muon(torch.optim.Optimizer):
     Jordan et al. 2024; the scale of an update from Liu et al. 2025 (arXiv 2502.16982).
     """
 
-    def __init__(self, groups: list[dict]):
+    def __init__(self, groups: list[dict[str, Any]]):
         super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0})
 
     @torch.no_grad()
@@ -123,7 +124,7 @@ class MuonAdamW:
     muon: Muon's rate relative to AdamW's; at 1 their steps have the same size.
     """
 
-    def __init__(self, groups: list[dict], muon: float):
+    def __init__(self, groups: list[dict[str, Any]], muon: float):
         matrices = [group | {"scale": muon * group["scale"]} for group in groups if group["is_matrix"]]
         others = [group for group in groups if not group["is_matrix"]]
         self.parts = {
@@ -132,7 +133,7 @@ class MuonAdamW:
         }
 
     @property
-    def param_groups(self) -> list[dict]:
+    def param_groups(self) -> list[dict[str, Any]]:
         return [group for part in self.parts.values() for group in part.param_groups]
 
     def zero_grad(self) -> None:
@@ -143,10 +144,10 @@ class MuonAdamW:
         for part in self.parts.values():
             part.step()
 
-    def state_dict(self) -> dict[str, dict]:
+    def state_dict(self) -> dict[str, dict[str, Any]]:
         return {name: part.state_dict() for name, part in self.parts.items()}
 
-    def load_state_dict(self, state: dict[str, dict]) -> None:
+    def load_state_dict(self, state: dict[str, dict[str, Any]]) -> None:
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
 

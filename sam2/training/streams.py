@@ -54,7 +54,7 @@ class Streams:
     """The open streams of one process, in a round-robin queue for each window side. They are not saved: a resumed run
     opens new ones."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._open: dict[int, deque[Stream]] = {}
 
     def clear(self) -> None:
