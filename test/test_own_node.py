@@ -187,4 +187,4 @@ def test_a_recording_is_read_without_what_made_it(tmp_path, monkeypatch):
     ]
     assert program.said() == "".join(expected) and pixels[0] > 0
     imported = set(re.findall(r"^(?:from|import) (\w+)", PROGRAMS["Recordings"], re.MULTILINE))
-    assert imported == {"pathlib", "numpy", "rosbags"}
+    assert imported == {"pathlib", "typing", "numpy", "rosbags"}
