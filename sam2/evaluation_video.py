@@ -65,7 +65,7 @@ class SyntheticVideo:
 
     def wants(self, index: int, mask: np.ndarray) -> bool:
         """Whether an object first seen like this is prompted."""
-        return index == 0 and mask.mean() >= _SMALLEST_PROMPTED
+        return index == 0 and bool(mask.mean() >= _SMALLEST_PROMPTED)
 
     def frames(self) -> Iterator[Annotated]:
         for t in range(self.num_frames):

@@ -129,7 +129,7 @@ class Scene:
             x, y = self.centre(body, t)
             behind = any(abs(x - place) * self.size_hw[1] < reach + body.reach / 2 for place, reach in pillars)
             count += abs(x) < 0.42 and abs(y) < 0.42 and not behind
-        return count
+        return int(count)  # not NumPy's
 
 
 def random_scene(rng: np.random.Generator, size_hw: tuple[int, int], difficulty: Difficulty) -> Scene:
