@@ -21,7 +21,7 @@ def rle_encode(mask: np.ndarray) -> np.ndarray:
     return _runs(np.asarray(mask, dtype=bool).ravel())
 
 
-def rle_decode(counts: np.ndarray | Sequence[int], size_hw: tuple[int, int]) -> np.ndarray:
+def rle_decode(counts: np.ndarray | Sequence[int], size_hw: Sequence[int] | np.ndarray) -> np.ndarray:
     """(H, W) bool mask of row-major run lengths, background first. Raises BadInput unless they sum to H*W."""
     height, width = _sides(size_hw)
     return _unfold(counts, height * width).reshape(height, width)
@@ -60,7 +60,7 @@ def _runs(pixels: np.ndarray) -> np.ndarray:
     return np.diff(borders).astype(np.uint32)
 
 
-def _sides(size_hw: Sequence[int]) -> tuple[int, int]:
+def _sides(size_hw: Sequence[int] | np.ndarray) -> tuple[int, int]:
     """Height and width. Raises BadInput."""
     try:
         height, width = (int(side) for side in size_hw)
