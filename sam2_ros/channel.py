@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.lifecycle import LifecyclePublisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from sam2_ros import health
@@ -50,6 +51,7 @@ class Channel:
         self.counters = Counters(domain=node.context.get_domain_id())
         self.enabled = True
         self._pipeline: Pipeline | None = None
+        self._publishers: list[LifecyclePublisher] = []  # there may be some without a pipeline if `configure` failed
         self.target = node.settings.target  # object id; one chosen by service holds until the parameter is set
         self.camera = Camera(
             node, self.input_name("image"), node.settings, self.counters, lambda: self.enabled, self._on_image, self.log
@@ -123,8 +125,9 @@ class Channel:
         """Releases what `configure` created. The worker must have ended."""
         if self._pipeline is not None:
             self._pipeline.outputs.close()
-            for publisher in self._pipeline.outputs.publishers.values():
-                self.node.destroy_lifecycle_publisher(publisher)
+        for publisher in self._publishers:
+            self.node.destroy_lifecycle_publisher(publisher)
+        self._publishers.clear()
         self._pipeline = None
 
     def saved_path(self, name: str) -> Path:
@@ -179,7 +182,9 @@ class Channel:
         qos = QoSProfile(depth=depth)
         if latched:
             qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
-        return self.node.create_lifecycle_publisher(kind, self.output_name(topic), qos, callback_group=group)
+        made = self.node.create_lifecycle_publisher(kind, self.output_name(topic), qos, callback_group=group)
+        self._publishers.append(made)
+        return made
 
     def why_closed(self, needs_image: bool) -> tuple[Code, str] | None:
         """Why requests cannot be served now; None if they can. needs_image: whether they need an image."""

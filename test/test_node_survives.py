@@ -19,7 +19,7 @@ from rcl_interfaces.msg import Parameter, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
-from rclpy.lifecycle import LifecycleNode
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from ros_rig import HERE, PATIENCE_S, NodeProcess, children_path, start_tracking
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
@@ -77,6 +77,28 @@ def test_a_wrong_transition_is_answered_also_where_rclpy_raises(rig, inside, mon
     cleanup = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CLEANUP))
     assert not rig.call(ChangeState, "/sam2/change_state", cleanup).success and rig.state() == "unconfigured"
     rig.executor.remove_node(inside)
+
+
+def test_an_output_that_cannot_be_made_leaves_none_of_those_before_it(rig, monkeypatch):
+    """As one that is remapped to a topic of another type. The second camera's, at every try of a lifecycle manager."""
+    cameras = ["--ros-args", "-p", "cameras:=[front, wrist]"]
+    node = TrackNode(lambda settings: FakeTracker(), context=rig.context, cli_args=cameras)
+    make, before = node.create_lifecycle_publisher, len(list(node.publishers))
+
+    def refuse(kind, topic, *args, **kwargs):
+        return 1 / 0 if topic == "~/wrist/overlay" else make(kind, topic, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(node, "create_lifecycle_publisher", refuse)
+        for _ in range(2):
+            assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+            assert len(list(node.publishers)) == before
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    names = [publisher.topic_name for publisher in node.publishers]
+    assert len(set(names)) == len(names) > before
+    node.stop()
+    assert len(list(node.publishers)) == before
+    node.destroy_node()
 
 
 @pytest.mark.parametrize("closed", [(1,), (1, 2)])
