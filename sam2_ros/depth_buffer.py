@@ -25,7 +25,7 @@ class DepthBuffer:
     """Written by the executor, read by the worker.
 
     However long the network takes, the buffer keeps the depth of the images that the worker has named (`want`), and of
-    the newest image, which may still wait for the worker.
+    the two newest: one may wait for the worker, which may be decoding the other and name it only afterwards.
     """
 
     def __init__(self, jump_ns: int) -> None:
@@ -34,10 +34,10 @@ class DepthBuffer:
         self._steps_ns: deque[int] = deque(maxlen=KEPT)  # between stamps
         self._watch = StampWatch(jump_ns)
         self._wanted_ns: tuple[int, ...] = ()  # stamps of images
-        self._newest_image_ns = 0
+        self._newest_image_ns = self._second_image_ns = 0  # stamps of the newest and the one before
         self._before_set_back_ns: set[int] = set()  # stamps of images from before their clock was set back
         self._depth_clock_changed = False  # since the newest image
-        self._held: list[Entry] = []  # nearest to each wanted image and to the newest
+        self._held: list[Entry] = []  # nearest to each wanted image and to the two newest
         self._lock = threading.Lock()
 
     def add(self, stamp_ns: int, depth: Any, now_ns: int, simulated_ns: int = 0) -> Stamp:
@@ -73,7 +73,8 @@ class DepthBuffer:
                 if not self._depth_clock_changed:
                     self._forget()
             self._depth_clock_changed = False
-            self._newest_image_ns = stamp_ns or self._newest_image_ns
+            if stamp_ns:
+                self._newest_image_ns, self._second_image_ns = stamp_ns, self._newest_image_ns
             self._hold()
 
     def find(self, stamp_ns: int) -> tuple[Any, str]:
@@ -110,7 +111,8 @@ class DepthBuffer:
         self._held = []
 
     def _hold(self) -> None:
-        found = [self._nearest(stamp_ns) for stamp_ns in (*self._wanted_ns, self._newest_image_ns) if stamp_ns]
+        images_ns = (*self._wanted_ns, self._newest_image_ns, self._second_image_ns)
+        found = [self._nearest(stamp_ns) for stamp_ns in images_ns if stamp_ns]
         self._held = [entry for entry in found if entry is not None]
 
     def _nearest(self, stamp_ns: int) -> Entry | None:

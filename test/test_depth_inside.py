@@ -190,6 +190,17 @@ def test_depth_of_an_image_that_has_just_come_is_kept(before_it_came):
     assert buffer.find(NOW_NS) == (0, "")
 
 
+def test_the_depth_of_an_image_that_is_being_decoded_is_kept_when_the_next_one_comes():
+    """The worker has taken it and not named it yet: it may turn out to be broken."""
+    buffer = DepthBuffer(5 * 10**9)
+    buffer.note_image(NOW_NS)
+    for number in range(2 * KEPT):
+        buffer.add(NOW_NS + number * STEP_NS, number, number * STEP_NS)
+    buffer.note_image(NOW_NS + 2 * KEPT * STEP_NS)
+    buffer.want([NOW_NS])
+    assert buffer.find(NOW_NS) == (0, "")
+
+
 def test_the_depth_of_the_image_in_hand_and_of_those_that_wait_is_kept():
     rig, (metres, mask) = Rigged(), scene()
     rig.hear("objects_poses")
