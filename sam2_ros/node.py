@@ -25,6 +25,7 @@ from sam2_ros.channel import Channel
 from sam2_ros.health import Situation, silence
 from sam2_ros.load_tracker import load_tracker
 from sam2_ros.params import Settings
+from sam2_ros.readable import readable, reason_of
 from sam2_ros.refused import Refused
 from sam2_ros.requests import Code
 from sam2_ros.transforms import Transforms
@@ -44,9 +45,9 @@ def _transition(callback: Callable) -> Callable:
     def guarded(self, state):
         try:
             return callback(self, state)
-        except Exception:
+        except Exception as error:
             self.get_logger().error(f"{callback.__name__} failed:\n{traceback.format_exc()}")
-            self._undo(state)
+            self._undo(state, error)
             return TransitionCallbackReturn.FAILURE
 
     return guarded
@@ -214,7 +215,7 @@ class TrackNode(LifecycleNode):
             return False
         return True
 
-    def _undo(self, state) -> None:
+    def _undo(self, state, error: Exception) -> None:
         """Undoes what a failed transition had begun. If this fails too, rclpy calls `on_error`."""
         for channel in self._channels:
             channel.close()
@@ -223,6 +224,7 @@ class TrackNode(LifecycleNode):
             for channel in self._channels:
                 channel.open()
         if self._state == "unconfigured":
+            self._trouble = ("failed", readable(reason_of(error)))
             self._release()
 
     def _release(self) -> bool:
@@ -253,8 +255,7 @@ class TrackNode(LifecycleNode):
 
     def _on_worker_changed(self) -> None:
         """On the executor, shortly after the worker's phase changed."""
-        worker = self._worker
-        if worker is None:
+        if (worker := self._worker) is None:
             return
         if worker.phase is Phase.READY:
             self.get_logger().info(worker.sentence)

@@ -79,11 +79,12 @@ def test_a_wrong_transition_is_answered_also_where_rclpy_raises(rig, inside, mon
     rig.executor.remove_node(inside)
 
 
-def test_an_output_that_cannot_be_made_leaves_none_of_those_before_it(rig, monkeypatch):
+def test_an_output_that_cannot_be_made_is_told_and_leaves_none_of_those_before_it(rig, monkeypatch):
     """As one that is remapped to a topic of another type. The second camera's, at every try of a lifecycle manager."""
     cameras = ["--ros-args", "-p", "cameras:=[front, wrist]"]
     node = TrackNode(lambda settings: FakeTracker(), context=rig.context, cli_args=cameras)
-    make, before = node.create_lifecycle_publisher, len(list(node.publishers))
+    make, before, told = node.create_lifecycle_publisher, len(list(node.publishers)), []
+    node._diagnostics = SimpleNamespace(publish=told.append)
 
     def refuse(kind, topic, *args, **kwargs):
         return 1 / 0 if topic == "~/wrist/overlay" else make(kind, topic, *args, **kwargs)
@@ -93,6 +94,9 @@ def test_an_output_that_cannot_be_made_leaves_none_of_those_before_it(rig, monke
         for _ in range(2):
             assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
             assert len(list(node.publishers)) == before
+    assert "division by zero; start the node again" in node.why_closed()[1]
+    node._report()
+    assert [status.message for status in told[-1].status if status.level == b"\x02"] == ["division by zero"] * 2
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
     names = [publisher.topic_name for publisher in node.publishers]
     assert len(set(names)) == len(names) > before
