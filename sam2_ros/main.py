@@ -164,14 +164,21 @@ def _live(signals: _Signals, arguments: list[str], make_tracker) -> int:
         failed = 0 if _spin(node, executor, timeout_s=0.2) else failed + 1
     code = node.done.result() if node.done.done() else int(failed == TOO_MANY)
     node.stop()
-    farewell = time.monotonic() + FAREWELL_S
-    linger_s = LINGER_S if node.has_waiting_clients else 0.0
-    while node.has_waiting_clients and time.monotonic() < farewell:
-        _spin(node, executor, timeout_s=0.05)
-    time.sleep(linger_s)
+    if failed < TOO_MANY:
+        _say_farewell(node, executor)
     executor.shutdown()
     node.destroy_node()
     return code
+
+
+def _say_farewell(node, executor) -> None:
+    """Answers clients that still wait, and requests that came while the node stopped, which may take two seconds."""
+    end = time.monotonic() + FAREWELL_S
+    while (began := time.monotonic()) < end:
+        _spin(node, executor, timeout_s=LINGER_S)
+        if time.monotonic() - began >= LINGER_S and not node.has_waiting_clients:
+            return  # nothing more came
+    time.sleep(LINGER_S)
 
 
 def _spin(node, executor, timeout_s: float) -> bool:

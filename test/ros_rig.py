@@ -180,8 +180,12 @@ class FakeCamera:
         qos = QoSProfile(depth=10, reliability=policy)
         self._publisher = rig.node.create_publisher(Image, topic, qos, event_callbacks=events)
 
+    @property
+    def subscribers(self) -> int:
+        return self._publisher.get_subscription_count()
+
     def wait_for_subscriber(self) -> None:
-        self._rig.until(lambda: self._publisher.get_subscription_count() > 0)
+        self._rig.until(lambda: self.subscribers > 0)
 
     def wait_for_matching_subscriber(self) -> None:
         """A node first subscribes as best effort; an image that comes while it resubscribes as reliable is lost."""

@@ -1,10 +1,12 @@
 """Services are answered in every state of the node, every one of them, and while the model loads."""
 
+import signal
+
 import pytest
 
 pytest.importorskip("rclpy")
 
-from ros_rig import NodeProcess, click
+from ros_rig import STOP_S, NodeProcess, click
 from std_srvs.srv import SetBool, Trigger
 
 from sam2_ros.msg import Prompt, PromptResult
@@ -71,6 +73,23 @@ def test_every_service_is_answered_in_every_state(rig):
         assert rig.change_state("shutdown") and rig.state() == "finalized"
         assert every_service(rig) == all_answer("STOPPING")
         node.end()
+
+
+def test_what_is_asked_while_the_node_stops_is_answered_before_the_process_ends(rig):
+    """For up to two seconds it waits for the network, and for nobody else."""
+    with NodeProcess(tracker={"delay": 3600}, parameters={"max_age_s": 0.05}) as node:
+        camera, said = rig.camera(), rig.diagnostics()
+        camera.wait_for_subscriber()
+        rig.until(lambda: rig.call(ListObjects, "/sam2/list_objects").code == Code.OK)
+        assert rig.call(Trigger, "/sam2/reset").success
+        camera.publish_until(lambda: any("busy with one image" in s.message for m in said for s in m.status))
+        node.signal(signal.SIGTERM)
+        rig.until(lambda: camera.subscribers == 0)
+        listed = [rig.start_call(ListObjects, "/sam2/list_objects") for _ in range(5)]
+        reset = rig.start_call(Trigger, "/sam2/reset")
+        rig.until(lambda: reset.done() and all(one.done() for one in listed), within_s=STOP_S)
+        assert {one.result().code for one in listed} == {Code.STOPPING} and "STOPPING" in reset.result().message
+        assert node.exit_code() == 0
 
 
 def test_states_and_services_are_answered_while_the_model_loads(rig):
