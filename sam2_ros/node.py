@@ -39,12 +39,13 @@ EXIT_DEVICE_LOST = 70
 
 
 def _transition(callback: Callable) -> Callable:
-    """Makes a transition log its exceptions, which rclpy swallows, and return the node to the previous state."""
+    """Makes a transition log its exceptions, which rclpy swallows, and return the node to the previous state. After
+    `stop` no transition succeeds any more."""
 
     @functools.wraps(callback)
     def guarded(self, state):
         try:
-            return callback(self, state)
+            return callback(self, state) if self._state != "finalized" else TransitionCallbackReturn.FAILURE
         except Exception as error:
             self.get_logger().error(f"{callback.__name__} failed:\n{traceback.format_exc()}")
             self._undo(state, error)
@@ -228,8 +229,7 @@ class TrackNode(LifecycleNode):
             self._release()
 
     def _release(self) -> bool:
-        """Ends the worker and releases what `on_configure` made; False, keeping everything, if it does not end in
-        time."""
+        """Ends the worker and releases what `on_configure` made; False, keeping all, if it does not end in time."""
         if self._worker is not None and not self._worker.stop(STOP_TIMEOUT_S):
             return False
         self._worker = None

@@ -105,6 +105,18 @@ def test_an_output_that_cannot_be_made_is_told_and_leaves_none_of_those_before_i
     node.destroy_node()
 
 
+@pytest.mark.parametrize("reached", [0, 1, 2])
+def test_a_node_that_was_stopped_is_not_brought_up_again(inside, reached):
+    """By requests of a lifecycle manager that are answered while the process says farewell."""
+    up = [inside.trigger_configure, inside.trigger_activate]
+    for trigger in up[:reached]:
+        assert trigger() == TransitionCallbackReturn.SUCCESS
+    inside.stop()
+    for trigger in (inside.trigger_deactivate, inside.trigger_cleanup, *up):
+        assert trigger() != TransitionCallbackReturn.SUCCESS
+        assert inside._worker is None and inside.why_closed()[0] is Code.STOPPING
+
+
 @pytest.mark.parametrize("closed", [(1,), (1, 2)])
 def test_it_needs_nobody_to_talk_to(rig, closed):
     def close() -> None:
