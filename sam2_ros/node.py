@@ -12,9 +12,7 @@ import traceback
 from collections.abc import Callable
 
 from diagnostic_msgs.msg import DiagnosticArray
-from lifecycle_msgs.srv import ChangeState
 from rclpy.clock import Clock, ClockType
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
@@ -23,6 +21,7 @@ import sam2
 from sam2_ros import params, vision
 from sam2_ros.channel import Channel
 from sam2_ros.health import Situation, silence
+from sam2_ros.invalid_transitions import answer_invalid_transitions
 from sam2_ros.load_tracker import load_tracker
 from sam2_ros.params import Settings
 from sam2_ros.readable import readable, reason_of
@@ -54,22 +53,6 @@ def _transition(callback: Callable) -> Callable:
     return guarded
 
 
-def _answer_invalid_transitions(node: LifecycleNode) -> None:
-    """Answers transitions that the present state does not have, where Jazzy's rclpy raises and never responds."""
-    (service,) = (one for one in node.services if one.srv_type is ChangeState)
-    change = service.callback
-
-    def answer(request, response):
-        try:
-            return change(request, response)
-        except rclpy_implementation.RCLError as error:
-            node.get_logger().error(f"transition refused: {error}")
-            response.success = False
-            return response
-
-    service.callback = answer
-
-
 class TrackNode(LifecycleNode):
     """Images in, tracks out, for each of its cameras. `done` gets an exit code once only a new process can continue.
 
@@ -80,14 +63,14 @@ class TrackNode(LifecycleNode):
 
     def __init__(self, make_tracker: Callable[[Settings], sam2.Tracker] = load_tracker, **kwargs) -> None:
         super().__init__(self.DEFAULT_NAME, **kwargs)
-        _answer_invalid_transitions(self)
+        answer_invalid_transitions(self)
         self.done: Future[int] = Future()
         self.settings = params.declare(self, self._on_settings)
         self._make_tracker = make_tracker
         self._worker: Worker | None = None
         self._transforms: Transforms | None = None
         self._state, self._since_ns = "unconfigured", time.monotonic_ns()
-        self._trouble: tuple[str, str] = ("", "")  # phase and sentence of a worker that failed
+        self._trouble: tuple[str, str] = ("", "")  # phase and sentence of a worker or transition that failed
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=1))
         self._channels = [Channel(self, name) for name in self.settings.cameras]
         self._worker_changed = self.create_guard_condition(self._on_worker_changed)
@@ -129,6 +112,7 @@ class TrackNode(LifecycleNode):
         super().on_activate(state)
         for channel in self._channels:
             channel.open()
+        self._trouble = ("", "")
         return self._enter("active")
 
     @_transition
@@ -202,9 +186,9 @@ class TrackNode(LifecycleNode):
         phase, reason = self._trouble
         if phase == Phase.DEVICE_LOST.value:
             return reason
-        if reason:
-            return f"{reason}; start the node again or, if no parameter has to change, configure and activate it"
         steps = "configure and activate it" if self._state == "unconfigured" else "activate it"
+        if reason:
+            return f"{reason}; start the node again or, if no parameter has to change, {steps}"
         return f"the node is {self._state}; {steps} (ros2 lifecycle set)"
 
     def _attempt(self, end: Callable[[], object]) -> bool:
@@ -224,8 +208,9 @@ class TrackNode(LifecycleNode):
             super().on_activate(state)
             for channel in self._channels:
                 channel.open()
-        if self._state == "unconfigured":
+        else:
             self._trouble = ("failed", readable(reason_of(error)))
+        if self._state == "unconfigured":
             self._release()
 
     def _release(self) -> bool:
@@ -287,7 +272,8 @@ class TrackNode(LifecycleNode):
     def _report(self) -> None:
         phase, sentence = self._trouble
         if self._worker is not None:
-            phase, sentence = self._worker.phase.value, self._worker.sentence
+            if not phase:
+                phase, sentence = self._worker.phase.value, self._worker.sentence
             if self._worker.is_stopping and self._worker.phase in (Phase.LOADING, Phase.READY):
                 phase = "ending"
         _, closed = self.why_closed() or (None, "")

@@ -105,6 +105,27 @@ def test_an_output_that_cannot_be_made_is_told_and_leaves_none_of_those_before_i
     node.destroy_node()
 
 
+def test_an_input_that_cannot_be_made_is_told_until_it_can(inside, monkeypatch):
+    """As one that is remapped to a topic of another type."""
+    told = []
+    inside._diagnostics = SimpleNamespace(publish=told.append)
+
+    def errors():
+        inside._report()
+        return [status.message for status in told[-1].status if status.level == b"\x02"]
+
+    assert inside.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    with monkeypatch.context() as patch:
+        patch.setattr(inside._channels[0].camera, "open", lambda mailbox: 1 / 0)
+        assert inside.trigger_activate() == TransitionCallbackReturn.FAILURE
+    steps = "start the node again or, if no parameter has to change, activate it"
+    assert inside.why_closed()[1] == f"division by zero; {steps}"
+    assert errors() == ["division by zero"]
+    assert inside.trigger_activate() == TransitionCallbackReturn.SUCCESS and "division by zero" not in errors()
+    assert inside.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    assert inside.why_closed()[1] == "the node is inactive; activate it (ros2 lifecycle set)"
+
+
 @pytest.mark.parametrize("reached", [0, 1, 2])
 def test_a_node_that_was_stopped_is_not_brought_up_again(inside, reached):
     """By requests of a lifecycle manager that are answered while the process says farewell."""
