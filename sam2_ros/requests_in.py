@@ -141,9 +141,11 @@ class RequestInputs:
         """newest_will_do: as in `Add`."""
 
         def answered(answer: Answer) -> None:
-            self._publish_results([one[:2] for one in asked], answer, asks_again=reply is not None)
-            if reply is not None:
-                reply(answer)
+            try:
+                self._publish_results([one[:2] for one in asked], answer, asks_again=reply is not None)
+            finally:  # a service's client waits for its response, also if the result cannot be published
+                if reply is not None:
+                    reply(answer)
 
         def check_frames() -> None:
             for index, one in enumerate(asked):

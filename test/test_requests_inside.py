@@ -180,6 +180,17 @@ def test_a_node_that_is_deactivated_answers_prompts_and_one_that_ends_everything
     assert [answer.code for answer in answers] == [Code.STOPPING] and len(desk.said) == 1
 
 
+@pytest.mark.parametrize("closed", [None, (Code.NOT_ACTIVE, "no")])
+def test_a_client_has_its_response_although_the_result_cannot_be_published(desk, closed):
+    """Whoever answers counts the error, as the worker does. Without a response the client would wait for ever."""
+    desk.inputs._results = SimpleNamespace(publish=lambda result: 1 / 0)
+    answers, desk.why = [], closed
+    with pytest.raises(ZeroDivisionError):
+        desk.inputs.add_messages([Prompt(points_xy=[1, 2], point_labels=[1])], answers.append)
+        desk.mailbox.take().requests[0].answer(Code.NOT_ACTIVE, "no")
+    assert [answer.code for answer in answers] == [Code.NOT_ACTIVE]
+
+
 def test_a_hanging_network_has_answers_after_its_time_that_a_sleeping_process_does_not_use_up(desk, monkeypatch):
     clock = SimpleNamespace(ns=1000 * S)
     monkeypatch.setattr("time.monotonic_ns", lambda: clock.ns)
