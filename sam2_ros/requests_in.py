@@ -18,7 +18,7 @@ import sam2
 from sam2_ros import prompt_in, vision
 from sam2_ros.hand_off import Detection
 from sam2_ros.msg import Prompt, PromptResult
-from sam2_ros.readable import readable
+from sam2_ros.readable import readable, reason_of
 from sam2_ros.requests import Add, Answer, Code, Request
 from sam2_ros.ros_time import stamp_ns, time_message
 from sam2_ros.services import Services
@@ -154,11 +154,11 @@ class RequestInputs:
 
         deadline_ns = time.monotonic_ns() + int(self._node.settings.prompt_wait_s * 1e9)
         request = Add([], deadline_ns, answered, newest_will_do=newest_will_do, check=check_frames)
-        closed = self._channel.why_closed(needs_image=True)
-        if closed:
-            request.answer(*closed)
-            return
         try:
+            closed = self._channel.why_closed(needs_image=True)
+            if closed:
+                request.answer(*closed)
+                return
             times = Counter(one.object_id for one in asked if one.object_id)
             if again := [name for name, count in times.items() if count > 1]:
                 raise sam2.BadInput(f"one id is prompted twice in one request: {', '.join(again)}")
@@ -166,10 +166,12 @@ class RequestInputs:
             for index, one in enumerate(asked):
                 with prompt_in.numbered(index, len(asked)):
                     request.prompts.append(one.read())
+            self.post_request(request)
         except sam2.BadInput as error:
             request.answer(Code.BAD_INPUT, str(error))
-            return
-        self.post_request(request)
+        except Exception as error:  # no memory for a mask, say: who asked must not wait for ever
+            request.give_up(Code.INTERNAL, reason_of(error))
+            raise
 
     def _publish_results(self, asked: list[tuple[Header, str]], answer: Answer, asks_again: bool = False) -> None:
         """asked: header and object id of each prompt."""

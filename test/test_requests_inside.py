@@ -191,6 +191,22 @@ def test_a_client_has_its_response_although_the_result_cannot_be_published(desk,
     assert [answer.code for answer in answers] == [Code.NOT_ACTIVE]
 
 
+@pytest.mark.parametrize("name", ["why_closed", "from_message"])
+def test_a_prompt_that_cannot_be_read_for_whatever_reason_is_answered(desk, monkeypatch, name):
+    """No memory for a mask, an error of rcl. The caller counts the error, as `main` does."""
+
+    def broken(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(desk.inputs._channel if name == "why_closed" else requests_in.prompt_in, name, broken)
+    with pytest.raises(MemoryError):
+        desk.hear["prompts"](Prompt(object_id="cup", points_xy=[1, 2], point_labels=[1]))
+    assert [(result.object_id, result.code, result.sentence) for result in desk.said] == [
+        ("cup", Code.INTERNAL, "MemoryError")
+    ]
+    assert not desk.mailbox.take().requests
+
+
 def test_a_hanging_network_has_answers_after_its_time_that_a_sleeping_process_does_not_use_up(desk, monkeypatch):
     clock = SimpleNamespace(ns=1000 * S)
     monkeypatch.setattr("time.monotonic_ns", lambda: clock.ns)
