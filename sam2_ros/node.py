@@ -144,13 +144,13 @@ class TrackNode(LifecycleNode):
         return TransitionCallbackReturn.FAILURE
 
     def stop(self) -> None:
-        """Stops the worker, in any state, if it ends in time, and answers all requests. No results come afterwards."""
+        """Stops the worker, in any state, if it ends in time, and answers all requests. Logs what fails and goes on."""
         for channel in self._channels:
-            channel.close_inputs()
+            self._attempt(channel.close_inputs)
         self._enter("finalized")
-        self._release()
+        self._attempt(self._release)
         for channel in self._channels:
-            channel.close(for_good=True)
+            self._attempt(functools.partial(channel.close, for_good=True))
 
     @property
     def has_waiting_clients(self) -> bool:

@@ -77,10 +77,13 @@ class RequestInputs:
         if for_good:
             self.services.close()
         for request in self._posted:
-            if for_good:
-                request.answer(Code.STOPPING, "the node is stopping")
-            elif isinstance(request, Add):
-                request.give_up(Code.STOPPING, "the node is being deactivated")
+            try:
+                if for_good:
+                    request.answer(Code.STOPPING, "the node is stopping")
+                elif isinstance(request, Add):
+                    request.give_up(Code.STOPPING, "the node is being deactivated")
+            except Exception as error:  # an answer that cannot be delivered must not affect the others
+                self._channel.counters.note_failure("request", error, self._channel.log)
 
     def tick(self) -> None:
         """Answers in place of a worker that hangs. Time in which the whole process was suspended does not count."""

@@ -27,8 +27,9 @@ from std_msgs.msg import Header
 
 from sam2_ros import camera as camera_module
 from sam2_ros import log_files, main
+from sam2_ros.channel import Channel
 from sam2_ros.node import TrackNode
-from sam2_ros.requests import Answer, Code
+from sam2_ros.requests import Answer, Code, Reset
 from sam2_ros.srv import SaveObjects
 
 pytestmark = pytest.mark.ros
@@ -136,6 +137,31 @@ def test_a_node_that_was_stopped_is_not_brought_up_again(inside, reached):
     for trigger in (inside.trigger_deactivate, inside.trigger_cleanup, *up):
         assert trigger() != TransitionCallbackReturn.SUCCESS
         assert inside._worker is None and inside.why_closed()[0] is Code.STOPPING
+
+
+@pytest.mark.parametrize("broken", ["close_inputs", "close", "release"])
+def test_an_error_while_it_stops_leaves_no_request_unanswered_and_no_worker(rig, monkeypatch, broken):
+    """One camera's answer that cannot be delivered, or whatever else: otherwise the process would end at once."""
+    cameras = ["--ros-args", "-p", "cameras:=[front, wrist]"]
+    node = TrackNode(lambda settings: FakeTracker(), context=rig.context, cli_args=cameras)
+    node.autostart()
+    answers, worker = [], node._worker
+    front, wrist = (channel.inputs for channel in node._channels)
+    front._posted |= {Reset(lambda answer: 1 / 0), Reset(answers.append), Reset(lambda answer: 1 / 0)}
+    wrist._posted.add(Reset(answers.append))
+    with monkeypatch.context() as patch:
+        original, calls = getattr(Channel, broken), []
+
+        def once(channel, *args, **kwargs):
+            calls.append(channel)
+            return original(channel, *args, **kwargs) if len(calls) > 1 else 1 / 0
+
+        patch.setattr(Channel, broken, once)
+        assert node.trigger_shutdown() == TransitionCallbackReturn.SUCCESS
+    node.stop()  # by the process, when it ends
+    assert [answer.code for answer in answers] == [Code.STOPPING] * 2
+    assert node._worker is None and not worker._thread.is_alive()
+    node.destroy_node()
 
 
 @pytest.mark.parametrize("closed", [(1,), (1, 2)])
