@@ -76,7 +76,7 @@ class Worker:
         try:
             if self._start():
                 self._serve()
-        except Exception as error:  # whatever it is, a node without its network must not look healthy
+        except BaseException as error:  # also sys.exit or a panic of a Rust library: the node must not look healthy
             self._log.error(utf8(traceback.format_exc()))
             self._enter(Phase.FAILED, f"the network has ended: {error!r}")
         finally:

@@ -190,3 +190,21 @@ def test_in_the_end_everybody_is_answered_and_no_tracker_is_held(make, monkeypat
     assert [lane.closed for lane in made.lanes] == [1, 1] and emptied == [[False, False]]
     assert made.told == [Phase.READY, Phase.FAILED] and "ZeroDivisionError" in made.worker.sentence
     assert "Traceback" in made.logged[0]
+
+
+@pytest.mark.parametrize("is_loading", [True, False])
+def test_whatever_ends_it_the_node_hears_of_it(make, monkeypatch, is_loading):
+    """A panic of a Rust library, as safetensors, is no Exception; nor is what sys.exit raises."""
+
+    class Panic(BaseException):
+        pass
+
+    def panic(*_):
+        raise Panic("index out of range")
+
+    made = make(load=panic if is_loading else FakeTracker)
+    monkeypatch.setattr(made.lanes[0], "turn", panic)
+    made.lanes[0].mailbox.wake()
+    made.worker._run()
+    assert made.worker.phase is Phase.FAILED and "index out of range" in made.worker.sentence
+    assert made.told[-1] is Phase.FAILED and any("Traceback" in sentence for sentence in made.logged)
