@@ -56,7 +56,7 @@ class DavisVideo:
         _check_free(frames, masks)
         _lines(names)
         with _folders(root, *(path.parent for path in (frames, masks, names))):
-            with tempfile.TemporaryDirectory(dir=root, prefix=".replay_") as part:
+            with tempfile.TemporaryDirectory(dir=root, prefix=".replay_", ignore_cleanup_errors=True) as part:
                 made = cls(root, Path(part), objects)
                 made._frames.mkdir()
                 made._masks.mkdir()

@@ -56,7 +56,7 @@ def naming(out: Path) -> Iterator[None]:
 def part_of(out: Path) -> Iterator[Path]:
     """A path on the same disk as `out`, to write to and then to move to `out`. What is still there at the end of the
     block is removed."""
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".replay_") as folder:
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".replay_", ignore_cleanup_errors=True) as folder:
         yield Path(folder) / out.name
 
 

@@ -1,5 +1,7 @@
 """A disk that is full: what a replay leaves is whole or not there, and it is said in a sentence."""
 
+import errno
+import os
 import resource
 from collections import Counter
 from contextlib import contextmanager
@@ -101,3 +103,15 @@ def test_pictures_of_a_data_set_that_find_no_room_are_a_sentence_and_nothing_is_
     with room_for(300):
         assert run("--out", str(tmp_path / "o.mcap"), "--davis", str(tmp_path / "d")) == (1, set())
     assert capsys.readouterr().err == f"sam2_ros replay: {tmp_path / 'd'}: File too large\n"
+
+
+def test_a_working_folder_that_cannot_be_removed_does_not_make_a_whole_replay_a_failed_one(run, tmp_path, monkeypatch):
+    """NFS keeps a file that somebody has open, and so its folder."""
+
+    def is_not_empty(path, **_):
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), path)
+
+    with monkeypatch.context() as nfs:
+        nfs.setattr(os, "rmdir", is_not_empty)
+        code, made = run(*(f"--{name}={tmp_path / place}" for name, place in PLACES.items()))
+    assert code == 0 and made >= {tmp_path / place for place in PLACES.values()}
