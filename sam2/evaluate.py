@@ -34,7 +34,7 @@ from sam2.evaluation_video import (
     VideoResult,
     check_annotated,
 )
-from sam2.files import alone_in, check_file, check_folder, path_argument, writing
+from sam2.files import alone_in, check_file, check_folder, path_argument
 from sam2.limits import MAX_LABEL, Limits
 from sam2.memoryless import MemorylessTracker
 from sam2.precision import choose_precision
@@ -209,9 +209,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         write_into_card(args.card, place, _card_text(summary))
     if args.plot:
         title = f"{config.name}{size_text} on {args.dataset}, {args.prompt}, memory {args.memory}"
-        with writing(args.plot):
-            args.plot.parent.mkdir(parents=True, exist_ok=True)
-            plot(scored, title, args.plot)
+        plot(scored, title, args.plot)
     return summary
 
 

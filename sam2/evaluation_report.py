@@ -4,6 +4,7 @@ Knows only `VideoResult`. J and F weight every object equally, whichever video i
 equally.
 """
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,7 @@ def curves(videos: list[VideoResult]) -> dict[str, np.ndarray]:
 
 
 def plot(videos: list[VideoResult], title: str, path: Path) -> None:
-    """J&F over time, one line per group, to a picture file. Needs matplotlib (the `training` extra)."""
+    """J&F over time, one line per group, to a picture file, atomically. Needs matplotlib (the `training` extra)."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -169,4 +170,6 @@ def plot(videos: list[VideoResult], title: str, path: Path) -> None:
     axes.set(title=title, xlabel="frame", ylabel="mean J&F, %", ylim=(0, 100))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left")
-    figure.savefig(path, dpi=110)
+    picture = io.BytesIO()
+    figure.savefig(picture, format=path.suffix[1:], dpi=110)
+    write_whole(path, picture.getvalue())

@@ -15,7 +15,7 @@ from small_video_folder import write_davis, write_video
 
 from sam2 import evaluate, files
 from sam2.config import CONFIGS
-from sam2.evaluation_report import table, write_into_card
+from sam2.evaluation_report import plot, table, write_into_card
 from sam2.evaluation_video import ObjectResult, VideoResult
 from sam2.model import SAM2
 from sam2.training.datasets import LAYOUTS
@@ -198,6 +198,22 @@ def test_a_card_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="card.md: cannot be written"):
         write_into_card(tmp_path / "card.md", "click", "newer")
     assert "\nnew\n" in (tmp_path / "card.md").read_text()
+
+
+def test_a_plot_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    result = ObjectResult(1, [], [0, 1, 2], j=[1.0] * 3, f=[1.0] * 3, there=[True] * 3, seen=[True] * 3)
+    figures, path = [VideoResult("v", 3, 1.0, [result])], tmp_path / "plot.png"
+    plot(figures, "", path)
+    before = path.read_bytes()
+
+    def is_full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fsync", is_full)
+    with pytest.raises(OSError, match="plot.png: cannot be written"):
+        plot(figures, "newer", path)
+    assert path.read_bytes() == before and [*tmp_path.iterdir()] == [path]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])

@@ -1,5 +1,6 @@
 """Runs that are stopped: by signals, full disks, and folders that a team does not share; nothing is lost or mixed."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -54,6 +55,23 @@ def test_a_full_disk_says_which_file_found_no_room(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "open", lambda *_, **__: open("/dev/full", "w"), raising=False)
     with pytest.raises(OSError, match=r"log.csv: cannot be written \(No space left on device\); make room"):
         report.append_row(tmp_path / "log.csv", {"step": 0})
+
+
+def test_curves_are_drawn_whole_or_stay_as_they_were(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    report.append_row(tmp_path / "log.csv", {"step": 1, "kind": "clips", "loss": 1.5, "iou": 0.5})
+    (tmp_path / "curves.png").write_bytes(b"older")
+
+    def is_full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full, pytest.raises(OSError, match=r"curves.png: cannot be written \(No space"):
+        full.setattr(os, "fsync", is_full)
+        report.draw_curves(tmp_path)
+    assert (tmp_path / "curves.png").read_bytes() == b"older"
+    report.draw_curves(tmp_path)
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "log.csv"]
 
 
 def test_curves_go_on_from_the_step_that_was_saved(tmp_path, monkeypatch):

@@ -136,4 +136,6 @@ def draw_curves(folder: Path) -> None:
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    figure.savefig(folder / "curves.png", dpi=110)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    write_whole(folder / "curves.png", picture.getvalue())
