@@ -13,7 +13,7 @@ from typing import Any
 
 from sam2.errors import BadInput
 from sam2.evaluation_video import AnyVideo, ObjectResult, RecordedVideo, SyntheticVideo, VideoResult
-from sam2.files import write_whole
+from sam2.files import reading, write_whole
 from sam2.training.synthetic import HELD_OUT_SEED, World
 
 _SETTINGS = "settings.json"
@@ -100,7 +100,8 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 def _read(path: Path, cure: str = "delete the file") -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        with reading(path):
+            content = json.loads(path.read_text())
     except ValueError as error:
         raise BadInput(f"{path}: expected JSON written by this program ({error}); {cure}") from error
     if not isinstance(content, dict):

@@ -14,7 +14,7 @@ import numpy as np
 from sam2 import metrics
 from sam2.errors import BadInput
 from sam2.evaluation_video import ObjectResult, VideoResult
-from sam2.files import write_whole
+from sam2.files import reading, write_whole
 
 GROUPS: dict[str, Callable[[ObjectResult], bool]] = {
     "all": lambda result: True,
@@ -133,7 +133,8 @@ def split_card(card: Path, name: str) -> tuple[str, str]:
     """
     if not card.is_file():
         raise BadInput(f"--card: expected a Markdown file, found none at {card}")
-    before, mark, rest = card.read_text().partition(f"<!-- {name} -->\n")
+    with reading(card):
+        before, mark, rest = card.read_text().partition(f"<!-- {name} -->\n")
     _, end, after = rest.partition("<!-- end -->\n")
     if not end:
         raise BadInput(f"{card}: expected the lines <!-- {name} --> and <!-- end -->, found none; add them")

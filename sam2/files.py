@@ -38,6 +38,16 @@ def writing(path: Path) -> Iterator[None]:
         raise OSError(f"{path}: cannot be written ({reason}); make room, or name another place") from error
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Adds the path to an OSError that names no file, as that of a disk which cannot read its content."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file atomically, by renaming a temporary one beside it; makes the folder. Removes the temporary file if
     writing fails, and old ones that killed processes left. Raises OSError, or ValueError for an invalid path."""

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from sam2.config import ModelConfig, find_config
 from sam2.errors import BadCheckpoint
-from sam2.files import in_turn
+from sam2.files import in_turn, reading
 
 _SERVER = "https://dl.fbaipublicfiles.com/segment_anything_2"
 _RELEASES = {"2.1": "092824", "2": "072824"}
@@ -156,7 +156,7 @@ def _described(path: Path) -> str:
 def sha256(path: Path) -> str:
     """Hexadecimal digest of a file."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with reading(path), open(path, "rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

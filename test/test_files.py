@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sam2 import files
+from sam2 import evaluation_files, evaluation_report, files, weights_cache
 from sam2.errors import BadInput
+from sam2.training import dataset_files, datasets, report
 
 
 def test_a_file_is_replaced_whole(tmp_path, monkeypatch):
@@ -87,6 +88,26 @@ def test_what_cannot_be_written_names_the_option_and_the_place(tmp_path):
         with pytest.raises(BadInput) as caught:
             check(path, "--x")
         assert str(caught.value).startswith(words)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        weights_cache.sha256,
+        dataset_files.read_rgb,
+        datasets._read_list,
+        lambda path: datasets._masklets(path, 0, 0),
+        evaluation_files._read,
+        lambda path: evaluation_report.split_card(path, "click"),
+        lambda path: report.append_row(path, {"step": 1}),
+        lambda path: report.drop_rows(path, 1),
+        report.read_rows,
+    ],
+)
+def test_what_the_disk_cannot_read_is_named(read, tmp_path):
+    (tmp_path / "damaged").symlink_to("/proc/self/mem")  # reading address 0 is the same error
+    with pytest.raises(OSError, match=f"Input/output error: '{tmp_path}/damaged'"):
+        read(tmp_path / "damaged")
 
 
 def test_what_killed_processes_left_of_a_name_goes_when_it_is_next_written(tmp_path):

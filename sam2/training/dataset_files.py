@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from sam2.errors import BadInput
-from sam2.files import opencv_name
+from sam2.files import opencv_name, reading
 
 VOID = 255  # palette index some datasets use for "do not score"; read as background
 _JPEG_BEGINS, _JPEG_ENDS = b"\xff\xd8", b"\xff\xd9"
@@ -54,7 +54,8 @@ def read_indices(path: Path) -> tuple[np.ndarray, str]:
 
 def read_rgb(path: Path) -> np.ndarray:
     """(H, W, 3) uint8. Raises BadInput for anything but a complete JPEG or PNG."""
-    content = path.read_bytes()
+    with reading(path):
+        content = path.read_bytes()
     if content.startswith(_JPEG_BEGINS) and _JPEG_ENDS not in content[-_TRAILER:]:  # OpenCV would fill in gray
         raise BadInput(f"{path}: expected a whole JPEG, got one that ends in its middle; copy or unpack it again")
     # Without the rotation that EXIF asks for: masks are not rotated either.

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sam2.errors import BadInput
+from sam2.files import reading
 from sam2.run_lengths import coco_decode
 from sam2.training.dataset_files import VOID, find_files, read_film, read_indices, read_palette, read_rgb
 
@@ -100,7 +101,8 @@ def _masklets(path: Path, size: int, mtime_ns: int) -> tuple[list[int], dict[int
     size and mtime_ns: of the file; they make the cache read a changed file again.
     """
     try:
-        content = json.loads(path.read_text())
+        with reading(path):
+            content = json.loads(path.read_text())
         ids, rows = [int(i) for i in content["masklet_id"]], enumerate(content["masklet"])
         frames = {SAV_MASK_EVERY * i: row for i, row in rows if row is not None and None not in row}
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -237,7 +239,8 @@ def _video_names(root: Path, layout: Layout, split: str, masks: Path) -> list[st
 def _read_list(path: Path) -> list[str]:
     """The names in the list, without duplicates: a video that is listed twice must not count twice."""
     try:
-        lines = path.read_text("utf-8-sig").splitlines()  # some editors write a byte order mark
+        with reading(path):
+            lines = path.read_text("utf-8-sig").splitlines()  # some editors write a byte order mark
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: expected names of videos in UTF-8, a line each ({error}); save it as UTF-8") from error
     names = sorted({line.strip() for line in lines} - {""})

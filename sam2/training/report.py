@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from sam2.files import write_whole, writing
+from sam2.files import reading, write_whole, writing
 from sam2.training.state import Progress
 from sam2.training.validate import Validation
 
@@ -23,7 +23,8 @@ def append_row(path: Path, row: dict[str, object]) -> None:
 
     If a full disk cut the last line short, the new one begins on a line of its own; a cut header is replaced.
     """
-    header, before = ",".join(row), path.read_bytes() if path.exists() else b""
+    with reading(path):
+        header, before = ",".join(row), path.read_bytes() if path.exists() else b""
     first = before.partition(b"\r\n")[0].decode(errors="replace")
     is_new = first != header and header.startswith(first)
     with writing(path), open(path, "w" if is_new else "a", newline="") as file:
@@ -39,7 +40,8 @@ def drop_rows(path: Path, last: int) -> None:
     """Drops rows with a step after `last` from a CSV file whose first column is the step; other lines stay."""
     if not path.exists():
         return
-    lines = path.read_bytes().splitlines(keepends=True)
+    with reading(path):
+        lines = path.read_bytes().splitlines(keepends=True)
     steps = [line.partition(b",")[0] for line in lines]
     kept = [line for line, step in zip(lines, steps, strict=True) if not step.isdigit() or int(step) <= last]
     if len(kept) < len(lines):
@@ -79,7 +81,8 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     """
     if not path.exists():
         return []
-    text = path.read_bytes().replace(b"\0", b"").decode(errors="replace")
+    with reading(path):
+        text = path.read_bytes().replace(b"\0", b"").decode(errors="replace")
     rows = csv.DictReader(io.StringIO(text, newline=""))
     return [row for row in rows if None not in row and None not in row.values()]
 
