@@ -18,7 +18,7 @@ from sam2.files import in_turn, reading
 _SERVER = "https://dl.fbaipublicfiles.com/segment_anything_2"
 _RELEASES = {"2.1": "092824", "2": "072824"}
 _CHUNK = 1 << 20
-_NO_ROOM = errno.ENOSPC, errno.EDQUOT, errno.EFBIG  # from failed writes, whose errors do not name the file
+_OF_WRITES = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO  # their errors do not name the file
 PACKAGED = Path(__file__).parent / "weights"
 OFFICIAL_SHA256 = {  # by file name, as the Hugging Face hub and several projects record them
     "sam2.1_hiera_tiny.pt": "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
@@ -143,7 +143,7 @@ def _complete(path: Path, config: ModelConfig) -> None:
 def _is_of_disk(error: OSError) -> bool:
     """Whether a local file caused the error. Errors of the server's response have a `filename`, too: the URL."""
     is_answer = isinstance(error, (urllib.error.URLError, http.client.HTTPException))
-    return not is_answer and (error.filename is not None or error.errno in _NO_ROOM)
+    return not is_answer and (error.filename is not None or error.errno in _OF_WRITES)
 
 
 def _described(path: Path) -> str:

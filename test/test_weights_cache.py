@@ -155,7 +155,12 @@ def test_a_web_page_instead_of_the_file_is_told(server):
 
 @pytest.mark.parametrize(
     ("ending", "what", "reason"),
-    [(".part", "/dev/full", "No space left on device"), (".part", "", "Is a directory"), (".pt", "", "Is a directory")],
+    [
+        (".part", "/dev/full", "No space left on device"),
+        (".part", "/proc/self/mem", "Input/output error"),  # writing to address 0 is the error of a damaged disk
+        (".part", "", "Is a directory"),
+        (".pt", "", "Is a directory"),
+    ],
 )
 def test_a_disk_that_takes_no_file_is_not_blamed_on_the_network(server, tmp_path, ending, what, reason):
     place = (tmp_path / "cache" / NAME).with_suffix(ending)
