@@ -61,15 +61,19 @@ def part_of(out: Path) -> Iterator[Path]:
 
 
 def put_in_place(part: Path, out: Path, is_whole: bool, what: str) -> bool:
-    """Moves a file to `out` if it `is_whole`; otherwise prints that the `what` is lost, which is no error because the
-    bag matters more. Returns `is_whole`."""
-    if is_whole:
-        os.replace(part, out)
-    else:
+    """Moves a file to `out` if it `is_whole`; returns whether it is there. Otherwise prints that the `what` is lost,
+    which is no error because the bag matters more."""
+    if not is_whole:
         tell_lost(out, what)
-    return is_whole
+        return False
+    try:
+        os.replace(part, out)
+    except OSError as error:  # in a folder like /tmp, for one, a file of somebody else's may not be replaced
+        tell_lost(out, what, str(error.strerror))
+        return False
+    return True
 
 
-def tell_lost(out: Path, what: str) -> None:
+def tell_lost(out: Path, what: str, why: str = "is the disk full?") -> None:
     """Says that a file beside the bag could not be written."""
-    print(f"{out}: the {what} could not be written; is the disk full?", file=sys.stderr)
+    print(f"{out}: the {what} could not be written; {why}", file=sys.stderr)

@@ -105,6 +105,23 @@ def test_pictures_of_a_data_set_that_find_no_room_are_a_sentence_and_nothing_is_
     assert capsys.readouterr().err == f"sam2_ros replay: {tmp_path / 'd'}: File too large\n"
 
 
+def test_a_picture_that_cannot_be_moved_into_place_does_not_cost_the_bag(run, tmp_path, monkeypatch, capsys):
+    """In /tmp nobody may replace a file of somebody else's."""
+
+    def is_of_another_user(part, out, move=os.replace):
+        if Path(out).suffix in (".mp4", ".png"):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(part), str(out))
+        move(part, out)
+
+    monkeypatch.setattr(os, "replace", is_of_another_user)
+    code, made = run(*(f"--{name}={tmp_path / place}" for name, place in PLACES.items()))
+    lost = {tmp_path / "o.mp4", tmp_path / "o.png"}
+    assert code == 0 and made >= {tmp_path / place for place in PLACES.values()} - lost and not made & lost
+    said = capsys.readouterr()
+    assert f"{tmp_path}/o.mp4: the video could not be written; Operation not permitted\n" in said.err
+    assert "o.png: the sheet" in said.err and "o.png" not in said.out
+
+
 def test_a_working_folder_that_cannot_be_removed_does_not_make_a_whole_replay_a_failed_one(run, tmp_path, monkeypatch):
     """NFS keeps a file that somebody has open, and so its folder."""
 
