@@ -110,7 +110,7 @@ def _main(args: argparse.Namespace) -> int:
     from sam2_ros.film import Film
     from sam2_ros.replay_bag import TrackBag
     from sam2_ros.replay_davis import DavisVideo
-    from sam2_ros.replay_files import check_file, check_free
+    from sam2_ros.replay_files import check_file, check_free, close_undisturbed
     from sam2_ros.replay_report import Report
     from sam2_ros.replay_source import open_source
 
@@ -143,6 +143,7 @@ def _main(args: argparse.Namespace) -> int:
         replay(source, entries, tracker, sinks, report)
         bag.finish()  # before any output is moved into place, because a full disk shows here
         took_s = time.monotonic() - began
+        close_undisturbed(stack)  # moves the outputs into place
     written = [args.out, *(path for path, picture in pictures.items() if picture.is_written)]
     if args.report and report.write(args.report):
         written.append(args.report)

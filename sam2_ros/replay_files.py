@@ -1,10 +1,11 @@
 """Checks a replay's paths, and makes its files appear whole or not at all. Knows no formats."""
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import sam2
@@ -58,6 +59,18 @@ def part_of(out: Path) -> Iterator[Path]:
     block is removed."""
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".replay_", ignore_cleanup_errors=True) as folder:
         yield Path(folder) / out.name
+
+
+def close_undisturbed(stack: ExitStack) -> None:
+    """Closes it with the signals ignored that end a replay: one that came between two outputs would leave only the
+    first of them."""
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        stack.close()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def put_in_place(part: Path, out: Path, is_whole: bool, what: str) -> bool:

@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import signal
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
@@ -120,6 +121,18 @@ def test_a_picture_that_cannot_be_moved_into_place_does_not_cost_the_bag(run, tm
     said = capsys.readouterr()
     assert f"{tmp_path}/o.mp4: the video could not be written; Operation not permitted\n" in said.err
     assert "o.png: the sheet" in said.err and "o.png" not in said.out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_outputs_are_moved_into_place_leaves_all_of_them(number, run, tmp_path, monkeypatch):
+    def picture(sheet, draw=ContactSheet.picture):  # after the data set's video was moved, before the bag
+        os.kill(os.getpid(), number)
+        return draw(sheet)
+
+    monkeypatch.setattr(ContactSheet, "picture", picture)
+    code, made = run(*(f"--{name}={tmp_path / place}" for name, place in PLACES.items()))
+    assert code == 0 and made >= {tmp_path / place for place in PLACES.values()}
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_working_folder_that_cannot_be_removed_does_not_make_a_whole_replay_a_failed_one(run, tmp_path, monkeypatch):
