@@ -139,6 +139,8 @@ def _sentence_of(error: Exception) -> str:
         return f"an argument: expected UTF-8, got {error.object!r}"
     if isinstance(error, OSError) and (error.filename or error.errno in DISK_ERRORS):
         return f"{error.filename or 'a file that it writes'}: {error.strerror}"
+    if isinstance(error, MemoryError):
+        return f"this machine has no memory left; close other programs{f' ({error})' if str(error) else ''}"
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & {"RCLError", "UnknownROSArgsError", "NameValidationException"}:  # rclpy's: two have no public names
         return sentence_of(error)

@@ -252,6 +252,7 @@ def test_what_the_machine_refuses_is_a_sentence(capsys, monkeypatch):
     for error, sentence in (
         (PermissionError(13, "Permission denied", "there/demo"), "sam2_ros demo: there/demo: Permission denied"),
         (type("RCLError", (RuntimeError,), {})("no such domain"), "sam2_ros demo: no such domain"),
+        (MemoryError(), "sam2_ros demo: this machine has no memory left; close other programs"),
     ):
         module = SimpleNamespace(main=lambda rest, error=error: (_ for _ in ()).throw(error))
         monkeypatch.setattr("importlib.import_module", lambda name, module=module: module)
