@@ -138,7 +138,8 @@ def _sentence_of(error: Exception) -> str:
     if isinstance(error, UnicodeEncodeError):  # only rclpy encodes command line arguments
         return f"an argument: expected UTF-8, got {error.object!r}"
     if isinstance(error, OSError) and (error.filename or error.errno in DISK_ERRORS):
-        return f"{error.filename or 'a file that it writes'}: {error.strerror}"
+        # The second name, if there is one, is the place that a file could not be moved to.
+        return f"{error.filename2 or error.filename or 'a file that it writes'}: {error.strerror}"
     if isinstance(error, MemoryError):
         return f"this machine has no memory left; close other programs{f' ({error})' if str(error) else ''}"
     names = {kind.__name__ for kind in type(error).__mro__}

@@ -251,6 +251,7 @@ def test_an_object_that_is_not_seen_is_not_said_to_be_tracked_well():
 def test_what_the_machine_refuses_is_a_sentence(capsys, monkeypatch):
     for error, sentence in (
         (PermissionError(13, "Permission denied", "there/demo"), "sam2_ros demo: there/demo: Permission denied"),
+        (PermissionError(13, "Permission denied", "part", None, "x.mp4"), "sam2_ros demo: x.mp4: Permission denied"),
         (type("RCLError", (RuntimeError,), {})("no such domain"), "sam2_ros demo: no such domain"),
         (MemoryError(), "sam2_ros demo: this machine has no memory left; close other programs"),
     ):
