@@ -144,7 +144,8 @@ class TrackNode(LifecycleNode):
         return TransitionCallbackReturn.FAILURE
 
     def stop(self) -> None:
-        """Stops the worker, in any state, if it ends in time, and answers all requests. Logs what fails and goes on."""
+        """Stops the worker, in any state, if it ends in time, and answers all requests. No results come afterwards.
+        Logs what fails and goes on."""
         for channel in self._channels:
             self._attempt(channel.close_inputs)
         self._enter("finalized")
