@@ -187,7 +187,8 @@ class TrackNode(LifecycleNode):
         phase, reason = self._trouble
         if phase == Phase.DEVICE_LOST.value:
             return reason
-        steps = "configure and activate it" if self._state == "unconfigured" else "activate it"
+        has_failed = self._worker is not None and not self._worker.can_serve
+        steps = "configure and activate it" if has_failed or self._state == "unconfigured" else "activate it"
         if reason:
             return f"{reason}; start the node again or, if no parameter has to change, {steps}"
         return f"the node is {self._state}; {steps} (ros2 lifecycle set)"

@@ -130,9 +130,13 @@ def test_a_signal_while_the_outputs_are_moved_into_place_leaves_all_of_them(numb
         return draw(sheet)
 
     monkeypatch.setattr(ContactSheet, "picture", picture)
-    code, made = run(*(f"--{name}={tmp_path / place}" for name, place in PLACES.items()))
-    assert code == 0 and made >= {tmp_path / place for place in PLACES.values()}
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    before = signal.signal(number, signal.default_int_handler)  # a shell's background processes ignore SIGINT
+    try:
+        code, made = run(*(f"--{name}={tmp_path / place}" for name, place in PLACES.items()))
+        assert code == 0 and made >= {tmp_path / place for place in PLACES.values()}
+        assert signal.getsignal(number) is not signal.SIG_IGN, "only meanwhile"
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_working_folder_that_cannot_be_removed_does_not_make_a_whole_replay_a_failed_one(run, tmp_path, monkeypatch):
