@@ -55,6 +55,7 @@ class Soak:
         every = int(options.every * options.rate)
         self.schedule = FaultSchedule.drawn(options.seed, images, every, every // 2)
         self.index = self.sent = self.results = self.prompt_results = self.disorder = 0
+        self.repeats = self.prompts_done = 0
         self.ages: list[float] = []
         self.tracked: list[str] = []
         self.counts: dict[str, str] = {}  # newest values of the diagnostics
@@ -94,8 +95,11 @@ class Soak:
     def _on_tracks(self, msg: TrackArray) -> None:
         stamp_ns = msg.header.stamp.sec * 10**9 + msg.header.stamp.nanosec
         sent_at = self._sent_at.get(stamp_ns)
-        if sent_at is None or stamp_ns == self._newest_ns:  # never sent, or a second result
+        if sent_at is None:  # it was never sent
             self.disorder += 1
+            return
+        if stamp_ns == self._newest_ns:  # a second result, which a prompt may have if no further image comes
+            self.repeats += 1
             return
         if stamp_ns < self._newest_ns and self._newest_ns - stamp_ns < LOOP // 2 * 10**9 / self.options.rate:
             self.disorder += 1
@@ -110,6 +114,7 @@ class Soak:
 
     def _on_prompt_result(self, msg: PromptResult) -> None:
         self.prompt_results += 1
+        self.prompts_done += msg.code == PromptResult.OK
 
     def publish(self) -> None:
         """Publishes the next image, or the images by which the schedule replaces it."""
@@ -189,9 +194,10 @@ class Soak:
             code = -9
         self.rig.close()
         return {
-            "exit code": code, "counts": self.counts, "unanswered": self.attacks.unanswered, "disorder": self.disorder,
-            "sent": self.sent, "results": self.results, "prompt results": self.prompt_results,
-            "calls": self.attacks.calls, "attacks": dict(self.attacks.done),
+            "exit code": code, "counts": self.counts, "unanswered": self.attacks.unanswered,
+            "disorder": self.disorder + max(self.repeats - self.prompts_done, 0), "second results": self.repeats,
+            "prompts done": self.prompts_done, "sent": self.sent, "results": self.results,
+            "prompt results": self.prompt_results, "calls": self.attacks.calls, "attacks": dict(self.attacks.done),
         }  # fmt: skip
 
 
