@@ -57,7 +57,7 @@ def gates(folder: Path) -> list[Gate]:
         unpublished(end["counts"]),
         longest_silence(t, samples["results"], SILENCE_S),
         Gate("calls without an answer", end["unanswered"], 0),
-        Gate("results out of order, twice, or of no image", end["disorder"], 0),
+        Gate("results out of order, of no image, or twice without a prompt", end["disorder"], 0),
         Gate("tracebacks that were not planted", len(unexpected_traces((folder / "node.log").read_text())), 0),
         Gate("exit code", abs(end["exit code"]), 0),
     ]
