@@ -8,6 +8,7 @@ import array
 import numpy as np
 from geometry_msgs.msg import Point, Pose, PoseArray, Quaternion, Vector3
 from sensor_msgs.msg import PointCloud2, PointField
+from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from sam2_ros.geometry import OrientedBox, quaternion_of
@@ -32,7 +33,7 @@ def pack_rgb(rgb: np.ndarray) -> np.ndarray:
     return (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]
 
 
-def cloud_message(header, points: np.ndarray, is_dense: bool) -> PointCloud2:
+def cloud_message(header: Header, points: np.ndarray, is_dense: bool) -> PointCloud2:
     """points: (N,) or organised (h, w) of OBJECT_POINT or SCENE_POINT. is_dense: none of them is NaN."""
     height, width = points.shape if points.ndim == 2 else (1, len(points))
     data = array.array("B")
@@ -63,11 +64,11 @@ def size_message(size: np.ndarray) -> Vector3:
     return Vector3(x=x, y=y, z=z)
 
 
-def pose_array(header, boxes: list[OrientedBox]) -> PoseArray:
+def pose_array(header: Header, boxes: list[OrientedBox]) -> PoseArray:
     return PoseArray(header=header, poses=[pose_message(box.centre, box.rotation) for box in boxes])
 
 
-def marker_array(header, named: list[tuple[str, int, tuple, OrientedBox]]) -> MarkerArray:
+def marker_array(header: Header, named: list[tuple[str, int, tuple, OrientedBox]]) -> MarkerArray:
     """A DELETEALL marker, then a translucent box and a text for each (object id, label, RGB bytes, box)."""
     markers = [Marker(header=header, action=Marker.DELETEALL)]
     for name, label, colour, box in named:

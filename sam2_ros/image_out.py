@@ -5,9 +5,10 @@ import array
 import cv2
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
 
 
-def image_message(header, pixels: np.ndarray, encoding: str) -> Image:
+def image_message(header: Header, pixels: np.ndarray, encoding: str) -> Image:
     """pixels: (H, W) or (H, W, C) uint8. No row padding."""
     pixels = np.ascontiguousarray(pixels)
     data = array.array("B")  # the one type that rclpy accepts without checking every byte
@@ -18,7 +19,7 @@ def image_message(header, pixels: np.ndarray, encoding: str) -> Image:
     )
 
 
-def jpeg_message(header, rgb: np.ndarray, quality: int) -> CompressedImage:
+def jpeg_message(header: Header, rgb: np.ndarray, quality: int) -> CompressedImage:
     """rgb: (H, W, 3) uint8."""
     ok, encoded = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     data = array.array("B")

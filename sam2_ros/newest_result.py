@@ -19,7 +19,7 @@ class NewestResult:
     came_ns: int = 0  # steady clock
     restored: frozenset[str] = frozenset()  # ids of objects restored since, which the next image will show
 
-    def followed_by(self, header, tracks: list[sam2.Track]) -> "NewestResult":
+    def followed_by(self, header: Any, tracks: list[sam2.Track]) -> "NewestResult":
         """The next result. A second result of the same image shows a restored object only if it was prompted."""
         shown = {track.object_id for track in tracks}
         restored = self.restored - shown if header is self.header else frozenset()

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Collection
 
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
 
 import sam2
 from sam2_ros import image_out, track_out, vision
@@ -116,7 +117,7 @@ class Outputs:
                 if self._open:
                     self._depth.retry(self.settings)
 
-    def _take_depth(self, header, frame: sam2.Frame, tracks: list[sam2.Track]) -> View | None:
+    def _take_depth(self, header: Header, frame: sam2.Frame, tracks: list[sam2.Track]) -> View | None:
         if self._depth is None:
             return None
         if self._depth.is_wanted or self._wanted("tracks"):
@@ -124,13 +125,13 @@ class Outputs:
         self._depth.rest()
         return None
 
-    def _send_classes(self, header, tracks: list[sam2.Track], size_hw: tuple[int, int]) -> None:
+    def _send_classes(self, header: Header, tracks: list[sam2.Track], size_hw: tuple[int, int]) -> None:
         """Publishes the class mask, preceded by `label_info` whenever its classes have changed."""
         if self._classes.learn(map(track_out.class_of, tracks)) and "label_info" in self.publishers:
             self.publishers["label_info"].publish(vision.label_info(header, self._classes.ids))
         self._send("class_mask", lambda: track_out.class_mask(header, tracks, size_hw, self._classes.ids))
 
-    def _send_overlay(self, header, frame: sam2.Frame, tracks: list[sam2.Track]) -> None:
+    def _send_overlay(self, header: Header, frame: sam2.Frame, tracks: list[sam2.Track]) -> None:
         if self._wanted("overlay") or self._wanted("overlay_jpeg"):
             picture = self._overlay.draw(frame.rgb, tracks, self.settings.overlay_opacity)  # (H, W, 3)
             self._send("overlay", lambda: image_out.image_message(header, picture, "rgb8"))

@@ -31,7 +31,8 @@ class PendingRequests:
         self._history_frames = history_frames
         self._failed, self._gone, self._back = failed, gone, back
         self._headers: dict[int, object] = {}  # header of each kept image by its stamp, oldest first
-        self._newest_header, self._newest_ns, self._newest_arrived_ns = None, 0, 0
+        self._newest_header: object = None  # None = no image yet
+        self._newest_ns = self._newest_arrived_ns = 0
         self._named = 0
 
     @property
@@ -82,7 +83,7 @@ class PendingRequests:
         if code is Code.INTERNAL:
             self._failed(error)
 
-    def remember(self, stamp_ns: int, header, arrived_ns: int) -> None:
+    def remember(self, stamp_ns: int, header: object, arrived_ns: int) -> None:
         """Keeps the header of a processed image; prompts may name it until it leaves the history."""
         self._newest_header, self._newest_ns, self._newest_arrived_ns = header, stamp_ns, arrived_ns
         if stamp_ns:
@@ -125,7 +126,7 @@ class PendingRequests:
                 self._failed(error)
         self.waiting = []
 
-    def _header_at(self, stamp_ns: int):
+    def _header_at(self, stamp_ns: int) -> object:
         """The header of the kept image nearest to a stamp, by the tracker's rules: of two equally near ones the newer;
         never one stamped later than the newest image, because it is from before the clock was set back."""
         kept = [kept_ns for kept_ns in self._headers if kept_ns <= self._newest_ns]

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 from sensor_msgs.msg import Image, RegionOfInterest
+from std_msgs.msg import Header
 
 import sam2
 from sam2_ros.classes import UNLABELLED
@@ -29,7 +30,7 @@ def drawn_beside(topics: Iterable[str]) -> set[str]:
     return {f"{namespace}{name}" for namespace in beside for name in DRAWN}
 
 
-def track_array(header, tracks: list[sam2.Track], surfaces: dict[str, Surface] | None = None) -> TrackArray:
+def track_array(header: Header, tracks: list[sam2.Track], surfaces: dict[str, Surface] | None = None) -> TrackArray:
     """surfaces: each object's surface from depth, by object id."""
     seen = surfaces or {}
     return TrackArray(
@@ -80,7 +81,7 @@ def mask_message(crop: np.ndarray, xy: tuple[int, int], size_hw: tuple[int, int]
     )
 
 
-def visibility_array(header, tracks: list[sam2.Track], now_ns: int) -> VisibilityArray:
+def visibility_array(header: Header, tracks: list[sam2.Track], now_ns: int) -> VisibilityArray:
     """now_ns: the frame's time, which exists even if the header has no stamp."""
     return VisibilityArray(
         header=header,
@@ -100,19 +101,19 @@ def _seconds_since_seen(track: sam2.Track, now_ns: int) -> float:
     return max(now_ns - track.last_seen_ns, 0) / 1e9  # < 0 after a prompt from before a clock was set back
 
 
-def label_mask(header, tracks: list[sam2.Track], size_hw: tuple[int, int]) -> Image:
+def label_mask(header: Header, tracks: list[sam2.Track], size_hw: tuple[int, int]) -> Image:
     """mono8: each pixel the label of its object, 0 where there is none."""
     return image_message(header, sam2.label_mask(tracks, size_hw), "mono8")
 
 
-def target_mask(header, tracks: list[sam2.Track], size_hw: tuple[int, int], target: str) -> Image:
+def target_mask(header: Header, tracks: list[sam2.Track], size_hw: tuple[int, int], target: str) -> Image:
     """mono8, 255 on the object `target` ("" = the one with the lowest label), 0 elsewhere."""
     chosen = next((track for track in tracks if target in ("", track.object_id)), None)
     pixels = np.zeros(size_hw, np.uint8) if chosen is None else chosen.mask.view(np.uint8) * np.uint8(255)
     return image_message(header, pixels, "mono8")
 
 
-def class_mask(header, tracks: list[sam2.Track], size_hw: tuple[int, int], ids: dict[str, int]) -> Image:
+def class_mask(header: Header, tracks: list[sam2.Track], size_hw: tuple[int, int], ids: dict[str, int]) -> Image:
     """mono8: each pixel the id of the class of its object, whichever instance, 0 where there is none.
 
     ids: by class name; what has none is UNLABELLED.

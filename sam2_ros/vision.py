@@ -6,6 +6,7 @@ Knows the fields of vision_msgs 4. If it is not installed, only INSTALLED may be
 import math
 
 import numpy as np
+from std_msgs.msg import Header
 
 import sam2
 from sam2_ros.track_out import class_of
@@ -28,7 +29,7 @@ except ImportError:
     INSTALLED = False
 
 
-def detections(header, tracks: list[sam2.Track]) -> "Detection2DArray":
+def detections(header: Header, tracks: list[sam2.Track]) -> "Detection2DArray":
     """A detection for each visible object: id, class, presence, and the box around its mask."""
     made = Detection2DArray(header=header)
     for track in tracks:
@@ -51,7 +52,7 @@ def detections(header, tracks: list[sam2.Track]) -> "Detection2DArray":
     return made
 
 
-def label_info(header, ids: dict[str, int]) -> "LabelInfo":
+def label_info(header: Header, ids: dict[str, int]) -> "LabelInfo":
     """What the values of the class mask mean."""
     classes = [VisionClass(class_id=number, class_name=name) for name, number in ids.items()]
     return LabelInfo(header=header, class_map=classes, threshold=0.5)
@@ -62,7 +63,7 @@ def _rank(hypothesis: "ObjectHypothesis") -> float:
     return -math.inf if math.isnan(hypothesis.score) else hypothesis.score
 
 
-def read_detections(msg) -> list[tuple[np.ndarray, str, float]]:
+def read_detections(msg: "Detection2DArray") -> list[tuple[np.ndarray, str, float]]:
     """(box x0, y0, x1, y1 in pixels, class, score) of each detection, by its best hypothesis; without one, "" and 1."""
     read = []
     for detection in msg.detections:
