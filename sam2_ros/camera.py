@@ -6,7 +6,8 @@ Knows topics and stamps. Reads no pixels: callbacks run on the executor and cost
 import time
 from collections.abc import Callable
 
-from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.event_handler import QoSMessageLostInfo, QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
+from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import qos_policy_name_from_kind
 from sensor_msgs.msg import CompressedImage, Image
@@ -35,7 +36,7 @@ class Camera:
 
     def __init__(
         self, node: LifecycleNode, image: str, settings: Settings, counters: Counters, enabled: Callable[[], bool],
-        arrived: Callable[[int], None], log,
+        arrived: Callable[[int], None], log: RcutilsLogger,
     ) -> None:  # fmt: skip
         self.frame_id = ""  # of the newest image
         self._is_compressed = settings.image_transport == "compressed"
@@ -111,7 +112,7 @@ class Camera:
         likely = sorted(meant, key=lambda name: not _is_called_image(name))
         return tuple(name for name in likely if self._node.count_publishers(name)), there
 
-    def _on_image(self, msg) -> None:
+    def _on_image(self, msg: Image | CompressedImage) -> None:
         now_ns = time.monotonic_ns()
         counters, stamp = self._counters, stamp_ns(msg.header.stamp)
         counters.receive_image(now_ns, len(msg.data))
@@ -149,10 +150,10 @@ class Camera:
             self._log_due_ns[reason] = now_ns + int(LOG_EVERY_S * 1e9)
             self._log.warning(readable(sentence))
 
-    def _on_incompatible(self, event) -> None:
+    def _on_incompatible(self, event: QoSRequestedIncompatibleQoSInfo) -> None:
         self._counters.incompatible_qos = qos_policy_name_from_kind(event.last_policy_kind)
 
-    def _on_lost(self, event) -> None:
+    def _on_lost(self, event: QoSMessageLostInfo) -> None:
         self._counters.lose_on_the_way(event.total_count_change)
 
 

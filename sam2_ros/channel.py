@@ -176,13 +176,15 @@ class Channel:
         if self._pipeline is not None and self._pipeline.outputs.waits:
             self._pipeline.mailbox.wake()
 
-    def _create_output(self, kind, topic: str, depth: int, latched: bool = False):
+    def _create_output(self, kind: type, topic: str, depth: int, latched: bool = False) -> LifecyclePublisher:
         # rclpy never removes an entity from a callback group, so each publisher, which may be destroyed, has its own.
         group = MutuallyExclusiveCallbackGroup()
         qos = QoSProfile(depth=depth)
         if latched:
             qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
-        made = self.node.create_lifecycle_publisher(kind, self.output_name(topic), qos, callback_group=group)
+        made: LifecyclePublisher = self.node.create_lifecycle_publisher(
+            kind, self.output_name(topic), qos, callback_group=group
+        )
         self._publishers.append(made)
         return made
 

@@ -10,7 +10,7 @@ def answer_invalid_transitions(node: LifecycleNode) -> None:
     (service,) = (one for one in node.services if one.srv_type is ChangeState)
     change = service.callback
 
-    def answer(request, response):
+    def answer(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
         try:
             return change(request, response)
         except rclpy_implementation.RCLError as error:

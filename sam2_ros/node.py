@@ -10,10 +10,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
 
@@ -42,7 +43,7 @@ def _transition(callback: Callable) -> Callable:
     `stop` no transition succeeds any more."""
 
     @functools.wraps(callback)
-    def guarded(self, state):
+    def guarded(self: "TrackNode", state: LifecycleState) -> TransitionCallbackReturn:
         try:
             return callback(self, state) if self._state != "finalized" else TransitionCallbackReturn.FAILURE
         except Exception as error:
@@ -56,12 +57,12 @@ def _transition(callback: Callable) -> Callable:
 class TrackNode(LifecycleNode):
     """Images in, tracks out, for each of its cameras. `done` gets an exit code once only a new process can continue.
 
-    make_tracker: called with the settings, in the worker's thread.
+    make_tracker: called with the settings, in the worker's thread. kwargs: for `LifecycleNode`.
     """
 
     DEFAULT_NAME = "sam2"
 
-    def __init__(self, make_tracker: Callable[[Settings], sam2.Tracker] = load_tracker, **kwargs) -> None:
+    def __init__(self, make_tracker: Callable[[Settings], sam2.Tracker] = load_tracker, **kwargs: Any) -> None:
         super().__init__(self.DEFAULT_NAME, **kwargs)
         answer_invalid_transitions(self)
         self.done: Future[int] = Future()
@@ -84,7 +85,7 @@ class TrackNode(LifecycleNode):
             self.trigger_activate()
 
     @_transition
-    def on_configure(self, state) -> TransitionCallbackReturn:
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._trouble = ("", "")
         try:
             sam2.find_config(self.settings.model)  # the one mistake that can be found without loading anything
@@ -104,7 +105,7 @@ class TrackNode(LifecycleNode):
         return self._enter("inactive")
 
     @_transition
-    def on_activate(self, state) -> TransitionCallbackReturn:
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         if self._worker is None or not self._worker.can_serve:
             if self._is_ending:  # otherwise `_on_worker_changed` will say what went wrong
                 self.get_logger().error(NETWORK_ENDING)
@@ -116,25 +117,25 @@ class TrackNode(LifecycleNode):
         return self._enter("active")
 
     @_transition
-    def on_deactivate(self, state) -> TransitionCallbackReturn:
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         for channel in self._channels:
             channel.close()
         super().on_deactivate(state)
         return self._enter("inactive")
 
     @_transition
-    def on_cleanup(self, state) -> TransitionCallbackReturn:
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         if not self._release():
             self.get_logger().error(f"the network is still busy after {STOP_TIMEOUT_S} s; try again")
             return TransitionCallbackReturn.FAILURE
         return self._enter("unconfigured")
 
     @_transition
-    def on_shutdown(self, state) -> TransitionCallbackReturn:
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.stop()
         return TransitionCallbackReturn.SUCCESS
 
-    def on_error(self, state) -> TransitionCallbackReturn:
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Called if a transition fails and cannot be undone: closes and releases whatever it can."""
         ended = [self._attempt(channel.close) for channel in self._channels]
         released = self._attempt(self._release)
@@ -202,7 +203,7 @@ class TrackNode(LifecycleNode):
             return False
         return True
 
-    def _undo(self, state, error: Exception) -> None:
+    def _undo(self, state: LifecycleState, error: Exception) -> None:
         """Undoes what a failed transition had begun. If this fails too, rclpy calls `on_error`."""
         for channel in self._channels:
             channel.close()

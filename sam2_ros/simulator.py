@@ -8,6 +8,7 @@ import argparse
 import signal
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import rclpy
@@ -44,13 +45,13 @@ class Simulator(Node):
     """Publishes one frame of `world` per period; frame t depends only on t, not on the rate.
 
     world: has `frame(t)`. frames: how many to publish, 0 = for ever. wait: how many subscribers of the image to wait
-    for, so that none misses frame 0. still: how many images repeat frame 0 before things move.
+    for, so that none misses frame 0. still: how many images repeat frame 0 before things move. kwargs: for `Node`.
     Topics: image (rgb8), depth/image (32FC1, metres), camera_info, ~/ground_truth (TrackArray, objects "object_1" ...
     by label), ~/ground_truth/label_mask (mono8).
     """
 
     def __init__(
-        self, world: "sam2.World", rate: float, frames: int = 0, wait: int = 0, still: int = 0, **kwargs
+        self, world: "sam2.World", rate: float, frames: int = 0, wait: int = 0, still: int = 0, **kwargs: Any
     ) -> None:
         super().__init__("camera", **kwargs)
         self.done = False
