@@ -27,6 +27,8 @@ ASK_AGAIN_S = 0.5
 SILENT_S = 3.0  # three diagnostics reports; then a message says what is being waited for or has fallen silent
 LONGEST_S = 3600  # the longest wait
 
+Message = Any  # a generated one; they have no common base class
+
 
 class NoAnswer(Exception):
     """No answer came in time; the message says from whom."""
@@ -40,7 +42,7 @@ class NodeRefused(Exception):
     exit_code = 1
 
 
-def agreed(answer):
+def agreed(answer: Message) -> Message:
     """Returns an answer whose code is OK. Raises NodeRefused for any other."""
     if answer.code != Code.OK:
         raise NodeRefused(f"{Code(answer.code).name}: {answer.sentence}")
@@ -101,7 +103,9 @@ class NodeClient:
         self._deadline = time.monotonic() + timeout_s
         self._clients: dict[str, Client] = {}
 
-    def call(self, kind, service: str, request, waits_for: tuple[Code, ...] = (Code.LOADING,)):
+    def call(
+        self, kind: type, service: str, request: Message, waits_for: tuple[Code, ...] = (Code.LOADING,)
+    ) -> Message:
         """The node's answer; asks again while its code is one of `waits_for`. Raises NoAnswer."""
         client = self._clients.get(service) or self._find(kind, service)
         said: set[Code] = set()
@@ -112,7 +116,7 @@ class NodeClient:
             rclpy.spin_until_future_complete(self.node, future, timeout_sec=self._left_s())
             if not future.done():
                 raise NoAnswer(f"no answer from {self.name} within {self.timeout_s:g} s{before}")
-            answer: Any = future.result()
+            answer: Message = future.result()
             now = time.monotonic()
             code = next((code for code in waits_for if _says(answer, code)), None)
             if code is None or now + ASK_AGAIN_S + (now - asked) > self._deadline:  # there is no time for another try
@@ -130,12 +134,14 @@ class NodeClient:
         while (left := end - time.monotonic()) > 0:
             rclpy.spin_once(self.node, timeout_sec=left)
 
-    def watch(self, kind, topic: str, read: Callable[..., list[str] | None], fall_silent: Callable[[], str]) -> None:
+    def watch(
+        self, kind: type, topic: str, read: Callable[..., list[str] | None], fall_silent: Callable[[], str]
+    ) -> None:
         """Prints, until Ctrl-C, the lines that `read` returns for each message; None = it is not from this node. When
         nothing has come from the node for SILENT_S, prints what `fall_silent` returns, once."""
         heard_s, is_silent = time.monotonic(), False
 
-        def hear(message) -> None:
+        def hear(message: Message) -> None:
             nonlocal heard_s, is_silent
             lines = read(message)
             if lines is None:
@@ -155,7 +161,7 @@ class NodeClient:
         with suppress(KeyboardInterrupt, ExternalShutdownException):
             rclpy.spin(self.node)
 
-    def _find(self, kind, service: str) -> Client:
+    def _find(self, kind: type, service: str) -> Client:
         client: Client = self.node.create_client(kind, f"{self.name}/{service}")
         found = client.wait_for_service(min(self._left_s(), SILENT_S))
         if not found and self._left_s() and rclpy.ok():  # a node that was just started may still be importing PyTorch
@@ -182,7 +188,7 @@ class NodeClient:
         return max(0.0, self._deadline - time.monotonic())
 
 
-def _says(answer, code: Code) -> bool:
+def _says(answer: Message, code: Code) -> bool:
     """Whether an answer has this code. Responses of std_srvs have no field for it, so the node puts the code's name
     before the sentence."""
     return getattr(answer, "code", None) == code or getattr(answer, "message", "").startswith(code.name)

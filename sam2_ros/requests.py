@@ -62,7 +62,8 @@ class Request:
         """The objects it names; None = all."""
         return None
 
-    def answer(self, code: Code, sentence: str = "", **more) -> None:
+    def answer(self, code: Code, sentence: str = "", **more: Any) -> None:
+        """more: other fields of the Answer."""
         if self._claim():
             self._reply(Answer(code, readable(sentence), **more))
 

@@ -115,7 +115,7 @@ class RequestInputs:
         # The message has no stamp: it means the next image or, if none comes, the newest.
         self._add([Asked(Header(), "", lambda: prompt_in.from_click(msg))], newest_will_do=True)
 
-    def _on_detections(self, msg) -> None:
+    def _on_detections(self, msg: "vision.Detection2DArray") -> None:
         if self._channel.why_closed(needs_image=True):
             self._channel.counters.count_detections("while closed", len(msg.detections))
             return
@@ -140,7 +140,9 @@ class RequestInputs:
         """Posts one request with all prompts. reply: called with the answer; None for prompts from topics."""
         self._add([Asked(m.header, m.object_id, partial(prompt_in.from_message, m)) for m in messages], reply)
 
-    def _add(self, asked: list[Asked], reply: Callable[[Answer], None] | None = None, newest_will_do=False) -> None:
+    def _add(
+        self, asked: list[Asked], reply: Callable[[Answer], None] | None = None, newest_will_do: bool = False
+    ) -> None:
         """newest_will_do: as in `Add`."""
 
         def answered(answer: Answer) -> None:

@@ -7,7 +7,7 @@ know how a request is carried out.
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.qos import QoSProfile
@@ -65,7 +65,7 @@ class Services:
     def _always_answered(self, callback: Callable) -> Callable:
         """Wraps a service so that its client gets a response whatever happens inside."""
 
-        async def answer(request, response):
+        async def answer(request: Any, response: Any) -> Any:  # of any service
             self.waiting_clients += 1
             try:
                 await callback(request, response)
@@ -82,17 +82,17 @@ class Services:
 
         return answer
 
-    async def _add_objects(self, request, response) -> None:
+    async def _add_objects(self, request: AddObjects.Request, response: AddObjects.Response) -> None:
         answer: Answer = await self._answer_of(lambda reply: self._inputs.add_messages(request.prompts, reply))
         response.code, response.sentence = int(answer.code), answer.sentence
         response.object_ids = list(answer.object_ids)
 
-    async def _remove_objects(self, request, response) -> None:
+    async def _remove_objects(self, request: RemoveObjects.Request, response: RemoveObjects.Response) -> None:
         answer = await self._post(lambda reply: Remove(list(request.object_ids), reply))
         response.code, response.sentence = int(answer.code), answer.sentence
         response.unknown_ids = list(answer.unknown_ids)
 
-    async def _list_objects(self, request, response) -> None:
+    async def _list_objects(self, request: ListObjects.Request, response: ListObjects.Response) -> None:
         closed = self._channel.why_closed(needs_image=False)
         if closed:
             response.code, response.sentence = int(closed[0]), closed[1]
@@ -109,7 +109,7 @@ class Services:
             self._listed = newest.tracks, [track_message(track, with_mask=False) for track in newest.tracks]
         return newest, self._listed[1]
 
-    async def _set_target(self, request, response) -> None:
+    async def _set_target(self, request: SetTarget.Request, response: SetTarget.Response) -> None:
         closed = self._channel.why_closed(needs_image=False)
         known = self._channel.newest.object_ids
         if closed:
@@ -121,7 +121,7 @@ class Services:
         else:
             self._channel.target = request.object_id
 
-    async def _save(self, request, response) -> None:
+    async def _save(self, request: SaveObjects.Request, response: SaveObjects.Response) -> None:
         answer = await self._post(
             lambda reply: Save(self._channel.saved_path(request.name), list(request.object_ids), reply)
         )
@@ -130,18 +130,18 @@ class Services:
             response.object_ids = list(answer.object_ids)
             response.path = utf8(str(self._channel.saved_path(request.name)))
 
-    async def _restore(self, request, response) -> None:
+    async def _restore(self, request: RestoreObjects.Request, response: RestoreObjects.Response) -> None:
         ids, max_age_s = list(request.object_ids), request.max_age_s
         answer = await self._post(lambda reply: Restore(self._channel.saved_path(request.name), ids, max_age_s, reply))
         response.code, response.sentence = int(answer.code), answer.sentence
         response.object_ids = list(answer.object_ids) if answer.code is Code.OK else []
 
-    async def _reset(self, request, response) -> None:
+    async def _reset(self, request: Trigger.Request, response: Trigger.Response) -> None:
         answer = await self._post(Reset)
         response.success = answer.code is Code.OK
         response.message = "" if response.success else f"{answer.code.name}: {answer.sentence}"
 
-    async def _enable(self, request, response) -> None:
+    async def _enable(self, request: SetBool.Request, response: SetBool.Response) -> None:
         self._channel.enable(request.data)
         response.success = True
         response.message = "images are processed" if request.data else "images are ignored; objects are kept"
