@@ -4,17 +4,22 @@ Depth by REP 118: 32FC1 in metres or 16UC1 in millimetres, of the same pixels as
 Knows message fields. Does not know topics, nor which depth belongs to which image.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from sam2_ros.geometry import Pinhole
 from sam2_ros.refused import Refused
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import CameraInfo, Image
 
 MIN_FOCAL, MAX_PLACE = 1e-3, 1e7  # pixels; outside of these, positions overflow
 NOTHING_M = 1e-6  # depth up to this counts as not measured
 _METRES_PER_UNIT = {"32FC1": (np.float32, 1.0), "16UC1": (np.uint16, 0.001), "mono16": (np.uint16, 0.001)}
 
 
-def check_depth(msg, max_pixels: int) -> None:
+def check_depth(msg: "Image", max_pixels: int) -> None:
     """Raises Refused unless `to_metres(msg)` can work: empty_image, too_large, encoding, bigendian, bad_step,
     short_data. Reads no pixels."""
     if msg.width == 0 or msg.height == 0:
@@ -34,7 +39,7 @@ def check_depth(msg, max_pixels: int) -> None:
         raise Refused("short_data", f"{len(msg.data)} bytes of depth: step x height are {msg.step * msg.height}")
 
 
-def to_metres(msg, nearest_m: float, farthest_m: float) -> np.ndarray:
+def to_metres(msg: "Image", nearest_m: float, farthest_m: float) -> np.ndarray:
     """(H, W) float32 metres of a message that passed `check_depth`; infinity beyond `farthest_m` (REP 117), NaN below
     `nearest_m` or where nothing is measured.
 
@@ -52,7 +57,7 @@ def to_metres(msg, nearest_m: float, farthest_m: float) -> np.ndarray:
     return metres
 
 
-def to_pinhole(info) -> Pinhole:
+def to_pinhole(info: "CameraInfo") -> Pinhole:
     """The rectified camera of a sensor_msgs/CameraInfo, as depth_image_proc reads it: from P, or from K if P is empty,
     with region of interest and binning. Distortion is ignored, because depth is of rectified pixels (REP 118).
 

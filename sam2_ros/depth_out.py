@@ -199,7 +199,9 @@ class DepthOut:
         unseen = [name for name in visible if name not in view.surfaces]
         return f"too little depth on {', '.join(unseen)}" if unseen else ""
 
-    def _objects_cloud(self, header: Header, view: View, shown: list, rotation, translation) -> PointCloud2:
+    def _objects_cloud(
+        self, header: Header, view: View, shown: list, rotation: np.ndarray, translation: np.ndarray
+    ) -> PointCloud2:
         total = sum(len(surface.points) for _, surface in shown)
         points, at = np.empty(total, cloud_out.OBJECT_POINT), 0
         for track, surface in shown:
@@ -210,7 +212,9 @@ class DepthOut:
             at += len(part)
         return cloud_out.cloud_message(header, points, is_dense=True)
 
-    def _scene_cloud(self, header: Header, view: View, rotation, translation, settings: Settings) -> PointCloud2:
+    def _scene_cloud(
+        self, header: Header, view: View, rotation: np.ndarray, translation: np.ndarray, settings: Settings
+    ) -> PointCloud2:
         """The organised cloud of everything but the objects: NaN at objects and where no usable depth is measured."""
         objects = np.zeros(view.depth_m.shape, np.uint8)
         for track in view.tracks:

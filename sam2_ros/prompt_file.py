@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -96,7 +97,7 @@ def read(path: Path) -> list[Entry]:
     return [_entry(fields, f"{path}, entry {number}", path.parent) for number, fields in enumerate(content, start=1)]
 
 
-def _entry(fields, where: str, folder: Path) -> Entry:
+def _entry(fields: object, where: str, folder: Path) -> Entry:
     if not isinstance(fields, dict) or not fields.get("object_id"):
         raise sam2.BadInput(f"{where}: expected fields, one of them object_id, got {_show(fields)}")
     name = f"{where} ({_show(fields['object_id'])})"
@@ -137,13 +138,13 @@ def _numbers(fields: dict, field: str, name: str) -> list:
         raise sam2.BadInput(f"{name}: {field}: expected a list of numbers, got {_show(fields[field])}") from None
 
 
-def _frame(text, name: str) -> int:
+def _frame(text: object, name: str) -> int:
     if not isinstance(text, str) or not text.isdecimal() or len(text) > _MOST_DIGITS:
         raise sam2.BadInput(f"{name}: frame: expected the number of an image, from 0, got {_show(text)}")
     return int(text)
 
 
-def _stamp_ns(text, name: str) -> int:
+def _stamp_ns(text: Any, name: str) -> int:  # Any, because Decimal says what it takes
     try:
         stamp = Decimal(text)
         if not 0 < stamp < _MOST_SECONDS:

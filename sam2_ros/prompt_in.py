@@ -4,19 +4,26 @@ Knows the fields of `sam2_ros/msg/Prompt` and what makes them invalid. Does not 
 tracker checks whatever depends on that or on an image. Coordinates are pixels of the source image.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 import sam2
 from sam2_ros.ros_time import stamp_ns
 
+if TYPE_CHECKING:
+    from geometry_msgs.msg import Point
+    from sensor_msgs.msg import Image
+
+    from sam2_ros.msg import Prompt
+
 MASK_ENCODINGS = ("mono8", "8UC1")
 _MODES = {0: sam2.PromptMode.ADD, 1: sam2.PromptMode.REPLACE}
 
 
-def from_message(msg) -> sam2.Prompt:
+def from_message(msg: "Prompt") -> sam2.Prompt:
     """The prompt in a `sam2_ros/msg/Prompt`.
 
     Raises sam2.BadInput, naming field, index and value.
@@ -37,7 +44,7 @@ def from_message(msg) -> sam2.Prompt:
     )  # fmt: skip
 
 
-def from_click(point, stamp: int = 0) -> sam2.Prompt:
+def from_click(point: "Point", stamp: int = 0) -> sam2.Prompt:
     """A new object at one pixel, the x and y of a `geometry_msgs/msg/Point`; stamp in nanoseconds, 0 = the next image.
 
     Raises sam2.BadInput.
@@ -74,13 +81,13 @@ def numbered(index: int, total: int) -> Iterator[None]:
         raise type(error)(f"prompt {index}: {error}") from error
 
 
-def _require_finite(what: str, values) -> None:
+def _require_finite(what: str, values: Sequence[float] | np.ndarray) -> None:
     wrong = np.flatnonzero(~np.isfinite(values))
     if len(wrong):
         raise sam2.BadInput(f"{what}[{wrong[0]}] is {values[wrong[0]]}: expected a number of pixels")
 
 
-def _points(msg) -> np.ndarray:
+def _points(msg: "Prompt") -> np.ndarray:
     """(K, 2) float32."""
     flat, labels = msg.points_xy, msg.point_labels
     if len(flat) != 2 * len(labels):
@@ -93,7 +100,7 @@ def _points(msg) -> np.ndarray:
     return np.array(flat, np.float32).reshape(-1, 2)
 
 
-def _box(msg) -> np.ndarray | None:
+def _box(msg: "Prompt") -> np.ndarray | None:
     """(4,) float32, or None if there is no box."""
     if len(msg.box_xyxy) == 0:
         return None
@@ -106,7 +113,7 @@ def _box(msg) -> np.ndarray | None:
     return np.array([x0, y0, x1, y1], np.float32)
 
 
-def _mask(msg) -> np.ndarray | None:
+def _mask(msg: "Image") -> np.ndarray | None:
     """(H, W) bool, or None if there is no mask."""
     if len(msg.data) == 0:
         if msg.width or msg.height:

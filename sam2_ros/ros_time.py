@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
 
-def stamp_ns(stamp) -> int:
-    """Nanoseconds of a builtin_interfaces/Time."""
+def stamp_ns(stamp: Time) -> int:
+    """Nanoseconds. Also of the class that rosbags has for a Time."""
     return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 

@@ -76,7 +76,7 @@ class Transforms:
         return self._target in ("", header.frame_id)
 
 
-def _listen(buffer, node: Node, news: Callable[[], None]):
+def _listen(buffer: "tf2_ros.Buffer", node: Node, news: Callable[[], None]) -> "tf2_ros.TransformListener":
     """tf2's listener, extended to clear the buffer when a clock was set back, and to call `news`.
 
     tf2 itself clears it only with simulated time; otherwise it mixes old transforms with new ones, or refuses the new
