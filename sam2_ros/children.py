@@ -26,7 +26,7 @@ class Children:
     def __enter__(self) -> "Children":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)  # an impatient second Ctrl-C must not leave a process behind
         alive = [process for process in self._processes.values() if process.poll() is None]

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 
 from sam2_ros.rcl_errors import sentence_of
 
@@ -115,7 +116,7 @@ def _imports_ended_by_ctrl_c(command: str) -> Iterator[None]:
     """Makes Ctrl-C end the process at once: during torch's imports, KeyboardInterrupt would be swallowed or break
     them."""
 
-    def leave(number, frame) -> None:
+    def leave(number: int, frame: FrameType | None) -> None:
         os.write(2, f"sam2_ros {command}: interrupted\n".encode())
         os._exit(130)
 

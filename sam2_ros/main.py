@@ -9,12 +9,23 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
 
 from sam2_ros import fast_dds, heap
 from sam2_ros.log_files import log_arguments, say
 from sam2_ros.rcl_errors import sentence_of
+
+if TYPE_CHECKING:
+    from rclpy.executors import SingleThreadedExecutor
+
+    import sam2
+    from sam2_ros.node import TrackNode
+    from sam2_ros.params import Settings
+
+    MakeTracker = Callable[[Settings], sam2.Tracker]
 
 USAGE = """usage: sam2_ros track [--ros-args -r FROM:=TO -p PARAMETER:=VALUE --params-file FILE ...]
 
@@ -43,7 +54,7 @@ class _Signals:
         for number in (signal.SIGINT, signal.SIGTERM, *(() if is_kept else (signal.SIGHUP,))):
             signal.signal(number, self._on_signal)
 
-    def _on_signal(self, number, frame) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.came:
             os._exit(EXIT_AT_ONCE)
         if self.is_starting:
@@ -66,7 +77,7 @@ def _give_up(sentence: str, code: int) -> NoReturn:
     os._exit(code)
 
 
-def main(argv: list[str] | None = None, make_tracker=None) -> NoReturn:
+def main(argv: list[str] | None = None, make_tracker: "MakeTracker | None" = None) -> NoReturn:
     """Runs the node until it is told to stop, and ends the process. argv: ROS arguments, by default the process's.
 
     make_tracker: for `TrackNode`, instead of `load_tracker`.
@@ -125,7 +136,7 @@ class _CannotStart(Exception):
     """The node cannot be made; the message says why."""
 
 
-def _make_node(arguments: list[str], make_tracker):
+def _make_node(arguments: list[str], make_tracker: "MakeTracker | None"):
     import rclpy
     from rclpy.exceptions import NameValidationException, ParameterException
     from rclpy.impl.implementation_singleton import rclpy_implementation
@@ -145,7 +156,7 @@ def _make_node(arguments: list[str], make_tracker):
     return node
 
 
-def _live(signals: _Signals, arguments: list[str], make_tracker) -> int:
+def _live(signals: _Signals, arguments: list[str], make_tracker: "MakeTracker | None") -> int:
     """Runs the node until its end; returns the exit code."""
     from rclpy.executors import SingleThreadedExecutor
 
@@ -171,7 +182,7 @@ def _live(signals: _Signals, arguments: list[str], make_tracker) -> int:
     return code
 
 
-def _say_farewell(node, executor) -> None:
+def _say_farewell(node: "TrackNode", executor: "SingleThreadedExecutor") -> None:
     """Answers clients that still wait, and requests that came while the node stopped, which may take two seconds."""
     end = time.monotonic() + FAREWELL_S
     while (began := time.monotonic()) < end:
@@ -181,7 +192,7 @@ def _say_farewell(node, executor) -> None:
     time.sleep(LINGER_S)
 
 
-def _spin(node, executor, timeout_s: float) -> bool:
+def _spin(node: "TrackNode", executor: "SingleThreadedExecutor", timeout_s: float) -> bool:
     """Spins once; False if rclpy raised an error around a callback of ours, for instance because of a parameter
     without a type, a /clock before 1970 or a response that it cannot send. Only that one call is lost."""
     try:
