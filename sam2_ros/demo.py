@@ -122,7 +122,7 @@ def _run(args: argparse.Namespace) -> int:
     return _exit_code(run, drawn)
 
 
-def _exit_code(run, drawn: list[str]) -> int:
+def _exit_code(run: demo_score.Score, drawn: list[str]) -> int:
     """Prints which score was too low, if one was. Pictures that could not be written have been reported already."""
     is_good = run.mean_iou >= ENOUGH_IOU and run.visibility >= ENOUGH_VISIBILITY
     if not is_good:
@@ -191,7 +191,9 @@ def choose_boxes(truth: TrackArray, how_many: int) -> dict[str, tuple[float, flo
     return boxes
 
 
-def _draw(args: argparse.Namespace, audience: Audience, results: list, run, prompted: tuple[dict, int]) -> list[str]:
+def _draw(
+    args: argparse.Namespace, audience: Audience, results: list, run: demo_score.Score, prompted: tuple[dict, int]
+) -> list[str]:
     """Makes PICTURES; returns those that could be written."""
     with Film.open(args.out / "camera.mp4", args.rate) as seen:  # what the camera saw
         for picture in audience.images():

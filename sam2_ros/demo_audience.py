@@ -6,6 +6,7 @@ Knows topics and services. Does not know what the recordings are used for.
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
@@ -91,7 +92,7 @@ class Audience:
                 raise sam2.Sam2Error(f"waited {within_s:.0f} s for {what} in vain; see the *.log files")
             self._executor.spin_once(timeout_sec=0.1)
 
-    def call(self, kind, name: str, request):
+    def call(self, kind: type, name: str, request: Any) -> Any:
         """Calls a service and returns its response."""
         client: Client = self._node.create_client(kind, name)
         handshake = Handshake(self._node, client)

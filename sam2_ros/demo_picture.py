@@ -3,13 +3,13 @@
 Knows pixels, results and scores. Does not know where they come from. Pictures are (H, W, 3) uint8 RGB.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
 
 import sam2
-from sam2_ros.demo_score import Absence, Result, Score
+from sam2_ros.demo_score import Absence, Result, Score, Seen
 from sam2_ros.overlay import STATE_WORDS, Overlay, colour_of
 from sam2_ros.panel import INK, MARGIN, PAPER, panel, write
 
@@ -57,7 +57,7 @@ class Timeline:
             cv2.line(self.picture, (span[0], y + 2), (span[1], y + 2), INK, 1)
 
 
-def film(results: Sequence[Result], image_of: Callable[[int], np.ndarray], timeline_width: int):
+def film(results: Sequence[Result], image_of: Callable[[int], np.ndarray], timeline_width: int) -> Iterator[np.ndarray]:
     """Yields a picture for each result. image_of: returns the image of a stamp."""
     overlay, timeline = Overlay(), Timeline(results, timeline_width)
     for result in results:
@@ -69,7 +69,7 @@ def film(results: Sequence[Result], image_of: Callable[[int], np.ndarray], timel
         yield np.pad(stacked, ((0, stacked.shape[0] % 2), (0, stacked.shape[1] % 2), (0, 0)))  # codecs want even sides
 
 
-def _in_words(tracks) -> str:
+def _in_words(tracks: list[Seen]) -> str:
     hidden = [f"{track.object_id} {STATE_WORDS[track.state]}" for track in tracks if STATE_WORDS[track.state]]
     seen = len(tracks) - len(hidden)
     return f"{seen} of {len(tracks)} visible" + (f": {', '.join(hidden)}" if hidden else "")

@@ -8,7 +8,9 @@ PAPER, INK = (24, 26, 30), (235, 235, 235)
 PANEL_WH, CAPTION, MARGIN = (520, 390), 34, 10  # pixels
 
 
-def write(picture: np.ndarray, text: str, xy: tuple[int, int], size: float = 0.5, colour=INK) -> None:
+def write(
+    picture: np.ndarray, text: str, xy: tuple[int, int], size: float = 0.5, colour: tuple[int, int, int] = INK
+) -> None:
     """Draws text. xy: left end of its baseline, pixels."""
     cv2.putText(picture, text, xy, FONT, size, colour, 2 if size > 0.7 else 1, cv2.LINE_AA)
 

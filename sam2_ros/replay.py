@@ -268,7 +268,7 @@ def _check_frames(entries: list[prompt_file.Entry], total: int) -> None:
 
 
 @contextmanager
-def _blaming(entries: list[prompt_file.Entry]):
+def _blaming(entries: list[prompt_file.Entry]) -> Iterator[None]:
     """Prefixes a BadInput's message with the names and the image of the entries."""
     try:
         yield

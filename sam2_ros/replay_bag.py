@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
@@ -85,7 +86,7 @@ def typestore() -> Typestore:
     return store
 
 
-def stored(value, store: Typestore):
+def stored(value: Any, store: Typestore) -> Any:
     """A generated ROS message, or one of its values, as `rosbags` represents it.
 
     Bags are written by `rosbags` because the middleware leaves the padding between fields undefined.

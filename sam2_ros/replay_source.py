@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from os import SEEK_END
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -200,7 +201,7 @@ def _bag_shots(messages: Iterable, deserialize: Callable, source: Source) -> Ite
         yield Shot(index, rgb, at_ns, logged_ns, msg.header.frame_id)
 
 
-def _deserialized(deserialize: Callable, connection: Connection, raw: bytes):
+def _deserialized(deserialize: Callable, connection: Connection, raw: bytes) -> Any:
     """Raises Refused("damaged") for bytes that are no message of that type."""
     try:
         return deserialize(raw, connection.msgtype)
