@@ -130,12 +130,16 @@ def test_an_input_that_cannot_be_made_is_told_until_it_can(inside, monkeypatch):
 @pytest.mark.parametrize("reached", [0, 1, 2])
 def test_a_node_that_was_stopped_is_not_brought_up_again(inside, reached):
     """By requests of a lifecycle manager that are answered while the process says farewell."""
-    up = [inside.trigger_configure, inside.trigger_activate]
-    for trigger in up[:reached]:
-        assert trigger() == TransitionCallbackReturn.SUCCESS
+    (service,) = (one for one in inside.services if one.srv_type is ChangeState)
+    up, down = ("configure", "activate"), ("deactivate", "cleanup")
+
+    def succeeds(label):
+        return service.callback(ChangeState.Request(transition=Transition(label=label)), ChangeState.Response()).success
+
+    assert all(map(succeeds, up[:reached]))
     inside.stop()
-    for trigger in (inside.trigger_deactivate, inside.trigger_cleanup, *up):
-        assert trigger() != TransitionCallbackReturn.SUCCESS
+    for label in (*down, *up):
+        assert not succeeds(label)
         assert inside._worker is None and inside.why_closed()[0] is Code.STOPPING
 
 
