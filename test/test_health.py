@@ -98,9 +98,8 @@ def test_a_second_node_of_the_name_is_an_error():
 def test_an_error_that_lasts_is_told_once_and_so_is_its_end():
     told = []
     announcer = Announcer(SimpleNamespace(info=lambda s: told.append(("info", s)), warning=lambda s: told.append(s)))
-    for level in (
-        [Level.ERROR] * (LASTING - 1) + [Level.OK, Level.WARN] + [Level.ERROR] * (2 * LASTING) + [Level.OK] * 3
-    ):
+    short = [Level.ERROR] * (LASTING - 1)
+    for level in [*short, Level.OK, Level.WARN, *short, Level.OK, *[Level.ERROR] * (2 * LASTING), *[Level.OK] * 3]:
         announcer.hear("images", level, level.name)
     assert told == ["images: ERROR", ("info", "images again: OK")]
     for level in [Level.ERROR] * LASTING + [Level.WARN] * 2 + [Level.OK]:
