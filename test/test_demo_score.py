@@ -94,13 +94,50 @@ def test_an_object_that_is_mistaken_for_another_is_not_found_again(story):
 
 
 @pytest.mark.parametrize(
-    "away, absences", [(range(10, 16), [(10, 11, True)]), (range(12, 15), [(10, 11, True)]), ((12, 14), [])]
+    "away, absences",
+    [
+        (range(10, 16), [(10, 11, True)]),
+        (range(12, 15), [(10, 11, True)]),
+        ((12, 14), []),
+        (range(13, 16), []),  # of which there is no result
+    ],
 )
 def test_an_absence_is_as_long_as_its_images_of_which_one_result_is_enough(away, absences):
     true = [{"a": square(2), "b": None if n in away else square(40)} for n in range(30)]
     said = [None if n in (10, 11, 13, 14, 15) else masks for n, masks in enumerate(true)]
     run = demo_score.score(results_of(said, true), 30, 25, PERIOD_NS)
     assert [(a.gone, a.back, a.found) for a in run.absences] == absences
+
+
+def test_speed_and_age_are_of_the_results_as_they_arrive():
+    """Twenty-one results for one image each, the first 0.1 s old, each later one 0.01 s older than the one before."""
+    masks = [{"a": square(2)}] * 21
+    answers = [(array_of(n, masks[n]), (n + 1) * PERIOD_NS + (10 + n) * PERIOD_NS // 10) for n in range(21)]
+    results = demo_score.pair_up(answers, [array_of(n, masks[n]) for n in range(21)])
+    run = demo_score.score(results, 21, 21, prompted_ns=0)
+    assert run.fps == pytest.approx(20 / (2.0 + 0.2))
+    assert (run.age_p50_s, run.age_p95_s) == (pytest.approx(0.2), pytest.approx(0.29))
+
+
+def test_an_object_is_judged_from_its_first_result_on(story):
+    """Its absence before that is none that it was found again after."""
+    said, true = story
+    for masks in true[:3]:
+        masks["b"] = square(40)
+    for n in range(3, 8):
+        true[n]["b"] = None
+    said = [
+        masks and {name: mask for name, mask in masks.items() if name == "a" or n >= 9} for n, masks in enumerate(said)
+    ]
+    run = demo_score.score(results_of(said, true), 30, 29, PERIOD_NS)
+    assert (run.mean_iou, run.visibility) == (1.0, 1.0)
+    assert [(a.gone, a.back) for a in run.absences] == [(10, 16)]
+
+
+def test_an_object_that_never_comes_into_view_has_no_overlap():
+    away = [{"a": None}] * 3
+    run = demo_score.score(results_of(away, away), 3, 3, prompted_ns=0)
+    assert (run.mean_iou, run.iou_by_id, run.visibility) == (0.0, {"a": 0.0}, 1.0)
 
 
 def test_a_flicker_after_an_absence_is_none(story):
@@ -112,8 +149,10 @@ def test_a_flicker_after_an_absence_is_none(story):
 
 def test_two_results_with_objects_and_with_truth_can_be_judged_and_no_fewer():
     """An image that nobody knows the truth of, as of another camera, is none of them."""
-    said = [{}, {"a": square(2)}, {"a": square(2)}, {"a": square(2)}]
-    results = results_of(said, [{"a": square(2)}] * 3)
+    one = {"a": square(2)}
+    said = [(9, one), (0, {}), (1, one), (2, one)]
+    answers = [(array_of(number, masks), (number + 1) * PERIOD_NS) for number, masks in said]
+    results = demo_score.pair_up(answers, [array_of(number, one) for number in range(3)])
     assert [result.frame for result in results] == [0, 1, 2]
     run = demo_score.score(results, 4, 4, prompted_ns=0)
     assert (run.fps, run.mean_iou, run.iou_by_id) == (pytest.approx(10.0), 1.0, {"a": 1.0})
