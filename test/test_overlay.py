@@ -1,7 +1,9 @@
 """The picture for people: colours, outlines, names and places are right, and the image itself is not touched."""
 
 import dataclasses
+from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from fakes import FakeTracker
@@ -49,6 +51,38 @@ def test_a_mask_is_mixed_with_its_colour_by_the_opacity():
     assert not changed(Overlay().draw(grey(), [track], 0.5))[-20:].any()  # nothing far from the object
 
 
+def disc(size_hw=SIZE_HW):
+    """An object whose box has corners that are not of it, in the lower right quarter of the image."""
+    height, width = size_hw
+    mask = np.zeros(size_hw, np.uint8)
+    cv2.circle(mask, (width * 5 // 8, height * 5 // 8), height // 6, 1, -1)
+    x, y, *size = sam2.bounding_box(mask.astype(bool))
+    return SimpleNamespace(
+        object_id="cup", label=1, state=sam2.State.VISIBLE, presence=1.0, mask=mask > 0, box_xywh=(x, y, *size)
+    )
+
+
+def test_an_object_in_sight_has_an_outline_where_it_is_and_no_box():
+    track = disc()
+    picture = Overlay().draw(grey(), [track], 0.5)
+    near = cv2.dilate(track.mask.astype(np.uint8), np.ones((7, 7))) > 0
+    top = track.box_xywh[1]  # its name is above
+    assert not (changed(picture) & ~near)[top:].any()
+    edge = track.mask & ~(cv2.erode(track.mask.astype(np.uint8), np.ones((3, 3))) > 0)
+    inside = picture[150, 200].astype(int)
+    assert (np.abs(picture[edge] - inside).max(axis=1) > 20).mean() > 0.9
+
+
+def test_lines_and_letters_grow_with_the_image():
+    shares = []
+    for factor in (1, 6):
+        size_hw = SIZE_HW[0] * factor, SIZE_HW[1] * factor
+        track = disc(size_hw)
+        picture = Overlay().draw(np.full((*size_hw, 3), 90, np.uint8), [track], 0.5)
+        shares.append(changed(picture)[: track.box_xywh[1]].mean())
+    assert shares[1] > 0.5 * shares[0]
+
+
 @pytest.mark.parametrize("state", [sam2.State.OCCLUDED, sam2.State.LOST, sam2.State.INVALID])
 def test_an_object_out_of_sight_leaves_a_box_where_it_was(state):
     overlay = Overlay()
@@ -59,6 +93,40 @@ def test_an_object_out_of_sight_leaves_a_box_where_it_was(state):
         assert changed(picture)[y + 9 : y + height - 9, across - 1 : across + 2].any()
     assert changed(picture)[y + height - 1 : y + height + 2, x + 9 : x + width - 9].any()  # the top is under the name
     assert not changed(picture)[CENTRE[::-1]]  # no mask
+
+
+def test_the_box_of_an_object_out_of_sight_is_dashed_and_marks_its_edges_only():
+    overlay, track = Overlay(), disc()
+    overlay.draw(grey(), [track], 0.5)
+    picture = overlay.draw(grey(), [SimpleNamespace(**vars(track) | {"box_xywh": None, "state": sam2.State.LOST})], 0.5)
+    x, y, width, height = track.box_xywh
+    edges = np.zeros(SIZE_HW, np.uint8)
+    cv2.rectangle(edges, (x, y), (x + width, y + height), 1, 3)
+    below = changed(picture)[y:]  # its name is above
+    assert not (below & (edges[y:] == 0)).any()
+    left, right = (below[:height, at - 1 : at + 2].any(axis=1) for at in (x, x + width))
+    bottom = below[height - 1 : height + 2, x : x + width].any(axis=0)
+    assert all(0.3 < side.mean() < 0.8 for side in (left, right, bottom))
+
+
+def plate(xy, size_hw=SIZE_HW):
+    """Draws an object of no pixel at `xy`; returns the place (x, y, width, height) of its name, and the name."""
+    track = SimpleNamespace(**vars(disc()) | {"mask": np.zeros(size_hw, bool), "box_xywh": (*xy, 20, 20)})
+    picture = Overlay().draw(np.full((*size_hw, 3), 90, np.uint8), [track], 0.5)
+    x, y, width, height = sam2.bounding_box(changed(picture))
+    return (x, y, width, height), picture[y : y + height, x : x + width]
+
+
+def test_the_name_stands_above_the_object_and_whole_at_every_edge():
+    (x, y, width, height), name = plate(CENTRE)
+    assert x == CENTRE[0] and 0 <= CENTRE[1] - (y + height) <= 8
+    for line in (name[0], name[-1], name[:, 0], name[:, -1]):
+        assert (line == name[0, 0]).all(), "the letters end before the plate does"
+    assert (name < 40).all(axis=-1).any()
+    right = SIZE_HW[1] - width
+    for xy, place in {(2, 2): (2, 0), (310, 2): (right, 0), (310, 239): (right, y + 239 - CENTRE[1])}.items():
+        found, same = plate(xy)
+        assert found[:2] == place and np.array_equal(same, name)
 
 
 def test_an_object_never_seen_is_not_drawn_and_one_removed_is_forgotten():
