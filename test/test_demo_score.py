@@ -179,16 +179,16 @@ def test_nothing_to_judge_is_an_error():
         demo_score.score([], 10, 0, 0)
 
 
+def image_of(stamp):
+    return np.full((*SIZE_HW, 3), 90, np.uint8)
+
+
 def test_the_sheet_tells_of_the_absence(story):
     results = results_of(*story)
     run = demo_score.score(results, 30, 29, PERIOD_NS)
     moments = demo_picture.story(results, run.absences)
     frames = [results[index].frame for index, _ in moments]
     assert frames == [0, 5, 13, 22, 29] and "says so" in moments[2][1] and "same id" in moments[3][1]
-
-    def image_of(stamp):
-        return np.full((*SIZE_HW, 3), 90, np.uint8)
-
     sheet = demo_picture.sheet(results, run, image_of, {"a": (12.0, 30.0, 20.0, 40.0)}, PERIOD_NS)
     assert sheet.dtype == np.uint8 and sheet.shape[1] == 3 * (panel.PANEL_WH[0] + 2 * panel.MARGIN)
     pictures = list(demo_picture.film(results, image_of, SIZE_HW[1]))
@@ -201,3 +201,67 @@ def test_the_timeline_is_dark_where_an_object_is_away(story):
     row = timeline.picture[panel.MARGIN + demo_picture.ROW + 10]  # b's bar
     assert tuple(row[timeline.x(12)]) == demo_picture.DARK
     assert tuple(row[timeline.x(5)]) == tuple(row[timeline.x(25)]) != demo_picture.DARK
+
+
+def test_the_timeline_has_a_white_line_where_the_object_is_and_is_faint_after_the_cursor(story):
+    said, true = story
+    said[5]["b"], said[12]["b"] = None, square(40)  # the line is of the truth
+    timeline = demo_picture.Timeline(results_of(said, true), 400)
+    line = timeline.picture[panel.MARGIN + demo_picture.ROW + 2]
+    assert [tuple(line[timeline.x(n) + 2]) for n in (5, 12, 25)] == [panel.INK, panel.PAPER, panel.INK]
+    at = timeline.at(15)
+    cursor, bar = timeline.x(15), panel.MARGIN + demo_picture.ROW + 10
+    assert (at[2:-2, cursor] == panel.INK).all()
+    assert np.array_equal(at[:, :cursor], timeline.picture[:, :cursor])
+    paper = np.array(panel.PAPER, int)
+    faint, plain = (np.abs(picture[bar, timeline.x(25)] - paper).sum() for picture in (at, timeline.picture))
+    assert 0 < faint < 0.5 * plain
+
+
+def test_a_run_without_an_absence_is_shown_at_even_distances():
+    said = [{}] + [{"a": square(2)}] * 20
+    results = results_of(said, [{"a": square(2)}] * 21)
+    run = demo_score.score(results, 21, 21, prompted_ns=0)
+    moments = demo_picture.story(results, run.absences)
+    assert moments == [(n, f"image {n}") for n in (1, 5, 10, 15, 20)]
+    assert demo_picture.sheet(results, run, image_of, {}, PERIOD_NS).any()
+
+
+def test_the_absence_shown_is_found_known_and_of_a_thing_that_is_large_before_and_after():
+    sides = {"lost": (18, 18), "partly": (20, 4), "small": (6, 6), "unnoticed": (18, 18), "whole": (12, 12)}
+    true = [{n: None if 8 <= t < 16 else square(40, side[t >= 16]) for n, side in sides.items()} for t in range(20)]
+    said = [dict(masks) for masks in true]
+    for t in range(8, 20):
+        said[t]["lost" if t >= 16 else "unnoticed"] = square(2)
+    results = results_of(said, true)
+    absences = [absence for name in sides for absence in demo_score.find_absences(results, name)]
+    assert len(absences) == 5 and demo_picture.best_absence(results, absences).name == "whole"
+    moments = demo_picture.story(results, absences)
+    assert [index for index, _ in moments] == [0, 3, 12, 19, 19], "it ends soon after"
+
+
+def test_the_sheet_has_boxes_on_its_first_picture_and_shows_the_others_as_the_film_does(story):
+    said, true = story
+    said[9]["b"] = true[9]["b"] = square(50)  # where its box stays
+    results = results_of(said, true)
+    run = demo_score.score(results, 30, 29, PERIOD_NS)
+    boxed, plain = (
+        demo_picture.sheet(results, run, image_of, boxes, PERIOD_NS) for boxes in ({"a": (12.0, 30.0, 20.0, 40.0)}, {})
+    )
+    x, y, width, height = sam2.bounding_box((boxed != plain).any(axis=-1))
+    scale = panel.PANEL_WH[0] / SIZE_HW[1]
+    assert abs(x - panel.MARGIN - 12 * scale) < 5 * scale and abs(width - 8 * scale) < 10 * scale
+    assert height > 10 * scale and y + height < panel.PANEL_WH[1] + 52, "52: the title"
+    film = list(demo_picture.film(results, image_of, SIZE_HW[1]))
+    for index, picture in demo_picture._drawn(results, image_of, {0, 12, 28}).items():
+        assert np.array_equal(picture, film[index][: SIZE_HW[0]])
+
+
+def test_a_film_of_odd_images_has_even_sides_and_tells_who_is_hidden(story):
+    odd = np.full((61, 81, 3), 90, np.uint8)
+    results = results_of(*story)
+    picture = next(demo_picture.film(results, lambda stamp: odd, 81))
+    assert picture.shape == (61 + 26 + 61, 82, 3), "the picture, the line below it, the timeline and a row"
+    assert (picture[60, :81] == 90).all() and not picture[:, 81].any()
+    words = [demo_picture._in_words(list(results[index].tracks.values())) for index in (9, 12)]
+    assert words == ["2 of 2 visible", "1 of 2 visible: b occluded"]

@@ -102,6 +102,12 @@ def test_a_prompt_for_an_image_that_is_none_is_for_the_next(words, tmp_path, tra
     assert json.loads((tmp_path / "r.json").read_text())["objects"]["cup"]["prompted_frames"] == [2]
 
 
+def test_a_film_of_no_image_is_no_file(tmp_path):
+    with Film.open(tmp_path / "f.mp4", 10.0) as film:
+        pass
+    assert not film.is_written and not list(tmp_path.iterdir())
+
+
 def test_a_film_of_images_of_two_sizes_has_both(tmp_path):
     with Film.open(tmp_path / "f.mp4", 10.0) as film:
         for scale in (1, 2):
