@@ -28,6 +28,12 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(name):
         saved_path("/there", "", "", name)
 
 
+def test_a_folder_may_be_below_home(monkeypatch, tmp_path):
+    """No shell has expanded it in a file of parameters."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert saved_path("~/things", "", "", "x") == tmp_path / "things" / "x.safetensors"
+
+
 def test_without_a_home_there_is_no_default_folder_and_it_says_what_to_set(monkeypatch):
     assert saved_path("", "", "", "x") == Path.home() / ".ros" / "sam2_objects" / "x.safetensors"
 

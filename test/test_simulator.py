@@ -1,5 +1,6 @@
 """The simulated camera: one header per frame on every topic, true labels, and frames counted from zero."""
 
+from argparse import ArgumentParser, Namespace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,7 @@ from std_msgs.msg import Header
 
 import sam2
 from sam2_ros.msg import Track, TrackArray
-from sam2_ros.simulator import Simulator, camera_info
+from sam2_ros.simulator import FASTEST, MOST_PIXELS, SLOWEST, Simulator, camera_info, check_camera
 
 pytestmark = pytest.mark.ros
 SIZE_HW = (24, 32)
@@ -73,6 +74,8 @@ def test_four_frames_on_every_topic(recorded):
         assert (first.centroid_x, first.centroid_y) == (6.0, 4.0)
         assert second.state == (Track.OCCLUDED if t % 2 else Track.VISIBLE)
         assert second.frames_since_seen == t % 2
+        assert (first.presence, second.presence, second.predicted_iou) == (1.0, 1 - t % 2, 1.0)
+        assert first.object_score > 0 and (second.object_score > 0) == (t % 2 == 0)
         assert second.last_seen == recorded["camera/ground_truth"][t - t % 2].header.stamp
         crop = sam2.rle_decode(np.array(first.mask.counts), (first.mask.height, first.mask.width))
         assert crop.all() and (first.mask.x, first.mask.y, first.mask.width, first.mask.height) == (3, 2, 6, 4)
@@ -83,15 +86,41 @@ def test_a_still_world_moves_later(rig):
     images = rig.collect(Image, "/image")
     rig.executor.add_node(node)
     rig.until(lambda: node.done and len(images) == 5)
+    node._on_timer()
+    assert node._t == 5, "no image comes after the last"
     rig.executor.remove_node(node)
     node.destroy_node()
     assert [image.data[0] for image in images] == [0, 0, 0, 0, 1]
+
+
+def test_it_waits_for_its_first_image_only(rig):
+    """A subscriber that goes away does not stop the world."""
+    node = Simulator(TwoSquares(), rate=100.0, frames=5, wait=1, context=rig.context)
+    node._on_timer()
+    assert node._t == 0
+    images = rig.collect(Image, "/image")
+    rig.until(lambda: node._image.get_subscription_count() == 1)
+    node._on_timer()
+    rig.until(lambda: images)
+    (heard,) = (one for one in rig.node.subscriptions if one.topic_name == "/image")
+    rig.node.destroy_subscription(heard)
+    rig.until(lambda: node._image.get_subscription_count() == 0)
+    node._on_timer()
+    assert node._t == 2
+    node.destroy_node()
 
 
 def test_camera_info_is_an_ideal_pinhole():
     info = camera_info(Header(frame_id="x"), TwoSquares().frame(0).intrinsics, SIZE_HW)
     assert list(info.k) == [32, 0, 15.5, 0, 32, 11.5, 0, 0, 1] and (info.height, info.width) == SIZE_HW
     assert list(info.p) == [32, 0, 15.5, 0, 0, 32, 11.5, 0, 0, 0, 1, 0] and list(info.d) == [0] * 5
+    assert list(info.r) == [1, 0, 0, 0, 1, 0, 0, 0, 1] and info.distortion_model == "plumb_bob"
+    assert info.header.frame_id == "x"
+
+
+@pytest.mark.parametrize(("rate", "width"), [(SLOWEST, 32), (FASTEST, MOST_PIXELS // 32)])
+def test_the_slowest_fastest_smallest_and_largest_cameras_can_be(rate, width):
+    check_camera(ArgumentParser(), Namespace(rate=rate, width=width, height=32, frames=0, seed=0, wait=0))
 
 
 def test_what_was_never_in_view_was_not_seen_in_any_image(rig):
@@ -112,9 +141,13 @@ def test_what_was_never_in_view_was_not_seen_in_any_image(rig):
 def test_the_end_waits_for_who_hears_any_of_the_topics(rig, monkeypatch):
     """The depth of the last image, too: a result may wait for it."""
     node, asked = Simulator(TwoSquares(), rate=1.0, context=rig.context), []
-    monkeypatch.setattr(Publisher, "wait_for_all_acked", lambda self, timeout: asked.append(self.topic_name))
-    node.flush(timeout_s=1.0)
-    assert asked == [
+    monkeypatch.setattr(
+        Publisher, "wait_for_all_acked", lambda self, timeout: asked.append((self.topic_name, timeout.nanoseconds))
+    )
+    node.flush(timeout_s=60.0)
+    assert [topic for topic, _ in asked] == [
         "/image", "/depth/image", "/camera_info", "/camera/ground_truth", "/camera/ground_truth/label_mask",
     ]  # fmt: skip
+    left = [ns for _, ns in asked]
+    assert left == sorted(left, reverse=True) and 60e9 >= left[0] >= left[-1] > 0, "all of them share the time"
     node.destroy_node()
