@@ -47,3 +47,26 @@ def test_a_lost_answer_is_asked_for_again(monkeypatch):
     made = handshake.Handshake(node, SimpleNamespace(srv_name="/sam2/front/reset"))
     assert [made.done() for _ in range(4)] == [False, False, False, True]
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("service", "known", "asked"),
+    [
+        ("/sam2/front/reset", ["/sam2"], ["/sam2"]),
+        ("/robot/sam2/reset", ["/robot", "/robot/sam2"], ["/robot/sam2"]),
+        ("/sam2/reset", ["/other"], []),
+    ],
+)
+def test_the_node_that_serves_is_asked_and_no_other(service, known, asked):
+    """One of the namespace's name may be there too, and the node itself not yet."""
+    made, gone = [], []
+    node = SimpleNamespace(
+        create_client=lambda kind, name: made.append(name) or SimpleNamespace(service_is_ready=lambda: False),
+        get_service_names_and_types=lambda: [(f"{name}/get_parameters", []) for name in known],
+        destroy_client=gone.append,
+    )
+    hands = handshake.Handshake(node, SimpleNamespace(srv_name=service))
+    assert not any([hands.done() for _ in range(3)])
+    assert made == [f"{name}/get_parameters" for name in asked]
+    hands.close()
+    assert len(gone) == len(made)

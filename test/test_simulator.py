@@ -149,5 +149,5 @@ def test_the_end_waits_for_who_hears_any_of_the_topics(rig, monkeypatch):
         "/image", "/depth/image", "/camera_info", "/camera/ground_truth", "/camera/ground_truth/label_mask",
     ]  # fmt: skip
     left = [ns for _, ns in asked]
-    assert left == sorted(left, reverse=True) and 60e9 >= left[0] >= left[-1] > 0, "all of them share the time"
+    assert 60e9 >= left[0] > left[-1] > 0, "all of them share the time"
     node.destroy_node()
