@@ -58,7 +58,7 @@ def test_a_lost_answer_is_asked_for_again(monkeypatch):
     ],
 )
 def test_the_node_that_serves_is_asked_and_no_other(service, known, asked):
-    """One of the namespace's name may be there too, and the node itself not yet."""
+    """A node of the namespace's name may be there, too."""
     made, gone = [], []
     node = SimpleNamespace(
         create_client=lambda kind, name: made.append(name) or SimpleNamespace(service_is_ready=lambda: False),
@@ -70,3 +70,16 @@ def test_the_node_that_serves_is_asked_and_no_other(service, known, asked):
     assert made == [f"{name}/get_parameters" for name in asked]
     hands.close()
     assert len(gone) == len(made)
+
+
+def test_a_slow_answer_is_waited_for(monkeypatch):
+    """Asked at every poll, a busy node would have to answer them all."""
+    monkeypatch.setattr(handshake, "ASK_AGAIN_S", 1e9)
+    asked = []
+    probe = SimpleNamespace(
+        service_is_ready=lambda: True, call_async=lambda request: asked.append(1) or SimpleNamespace(done=lambda: False)
+    )
+    known = [("/sam2/get_parameters", [])]
+    node = SimpleNamespace(create_client=lambda *_: probe, get_service_names_and_types=lambda: known)
+    made = handshake.Handshake(node, SimpleNamespace(srv_name="/sam2/reset"))
+    assert not any([made.done() for _ in range(5)]) and len(asked) == 1
