@@ -186,10 +186,11 @@ def test_a_folder_in_which_a_run_is_at_work_is_not_taken_by_another(tmp_path, na
 
 
 def test_a_card_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    (tmp_path / "card.md").write_text("# Mine\n<!-- click -->\nold\n<!-- end -->\n")
+    before, after = "# Mine\n<!-- click -->\n", "<!-- end -->\nkept\n<!-- box -->\nkept, too\n<!-- end -->\n"
+    (tmp_path / "card.md").write_text(f"{before}old\n{after}")
     (tmp_path / "link.md").symlink_to("card.md")
     write_into_card(tmp_path / "link.md", "click", "new")
-    assert (tmp_path / "link.md").is_symlink() and "\nnew\n" in (tmp_path / "card.md").read_text()
+    assert (tmp_path / "link.md").is_symlink() and (tmp_path / "card.md").read_text() == f"{before}new\n{after}"
 
     def is_full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

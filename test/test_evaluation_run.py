@@ -17,10 +17,10 @@ from small_video_folder import write_davis
 
 from sam2 import evaluation_run
 from sam2.errors import BadCheckpoint, BadInput, DeviceLost, Sam2Error
-from sam2.evaluation_files import Results, Settings, data_digest
+from sam2.evaluation_files import Results, Settings, data_digest, default_folder
 from sam2.evaluation_video import RecordedVideo, SyntheticVideo, evaluate_video
 from sam2.training.datasets import open_dataset
-from sam2.training.synthetic import HELD_OUT_SEED
+from sam2.training.synthetic import HELD_OUT_SEED, World
 
 
 class Counting:
@@ -59,7 +59,7 @@ def test_results_of_other_settings_are_refused(tmp_path):
         Results(tmp_path, settings(prompt="box"))
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("{")])
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("{"), lambda path: path.write_text("[]")])
 def test_results_of_nobody_knows_which_settings_are_refused(damage, tmp_path):
     """Taken for this run's they would be told with its figures."""
     results = Results(tmp_path, settings())
@@ -67,6 +67,38 @@ def test_results_of_nobody_knows_which_settings_are_refused(damage, tmp_path):
     damage(tmp_path / "settings.json")
     with pytest.raises(BadInput, match="settings.json: expected .*; delete its folder, or name another --out"):
         Results(tmp_path, settings())
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "{}", '{"objects": 1}', '{"objects": [1]}', '{"objects": [{"where": 1}]}', '{"objects": []}']
+)
+def test_a_damaged_result_is_named_with_its_cure(content, tmp_path):
+    results = Results(tmp_path, settings())
+    results.keep(evaluate_video(TwoSquares(), Oracle(perfect), "click"))
+    path = tmp_path / "videos" / "two_squares.json"
+    path.write_text(content)
+    with pytest.raises(BadInput, match=f"{path}: expected .*; delete the file"):
+        results.find(TwoSquares())
+
+
+def test_every_run_has_a_default_folder_of_its_own():
+    """With one folder for two, the second would be refused."""
+    changes = [
+        {"dataset": "davis"}, {"model": "tiny"}, {"image_size": 512}, {"weights_sha256": "1"}, {"prompt": "box"},
+        {"memory": False}, {"precision": "bf16"}, {"side": 96}, {"data": "f"},
+    ]  # fmt: skip
+    folders = {default_folder(settings(**change)) for change in [{}, *changes]}
+    assert len(folders) == 1 + len(changes)
+
+
+def test_results_are_of_the_worlds_they_were_made_from(monkeypatch):
+    """Those of a version that drew others would be told as this one's."""
+    videos = [SyntheticVideo(HELD_OUT_SEED, 4, 64)]
+    digest = data_digest(videos)
+    assert data_digest(videos) == digest
+    drawn = World.frame
+    monkeypatch.setattr(World, "frame", lambda self, t: drawn(self, t + 1))
+    assert data_digest(videos) != digest
 
 
 def test_two_videos_of_one_name_are_refused(tmp_path):
