@@ -88,6 +88,13 @@ def test_a_prompt_is_taught_to_the_hypothesis_that_answers_it():
     assert losses.mean_iou.item() == pytest.approx(mask_iou(chosen, target.float()).mean().item())
 
 
+def test_a_prompt_of_which_nothing_is_said_is_ambiguous():
+    masks, iou, score = (part.detach() for part in answer(num_objects=2))
+    given = masks, iou, score, masks[:, 2] > 0, LossWeights(single=None), 4
+    told = [segmentation_loss(*given, is_ambiguous=kind) for kind in (None, torch.ones(2, dtype=torch.bool))]
+    assert vars(told[0]) == vars(told[1])
+
+
 def test_with_weight_on_the_others_no_hypothesis_is_left_out():
     masks, iou, score = answer()
     segmentation_loss(masks, iou, score, masks.detach()[:, 2] > 0, LossWeights(others=0.1), side=4).total.backward()
