@@ -81,6 +81,23 @@ def test_boxes_are_off_by_a_little_and_labelled_as_corners():
     assert labels[0].tolist() == [2, 3]
 
 
+def test_half_of_the_boxes_are_exact_and_the_others_off_by_a_share_of_their_sides():
+    mask = torch.zeros(1, 512, 512, dtype=torch.bool)
+    mask[:, 200:210, 100:300] = True
+    error = (prompts.box(mask.expand(400, -1, -1))[0] - torch.tensor([[100.0, 200.0], [299.0, 209.0]])).abs()
+    exact = (error == 0).flatten(1).all(1)
+    assert 0.4 < exact.float().mean() < 0.6
+    x, y = error[~exact].unbind(2)
+    assert 9 < x.max() <= 10 and y.max() <= 2.5, "20 px of 1024, and a quarter of the side"
+    assert 0.4 < y.square().mean().sqrt() < 0.75, "a tenth of the side at most"
+
+
+def test_boxes_do_not_leave_the_image():
+    whole = torch.ones(1, 64, 64, dtype=torch.bool).expand(100, -1, -1)
+    corners, _ = prompts.box(whole)
+    assert corners.min() == 0 and corners.max() == 63
+
+
 def test_corrective_clicks_fix_what_is_wrong():
     truth = masks_of((4, 4, 12, 12), (4, 4, 12, 12), (4, 4, 12, 12))
     predicted = masks_of((4, 4, 12, 8), (4, 4, 20, 12), (4, 4, 12, 12))
