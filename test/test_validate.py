@@ -7,8 +7,9 @@ import pytest
 import torch
 from small_training import SIDE, TwoSquares, small_model, squares
 
+from sam2.errors import BadInput
 from sam2.training import validate as module
-from sam2.training.validate import validate
+from sam2.training.validate import Validation, held_out_clips, validate
 
 
 def judged(monkeypatch, clips: torch.Tensor, predict):
@@ -63,3 +64,36 @@ def test_it_leaves_the_model_and_the_random_numbers_as_they_were_and_looks_the_s
         looks.append(validate(model, clips, objects=1, min_area=10))
         assert torch.equal(torch.rand(3), expected) and model.training == was_training
     assert np.array_equal(looks[0].masks, looks[1].masks) and not any(modes) and modes
+
+
+def test_the_clips_are_the_same_each_time_and_as_long_as_one_look_takes():
+    asked = []
+
+    def maker(seed):
+        asked.append(seed)
+        return np.ones((40, SIDE, SIDE, 4), np.uint8)
+
+    clips = held_out_clips(maker, min_area=SIDE * SIDE)
+    assert clips.shape == (module.CLIPS, module.FRAMES, SIDE, SIDE, 4)
+    assert asked == [module.SEED + i for i in range(module.CLIPS)]
+
+
+@pytest.mark.parametrize(("pixels", "found"), [(9, "one of 9"), (0, "none")])
+def test_clips_that_begin_with_nothing_large_enough_are_refused(pixels, found):
+    """Whatever comes later in them."""
+
+    def maker(seed):
+        clip = np.zeros((3, SIDE, SIDE, 4), np.uint8)
+        clip[0, 0, :pixels, 3] = seed == module.SEED + 1
+        clip[1:, :, :, 3] = 1
+        return clip
+
+    with pytest.raises(BadInput, match=f"expected objects of 10 pixels or more, of {SIDE} x {SIDE}, .*found {found};"):
+        held_out_clips(maker, min_area=10)
+    if pixels:
+        assert held_out_clips(maker, min_area=pixels).any()
+
+
+def test_the_figures_are_told_in_percent():
+    told = str(Validation(0.5, 0.25, 0.125, np.zeros(0), np.zeros(0)))
+    assert told == "clicked frame IoU 50.0, tracked IoU 25.0, presence right 12.5 %"
