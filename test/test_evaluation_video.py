@@ -1,4 +1,5 @@
-"""What an evaluated video says of when objects were prompted, found again, and how long the tracker took."""
+"""What an evaluated video says of when objects were prompted, found again, and how long the tracker took; and how
+objects of several videos are put together."""
 
 from types import SimpleNamespace
 
@@ -7,8 +8,8 @@ import pytest
 from oracle import SIZE_HW, Oracle, TwoSquares, perfect, square
 
 from sam2 import evaluation_video
-from sam2.evaluation_report import summarise
-from sam2.evaluation_video import RecordedVideo, SyntheticVideo, evaluate_video
+from sam2.evaluation_report import curves, drift, summarise
+from sam2.evaluation_video import ObjectResult, RecordedVideo, SyntheticVideo, VideoResult, evaluate_video
 
 THERE, OTHER, AWAY = square(5, 5), square(30, 50), np.zeros(SIZE_HW, bool)
 
@@ -82,3 +83,28 @@ def test_the_speed_is_the_tracker_s_alone(monkeypatch):
     monkeypatch.setattr(evaluation_video, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     result = evaluate_video(SlowDisk(every=2), Slow(perfect), "click")
     assert result.seconds == 9 * 0.25 and summarise([result])["frames_per_second"] == 4.0
+
+
+def result_of(*j, tags=()):
+    """A video of one object that is in sight throughout; j: in each frame."""
+    frames, there = list(range(len(j))), [True] * len(j)
+    return VideoResult("v", len(j), 1.0, [ObjectResult(1, list(tags), frames, list(j), list(j), there, there)])
+
+
+def test_an_object_is_in_the_group_of_each_of_its_difficulties():
+    kinds = [["look_alike"], ["small", "fast"], [], ["fast"]]
+    summary = summarise([result_of(1.0, number / 4, 1.0, tags=tags) for number, tags in enumerate(kinds)])
+    said = {name: (group["objects"], group["j"]) for name, group in summary["by_group"].items()}
+    expected = {"look-alike": (1, 0.0), "small": (1, 25.0), "fast": (2, 50.0), "none of these": (1, 50.0)}
+    assert said == {"all": (4, 37.5)} | expected
+    assert summarise([result_of(1.0, 0.5, 1.0)])["by_group"].keys() == {"all"}, "nobody knows of recorded objects"
+
+
+def test_drift_is_told_at_the_prompt_after_it_halfway_and_at_the_end():
+    told = drift(summarise([result_of(*(1 - age / 10 for age in range(9)))]))
+    assert told.endswith("100.0 at 0, 90.0 at 1, 60.0 at 4, 20.0 at 8.")
+
+
+def test_a_curve_is_the_mean_of_the_objects_of_each_frame():
+    drawn = curves([result_of(1.0, 0.5, 1.0), result_of(1.0, 1.0, 0.25, 1.0)])["all"]
+    np.testing.assert_array_equal(drawn, [np.nan, 75.0, 25.0, np.nan])
