@@ -1,6 +1,7 @@
 """What a run keeps: its state, whole or not at all and of one recipe, and the weights it leaves."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -63,6 +64,17 @@ def test_all_of_a_runs_place_is_kept(tmp_path):
         state.load_state(tmp_path, {"model": other}, CPU, "that one")
     with pytest.raises(BadCheckpoint, match="another run"):
         state.load_state(tmp_path, {"average": other}, CPU, "this one")
+
+
+def test_a_state_that_would_run_code_is_refused(tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "run",)
+
+    torch.save({"recipe": Attack()}, tmp_path / state.STATE)
+    with pytest.raises(BadCheckpoint, match="damaged"):
+        state.load_state(tmp_path, {}, CPU, "this one")
+    assert not (tmp_path / "run").exists()
 
 
 def test_averages_take_the_place_of_weights_by_name_and_those_of_others_are_left_out():
