@@ -177,6 +177,21 @@ def test_the_cache_may_be_below_home(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("SAM2_ROS_CACHE", "~/weights")
     assert weights_cache.cache_folder() == tmp_path / "weights"
+    for unset in (lambda: monkeypatch.setenv("SAM2_ROS_CACHE", ""), lambda: monkeypatch.delenv("SAM2_ROS_CACHE")):
+        unset()
+        assert weights_cache.cache_folder() == tmp_path / ".cache" / "sam2_ros"
+
+
+@pytest.mark.parametrize(
+    ("name", "spoken"), [("tiny", "tiny"), ("sam2_hiera_base_plus", "sam2_hiera_base_plus"), ("base_plus", "base_plus")]
+)
+def test_weights_that_are_not_there_are_named_with_the_command_that_gets_them(name, spoken, monkeypatch, tmp_path):
+    monkeypatch.setenv("SAM2_ROS_CACHE", str(tmp_path))
+    config = find_config(name)
+    place = tmp_path / f"{config.name}.pt"
+    with pytest.raises(BadCheckpoint, match=f"expected {place}, found nothing there; run: sam2_ros weights {spoken}$"):
+        weights_cache.find_weights(config)
+    assert find_config(spoken) == config
 
 
 def test_absent_or_offline_says_where_to_put_the_file(server, tmp_path, monkeypatch):
