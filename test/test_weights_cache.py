@@ -54,7 +54,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server(tmp_path, monkeypatch):
     with Server(("127.0.0.1", 0), Handler) as server:
         server.ranges = []
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         monkeypatch.setattr(weights_cache, "_SERVER", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setitem(weights_cache.OFFICIAL_SHA256, NAME, hashlib.sha256(CONTENT).hexdigest())
@@ -104,6 +104,31 @@ def test_broken_download_goes_on_where_it_was(server, tmp_path):
     assert server.ranges == [None, "bytes=1000-"]
 
 
+def test_a_download_that_breaks_twice_keeps_what_came(server, tmp_path):
+    for server.break_after in (700_000, 1000):
+        with pytest.raises(BadCheckpoint, match="the connection broke after 70[01]000 of 1048576 bytes"):
+            download()
+    assert download().read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=700000-", "bytes=701000-"]
+
+
+def test_a_download_that_lacked_only_its_name_is_whole(server, tmp_path):
+    """As of a process that was killed between the last byte and the check."""
+    (tmp_path / "cache").mkdir()
+    (part := (tmp_path / "cache" / NAME).with_suffix(".part")).write_bytes(CONTENT)
+    assert download().read_bytes() == CONTENT and not part.exists()
+    assert server.ranges == [f"bytes={len(CONTENT)}-"]
+
+
+def test_a_server_that_fails_costs_nothing_of_what_came(server, tmp_path):
+    (tmp_path / "cache").mkdir()
+    (part := (tmp_path / "cache" / NAME).with_suffix(".part")).write_bytes(CONTENT[:1000])
+    server.content = None
+    with pytest.raises(BadCheckpoint, match="could not download .*404"):
+        download()
+    assert part.read_bytes() == CONTENT[:1000]
+
+
 def test_server_without_ranges_starts_over(server):
     server.knows_ranges = False
     server.break_after = 1000
@@ -142,8 +167,9 @@ def test_nothing_at_all_instead_of_the_file_is_a_failed_download(server):
         download()
 
 
-def test_a_length_that_two_proxies_told_is_none(server):
-    server.length = "{0}, {0}"
+@pytest.mark.parametrize("length", ["{0}, {0}", ""])
+def test_a_length_that_two_proxies_told_is_none(length, server):
+    server.length = length
     assert download().read_bytes() == CONTENT
 
 
