@@ -134,6 +134,11 @@ def test_an_object_is_judged_from_its_first_result_on(story):
     assert [(a.gone, a.back) for a in run.absences] == [(10, 16)]
 
 
+def test_an_object_whose_first_result_is_away_was_not_absent():
+    there = [{"a": None if n < 5 else square(2)} for n in range(10)]
+    assert demo_score.find_absences(results_of(there, there), "a") == []
+
+
 def test_an_object_that_never_comes_into_view_has_no_overlap():
     away = [{"a": None}] * 3
     run = demo_score.score(results_of(away, away), 3, 3, prompted_ns=0)
