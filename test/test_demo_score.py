@@ -173,6 +173,14 @@ def test_an_object_may_be_found_with_the_fifth_result_and_no_later(story, wrong,
     assert [a.found for a in demo_score.find_absences(results_of(said, true), "b")] == [found]
 
 
+def test_an_object_that_is_missed_and_leaves_again_is_not_found(story):
+    said, true = story
+    for n in range(16, 21):
+        said[n] = {"a": square(2), "b": None}
+        true[n]["b"] = square(40) if n == 16 else None
+    assert [(a.back, a.found) for a in demo_score.find_absences(results_of(said, true), "b")][0] == (16, False)
+
+
 def test_an_object_that_is_away_has_no_box_and_no_pixel():
     here, away = (demo_score.Seen(track) for track in array_of(0, {"a": square(2), "b": None}).tracks)
     assert here.box_xywh == (2, 20, 20, 20) and np.array_equal(here.mask, square(2))
@@ -204,8 +212,8 @@ def test_the_sheet_tells_of_the_absence(story):
 def test_the_timeline_is_dark_where_an_object_is_away(story):
     timeline = demo_picture.Timeline(results_of(*story), 400)
     row = timeline.picture[panel.MARGIN + demo_picture.ROW + 10]  # b's bar
-    assert tuple(row[timeline.x(12)]) == demo_picture.DARK
-    assert tuple(row[timeline.x(5)]) == tuple(row[timeline.x(25)]) != demo_picture.DARK
+    assert tuple(row[timeline.x(12) + 3]) == demo_picture.DARK
+    assert tuple(row[timeline.x(5) + 3]) == tuple(row[timeline.x(25) + 3]) != demo_picture.DARK
 
 
 def test_the_timeline_has_a_white_line_where_the_object_is_and_is_faint_after_the_cursor(story):

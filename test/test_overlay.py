@@ -143,6 +143,13 @@ def test_the_name_is_written_above_the_object_in_dark_letters():
     assert (above < 80).all(axis=-1).any()
 
 
+def test_name_and_confidence_are_written():
+    (track,) = tracks("cup")
+    others = [dataclasses.replace(track, object_id="mug"), dataclasses.replace(track, presence=0.5)]
+    written = [Overlay().draw(grey(), [one], 0.5).tobytes() for one in (track, *others)]
+    assert len(set(written)) == 3
+
+
 def test_the_state_is_written_differently_from_the_name():
     overlay = Overlay()
     overlay.draw(grey(), tracks("cup"), 0.5)
