@@ -190,6 +190,10 @@ def test_click_is_the_most_inner_pixel():
     column = np.zeros((9, 9), bool)
     column[2:5, 8] = True
     assert prompt_for(1, column, "box").box_xyxy == [8, 2, 9, 4], "a box has a width"
+    assert prompt_for(1, column.T, "box").box_xyxy == [2, 8, 4, 9], "and a height"
+    for edge in (column, column.T):
+        ((x, y),) = prompt_for(1, edge, "click").points_xy
+        assert edge[int(y), int(x)], "also at the image's last column and row"
     with pytest.raises(BadInput, match="click, box, mask"):
         prompt_for(1, ring, "scribble")
 
