@@ -218,6 +218,8 @@ def test_table_and_plot(tmp_path):
     assert "60.0" in lines[3], "J of the object that stays"
     plot(results, "two squares", tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    plot(results, "two squares", tmp_path / "plot.svg")
+    assert (tmp_path / "plot.svg").read_bytes().startswith(b"<?xml")
 
 
 def test_a_plot_shows_figures_of_frames_far_between(tmp_path, monkeypatch):
