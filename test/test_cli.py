@@ -130,7 +130,13 @@ def test_a_camera_that_cannot_be_is_refused(command, words, capsys):
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [("--frams 3", "unknown argument '--frams'"), ("--wait -1", "--wait: expected 0 or more, got -1")],
+    [
+        ("--frams 3", "unknown argument '--frams'"),
+        ("--wait -1", "--wait: expected 0 or more, got -1"),
+        ("--still -1", "--still: expected seconds, 0 to 3600, got -1"),
+        ("--still 3601", "--still: expected seconds, 0 to 3600, got 3601"),
+        ("--still nan", "--still: expected seconds, 0 to 3600, got nan"),
+    ],
 )
 def test_a_camera_takes_no_words_that_mean_nothing_to_it(given, said, capsys):
     with pytest.raises(SystemExit):
