@@ -1,9 +1,12 @@
 """Makes the tracker from the parameters."""
 
 import os
+from collections.abc import Callable
 
 import sam2
 from sam2_ros.params import Settings
+
+MakeTracker = Callable[[Settings], sam2.Tracker]
 
 
 def load_tracker(settings: Settings) -> sam2.Tracker:

@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -21,11 +20,8 @@ from sam2_ros.rcl_errors import sentence_of
 if TYPE_CHECKING:
     from rclpy.executors import SingleThreadedExecutor
 
-    import sam2
+    from sam2_ros.load_tracker import MakeTracker
     from sam2_ros.node import TrackNode
-    from sam2_ros.params import Settings
-
-    MakeTracker = Callable[[Settings], sam2.Tracker]
 
 USAGE = """usage: sam2_ros track [--ros-args -r FROM:=TO -p PARAMETER:=VALUE --params-file FILE ...]
 

@@ -23,7 +23,7 @@ from sam2_ros import params, vision
 from sam2_ros.channel import Channel
 from sam2_ros.health import Situation, silence
 from sam2_ros.invalid_transitions import answer_invalid_transitions
-from sam2_ros.load_tracker import load_tracker
+from sam2_ros.load_tracker import MakeTracker, load_tracker
 from sam2_ros.params import Settings
 from sam2_ros.readable import readable, reason_of
 from sam2_ros.refused import Refused
@@ -62,7 +62,7 @@ class TrackNode(LifecycleNode):
 
     DEFAULT_NAME = "sam2"
 
-    def __init__(self, make_tracker: Callable[[Settings], sam2.Tracker] = load_tracker, **kwargs: Any) -> None:
+    def __init__(self, make_tracker: MakeTracker = load_tracker, **kwargs: Any) -> None:
         super().__init__(self.DEFAULT_NAME, **kwargs)
         answer_invalid_transitions(self)
         self.done: Future[int] = Future()
