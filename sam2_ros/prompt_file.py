@@ -27,7 +27,7 @@ the prompts file is a YAML list, one entry for each thing to point at:
   - object_id: spoon
     class_name: cutlery          # what kind of thing it is; may be left out
     stamp: 12.345000000          # instead of frame: seconds, as in header.stamp; the first image at or after it
-                                 # in a video or folder image k has (k + 1) / fps, even if recorded irregularly
+                                 # in a video its time there + 1 / fps, in a folder (frame + 1) / fps
     points: [[100, 80], [160, 90]]
     labels: [1, 0]               # 1 = on the object, 0 = not on it; left out: all 1
     box: [80, 60, 220, 140]      # x_min, y_min, x_max, y_max; with or without points

@@ -1,7 +1,7 @@
 """Reads all images of a bag, a video file or a folder of images, in order.
 
-Knows containers. Does not know what is done with the images. A bag's stamps are those of the image headers; the k-th
-image of a video or folder, from 0, is stamped (k + 1) / fps seconds, because a stamp of 0 means unknown.
+Knows containers. Does not know what is done with the images. A bag's stamps are those of the image headers; the first
+image of a video or folder is stamped 1 / fps seconds, because a stamp of 0 means unknown, the others accordingly.
 """
 
 import re
@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from os import SEEK_END
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ import sam2
 from sam2_ros import image_in
 from sam2_ros.pictures import may_be_read, read_picture
 from sam2_ros.refused import Refused
+from sam2_ros.replay_damage import check_complete, cure_of, said_by
 from sam2_ros.replay_files import video_name
 from sam2_ros.ros_time import stamp_ns
 from sam2_ros.stamps import Stamp
@@ -35,7 +35,7 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 FRAME_ID = "camera"  # of images in videos and folders
 DEFAULT_FPS = 30.0
 RATE_IMAGES = 30  # the first images of a bag, from which its rate is estimated
-MCAP_MAGIC = b"\x89MCAP0\r\n"  # begins and ends a file, mcap.dev/spec
+LONGEST_S = 1e9  # of a video; ROS's time ends at 2**31
 MAX_PIXELS = 1 << 28  # a damaged header must not ask for all memory
 
 BagReader = rosbag1.Reader | rosbag2.Reader
@@ -117,13 +117,13 @@ def until_damage(source: Source) -> Iterator[Shot]:
 def _bag(path: Path, topic: str) -> Iterator[Source]:
     """Deserializes only the images, by our own message definitions: those in the bag, of whatever type, may be wrong or
     missing, as when recorder and publisher had different versions of a package."""
-    _check_complete(path)
+    check_complete(path)
     is_ros1 = path.suffix == ".bag" and path.is_file()
     try:
         reader = (rosbag1 if is_ros1 else rosbag2).Reader(path)
         reader.open()
     except Exception as error:  # whatever a parser meets in a damaged file
-        raise sam2.BadInput(f"bag {path}: cannot be read: {_said(error)}{_cure(path)}") from error
+        raise sam2.BadInput(f"bag {path}: cannot be read: {said_by(error)}{cure_of(path)}") from error
     try:
         connections = _image_connections(reader, path, topic)
         total = sum(connection.msgcount for connection in connections)
@@ -134,16 +134,6 @@ def _bag(path: Path, topic: str) -> Iterator[Source]:
         yield source
     finally:
         reader.close()
-
-
-def _check_complete(path: Path) -> None:
-    """Raises sam2.BadInput for a database whose newest messages are still in its write-ahead log, which is not read."""
-    for log in path.glob("*.db3-wal") if path.is_dir() else [path.with_name(f"{path.name}-wal")]:
-        if log.is_file() and log.stat().st_size:
-            raise sam2.BadInput(
-                f"bag {path}: its newest messages are still in {log.name}: does its recorder run, or was it killed? "
-                f"Then `sqlite3 {log.with_suffix('.db3')} 'pragma wal_checkpoint(truncate)'` puts them in their place"
-            )
 
 
 def _image_connections(reader: BagReader, path: Path, topic: str) -> list[Connection]:
@@ -171,7 +161,7 @@ def _messages(reader: BagReader, connections: list[Connection], path: Path) -> I
     try:
         yield from reader.messages(connections)
     except Exception as error:  # as in `_bag`; exceptions of the caller do not come here
-        raise sam2.BadInput(f"bag {path}: its messages cannot be read: {_said(error)}{_cure(path)}") from error
+        raise sam2.BadInput(f"bag {path}: its messages cannot be read: {said_by(error)}{cure_of(path)}") from error
 
 
 def _fps(reader: BagReader, connections: list[Connection], path: Path) -> float:
@@ -227,14 +217,25 @@ def _video(path: Path, fps: float) -> Iterator[Source]:
         video.release()
 
 
-def _read_all(video: cv2.VideoCapture, source: Source) -> Iterator[np.ndarray]:
-    """(H, W, 3) uint8 BGR pictures. Of mkv and webm OpenCV makes the total of duration and rate, which it is not if the
-    time between pictures varies: it is corrected if the last of them is at the end."""
-    count, last_s = 0, 0.0
+def _read_all(video: cv2.VideoCapture, source: Source) -> Iterator[tuple[float, np.ndarray]]:
+    """Seconds since the first picture, and the picture, (H, W, 3) uint8 BGR. If its time in the file is not after that
+    of the one before, it comes 1 / fps later.
+
+    Of mkv and webm OpenCV makes the total of duration and rate, which it is not if the time between pictures varies: it
+    is corrected if the last of them is at the end.
+    """
+    count, first_s, last_s = 0, 0.0, 0.0
     good, bgr = video.read()
     while good:
-        count, last_s = count + 1, video.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        yield bgr
+        at_s = video.get(cv2.CAP_PROP_POS_MSEC) / 1000 - first_s
+        if not count:
+            first_s = at_s
+        elif last_s < at_s < LONGEST_S:
+            last_s = at_s
+        else:
+            last_s += 1 / source.fps
+        count += 1
+        yield last_s, bgr
         good, bgr = video.read()
     if count < source.total and last_s >= (source.total - 1.5) / source.fps:
         source.total = count
@@ -255,7 +256,8 @@ def _folder(path: Path, fps: float) -> Iterator[Source]:
             f"folder {path}: expected metadata.yaml of a bag, or images ({', '.join(PICTURE_SUFFIXES)})"
         )
     fps = fps or DEFAULT_FPS
-    yield Source(path.name, "", len(files), fps, _timed(map(_picture, files), fps))
+    pictures = ((index / fps, _picture(file)) for index, file in enumerate(files))
+    yield Source(path.name, "", len(files), fps, _timed(pictures, fps))
 
 
 def _parts(name: str) -> list[str]:
@@ -271,24 +273,8 @@ def _picture(path: Path) -> np.ndarray:
     return bgr
 
 
-def _timed(pictures: Iterator[np.ndarray], fps: float) -> Iterator[Shot]:
-    for index, bgr in enumerate(pictures):
-        stamp = round((index + 1) * 1e9 / fps)
+def _timed(pictures: Iterable[tuple[float, np.ndarray]], fps: float) -> Iterator[Shot]:
+    """pictures: with seconds since the first."""
+    for index, (at_s, bgr) in enumerate(pictures):
+        stamp = round((at_s + 1 / fps) * 1e9)
         yield Shot(index, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), stamp, stamp, FRAME_ID)
-
-
-def _cure(path: Path) -> str:
-    """A hint for an unreadable bag that begins like an MCAP file and does not end like one."""
-    for file in path.glob("*.mcap") if path.is_dir() else [path]:
-        with file.open("rb") as raw:
-            begins = raw.read(len(MCAP_MAGIC)) == MCAP_MAGIC
-            raw.seek(-min(len(MCAP_MAGIC), file.stat().st_size), SEEK_END)
-            if begins and raw.read() != MCAP_MAGIC:
-                return "; if its recorder was killed, `mcap recover` mends it"
-    return ""
-
-
-def _said(error: Exception) -> str:
-    """The error's message in one line; its repr if the message is empty or, as a KeyError's, a mere key."""
-    words = str(error).split()
-    return repr(error) if isinstance(error, KeyError) or not words else " ".join(words)

@@ -1,7 +1,6 @@
 """Every image of a bag, a video or a folder, in order, with its stamp; what is none of these is one sentence."""
 
 import json
-import math
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -136,17 +135,6 @@ def test_a_bag_of_a_burst_beside_a_silent_camera_and_without_definitions(tmp_pat
     assert source.topic == "/image" and source.fps == 120 and len(shots) == 3
 
 
-def test_a_video_by_its_own_clock(tmp_path):
-    writer = cv2.VideoWriter(str(tmp_path / "v.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 20, SIZE_HW[::-1])
-    for number in range(8):
-        writer.write(np.full((*SIZE_HW, 3), 30 * number, np.uint8))
-    writer.release()
-    source, shots = shots_of(tmp_path / "v.mp4", fps=3)
-    assert (source.total, source.fps, len(shots)) == (8, 20, 8)
-    assert [shot.stamp_ns for shot in shots] == [50_000_000 * (number + 1) for number in range(8)]
-    assert np.allclose([shot.rgb.mean() for shot in shots], [30 * number for number in range(8)], atol=4)
-
-
 @pytest.mark.parametrize("name", ["missing", "broken.mcap", "broken.db3", "broken.mp4", "empty"])
 def test_what_is_no_source_is_one_sentence(tmp_path, name):
     if name == "empty":
@@ -165,23 +153,6 @@ def test_a_recording_that_ends_before_its_time_is_told():
     source = Source("v.mp4", "", 5, 20.0, iter(()))
     with pytest.raises(sam2.BadInput, match="v.mp4: not one usable image: it ends before the first"):
         replay.replay(source, [], SimpleNamespace(check=lambda prompt: None), [], Report(source, "nano"))
-
-
-@pytest.mark.parametrize(("last_s", "lacking"), [(9.9, 0), (9.8, 80)])
-def test_a_film_whose_images_come_irregularly_is_whole_if_its_last_image_is_at_its_end(monkeypatch, last_s, lacking):
-    """A screen recording or one of a browser, as mkv or webm: 20 images in 10 s, most of them in the first second."""
-    times_s = [*np.arange(19) / 10, last_s]
-    shown = iter(times_s)
-    said = {cv2.CAP_PROP_FPS: 10.0, cv2.CAP_PROP_FRAME_COUNT: 100.0}
-
-    def read():
-        said[cv2.CAP_PROP_POS_MSEC] = 1000 * next(shown, math.inf)
-        return math.isfinite(said[cv2.CAP_PROP_POS_MSEC]), picture(1)
-
-    film = SimpleNamespace(isOpened=lambda: True, get=said.get, read=read, release=lambda: None)
-    monkeypatch.setattr(cv2, "VideoCapture", lambda name: film)
-    source, shots = shots_of(Path(__file__))
-    assert len(shots) == 20 and source.total - len(shots) == lacking
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "nan", "inf", "1e-12"])

@@ -1,0 +1,35 @@
+"""What keeps a bag from being read, in words, and what mends it. Knows files, not their messages."""
+
+from os import SEEK_END
+from pathlib import Path
+
+import sam2
+
+MCAP_MAGIC = b"\x89MCAP0\r\n"  # begins and ends a file, mcap.dev/spec
+
+
+def check_complete(path: Path) -> None:
+    """Raises sam2.BadInput for a database whose newest messages are still in its write-ahead log, which is not read."""
+    for log in path.glob("*.db3-wal") if path.is_dir() else [path.with_name(f"{path.name}-wal")]:
+        if log.is_file() and log.stat().st_size:
+            raise sam2.BadInput(
+                f"bag {path}: its newest messages are still in {log.name}: does its recorder run, or was it killed? "
+                f"Then `sqlite3 {log.with_suffix('.db3')} 'pragma wal_checkpoint(truncate)'` puts them in their place"
+            )
+
+
+def cure_of(path: Path) -> str:
+    """A hint for an unreadable bag that begins like an MCAP file and does not end like one."""
+    for file in path.glob("*.mcap") if path.is_dir() else [path]:
+        with file.open("rb") as raw:
+            begins = raw.read(len(MCAP_MAGIC)) == MCAP_MAGIC
+            raw.seek(-min(len(MCAP_MAGIC), file.stat().st_size), SEEK_END)
+            if begins and raw.read() != MCAP_MAGIC:
+                return "; if its recorder was killed, `mcap recover` mends it"
+    return ""
+
+
+def said_by(error: Exception) -> str:
+    """The error's message in one line; its repr if the message is empty or, as a KeyError's, a mere key."""
+    words = str(error).split()
+    return repr(error) if isinstance(error, KeyError) or not words else " ".join(words)
