@@ -17,7 +17,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 import sam2
-from sam2_ros import demo_picture, demo_score, fast_dds
+from sam2_ros import cyclone_dds, demo_picture, demo_score, fast_dds
 from sam2_ros.arguments import path_argument
 from sam2_ros.children import Children
 from sam2_ros.demo_audience import ANSWER_S, READY_S, Audience, Interrupted, check_signals, in_time, signals
@@ -94,10 +94,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _surroundings() -> None:
     """Sets the environment of this process and its children, unless set already: a ROS domain of their own, discovery
-    on this machine only, room for images in shared memory."""
+    on this machine only, room for images in the middleware."""
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     fast_dds.make_room()
+    cyclone_dds.make_room()
 
 
 def _run(args: argparse.Namespace) -> int:

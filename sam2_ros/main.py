@@ -13,7 +13,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from sam2_ros import fast_dds, heap
+from sam2_ros import cyclone_dds, fast_dds, heap
 from sam2_ros.log_files import log_arguments, say
 from sam2_ros.rcl_errors import sentence_of
 
@@ -88,6 +88,7 @@ def main(argv: list[str] | None = None, make_tracker: "MakeTracker | None" = Non
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in `sam2_ros.cli`, without which `ros2 run` starts this
     heap.bound_kernels()
     fast_dds.make_room()
+    cyclone_dds.make_room()
     sys.setswitchinterval(0.0005)  # otherwise the worker may wait 5 ms while the executor holds the interpreter
     import rclpy
 
