@@ -14,6 +14,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecyclePublisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.utilities import get_rmw_implementation_identifier
 
 from sam2_ros import health
 from sam2_ros.announcer import Announcer
@@ -48,7 +49,7 @@ class Channel:
         self.name, self.node = name, node
         # One logger per camera, so that messages name it, and throttling one camera does not silence another.
         self.log = node.get_logger().get_child(name) if name else node.get_logger()
-        self.counters = Counters(domain=node.context.get_domain_id())
+        self.counters = Counters(domain=node.context.get_domain_id(), middleware=get_rmw_implementation_identifier())
         self.enabled = True
         self._pipeline: Pipeline | None = None
         self._publishers: list[LifecyclePublisher] = []  # there may be some without a pipeline if `configure` failed

@@ -44,6 +44,7 @@ class Counters:
     incompatible_qos: str = ""  # the policy that a publisher does not offer
     rivals: int = 0  # other nodes that publish under the same name
     domain: int = 0  # the ROS_DOMAIN_ID
+    middleware: str = ""  # as rclpy names it, for example rmw_fastrtps_cpp
     topic: str = ""  # subscribed; "" = none
     remap_from: str = "image"  # its name before any remapping
     reliability: str = ""  # of our subscription

@@ -21,6 +21,10 @@ RESETS, WITHIN_S = 3, 10.0  # this many resets within this time are worth a warn
 INTERNAL_S = 600.0  # how long an internal failure of a request is reported
 DEFAULT_SEGMENT_BYTES = 512 * 1024  # of Fast DDS's shared memory; larger best-effort images are mostly lost
 SEGMENT_CURE = f"start the camera with {PROFILES}=<share>/sam2_ros/config/fastdds_shm.xml, or let it publish reliably"
+BUFFER_CURE = (
+    "CycloneDDS loses large images if the kernel's net.core.rmem_max is small: run `sudo sysctl -w "
+    "net.core.rmem_max=16777216` and restart the node"
+)
 
 
 class Level(IntEnum):
@@ -103,7 +107,7 @@ def _images(c: Counters, situation: Situation, settings: Settings, now_ns: int) 
         return level, f"the last {c.refused_in_a_row} images were refused: {c.last_refusal}"
     lost = c.ways.count(False)
     if lost > 0.1 * len(c.ways):
-        return Level.WARN, f"{lost} of the last {len(c.ways)} images were lost on the way{_segment_hint(c, '; ')}"
+        return Level.WARN, f"{lost} of the last {len(c.ways)} images were lost on the way{_size_hint(c, '; ')}"
     if c.publishers > 1:
         return Level.WARN, (
             f"{c.publishers} publishers of {c.topic}: their images alternate; stop or remap all but one (one that was "
@@ -132,7 +136,7 @@ def _why_silent(c: Counters) -> str:
             f"a publisher of {c.topic} does not offer our {c.incompatible_qos}; set image_reliability to auto or "
             "best_effort"
         )
-    hint = _segment_hint(c, "; ")
+    hint = _size_hint(c, "; ")
     return f"{c.publishers} publisher(s) of {c.topic}, but nothing arrives{hint}"
 
 
@@ -158,9 +162,13 @@ def why_no_image(c: Counters) -> str:
     return ""
 
 
-def _segment_hint(c: Counters, joint: str) -> str:
-    """The remedy for images larger than the shared-memory segment, if that can be the cause."""
-    if c.reliability == "reliable" or 0 < c.largest_image_bytes <= DEFAULT_SEGMENT_BYTES:
+def _size_hint(c: Counters, joint: str) -> str:
+    """The remedy for images that do not fit into the middleware's buffers, if that can be the cause."""
+    if 0 < c.largest_image_bytes <= DEFAULT_SEGMENT_BYTES:
+        return ""
+    if c.middleware == "rmw_cyclonedds_cpp":
+        return f"{joint}{BUFFER_CURE}"
+    if c.reliability == "reliable" or not c.middleware.startswith("rmw_fastrtps"):
         return ""
     return f"{joint}best-effort images above 512 KB are lost in Fast DDS's default shared memory: {SEGMENT_CURE}"
 

@@ -18,7 +18,7 @@ VGA_BYTES = 640 * 480 * 3
 def healthy(**change):
     counters = Counters(
         received=50, processed=50, published=50, publishers=1, topic="/image", reliability="reliable", objects=2,
-        last_image_ns=NOW - S // 10, largest_image_bytes=VGA_BYTES,
+        last_image_ns=NOW - S // 10, largest_image_bytes=VGA_BYTES, middleware="rmw_fastrtps_cpp",
     )  # fmt: skip
     counters.arrivals_ns.extend(NOW - (50 - n) * S // 10 for n in range(50))
     counters.outputs_ns.extend(NOW - (50 - n) * S // 10 for n in range(50))
