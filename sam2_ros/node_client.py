@@ -14,7 +14,7 @@ from typing import Any
 import rclpy
 from rclpy.client import Client
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import Executor, ExternalShutdownException
 from rclpy.node import Node
 from rclpy.signals import uninstall_signal_handlers
 from rclpy.utilities import try_shutdown
@@ -28,6 +28,9 @@ SILENT_S = 3.0  # three diagnostics reports; then a message says what is being w
 LONGEST_S = 3600  # the longest wait
 
 Message = Any  # a generated one; they have no common base class
+
+# If a signal ends the context while rclpy makes an executor, it complains that the half-made one lacks this.
+Executor._sigint_gc = None
 
 
 class NoAnswer(Exception):

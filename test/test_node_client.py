@@ -1,5 +1,8 @@
 """A command that calls the node: how long it waits, and what it says meanwhile."""
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +10,7 @@ import pytest
 pytest.importorskip("rclpy")
 
 import rclpy
+from ros_rig import PATIENCE_S, children_path
 
 from sam2_ros import node_client, status
 from sam2_ros.requests import Code
@@ -81,3 +85,22 @@ def test_of_rclpy_it_needs_no_more_than_jazzy_has(monkeypatch):
     with node_client.connect("/nobody", 1.0) as client:
         assert client.node.context.ok() and rclpy.ok()
     assert not rclpy.ok()
+
+
+def test_a_signal_while_rclpy_makes_its_executor_leaves_no_traceback():
+    """Such a moment comes by chance, so the context ends here just when the executor asks for its first part."""
+    code = """
+import sys, rclpy, rclpy.executors
+from sam2_ros import cli
+made = rclpy.executors.GuardCondition
+def end_first(*args, **kwargs):
+    rclpy.shutdown()
+    return made(*args, **kwargs)
+rclpy.executors.GuardCondition = end_first
+sys.exit(cli.main(["status", "--node", "/nobody"]))
+"""
+    environment = {**os.environ, "PYTHONPATH": children_path()}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, env=environment
+    )
+    assert (ended.returncode, ended.stderr) == (130, "sam2_ros status: interrupted\n")
