@@ -21,6 +21,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -34,6 +35,7 @@ from sam2_ros.srv import AddObjects, ListObjects
 HERE = Path(__file__).parent
 PATIENCE_S = 60.0  # a test that waits this long has failed
 STOP_S = 5.0  # within which a signal must end the node
+ON_FAST_DDS = get_rmw_implementation_identifier().startswith("rmw_fastrtps")
 
 
 # Checked in the output: if warnings were errors, other packages' imports would end the process.

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from ros_rig import PATIENCE_S, NodeProcess
+from ros_rig import ON_FAST_DDS, PATIENCE_S, NodeProcess
 
 from sam2_ros import cli, fast_dds, log_files, main
 
@@ -131,7 +131,7 @@ def is_locked(segment: Path) -> bool:
     return False
 
 
-@pytest.mark.skipif(not fast_dds.SHARED.is_dir(), reason="there is no shared memory")
+@pytest.mark.skipif(not (ON_FAST_DDS and fast_dds.SHARED.is_dir()), reason="there is no Fast DDS in shared memory")
 def test_what_the_killed_left_in_shared_memory_is_taken_away_and_what_the_living_have_is_not(rig):
     """As whoever starts next does it, to all that is not quite new."""
     with NodeProcess() as killed, NodeProcess(remap={"__ns": "/other"}) as lives:
@@ -214,6 +214,7 @@ def test_in_a_folder_that_is_gone_it_runs_in_another(tmp_path):
     assert "sam2_ros track: the folder that it was started in is gone; it runs in /\n" in ended.stderr
 
 
+@pytest.mark.skipif(not ON_FAST_DDS, reason="other middlewares take no shared memory")
 def test_its_shared_memory_goes_with_it(rig):
     """64 MiB that stayed behind at every restart would fill the machine's memory."""
     before = set(os.listdir("/dev/shm"))

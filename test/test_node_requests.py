@@ -7,7 +7,7 @@ pytest.importorskip("rclpy")
 from geometry_msgs.msg import Point, PointStamped
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import GetParameters, SetParameters
-from ros_rig import PATIENCE_S, NodeProcess, click, start_tracking
+from ros_rig import ON_FAST_DDS, PATIENCE_S, NodeProcess, click, start_tracking
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 from test_node_stream import stamp, values
@@ -217,6 +217,7 @@ def test_sim_time_without_a_clock_stops_nothing(rig):
         node.end()
 
 
+@pytest.mark.skipif(not ON_FAST_DDS, reason="CycloneDDS does not report them")
 def test_large_images_that_get_lost_are_noticed_and_the_cure_is_named(rig):
     with NodeProcess() as node:
         camera, said = rig.camera(reliable=False), rig.diagnostics()
