@@ -2,7 +2,9 @@
 
 import importlib.util
 import os
+import re
 import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -12,7 +14,7 @@ pytest.importorskip("rclpy")
 
 from fakes import FakeTracker
 from rclpy.parameter import Parameter
-from ros_rig import NodeProcess
+from ros_rig import PATIENCE_S, NodeProcess, children_path
 
 from sam2_ros.node import TrackNode
 
@@ -61,15 +63,24 @@ def test_the_policy_is_the_graph(rig):
 
 @pytest.mark.skipif(importlib.util.find_spec("sros2") is None, reason="sros2 makes the keys, and is not installed")
 def test_with_security_enforced_a_foreign_participant_is_ignored(rig, tmp_path):
+    """And one with keys of the same authority is answered: what the policy allows is enough for that."""
     keys = tmp_path / "keys"
-    for words in (["create_keystore", str(keys)], ["create_enclave", str(keys), "/sam2"]):
-        subprocess.run(["ros2", "security", *words], check=True)
+    for words in (["keystore", str(keys)], ["enclave", str(keys), "/sam2"], ["enclave", str(keys), "/operator"]):
+        subprocess.run(["ros2", "security", f"create_{words[0]}", *words[1:]], check=True)
     subprocess.run(["ros2", "security", "create_permission", str(keys), "/sam2", str(POLICY)], check=True)
     secure = {
-        "ROS_SECURITY_KEYSTORE": str(keys), "ROS_SECURITY_ENABLE": "true", "ROS_SECURITY_STRATEGY": "Enforce",
-        "ROS_SECURITY_ENCLAVE_OVERRIDE": "/sam2",
+        **os.environ, "ROS_SECURITY_KEYSTORE": str(keys), "ROS_SECURITY_ENABLE": "true",
+        "ROS_SECURITY_STRATEGY": "Enforce", "ROS_SECURITY_ENCLAVE_OVERRIDE": "/sam2", "PYTHONPATH": children_path(),
     }  # fmt: skip
-    with NodeProcess(environment={**os.environ, **secure}) as node, NodeProcess(remap={"__ns": "/open"}) as other:
+    command = [sys.executable, "-m", "sam2_ros.cli", "objects"]
+    with NodeProcess(environment=secure) as node, NodeProcess(remap={"__ns": "/open"}) as other:
+        asked = subprocess.run(
+            command, env={**secure, "ROS_SECURITY_ENCLAVE_OVERRIDE": "/operator"}, capture_output=True, text=True
+        )
+        if re.search("(doesn't|does not) have (the )?security", asked.stderr):
+            assert node.exit_code(PATIENCE_S) == 1
+            pytest.skip("the middleware was built without security")
+        assert asked.returncode == 0, asked.stderr
         rig.until(lambda: rig.node.count_publishers("/open/sam2/tracks") == 1)
         publisher = rig.camera()._publisher
         assert rig.node.count_publishers("/sam2/tracks") == 0 == publisher.get_subscription_count()
