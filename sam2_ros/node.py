@@ -25,6 +25,7 @@ from sam2_ros.health import Situation, silence
 from sam2_ros.invalid_transitions import answer_invalid_transitions
 from sam2_ros.load_tracker import MakeTracker, load_tracker
 from sam2_ros.params import Settings
+from sam2_ros.rcl_errors import with_hints
 from sam2_ros.readable import readable, reason_of
 from sam2_ros.refused import Refused
 from sam2_ros.requests import Code
@@ -212,7 +213,7 @@ class TrackNode(LifecycleNode):
             for channel in self._channels:
                 channel.open()
         else:
-            self._trouble = ("failed", readable(reason_of(error)))
+            self._trouble = ("failed", readable(with_hints(reason_of(error))))
         if self._state == "unconfigured":
             self._release()
 

@@ -10,6 +10,9 @@ HINTS = {  # by a part of rcl's message
     "Couldn't parse remap rule": "write it as FROM:=TO, for example -r image:=/camera/image_raw",
     "Couldn't parse parameter override rule": "write it as NAME:=VALUE, for example -p model:=tiny",
     "length should not exceed": "give the node, its namespace or its cameras a shorter name",
+    # The next two are of CycloneDDS.
+    "error not set": "the middleware has said why, in the lines above",
+    "for unknown reasons": "with SROS2, does the policy allow this name?",
 }
 
 
@@ -17,5 +20,9 @@ def sentence_of(error: Exception) -> str:
     """The message of an rclpy error, followed by what to do about it where that is known."""
     if type(error).__name__ == "UnknownROSArgsError":  # which has no public name; its message is only the arguments
         return f"unknown ROS arguments {error}: -r FROM:=TO remaps a name, -p NAME:=VALUE sets a parameter"
-    sentence = str(error).partition(":\n  '")[0]  # an invalid name is followed by a line with an arrow below it
+    return with_hints(str(error).partition(":\n  '")[0])  # an invalid name is followed by a line with an arrow below it
+
+
+def with_hints(sentence: str) -> str:
+    """A message of rcl, followed by what to do about it where that is known."""
     return "; ".join([sentence, *(hint for part, hint in HINTS.items() if part in sentence)])

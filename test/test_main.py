@@ -16,6 +16,7 @@ pytest.importorskip("rclpy")
 from ros_rig import ON_FAST_DDS, PATIENCE_S, NodeProcess
 
 from sam2_ros import cli, fast_dds, log_files, main
+from sam2_ros.rcl_errors import sentence_of
 
 pytestmark = pytest.mark.ros
 ROOT = Path(__file__).parents[1]
@@ -94,6 +95,12 @@ def test_a_middleware_that_says_no_is_one_sentence(tmp_path):
     ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, env=environment)
     assert ended.returncode == 1 and "Traceback" not in ended.stderr
     assert re.search("^sam2_ros track: .*secur", ended.stderr, re.M | re.I), ended.stderr
+
+
+def test_a_middleware_that_has_said_why_is_pointed_to():
+    """As CycloneDDS does, for instance without a network."""
+    said = sentence_of(RuntimeError("error creating node: error not set, at /src/rcl/node.c:249"))
+    assert said.endswith("; the middleware has said why, in the lines above")
 
 
 @pytest.mark.parametrize("is_given", [False, True])

@@ -16,7 +16,9 @@ from fakes import FakeTracker
 from rclpy.parameter import Parameter
 from ros_rig import PATIENCE_S, NodeProcess, children_path
 
+from sam2_ros.camera import Camera
 from sam2_ros.node import TrackNode
+from sam2_ros.requests import Code
 
 pytestmark = pytest.mark.ros
 POLICY = Path(__file__).parent.parent / "config" / "sam2.policy.xml"
@@ -57,6 +59,23 @@ def test_the_policy_is_the_graph(rig):
         rig.until(lambda wanted=wanted, query=query: wanted <= names(query) | ELSEWHERE)
         assert names(query) <= wanted
     assert node.get_client_names_and_types_by_node(NAME, "/") == []
+    node.stop()
+    node.destroy_node()
+
+
+def test_what_the_policy_does_not_allow_is_said(rig, monkeypatch):
+    """CycloneDDS gives no reason for it: here as for an image topic that was renamed for the node only."""
+
+    def refuse(*_):
+        raise RuntimeError("failed to create topic [rt/camera/image_raw] for unknown reasons, at rmw_node.cpp:1947")
+
+    node = TrackNode(lambda settings: FakeTracker(), context=rig.context)
+    node.trigger_configure()
+    monkeypatch.setattr(Camera, "open", refuse)
+    node.trigger_activate()
+    code, said = node.why_closed()
+    assert code == Code.NOT_ACTIVE
+    assert "[rt/camera/image_raw]" in said and "does the policy allow this name?" in said
     node.stop()
     node.destroy_node()
 
