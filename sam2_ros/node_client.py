@@ -17,7 +17,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.executors import Executor, ExternalShutdownException
 from rclpy.node import Node
 from rclpy.signals import uninstall_signal_handlers
-from rclpy.utilities import try_shutdown
+from rclpy.utilities import get_rmw_implementation_identifier, try_shutdown
 
 from sam2_ros.handshake import Handshake
 from sam2_ros.log_files import NO_LOG_FILES
@@ -173,9 +173,12 @@ class NodeClient:
         if not found:
             raise NoAnswer(f"{client.srv_name} is not there within {self.timeout_s:g} s: {self.where_else()}")
         handshake = Handshake(self.node, client)  # without it the answer may be lost
-        while not handshake.done() and self._left_s():
+        while not (answered := handshake.done()) and self._left_s():
             rclpy.spin_once(self.node, timeout_sec=0.1)
         handshake.close()
+        if not answered and rclpy.ok():  # middlewares may discover each other's services, but cannot call them
+            asked = f"is its RMW_IMPLEMENTATION {get_rmw_implementation_identifier()}, as here?"
+            raise NoAnswer(f"no answer from {self.name} within {self.timeout_s:g} s: {asked}")
         return self._clients.setdefault(service, client)
 
     def where_else(self) -> str:

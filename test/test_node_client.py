@@ -104,3 +104,14 @@ sys.exit(cli.main(["status", "--node", "/nobody"]))
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, env=environment
     )
     assert (ended.returncode, ended.stderr) == (130, "sam2_ros status: interrupted\n")
+
+
+def test_a_node_that_is_there_and_never_answers_may_have_another_middleware(monkeypatch):
+    found = SimpleNamespace(srv_name="/sam2/list_objects", wait_for_service=lambda timeout: True)
+    monkeypatch.setattr(node_client, "Handshake", lambda node, client: SimpleNamespace(done=bool, close=bool))
+    monkeypatch.setattr(node_client.rclpy, "spin_once", lambda node, timeout_sec: None)
+    monkeypatch.setattr(node_client.rclpy, "ok", lambda: True)
+    client = node_client.NodeClient(SimpleNamespace(create_client=lambda *_: found), "/sam2", timeout_s=0.01)
+    middleware = rclpy.get_rmw_implementation_identifier()
+    with pytest.raises(node_client.NoAnswer, match=f"within 0.01 s: is its RMW_IMPLEMENTATION {middleware}, as here"):
+        client.call(ListObjects, "list_objects", None)
