@@ -45,6 +45,7 @@ class Counters:
     rivals: int = 0  # other nodes that publish under the same name
     domain: int = 0  # the ROS_DOMAIN_ID
     middleware: str = ""  # as rclpy names it, for example rmw_fastrtps_cpp
+    receive_buffer_bytes: int = 0  # the most that the kernel gives to CycloneDDS; 0 = not known, another middleware
     topic: str = ""  # subscribed; "" = none
     remap_from: str = "image"  # its name before any remapping
     reliability: str = ""  # of our subscription

@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 from enum import IntEnum
 
+from sam2_ros import cyclone_dds
 from sam2_ros.counters import Counters
 from sam2_ros.fast_dds import PROFILES
 from sam2_ros.params import Settings
@@ -22,7 +23,7 @@ INTERNAL_S = 600.0  # how long an internal failure of a request is reported
 DEFAULT_SEGMENT_BYTES = 512 * 1024  # of Fast DDS's shared memory; larger best-effort images are mostly lost
 SEGMENT_CURE = f"start the camera with {PROFILES}=<share>/sam2_ros/config/fastdds_shm.xml, or let it publish reliably"
 BUFFER_CURE = (
-    "CycloneDDS loses large images if the kernel's net.core.rmem_max is small: run `sudo sysctl -w "
+    "CycloneDDS may lose images larger than the kernel's net.core.rmem_max: run `sudo sysctl -w "
     "net.core.rmem_max=16777216` and restart the node"
 )
 
@@ -116,7 +117,11 @@ def _images(c: Counters, situation: Situation, settings: Settings, now_ns: int) 
     if c.unstamped_in_a_row:
         return Level.WARN, "images carry no stamp: prompts can only mean the next image"
     rate = _rate(c.arrivals_ns, now_ns)
-    return Level.OK, f"{rate:.1f} images/s" if rate else "waiting for images"
+    if not rate:
+        return Level.OK, "waiting for images"
+    # CycloneDDS reports no loss, so that some may be lost is all that can be said.
+    is_tight = 0 < c.receive_buffer_bytes < c.largest_image_bytes
+    return Level.OK, f"{rate:.1f} images/s{_size_hint(c, '; ') if is_tight else ''}"
 
 
 def _refused_before(c: Counters) -> str:
@@ -164,9 +169,10 @@ def why_no_image(c: Counters) -> str:
 
 def _size_hint(c: Counters, joint: str) -> str:
     """The remedy for images that do not fit into the middleware's buffers, if that can be the cause."""
-    if 0 < c.largest_image_bytes <= DEFAULT_SEGMENT_BYTES:
+    is_cyclone = c.middleware == cyclone_dds.NAME
+    if 0 < c.largest_image_bytes <= (c.receive_buffer_bytes if is_cyclone else DEFAULT_SEGMENT_BYTES):
         return ""
-    if c.middleware == "rmw_cyclonedds_cpp":
+    if is_cyclone:
         return f"{joint}{BUFFER_CURE}"
     if c.reliability == "reliable" or not c.middleware.startswith("rmw_fastrtps"):
         return ""

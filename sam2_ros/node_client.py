@@ -177,7 +177,7 @@ class NodeClient:
             rclpy.spin_once(self.node, timeout_sec=0.1)
         handshake.close()
         if not answered and rclpy.ok():  # middlewares may discover each other's services, but cannot call them
-            asked = f"is its RMW_IMPLEMENTATION {get_rmw_implementation_identifier()}, as here?"
+            asked = f"does it hang, or is its RMW_IMPLEMENTATION not {get_rmw_implementation_identifier()}, as here?"
             raise NoAnswer(f"no answer from {self.name} within {self.timeout_s:g} s: {asked}")
         return self._clients.setdefault(service, client)
 

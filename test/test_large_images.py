@@ -12,7 +12,7 @@ from fakes import FakeTracker
 from rclpy.utilities import get_rmw_implementation_identifier
 from ros_rig import PATIENCE_S, children_path
 
-from sam2_ros import cyclone_dds
+from sam2_ros import channel, cyclone_dds
 from sam2_ros.counters import Counters
 from sam2_ros.health import Situation, report
 from sam2_ros.node import TrackNode
@@ -20,11 +20,12 @@ from sam2_ros.params import Settings
 
 pytestmark = pytest.mark.ros
 S = 1_000_000_000
+VGA_BYTES, USUAL_BYTES = 640 * 480 * 3, 208 * 1024  # an image; the most that a usual kernel gives to a receive buffer
 FAST_DDS, CYCLONE_DDS = "fastdds_shm.xml", "sysctl -w net.core.rmem_max="
 
 
 def why_silent(**change) -> str:
-    counters = Counters(publishers=1, topic="/image", received=1, largest_image_bytes=640 * 480 * 3)
+    counters = Counters(publishers=1, topic="/image", received=1, largest_image_bytes=VGA_BYTES)
     for name, value in change.items():
         setattr(counters, name, value)
     return report(counters, Situation("active", "ready", since_ns=0), Settings(), 1000 * S)[0].sentence
@@ -43,13 +44,48 @@ def test_the_remedy_is_that_of_the_middleware_in_use(middleware, reliability, re
     assert "nothing arrives" in large and [word for word in (FAST_DDS, CYCLONE_DDS) if word in large] == (
         [remedy] if remedy else []
     )
-    small = why_silent(middleware=middleware, reliability=reliability, largest_image_bytes=1000)
+    room = USUAL_BYTES if middleware == cyclone_dds.NAME else 0
+    small = why_silent(
+        middleware=middleware, reliability=reliability, largest_image_bytes=1000, receive_buffer_bytes=room
+    )
     assert small.endswith("nothing arrives")
+
+
+@pytest.mark.parametrize(
+    "room, is_said", [(VGA_BYTES - 1, True), (VGA_BYTES, False), (0, False)], ids=["tight", "enough", "not known"]
+)
+def test_that_cyclone_dds_may_lose_some_is_said_while_others_arrive(room, is_said):
+    """It does not report them."""
+    counters = Counters(
+        publishers=1, topic="/image", received=2, largest_image_bytes=VGA_BYTES, receive_buffer_bytes=room,
+        middleware=cyclone_dds.NAME, last_image_ns=1000 * S,
+    )  # fmt: skip
+    counters.arrivals_ns.extend(S * (990 + n) for n in range(11))
+    finding = report(counters, Situation("active", "ready", since_ns=0), Settings(), 1000 * S)[0]
+    assert finding.level == 0 and "1.0 images/s" in finding.sentence
+    assert (CYCLONE_DDS in finding.sentence) == is_said
+
+
+def test_the_kernels_limit_is_read_where_there_is_one(monkeypatch, tmp_path):
+    monkeypatch.setattr(cyclone_dds, "LIMIT", tmp_path / "rmem_max")
+    assert cyclone_dds.most_room_bytes() == 0  # as in some containers
+    cyclone_dds.LIMIT.write_text("212992\n")
+    assert cyclone_dds.most_room_bytes() == 212992
 
 
 def test_a_node_knows_its_middleware(rig):
     node = TrackNode(lambda settings: FakeTracker(), context=rig.context)
     assert node._channels[0].counters.middleware == get_rmw_implementation_identifier()
+    node.stop()
+    node.destroy_node()
+
+
+@pytest.mark.parametrize("middleware", [cyclone_dds.NAME, "rmw_fastrtps_cpp"])
+def test_only_with_cyclone_dds_the_kernels_limit_counts(rig, monkeypatch, middleware):
+    monkeypatch.setattr(cyclone_dds, "most_room_bytes", lambda: USUAL_BYTES)
+    monkeypatch.setattr(channel, "get_rmw_implementation_identifier", lambda: middleware)
+    node = TrackNode(lambda settings: FakeTracker(), context=rig.context)
+    assert node._channels[0].counters.receive_buffer_bytes == (USUAL_BYTES if middleware == cyclone_dds.NAME else 0)
     node.stop()
     node.destroy_node()
 
