@@ -104,7 +104,7 @@ def _listen(buffer: "tf2_ros.Buffer", node: Node, news: Callable[[], None]) -> "
 
 
 def rotation_of(quaternion: tuple[float, float, float, float]) -> np.ndarray:
-    """The rotation matrix, (3, 3), of a quaternion x, y, z, w of any length but 0: tf2 accepts lengths 0.5 % off 1."""
+    """The rotation matrix, (3, 3), of a quaternion x, y, z, w of any length but 0."""
     x, y, z, w = np.array(quaternion) / np.linalg.norm(quaternion)
     return np.array(
         [

@@ -11,16 +11,19 @@ from test_depth import NOW_NS, scene
 from test_depth_out import FakeFrames, Rigged
 from test_transforms import Told, header_at, node, tf2, transform  # noqa: F401 - the first two are fixtures
 
-from sam2_ros.transforms import rotation_of
-
 pytestmark = pytest.mark.ros
 
 
 @pytest.mark.parametrize("quaternion", [(0.71, 0.0, 0.0, 0.71), (0.4995, -0.4995, 0.4995, -0.4995)])
-def test_a_quaternion_that_is_a_little_too_long_or_too_short_stretches_nothing(quaternion):
-    """tf2 lets it pass, and divides by its length where it moves clouds itself."""
-    rotation = rotation_of(quaternion)
+def test_a_quaternion_that_is_a_little_too_long_or_too_short_stretches_nothing(tf2, node, quaternion):  # noqa: F811
+    """tf2 divides by the length of what it is told; the stand-in does not."""
+    tf, sent = Told(node), transform(NOW_NS)
+    turn = sent.transform.rotation
+    turn.x, turn.y, turn.z, turn.w = quaternion
+    tf.transforms._listener.callback(SimpleNamespace(transforms=[sent]))
+    rotation, _, _ = tf.transforms.to_target(header_at(NOW_NS))
     assert np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-12) and np.linalg.det(rotation) > 0
+    tf.transforms.close()
 
 
 def test_poses_are_as_exact_far_from_the_target_s_origin_as_near_it(tf2, node):  # noqa: F811
