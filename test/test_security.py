@@ -16,6 +16,7 @@ from fakes import FakeTracker
 from rclpy.parameter import Parameter
 from ros_rig import PATIENCE_S, NodeProcess, children_path
 
+from sam2_ros import transforms, vision
 from sam2_ros.camera import Camera
 from sam2_ros.node import TrackNode
 from sam2_ros.requests import Code
@@ -23,10 +24,11 @@ from sam2_ros.requests import Code
 pytestmark = pytest.mark.ros
 POLICY = Path(__file__).parent.parent / "config" / "sam2.policy.xml"
 NAME = "policed"  # of no other test's node, which the graph may still know for a while
-ELSEWHERE = {  # where vision_msgs or tf2 is installed, with sim time, or with the other image transport
-    "/image/compressed", "/clock", "/tf", "/tf_static", "/tf2_frames", f"/{NAME}/prompt_detections",
-    f"/{NAME}/detections", f"/{NAME}/label_info",
-}  # fmt: skip
+ELSEWHERE = {"/image/compressed", "/clock"}  # with the other image transport, with sim time
+if transforms.tf2_ros is None:
+    ELSEWHERE |= {"/tf", "/tf_static", "/tf2_frames"}
+if not vision.INSTALLED:
+    ELSEWHERE |= {f"/{NAME}/prompt_detections", f"/{NAME}/detections", f"/{NAME}/label_info"}
 
 
 def allowed(kind: str, attribute: str) -> set[str]:
@@ -41,7 +43,10 @@ def allowed(kind: str, attribute: str) -> set[str]:
 def test_the_policy_is_the_graph(rig):
     node = TrackNode(
         lambda settings: FakeTracker(), context=rig.context, cli_args=["--ros-args", "-r", f"__node:={NAME}"],
-        parameter_overrides=[Parameter("depth.enabled", value=True)],
+        parameter_overrides=[
+            Parameter("depth.enabled", value=True),
+            Parameter("depth.target_frame", value="map" if transforms.tf2_ros else ""),
+        ],
     )  # fmt: skip
     node.trigger_configure()
     node.trigger_activate()
