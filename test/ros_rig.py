@@ -82,7 +82,7 @@ class NodeProcess:
     def __exit__(self, *_) -> None:
         if self.process.poll() is None:
             self.process.kill()
-            self.process.communicate()
+        self.process.communicate()  # closes its pipes
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)

@@ -103,6 +103,13 @@ def test_a_middleware_that_has_said_why_is_pointed_to():
     assert said.endswith("; the middleware has said why, in the lines above")
 
 
+def test_a_node_that_ends_before_its_test_does_leaves_no_pipe_open():
+    """Python's complaint about one would hide why the test failed."""
+    with NodeProcess(remap={"__node": "a" * 250}) as node:
+        node.process.wait(PATIENCE_S)
+    assert node.process.returncode == 1 and node.process.stdout.closed and node.process.stderr.closed
+
+
 @pytest.mark.parametrize("is_given", [False, True])
 @pytest.mark.parametrize(
     ("distro", "read"), [("jazzy", "FASTRTPS_DEFAULT_PROFILES_FILE"), ("kilted", "FASTDDS_DEFAULT_PROFILES_FILE")]
