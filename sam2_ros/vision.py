@@ -63,6 +63,7 @@ def _rank(hypothesis: "ObjectHypothesis") -> float:
     return -math.inf if math.isnan(hypothesis.score) else hypothesis.score
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused later
 def read_detections(msg: "Detection2DArray") -> list[tuple[np.ndarray, str, float]]:
     """(box x0, y0, x1, y1 in pixels, class, score) of each detection, by its best hypothesis; without one, "" and 1."""
     read = []

@@ -9,26 +9,37 @@ pytest.importorskip("rclpy")
 
 from test_hand_off import seen, track
 
-from sam2_ros.hand_off import Association, Rules
+from sam2_ros.hand_off import Association, Detection, Rules
 from sam2_ros.vision import read_detections
 
 
-def score_of(*scores: float) -> float:
-    """As it is read from a detection with these hypotheses."""
+def read(*scores: float, x: float = 5.0, theta: float = 0.0, size: float = 4.0) -> Detection:
+    """As it is read from a detection with hypotheses of these scores."""
     results = [SimpleNamespace(hypothesis=SimpleNamespace(class_id="cup", score=score)) for score in scores]
-    centre = SimpleNamespace(position=SimpleNamespace(x=5.0, y=5.0), theta=0.0)
-    box = SimpleNamespace(center=centre, size_x=4.0, size_y=4.0)
-    ((_, _, score),) = read_detections(SimpleNamespace(detections=[SimpleNamespace(results=results, bbox=box)]))
-    return score
+    centre = SimpleNamespace(position=SimpleNamespace(x=x, y=5.0), theta=theta)
+    box = SimpleNamespace(center=centre, size_x=size, size_y=size)
+    (values,) = read_detections(SimpleNamespace(detections=[SimpleNamespace(results=results, bbox=box)]))
+    return Detection(*values)
 
 
 @pytest.mark.parametrize("scores", [(0.3, 0.9, math.nan), (math.nan, 0.9, 0.3), (0.3, math.nan, 0.9)])
 def test_the_best_hypothesis_counts_wherever_one_without_a_score_is(scores):
-    assert score_of(*scores) == 0.9
+    assert read(*scores).score == 0.9
 
 
 def test_hypotheses_of_which_none_has_a_score_give_none():
-    assert math.isnan(score_of(math.nan, math.nan)) and score_of() == 1.0
+    assert math.isnan(read(math.nan, math.nan).score) and read().score == 1.0
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 1e308, -1e308])
+@pytest.mark.parametrize("name", ["x", "theta", "size"])
+def test_a_box_of_numbers_that_are_none_is_ignored_without_a_word(name, number):
+    """Python would write a warning to the node's error output; 1e308 radians are an angle like any other."""
+    for turned in ({}, {"theta": 0.5}):
+        detection = read(0.9, **turned | {name: number})
+        decided = Association(Rules(confirm=1)).step([detection], [], 0)
+        assert bool(decided.new) == (name == "theta" and abs(number) == 1e308)
 
 
 @pytest.mark.filterwarnings("error")
