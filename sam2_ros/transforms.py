@@ -65,7 +65,8 @@ class Transforms:
         try:
             found = self._buffer.lookup_transform(self._target, header.frame_id, Time.from_msg(header.stamp)).transform
         except tf2_ros.TransformException as error:
-            raise Refused("transform", f"no transform to {self._target} at the image's stamp: {error}") from error
+            why = str(error).rstrip(". ")  # the diagnostics continue the sentence
+            raise Refused("transform", f"no transform to {self._target} at the image's stamp: {why}") from error
         at, turn = found.translation, found.rotation
         translation = np.array([at.x, at.y, at.z])
         if not (np.abs(translation) <= FARTHEST_M).all():  # tf2 itself refuses NaN and invalid rotations

@@ -1,4 +1,4 @@
-"""How exact poses and clouds are in another frame."""
+"""How exact poses and clouds are in another frame, and what is said if there are none."""
 
 from types import SimpleNamespace
 
@@ -10,6 +10,8 @@ pytest.importorskip("rclpy")
 from test_depth import NOW_NS, scene
 from test_depth_out import FakeFrames, Rigged
 from test_transforms import Told, header_at, node, tf2, transform  # noqa: F401 - the first two are fixtures
+
+from sam2_ros.refused import Refused
 
 pytestmark = pytest.mark.ros
 
@@ -40,4 +42,12 @@ def test_poses_are_as_exact_far_from_the_target_s_origin_as_near_it(tf2, node): 
     at = rig.got("objects_poses").poses[0].position
     assert [at.x, at.y, at.z] == pytest.approx(np.add(far, [1.0, 0.04, 0.08]), rel=0, abs=1e-5)
     assert rig.got("objects_cloud").width > 0
+    tf.transforms.close()
+
+
+def test_a_frame_that_nobody_knows_is_told_by_name(tf2, node):  # noqa: F811
+    """Without the full stop and the space with which tf2 ends this sentence."""
+    tf = Told(node)
+    with pytest.raises(Refused, match="no transform to base_link at the image's stamp: .*base_link.* does not exist$"):
+        tf.transforms.to_target(header_at(NOW_NS))
     tf.transforms.close()

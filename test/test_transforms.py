@@ -54,6 +54,8 @@ class StandIn:
         return Time(nanoseconds=max(self.known))
 
     def lookup_transform(self, target, source, time):
+        if not self.static and not self.known:
+            raise TransformException(f'"{target}" passed to lookupTransform argument target_frame does not exist. ')
         if not self.can_transform(target, source, time):
             raise TransformException("Lookup would require extrapolation")
         return self.static or min(self.known.items(), key=lambda item: abs(item[0] - time.nanoseconds))[1]
