@@ -74,6 +74,14 @@ def test_what_was_reserved_is_there_and_stays():
         assert grown > 60
 
 
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="other C libraries have no mallopt")
+def test_what_was_reserved_is_there_where_the_kernel_is_older():
+    """One that cannot be asked for pages gives those that are written to."""
+    keep = "heap.keep_freed(); heap._own_all_pages = lambda: None"
+    grown, _ = map(float, printed(GROWTH.format(keep=keep, reserve="heap.reserve()")).split())
+    assert grown < 2
+
+
 HOLES = """
 holes = [(np.empty(6 << 20, np.uint8), np.ones(1 << 20, np.uint8)) for _ in range(8)]  # nobody writes to the large ones
 between = [small for _, small in holes]
@@ -114,6 +122,12 @@ def test_an_older_library_is_told_the_most_that_it_accepts_and_another_nothing(m
     assert dict(told) == {arenas: 1, mapped_from: most, trimmed_from: 1 << 30}
     monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
     heap.keep_freed()
+    heap._own_all_pages()
+
+
+def test_where_nobody_says_what_is_mapped_nothing_is_asked_for(monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(madvise=pytest.fail))
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(PermissionError))
     heap._own_all_pages()
 
 
