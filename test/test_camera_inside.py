@@ -175,7 +175,14 @@ def test_topics_that_could_be_meant_are_pictures_nobody_else_makes_or_takes(cloc
     rig.node.subscriptions.append(SimpleNamespace(topic_name="/taken/image"))
     clocks.now_ns += camera_module.LOOK_EVERY_NS
     rig.camera.tick()
-    assert rig.counters.elsewhere == ("/b/image_raw", "/a/label_mask", "/sam2_other/image/rect")
+    found = ("/b/image_raw", "/a/label_mask", "/sam2_other/image/rect")
+    assert rig.counters.elsewhere == found and rig.counters.other_transport == ""
+    rig.node.offers.append(("/image", IMAGE, RELIABLE))
+    rig.camera.tick()
+    assert rig.counters.elsewhere == ()
+    del rig.node.offers[-1]
+    rig.camera.tick()
+    assert rig.counters.elsewhere == found, "at once: the second is that of another search"
     files = Rigged(("/a/mask/compressed", COMPRESSED, RELIABLE), ("/b/image/compressed", COMPRESSED, RELIABLE),
                    image_transport="compressed")  # fmt: skip
     assert files.counters.elsewhere == ("/b/image/compressed", "/a/mask/compressed")
@@ -267,5 +274,12 @@ def test_what_waits_when_it_is_closed_has_a_fate_and_nothing_is_heard_any_more()
     rig.camera.close()
     assert not rig.node.subscriptions and rig.mailbox.take().arrival is None and rig.counters.ignored == 1
     rig.camera.close()
+    rig.node.get_publishers_info_by_topic = pytest.fail
     rig.camera.tick()
     assert not rig.node.subscriptions and rig.counters.ignored == 1
+
+
+def test_a_camera_that_was_never_opened_can_be_closed():
+    camera = Camera(NotingNode(), "image", Settings(), Counters(), bool, print, log=None)
+    camera.close()
+    assert not camera._node.subscriptions
