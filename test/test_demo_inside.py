@@ -5,13 +5,15 @@ from itertools import chain, repeat
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
 
-from test_demo_score import array_of, square
+from test_demo_score import PERIOD_NS, array_of, results_of, square
 
-from sam2_ros import demo
+import sam2
+from sam2_ros import demo, demo_score
 from sam2_ros.requests import Code
 from sam2_ros.ros_time import stamp_ns
 
@@ -37,6 +39,7 @@ class Staged:
 
     def call(self, kind, name, request):
         self.done.append(name)
+        assert isinstance(request, kind.Request)
         return kind.Response(code=int(next(self.codes)), sentence="told so")
 
     def until(self, condition, within_s, what):
@@ -61,7 +64,8 @@ class Staged:
             "--seed 1000036 --width 640 --height 480 --rate 12.0 --frames 240 --gentle",
         ),
         (
-            "--model tiny --checkpoint a.pt --device cpu --seed 7 --width 64 --height 48 --rate 5 --frames 20 --full",
+            "--model tiny --checkpoint a.pt --device cpu --full --objects 1"
+            " --seed 7 --width 64 --height 48 --rate 5 --frames 20",
             "-p model:=tiny -p checkpoint:=a.pt -p device:=cpu",
             "--seed 7 --width 64 --height 48 --rate 5.0 --frames 20",
         ),
@@ -84,7 +88,15 @@ def test_who_is_started_when_with_which_words_and_what_is_waited_for(words, give
     ]  # fmt: skip
     said = capsys.readouterr().out
     assert ("the full world" in said) == ("a gentle world" not in said) == args.full
-    assert "all that is in sight" in said, "three were asked for"
+    assert ("all that is in sight" in said) == (args.objects > 1), "one is"
+
+
+def test_a_newer_image_without_anything_in_it_is_not_prompted():
+    stage = Staged([Code.STALE])
+    stage.newest_image = array_of(7, {"a": None})
+    with pytest.raises(sam2.Sam2Error, match="STALE: told so"):
+        demo._prompt(stage, 3)
+    assert stage.done == ["/sam2/add_objects"]
 
 
 def test_a_last_result_that_does_not_come_ends_the_demo_all_the_same(monkeypatch):
@@ -99,6 +111,22 @@ def test_a_last_result_that_does_not_come_ends_the_demo_all_the_same(monkeypatch
     stage.until = until
     demo._perform(demo.parse([]), stage, stage)
     assert ended == [True] * 3
+
+
+@pytest.mark.parametrize("images", [0, 3])
+def test_a_signal_ends_it_while_a_film_is_made(images, tmp_path, monkeypatch):
+    """The camera's or, where that one has no pictures, the tracker's."""
+    true = [{"a": square(2)} for _ in range(3)]
+    results, grey = results_of(true, true), np.zeros((60, 80, 3), np.uint8)
+    run, taken = demo_score.score(results, images=3, answers=3, prompted_ns=PERIOD_NS), []
+    audience = SimpleNamespace(
+        images=lambda: (taken.append(1) or grey for _ in range(images)), image=lambda stamp: grey
+    )
+    args = SimpleNamespace(out=tmp_path, rate=10.0, frames=3, width=80)
+    monkeypatch.setattr("sam2_ros.demo_audience.signals", [15])
+    with pytest.raises(demo.Interrupted):
+        demo._draw(args, audience, results, run, ({}, PERIOD_NS))
+    assert not list(tmp_path.glob("demo.*")) and len(taken) == min(images, 1)
 
 
 @pytest.mark.parametrize(
