@@ -79,14 +79,14 @@ def test_a_persons_twin_is_refused_and_the_rest_runs_again_while_a_detectors_is_
 
 
 def test_a_refused_requests_error_keeps_nothing_of_the_step_alive():
-    errors, (first, second) = [], adds_of("a", "b")
+    errors, (*rest, newest) = [], adds_of("a", "b", "c")
 
     def run(prompts, accept):
-        if len(prompts) > 1:
+        if len(prompts) > 2:
             raise sam2.BadInput("too many")
         return []
 
-    ran = run_fitting(None, run, lambda prompts: None, [first, second], None, lambda *refused: errors.append(refused))
-    assert ran == ([], [first], {})
+    ran = run_fitting(None, run, lambda prompts: None, [*rest, newest], None, lambda *refused: errors.append(refused))
+    assert ran == ([], rest, {})
     ((add, error),) = errors
-    assert add is second and str(error) == "too many" and error.__traceback__ is None
+    assert add is newest and str(error) == "too many" and error.__traceback__ is None
