@@ -1,5 +1,6 @@
 """The command line: what a command finds around it, and which domains are looked at. Needs no ROS."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,7 +12,13 @@ import pytest
 from sam2_ros import cli
 
 
-@pytest.mark.parametrize(("domain", "command", "code"), [("x", "replay", 3), ("", "status", 3), ("x", "status", 2)])
+@pytest.mark.parametrize(
+    ("domain", "command", "code"),
+    [
+        ("x", "replay", 3), ("", "status", 3), ("x", "status", 2), ("x", "--version", 0), ("x", "--help", 0),
+        ("0", "status", 3), ("232", "status", 3), ("0xe8", "status", 3), ("0xe9", "status", 2),
+    ],
+)  # fmt: skip
 def test_a_domain_counts_where_it_is_used(domain, command, code, monkeypatch):
     monkeypatch.setenv("ROS_DOMAIN_ID", domain)
     monkeypatch.setattr(cli.importlib, "import_module", lambda name: SimpleNamespace(main=lambda argv: 3))
@@ -30,6 +37,21 @@ def test_a_command_finds_signals_as_they_were_and_threads_that_do_not_spin(handl
     finally:
         signal.signal(signal.SIGINT, before)
     assert found == ["PASSIVE", handler]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
+def test_a_disk_that_takes_no_more_is_a_sentence_and_other_errors_without_a_file_are_defects(
+    number, monkeypatch, capsys
+):
+    def fail(argv):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: SimpleNamespace(main=fail))
+    assert cli.main(["replay"]) == 1
+    assert capsys.readouterr().err == f"sam2_ros replay: a file that it writes: {os.strerror(number)}\n"
+    number = errno.EINVAL
+    with pytest.raises(OSError, match="Invalid argument"):
+        cli.main(["replay"])
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has a disk that is always full")
