@@ -4,14 +4,25 @@ import numpy as np
 import pytest
 
 from sam2 import BadInput, Frame, Prompt, Tracker, load_model
+from sam2.checkpoint import resized
+from sam2.config import find_config
 
 
 @pytest.mark.parametrize(
-    "name, value", [("image_size", 100), ("image_size", 32), ("image_size", 4096), ("memory_pooling", 3)]
+    "name, value",
+    [
+        *(("image_size", size) for size in (100, 32, 2080, 4096, 256.0, -64, 0)),
+        *(("memory_pooling", pooling) for pooling in (0, 3)),
+    ],
 )
 def test_an_impossible_one_is_refused(name, value):
     with pytest.raises(BadInput, match=f"{name}: expected .*{value}"):
         load_model("nano", device="cpu", **{name: value})
+
+
+@pytest.mark.parametrize("size", [64, 96, 2048])
+def test_the_smallest_and_the_largest_size_can_be(size):
+    assert resized(find_config("nano"), size).image_size == size
 
 
 def estimates(**options) -> list[float]:

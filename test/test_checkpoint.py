@@ -226,8 +226,9 @@ def test_one_name_too_few_or_too_many_is_refused_and_leaves_the_model_as_it_was(
     before = {name: tensor.clone() for name, tensor in nano.state_dict().items()}
     path = save_pt(tmp_path / "a.pt", state)
     for load in (load_weights, lambda _, path: load_model("nano", checkpoint=path, device="cpu")):
-        with pytest.raises(BadCheckpoint, match=rf"looks like sam2.1_hiera_nano: '?{name}'? is {kind}; choose"):
+        with pytest.raises(BadCheckpoint, match=rf"looks like sam2.1_hiera_nano: '?{name}'? is {kind}; choose") as no:
             load(nano, path)
+        assert str(no.value).startswith(f"checkpoint {path}: expected sam2.1_hiera_nano, ")
     assert_same(nano.state_dict(), before)
 
 

@@ -35,6 +35,12 @@ def test_weights_of_ones_own_are_no_demonstration(caplog, tmp_path):
     assert "not an official file" in warning
 
 
+def test_a_loaded_model_is_ready_to_infer_and_wants_no_gradients():
+    model = sam2.load_model("nano", device="cpu")
+    assert not any(part.training for part in model.modules())
+    assert not any(weight.requires_grad for weight in model.parameters())
+
+
 def test_weights_do_not_change_with_their_file(tmp_path):
     """Mapped, those of float32 did; and of a file that had become shorter the first use ended the process (SIGBUS)."""
     path = tmp_path / "mine.safetensors"

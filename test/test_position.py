@@ -32,7 +32,7 @@ def test_a_grids_code_is_a_sine_and_a_cosine_for_each_pair_of_channels_first_y_t
             assert code[0, :, row, column].tolist() == pytest.approx(expected, abs=NOISE)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64, torch.int64])
 def test_times_code_is_sines_then_cosines_in_float32_whatever_the_time_comes_in(dtype):
     code = sine_time(torch.tensor([[0, 3], [2000, 7]], dtype=dtype), 8)
     assert code.shape == (2, 2, 8) and code.dtype is torch.float32
