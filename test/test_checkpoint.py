@@ -277,6 +277,19 @@ def test_official_name_with_another_hash_is_refused_before_opening(nano, tmp_pat
         read_weights(save_pt(tmp_path / "sam2.1_hiera_tiny.pt", nano.state_dict()))
 
 
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("mine.pt", "`sam2_ros weights tiny` fetches official ones"),
+        ("sam2.1_hiera_nano.safetensors", "this package's is"),
+    ],
+)
+def test_a_missing_file_is_told_with_where_there_is_one(name, cure, tmp_path):
+    with pytest.raises(BadCheckpoint, match=f"found none; {cure}") as refusal:
+        read_weights(tmp_path / name)
+    assert (str(weights_cache.PACKAGED / name) in str(refusal.value)) == cure.startswith("this")
+
+
 def test_missing_official_weights_name_the_command():
     with pytest.raises(BadCheckpoint, match="sam2_ros weights tiny"):
         weights_cache.find_weights(find_config("tiny"))
