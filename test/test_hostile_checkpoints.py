@@ -89,6 +89,17 @@ def test_what_torch_saves_in_16_or_64_bits_becomes_float32(dtype, new, tmp_path)
     assert all(torch.equal(v, weights[k].float()) for k, v in read_weights(tmp_path / "a.pt").items())
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [{"epoch": 3}, {"epoch": "many"}, {"epoch": {}}, {"epoch": torch.arange(3)}, {"epoch": torch.ones(2) * 1j}]
+    + [{"epoch": torch.zeros(1).expand(10**13)}, {7: torch.zeros(3)}],
+)
+def test_one_entry_that_is_no_weight_is_one_too_many(odd, tmp_path):
+    torch.save({"weight": torch.zeros(3), **odd}, tmp_path / "a.pt")
+    with pytest.raises(BadCheckpoint, match="expected a dict of float tensors by name"):
+        read_weights(tmp_path / "a.pt")
+
+
 NARROW = [name for name in ("float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu") if hasattr(torch, name)]
 
 
