@@ -1,5 +1,6 @@
 """The process from its node's first round to its last, with a node, an executor and a clock that only take notes."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -104,3 +105,78 @@ def test_an_error_around_a_callback_costs_that_round_only(monkeypatch):
     assert noted == [error, "again"]
     executor.spin_once = lambda timeout_sec: noted.append(timeout_sec)
     assert main._spin(None, executor, timeout_s=0.3) is True and noted[2:] == [0.3]
+
+
+class Ended(BaseException):
+    """In place of the end of the process."""
+
+
+@pytest.fixture
+def run(monkeypatch, noted):
+    """Runs `main` with a life that answers or raises `end`; returns the exit code, and notes what is done before."""
+    for owner, name in ((main.heap, "keep_freed"), (main.heap, "bound_kernels"), (main.fast_dds, "make_room")):
+        monkeypatch.setattr(owner, name, lambda name=name: noted.append(name))
+    monkeypatch.setattr(main.sys, "setswitchinterval", noted.append)
+    monkeypatch.setattr("rclpy.shutdown", lambda: noted.append("shutdown"))
+    monkeypatch.setattr(main, "log_arguments", lambda: ["--log"])
+    monkeypatch.setattr(main, "_Signals", lambda: SimpleNamespace(is_starting=True))
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+
+    def run(words, end, **streams):
+        def live(signals, arguments, make_tracker):
+            noted.append((signals.is_starting, arguments, make_tracker, os.environ["OMP_WAIT_POLICY"]))
+            if isinstance(end, Exception):
+                raise end
+            return end
+
+        def leave(code):
+            raise Ended(code)
+
+        monkeypatch.setattr(main, "_live", live)
+        with monkeypatch.context() as patch, pytest.raises(Ended) as ended:
+            patch.setattr(main.os, "_exit", leave)
+            for name, stream in streams.items():
+                patch.setattr(main.sys, name, stream)
+            main.main(words, "a tracker")
+        return ended.value.args[0]
+
+    return run
+
+
+BEFORE = ["keep_freed", "bound_kernels", "make_room", 0.0005]
+
+
+def test_what_is_set_before_the_node_lives_and_the_code_that_it_ends_with(run, noted):
+    words = ["--ros-args", "-p", "model:=nano"]
+    assert run(words, 70) == 70
+    assert noted == [*BEFORE, (False, [*words, "--log"], "a tracker", "PASSIVE"), "shutdown"]
+
+
+def test_a_node_that_cannot_start_is_a_sentence_and_1(run, noted, capsys):
+    assert run([], main._CannotStart("no such name")) == 1
+    assert capsys.readouterr().err == "sam2_ros track: no such name\n"
+
+
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_help_among_other_words_is_help_before_anything_is_done(word, run, noted, capsys):
+    assert run(["--ros-args", word], 1) == 0
+    assert capsys.readouterr().out == main.USAGE and noted == []
+
+
+def test_a_stream_that_takes_nothing_changes_no_code_and_the_other_is_flushed(run, noted):
+    def full():
+        raise OSError(28, "No space left on device")
+
+    flushed = SimpleNamespace(flush=lambda: noted.append("flushed"))
+    closed = open(os.devnull, "w")
+    closed.close()
+    for stdout in (SimpleNamespace(flush=full), closed, None):
+        assert run([], 0, stdout=stdout, stderr=flushed) == 0
+        assert noted[-2:] == ["shutdown", "flushed"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [(["a:=b", "--ros-args"], "'a:=b' must come after"), (["up"], "argument 'up'")]
+)
+def test_words_that_are_no_ros_arguments_end_it_with_2_before_it_lives(words, said, run, noted, capsys):
+    assert run(words, 0) == 2 and said in capsys.readouterr().err and noted == BEFORE
