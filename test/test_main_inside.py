@@ -7,6 +7,9 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from rclpy.exceptions import NameValidationException, ParameterException
+from rclpy.impl.implementation_singleton import rclpy_implementation
+
 from sam2_ros import main
 
 pytestmark = pytest.mark.ros
@@ -150,6 +153,26 @@ def test_what_is_set_before_the_node_lives_and_the_code_that_it_ends_with(run, n
     words = ["--ros-args", "-p", "model:=nano"]
     assert run(words, 70) == 70
     assert noted == [*BEFORE, (False, [*words, "--log"], "a tracker", "PASSIVE"), "shutdown"]
+
+
+def test_without_words_of_a_caller_those_of_the_process_are_taken(run, noted, monkeypatch):
+    monkeypatch.setattr(main.sys, "argv", ["sam2_ros", "--ros-args", "-r", "image:=/image"])
+    assert run(None, 0) == 0 and noted[len(BEFORE)][1] == ["--ros-args", "-r", "image:=/image", "--log"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ParameterException("no such type", ["model"]), NameValidationException("topic", "a b", "no spaces", 1),
+        rclpy_implementation.RCLError("no keys"),
+    ],
+)  # fmt: skip
+def test_a_node_that_rclpy_does_not_make_cannot_start_and_any_other_error_is_a_defect(error, monkeypatch):
+    monkeypatch.setattr("rclpy.init", lambda **_: None)
+    for raised, expected in ((error, main._CannotStart), (ZeroDivisionError(), ZeroDivisionError)):
+        monkeypatch.setattr("sam2_ros.node.TrackNode", lambda _, raised=raised: (_ for _ in ()).throw(raised))
+        with pytest.raises(expected):
+            main._make_node([], print)
 
 
 def test_a_node_that_cannot_start_is_a_sentence_and_1(run, noted, capsys):
