@@ -45,7 +45,7 @@ def test_a_life_from_the_first_round_to_the_last(autostart, told, done_after, co
     """It ends by a signal, or when only a new process can go on, whose code is that of this one."""
     node = node_of(noted, autostart, done_after, code=70)
     monkeypatch.setattr(main, "_make_node", lambda arguments, make_tracker: node)
-    monkeypatch.setattr(main, "_say_farewell", lambda *_: noted.append("farewell"))
+    monkeypatch.setattr(main, "_say_farewell", lambda whose, _: noted.append("farewell" if whose is node else whose))
 
     class Signals:
         came = property(lambda self: noted.count(0.2) >= 3)
