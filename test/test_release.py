@@ -37,6 +37,8 @@ def test_the_version_is_one(capsys):
         ("sam2_ros.msg", "sam2_ros.msg is not there; source"),
         ("torch", "torch is not installed; run: pip install torch"),
         ("cv2", "cv2 is not installed; run: pip install opencv-python-headless"),
+        ("PIL", "PIL is not installed; run: pip install pillow"),
+        ("yaml", "yaml is not installed; run: pip install pyyaml"),
         ("rosbags.highlevel", "rosbags is not installed; run: pip install rosbags"),
     ],
 )
