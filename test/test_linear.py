@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sam2 import linear
+from sam2 import attention, linear
 from sam2.attention import RotaryAttention, average
 from sam2.hiera import max_pool
 from sam2.layers import in_slices
@@ -87,6 +87,26 @@ def test_attention_in_tiles_equals_pytorchs(monkeypatch, onednn, width, num_keys
     assert (average(q, k, v) - expected).abs().max() < 1e-6  # measured 2.1e-7; a lost tile changes 1e-1
 
 
+@pytest.mark.parametrize(
+    ("queries", "keys", "width", "is_fast", "expected"),
+    [
+        (256, 1024, 16, False, True), (255, 1024, 16, False, False), (256, 1023, 16, False, False),
+        (256, 1024, 32, False, False), (256, 1024, 32, True, True), (255, 1024, 32, True, False),
+    ],
+)  # fmt: skip
+def test_what_goes_in_tiles_is_large_and_not_trained(queries, keys, width, is_fast, expected, monkeypatch):
+    """The numbers are the same; it is for speed, and gradients need PyTorch's own."""
+    calls, original = [], attention._average_rows
+    monkeypatch.setattr(attention, "_average_rows", lambda *given: calls.append(1) or original(*given))
+    monkeypatch.setattr(attention, "prefers_onednn", lambda x: is_fast)
+    q, k, v = torch.randn(1, 2, queries, 32), torch.randn(1, 2, keys, 32), torch.randn(1, 2, keys, width)
+    average(q, k, v)
+    assert not calls
+    with torch.inference_mode():
+        average(q, k, v)
+    assert len(calls) == 2 * expected, "a row of heads each"
+
+
 @torch.inference_mode()
 def test_attention_of_several_threads_equals_pytorchs(threads):
     q, k, v = torch.randn(1, 1, 4096 + 100, 32), torch.randn(1, 1, 1500, 32), torch.randn(1, 1, 1500, 16)
@@ -114,8 +134,8 @@ def test_pooling_equals_attention_to_the_means_and_nothing_changes_where_neighbo
     q, pointers = torch.randn(1, 64, 32), torch.randn(1, 4, 16)
     cells = torch.randn(1, 2, 4, 1, 4, 1, 16).expand(-1, -1, -1, 2, -1, 2, -1)  # each 2 x 2 of two 8 x 8 grids alike
     memory = torch.cat((cells.flatten(1, 5), pointers), dim=1)
-    for attention in (plain, pooled):  # without turning, which makes even equal neighbours differ
-        attention._rotate_grids = lambda k, table, num_unrotated: k
+    for one in (plain, pooled):  # without turning, which makes even equal neighbours differ
+        one._rotate_grids = lambda k, table, num_unrotated: k
     expected = plain(q, memory, memory, num_unrotated=4)
     assert (pooled(q, memory, memory, num_unrotated=4) - expected).abs().max() < 1e-5
     pooled.pooling = 4  # means of unlike neighbours
