@@ -151,6 +151,19 @@ def test_slices_change_nothing(threads):
     assert torch.equal(swapped, windows.transpose(1, 2)), "a window was cut"
 
 
+def test_slices_are_of_what_fits_the_caches_and_only_while_inferring(threads):
+    shapes, rows = [], 2048 * threads
+    tokens = torch.randn(2 * rows + 1, 8)
+    note = lambda x: shapes.append(x.shape[0]) or x  # noqa: E731
+    in_slices(note, tokens)
+    assert shapes == [2 * rows + 1], "gradients want all at once"
+    with torch.inference_mode():
+        in_slices(note, tokens)
+        in_slices(note, tokens[:rows].unflatten(0, (2, -1)))
+        in_slices(note, torch.randn(rows // 32 + 1, 8, 4, 3), items=3)
+    assert shapes[1:] == [rows, rows, 1, 2, rows // 32, 1], "what fits is not even made flat"
+
+
 def test_the_pooling_equals_pytorchs():
     x = torch.randn(2, 6, 10, 3)
     assert torch.equal(max_pool(x), F.max_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1))
