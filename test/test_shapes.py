@@ -86,3 +86,12 @@ def test_number_of_parameters(config_file):
 def test_nano_is_small():
     count = sum(parameter.numel() for parameter in on_meta("nano").parameters())
     assert 1e6 < count <= 4e6
+
+
+def test_what_layer_norms_add_to_the_variance_is_the_official_number():
+    """Pseudo-random weights hardly show it: their activations vary far more."""
+    norms = [(name, part) for name, part in on_meta("nano").named_modules() if isinstance(part, torch.nn.LayerNorm)]
+    trunk, default = 1e-6, 1e-5
+    assert {(name.partition(".")[0], part.eps) for name, part in norms} == {
+        ("image_encoder", trunk), ("memory_attention", default), ("sam_mask_decoder", default),
+    }  # fmt: skip
