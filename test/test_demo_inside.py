@@ -140,7 +140,9 @@ def test_both_goals_must_be_met_and_every_picture_written(mean_iou, visibility, 
 
 
 def test_a_demo_is_in_a_domain_of_its_own_on_this_machine_unless_somebody_has_chosen(monkeypatch):
-    monkeypatch.setattr(demo.fast_dds, "make_room", lambda: None)
+    asked = []
+    for middleware in (demo.fast_dds, demo.cyclone_dds):
+        monkeypatch.setattr(middleware, "make_room", lambda name=middleware.__name__: asked.append(name))
     names = "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_DOMAIN_ID"
     for name in names:
         monkeypatch.delenv(name, raising=False)
@@ -153,6 +155,7 @@ def test_a_demo_is_in_a_domain_of_its_own_on_this_machine_unless_somebody_has_ch
         monkeypatch.setenv(name, "7")
     demo._surroundings()
     assert [os.environ[name] for name in names] == ["7", "7"]
+    assert asked == ["sam2_ros.fast_dds", "sam2_ros.cyclone_dds"] * 3
 
 
 @pytest.mark.parametrize("words", ["--frames 19", "--objects 0"])

@@ -117,8 +117,10 @@ class Ended(BaseException):
 @pytest.fixture
 def run(monkeypatch, noted):
     """Runs `main` with a life that answers or raises `end`; returns the exit code, and notes what is done before."""
-    for owner, name in ((main.heap, "keep_freed"), (main.heap, "bound_kernels"), (main.fast_dds, "make_room")):
-        monkeypatch.setattr(owner, name, lambda name=name: noted.append(name))
+    for name in ("keep_freed", "bound_kernels"):
+        monkeypatch.setattr(main.heap, name, lambda name=name: noted.append(name))
+    for middleware in (main.fast_dds, main.cyclone_dds):
+        monkeypatch.setattr(middleware, "make_room", lambda name=middleware.__name__: noted.append(name))
     monkeypatch.setattr(main.sys, "setswitchinterval", noted.append)
     monkeypatch.setattr("rclpy.shutdown", lambda: noted.append("shutdown"))
     monkeypatch.setattr(main, "log_arguments", lambda: ["--log"])
@@ -146,7 +148,7 @@ def run(monkeypatch, noted):
     return run
 
 
-BEFORE = ["keep_freed", "bound_kernels", "make_room", 0.0005]
+BEFORE = ["keep_freed", "bound_kernels", "sam2_ros.fast_dds", "sam2_ros.cyclone_dds", 0.0005]
 
 
 def test_what_is_set_before_the_node_lives_and_the_code_that_it_ends_with(run, noted):
