@@ -173,6 +173,8 @@ def test_topics_that_could_be_meant_are_pictures_nobody_else_makes_or_takes(cloc
     ]  # fmt: skip
     rig = Rigged(*((name, IMAGE, RELIABLE) for name in offers), ("/c/image/compressed", COMPRESSED, RELIABLE))
     rig.node.subscriptions.append(SimpleNamespace(topic_name="/taken/image"))
+    listed = rig.node.get_topic_names_and_types
+    rig.node.get_topic_names_and_types = lambda: [*listed(), ("/wanted/image", [IMAGE])]  # nobody publishes it
     clocks.now_ns += camera_module.LOOK_EVERY_NS
     rig.camera.tick()
     found = ("/b/image_raw", "/a/label_mask", "/sam2_other/image/rect")
