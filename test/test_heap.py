@@ -1,6 +1,7 @@
 """What the process holds of memory, in processes of their own."""
 
 import ctypes
+import mmap
 import os
 import platform
 import re
@@ -123,6 +124,24 @@ def test_an_older_library_is_told_the_most_that_it_accepts_and_another_nothing(m
     monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
     heap.keep_freed()
     heap._own_all_pages()
+
+
+def test_pages_are_asked_for_of_the_heap_alone(monkeypatch):
+    """By Linux's number of the request; all that is mapped would be gigabytes."""
+    told, maps = [], "00400000-00401000 r-xp 0 08:01 1 /bin/python\n00a00000-00b00000 rw-p 0 00:00 0   [heap]\n"
+    asked = SimpleNamespace(madvise=lambda start, length, what: told.append((start.value, length.value, what)))
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: asked)
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: maps)
+    heap._own_all_pages()
+    assert told == [(0xA00000, 0x100000, 23)]
+
+
+def test_a_file_whose_name_is_no_text_may_be_mapped(tmp_path):
+    with open(os.fsencode(tmp_path) + b"/m\xfcller", "w+b") as file:
+        file.write(bytes(4096))
+        file.flush()
+        with mmap.mmap(file.fileno(), 4096):
+            heap._own_all_pages()
 
 
 def test_where_nobody_says_what_is_mapped_nothing_is_asked_for(monkeypatch):
