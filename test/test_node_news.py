@@ -145,3 +145,21 @@ def test_a_parameter_that_cannot_be_is_told_in_a_sentence_and_leaves_it_unconfig
     assert node.trigger_configure() == FAILURE
     assert node._worker is None and node._trouble[0] == "failed" and word in node._trouble[1]
     assert told == [("error", node._trouble[1])]
+
+
+@pytest.mark.parametrize(("ends", "answer", "state"), [(True, SUCCESS, "unconfigured"), (False, FAILURE, "finalized")])
+def test_after_an_error_a_network_that_does_not_end_in_time_ends_the_node_for_good(ends, answer, state, told):
+    node, _ = told
+    node._worker = worker(Phase.READY)
+    node._worker.stop = lambda timeout_s: ends
+    assert node.on_error(None) == answer and node._state == state
+
+
+def test_no_image_comes_in_while_the_network_is_told_to_end(told, monkeypatch):
+    node, order = told[0], []
+    for channel in node._channels:
+        monkeypatch.setattr(channel, "close_inputs", lambda: order.append("inputs"))
+        monkeypatch.setattr(channel, "close", lambda for_good: order.append(for_good))
+    monkeypatch.setattr(node, "_release", lambda: order.append("release"))
+    node.stop()
+    assert order == ["inputs", "inputs", "release", True, True]
