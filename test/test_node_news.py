@@ -163,3 +163,10 @@ def test_no_image_comes_in_while_the_network_is_told_to_end(told, monkeypatch):
     monkeypatch.setattr(node, "_release", lambda: order.append("release"))
     node.stop()
     assert order == ["inputs", "inputs", "release", True, True]
+
+
+def test_transforms_end_with_the_network_and_each_state_begins_when_it_is_entered(told):
+    node, closed = told[0], []
+    node._transforms, node._since_ns = SimpleNamespace(close=lambda: closed.append(1)), 1
+    assert node._release() and node._release() and closed == [1] and node._since_ns == 1
+    assert node._enter("active") == SUCCESS and node._since_ns > 1
