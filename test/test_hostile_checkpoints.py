@@ -100,6 +100,13 @@ def test_one_entry_that_is_no_weight_is_one_too_many(odd, tmp_path):
         read_weights(tmp_path / "a.pt")
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_nested_tensor_is_no_weight(tmp_path):
+    torch.save({"weight": torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])}, tmp_path / "a.pt")
+    with pytest.raises(BadCheckpoint, match="expected a dict of float tensors by name"):
+        read_weights(tmp_path / "a.pt")
+
+
 NARROW = [name for name in ("float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu") if hasattr(torch, name)]
 
 
