@@ -12,7 +12,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import qos_policy_name_from_kind
 from sensor_msgs.msg import CompressedImage, Image
 
-from sam2_ros import image_in
+from sam2_ros import fast_dds, image_in
 from sam2_ros.counters import Counters
 from sam2_ros.mailbox import Arrival, Mailbox
 from sam2_ros.matched_subscription import MatchedSubscription
@@ -88,12 +88,20 @@ class Camera:
         ours, kind = self._subscription.publishers, self._subscription.type_name
         others = [offer.topic_type for offer in self._subscription.offers if offer.topic_type != kind]
         self._counters.publishers = len(ours)
+        self._counters.is_remote = self._is_remote(ours)
         self._counters.other_type = next(iter(others), "")
         if ours:
             self._counters.elsewhere, self._counters.other_transport, self._look_again_ns = (), "", 0
         elif time.monotonic_ns() >= self._look_again_ns:
             self._counters.elsewhere, self._counters.other_transport = self._other_topics()
             self._look_again_ns = time.monotonic_ns() + LOOK_EVERY_NS
+
+    def _is_remote(self, publishers: list) -> bool:
+        """Whether any of them is on another machine, as far as the middleware tells."""
+        if not self._counters.middleware.startswith(fast_dds.NAME):
+            return False
+        here = {fast_dds.host_of(own.endpoint_gid) for own in self._subscription.own_endpoints()}
+        return bool(here) and any(fast_dds.host_of(one.endpoint_gid) not in here for one in publishers)
 
     def _other_topics(self) -> tuple[tuple[str, ...], str]:
         """Finds image topics that the user may have meant, likely names first, and our own topic under the other

@@ -45,11 +45,12 @@ class Counters:
     rivals: int = 0  # other nodes that publish under the same name
     domain: int = 0  # the ROS_DOMAIN_ID
     middleware: str = ""  # as rclpy names it, for example rmw_fastrtps_cpp
-    receive_buffer_bytes: int = 0  # the most that the kernel gives to CycloneDDS; 0 = not known, another middleware
+    receive_buffer_bytes: int = 0  # the most that the kernel gives to the middleware; 0 = not known
     topic: str = ""  # subscribed; "" = none
     remap_from: str = "image"  # its name before any remapping
     reliability: str = ""  # of our subscription
     publishers: int = 0  # of `topic`, with our message type
+    is_remote: bool = False  # whether one of them shares no memory with us: another machine, or another container
     other_type: str = ""  # another message type published on `topic`; "" = none
     elsewhere: tuple[str, ...] = ()  # image topics of our type, while `topic` has no publisher
     other_transport: str = ""  # `topic` under the other image_transport, likewise; "" = not published

@@ -19,6 +19,11 @@ def make_room() -> None:
 
 def most_room_bytes() -> int:
     """The most that the kernel gives to a receive buffer; 0 = not known."""
+    return kernels_bytes(LIMIT)
+
+
+def kernels_bytes(setting: Path) -> int:
+    """A number below /proc/sys; 0 if it is not there."""
     with suppress(OSError, ValueError):
-        return int(LIMIT.read_text())
+        return int(setting.read_text())
     return 0

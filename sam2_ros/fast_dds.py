@@ -1,22 +1,28 @@
-"""Enlarges Fast DDS's shared-memory segments so that images fit, for every process that is started here.
+"""Enlarges Fast DDS's shared-memory segments and receive buffers so that images fit, for every process started here.
 
-By default images above half a megabyte do not fit, and delay smaller ones too. Also removes segments that killed
-processes left behind.
+By default images above half a megabyte do not fit, and delay smaller ones too; from another machine even those above
+200 KB do not. Also removes segments that killed processes left behind.
 """
 
 import fcntl
 import os
 import re
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from sam2_ros import cyclone_dds
 from sam2_ros.share_folders import share_folders
 
 OLD_PROFILES = "FASTRTPS_DEFAULT_PROFILES_FILE"
 # Jazzy's Fast DDS 2.14 reads the old name only; later versions warn about it.
 PROFILES = OLD_PROFILES if os.environ.get("ROS_DISTRO") == "jazzy" else "FASTDDS_DEFAULT_PROFILES_FILE"
 _CHOICES = (PROFILES, OLD_PROFILES, "FASTDDS_BUILTIN_TRANSPORTS")
+NAME = "rmw_fastrtps"  # how rclpy's names of it begin
+PROFILE = "fastdds_shm.xml"
+RECEIVE_BYTES = 16 << 20  # asked for each socket by the profile
+USUAL = Path("/proc/sys/net/core/rmem_default")  # without it
 SEGMENT_BYTES = 64 << 20  # of each process, as the profile says
 SHARED = Path("/dev/shm")
 GROWN_UP_S = 10.0  # younger segments are left alone: a new one is not locked yet
@@ -36,7 +42,20 @@ def profile() -> str:
     if any(name in os.environ for name in _CHOICES) or _shared_memory_bytes() < 2 * SEGMENT_BYTES:
         return ""
     places = [*share_folders(), Path(__file__).parents[1]]
-    return next((str(path) for place in places if (path := place / "config" / "fastdds_shm.xml").is_file()), "")
+    return next((str(path) for place in places if (path := place / "config" / PROFILE).is_file()), "")
+
+
+def receive_buffer_bytes() -> int:
+    """How much of an image from another machine the kernel keeps for this process; 0 = not known."""
+    if Path(os.environ.get(PROFILES, "")).name != PROFILE:
+        return cyclone_dds.kernels_bytes(USUAL)
+    return min(RECEIVE_BYTES, cyclone_dds.most_room_bytes())
+
+
+def host_of(gid: Sequence[int]) -> bytes:
+    """What endpoints that can share memory have in common: Fast DDS's GIDs begin with its vendor and a number of the
+    host, made of the host's addresses when the process starts."""
+    return bytes(gid[:4])
 
 
 def remove_left_behind() -> None:

@@ -9,9 +9,8 @@ from collections import deque
 from dataclasses import dataclass
 from enum import IntEnum
 
-from sam2_ros import cyclone_dds
 from sam2_ros.counters import Counters
-from sam2_ros.fast_dds import PROFILES
+from sam2_ros.lost_images import is_tight, size_hint
 from sam2_ros.params import Settings
 
 NAMED = 3  # topics listed at most
@@ -20,12 +19,6 @@ RATE_OVER_S = 5.0
 PERSISTENT = 30  # late results in a row that make a warning an error
 RESETS, WITHIN_S = 3, 10.0  # this many resets within this time are worth a warning
 INTERNAL_S = 600.0  # how long an internal failure of a request is reported
-DEFAULT_SEGMENT_BYTES = 512 * 1024  # of Fast DDS's shared memory; larger best-effort images are mostly lost
-SEGMENT_CURE = f"start the camera with {PROFILES}=<share>/sam2_ros/config/fastdds_shm.xml, or let it publish reliably"
-BUFFER_CURE = (
-    "CycloneDDS may lose images larger than the kernel's net.core.rmem_max: run `sudo sysctl -w "
-    "net.core.rmem_max=16777216` and restart the node"
-)
 
 
 class Level(IntEnum):
@@ -108,7 +101,7 @@ def _images(c: Counters, situation: Situation, settings: Settings, now_ns: int) 
         return level, f"the last {c.refused_in_a_row} images were refused: {c.last_refusal}"
     lost = c.ways.count(False)
     if lost > 0.1 * len(c.ways):
-        return Level.WARN, f"{lost} of the last {len(c.ways)} images were lost on the way{_size_hint(c, '; ')}"
+        return Level.WARN, f"{lost} of the last {len(c.ways)} images were lost on the way{size_hint(c, '; ')}"
     if c.publishers > 1:
         return Level.WARN, (
             f"{c.publishers} publishers of {c.topic}: their images alternate; stop or remap all but one (one that was "
@@ -119,9 +112,7 @@ def _images(c: Counters, situation: Situation, settings: Settings, now_ns: int) 
     rate = _rate(c.arrivals_ns, now_ns)
     if not rate:
         return Level.OK, "waiting for images"
-    # CycloneDDS reports no loss, so that some may be lost is all that can be said.
-    is_tight = 0 < c.receive_buffer_bytes < c.largest_image_bytes
-    return Level.OK, f"{rate:.1f} images/s{_size_hint(c, '; ') if is_tight else ''}"
+    return Level.OK, f"{rate:.1f} images/s{size_hint(c, '; ') if is_tight(c) else ''}"
 
 
 def _refused_before(c: Counters) -> str:
@@ -141,7 +132,9 @@ def _why_silent(c: Counters) -> str:
             f"a publisher of {c.topic} does not offer our {c.incompatible_qos}; set image_reliability to auto or "
             "best_effort"
         )
-    hint = _size_hint(c, "; ")
+    if c.is_remote and c.received and all(c.ways):
+        return f"{c.publishers} publisher(s) of {c.topic}, on another machine, but nothing arrives any more"
+    hint = size_hint(c, "; ")
     return f"{c.publishers} publisher(s) of {c.topic}, but nothing arrives{hint}"
 
 
@@ -165,18 +158,6 @@ def why_no_image(c: Counters) -> str:
     if c.publishers == 0 or not c.received:
         return _why_silent(c)
     return ""
-
-
-def _size_hint(c: Counters, joint: str) -> str:
-    """The remedy for images that do not fit into the middleware's buffers, if that can be the cause."""
-    is_cyclone = c.middleware == cyclone_dds.NAME
-    if 0 < c.largest_image_bytes <= (c.receive_buffer_bytes if is_cyclone else DEFAULT_SEGMENT_BYTES):
-        return ""
-    if is_cyclone:
-        return f"{joint}{BUFFER_CURE}"
-    if c.reliability == "reliable" or not c.middleware.startswith("rmw_fastrtps"):
-        return ""
-    return f"{joint}best-effort images above 512 KB are lost in Fast DDS's default shared memory: {SEGMENT_CURE}"
 
 
 def _tracking(c: Counters, situation: Situation, settings: Settings, now_ns: int) -> tuple[Level, str]:

@@ -45,6 +45,12 @@ class MatchedSubscription:
         """The publishers of our message type; only these decide the QoS."""
         return [offer for offer in self.offers if offer.topic_type == self.type_name]
 
+    def own_endpoints(self) -> list:
+        """TopicEndpointInfo of this node's subscriptions to the topic."""
+        own = self._node.get_name(), self._node.get_namespace()
+        all_ = self._node.get_subscriptions_info_by_topic(self.topic_name)
+        return [one for one in all_ if (one.node_name, one.node_namespace) == own]
+
     def open(self) -> None:
         self._subscribe(*self._look())
 

@@ -12,7 +12,7 @@ from fakes import FakeTracker
 from rclpy.utilities import get_rmw_implementation_identifier
 from ros_rig import PATIENCE_S, children_path
 
-from sam2_ros import channel, cyclone_dds
+from sam2_ros import channel, cyclone_dds, fast_dds
 from sam2_ros.counters import Counters
 from sam2_ros.health import Situation, report
 from sam2_ros.node import TrackNode
@@ -80,12 +80,15 @@ def test_a_node_knows_its_middleware(rig):
     node.destroy_node()
 
 
-@pytest.mark.parametrize("middleware", [cyclone_dds.NAME, "rmw_fastrtps_cpp"])
-def test_only_with_cyclone_dds_the_kernels_limit_counts(rig, monkeypatch, middleware):
+@pytest.mark.parametrize(
+    "middleware, room", [(cyclone_dds.NAME, USUAL_BYTES), ("rmw_fastrtps_cpp", 1000), ("rmw_zenoh_cpp", 0)]
+)
+def test_only_with_dds_the_kernels_limits_count(rig, monkeypatch, middleware, room):
     monkeypatch.setattr(cyclone_dds, "most_room_bytes", lambda: USUAL_BYTES)
+    monkeypatch.setattr(fast_dds, "receive_buffer_bytes", lambda: 1000)
     monkeypatch.setattr(channel, "get_rmw_implementation_identifier", lambda: middleware)
     node = TrackNode(lambda settings: FakeTracker(), context=rig.context)
-    assert node._channels[0].counters.receive_buffer_bytes == (USUAL_BYTES if middleware == cyclone_dds.NAME else 0)
+    assert node._channels[0].counters.receive_buffer_bytes == room
     node.stop()
     node.destroy_node()
 

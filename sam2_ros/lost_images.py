@@ -1,0 +1,44 @@
+"""Why images get lost between a camera and the node, and what helps: depends on the middleware and on where they come
+from.
+
+Knows counters. Knows no ROS.
+"""
+
+from sam2_ros import cyclone_dds, fast_dds
+from sam2_ros.counters import Counters
+from sam2_ros.fast_dds import PROFILES
+
+DEFAULT_SEGMENT_BYTES = 512 * 1024  # of Fast DDS's shared memory; larger best-effort images are mostly lost
+SEGMENT_CURE = f"start the camera with {PROFILES}=<share>/sam2_ros/config/fastdds_shm.xml, or let it publish reliably"
+SYSCTL = "run `sudo sysctl -w net.core.rmem_max=16777216` and restart the node"
+BUFFER_CURE = f"CycloneDDS may lose images larger than the kernel's net.core.rmem_max: {SYSCTL}"
+REMOTE_BUFFER_CURE = (
+    "images from another machine are lost if they do not fit into this one's receive buffer, net.core.rmem_max: "
+    f"{SYSCTL}, with {PROFILES} unset or fastdds_shm.xml"
+)
+NETWORK_CURE = (
+    "they come from another machine: if the network loses packets, run `sudo sysctl -w net.ipv4.ipfrag_time=3 "
+    "net.ipv4.ipfrag_high_thresh=134217728` on this one and let the camera publish reliably; if it is too slow, send "
+    "fewer, smaller or compressed images"
+)
+
+
+def size_hint(c: Counters, joint: str) -> str:
+    """The remedy for images that do not fit into the middleware's buffers, or through the network, if that can be the
+    cause. joint: what comes before it."""
+    is_cyclone, is_fast = c.middleware == cyclone_dds.NAME, c.middleware.startswith(fast_dds.NAME)
+    if is_fast and c.is_remote:
+        has_room = 0 < c.largest_image_bytes <= c.receive_buffer_bytes
+        return f"{joint}{NETWORK_CURE if has_room else REMOTE_BUFFER_CURE}"
+    if 0 < c.largest_image_bytes <= (c.receive_buffer_bytes if is_cyclone else DEFAULT_SEGMENT_BYTES):
+        return ""
+    if is_cyclone:
+        return f"{joint}{BUFFER_CURE}"
+    if c.reliability == "reliable" or not is_fast:
+        return ""
+    return f"{joint}best-effort images above 512 KB are lost in Fast DDS's default shared memory: {SEGMENT_CURE}"
+
+
+def is_tight(c: Counters) -> bool:
+    """Whether images may be lost without being counted: CycloneDDS reports no loss."""
+    return c.middleware == cyclone_dds.NAME and 0 < c.receive_buffer_bytes < c.largest_image_bytes

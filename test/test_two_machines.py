@@ -1,0 +1,102 @@
+"""A camera on another machine: how the node recognises it, and which remedies it names when images are lost."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from fakes import FakeTracker
+from ros_rig import ON_FAST_DDS
+
+from sam2_ros import cyclone_dds, fast_dds
+from sam2_ros.counters import Counters
+from sam2_ros.health import Situation, report
+from sam2_ros.node import TrackNode
+from sam2_ros.params import Settings
+
+pytestmark = pytest.mark.ros
+S = 1_000_000_000
+VGA_BYTES, USUAL_BYTES = 640 * 480 * 3, 208 * 1024  # an image; what a usual kernel gives to a receive buffer
+SEGMENT, BUFFER, NETWORK = "shared memory", "net.core.rmem_max=", "net.ipv4.ipfrag_time="
+
+
+def about_images(is_losing: bool, **change) -> str:
+    """The sentence about images of which every third is lost, or which have stopped."""
+    counters = Counters(
+        publishers=1, topic="/image", received=1, middleware="rmw_fastrtps_cpp", reliability="best_effort",
+        largest_image_bytes=VGA_BYTES, receive_buffer_bytes=USUAL_BYTES, last_image_ns=(1000 if is_losing else 900) * S,
+    )  # fmt: skip
+    counters.ways.extend([True, True, False] if is_losing else [True])
+    for name, value in change.items():
+        setattr(counters, name, value)
+    return report(counters, Situation("active", "ready", since_ns=0), Settings(), 1000 * S)[0].sentence
+
+
+@pytest.mark.parametrize("reliability", ["best_effort", "reliable"])
+@pytest.mark.parametrize(
+    "room, size, remedy",
+    [(USUAL_BYTES, VGA_BYTES, BUFFER), (0, VGA_BYTES, BUFFER), (VGA_BYTES, VGA_BYTES, NETWORK), (1 << 20, 9, NETWORK)],
+)
+def test_shared_memory_is_not_blamed_for_the_images_of_another_machine(reliability, room, size, remedy):
+    change = dict(is_remote=True, receive_buffer_bytes=room, largest_image_bytes=size, reliability=reliability)
+    sentence = about_images(is_losing=True, **change)
+    assert "were lost" in sentence and [word for word in (SEGMENT, BUFFER, NETWORK) if word in sentence] == [remedy]
+
+
+def test_of_this_machine_it_still_is():
+    for is_losing in (True, False):
+        assert SEGMENT in about_images(is_losing)
+
+
+def test_a_connection_that_is_interrupted_is_not_taken_for_images_that_are_too_large():
+    interrupted = about_images(is_losing=False, is_remote=True)
+    assert interrupted.endswith("1 publisher(s) of /image, on another machine, but nothing arrives any more")
+    assert BUFFER in about_images(is_losing=False, is_remote=True, received=0, largest_image_bytes=0)
+
+
+@pytest.mark.skipif(not ON_FAST_DDS, reason="other middlewares do not say which machine an endpoint is on")
+def test_a_node_recognises_publishers_of_another_machine(rig, monkeypatch):
+    node = TrackNode(lambda settings: FakeTracker(), context=rig.context)
+    camera = node._channels[0].camera
+    rig.executor.add_node(node)
+    node.autostart()
+    publisher = rig.camera()
+    rig.until(lambda: node._channels[0].counters.publishers == 1)
+    assert not node._channels[0].counters.is_remote
+    here = camera._subscription.publishers[0].endpoint_gid
+    there = SimpleNamespace(endpoint_gid=[*here[:3], here[3] ^ 1, *here[4:]])
+    assert camera._is_remote([there]) and not camera._is_remote([])
+    node._channels[0].counters.middleware = cyclone_dds.NAME
+    assert not camera._is_remote([there])
+    publisher.close()
+    node.stop()
+    rig.executor.remove_node(node)
+    node.destroy_node()
+
+
+@pytest.mark.parametrize(
+    "profiles, most, expected",
+    [
+        ("/share/config/fastdds_shm.xml", 4 << 20, 4 << 20), ("/share/config/fastdds_shm.xml", 1 << 30, 16 << 20),
+        ("/mine.xml", 4 << 20, 1000), (None, 4 << 20, 1000),
+    ],
+)  # fmt: skip
+def test_how_much_the_kernel_keeps_is_known(profiles, most, expected, monkeypatch, tmp_path):
+    monkeypatch.delenv(fast_dds.PROFILES, raising=False)
+    if profiles:
+        monkeypatch.setenv(fast_dds.PROFILES, profiles)
+    monkeypatch.setattr(cyclone_dds, "LIMIT", tmp_path / "rmem_max")
+    monkeypatch.setattr(fast_dds, "USUAL", tmp_path / "rmem_default")
+    assert fast_dds.receive_buffer_bytes() == 0  # in some containers
+    cyclone_dds.LIMIT.write_text(f"{most}\n")
+    fast_dds.USUAL.write_text("1000\n")
+    assert fast_dds.receive_buffer_bytes() == expected
+
+
+def test_the_profile_asks_for_the_receive_buffer_that_the_node_counts_on():
+    profile = Path(__file__).parents[1] / "config" / fast_dds.PROFILE
+    asked = re.findall(r"<receiveBufferSize>(\d+)<", profile.read_text())
+    assert asked == [str(fast_dds.RECEIVE_BYTES)]
