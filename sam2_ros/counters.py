@@ -44,6 +44,7 @@ class Counters:
     incompatible_qos: str = ""  # the policy that a publisher does not offer
     rivals: int = 0  # other nodes that publish under the same name
     domain: int = 0  # the ROS_DOMAIN_ID
+    reach: str = ""  # a clause about what keeps other machines out; "" = nothing does
     middleware: str = ""  # as rclpy names it, for example rmw_fastrtps_cpp
     receive_buffer_bytes: int = 0  # the most that the kernel gives to the middleware; 0 = not known
     topic: str = ""  # subscribed; "" = none

@@ -132,10 +132,10 @@ def _why_silent(c: Counters) -> str:
             f"a publisher of {c.topic} does not offer our {c.incompatible_qos}; set image_reliability to auto or "
             "best_effort"
         )
-    if c.is_remote and c.received and all(c.ways):
-        return f"{c.publishers} publisher(s) of {c.topic}, on another machine, but nothing arrives any more"
-    hint = size_hint(c, "; ")
-    return f"{c.publishers} publisher(s) of {c.topic}, but nothing arrives{hint}"
+    if c.is_remote and c.received:  # most likely the network is down; losses only if there were any before
+        hint = "" if all(c.ways) else size_hint(c, "; ")
+        return f"{c.publishers} publisher(s) of {c.topic}, on another machine, but nothing arrives any more{hint}"
+    return f"{c.publishers} publisher(s) of {c.topic}, but nothing arrives{size_hint(c, '; ')}"
 
 
 def _where_images_are(c: Counters) -> str:
@@ -148,7 +148,7 @@ def _where_images_are(c: Counters) -> str:
     there = f"; images are on {', '.join(c.elsewhere[:NAMED])}" if c.elsewhere else ""
     suffix = "/compressed" if c.remap_from.endswith("/compressed") else ""
     example = c.elsewhere[0] if c.elsewhere else f"/camera/image_raw{suffix}"
-    return f"{there}; remap it, for example -r {c.remap_from}:={example}"
+    return f"{there}; remap it, for example -r {c.remap_from}:={example}{'' if there else c.reach}"
 
 
 def why_no_image(c: Counters) -> str:

@@ -19,6 +19,7 @@ from rclpy.node import Node
 from rclpy.signals import uninstall_signal_handlers
 from rclpy.utilities import get_rmw_implementation_identifier, try_shutdown
 
+from sam2_ros import reach
 from sam2_ros.handshake import Handshake
 from sam2_ros.log_files import NO_LOG_FILES
 from sam2_ros.requests import Code
@@ -188,7 +189,7 @@ class NodeClient:
         if there := sorted(asked - {self.name}):  # `name` is there because of our own client
             return f"{', '.join(there)} can be asked: give one of them as --node"
         domain = self.node.context.get_domain_id()
-        return f"is the node running, is its name {self.name}, and its ROS_DOMAIN_ID {domain}, as here?"
+        return f"is the node running, is its name {self.name}, and its ROS_DOMAIN_ID {domain}, as here?{reach.limit()}"
 
     def _left_s(self) -> float:
         return max(0.0, self._deadline - time.monotonic())

@@ -11,10 +11,11 @@ pytest.importorskip("rclpy")
 from fakes import FakeTracker
 from ros_rig import ON_FAST_DDS
 
-from sam2_ros import cyclone_dds, fast_dds
+from sam2_ros import cyclone_dds, fast_dds, reach
 from sam2_ros.counters import Counters
 from sam2_ros.health import Situation, report
 from sam2_ros.node import TrackNode
+from sam2_ros.node_client import NodeClient
 from sam2_ros.params import Settings
 
 pytestmark = pytest.mark.ros
@@ -55,6 +56,8 @@ def test_a_connection_that_is_interrupted_is_not_taken_for_images_that_are_too_l
     interrupted = about_images(is_losing=False, is_remote=True)
     assert interrupted.endswith("1 publisher(s) of /image, on another machine, but nothing arrives any more")
     assert BUFFER in about_images(is_losing=False, is_remote=True, received=0, largest_image_bytes=0)
+    jammed = about_images(is_losing=True, is_remote=True, last_image_ns=900 * S, receive_buffer_bytes=VGA_BYTES)
+    assert "nothing arrives any more; they come from another machine" in jammed and NETWORK in jammed
 
 
 @pytest.mark.skipif(not ON_FAST_DDS, reason="other middlewares do not say which machine an endpoint is on")
@@ -100,3 +103,33 @@ def test_the_profile_asks_for_the_receive_buffer_that_the_node_counts_on():
     profile = Path(__file__).parents[1] / "config" / fast_dds.PROFILE
     asked = re.findall(r"<receiveBufferSize>(\d+)<", profile.read_text())
     assert asked == [str(fast_dds.RECEIVE_BYTES)]
+
+
+@pytest.mark.parametrize(
+    "environment, word",
+    [
+        ({}, ""),
+        ({reach.RANGE: "SUBNET"}, ""),
+        ({reach.RANGE: "LOCALHOST"}, "ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST"),
+        ({reach.RANGE: "LOCALHOST", reach.PEERS: "10.0.0.2"}, ""),
+        ({reach.LOCALHOST_ONLY: "1"}, "ROS_LOCALHOST_ONLY=1"),
+    ],
+)
+def test_what_keeps_other_machines_out_is_named(environment, word, monkeypatch):
+    for name in (reach.RANGE, reach.LOCALHOST_ONLY, reach.PEERS):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    limit = reach.limit()
+    assert limit.endswith(word) and bool(limit) == bool(word)
+    assert about_images(is_losing=False, publishers=0, received=0, reach=limit).endswith(limit)
+    assert about_images(is_losing=False, publishers=0, received=0, reach=limit, elsewhere=("/a",)).endswith(":=/a")
+
+
+def test_a_node_and_a_command_that_find_nothing_name_it(rig, monkeypatch):
+    monkeypatch.setattr(reach, "limit", lambda: "; not seen")
+    node = TrackNode(lambda settings: FakeTracker(), context=rig.context)
+    assert node._channels[0].counters.reach == "; not seen"
+    node.stop()
+    node.destroy_node()
+    assert NodeClient(rig.node, "/nowhere", timeout_s=1).where_else().endswith("; not seen")
