@@ -9,6 +9,7 @@ from sam2_ros.counters import Counters
 from sam2_ros.fast_dds import PROFILES
 
 DEFAULT_SEGMENT_BYTES = 512 * 1024  # of Fast DDS's shared memory; larger best-effort images are mostly lost
+USUAL_IMAGE_BYTES = 640 * 480 * 3  # while none has arrived
 SEGMENT_CURE = f"start the camera with {PROFILES}=<share>/sam2_ros/config/fastdds_shm.xml, or let it publish reliably"
 SYSCTL = "run `sudo sysctl -w net.core.rmem_max=16777216` and restart the node"
 BUFFER_CURE = f"CycloneDDS may lose images larger than the kernel's net.core.rmem_max: {SYSCTL}"
@@ -28,7 +29,7 @@ def size_hint(c: Counters, joint: str) -> str:
     cause. joint: what comes before it."""
     is_cyclone, is_fast = c.middleware == cyclone_dds.NAME, c.middleware.startswith(fast_dds.NAME)
     if is_fast and c.is_remote:
-        has_room = 0 < c.largest_image_bytes <= c.receive_buffer_bytes
+        has_room = (c.largest_image_bytes or USUAL_IMAGE_BYTES) <= c.receive_buffer_bytes
         return f"{joint}{NETWORK_CURE if has_room else REMOTE_BUFFER_CURE}"
     if 0 < c.largest_image_bytes <= (c.receive_buffer_bytes if is_cyclone else DEFAULT_SEGMENT_BYTES):
         return ""

@@ -13,6 +13,7 @@ from sam2_ros import prompt_in
 from sam2_ros.readable import reason_of
 from sam2_ros.requests import Add, Code, Remove, Request, Restore, Save
 
+ANOTHER_CLOCK_NS = 1_000_000_000  # a prompt this far ahead of all images was hardly made on one of them
 WITHOUT_STAMP = "; with the stamp of an image that came (`sam2_ros prompt --newest`), it would mean that image"
 
 
@@ -98,9 +99,12 @@ class PendingRequests:
     def expire_ahead(self, now_ns: int) -> None:
         """Answers STALE to overdue Adds on images later than the newest, so that they no longer hold other requests."""
         for request in self._too_late(now_ns):
-            if any(prompt.stamp_ns > self._newest_ns for prompt in request.prompts):
+            ahead_ns = max(prompt.stamp_ns for prompt in request.prompts) - self._newest_ns
+            if ahead_ns > 0:
                 self.waiting.remove(request)
-                request.answer(Code.STALE, "the image the prompt was made on did not come")
+                when = f": its stamp is {ahead_ns / 1e9:.3f} s later than the newest image's" if self._newest_ns else ""
+                clock = "; is it of another clock?" if when and ahead_ns >= ANOTHER_CLOCK_NS else ""
+                request.answer(Code.STALE, f"the image the prompt was made on did not come{when}{clock}")
 
     def expire(self, any_image: bool, why_none: Callable[[], str], now_ns: int) -> None:
         """Answers NO_IMAGE to overdue Adds. any_image: whether any image has come; why_none: returns why none comes, ""

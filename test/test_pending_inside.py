@@ -105,7 +105,10 @@ def test_what_turns_out_to_be_wrong_once_an_image_has_come_is_refused_then():
         ((5,), True, "", Code.NO_IMAGE, "no image has come since, and a prompt needs the next one"),
         ((5, 0), True, "", Code.NO_IMAGE, "no image has come since, and a prompt needs the next one; with the stamp of "
          "an image that came (`sam2_ros prompt --newest`), it would mean that image"),
-        ((5, 6), True, "", Code.STALE, "the image the prompt was made on did not come"),
+        ((5, 6 * 10**7), True, "", Code.STALE,
+         "the image the prompt was made on did not come: its stamp is 0.060 s later than the newest image's"),
+        ((5, 60 * 10**9), True, "", Code.STALE, "the image the prompt was made on did not come: its stamp is 60.000 s "
+         "later than the newest image's; is it of another clock?"),
     ],
 )  # fmt: skip
 def test_who_waited_in_vain_is_told_for_what(now, stamps, any_image, known, code, sentence):
@@ -114,6 +117,13 @@ def test_who_waited_in_vain_is_told_for_what(now, stamps, any_image, known, code
     desk.add(*(point(f"{stamp}", stamp=stamp) for stamp in stamps), deadline_ns=0)
     answer = desk.expired(any_image, known)
     assert (answer.code, answer.sentence) == (code, sentence)
+
+
+def test_of_images_without_stamps_none_is_compared_with():
+    desk = Desk()
+    desk.pending.remember(0, "header", arrived_ns=0)
+    desk.add(point("a", stamp=60 * 10**9), deadline_ns=0)
+    assert desk.expired(True).sentence == "the image the prompt was made on did not come"
 
 
 def test_what_somebody_else_has_answered_is_not_carried_out():

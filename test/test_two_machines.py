@@ -56,6 +56,9 @@ def test_a_connection_that_is_interrupted_is_not_taken_for_images_that_are_too_l
     interrupted = about_images(is_losing=False, is_remote=True)
     assert interrupted.endswith("1 publisher(s) of /image, on another machine, but nothing arrives any more")
     assert BUFFER in about_images(is_losing=False, is_remote=True, received=0, largest_image_bytes=0)
+    assert NETWORK in about_images(
+        is_losing=False, is_remote=True, received=0, largest_image_bytes=0, receive_buffer_bytes=VGA_BYTES
+    )
     jammed = about_images(is_losing=True, is_remote=True, last_image_ns=900 * S, receive_buffer_bytes=VGA_BYTES)
     assert "nothing arrives any more; they come from another machine" in jammed and NETWORK in jammed
 
