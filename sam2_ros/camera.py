@@ -98,7 +98,7 @@ class Camera:
 
     def _is_remote(self, publishers: list) -> bool:
         """Whether any of them is on another machine, as far as the middleware tells."""
-        if not self._counters.middleware.startswith(fast_dds.NAME):
+        if not (publishers and self._counters.middleware.startswith(fast_dds.NAME)):
             return False
         here = {fast_dds.host_of(own.endpoint_gid) for own in self._subscription.own_endpoints()}
         return bool(here) and any(fast_dds.host_of(one.endpoint_gid) not in here for one in publishers)
