@@ -12,7 +12,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import qos_policy_name_from_kind
 from sensor_msgs.msg import CompressedImage, Image
 
-from sam2_ros import fast_dds, image_in
+from sam2_ros import fast_dds, image_in, reach
 from sam2_ros.counters import Counters
 from sam2_ros.mailbox import Arrival, Mailbox
 from sam2_ros.matched_subscription import MatchedSubscription
@@ -46,6 +46,7 @@ class Camera:
         self._watch = StampWatch(int(settings.clock_jump_s * 1e9))
         self._mailbox = Mailbox(0)  # `open` replaces it
         self._log_due_ns: dict[str, int] = {}  # by reason
+        self._addresses = reach.addresses()
         self._look_again_ns = 0  # when to search for other image topics again
         events = SubscriptionEventCallbacks(
             incompatible_qos=self._on_incompatible, message_lost=self._on_lost, use_default_callbacks=False
@@ -94,6 +95,7 @@ class Camera:
             self._counters.elsewhere, self._counters.other_transport, self._look_again_ns = (), "", 0
         elif time.monotonic_ns() >= self._look_again_ns:
             self._counters.elsewhere, self._counters.other_transport = self._other_topics()
+            self._counters.reach = reach.limit() or reach.came_later(self._addresses)
             self._look_again_ns = time.monotonic_ns() + LOOK_EVERY_NS
 
     def _is_remote(self, publishers: list) -> bool:

@@ -16,7 +16,7 @@ from rclpy.lifecycle import LifecyclePublisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.utilities import get_rmw_implementation_identifier
 
-from sam2_ros import cyclone_dds, fast_dds, health, reach
+from sam2_ros import cyclone_dds, fast_dds, health
 from sam2_ros.announcer import Announcer
 from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.camera import Camera
@@ -49,9 +49,7 @@ class Channel:
         self.name, self.node = name, node
         # One logger per camera, so that messages name it, and throttling one camera does not silence another.
         self.log = node.get_logger().get_child(name) if name else node.get_logger()
-        self.counters = Counters(
-            domain=node.context.get_domain_id(), middleware=get_rmw_implementation_identifier(), reach=reach.limit()
-        )
+        self.counters = Counters(domain=node.context.get_domain_id(), middleware=get_rmw_implementation_identifier())
         if self.counters.middleware == cyclone_dds.NAME:
             self.counters.receive_buffer_bytes = cyclone_dds.most_room_bytes()
         elif self.counters.middleware.startswith(fast_dds.NAME):

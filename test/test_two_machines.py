@@ -132,7 +132,17 @@ def test_what_keeps_other_machines_out_is_named(environment, word, monkeypatch):
 def test_a_node_and_a_command_that_find_nothing_name_it(rig, monkeypatch):
     monkeypatch.setattr(reach, "limit", lambda: "; not seen")
     node = TrackNode(lambda settings: FakeTracker(), context=rig.context)
-    assert node._channels[0].counters.reach == "; not seen"
+    rig.executor.add_node(node)
+    node.autostart()
+    rig.until(lambda: node._channels[0].counters.reach == "; not seen")
     node.stop()
+    rig.executor.remove_node(node)
     node.destroy_node()
     assert NodeClient(rig.node, "/nowhere", timeout_s=1).where_else().endswith("; not seen")
+
+
+def test_an_address_that_came_up_later_is_named(monkeypatch):
+    here = reach.addresses()
+    assert "127.0.0.1" in here and not reach.came_later(here)
+    monkeypatch.setattr(reach, "addresses", lambda: here | {"192.0.2.7"})
+    assert "192.0.2.7 came up after this node had started" in reach.came_later(here)
