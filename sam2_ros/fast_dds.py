@@ -21,7 +21,8 @@ PROFILES = OLD_PROFILES if os.environ.get("ROS_DISTRO") == "jazzy" else "FASTDDS
 _CHOICES = (PROFILES, OLD_PROFILES, "FASTDDS_BUILTIN_TRANSPORTS")
 NAME = "rmw_fastrtps"  # how rclpy's names of it begin
 PROFILE = "fastdds_shm.xml"
-RECEIVE_BYTES = 16 << 20  # asked for each socket by the profile
+SMALL_PROFILE = "fastdds_small_shm.xml"  # without large segments
+RECEIVE_BYTES = 16 << 20  # asked for each socket by both profiles
 USUAL = Path("/proc/sys/net/core/rmem_default")  # without it
 SEGMENT_BYTES = 64 << 20  # of each process, as the profile says
 SHARED = Path("/dev/shm")
@@ -37,17 +38,18 @@ def make_room() -> None:
 
 
 def profile() -> str:
-    """The file to set PROFILES to; "" if the environment chooses profiles or transports already, or shared memory is
-    too small for ours (a container's 64 MB)."""
-    if any(name in os.environ for name in _CHOICES) or _shared_memory_bytes() < 2 * SEGMENT_BYTES:
+    """The file to set PROFILES to; "" if the environment chooses profiles or transports already. The small one where
+    shared memory has no room for several large segments (a container's 64 MB)."""
+    if any(name in os.environ for name in _CHOICES):
         return ""
+    name = PROFILE if _shared_memory_bytes() >= 2 * SEGMENT_BYTES else SMALL_PROFILE
     places = [*share_folders(), Path(__file__).parents[1]]
-    return next((str(path) for place in places if (path := place / "config" / PROFILE).is_file()), "")
+    return next((str(path) for place in places if (path := place / "config" / name).is_file()), "")
 
 
 def receive_buffer_bytes() -> int:
     """How much of an image from another machine the kernel keeps for this process; 0 = not known."""
-    if Path(os.environ.get(PROFILES, "")).name != PROFILE:
+    if Path(os.environ.get(PROFILES, "")).name not in (PROFILE, SMALL_PROFILE):
         return cyclone_dds.kernels_bytes(USUAL)
     return min(RECEIVE_BYTES, cyclone_dds.most_room_bytes())
 

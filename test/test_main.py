@@ -240,19 +240,25 @@ def test_its_shared_memory_goes_with_it(rig):
     assert own and not own & set(os.listdir("/dev/shm"))
 
 
-@pytest.mark.parametrize(
-    ("free", "choice"), [(fast_dds.SEGMENT_BYTES, {}), (1 << 40, {"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"})]
-)
-def test_transports_are_left_alone_where_there_is_no_room_or_somebody_has_chosen(free, choice, monkeypatch):
+def test_transports_are_left_alone_where_somebody_has_chosen(monkeypatch):
     for name in fast_dds._CHOICES:
         monkeypatch.delenv(name, raising=False)
-    for name, value in choice.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(fast_dds, "_shared_memory_bytes", lambda: free)
+    monkeypatch.setenv("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
     fast_dds.make_room()
     assert fast_dds.PROFILES not in os.environ
-    profile = Path(__file__).parent.parent / "config" / "fastdds_shm.xml"
-    assert f"<segment_size>{fast_dds.SEGMENT_BYTES}<" in profile.read_text()
+
+
+@pytest.mark.parametrize(
+    ("free", "segment"), [(2 * fast_dds.SEGMENT_BYTES, [str(fast_dds.SEGMENT_BYTES)]), (64 << 20, []), (0, [])]
+)
+def test_segments_are_large_where_there_is_room_for_two_and_packets_are_kept_anyway(free, segment, monkeypatch):
+    for name in fast_dds._CHOICES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(fast_dds, "_shared_memory_bytes", lambda: free)
+    monkeypatch.setattr(fast_dds, "share_folders", list)
+    profile = Path(fast_dds.profile()).read_text()
+    assert re.findall(r"<segment_size>(\d+)<", profile) == segment
+    assert re.findall(r"<receiveBufferSize>(\d+)<", profile) == [str(fast_dds.RECEIVE_BYTES)]
 
 
 @pytest.mark.parametrize("own", ["fastdds", "fastrtps"])
