@@ -16,7 +16,7 @@ from rclpy.lifecycle import LifecyclePublisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.utilities import get_rmw_implementation_identifier
 
-from sam2_ros import cyclone_dds, fast_dds, health
+from sam2_ros import cyclone_dds, fast_dds, health, socket_buffers
 from sam2_ros.announcer import Announcer
 from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.camera import Camera
@@ -51,7 +51,7 @@ class Channel:
         self.log = node.get_logger().get_child(name) if name else node.get_logger()
         self.counters = Counters(domain=node.context.get_domain_id(), middleware=get_rmw_implementation_identifier())
         if self.counters.middleware == cyclone_dds.NAME:
-            self.counters.receive_buffer_bytes = cyclone_dds.most_room_bytes()
+            self.counters.receive_buffer_bytes = socket_buffers.most_bytes()
         elif self.counters.middleware.startswith(fast_dds.NAME):
             self.counters.receive_buffer_bytes = fast_dds.receive_buffer_bytes()
         self.enabled = True

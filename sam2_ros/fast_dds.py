@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from sam2_ros import cyclone_dds
+from sam2_ros import socket_buffers
 from sam2_ros.share_folders import share_folders
 
 OLD_PROFILES = "FASTRTPS_DEFAULT_PROFILES_FILE"
@@ -23,7 +23,6 @@ NAME = "rmw_fastrtps"  # how rclpy's names of it begin
 PROFILE = "fastdds_shm.xml"
 SMALL_PROFILE = "fastdds_small_shm.xml"  # without large segments
 RECEIVE_BYTES = 16 << 20  # asked for each socket by both profiles
-USUAL = Path("/proc/sys/net/core/rmem_default")  # without it
 SEGMENT_BYTES = 64 << 20  # of each process, as the profile says
 SHARED = Path("/dev/shm")
 GROWN_UP_S = 10.0  # younger segments are left alone: a new one is not locked yet
@@ -50,8 +49,8 @@ def profile() -> str:
 def receive_buffer_bytes() -> int:
     """How much of an image from another machine the kernel keeps for this process; 0 = not known."""
     if Path(os.environ.get(PROFILES, "")).name not in (PROFILE, SMALL_PROFILE):
-        return cyclone_dds.kernels_bytes(USUAL)
-    return min(RECEIVE_BYTES, cyclone_dds.most_room_bytes())
+        return socket_buffers.usual_bytes()
+    return min(RECEIVE_BYTES, socket_buffers.most_bytes())
 
 
 def host_of(gid: Sequence[int]) -> bytes:

@@ -12,7 +12,7 @@ from fakes import FakeTracker
 from rclpy.utilities import get_rmw_implementation_identifier
 from ros_rig import PATIENCE_S, children_path
 
-from sam2_ros import channel, cyclone_dds, fast_dds
+from sam2_ros import channel, cyclone_dds, fast_dds, socket_buffers
 from sam2_ros.counters import Counters
 from sam2_ros.health import Situation, report
 from sam2_ros.node import TrackNode
@@ -67,10 +67,10 @@ def test_that_cyclone_dds_may_lose_some_is_said_while_others_arrive(room, is_sai
 
 
 def test_the_kernels_limit_is_read_where_there_is_one(monkeypatch, tmp_path):
-    monkeypatch.setattr(cyclone_dds, "LIMIT", tmp_path / "rmem_max")
-    assert cyclone_dds.most_room_bytes() == 0  # as in some containers
-    cyclone_dds.LIMIT.write_text("212992\n")
-    assert cyclone_dds.most_room_bytes() == 212992
+    monkeypatch.setattr(socket_buffers, "MOST", tmp_path / "rmem_max")
+    assert socket_buffers.most_bytes() == 0  # as in some containers
+    socket_buffers.MOST.write_text("212992\n")
+    assert socket_buffers.most_bytes() == 212992
 
 
 def test_a_node_knows_its_middleware(rig):
@@ -84,7 +84,7 @@ def test_a_node_knows_its_middleware(rig):
     "middleware, room", [(cyclone_dds.NAME, USUAL_BYTES), ("rmw_fastrtps_cpp", 1000), ("rmw_zenoh_cpp", 0)]
 )
 def test_only_with_dds_the_kernels_limits_count(rig, monkeypatch, middleware, room):
-    monkeypatch.setattr(cyclone_dds, "most_room_bytes", lambda: USUAL_BYTES)
+    monkeypatch.setattr(socket_buffers, "most_bytes", lambda: USUAL_BYTES)
     monkeypatch.setattr(fast_dds, "receive_buffer_bytes", lambda: 1000)
     monkeypatch.setattr(channel, "get_rmw_implementation_identifier", lambda: middleware)
     node = TrackNode(lambda settings: FakeTracker(), context=rig.context)

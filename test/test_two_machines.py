@@ -9,7 +9,7 @@ pytest.importorskip("rclpy")
 from fakes import FakeTracker
 from ros_rig import ON_FAST_DDS
 
-from sam2_ros import cyclone_dds, fast_dds, reach
+from sam2_ros import cyclone_dds, fast_dds, reach, socket_buffers
 from sam2_ros.counters import Counters
 from sam2_ros.health import Situation, report
 from sam2_ros.node import TrackNode
@@ -93,11 +93,11 @@ def test_how_much_the_kernel_keeps_is_known(profiles, most, expected, monkeypatc
     monkeypatch.delenv(fast_dds.PROFILES, raising=False)
     if profiles:
         monkeypatch.setenv(fast_dds.PROFILES, profiles)
-    monkeypatch.setattr(cyclone_dds, "LIMIT", tmp_path / "rmem_max")
-    monkeypatch.setattr(fast_dds, "USUAL", tmp_path / "rmem_default")
+    monkeypatch.setattr(socket_buffers, "MOST", tmp_path / "rmem_max")
+    monkeypatch.setattr(socket_buffers, "USUAL", tmp_path / "rmem_default")
     assert fast_dds.receive_buffer_bytes() == 0  # in some containers
-    cyclone_dds.LIMIT.write_text(f"{most}\n")
-    fast_dds.USUAL.write_text("1000\n")
+    socket_buffers.MOST.write_text(f"{most}\n")
+    socket_buffers.USUAL.write_text("1000\n")
     assert fast_dds.receive_buffer_bytes() == expected
 
 
