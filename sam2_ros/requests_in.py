@@ -164,6 +164,8 @@ class RequestInputs:
             if closed:
                 request.answer(*closed)
                 return
+            if not asked:
+                raise sam2.BadInput("prompts: expected one or more, got none")
             times = Counter(one.object_id for one in asked if one.object_id)
             if again := [name for name, count in times.items() if count > 1]:
                 raise sam2.BadInput(f"one id is prompted twice in one request: {', '.join(again)}")

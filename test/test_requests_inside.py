@@ -134,6 +134,13 @@ def test_of_several_prompts_those_are_named_whose_id_comes_twice(desk):
     assert ended.value.value.sentence == "one id is prompted twice in one request: cup"
 
 
+def test_a_request_without_prompts_is_refused_and_nobody_waits_for_its_image(desk):
+    """A worker whose camera is silent would never have done with it."""
+    _, response = desk.call("add_objects")
+    assert (response.code, response.sentence) == (Code.BAD_INPUT, "prompts: expected one or more, got none")
+    assert not desk.mailbox.has_work
+
+
 EVIL = "a\n[FATAL] [1.0] [brakes]: forged \x1b[31m"
 
 
