@@ -41,6 +41,7 @@ class Counters:
     busy_since_ns: int = 0  # 0 = idle
     last_refusal: str = ""
     last_failure: str = ""
+    last_internal: str = ""  # what the newest answer INTERNAL said
     incompatible_qos: str = ""  # the policy that a publisher does not offer
     rivals: int = 0  # other nodes that publish under the same name
     domain: int = 0  # the ROS_DOMAIN_ID
@@ -179,7 +180,9 @@ class Counters:
             self.resets_ns.append(now_ns)
             self.objects = 0
 
-    def count_answer(self, code: str, now_ns: int) -> None:
+    def count_answer(self, code: str, now_ns: int, sentence: str = "") -> None:
         with self.lock:
             self.answers[code] += 1
             self.codes.append((now_ns, code))
+            if code == "INTERNAL":
+                self.last_internal = sentence

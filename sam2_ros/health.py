@@ -201,7 +201,7 @@ def _requests(c: Counters, now_ns: int) -> tuple[Level, str]:
     total = sum(c.answers.values()) - c.answers["LOADING"]  # not LOADING, after which clients ask again
     internal = sum(code == "INTERNAL" and now_ns - at_ns < INTERNAL_S * 1e9 for at_ns, code in c.codes)
     if internal:
-        sentence = f"{internal} of the last {len(c.codes)} requests failed inside the node: {c.last_failure}"
+        sentence = f"{internal} of the last {len(c.codes)} requests failed inside the node: {c.last_internal}"
         return Level.WARN, sentence
     refused = total - c.answers["OK"]
     return Level.OK, f"{total} answered, {refused} of them refused"

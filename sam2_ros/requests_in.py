@@ -182,7 +182,7 @@ class RequestInputs:
 
     def _publish_results(self, asked: list[tuple[Header, str]], answer: Answer, asks_again: bool = False) -> None:
         """asked: header and object id of each prompt."""
-        self._channel.counters.count_answer(answer.code.name, time.monotonic_ns())
+        self._channel.counters.count_answer(answer.code.name, time.monotonic_ns(), answer.sentence)
         # For prompts from topics the log may be the only answer that anybody sees.
         if asked and answer.code is not Code.OK and not (asks_again and answer.code is Code.LOADING):
             text = f"prompt refused: {answer.code.name}: {answer.sentence}"

@@ -151,7 +151,7 @@ class Services:
 
         def post(reply: Callable) -> None:
             def counted(answer: Answer) -> None:
-                self._channel.counters.count_answer(answer.code.name, time.monotonic_ns())
+                self._channel.counters.count_answer(answer.code.name, time.monotonic_ns(), answer.sentence)
                 reply(answer)
 
             closed = self._channel.why_closed(needs_image=False)

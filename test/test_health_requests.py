@@ -19,8 +19,10 @@ def test_requests_that_failed_inside_are_a_warning_for_ten_minutes():
     for code in ("LOADING", "OK", "OK", "BAD_INPUT"):  # who heard the first asked again
         counters.count_answer(code, NOW)
     assert find("requests", counters).sentence == "3 answered, 1 of them refused"
-    counters.count_answer("INTERNAL", NOW)
-    assert find("requests", counters).level is Level.WARN
+    counters.count_answer("INTERNAL", NOW, "the image was lost: 3 GB short")
+    counters.count_failure("depth: ValueError", "of no request")
+    found = find("requests", counters)
+    assert found.level is Level.WARN and found.sentence.endswith(": the image was lost: 3 GB short")
     assert find("requests", counters).values == {"BAD_INPUT": "1", "INTERNAL": "1", "LOADING": "1", "OK": "2"}
     over_ns = NOW + round(INTERNAL_S * S)
     assert find("requests", counters, now_ns=over_ns - 1).level is Level.WARN
