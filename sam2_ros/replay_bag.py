@@ -18,7 +18,7 @@ from rosbags.typesys.store import Typestore
 from std_msgs.msg import Header
 
 import sam2
-from sam2_ros.replay_files import naming, part_of
+from sam2_ros.replay_files import check_free, naming, part_of
 from sam2_ros.replay_source import Shot
 from sam2_ros.ros_time import time_message
 from sam2_ros.share_folders import share_folders
@@ -69,9 +69,11 @@ class TrackBag:
                 self._writer.write(self._connections[topic], shot.logged_ns, raw)
 
     def finish(self) -> None:
-        """Writes the last chunk, about a megabyte, and the index, but does not move the bag into place yet."""
+        """Writes the last chunk, about a megabyte, and the index, but does not move the bag into place yet. Raises
+        sam2.BadInput if something has taken its place meanwhile."""
         with naming(self._out):
             self._opened.close()
+        check_free(self._out)
 
 
 def typestore() -> Typestore:

@@ -153,3 +153,19 @@ def test_a_signal_in_the_midst_leaves_nothing(words, tmp_path, tracker, number, 
             signal.signal(each, handler)
     assert code == 128 + number and sorted(tmp_path.rglob("*")) == before
     assert ("interrupted, nothing was written" in capsys.readouterr().err) == (number == signal.SIGINT)
+
+
+@pytest.mark.parametrize("out", ["o.mcap", "a_folder"])
+def test_what_another_replay_has_written_meanwhile_is_not_overwritten(words, tmp_path, tracker, out):
+    other = tmp_path / out if out.endswith(".mcap") else tmp_path / out / "metadata.yaml"
+    step = tracker.step
+
+    def while_another_writes(*given):
+        other.parent.mkdir(exist_ok=True)
+        other.write_text("theirs")
+        return step(*given)
+
+    tracker.step = while_another_writes
+    with pytest.raises(sam2.BadInput, match="already exists"):
+        replay.main([*words[:-1], str(tmp_path / out), "--overlay", str(tmp_path / "o.mp4")])
+    assert other.read_text() == "theirs" and not (tmp_path / "o.mp4").exists()
