@@ -143,7 +143,7 @@ class Camera:
         self._note_frame(msg.header.frame_id, now_ns)
         self._arrived(stamp)
         if self._mailbox.post_image(Arrival(msg, stamp, now_ns, verdict.is_jump)):
-            counters.dropped += 1
+            counters.drop_image()
 
     def _refuse(self, error: Refused, now_ns: int) -> None:
         self._counters.refuse_image(error.reason, str(error))

@@ -90,6 +90,11 @@ class Counters:
             self.arrivals_ns.append(now_ns)
             self.largest_image_bytes = max(self.largest_image_bytes, size_bytes)
 
+    def drop_image(self) -> None:
+        with self.lock:
+            self.dropped += 1
+            self.refused_in_a_row = 0  # it was accepted, though it is never processed
+
     def note_stamp(self, is_known: bool) -> None:
         with self.lock:
             self.unstamped += not is_known

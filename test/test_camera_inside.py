@@ -218,6 +218,16 @@ def test_an_image_goes_into_the_mailbox_with_its_stamp_and_when_it_came(clocks):
     assert rig.mailbox.take().arrival.new_stream and rig.counters.dropped == 1
 
 
+def test_images_between_which_others_are_accepted_are_not_refused_in_a_row(clocks):
+    """A camera that sends each image twice, or two on one topic, while a slow network is busy with one image."""
+    rig = Rigged()
+    for number in range(1, 31):
+        for _ in range(2):
+            rig.image(number * S // 30)
+    assert (rig.counters.refused, rig.counters.dropped) == ({"duplicate": 30}, 29)
+    assert rig.counters.refused_in_a_row == 1
+
+
 def test_what_is_refused_or_not_wanted_keeps_no_depth_and_no_frame(clocks):
     """Depth is kept for what was put in the mailbox, and the frame is that of the newest of these."""
     rig = Rigged(max_pixels=400)
