@@ -50,6 +50,7 @@ class Situation:
     enabled: bool = True
     closed: str = ""  # why nothing is tracked at the moment, and what to do
     prefix: str = "~/"  # of this camera's topics and services
+    loading_since_ns: int = 0  # when its worker, if there is one, began to load: maybe long before it was activated
 
 
 def report(counters: Counters, situation: Situation, settings: Settings, now_ns: int) -> list[Finding]:
@@ -168,7 +169,7 @@ def _tracking(c: Counters, situation: Situation, settings: Settings, now_ns: int
     if situation.state != "active":
         return Level.OK, f"the node is {situation.state}"
     if situation.phase == "loading":
-        return Level.WARN, f"loading the model for {(now_ns - situation.since_ns) / 1e9:.0f} s"
+        return Level.WARN, f"loading the model for {(now_ns - situation.loading_since_ns) / 1e9:.0f} s"
     busy_ns = c.busy_since_ns  # read once: the worker may finish in between
     busy_s = (now_ns - busy_ns) / 1e9 if busy_ns else 0.0
     if busy_s > settings.hang_after_s:

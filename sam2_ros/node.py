@@ -275,7 +275,9 @@ class TrackNode(LifecycleNode):
 
     def _report(self) -> None:
         phase, sentence = self._trouble
+        loading_since_ns = 0
         if self._worker is not None:
+            loading_since_ns = self._worker.loading_since_ns
             if not phase:
                 phase, sentence = self._worker.phase.value, self._worker.sentence
             if self._worker.is_stopping and self._worker.phase in (Phase.LOADING, Phase.READY):
@@ -285,6 +287,8 @@ class TrackNode(LifecycleNode):
         message.header.stamp = self.get_clock().now().to_msg()
         for channel in self._channels:
             prefix = channel.output_name("")
-            situation = Situation(self._state, phase, sentence, self._since_ns, channel.enabled, closed, prefix)
+            situation = Situation(
+                self._state, phase, sentence, self._since_ns, channel.enabled, closed, prefix, loading_since_ns
+            )
             message.status += channel.statuses(situation)
         self._diagnostics.publish(message)

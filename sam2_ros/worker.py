@@ -40,6 +40,7 @@ class Worker:
         self, load: Callable[[], sam2.Tracker], pipelines: list[Pipeline], changed: Callable[[], None], log
     ) -> None:
         self.phase, self.sentence = Phase.LOADING, ""
+        self.loading_since_ns = 0  # steady clock; set by `start`
         # When the current turn began, or its newest image that a late prompt repeats; steady clock, 0 = waits for work.
         self.turn_since_ns = 0
         self._load, self._pipelines, self._changed, self._log = load, pipelines, changed, log
@@ -60,6 +61,7 @@ class Worker:
         return self._stopping.is_set()
 
     def start(self) -> None:
+        self.loading_since_ns = time.monotonic_ns()
         self._thread.start()
 
     def stop(self, timeout_s: float) -> bool:

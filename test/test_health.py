@@ -193,7 +193,7 @@ def test_silence_is_news_whether_images_stopped_or_never_came(last_ns):
 
 
 def test_loading_says_for_how_long():
-    found = find("tracking", Counters(), Situation("active", "loading", since_ns=NOW - 12 * S))
+    found = find("tracking", Counters(), Situation("active", "loading", loading_since_ns=NOW - 12 * S))
     assert found.level is Level.WARN and "12 s" in found.sentence
 
 

@@ -118,6 +118,18 @@ def test_every_camera_is_looked_at_with_every_tick_and_in_every_report(make):
     assert all(status.name.startswith("/sam2: ") for status in reports[-1].status)
 
 
+def test_how_long_the_model_has_been_loading_is_counted_from_the_configuration(make):
+    """A lifecycle manager may activate the node much later."""
+    node, reports = make(), []
+    node._diagnostics = SimpleNamespace(publish=reports.append)
+    node._state, node._since_ns = "active", time.monotonic_ns()
+    node._worker = worker(Phase.LOADING)
+    node._worker.loading_since_ns = node._since_ns - 100 * 10**9
+    node._report()
+    assert any(status.message.startswith("loading the model for 10") for status in reports[-1].status)
+    node._state, node._worker = "unconfigured", None
+
+
 def test_a_camera_begins_anew_with_each_network(make):
     """Nothing is tracked, and the failures were another one's; what was counted since the start stays."""
     node = make()
