@@ -118,6 +118,12 @@ class PendingRequests:
             else:
                 request.answer(Code.NO_IMAGE, f"no image came{why or '; is the camera running?'}")
 
+    def fail_overdue(self, now_ns: int) -> None:
+        """Answers INTERNAL to overdue Adds that an error kept from expiring: the worker would not sleep any more."""
+        for request in self._too_late(now_ns):
+            self.waiting.remove(request)
+            request.answer(Code.INTERNAL, "an error inside the node; nothing was done")
+
     def _too_late(self, now_ns: int) -> list[Add]:
         return [request for request in self.waiting if isinstance(request, Add) and request.deadline_ns <= now_ns]
 

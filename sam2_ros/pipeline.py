@@ -83,8 +83,11 @@ class Pipeline:
         with self._guarded("turn") as turn:
             self._turn(arrival, frame)
         self._counters.busy_since_ns = 0
-        if turn.failed and frame is not None:
-            self._counters.count_failed_image()
+        if turn.failed:
+            if frame is not None:
+                self._counters.count_failed_image()
+            with self._guarded("request"):
+                self._pending.fail_overdue(time.monotonic_ns())
         self.mailbox.count_in_hand(len(self._pending.waiting))
         with self._guarded("publish"):
             self.outputs.idle()

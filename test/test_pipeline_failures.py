@@ -6,7 +6,7 @@ from fakes import FakeTracker
 from test_pipeline_inside import Line, restored
 
 from sam2_ros import pipeline as pipeline_module
-from sam2_ros.requests import Restore
+from sam2_ros.requests import Add, Code, Restore
 
 
 @pytest.mark.parametrize("most", [1, 2])
@@ -44,6 +44,17 @@ def test_images_that_fail_on_the_way_to_the_network_drop_no_objects(monkeypatch)
     line.image(5)
     line.turn()
     assert line.counters.failures_in_a_row == 4 and line.step(6) == ["a"] and not line.counters.resets
+
+
+def test_an_error_in_every_turn_keeps_no_overdue_request_and_no_worker_awake(monkeypatch):
+    line = Line()
+    line.step(1)
+    monkeypatch.setattr(line.auto, "requests", lambda *_: 1 / 0)
+    line.add(point("later"))
+    line.mailbox.post_request(Add([point("a")], 0, line.answers.put))
+    line.turn()
+    assert line.answers.get_nowait().code is Code.INTERNAL and line.answers.empty()
+    assert line.pipeline.patience_s(3600.0) > 0
 
 
 def test_what_came_since_objects_were_dropped_has_as_many_failures_of_its_own():
