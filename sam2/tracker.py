@@ -251,15 +251,16 @@ class Tracker:
     def _all_or_nothing(self, prompted: set[str]) -> Iterator[None]:
         """Runs the block's device work, and undoes it if it fails. `prompted`: ids of objects whose memories it may
         overwrite."""
-        with self._on_device():
-            snapshot = self._objects.snapshot(prompted)
+        snapshot = None
         try:
             with self._on_device():
+                snapshot = self._objects.snapshot(prompted)
                 yield
         except BaseException as error:
             self._history.withdraw(self._next_frame)
             if isinstance(error, OutOfMemory):
                 self._network.forget_graphs()  # the next step needs the memory more
-            with self._on_device():
-                self._objects.roll_back(snapshot)
+            if snapshot is not None:
+                with self._on_device():
+                    self._objects.roll_back(snapshot)
             raise

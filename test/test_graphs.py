@@ -168,18 +168,22 @@ def test_graphs_of_memories_that_were_replaced_are_given_up(monkeypatch):
     assert Bound.made == 4, "tracking is captured again"
 
 
-def test_out_of_memory_gives_the_graphs_back(monkeypatch):
+@pytest.mark.parametrize("stage", ["the step", "the copies to undo it with"])
+def test_out_of_memory_gives_the_graphs_back(monkeypatch, stage):
     original = frame_step.Replayed
     monkeypatch.setattr(frame_step, "Replayed", lambda function, capture: original(function, PlainGraph))
     tracker = Tracker(load_model("nano", device="cpu"))
     image = Frame(np.zeros((48, 64, 3), np.uint8))
+    prompts = [Prompt("a", points_xy=[(9, 9)], labels=[1])]
+    tracker.step(image, prompts)
     for _ in range(TIMES_SEEN):
         tracker.step(image)
     replayed = [tracker._network._encode, tracker._network._self_attend, tracker._network._track_and_remember]
     assert replayed[0]._graphs
-    monkeypatch.setattr(tracker, "_tracks", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("none left")))
+    owner, name = (tracker, "_tracks") if stage == "the step" else (tracker._network.store, "copy_row")
+    monkeypatch.setattr(owner, name, lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("none left")))
     with pytest.raises(OutOfMemory):
-        tracker.step(image)
+        tracker.step(image, prompts)
     assert not any(one._graphs for one in replayed)
 
 
