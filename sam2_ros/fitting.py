@@ -4,12 +4,17 @@ Each request has passed `Tracker.check` by itself. Knows `sam2`'s public names. 
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import sam2
 from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.requests import Add
 
-Run = tuple[list[sam2.Track], list[Add], dict[str, str]]  # tracks, requests carried out, id that stays by twin's id
+
+class Run(NamedTuple):
+    tracks: list[sam2.Track]
+    done: list[Add]  # requests carried out
+    twins: dict[str, str]  # ids of objects to remove, each with the id of the object that it duplicates
 
 
 class _Twins(sam2.BadInput):
@@ -45,8 +50,7 @@ def run_fitting(
 
     run: called with prompts and `accept`, as `Tracker.step` is after its frame. check: `Tracker.check` of prompts.
     refuse: called with each refused request and its error: those that do not fit together with the ones before them,
-    and those by people that show an object that is already tracked. The returned twins map the id of each object to
-    remove to the id of the one that it duplicates.
+    and those by people that show an object that is already tracked.
     """
     left = list(adds)
     twins: dict[str, str] = {}
@@ -62,7 +66,7 @@ def run_fitting(
 
     while True:
         try:
-            return run([prompt for add in left for prompt in add.prompts], accept=accept), left, twins
+            return Run(run([prompt for add in left for prompt in add.prompts], accept=accept), left, twins)
         except _Twins as twinned:
             refused = {add: sam2.BadInput(sentence) for add, sentence in twinned.refused.items()}
         except sam2.BadInput as error:

@@ -185,11 +185,10 @@ class Pipeline:
                 self._forget("failure", "the tracker failed")
             return
         self._failed_steps = 0
-        tracks, done, twins = ran
-        self._counters.count_step(time.monotonic_ns() - began_ns, len(tracks))
+        self._counters.count_step(time.monotonic_ns() - began_ns, len(ran.tracks))
         self._pending.remember(frame.stamp_ns, arrival.message.header, arrival.arrived_ns)
         self._processed = arrival, frame
-        self._publish(arrival, frame, self._conclude(frame, tracks, done, twins), is_new=True)
+        self._conclude(arrival, frame, ran, is_new=True)
 
     def _run(self, run: Callable, check: Callable, adds: list[Add], what: str, consequence: str = "") -> Run | None:
         """Returns what `run_fitting` returns. If the tracker fails, answers all `adds` and returns None, not the error,
@@ -210,16 +209,16 @@ class Pipeline:
             self._report_failure(what, error)
             return None
 
-    def _conclude(
-        self, frame: sam2.Frame, tracks: list[sam2.Track], done: list[Add], twins: dict[str, str]
-    ) -> list[sam2.Track]:
-        """Answers the requests that were carried out; returns the tracks that are left without twins."""
+    def _conclude(self, arrival: Arrival, frame: sam2.Frame, ran: Run, is_new: bool) -> None:
+        """Publishes the tracks that are left without twins, then answers the requests that were carried out: whoever
+        hears of an object may at once list it or choose it as the target. is_new: as in `_publish`."""
+        tracks, done, twins = ran
         tracks = self._without(twins, done, tracks)
         self.auto.remember(frame.stamp_ns, tracks, done)
+        self._publish(arrival, frame, tracks, is_new)
         for add in done:
             with self._guarded("request"):
                 self._pending.confirm(add, tracks)
-        return tracks
 
     def _without(self, twins: dict[str, str], adds: list[Add], tracks: list[sam2.Track]) -> list[sam2.Track]:
         """Removes objects that are tracked under another id already, answers their requests or logs it; returns the
@@ -247,11 +246,8 @@ class Pipeline:
             return updated(before, self.tracker.prompt(prompts, accept=of_all, progress=self._note_progress))
 
         ran = self._run(run, partial(self.tracker.check, seen=True), adds, "prompt")
-        if ran is None:
-            return
-        tracks, done, twins = ran
-        if done:
-            self._publish(arrival, frame, self._conclude(frame, tracks, done, twins), is_new=False)
+        if ran is not None and ran.done:
+            self._conclude(arrival, frame, ran, is_new=False)
 
     def _note_progress(self) -> None:
         """Restarts the hang timeout: the frames that a late prompt repeats may together take longer than that."""
