@@ -264,7 +264,10 @@ class TrackNode(LifecycleNode):
 
     def _on_tick(self) -> None:
         for channel in self._channels:
-            channel.tick()
+            try:
+                channel.tick()
+            except Exception as error:  # no file descriptor left, say: diagnostics and the other cameras go on
+                self.note_failure(error)
         self._ticks += 1
         began_ns = self._since_ns if self._state == "active" else 0
         now_ns = time.monotonic_ns()
