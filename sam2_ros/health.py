@@ -16,6 +16,7 @@ from sam2_ros.params import Settings
 NAMED = 3  # topics listed at most
 PERIODS, SLOWEST = 5, 2.5  # a camera is silent after SLOWEST times the median of its last PERIODS periods
 RATE_OVER_S = 5.0
+REFUSALS = 5  # more refused images in a row make a warning an error
 PERSISTENT = 30  # late results in a row that make a warning an error
 RESETS, WITHIN_S = 3, 10.0  # this many resets within this time are worth a warning
 INTERNAL_S = 600.0  # how long an internal failure of a request is reported
@@ -97,17 +98,17 @@ def _images(c: Counters, situation: Situation, settings: Settings, now_ns: int) 
         return Level.ERROR, f"no image for {silent_s:.1f} s: {_why_silent(c)}{_refused_before(c)}"
     if not situation.enabled:  # images are not checked then, so earlier refusals do not matter
         return Level.WARN, f"disabled: images are ignored until {situation.prefix}enable is called with true"
-    if c.refused_in_a_row:
-        level = Level.ERROR if c.refused_in_a_row > 5 else Level.WARN
-        return level, f"the last {c.refused_in_a_row} images were refused: {c.last_refusal}"
-    lost = c.ways.count(False)
-    if lost > 0.1 * len(c.ways):
-        return Level.WARN, f"{lost} of the last {len(c.ways)} images were lost on the way{size_hint(c, '; ')}"
-    if c.publishers > 1:
+    if c.publishers > 1 and c.refused_in_a_row <= REFUSALS:  # which may be why some are refused as late
         return Level.WARN, (
             f"{c.publishers} publishers of {c.topic}: their images alternate; stop or remap all but one (one that was "
             "killed still counts for some seconds)"
         )
+    if c.refused_in_a_row:
+        level = Level.ERROR if c.refused_in_a_row > REFUSALS else Level.WARN
+        return level, f"the last {c.refused_in_a_row} images were refused: {c.last_refusal}"
+    lost = c.ways.count(False)
+    if lost > 0.1 * len(c.ways):
+        return Level.WARN, f"{lost} of the last {len(c.ways)} images were lost on the way{size_hint(c, '; ')}"
     if c.unstamped_in_a_row:
         return Level.WARN, "images carry no stamp: prompts can only mean the next image"
     rate = _rate(c.arrivals_ns, now_ns)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from sam2_ros.announcer import LASTING, Announcer
-from sam2_ros.health import PERSISTENT, Counters, Level, Situation, report, silence
+from sam2_ros.health import PERSISTENT, REFUSALS, Counters, Level, Situation, report, silence
 from sam2_ros.params import Settings
 
 S = 1_000_000_000
@@ -240,8 +240,9 @@ def test_counting_a_refusal_and_a_success():
 
 
 def test_two_cameras_on_one_topic_are_a_warning():
-    found = find("images", healthy(publishers=2))
-    assert found.level is Level.WARN and "2 publishers of /image: their images alternate" in found.sentence
+    for late, level in ((0, Level.WARN), (REFUSALS, Level.WARN), (REFUSALS + 1, Level.ERROR)):
+        found = find("images", healthy(publishers=2, refused_in_a_row=late))
+        assert found.level is level and ("2 publishers of /image" in found.sentence) == (level is Level.WARN)
 
 
 def test_results_that_are_not_published_whole_are_a_warning_until_one_is():
