@@ -24,8 +24,14 @@ class Handshake:
     """
 
     def __init__(self, node: Node, client: Client) -> None:
-        self._node, self._service = node, client.srv_name
-        self._probe: Client | None = None
+        self._node = node
+        above = client.srv_name.rpartition("/")[0]
+        servers = [server for server in (above, above.rpartition("/")[0]) if server]
+        # Of both, as the graph may not tell which is there: a client of a Fast DDS discovery server learns only of what
+        # matches its own endpoints.
+        self._probes: list[Client] = [
+            node.create_client(GetParameters, f"{server}/get_parameters") for server in servers
+        ]
         self._asked_s = -ASK_AGAIN_S
         self._answers: list[Future] = []
 
@@ -33,19 +39,13 @@ class Handshake:
         """True once the server has answered. Poll it while the node spins."""
         if any(answer.done() for answer in self._answers):
             return True
-        if self._probe is None:
-            known = {name for name, _ in self._node.get_service_names_and_types()}
-            above = self._service.rpartition("/")[0]
-            for server in (above, above.rpartition("/")[0]):
-                if self._probe is None and f"{server}/get_parameters" in known:
-                    self._probe = self._node.create_client(GetParameters, f"{server}/get_parameters")
-            return False
         now = time.monotonic()
-        if self._probe.service_is_ready() and now - self._asked_s >= ASK_AGAIN_S:
+        there = next((probe for probe in self._probes if probe.service_is_ready()), None)
+        if there is not None and now - self._asked_s >= ASK_AGAIN_S:
             self._asked_s = now
-            self._answers.append(self._probe.call_async(GetParameters.Request()))
+            self._answers.append(there.call_async(GetParameters.Request()))
         return False
 
     def close(self) -> None:
-        if self._probe is not None:
-            self._node.destroy_client(self._probe)
+        for probe in self._probes:
+            self._node.destroy_client(probe)

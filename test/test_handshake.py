@@ -37,15 +37,14 @@ def test_it_is_done_when_the_server_answers_and_not_before(rig):
 def test_a_lost_answer_is_asked_for_again(monkeypatch):
     monkeypatch.setattr(handshake, "ASK_AGAIN_S", 0.0)
     asked, lost = [], lambda: False
-    services = [("/sam2/get_parameters", [])]
-    node = SimpleNamespace(create_client=lambda *_: probe, get_service_names_and_types=lambda: services)
+    node = SimpleNamespace(create_client=lambda *_: probe)
     probe = SimpleNamespace(
         service_is_ready=lambda: True,
         call_async=lambda request: asked.append(request) or SimpleNamespace(done=lost if len(asked) == 1 else is_back),
     )
     is_back = lambda: True  # noqa: E731
     made = handshake.Handshake(node, SimpleNamespace(srv_name="/sam2/front/reset"))
-    assert [made.done() for _ in range(4)] == [False, False, False, True]
+    assert [made.done() for _ in range(3)] == [False, False, True]
     assert len(asked) == 2
 
 
@@ -59,15 +58,20 @@ def test_a_lost_answer_is_asked_for_again(monkeypatch):
 )
 def test_the_node_that_serves_is_asked_and_no_other(service, known, asked):
     """A node of the namespace's name may be there, too."""
-    made, gone = [], []
-    node = SimpleNamespace(
-        create_client=lambda kind, name: made.append(name) or SimpleNamespace(service_is_ready=lambda: False),
-        get_service_names_and_types=lambda: [(f"{name}/get_parameters", []) for name in known],
-        destroy_client=gone.append,
+    made, called, gone = [], [], []
+
+    def probe(kind, name):
+        made.append(name)
+        return SimpleNamespace(
+            service_is_ready=lambda: name in [f"{server}/get_parameters" for server in known],
+            call_async=lambda request: called.append(name) or SimpleNamespace(done=lambda: False),
+        )
+
+    hands = handshake.Handshake(
+        SimpleNamespace(create_client=probe, destroy_client=gone.append), SimpleNamespace(srv_name=service)
     )
-    hands = handshake.Handshake(node, SimpleNamespace(srv_name=service))
     assert not any([hands.done() for _ in range(3)])
-    assert made == [f"{name}/get_parameters" for name in asked]
+    assert called == [f"{name}/get_parameters" for name in asked]
     hands.close()
     assert len(gone) == len(made)
 
@@ -79,7 +83,6 @@ def test_a_slow_answer_is_waited_for(monkeypatch):
     probe = SimpleNamespace(
         service_is_ready=lambda: True, call_async=lambda request: asked.append(1) or SimpleNamespace(done=lambda: False)
     )
-    known = [("/sam2/get_parameters", [])]
-    node = SimpleNamespace(create_client=lambda *_: probe, get_service_names_and_types=lambda: known)
+    node = SimpleNamespace(create_client=lambda *_: probe)
     made = handshake.Handshake(node, SimpleNamespace(srv_name="/sam2/reset"))
     assert not any([made.done() for _ in range(5)]) and len(asked) == 1
