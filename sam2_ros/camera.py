@@ -95,7 +95,7 @@ class Camera:
             self._counters.elsewhere, self._counters.other_transport, self._look_again_ns = (), "", 0
         elif time.monotonic_ns() >= self._look_again_ns:
             self._counters.elsewhere, self._counters.other_transport = self._other_topics()
-            self._counters.reach = reach.limit() or reach.came_later(self._addresses)
+            self._counters.reach = reach.limit() or reach.came_later(self._addresses) + reach.server()
             self._look_again_ns = time.monotonic_ns() + LOOK_EVERY_NS
 
     def _is_remote(self, publishers: list) -> bool:

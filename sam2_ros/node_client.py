@@ -189,7 +189,8 @@ class NodeClient:
         if there := sorted(asked - {self.name}):  # `name` is there because of our own client
             return f"{', '.join(there)} can be asked: give one of them as --node"
         domain = self.node.context.get_domain_id()
-        return f"is the node running, is its name {self.name}, and its ROS_DOMAIN_ID {domain}, as here?{reach.limit()}"
+        hidden = reach.limit() or reach.server()
+        return f"is the node running, is its name {self.name}, and its ROS_DOMAIN_ID {domain}, as here?{hidden}"
 
     def _left_s(self) -> float:
         return max(0.0, self._deadline - time.monotonic())

@@ -19,6 +19,7 @@ from sam2_ros.params import Settings
 pytestmark = pytest.mark.ros
 S = 1_000_000_000
 VGA_BYTES, USUAL_BYTES = 640 * 480 * 3, 208 * 1024  # an image; what a usual kernel gives to a receive buffer
+RMW = "RMW_IMPLEMENTATION"
 SEGMENT, BUFFER, NETWORK = "shared memory", "net.core.rmem_max=", "net.ipv4.ipfrag_time="
 
 
@@ -109,10 +110,14 @@ def test_how_much_the_kernel_keeps_is_known(profiles, most, expected, monkeypatc
         ({reach.RANGE: "LOCALHOST"}, "ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST"),
         ({reach.RANGE: "LOCALHOST", reach.PEERS: "10.0.0.2"}, ""),
         ({reach.LOCALHOST_ONLY: "1"}, "ROS_LOCALHOST_ONLY=1"),
+        ({reach.RANGE: "LOCALHOST", reach.SERVER: "10.0.0.2:11811"}, ""),
+        ({reach.LOCALHOST_ONLY: "1", reach.SERVER: "10.0.0.2:11811"}, ""),
+        ({reach.RANGE: "OFF", reach.SERVER: "10.0.0.2:11811"}, "ROS_AUTOMATIC_DISCOVERY_RANGE=OFF"),
+        ({reach.RANGE: "LOCALHOST", reach.SERVER: "10.0.0.2:11811", RMW: "rmw_cyclonedds_cpp"}, "RANGE=LOCALHOST"),
     ],
 )
 def test_what_keeps_other_machines_out_is_named(environment, word, monkeypatch):
-    for name in (reach.RANGE, reach.LOCALHOST_ONLY, reach.PEERS):
+    for name in (reach.RANGE, reach.LOCALHOST_ONLY, reach.PEERS, reach.SERVER, RMW):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -122,8 +127,10 @@ def test_what_keeps_other_machines_out_is_named(environment, word, monkeypatch):
     assert about_images(is_losing=False, publishers=0, received=0, reach=limit, elsewhere=("/a",)).endswith(":=/a")
 
 
-def test_a_node_and_a_command_that_find_nothing_name_it(rig, monkeypatch):
-    monkeypatch.setattr(reach, "limit", lambda: "; not seen")
+@pytest.mark.parametrize("clause", ["limit", "server"])
+def test_a_node_and_a_command_that_find_nothing_name_it(clause, rig, monkeypatch):
+    for name in ("limit", "server"):
+        monkeypatch.setattr(reach, name, lambda name=name: "; not seen" if name == clause else "")
     node = TrackNode(lambda settings: FakeTracker(), context=rig.context)
     rig.executor.add_node(node)
     node.autostart()
@@ -138,4 +145,15 @@ def test_an_address_that_came_up_later_is_named(monkeypatch):
     here = reach.addresses()
     assert "127.0.0.1" in here and not reach.came_later(here)
     monkeypatch.setattr(reach, "addresses", lambda: here | {"192.0.2.7"})
-    assert "192.0.2.7 came up after this node had started" in reach.came_later(here)
+    later = reach.came_later(here)
+    assert "192.0.2.7 came up after this node had started" in later and "if the camera is on that network" in later
+
+
+def test_a_discovery_server_is_named_on_fast_dds(monkeypatch):
+    monkeypatch.delenv(RMW, raising=False)
+    monkeypatch.delenv(reach.SERVER, raising=False)
+    assert not reach.server()
+    monkeypatch.setenv(reach.SERVER, "10.0.0.2:11811")
+    assert reach.server() == "; with ROS_DISCOVERY_SERVER=10.0.0.2:11811 only nodes that use it are seen, while it runs"
+    monkeypatch.setenv(RMW, "rmw_cyclonedds_cpp")
+    assert not reach.server()
