@@ -17,7 +17,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 import sam2
-from sam2_ros import cyclone_dds, demo_picture, demo_score, fast_dds
+from sam2_ros import cyclone_dds, demo_picture, demo_score, fast_dds, reach
 from sam2_ros.arguments import path_argument
 from sam2_ros.children import Children
 from sam2_ros.demo_audience import ANSWER_S, READY_S, Audience, Interrupted, check_signals, in_time, signals
@@ -44,7 +44,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         description="A simulated camera, the tracker and prompts by service, as separate processes over ROS 2. Prompts "
         "objects with boxes in an early image; ends with a table, demo.mp4, demo.png and camera.mp4.",
         epilog="Exit code 0: the tracker met its goals. 1: it did not, or something failed. While it runs, "
-        "`ros2 topic echo /sam2/visibility` works with the ROS_DOMAIN_ID that it prints.",
+        "`ros2 topic echo /sam2/visibility` works with the ROS_DOMAIN_ID that it prints, without a discovery server.",
     )
     parser.add_argument(
         "--out", type=path_argument, default=Path("out/demo"), help="folder for the results (%(default)s)"
@@ -95,6 +95,7 @@ def main(argv: list[str] | None = None) -> int:
 def _surroundings() -> None:
     """Sets the environment of this process and its children, unless set already: a ROS domain of their own, discovery
     on this machine only, room for images in the middleware."""
+    os.environ.pop(reach.SERVER, None)  # through it all domains, and so the robot's own cameras and nodes, would meet
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     fast_dds.make_room()

@@ -30,8 +30,10 @@ def claim_domain() -> int:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_DOMAIN_ID"] = str(claim_domain())
-for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
+for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS"):
     os.environ.pop(name, None)  # the tests are about default transports too
+for name in ("ROS_DISCOVERY_SERVER", "ROS_SUPER_CLIENT", "ROS2_EASY_MODE"):
+    os.environ.pop(name, None)  # through a server the nodes of all domains meet
 LOGS = tempfile.TemporaryDirectory(prefix="ros_log_", ignore_cleanup_errors=True)  # deleted at exit
 os.environ["ROS_LOG_DIR"] = LOGS.name
 if "ENCODED_IMAGES" not in os.environ:  # one for all processes of a run: see golden_record.py

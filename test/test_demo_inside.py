@@ -144,6 +144,7 @@ def test_a_demo_is_in_a_domain_of_its_own_on_this_machine_unless_somebody_has_ch
     for middleware in (demo.fast_dds, demo.cyclone_dds):
         monkeypatch.setattr(middleware, "make_room", lambda name=middleware.__name__: asked.append(name))
     names = "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_DOMAIN_ID"
+    monkeypatch.setenv("ROS_DISCOVERY_SERVER", "10.0.0.2:11811")
     for name in names:
         monkeypatch.delenv(name, raising=False)
     for process, domain in ((99, "100"), (100, "1")):
@@ -151,6 +152,7 @@ def test_a_demo_is_in_a_domain_of_its_own_on_this_machine_unless_somebody_has_ch
         monkeypatch.delenv("ROS_DOMAIN_ID", raising=False)
         demo._surroundings()
         assert [os.environ[name] for name in names] == ["LOCALHOST", domain]
+        assert "ROS_DISCOVERY_SERVER" not in os.environ  # its clients of all domains meet
     for name in names:
         monkeypatch.setenv(name, "7")
     demo._surroundings()
