@@ -54,6 +54,7 @@ class Channel:
             self.counters.receive_buffer_bytes = socket_buffers.most_bytes()
         elif self.counters.middleware.startswith(fast_dds.NAME):
             self.counters.receive_buffer_bytes = fast_dds.receive_buffer_bytes()
+            self.counters.transports = fast_dds.transports()
         self.enabled = True
         self._pipeline: Pipeline | None = None
         self._publishers: list[LifecyclePublisher] = []  # there may be some without a pipeline if `configure` failed

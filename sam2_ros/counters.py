@@ -47,6 +47,7 @@ class Counters:
     domain: int = 0  # the ROS_DOMAIN_ID
     reach: str = ""  # a clause about what keeps other machines out; "" = nothing does
     middleware: str = ""  # as rclpy names it, for example rmw_fastrtps_cpp
+    transports: str = ""  # chosen by FASTDDS_BUILTIN_TRANSPORTS instead of the package's profile; "" = none
     receive_buffer_bytes: int = 0  # the most that the kernel gives to the middleware; 0 = not known
     topic: str = ""  # subscribed; "" = none
     remap_from: str = "image"  # its name before any remapping

@@ -18,7 +18,8 @@ from sam2_ros.share_folders import share_folders
 OLD_PROFILES = "FASTRTPS_DEFAULT_PROFILES_FILE"
 # Jazzy's Fast DDS 2.14 reads the old name only; later versions warn about it.
 PROFILES = OLD_PROFILES if os.environ.get("ROS_DISTRO") == "jazzy" else "FASTDDS_DEFAULT_PROFILES_FILE"
-_CHOICES = (PROFILES, OLD_PROFILES, "FASTDDS_BUILTIN_TRANSPORTS")
+TRANSPORTS = "FASTDDS_BUILTIN_TRANSPORTS"
+_CHOICES = (PROFILES, OLD_PROFILES, TRANSPORTS)
 NAME = "rmw_fastrtps"  # how rclpy's names of it begin
 PROFILE = "fastdds_shm.xml"
 SMALL_PROFILE = "fastdds_small_shm.xml"  # without large segments
@@ -44,6 +45,12 @@ def profile() -> str:
     name = PROFILE if _shared_memory_bytes() >= 2 * SEGMENT_BYTES else SMALL_PROFILE
     places = [*share_folders(), Path(__file__).parents[1]]
     return next((str(path) for place in places if (path := place / "config" / name).is_file()), "")
+
+
+def transports() -> str:
+    """The value of TRANSPORTS; "" = not set, or without effect, as profiles are set."""
+    has_profiles = PROFILES in os.environ or OLD_PROFILES in os.environ
+    return "" if has_profiles else os.environ.get(TRANSPORTS, "")
 
 
 def receive_buffer_bytes() -> int:

@@ -6,19 +6,23 @@ Knows counters. Knows no ROS.
 
 from sam2_ros import cyclone_dds, fast_dds
 from sam2_ros.counters import Counters
-from sam2_ros.fast_dds import PROFILES
+from sam2_ros.fast_dds import PROFILES, TRANSPORTS
 
 DEFAULT_SEGMENT_BYTES = 512 * 1024  # of Fast DDS's shared memory; larger best-effort images are mostly lost
 USUAL_IMAGE_BYTES = 640 * 480 * 3  # while none has arrived
-SEGMENT_CURE = f"start the camera with {PROFILES}=<share>/sam2_ros/config/fastdds_shm.xml, or let it publish reliably"
+PROFILE = f"{PROFILES}=<share>/sam2_ros/config/fastdds_shm.xml"
+SEGMENT_CURE = f"start the camera with {PROFILE}, or let it publish reliably"
+BY_TCP = "LARGE_DATA", "P2P"  # how the names of such TRANSPORTS begin
 SYSCTL = "run `sudo sysctl -w net.core.rmem_max=16777216` and restart the node"
 BUFFER_CURE = f"CycloneDDS may lose images larger than the kernel's net.core.rmem_max: {SYSCTL}"
+TRANSPORTS_CURE = f"start the node and the camera without {TRANSPORTS}, and the camera with {PROFILE}"
+_REMOTE = "another machine (or this one, if its addresses changed between the starts of camera and node: restart both)"
 REMOTE_BUFFER_CURE = (
-    "images from another machine are lost if they do not fit into this one's receive buffer, net.core.rmem_max: "
-    f"{SYSCTL}, with {PROFILES} unset or fastdds_shm.xml"
+    f"images from {_REMOTE} are lost if they do not fit into this one's receive buffer, net.core.rmem_max: "
+    f"{SYSCTL}, with {TRANSPORTS} unset, and {PROFILES} unset or fastdds_shm.xml"
 )
 NETWORK_CURE = (
-    "they come from another machine: if the network loses packets, run `sudo sysctl -w net.ipv4.ipfrag_time=3 "
+    f"they come from {_REMOTE}: if the network loses packets, run `sudo sysctl -w net.ipv4.ipfrag_time=3 "
     "net.ipv4.ipfrag_high_thresh=134217728` on this one and let the camera publish reliably; if it is too slow, send "
     "fewer, smaller or compressed images"
 )
@@ -28,15 +32,20 @@ def size_hint(c: Counters, joint: str) -> str:
     """The remedy for images that do not fit into the middleware's buffers, or through the network, if that can be the
     cause. joint: what comes before it."""
     is_cyclone, is_fast = c.middleware == cyclone_dds.NAME, c.middleware.startswith(fast_dds.NAME)
+    if is_fast and c.transports.startswith(BY_TCP):  # loses none to small buffers, and a profile would cut it off
+        return ""
     if is_fast and c.is_remote:
         has_room = (c.largest_image_bytes or USUAL_IMAGE_BYTES) <= c.receive_buffer_bytes
         return f"{joint}{NETWORK_CURE if has_room else REMOTE_BUFFER_CURE}"
-    if 0 < c.largest_image_bytes <= (c.receive_buffer_bytes if is_cyclone else DEFAULT_SEGMENT_BYTES):
+    by_network = is_cyclone or c.transports.startswith("UDP")
+    if 0 < c.largest_image_bytes <= (c.receive_buffer_bytes if by_network else DEFAULT_SEGMENT_BYTES):
         return ""
     if is_cyclone:
         return f"{joint}{BUFFER_CURE}"
     if c.reliability == "reliable" or not is_fast:
         return ""
+    if c.transports not in ("", "DEFAULT"):
+        return f"{joint}with {TRANSPORTS}={c.transports} large best-effort images are lost: {TRANSPORTS_CURE}"
     return f"{joint}best-effort images above 512 KB are lost in Fast DDS's default shared memory: {SEGMENT_CURE}"
 
 

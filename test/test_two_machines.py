@@ -157,3 +157,32 @@ def test_a_discovery_server_is_named_on_fast_dds(monkeypatch):
     assert reach.server() == "; with ROS_DISCOVERY_SERVER=10.0.0.2:11811 only nodes that use it are seen, while it runs"
     monkeypatch.setenv(RMW, "rmw_cyclonedds_cpp")
     assert not reach.server()
+
+
+@pytest.mark.parametrize("is_remote", [False, True])
+@pytest.mark.parametrize(
+    "transports, is_profile_named, is_unset",
+    [("", True, False), ("DEFAULT", True, False), ("UDPv4", True, True), ("SHM", True, True)]
+    + [(by_tcp, False, False) for by_tcp in ("LARGE_DATA", "LARGE_DATA?max_msg_size=1MB", "P2P")],
+)
+def test_where_transports_were_chosen_no_remedy_contradicts_them(transports, is_profile_named, is_unset, is_remote):
+    """The profile's processes and those that communicate by TCP do not find each other."""
+    sentence = about_images(is_losing=True, transports=transports, is_remote=is_remote)
+    assert ("fastdds_shm.xml" in sentence) == is_profile_named
+    assert ("without FASTDDS_BUILTIN_TRANSPORTS" in sentence) == (is_unset and not is_remote)
+    assert ("FASTDDS_BUILTIN_TRANSPORTS unset" in sentence) == (is_profile_named and is_remote)
+
+
+def test_over_udp_what_fits_into_the_receive_buffer_has_room():
+    assert "without" not in about_images(is_losing=True, transports="UDPv4", receive_buffer_bytes=VGA_BYTES)
+    assert "without" in about_images(is_losing=True, transports="UDPv4", largest_image_bytes=USUAL_BYTES + 1)
+
+
+def test_chosen_transports_are_known_unless_profiles_replace_them(monkeypatch):
+    for name in fast_dds._CHOICES:
+        monkeypatch.delenv(name, raising=False)
+    assert not fast_dds.transports()
+    monkeypatch.setenv(fast_dds.TRANSPORTS, "LARGE_DATA")
+    assert fast_dds.transports() == "LARGE_DATA"
+    monkeypatch.setenv(fast_dds.PROFILES, "/mine.xml")
+    assert not fast_dds.transports()
