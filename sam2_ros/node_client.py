@@ -4,6 +4,7 @@ Knows how to wait for services, answers and messages; what is called, and what t
 """
 
 import argparse
+import os
 import re
 import sys
 import time
@@ -81,6 +82,7 @@ def tell_waiting(why: str) -> None:
 def connect(name: str, timeout_s: float) -> Iterator["NodeClient"]:
     """A NodeClient, with a ROS node of its own while the block runs. Raises KeyboardInterrupt after a signal, also
     after SIGTERM."""
+    os.environ.setdefault("ROS_SUPER_CLIENT", "1")  # a discovery server would not tell other clients of all nodes
     rclpy.init(args=NO_LOG_FILES)  # in Jazzy that is no context manager, and there is no rclpy.try_shutdown
     try:
         node = rclpy.create_node("sam2_command")

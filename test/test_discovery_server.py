@@ -45,12 +45,18 @@ def address(tmp_path):
     server.wait()
 
 
-def test_a_command_is_answered(address):
-    environment = {"ROS_DISCOVERY_SERVER": address}
-    with NodeProcess(environment=environment) as node:
-        done = subprocess.run(
-            [sys.executable, "-m", "sam2_ros.cli", "objects", "--timeout", str(PATIENCE_S)], capture_output=True,
-            text=True, env={**os.environ, "PYTHONPATH": children_path(), **environment},
-        )  # fmt: skip
-        assert (done.returncode, done.stdout) == (0, "nothing is tracked\n"), done.stderr
+def run(address: str, *words: str) -> tuple[int, str]:
+    """A command's exit code and stdout."""
+    done = subprocess.run(
+        [sys.executable, "-m", "sam2_ros.cli", *words, "--timeout", str(PATIENCE_S)], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": children_path(), "ROS_DISCOVERY_SERVER": address},
+    )  # fmt: skip
+    return done.returncode, done.stdout
+
+
+def test_a_command_is_answered_and_finds_what_the_server_does_not_tell_by_itself(address):
+    with NodeProcess(environment={"ROS_DISCOVERY_SERVER": address}, remap={"/diagnostics": "/elsewhere"}) as node:
+        assert run(address, "objects") == (0, "nothing is tracked\n")
+        code, status = run(address, "status")
+        assert code != 2 and "no object: prompt one" in status
         node.end()
