@@ -23,6 +23,7 @@ class Located(NamedTuple):
     prompt: Prompt
     frame: int
     size_hw: tuple[int, int] | None  # None before the first image
+    stamp_ns: int  # of the frame
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,10 @@ def locate(prompts: Sequence[Prompt], frame: Frame | None, history: History, nex
     for prompt in prompts:
         now_ns = frame.stamp_ns if frame is not None else max(prompt.stamp_ns, newest.stamp_ns if newest else 0)
         past = history.find(prompt.stamp_ns, now_ns) if prompt.stamp_ns else None
-        located.append(
-            Located(prompt, next_frame, size_hw) if past is None else Located(prompt, past.index, past.size_hw)
-        )
+        if past is not None:
+            located.append(Located(prompt, past.index, past.size_hw, past.stamp_ns))
+        else:
+            located.append(Located(prompt, next_frame, size_hw, 0 if frame is None else frame.stamp_ns))
     return located
 
 
@@ -59,7 +61,7 @@ def locate_kept(prompts: Sequence[Prompt], history: History) -> list[Located]:
     There must have been a frame. Raises what `History.find_kept` raises.
     """
     kept = [(prompt, history.find_kept(prompt.stamp_ns)) for prompt in prompts]
-    return [Located(prompt, found.index, found.size_hw) for prompt, found in kept]
+    return [Located(prompt, found.index, found.size_hw, found.stamp_ns) for prompt, found in kept]
 
 
 def plan_prompts(
@@ -75,7 +77,7 @@ def plan_prompts(
     # The frame of each object's first prompt; restored objects began before every frame.
     born = {key: obj.born if obj.starts_at(obj.born) else -math.inf for key, obj in objects.items()}
     planned = []
-    for prompt, index, size_hw in sorted(located, key=lambda place: place.frame):
+    for prompt, index, size_hw, _ in sorted(located, key=lambda place: place.frame):
         is_first = index < born.get(prompt.object_id, math.inf)
         if is_first or prompt.mode is PromptMode.REPLACE:
             check_begins(prompt)

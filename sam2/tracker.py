@@ -141,7 +141,8 @@ class Tracker:
         The stream continues as if the prompts had come in time. Raises what `step` raises, and BadInput before the
         first frame; then nothing has changed. accept, progress: as in `step`.
         """
-        newest, planned = self._plan_seen(prompts)
+        newest, located = self._locate_seen(prompts)
+        planned = self._plan(located)
         with self._all_or_nothing({plan.prompt.object_id for plan in planned}):
             answers = self._catch_up(planned, newest.index, progress)
             found = {object_id: answer for object_id, answer in answers.items() if answer is not None}
@@ -149,18 +150,21 @@ class Tracker:
             accept(tracks)
         return tracks
 
-    def check(self, prompts: Prompt | Sequence[Prompt], frame: Frame | None = None, seen: bool = False) -> None:
-        """Raises what `step(frame, prompts)` would raise for one prompt or several, and changes nothing.
+    def check(self, prompts: Prompt | Sequence[Prompt], frame: Frame | None = None, seen: bool = False) -> list[int]:
+        """Raises what `step(frame, prompts)` would raise for one prompt or several, and changes nothing. Returns the
+        stamp of the frame that each would be applied to.
 
-        Without a frame, coordinates are checked against the newest image, and no stamp is too new. seen: raises what
-        `prompt(prompts)` would raise instead.
+        Without a frame, coordinates are checked against the newest image, no stamp is too new, and that of the next
+        frame is 0. seen: as for `prompt(prompts)` instead.
         """
         prompts = [prompts] if isinstance(prompts, Prompt) else prompts
         if seen:
-            self._plan_seen(prompts)
-            return
-        check_prompts(prompts, self._limits)
-        self._plan(locate(prompts, frame, self._history, self._next_frame))
+            _, located = self._locate_seen(prompts)
+        else:
+            check_prompts(prompts, self._limits)
+            located = locate(prompts, frame, self._history, self._next_frame)
+        self._plan(located)
+        return [one.stamp_ns for one in located]
 
     def remove(self, object_id: str) -> None:
         """Forgets one object and leaves the others alone. Raises UnknownObject naming the live ids."""
@@ -223,15 +227,15 @@ class Tracker:
         again = [moment for moment in moments if moment.index <= newest]
         return self._steps.catch_up(planned, again, self.batched, progress)
 
-    def _plan_seen(self, prompts: Sequence[Prompt]) -> tuple[Moment, list[Planned]]:
-        """The newest frame, and what to do with prompts on it or earlier ones. Raises BadInput before the first."""
+    def _locate_seen(self, prompts: Sequence[Prompt]) -> tuple[Moment, list[Located]]:
+        """The newest frame, and the frames of prompts on it or earlier ones. Raises BadInput before the first."""
         check_prompts(prompts, self._limits)
         newest = self._history.newest
         if newest is None:
             raise BadInput(
                 "prompt: expected a frame that was seen before, got none; give the prompt to `step` with one"
             )
-        return newest, self._plan(locate_kept(prompts, self._history))
+        return newest, locate_kept(prompts, self._history)
 
     def _plan(self, located: Sequence[Located]) -> list[Planned]:
         return plan_prompts(located, self._objects, self._limits, self.model.image_size)

@@ -32,8 +32,7 @@ class PendingRequests:
         self._history_frames = history_frames
         self._failed, self._gone, self._back = failed, gone, back
         self._headers: dict[int, object] = {}  # header of each kept image by its stamp, oldest first
-        self._newest_header: object = None  # None = no image yet
-        self._newest_ns = self._newest_arrived_ns = 0
+        self._newest_ns = self._newest_arrived_ns = 0  # 0 = no image yet
         self._named = 0
 
     @property
@@ -72,10 +71,10 @@ class PendingRequests:
         return adds
 
     def confirm(self, add: Add, tracks: list[sam2.Track]) -> None:
-        """Answers a request that ran, with the header of the image that each prompt ran on."""
+        """Answers a request that ran, with the header of the image that each prompt ran on, whose stamp it has."""
         labels = {track.object_id: track.label for track in tracks}
         ids = tuple(prompt.object_id for prompt in add.prompts)
-        headers = tuple(self._header_at(prompt.stamp_ns) for prompt in add.prompts)
+        headers = tuple(self._headers[prompt.stamp_ns] for prompt in add.prompts)
         add.answer(Code.OK, object_ids=ids, labels=tuple(labels.get(name, 0) for name in ids), headers=headers)
 
     def refuse(self, request: Request, error: Exception) -> None:
@@ -86,10 +85,9 @@ class PendingRequests:
 
     def remember(self, stamp_ns: int, header: object, arrived_ns: int) -> None:
         """Keeps the header of a processed image; prompts may name it until it leaves the history."""
-        self._newest_header, self._newest_ns, self._newest_arrived_ns = header, stamp_ns, arrived_ns
-        if stamp_ns:
-            self._headers.pop(stamp_ns, None)  # a stamp may come twice if the clock is set back; keep the order
-            self._headers[stamp_ns] = header
+        self._newest_ns, self._newest_arrived_ns = stamp_ns, arrived_ns
+        self._headers.pop(stamp_ns, None)  # a stamp may come twice if the clock is set back; keep the order
+        self._headers[stamp_ns] = header
         while len(self._headers) > self._history_frames:
             del self._headers[next(iter(self._headers))]
 
@@ -136,14 +134,6 @@ class PendingRequests:
                 self._failed(error)
         self.waiting = []
 
-    def _header_at(self, stamp_ns: int) -> object:
-        """The header of the kept image nearest to a stamp, by the tracker's rules: of two equally near ones the newer;
-        never one stamped later than the newest image, because it is from before the clock was set back."""
-        kept = [kept_ns for kept_ns in self._headers if kept_ns <= self._newest_ns]
-        if not (stamp_ns and kept):
-            return self._newest_header
-        return self._headers[min(reversed(kept), key=lambda kept_ns: abs(kept_ns - stamp_ns))]
-
     def _name_new(self, tracker: sam2.Tracker, add: Add) -> None:
         """Gives every prompt for a new object ("") an unused id."""
         for index, prompt in enumerate(add.prompts):
@@ -167,7 +157,7 @@ class PendingRequests:
 
     def _accept(self, tracker: sam2.Tracker, add: Add, frame: sam2.Frame | None) -> bool:
         """Whether all prompts of a request pass the tracker's checks; if not, answers it. Gives new objects an id, and
-        changes nothing in the tracker."""
+        each prompt the stamp of the image that it will run on; changes nothing in the tracker."""
         self._name_new(tracker, add)
         try:
             add.check()
@@ -175,7 +165,8 @@ class PendingRequests:
                 if add.only_live and prompt.object_id not in tracker.object_ids:
                     raise sam2.UnknownObject(f"{prompt.object_id!r} was removed since the image the prompt was made on")
                 with prompt_in.numbered(index, len(add.prompts)):
-                    tracker.check(prompt, frame, seen=frame is None)
+                    [stamp_ns] = tracker.check(prompt, frame, seen=frame is None)
+                add.prompts[index] = replace(prompt, stamp_ns=stamp_ns)
         except sam2.DeviceLost:
             raise
         except Exception as error:  # whatever it is, the request is answered and the others go on

@@ -77,14 +77,16 @@ class FakeTracker:
     def check(self, prompts, frame=None, seen=False):
         self._enter("check")
         prompts = [prompts] if isinstance(prompts, sam2.Prompt) else prompts
+        kept_ns = [*self._stamps, *([frame.stamp_ns] if frame else ())][-self.history :] or [0]
         for number, prompt in enumerate(prompts):
             if prompt.object_id not in {*self._objects, *(one.object_id for one in prompts[:number])}:
                 check_begins(prompt)
             if frame is not None:
                 check_places(prompt, frame.size_hw)
-            if prompt.stamp_ns and prompt.stamp_ns < min([*self._stamps, frame.stamp_ns if frame else 0]):
+            if prompt.stamp_ns and prompt.stamp_ns < min(kept_ns):
                 raise sam2.Stale(f"prompt for {prompt.object_id!r}: {prompt.stamp_ns} is older than the kept history")
         self._check_limit(prompts)
+        return [min(kept_ns[::-1], key=lambda ns: abs(ns - (one.stamp_ns or kept_ns[-1]))) for one in prompts]
 
     def step(self, frame, prompts=(), accept=lambda tracks: None, progress=lambda: None):
         """All or nothing, as the real one: an error leaves objects and history as they were."""
@@ -110,9 +112,8 @@ class FakeTracker:
 
     def _catch_up(self, prompts, progress):
         oldest = min((prompt.stamp_ns for prompt in prompts if prompt.stamp_ns), default=0)
-        for stamp_ns in self._stamps if oldest else ():
-            if oldest <= stamp_ns:
-                progress()
+        for _ in [stamp_ns for stamp_ns in self._stamps if 0 < oldest <= stamp_ns]:
+            progress()
 
     def _all_or_nothing(self, frame, prompts, accept, shown):
         self._check_limit(prompts)

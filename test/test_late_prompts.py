@@ -193,6 +193,16 @@ def test_older_than_the_history_is_stale():
     assert tracker.object_ids == ["live", "other", "new"]
 
 
+def test_a_check_returns_the_stamp_of_the_frame_that_each_prompt_is_for():
+    tracker = sam2.Tracker(small_model(), sam2.Limits(history_frames=5))
+    assert tracker.check(made_on(7, click("a"))) == [0], "not known"
+    run(tracker, range(9), BOTH)
+    between = replace(click("a"), stamp_ns=stamp(6) + 1)
+    assert tracker.check([click("a"), made_on(9, click("b")), between], frame(9)) == [stamp(9), stamp(9), stamp(6)]
+    assert tracker.check([click("a"), between], seen=True) == [stamp(8), stamp(6)]
+    assert tracker.check([click("a"), between]) == [0, stamp(6)], "the next one's is not known"
+
+
 def test_before_its_first_image_an_object_begins_with_a_point_on_it():
     """As it would be refused in time; in one step with a point that is on it, before it, it corrects that one."""
     tracker = sam2.Tracker(small_model())

@@ -241,24 +241,11 @@ def test_as_many_headers_are_kept_as_the_history_is_long(length):
 
 def test_a_stamp_that_comes_twice_is_as_new_as_its_second_image():
     desk = Desk(history_frames=2)
-    for stamp_ns, header in ((10, "old"), (20, ""), (10, "again"), (11, "")):
-        desk.pending.remember(stamp_ns, header, arrived_ns=0)
-    assert desk.pending._header_at(10) == "again"
-
-
-def test_an_image_without_a_stamp_is_not_one_of_1970():
-    desk = Desk()
-    desk.pending.remember(0, "without", arrived_ns=0)
-    assert desk.pending._header_at(20) == "without", "the newest there is"
-    desk.pending.remember(100, "header 100", arrived_ns=0)
-    assert desk.pending._header_at(20) == "header 100"
-
-
-def test_of_two_images_equally_near_the_newer_one_is_meant():
-    desk = Desk()
-    for stamp_ns in (10, 20):
-        desk.pending.remember(stamp_ns, f"header {stamp_ns}", arrived_ns=0)
-    assert desk.pending._header_at(15) == "header 20" and desk.pending._header_at(14) == "header 10"
+    for stamp_ns, header in ((10, "old"), (20, ""), (10, "again")):
+        desk.image(stamp_ns, header)
+    desk.add(point("a", stamp=10))
+    desk.image(11)
+    assert desk.answer().headers == ("again",)
 
 
 def test_names_of_new_objects_pass_over_those_that_are_taken():

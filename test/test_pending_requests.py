@@ -12,7 +12,6 @@ from small_stream import small_model
 
 import sam2
 from sam2_ros.params import Settings
-from sam2_ros.pending_requests import PendingRequests
 from sam2_ros.requests import Add, Code, Remove, Reset, Restore, Save
 
 
@@ -150,13 +149,17 @@ def test_a_new_stream_has_headers_of_its_own():
         assert bench.answer().headers == ("header 105",)
 
 
-def test_when_the_clock_was_set_back_headers_are_those_of_images_that_can_be_meant():
-    pending = PendingRequests(30, None, None, None)
-    for stamp in (10, 20, 30, 18, 19):
-        pending.remember(stamp, f"header {stamp}", arrived_ns=0)
-    assert pending._header_at(26) == "header 19" and pending._header_at(10) == "header 10"
-    pending.remember(20, "header 20 again", arrived_ns=0)
-    assert pending._header_at(20) == "header 20 again"
+@pytest.mark.parametrize("is_seen", [False, True], ids=["with an image", "without"])
+def test_the_image_a_prompt_ran_on_is_the_one_that_the_tracker_says(is_seen):
+    """The clock was set back, and what is older than the gap is forgotten: at 1.05 s there is no image any more."""
+    with Bench(sam2.Tracker(small_model(), sam2.Limits(history_s=0.5))) as bench:
+        stamps = [900_000_000, 1_050_000_000, 960_000_000, 1_500_000_000]
+        for stamp in stamps[: 4 if is_seen else 3]:
+            bench.step(stamp)
+        bench.add(point("cup", stamp=stamps[1]), wait_s=0.0 if is_seen else PATIENCE_S)
+        if not is_seen:
+            bench.step(stamps[3])
+        assert bench.answer().headers == (f"header {stamps[2]}",)
 
 
 def test_remove_needs_no_image_and_names_the_unknown():

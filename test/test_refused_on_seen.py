@@ -28,9 +28,9 @@ class Choosy(FakeTracker):
         self.names = set(names)
 
     def check(self, prompts, frame=None, seen=False):
-        super().check(prompts, frame, seen)
         assert seen == (frame is None), "no next image is waited for"
         self._choose(prompts if seen else ())
+        return super().check(prompts, frame, seen)
 
     def prompt(self, prompts, accept, progress):
         self._choose(prompts)
