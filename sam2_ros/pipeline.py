@@ -78,8 +78,13 @@ class Pipeline:
         self._counters.busy_since_ns = time.monotonic_ns()
         return work.arrival, self._receive(work.arrival)
 
+    def note_waiting(self) -> None:
+        """Called if other cameras have their turns between `take` and `turn`: it is not busy with its image then."""
+        self._counters.busy_since_ns = 0
+
     def turn(self, arrival: Arrival | None, frame: sam2.Frame | None) -> None:
         """Processes one image, if there is one, and everything that is due. Raises only DeviceLost."""
+        self._counters.busy_since_ns = time.monotonic_ns() if arrival is not None else 0
         with self._guarded("turn") as turn:
             self._turn(arrival, frame)
         self._counters.busy_since_ns = 0

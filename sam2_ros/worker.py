@@ -153,6 +153,8 @@ class Worker:
                     f"images of {len(pairs)} cameras could not be encoded together, from now on they are one by one: "
                     f"{readable(reason_of(error))}"
                 )
+        for pipeline in self._pipelines:
+            pipeline.note_waiting()
         for pipeline, arrival, frame in taken:
             if not self._stopping.is_set():
                 self._note_progress()

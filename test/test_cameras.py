@@ -125,6 +125,19 @@ def test_images_that_coincide_are_encoded_together():
     assert calls == [[5, 6]] and cameras.order == [(0, 5), (2, 6), (1, 7)]
 
 
+def test_a_camera_whose_image_waits_for_the_turns_of_others_is_not_busy_with_it():
+    cameras, tracker, seen = Cameras(2, FakeTracker()), FakeTracker(), []
+    busy_since_ns = lambda: [pipeline._counters.busy_since_ns for pipeline in cameras.pipelines]  # noqa: E731
+    tracker.encode_together = lambda pairs: seen.append(busy_since_ns())
+    for index, pipeline in enumerate(cameras.pipelines):
+        pipeline.tracker = tracker
+        pipeline.outputs.publish = lambda *result: seen.append(busy_since_ns()) or True
+        cameras.image(index, 1)
+    cameras.worker._round_together()
+    assert [[ns > 0 for ns in busy] for busy in seen] == [[True, True], [True, False], [False, True]]
+    assert seen[2][1] > seen[1][0] and busy_since_ns() == [0, 0]
+
+
 def test_an_encoder_that_cannot_take_all_takes_one_at_a_time():
     gate, tried = SteppedGate(), []
     tracker = FakeTracker(gate=gate)

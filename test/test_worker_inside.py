@@ -25,6 +25,9 @@ class Lane:
     def take(self):
         return ("arrival", self.frame) if self.frame else (None, None)
 
+    def note_waiting(self):
+        pass
+
     def turn(self, arrival, frame):
         self.turns.append((arrival, frame))
         self.turned()
