@@ -5,7 +5,7 @@ Knows no ROS. Times are nanoseconds of the steady clock.
 
 import threading
 import traceback
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 
 from sam2_ros.readable import readable, utf8
@@ -39,9 +39,6 @@ class Counters:
     largest_image_bytes: int = 0
     last_image_ns: int = 0
     busy_since_ns: int = 0  # 0 = idle
-    last_refusal: str = ""
-    last_failure: str = ""
-    last_internal: str = ""  # what the newest answer INTERNAL said
     incompatible_qos: str = ""  # the policy that a publisher does not offer
     rivals: int = 0  # other nodes that publish under the same name
     domain: int = 0  # the ROS_DOMAIN_ID
@@ -68,6 +65,9 @@ class Counters:
     answers: Counter = field(default_factory=Counter)  # requests, by code
     resets: Counter = field(default_factory=Counter)  # by cause
     failures: Counter = field(default_factory=Counter)  # by kind
+    # The newest sentence about a refused image ("refused"), a failed one ("image"), another failure ("publish", ...) or
+    # an answer (its code).
+    said: dict[str, str] = field(default_factory=lambda: defaultdict(str))
     resets_ns: deque = field(default_factory=_recent)
     ways: deque = field(default_factory=_recent)  # whether an image arrived (True) or was lost on the way
     codes: deque = field(default_factory=_recent)  # (time, code) of the newest answers
@@ -110,7 +110,7 @@ class Counters:
         with self.lock:
             self.refused[reason] += 1
             self.refused_in_a_row += 1
-            self.last_refusal = sentence
+            self.said["refused"] = sentence
 
     def refuse_depth(self, reason: str, sentence: str) -> None:
         with self.lock:
@@ -146,10 +146,11 @@ class Counters:
             self.refused_in_a_row = 0
 
     def count_failure(self, kind: str, sentence: str) -> int:
-        """Counts a failure; returns how many of this kind there were so far."""
+        """Counts a failure; returns how many of this kind there were so far. kind: where, and the error's type."""
+        where = kind.partition(":")[0]
         with self.lock:
             self.failures[kind] += 1
-            self.last_failure = readable(f"{kind}: {sentence}")
+            self.said["image" if where in ("step", "turn") else where] = readable(f"{kind}: {sentence}")
             return self.failures[kind]
 
     def note_failure(self, what: str, error: Exception, log) -> None:
@@ -190,5 +191,4 @@ class Counters:
         with self.lock:
             self.answers[code] += 1
             self.codes.append((now_ns, code))
-            if code == "INTERNAL":
-                self.last_internal = sentence
+            self.said[code] = sentence

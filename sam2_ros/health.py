@@ -105,7 +105,7 @@ def _images(c: Counters, situation: Situation, settings: Settings, now_ns: int) 
         )
     if c.refused_in_a_row:
         level = Level.ERROR if c.refused_in_a_row > REFUSALS else Level.WARN
-        return level, f"the last {c.refused_in_a_row} images were refused: {c.last_refusal}"
+        return level, f"the last {c.refused_in_a_row} images were refused: {c.said['refused']}"
     lost = c.ways.count(False)
     if lost > 0.1 * len(c.ways):
         return Level.WARN, f"{lost} of the last {len(c.ways)} images were lost on the way{size_hint(c, '; ')}"
@@ -118,7 +118,7 @@ def _images(c: Counters, situation: Situation, settings: Settings, now_ns: int) 
 
 
 def _refused_before(c: Counters) -> str:
-    return f"; those before were refused: {c.last_refusal}" if c.refused_in_a_row else ""
+    return f"; those before were refused: {c.said['refused']}" if c.refused_in_a_row else ""
 
 
 def _why_silent(c: Counters) -> str:
@@ -156,7 +156,7 @@ def _where_images_are(c: Counters) -> str:
 def why_no_image(c: Counters) -> str:
     """Why no image comes, for the answer to a request that needs one; "" if that is not known."""
     if c.refused_in_a_row:
-        return f"the last {c.refused_in_a_row} images were refused: {c.last_refusal}"
+        return f"the last {c.refused_in_a_row} images were refused: {c.said['refused']}"
     if c.publishers == 0 or not c.received:
         return _why_silent(c)
     return ""
@@ -179,9 +179,10 @@ def _tracking(c: Counters, situation: Situation, settings: Settings, now_ns: int
         return Level.WARN, f"the network has been busy with one image for {busy_s:.1f} s; use a smaller model"
     if c.failures_in_a_row:
         level = Level.ERROR if c.failures_in_a_row >= settings.max_failures else Level.WARN
-        return level, f"the last {c.failures_in_a_row} images failed: {c.last_failure}"
+        return level, f"the last {c.failures_in_a_row} images failed: {c.said['image']}"
     if c.unpublished_in_a_row:
-        return Level.WARN, f"the last {c.unpublished_in_a_row} results were not published completely: {c.last_failure}"
+        count = c.unpublished_in_a_row
+        return Level.WARN, f"the last {count} results were not published completely: {c.said['publish']}"
     resets = sum(now_ns - at_ns < WITHIN_S * 1e9 for at_ns in c.resets_ns)
     if resets >= RESETS:
         causes = ", ".join(f"{cause}: {n}" for cause, n in sorted(c.resets.items()))
@@ -203,7 +204,7 @@ def _requests(c: Counters, now_ns: int) -> tuple[Level, str]:
     total = sum(c.answers.values()) - c.answers["LOADING"]  # not LOADING, after which clients ask again
     internal = sum(code == "INTERNAL" and now_ns - at_ns < INTERNAL_S * 1e9 for at_ns, code in c.codes)
     if internal:
-        sentence = f"{internal} of the last {len(c.codes)} requests failed inside the node: {c.last_internal}"
+        sentence = f"{internal} of the last {len(c.codes)} requests failed inside the node: {c.said['INTERNAL']}"
         return Level.WARN, sentence
     refused = total - c.answers["OK"]
     return Level.OK, f"{total} answered, {refused} of them refused"

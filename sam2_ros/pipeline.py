@@ -138,8 +138,8 @@ class Pipeline:
             self._counters.refuse_image(error.reason, str(error))
             return None
         except Exception as error:  # whatever it is, only this image is lost, and not the thread
-            self._counters.count_failed_image()
             self._report_failure("image", error)
+            self._counters.count_failed_image()
             return None
         size_hw = rgb.shape[:2]
         if self._size_hw not in (None, size_hw) and not arrival.new_stream:

@@ -127,7 +127,7 @@ def test_an_inactive_node_is_not_ill(state):
 
 @pytest.mark.parametrize("in_a_row, level", [(1, Level.WARN), (5, Level.WARN), (6, Level.ERROR)])
 def test_refused_images_are_named(in_a_row, level):
-    found = find("images", healthy(refused_in_a_row=in_a_row, last_refusal="encoding '16UC1' is not a picture"))
+    found = find("images", healthy(refused_in_a_row=in_a_row, said={"refused": "encoding '16UC1' is not a picture"}))
     assert found.level is level and "'16UC1'" in found.sentence
 
 
@@ -207,7 +207,7 @@ def test_a_hang_is_an_error_after_its_time():
 
 @pytest.mark.parametrize("in_a_row, level", [(1, Level.WARN), (4, Level.WARN), (5, Level.ERROR)])
 def test_failures_in_a_row(in_a_row, level):
-    found = find("tracking", healthy(failures_in_a_row=in_a_row, last_failure="step: OutOfMemory: 3 GB short"))
+    found = find("tracking", healthy(failures_in_a_row=in_a_row, said={"image": "step: OutOfMemory: 3 GB short"}))
     assert found.level is level and "3 GB short" in found.sentence
 
 
@@ -229,7 +229,7 @@ def test_counting_a_refusal_and_a_success():
     counters = Counters()
     for _ in range(2):
         counters.refuse_image("stale", "late")
-    assert counters.refused == {"stale": 2} and counters.refused_in_a_row == 2 and counters.last_refusal == "late"
+    assert counters.refused == {"stale": 2} and counters.refused_in_a_row == 2 and counters.said["refused"] == "late"
     counters.count_failed_image()
     assert (counters.refused_in_a_row, counters.failures_in_a_row) == (0, 1), "it was not refused"
     counters.refuse_image("stale", "late")

@@ -76,13 +76,26 @@ def test_resets_and_failures_are_told_by_cause():
     assert (values["reset: clock jump"], values["failed: step: OutOfMemory"]) == ("1", "1")
 
 
+@pytest.mark.parametrize("where", ["image", "step", "turn"])
+def test_a_failed_image_and_a_result_that_was_not_published_each_have_their_own_cause(where):
+    counters = Counters()
+    counters.count_failure(f"{where}: OutOfMemory", "3 GB short")
+    counters.count_failed_image()
+    counters.count_failure("publish: OverflowError", "280")
+    counters.count_unpublished()
+    counters.count_failure("request: ValueError", "of no image")
+    assert find("tracking", counters).sentence == f"the last 1 images failed: {where}: OutOfMemory: 3 GB short"
+    counters.count_step(5, 3)
+    assert find("tracking", counters).sentence.endswith("completely: publish: OverflowError: 280")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (dict(received=5, publishers=1), ""),
         (dict(received=5, publishers=0), "nobody publishes /image in ROS_DOMAIN_ID 0 any more"),
         (dict(received=0, publishers=1), "nothing arrives"),
-        (dict(received=5, publishers=1, refused_in_a_row=2, last_refusal="stale"), "the last 2 images were refused"),
+        (dict(received=5, publishers=1, refused_in_a_row=2, said={"refused": "stale"}), "the last 2 images were"),
         (dict(received=0, publishers=1, other_type="std_msgs/msg/String"), "nothing arrives"),  # that one is no camera
     ],
 )

@@ -239,7 +239,7 @@ def test_only_a_network_that_hangs_makes_somebody_lose_patience(inside):
         assert len(answers) == is_hanging
     inside._worker = None
     assert answers[0].code is Code.INTERNAL and "hangs" in answers[0].sentence
-    assert "hangs" in inside._channels[0].counters.last_failure
+    assert "hangs" in inside._channels[0].counters.said["request"]
 
 
 def test_the_time_in_which_the_process_stood_still_makes_nobody_lose_patience(inside):

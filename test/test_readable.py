@@ -43,7 +43,7 @@ def test_everything_that_is_said_about_an_input_is_readable():
     counters.note_failure("callback", ValueError(OLD_NAME), type("Log", (), {"error": logged.append}))
     said = [answer.sentence for answer in answers] + [str(Refused("encoding", OLD_NAME + "x" * 10**6))]
     assert all(one.startswith("K\\udcfcche") and len(one) < LONGEST + 50 for one in said)
-    assert counters.last_failure == "callback: ValueError: K\\udcfcche" and "K\\udcfcche" in logged[0]
+    assert counters.said["callback"] == "callback: ValueError: K\\udcfcche" and "K\\udcfcche" in logged[0]
 
 
 def test_of_failures_of_a_kind_the_first_is_logged_and_all_are_counted():
