@@ -9,7 +9,7 @@ from sam2_ros.counters import Counters
 from sam2_ros.fast_dds import PROFILES, TRANSPORTS
 
 DEFAULT_SEGMENT_BYTES = 512 * 1024  # of Fast DDS's shared memory; larger best-effort images are mostly lost
-USUAL_IMAGE_BYTES = 640 * 480 * 3  # while none has arrived
+USUAL_IMAGE_BYTES, USUAL_JPEG_BYTES = 640 * 480 * 3, 100_000  # while none has arrived
 PROFILE = f"{PROFILES}=<share>/sam2_ros/config/fastdds_shm.xml"
 SEGMENT_CURE = f"start the camera with {PROFILE}, or let it publish reliably"
 BY_TCP = "LARGE_DATA", "P2P"  # how the names of such TRANSPORTS begin
@@ -34,11 +34,12 @@ def size_hint(c: Counters, joint: str) -> str:
     is_cyclone, is_fast = c.middleware == cyclone_dds.NAME, c.middleware.startswith(fast_dds.NAME)
     if is_fast and c.transports.startswith(BY_TCP):  # loses none to small buffers, and a profile would cut it off
         return ""
+    usual_bytes = USUAL_JPEG_BYTES if c.remap_from.endswith("/compressed") else USUAL_IMAGE_BYTES
+    image_bytes = c.largest_image_bytes or usual_bytes
     if is_fast and c.is_remote:
-        has_room = (c.largest_image_bytes or USUAL_IMAGE_BYTES) <= c.receive_buffer_bytes
-        return f"{joint}{NETWORK_CURE if has_room else REMOTE_BUFFER_CURE}"
+        return f"{joint}{NETWORK_CURE if image_bytes <= c.receive_buffer_bytes else REMOTE_BUFFER_CURE}"
     by_network = is_cyclone or c.transports.startswith("UDP")
-    if 0 < c.largest_image_bytes <= (c.receive_buffer_bytes if by_network else DEFAULT_SEGMENT_BYTES):
+    if image_bytes <= (c.receive_buffer_bytes if by_network else DEFAULT_SEGMENT_BYTES):
         return ""
     if is_cyclone:
         return f"{joint}{BUFFER_CURE}"

@@ -51,6 +51,15 @@ def test_the_remedy_is_that_of_the_middleware_in_use(middleware, reliability, re
     assert small.endswith("nothing arrives")
 
 
+@pytest.mark.parametrize(("kind", "is_large"), [("", True), ("/compressed", False)])
+def test_while_none_has_come_a_compressed_image_is_taken_for_smaller_than_a_raw_one(kind, is_large):
+    none = dict(received=0, largest_image_bytes=0, receive_buffer_bytes=USUAL_BYTES, remap_from=f"image{kind}")
+    for middleware, remedy in (("rmw_fastrtps_cpp", FAST_DDS), ("rmw_cyclonedds_cpp", CYCLONE_DDS)):
+        assert (remedy in why_silent(middleware=middleware, reliability="best_effort", **none)) == is_large
+    remote = why_silent(middleware="rmw_fastrtps_cpp", is_remote=True, **none)
+    assert (CYCLONE_DDS in remote, "net.ipv4.ipfrag_time=" in remote) == (is_large, not is_large)
+
+
 @pytest.mark.parametrize(
     "room, is_said", [(VGA_BYTES - 1, True), (VGA_BYTES, False), (0, False)], ids=["tight", "enough", "not known"]
 )
