@@ -19,22 +19,19 @@ class Classes:
 
     def __init__(self, names: Iterable[str], warn: Callable[[str], object]) -> None:
         self.ids = {name: number for number, name in enumerate(dict.fromkeys(filter(None, names)), start=1)}
-        self._is_new, self._is_full = True, False
+        self._is_full = False
         self._warn = warn
 
-    def learn(self, names: Iterable[str]) -> bool:
-        """Gives every new name a value while there are any left; True if `ids` has changed since the last call."""
+    def learn(self, names: Iterable[str]) -> None:
+        """Gives every new name a value while there are any left."""
         for name in names:
             if name in self.ids:
                 continue
             if len(self.ids) < MAX_CLASSES:
                 self.ids[name] = len(self.ids) + 1
-                self._is_new = True
             elif not self._is_full:
                 self._is_full = True
                 self._warn(_left_over(name))
-        is_new, self._is_new = self._is_new, False
-        return is_new
 
 
 def _left_over(name: str) -> str:

@@ -38,6 +38,7 @@ class Outputs:
         self._failure: Exception | None = None  # the first error of the current image
         self._target, self._depth = target, depth
         self._classes = Classes(settings.classes, warn)
+        self._told_classes = -1  # number of those in the newest `label_info`; -1 = there was none
         self._overlay = Overlay()
         self._gate = threading.Lock()
         self._open = False
@@ -87,7 +88,8 @@ class Outputs:
             self._send("visibility", lambda: track_out.visibility_array(header, tracks, frame.stamp_ns))
             self._send("label_mask", lambda: track_out.label_mask(header, tracks, frame.size_hw))
             self._send("target_mask", lambda: track_out.target_mask(header, tracks, frame.size_hw, self._target()))
-            self._attempt(lambda: self._send_classes(header, tracks, frame.size_hw))
+            self._attempt(lambda: self._tell_classes(header, tracks))
+            self._send("class_mask", lambda: track_out.class_mask(header, tracks, frame.size_hw, self._classes.ids))
             self._send("detections", lambda: vision.detections(header, tracks))
             view = self._take_depth(header, frame, tracks)
             self._send("tracks", lambda: track_out.track_array(header, tracks, view.surfaces if view else None))
@@ -125,11 +127,13 @@ class Outputs:
         self._depth.rest()
         return None
 
-    def _send_classes(self, header: Header, tracks: list[sam2.Track], size_hw: tuple[int, int]) -> None:
-        """Publishes the class mask, preceded by `label_info` whenever its classes have changed."""
-        if self._classes.learn(map(track_out.class_of, tracks)) and "label_info" in self.publishers:
+    def _tell_classes(self, header: Header, tracks: list[sam2.Track]) -> None:
+        """Publishes `label_info` if its newest one has not all classes."""
+        self._classes.learn(map(track_out.class_of, tracks))
+        number = len(self._classes.ids)
+        if number != self._told_classes and "label_info" in self.publishers:
             self.publishers["label_info"].publish(vision.label_info(header, self._classes.ids))
-        self._send("class_mask", lambda: track_out.class_mask(header, tracks, size_hw, self._classes.ids))
+            self._told_classes = number
 
     def _send_overlay(self, header: Header, frame: sam2.Frame, tracks: list[sam2.Track]) -> None:
         if self._wanted("overlay") or self._wanted("overlay_jpeg"):

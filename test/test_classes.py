@@ -1,14 +1,20 @@
 """The class mask: instances of a class have one value, which keeps its meaning."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
 
-from test_track_out import SIZE_HW, blob, header, track
+from sensor_msgs.msg import Image
+from test_track_out import SIZE_HW, FakePublisher, blob, header, track
 
-from sam2_ros import track_out
+import sam2
+from sam2_ros import track_out, vision
 from sam2_ros.classes import Classes
+from sam2_ros.outputs import Outputs
+from sam2_ros.params import Settings
 
 pytestmark = pytest.mark.ros
 
@@ -17,7 +23,7 @@ def test_the_class_mask_merges_instances_and_its_values_are_stable():
     left, right = blob(left=5), blob(left=40)
     tracks = [track("a", 1, left), track("b", 2, right), track("c", 3, blob(top=30), class_name="")]
     classes = Classes(["floor", "mug"], pytest.fail)
-    assert classes.learn(map(track_out.class_of, tracks)) and not classes.learn(["mug"])
+    classes.learn(map(track_out.class_of, tracks))
     assert classes.ids == {"floor": 1, "mug": 2, "object": 3}
     message = track_out.class_mask(header(), tracks, SIZE_HW, classes.ids)
     expected = 2 * (left | right) + 3 * blob(top=30)
@@ -27,9 +33,25 @@ def test_the_class_mask_merges_instances_and_its_values_are_stable():
     assert (message.encoding, message.step, message.header) == ("mono8", message.width, header())
 
 
-def test_classes_are_told_once_and_again_with_each_new_one():
-    classes = Classes(["mug"], pytest.fail)
-    assert [classes.learn(names) for names in ([], ["mug"], ["box"], ["box", "mug"])] == [True, False, True, False]
+def test_classes_are_told_once_and_again_with_each_new_one_and_if_that_failed(monkeypatch):
+    monkeypatch.setattr(vision, "label_info", lambda header, ids: dict(ids), raising=False)
+    outputs = Outputs(lambda kind, topic, depth, latched=False: FakePublisher(topic), Settings(), str, pytest.fail)
+    told = outputs.publishers["label_info"] = FakePublisher("label_info")
+    outputs.open()
+
+    def publish(*names):
+        tracks = [track(name, class_name=name) for name in names]
+        outputs.publish(SimpleNamespace(message=Image(header=header())), sam2.Frame(np.zeros((*SIZE_HW, 3))), tracks)
+        return [told.sent.get_nowait() for _ in range(told.sent.qsize())]
+
+    assert [publish(), publish(), publish("mug"), publish("mug")] == [[{}], [], [{"mug": 1}], []]
+    told.publish = lambda message: 1 / 0
+    outputs.publishers["class_mask"].subscribers = 1
+    with pytest.raises(ZeroDivisionError):
+        publish("mug", "box")
+    assert not outputs.publishers["class_mask"].sent.empty(), "the mask comes even so"
+    del told.publish
+    assert [publish("box"), publish("box")] == [[{"mug": 1, "box": 2}], []]
 
 
 def test_a_class_named_twice_has_one_value():
