@@ -45,7 +45,11 @@ class PendingRequests:
         deadlines = [request.deadline_ns for request in self.waiting if isinstance(request, Add)]
         return max(min(deadlines) - time.monotonic_ns(), 0) / 1e9 if deadlines else longest_s
 
-    def sort_out(self, tracker: sam2.Tracker, frame: sam2.Frame | None, now_ns: int = 0) -> list[Add]:
+    def serve(self, tracker: sam2.Tracker) -> None:
+        """Serves the requests that need no image and are not held."""
+        self.sort_out(tracker, None, now_ns=0)  # before every deadline
+
+    def sort_out(self, tracker: sam2.Tracker, frame: sam2.Frame | None, now_ns: int) -> list[Add]:
         """Serves the requests that can be served now and returns the Adds to run on `frame`; the others keep waiting.
         Without a frame it returns the Adds on processed images whose deadline has passed at `now_ns`."""
         adds: list[Add] = []

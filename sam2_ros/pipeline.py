@@ -109,7 +109,7 @@ class Pipeline:
             pass  # prompts that have just run may have held others, which are due now
         why_none = partial(self._why_no_image, closed)
         self._pending.expire(self._size_hw is not None, why_none, now_ns)
-        self._pending.sort_out(self.tracker, None)  # requests held by prompts that have just run or expired
+        self._pending.serve(self.tracker)  # requests held by prompts that have just run or expired
 
     def _why_no_image(self, closed: tuple[Code, str] | None) -> str:
         return closed[1] if closed else why_no_image(self._counters)

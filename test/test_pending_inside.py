@@ -35,7 +35,7 @@ class Desk:
     def image(self, stamp_ns, header=""):
         """The image with everything that is due; what was left to run is answered."""
         frame = sam2.Frame(np.zeros((48, 64, 3), np.uint8), stamp_ns)
-        adds = self.pending.sort_out(self.tracker, frame)
+        adds = self.pending.sort_out(self.tracker, frame, now_ns=0)
         tracks = self.tracker.step(frame, [prompt for add in adds for prompt in add.prompts])
         self.pending.remember(stamp_ns, header or f"header {stamp_ns}", arrived_ns=0)
         for add in adds:
@@ -151,7 +151,8 @@ def test_what_was_served_is_kept_no_longer():
 def test_without_an_image_a_prompt_waits_and_nothing_has_failed():
     desk = Desk()
     add = desk.add(point("a"))
-    assert desk.pending.sort_out(desk.tracker, None) == [] and desk.pending.waiting == [add] and not desk.heard
+    assert desk.pending.sort_out(desk.tracker, None, add.deadline_ns) == []
+    assert desk.pending.waiting == [add] and not desk.heard
 
 
 def test_a_request_about_several_images_waits_for_the_last_of_them():
@@ -227,7 +228,7 @@ def test_who_removed_what_is_told_to_the_outputs():
     assert answers[1].sentence == "not tracked: nobody; tracked: c" and answers[1].unknown_ids == ("nobody",)
     assert desk.heard == [("gone", ["a"]), ("gone", ["b"]), ("gone", None)]
     desk.put(Remove(["a"], desk.answers.put))
-    desk.pending.sort_out(desk.tracker, None)
+    desk.pending.serve(desk.tracker)
     assert desk.answer().sentence == "not tracked: a; tracked: nothing"
 
 
