@@ -36,12 +36,6 @@ def twin_sentences(adds: list[Add], twins: dict[str, str]) -> dict[Add, str]:
     return sentences
 
 
-def updated(tracks: list[sam2.Track], prompted: list[sam2.Track]) -> list[sam2.Track]:
-    """The `tracks` of an image, updated with those that were `prompted` since, by rising label."""
-    by_id = {track.object_id: track for track in (*tracks, *prompted)}
-    return sorted(by_id.values(), key=lambda track: track.label)
-
-
 def run_fitting(
     tracker: sam2.Tracker, run: Callable, check: Callable, adds: list[Add], auto: AutoPrompt,
     refuse: Callable[[Add, Exception], None],

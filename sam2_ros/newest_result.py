@@ -34,6 +34,11 @@ class NewestResult:
     def with_restored(self, object_ids: Collection[str]) -> "NewestResult":
         return replace(self, restored=self.restored | set(object_ids))
 
+    def tracks_with(self, prompted: list[sam2.Track]) -> list[sam2.Track]:
+        """Its tracks, updated with those that were `prompted` since, by rising label."""
+        by_id = {track.object_id: track for track in (*self.tracks, *prompted)}
+        return sorted(by_id.values(), key=lambda track: track.label)
+
     @property
     def object_ids(self) -> list[str]:
         """Ids of all objects that are tracked or restored."""

@@ -15,7 +15,7 @@ import sam2
 from sam2_ros import image_in
 from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.counters import Counters
-from sam2_ros.fitting import Run, run_fitting, twin_sentences, updated
+from sam2_ros.fitting import Run, run_fitting, twin_sentences
 from sam2_ros.health import why_no_image
 from sam2_ros.mailbox import Arrival, Mailbox
 from sam2_ros.params import Settings
@@ -246,9 +246,9 @@ class Pipeline:
         self._counters.busy_since_ns = time.monotonic_ns()
 
         def run(prompts: list[sam2.Prompt], accept: Callable) -> list[sam2.Track]:
-            before = self.outputs.newest.tracks
-            of_all = lambda tracks: accept(updated(before, tracks))  # noqa: E731
-            return updated(before, self.tracker.prompt(prompts, accept=of_all, progress=self._note_progress))
+            of_all = self.outputs.newest.tracks_with
+            accept_all = lambda tracks: accept(of_all(tracks))  # noqa: E731
+            return of_all(self.tracker.prompt(prompts, accept=accept_all, progress=self._note_progress))
 
         ran = self._run(run, partial(self.tracker.check, seen=True), adds, "prompt")
         if ran is not None and ran.done:

@@ -9,7 +9,8 @@ pytest.importorskip("rclpy")
 from bench import point
 
 import sam2
-from sam2_ros.fitting import run_fitting, twin_sentences, updated
+from sam2_ros.fitting import run_fitting, twin_sentences
+from sam2_ros.newest_result import NewestResult
 from sam2_ros.requests import Add
 
 
@@ -24,7 +25,7 @@ def adds_of(*requests):
 def test_what_was_prompted_takes_the_place_of_what_was_there_and_labels_rise():
     before = [track("a", 2, area=1), track("b", 5, area=1)]
     prompted = [track("a", 2, area=9), track("late", 1, area=9), track("c", 3, area=9)]
-    after = [(one.object_id, one.area) for one in updated(before, prompted)]
+    after = [(one.object_id, one.area) for one in NewestResult(tracks=before).tracks_with(prompted)]
     assert after == [("late", 9), ("a", 9), ("c", 9), ("b", 1)]
 
 
