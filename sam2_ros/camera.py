@@ -14,6 +14,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from sam2_ros import fast_dds, image_in, reach
 from sam2_ros.counters import Counters
+from sam2_ros.image_source import ImageSource
 from sam2_ros.mailbox import Arrival, Mailbox
 from sam2_ros.matched_subscription import MatchedSubscription
 from sam2_ros.params import Settings
@@ -35,9 +36,10 @@ class Camera:
     """
 
     def __init__(
-        self, node: LifecycleNode, image: str, settings: Settings, counters: Counters, enabled: Callable[[], bool],
-        arrived: Callable[[int], None], log: RcutilsLogger,
+        self, node: LifecycleNode, image: str, settings: Settings, counters: Counters, source: ImageSource,
+        enabled: Callable[[], bool], arrived: Callable[[int], None], log: RcutilsLogger,
     ) -> None:  # fmt: skip
+        self.source = source
         self.frame_id = ""  # of the newest image
         self._is_compressed = settings.image_transport == "compressed"
         self._topic = f"{image}/compressed" if self._is_compressed else image
@@ -81,26 +83,26 @@ class Camera:
             self._note_subscribed()
 
     def _note_subscribed(self) -> None:
-        self._counters.topic, self._counters.remap_from = self._subscription.topic_name, self._topic
-        self._counters.reliability = self._subscription.reliability.name.lower()
-        self._counters.incompatible_qos = ""
+        self.source.topic, self.source.remap_from = self._subscription.topic_name, self._topic
+        self.source.reliability = self._subscription.reliability.name.lower()
+        self.source.incompatible_qos = ""
 
     def _note_publishers(self) -> None:
         ours, kind = self._subscription.publishers, self._subscription.type_name
         others = [offer.topic_type for offer in self._subscription.offers if offer.topic_type != kind]
-        self._counters.publishers = len(ours)
-        self._counters.is_remote = self._is_remote(ours)
-        self._counters.other_type = next(iter(others), "")
+        self.source.publishers = len(ours)
+        self.source.is_remote = self._is_remote(ours)
+        self.source.other_type = next(iter(others), "")
         if ours:
-            self._counters.elsewhere, self._counters.other_transport, self._look_again_ns = (), "", 0
+            self.source.elsewhere, self.source.other_transport, self._look_again_ns = (), "", 0
         elif time.monotonic_ns() >= self._look_again_ns:
-            self._counters.elsewhere, self._counters.other_transport = self._other_topics()
-            self._counters.reach = reach.limit() or reach.came_later(self._addresses) + reach.server()
+            self.source.elsewhere, self.source.other_transport = self._other_topics()
+            self.source.reach = reach.limit() or reach.came_later(self._addresses) + reach.server()
             self._look_again_ns = time.monotonic_ns() + LOOK_EVERY_NS
 
     def _is_remote(self, publishers: list) -> bool:
         """Whether any of them is on another machine, as far as the middleware tells."""
-        if not (publishers and self._counters.middleware.startswith(fast_dds.NAME)):
+        if not (publishers and self.source.middleware.startswith(fast_dds.NAME)):
             return False
         here = {fast_dds.host_of(own.endpoint_gid) for own in self._subscription.own_endpoints()}
         return bool(here) and any(fast_dds.host_of(one.endpoint_gid) not in here for one in publishers)
@@ -126,6 +128,7 @@ class Camera:
         now_ns = time.monotonic_ns()
         counters, stamp = self._counters, stamp_ns(msg.header.stamp)
         counters.receive_image(now_ns, len(msg.data))
+        self.source.incompatible_qos = ""
         if not self._enabled():
             counters.ignored += 1
             return
@@ -161,7 +164,7 @@ class Camera:
             self._log.warning(readable(sentence))
 
     def _on_incompatible(self, event: QoSRequestedIncompatibleQoSInfo) -> None:
-        self._counters.incompatible_qos = qos_policy_name_from_kind(event.last_policy_kind)
+        self.source.incompatible_qos = qos_policy_name_from_kind(event.last_policy_kind)
 
     def _on_lost(self, event: QoSMessageLostInfo) -> None:
         self._counters.lose_on_the_way(event.total_count_change)

@@ -6,6 +6,7 @@ A camera named front has the topics front/image, ~/front/tracks and so on; a sin
 
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from sam2_ros.counters import Counters
 from sam2_ros.depth_camera import DepthCamera
 from sam2_ros.depth_out import DepthOut
 from sam2_ros.health import Situation
+from sam2_ros.image_source import ImageSource
 from sam2_ros.mailbox import Mailbox
 from sam2_ros.newest_result import NewestResult
 from sam2_ros.outputs import Outputs
@@ -49,19 +51,21 @@ class Channel:
         self.name, self.node = name, node
         # One logger per camera, so that messages name it, and throttling one camera does not silence another.
         self.log = node.get_logger().get_child(name) if name else node.get_logger()
-        self.counters = Counters(domain=node.context.get_domain_id(), middleware=get_rmw_implementation_identifier())
-        if self.counters.middleware == cyclone_dds.NAME:
-            self.counters.receive_buffer_bytes = socket_buffers.most_bytes()
-        elif self.counters.middleware.startswith(fast_dds.NAME):
-            self.counters.receive_buffer_bytes = fast_dds.receive_buffer_bytes()
-            self.counters.transports = fast_dds.transports()
+        self.counters = Counters()
+        self.source = ImageSource(domain=node.context.get_domain_id(), middleware=get_rmw_implementation_identifier())
+        if self.source.middleware == cyclone_dds.NAME:
+            self.source.receive_buffer_bytes = socket_buffers.most_bytes()
+        elif self.source.middleware.startswith(fast_dds.NAME):
+            self.source.receive_buffer_bytes = fast_dds.receive_buffer_bytes()
+            self.source.transports = fast_dds.transports()
         self.enabled = True
         self._pipeline: Pipeline | None = None
         self._publishers: list[LifecyclePublisher] = []  # there may be some without a pipeline if `configure` failed
         self.target = node.settings.target  # object id; one chosen by service holds until the parameter is set
         self.camera = Camera(
-            node, self.input_name("image"), node.settings, self.counters, lambda: self.enabled, self._on_image, self.log
-        )
+            node, self.input_name("image"), node.settings, self.counters, self.source, lambda: self.enabled,
+            self._on_image, self.log,
+        )  # fmt: skip
         self.depth: DepthCamera | None = None
         if node.settings.depth_enabled:
             topics = self.input_name("depth/image"), self.input_name("camera_info")
@@ -92,7 +96,7 @@ class Channel:
             depth = DepthOut(self._create_output, self.depth, self.counters, transforms)
         outputs = Outputs(self._create_output, settings, lambda: self.target, self.log.warning, depth)
         closed = partial(self.why_closed, needs_image=True)
-        self._pipeline = Pipeline(mailbox, settings, self.counters, outputs, auto, self.log, closed)
+        self._pipeline = Pipeline(mailbox, settings, self.counters, outputs, auto, self.log, closed, self._why_no_image)
         return self._pipeline
 
     def take_settings(self, settings: Settings, names: set[str]) -> None:
@@ -107,7 +111,7 @@ class Channel:
         if self.depth is not None:
             self.depth.open()
         self.camera.open(self.pipeline.mailbox)
-        self.log.info(f"listening to {self.counters.topic}")
+        self.log.info(f"listening to {self.source.topic}")
 
     def enable(self, enabled: bool) -> None:
         """Starts or stops accepting images; when it stops, a waiting image is discarded."""
@@ -151,9 +155,9 @@ class Channel:
             self._pipeline.auto.is_expected = True
 
     def statuses(self, situation: Situation) -> list[DiagnosticStatus]:
-        self.counters.rivals = self._count_rivals() if self._pipeline else 0
+        situation = replace(situation, rivals=self._count_rivals())
         prefix = f"{self.node.get_fully_qualified_name()}: " + (f"{self.name}: " if self.name else "")
-        findings = health.report(self.counters, situation, self.node.settings, time.monotonic_ns())
+        findings = health.report(self.counters, self.source, situation, self.node.settings, time.monotonic_ns())
         for finding in findings:
             self._announcer.hear(f"{self.name} {finding.name}".strip(), finding.level, finding.sentence)
         return [
@@ -166,8 +170,10 @@ class Channel:
         ]  # fmt: skip
 
     def _count_rivals(self) -> int:
-        """Counts the other nodes of this name. Another node that publishes our topics, such as a bag player, is no
-        rival."""
+        """Counts the other nodes of this name, while this one has outputs. Another node that publishes our topics, such
+        as a bag player, is no rival."""
+        if self._pipeline is None:
+            return 0
         name = self.node.get_namespace(), self.node.get_name()
         offers = self.node.get_publishers_info_by_topic(self.node.resolve_topic_name(self.output_name("visibility")))
         return max(sum((offer.node_namespace, offer.node_name) == name for offer in offers) - 1, 0)
@@ -201,9 +207,13 @@ class Channel:
             return why
         if not self.enabled:
             return Code.NOT_ACTIVE, f"disabled: call {self.output_name('enable')} with true"
-        if not self.counters.received and not self.node.count_publishers(self.counters.topic):
-            return Code.NO_IMAGE, health.why_no_image(self.counters)
+        if not self.counters.received and not self.node.count_publishers(self.source.topic):
+            return Code.NO_IMAGE, self._why_no_image()
         return None
+
+    def _why_no_image(self) -> str:
+        """As `health.why_no_image`. Called in any thread."""
+        return health.why_no_image(self.counters, self.source)
 
     @property
     def newest(self) -> NewestResult:

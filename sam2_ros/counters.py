@@ -39,21 +39,6 @@ class Counters:
     largest_image_bytes: int = 0
     last_image_ns: int = 0
     busy_since_ns: int = 0  # 0 = idle
-    incompatible_qos: str = ""  # the policy that a publisher does not offer
-    rivals: int = 0  # other nodes that publish under the same name
-    domain: int = 0  # the ROS_DOMAIN_ID
-    reach: str = ""  # a clause about what keeps other machines out; "" = nothing does
-    middleware: str = ""  # as rclpy names it, for example rmw_fastrtps_cpp
-    transports: str = ""  # chosen by FASTDDS_BUILTIN_TRANSPORTS instead of the package's profile; "" = none
-    receive_buffer_bytes: int = 0  # the most that the kernel gives to the middleware; 0 = not known
-    topic: str = ""  # subscribed; "" = none
-    remap_from: str = "image"  # its name before any remapping
-    reliability: str = ""  # of our subscription
-    publishers: int = 0  # of `topic`, with our message type
-    is_remote: bool = False  # whether one of them shares no memory with us: another machine, or another container
-    other_type: str = ""  # another message type published on `topic`; "" = none
-    elsewhere: tuple[str, ...] = ()  # image topics of our type, while `topic` has no publisher
-    other_transport: str = ""  # `topic` under the other image_transport, likewise; "" = not published
     depth_received: int = 0
     depth_matched: int = 0  # images with depth
     depth_missed: int = 0  # images that wanted depth and had none
@@ -87,7 +72,6 @@ class Counters:
             self.received += 1
             self.ways.append(True)
             self.last_image_ns = now_ns
-            self.incompatible_qos = ""
             self.arrivals_ns.append(now_ns)
             self.largest_image_bytes = max(self.largest_image_bytes, size_bytes)
 

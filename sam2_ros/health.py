@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from sam2_ros.counters import Counters
+from sam2_ros.image_source import ImageSource
 from sam2_ros.lost_images import is_tight, size_hint
 from sam2_ros.params import Settings
 
@@ -52,13 +53,20 @@ class Situation:
     closed: str = ""  # why nothing is tracked at the moment, and what to do
     prefix: str = "~/"  # of this camera's topics and services
     loading_since_ns: int = 0  # when its worker, if there is one, began to load: maybe long before it was activated
+    rivals: int = 0  # other nodes that publish under the same name
 
 
-def report(counters: Counters, situation: Situation, settings: Settings, now_ns: int) -> list[Finding]:
+def report(
+    counters: Counters, source: ImageSource, situation: Situation, settings: Settings, now_ns: int
+) -> list[Finding]:
     """The findings about one camera. Pure: the same numbers give the same sentences."""
     with counters.lock:
         findings = [
-            Finding("images", *_images(counters, situation, settings, now_ns), _image_values(counters, now_ns)),
+            Finding(
+                "images",
+                *_images(counters, source, situation, settings, now_ns),
+                _image_values(counters, source, now_ns),
+            ),
             Finding(
                 "tracking",
                 *_tracking(counters, situation, settings, now_ns),
@@ -88,77 +96,80 @@ def _timeout_s(c: Counters, settings: Settings) -> float:
     return max(settings.image_timeout_s, SLOWEST * usual_ns / 1e9)
 
 
-def _images(c: Counters, situation: Situation, settings: Settings, now_ns: int) -> tuple[Level, str]:
+def _images(
+    c: Counters, source: ImageSource, situation: Situation, settings: Settings, now_ns: int
+) -> tuple[Level, str]:
     if situation.state != "active":
         is_told = situation.phase in ("failed", "device lost")  # reported under "tracking", as an error
         return Level.OK, f"the node is {situation.state}" if is_told else situation.closed
     last_ns = max(c.last_image_ns, situation.since_ns)
     silent_s = (now_ns - last_ns) / 1e9
     if silent_s > _timeout_s(c, settings):
-        return Level.ERROR, f"no image for {silent_s:.1f} s: {_why_silent(c)}{_refused_before(c)}"
+        return Level.ERROR, f"no image for {silent_s:.1f} s: {_why_silent(c, source)}{_refused_before(c)}"
     if not situation.enabled:  # images are not checked then, so earlier refusals do not matter
         return Level.WARN, f"disabled: images are ignored until {situation.prefix}enable is called with true"
-    if c.publishers > 1 and c.refused_in_a_row <= REFUSALS:  # which may be why some are refused as late
+    if source.publishers > 1 and c.refused_in_a_row <= REFUSALS:  # which may be why some are refused as late
         return Level.WARN, (
-            f"{c.publishers} publishers of {c.topic}: their images alternate; stop or remap all but one (one that was "
-            "killed still counts for some seconds)"
+            f"{source.publishers} publishers of {source.topic}: their images alternate; stop or remap all but one (one "
+            "that was killed still counts for some seconds)"
         )
     if c.refused_in_a_row:
         level = Level.ERROR if c.refused_in_a_row > REFUSALS else Level.WARN
         return level, f"the last {c.refused_in_a_row} images were refused: {c.said['refused']}"
     lost = c.ways.count(False)
     if lost > 0.1 * len(c.ways):
-        return Level.WARN, f"{lost} of the last {len(c.ways)} images were lost on the way{size_hint(c, '; ')}"
+        return Level.WARN, f"{lost} of the last {len(c.ways)} images were lost on the way{size_hint(c, source, '; ')}"
     if c.unstamped_in_a_row:
         return Level.WARN, "images carry no stamp: prompts can only mean the next image"
     rate = _rate(c.arrivals_ns, now_ns)
     if not rate:
         return Level.OK, "waiting for images"
-    return Level.OK, f"{rate:.1f} images/s{size_hint(c, '; ') if is_tight(c) else ''}"
+    return Level.OK, f"{rate:.1f} images/s{size_hint(c, source, '; ') if is_tight(c, source) else ''}"
 
 
 def _refused_before(c: Counters) -> str:
     return f"; those before were refused: {c.said['refused']}" if c.refused_in_a_row else ""
 
 
-def _why_silent(c: Counters) -> str:
-    if c.publishers == 0 and c.other_type:
+def _why_silent(c: Counters, source: ImageSource) -> str:
+    if source.publishers == 0 and source.other_type:
         return (
-            f"{c.topic} carries {c.other_type}; image_transport raw takes sensor_msgs/msg/Image, compressed takes "
-            "sensor_msgs/msg/CompressedImage"
+            f"{source.topic} carries {source.other_type}; image_transport raw takes sensor_msgs/msg/Image, compressed "
+            "takes sensor_msgs/msg/CompressedImage"
         )
-    if c.publishers == 0:
-        return f"nobody publishes {c.topic} in ROS_DOMAIN_ID {c.domain}{_where_images_are(c)}"
-    if c.incompatible_qos:
+    if source.publishers == 0:
+        return f"nobody publishes {source.topic} in ROS_DOMAIN_ID {source.domain}{_where_images_are(c, source)}"
+    if source.incompatible_qos:
         return (
-            f"a publisher of {c.topic} does not offer our {c.incompatible_qos}; set image_reliability to auto or "
-            "best_effort"
+            f"a publisher of {source.topic} does not offer our {source.incompatible_qos}; set image_reliability to "
+            "auto or best_effort"
         )
-    if c.is_remote and c.received:  # most likely the network is down; losses only if there were any before
-        hint = "" if all(c.ways) else size_hint(c, "; ")
-        return f"{c.publishers} publisher(s) of {c.topic}, on another machine, but nothing arrives any more{hint}"
-    return f"{c.publishers} publisher(s) of {c.topic}, but nothing arrives{size_hint(c, '; ')}"
+    publishers = f"{source.publishers} publisher(s) of {source.topic}"
+    if source.is_remote and c.received:  # most likely the network is down; losses only if there were any before
+        hint = "" if all(c.ways) else size_hint(c, source, "; ")
+        return f"{publishers}, on another machine, but nothing arrives any more{hint}"
+    return f"{publishers}, but nothing arrives{size_hint(c, source, '; ')}"
 
 
-def _where_images_are(c: Counters) -> str:
+def _where_images_are(c: Counters, source: ImageSource) -> str:
     if c.received:  # it is the right topic, but its camera has stopped
         return " any more"
-    if c.other_transport:
-        transport = "raw" if c.remap_from.endswith("/compressed") else "compressed"
-        whose = " (of all cameras)" if "/" in c.remap_from.removesuffix("/compressed") else ""
-        return f"; {c.other_transport} is there: set image_transport{whose} to {transport}"
-    there = f"; images are on {', '.join(c.elsewhere[:NAMED])}" if c.elsewhere else ""
-    suffix = "/compressed" if c.remap_from.endswith("/compressed") else ""
-    example = c.elsewhere[0] if c.elsewhere else f"/camera/image_raw{suffix}"
-    return f"{there}; remap it, for example -r {c.remap_from}:={example}{'' if there else c.reach}"
+    if source.other_transport:
+        transport = "raw" if source.remap_from.endswith("/compressed") else "compressed"
+        whose = " (of all cameras)" if "/" in source.remap_from.removesuffix("/compressed") else ""
+        return f"; {source.other_transport} is there: set image_transport{whose} to {transport}"
+    there = f"; images are on {', '.join(source.elsewhere[:NAMED])}" if source.elsewhere else ""
+    suffix = "/compressed" if source.remap_from.endswith("/compressed") else ""
+    example = source.elsewhere[0] if source.elsewhere else f"/camera/image_raw{suffix}"
+    return f"{there}; remap it, for example -r {source.remap_from}:={example}{'' if there else source.reach}"
 
 
-def why_no_image(c: Counters) -> str:
+def why_no_image(c: Counters, source: ImageSource) -> str:
     """Why no image comes, for the answer to a request that needs one; "" if that is not known."""
     if c.refused_in_a_row:
         return f"the last {c.refused_in_a_row} images were refused: {c.said['refused']}"
-    if c.publishers == 0 or not c.received:
-        return _why_silent(c)
+    if source.publishers == 0 or not c.received:
+        return _why_silent(c, source)
     return ""
 
 
@@ -187,8 +198,8 @@ def _tracking(c: Counters, situation: Situation, settings: Settings, now_ns: int
     if resets >= RESETS:
         causes = ", ".join(f"{cause}: {n}" for cause, n in sorted(c.resets.items()))
         return Level.WARN, f"all objects were dropped {resets} times within {WITHIN_S:.0f} s; in total: {causes}"
-    if c.rivals:
-        return Level.ERROR, f"{c.rivals} more node(s) of this name answer and publish, too; stop them or rename one"
+    if rivals := situation.rivals:
+        return Level.ERROR, f"{rivals} more node(s) of this name answer and publish, too; stop them or rename one"
     if c.late_in_a_row:
         level = Level.ERROR if c.late_in_a_row >= PERSISTENT else Level.WARN
         age_s = c.ages_ns[-1] / 1e9  # of the newest, which is late: the median may not be yet
@@ -228,11 +239,11 @@ def _depth_values(c: Counters) -> dict[str, str]:
     return values | {f"refused: {reason}": str(n) for reason, n in sorted(c.depth_refused.items())}
 
 
-def _image_values(c: Counters, now_ns: int) -> dict[str, str]:
+def _image_values(c: Counters, source: ImageSource, now_ns: int) -> dict[str, str]:
     values = {
-        "topic": c.topic,
-        "reliability": c.reliability,
-        "publishers": str(c.publishers),
+        "topic": source.topic,
+        "reliability": source.reliability,
+        "publishers": str(source.publishers),
         "received": str(c.received),
         "received per second": f"{_rate(c.arrivals_ns, now_ns):.2f}",
         "dropped for a newer one": str(c.dropped),

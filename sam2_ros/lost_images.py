@@ -1,12 +1,13 @@
 """Why images get lost between a camera and the node, and what helps: depends on the middleware and on where they come
 from.
 
-Knows counters. Knows no ROS.
+Knows no ROS.
 """
 
 from sam2_ros import cyclone_dds, fast_dds
 from sam2_ros.counters import Counters
 from sam2_ros.fast_dds import PROFILES, TRANSPORTS
+from sam2_ros.image_source import ImageSource
 
 DEFAULT_SEGMENT_BYTES = 512 * 1024  # of Fast DDS's shared memory; larger best-effort images are mostly lost
 USUAL_IMAGE_BYTES, USUAL_JPEG_BYTES = 640 * 480 * 3, 100_000  # while none has arrived
@@ -28,28 +29,28 @@ NETWORK_CURE = (
 )
 
 
-def size_hint(c: Counters, joint: str) -> str:
+def size_hint(c: Counters, source: ImageSource, joint: str) -> str:
     """The remedy for images that do not fit into the middleware's buffers, or through the network, if that can be the
     cause. joint: what comes before it."""
-    is_cyclone, is_fast = c.middleware == cyclone_dds.NAME, c.middleware.startswith(fast_dds.NAME)
-    if is_fast and c.transports.startswith(BY_TCP):  # loses none to small buffers, and a profile would cut it off
+    is_cyclone, is_fast = source.middleware == cyclone_dds.NAME, source.middleware.startswith(fast_dds.NAME)
+    if is_fast and source.transports.startswith(BY_TCP):  # loses none to small buffers, and a profile would cut it off
         return ""
-    usual_bytes = USUAL_JPEG_BYTES if c.remap_from.endswith("/compressed") else USUAL_IMAGE_BYTES
+    usual_bytes = USUAL_JPEG_BYTES if source.remap_from.endswith("/compressed") else USUAL_IMAGE_BYTES
     image_bytes = c.largest_image_bytes or usual_bytes
-    if is_fast and c.is_remote:
-        return f"{joint}{NETWORK_CURE if image_bytes <= c.receive_buffer_bytes else REMOTE_BUFFER_CURE}"
-    by_network = is_cyclone or c.transports.startswith("UDP")
-    if image_bytes <= (c.receive_buffer_bytes if by_network else DEFAULT_SEGMENT_BYTES):
+    if is_fast and source.is_remote:
+        return f"{joint}{NETWORK_CURE if image_bytes <= source.receive_buffer_bytes else REMOTE_BUFFER_CURE}"
+    by_network = is_cyclone or source.transports.startswith("UDP")
+    if image_bytes <= (source.receive_buffer_bytes if by_network else DEFAULT_SEGMENT_BYTES):
         return ""
     if is_cyclone:
         return f"{joint}{BUFFER_CURE}"
-    if c.reliability == "reliable" or not is_fast:
+    if source.reliability == "reliable" or not is_fast:
         return ""
-    if c.transports not in ("", "DEFAULT"):
-        return f"{joint}with {TRANSPORTS}={c.transports} large best-effort images are lost: {TRANSPORTS_CURE}"
+    if source.transports not in ("", "DEFAULT"):
+        return f"{joint}with {TRANSPORTS}={source.transports} large best-effort images are lost: {TRANSPORTS_CURE}"
     return f"{joint}best-effort images above 512 KB are lost in Fast DDS's default shared memory: {SEGMENT_CURE}"
 
 
-def is_tight(c: Counters) -> bool:
+def is_tight(c: Counters, source: ImageSource) -> bool:
     """Whether images may be lost without being counted: CycloneDDS reports no loss."""
-    return c.middleware == cyclone_dds.NAME and 0 < c.receive_buffer_bytes < c.largest_image_bytes
+    return source.middleware == cyclone_dds.NAME and 0 < source.receive_buffer_bytes < c.largest_image_bytes

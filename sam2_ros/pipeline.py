@@ -16,7 +16,6 @@ from sam2_ros import image_in
 from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.counters import Counters
 from sam2_ros.fitting import Run, run_fitting, twin_sentences
-from sam2_ros.health import why_no_image
 from sam2_ros.mailbox import Arrival, Mailbox
 from sam2_ros.params import Settings
 from sam2_ros.pending_requests import PendingRequests
@@ -35,19 +34,20 @@ class Pipeline:
 
     settings: may be replaced at any time. outputs: publishes the results. auto: makes requests of a detector's
     messages. log: has info, warning and error. closed: returns why prompts cannot be served at the moment, as a code
-    and a sentence, or None; can be called from any thread.
+    and a sentence, or None; can be called from any thread. why_no_image: returns why no image comes, "" = not known.
     """
 
     def __init__(
         self, mailbox: Mailbox, settings: Settings, counters: Counters, outputs: "Outputs", auto: AutoPrompt, log,
-        closed: Callable[[], tuple[Code, str] | None] = lambda: None,
+        closed: Callable[[], tuple[Code, str] | None] = lambda: None, why_no_image: Callable[[], str] = lambda: "",
     ) -> None:  # fmt: skip
         self.tracker: sam2.Tracker
         self.mailbox, self.settings = mailbox, settings
         self.stopping = False
         self.progressed: Callable[[], None] = lambda: None  # set by the worker; called before a frame is repeated
         self.outputs, self.auto = outputs, auto
-        self._counters, self._log, self._closed = counters, log, closed
+        self._counters, self._log = counters, log
+        self._closed, self._why_no_image = closed, why_no_image
         self._pending = PendingRequests(
             settings.history_frames, partial(self._report_failure, "request"), self._drop, self._note_restored
         )
@@ -107,12 +107,9 @@ class Pipeline:
         closed = self._closed()
         while not (closed or self.stopping) and self._carry_out(None, now_ns, self._prompt_processed):
             pass  # prompts that have just run may have held others, which are due now
-        why_none = partial(self._why_no_image, closed)
+        why_none = (lambda: closed[1]) if closed else self._why_no_image
         self._pending.expire(self._size_hw is not None, why_none, now_ns)
         self._pending.serve(self.tracker)  # requests held by prompts that have just run or expired
-
-    def _why_no_image(self, closed: tuple[Code, str] | None) -> str:
-        return closed[1] if closed else why_no_image(self._counters)
 
     def _carry_out(self, frame: sam2.Frame | None, now_ns: int, run: Callable[[list[Add]], None]) -> bool:
         """Calls `run` with the Adds that are due, if there are any or a frame; returns whether there were any."""

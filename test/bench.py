@@ -10,6 +10,7 @@ from fakes import FakeOutputs, FakeTracker, image_like
 import sam2
 from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.counters import Counters
+from sam2_ros.image_source import ImageSource
 from sam2_ros.mailbox import Arrival, Mailbox
 from sam2_ros.params import Settings
 from sam2_ros.pipeline import Pipeline
@@ -69,6 +70,12 @@ class Bench:
 
     def answer(self):
         return self.answers.get(timeout=PATIENCE_S)
+
+
+def seen(**fields):
+    """Counters and an image source with these fields."""
+    source = {name: fields.pop(name) for name in ImageSource.__dataclass_fields__ if name in fields}
+    return Counters(**fields), ImageSource(**source)
 
 
 def point(name="", stamp=0, xy=(30, 20), **more):

@@ -16,6 +16,7 @@ from sam2_ros import camera as camera_module
 from sam2_ros.camera import Camera
 from sam2_ros.counters import Counters
 from sam2_ros.image_out import image_message
+from sam2_ros.image_source import ImageSource
 from sam2_ros.mailbox import Mailbox
 from sam2_ros.params import Settings
 from sam2_ros.ros_time import time_message
@@ -70,10 +71,11 @@ class Rigged:
 
     def __init__(self, *offers, **settings):
         self.node, self.counters, self.mailbox = NotingNode(*offers), Counters(), Mailbox(4)
+        self.source = ImageSource()
         self.enabled, self.arrived = True, []
         self.camera = Camera(
-            self.node, "image", Settings(**settings), self.counters, lambda: self.enabled, self.arrived.append,
-            SimpleNamespace(warning=self.node.said.append),
+            self.node, "image", Settings(**settings), self.counters, self.source, lambda: self.enabled,
+            self.arrived.append, SimpleNamespace(warning=self.node.said.append),
         )  # fmt: skip
         self.camera.open(self.mailbox)
 
@@ -105,20 +107,20 @@ def test_only_the_newest_image_is_asked_for(transport, kind, topic):
     asked = rig.subscription
     assert (asked.kind, asked.topic_name) == (kind, f"/{topic}")
     assert (asked.qos.history, asked.qos.depth) == (HistoryPolicy.KEEP_LAST, 1)
-    assert (rig.counters.topic, rig.counters.remap_from) == (f"/{topic}", topic)
+    assert (rig.source.topic, rig.source.remap_from) == (f"/{topic}", topic)
 
 
 def test_another_reliability_is_one_new_subscription_and_the_old_mismatch_is_over():
     rig = Rigged(("/image", IMAGE, BEST_EFFORT))
     first = rig.subscription
     rig.camera.tick()
-    assert rig.subscription is first and rig.counters.reliability == "best_effort"
+    assert rig.subscription is first and rig.source.reliability == "best_effort"
     first.events.incompatible_qos(SimpleNamespace(last_policy_kind=QoSPolicyKind.DURABILITY))
-    assert rig.counters.incompatible_qos == "DURABILITY"
+    assert rig.source.incompatible_qos == "DURABILITY"
     rig.node.offers[:] = [("/image", IMAGE, RELIABLE)]
     rig.camera.tick()
-    assert rig.subscription.qos.reliability == RELIABLE and rig.counters.reliability == "reliable"
-    assert rig.counters.incompatible_qos == "" and rig.subscription.group is not first.group
+    assert rig.subscription.qos.reliability == RELIABLE and rig.source.reliability == "reliable"
+    assert rig.source.incompatible_qos == "" and rig.subscription.group is not first.group
 
 
 def test_images_tell_how_large_they_get_and_that_a_mismatch_is_over():
@@ -126,7 +128,7 @@ def test_images_tell_how_large_they_get_and_that_a_mismatch_is_over():
     rig.subscription.events.incompatible_qos(SimpleNamespace(last_policy_kind=QoSPolicyKind.RELIABILITY))
     for stamp, side in enumerate((20, 30, 10), start=1):
         rig.image(stamp, side=side)
-    assert (rig.counters.incompatible_qos, rig.counters.largest_image_bytes) == ("", 30 * 30 * 3)
+    assert (rig.source.incompatible_qos, rig.counters.largest_image_bytes) == ("", 30 * 30 * 3)
 
 
 def test_a_subscription_that_could_not_be_made_again_is_tried_at_the_next_tick(monkeypatch):
@@ -137,13 +139,13 @@ def test_a_subscription_that_could_not_be_made_again_is_tried_at_the_next_tick(m
         rig.camera.tick()
     assert rig.node.subscriptions == []
     rig.camera.tick()
-    assert rig.subscription.qos.reliability == RELIABLE and rig.counters.reliability == "reliable"
+    assert rig.subscription.qos.reliability == RELIABLE and rig.source.reliability == "reliable"
 
 
 def test_a_publisher_of_another_type_has_no_say_in_the_reliability():
     rig = Rigged(("/image", IMAGE, RELIABLE), ("/image", COMPRESSED, BEST_EFFORT))
     assert rig.subscription.qos.reliability == RELIABLE
-    assert (rig.counters.publishers, rig.counters.other_type) == (1, COMPRESSED)
+    assert (rig.source.publishers, rig.source.other_type) == (1, COMPRESSED)
 
 
 def test_what_is_lost_is_counted_once():
@@ -160,11 +162,11 @@ def test_what_is_lost_is_counted_once():
 )
 def test_the_other_transport_is_told_either_way_and_forgotten_with_the_first_of_ours(transport, there, told):
     rig = Rigged((*there, RELIABLE), image_transport=transport)
-    assert rig.counters.other_transport == told and rig.counters.publishers == 0
+    assert rig.source.other_transport == told and rig.source.publishers == 0
     ours = ("/image", IMAGE) if transport == "raw" else ("/image/compressed", COMPRESSED)
     rig.node.offers.append((*ours, RELIABLE))
     rig.camera.tick()
-    assert (rig.counters.other_transport, rig.counters.elsewhere, rig.counters.publishers) == ("", (), 1)
+    assert (rig.source.other_transport, rig.source.elsewhere, rig.source.publishers) == ("", (), 1)
 
 
 def test_topics_that_could_be_meant_are_pictures_nobody_else_makes_or_takes(clocks):
@@ -178,22 +180,22 @@ def test_topics_that_could_be_meant_are_pictures_nobody_else_makes_or_takes(cloc
     clocks.now_ns += camera_module.LOOK_EVERY_NS
     rig.camera.tick()
     found = ("/b/image_raw", "/a/label_mask", "/sam2_other/image/rect")
-    assert rig.counters.elsewhere == found and rig.counters.other_transport == ""
+    assert rig.source.elsewhere == found and rig.source.other_transport == ""
     rig.node.offers.append(("/image", IMAGE, RELIABLE))
     rig.camera.tick()
-    assert rig.counters.elsewhere == ()
+    assert rig.source.elsewhere == ()
     del rig.node.offers[-1]
     rig.camera.tick()
-    assert rig.counters.elsewhere == found, "at once: the second is that of another search"
+    assert rig.source.elsewhere == found, "at once: the second is that of another search"
     files = Rigged(("/a/mask/compressed", COMPRESSED, RELIABLE), ("/b/image/compressed", COMPRESSED, RELIABLE),
                    image_transport="compressed")  # fmt: skip
-    assert files.counters.elsewhere == ("/b/image/compressed", "/a/mask/compressed")
+    assert files.source.elsewhere == ("/b/image/compressed", "/a/mask/compressed")
 
 
 def test_what_another_tracker_draws_beside_its_tracks_is_not_meant():
     tracks = ("/r2/front/tracks", "sam2_ros/msg/TrackArray", RELIABLE)
     images = [("/r2/front/label_mask", IMAGE, RELIABLE), ("/r2/rear/label_mask", IMAGE, RELIABLE)]
-    assert Rigged(tracks, *images).counters.elsewhere == ("/r2/rear/label_mask",)
+    assert Rigged(tracks, *images).source.elsewhere == ("/r2/rear/label_mask",)
 
 
 def test_a_camera_that_is_missed_costs_one_look_at_all_topics_a_second(clocks):
@@ -292,6 +294,6 @@ def test_what_waits_when_it_is_closed_has_a_fate_and_nothing_is_heard_any_more()
 
 
 def test_a_camera_that_was_never_opened_can_be_closed():
-    camera = Camera(NotingNode(), "image", Settings(), Counters(), bool, print, log=None)
+    camera = Camera(NotingNode(), "image", Settings(), Counters(), ImageSource(), bool, print, log=None)
     camera.close()
     assert not camera._node.subscriptions

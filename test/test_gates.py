@@ -27,6 +27,7 @@ from soak_report import DRIFT_PERCENT_PER_MIN, MB_PER_MIN, unexpected_traces
 
 from sam2_ros import health, heap
 from sam2_ros.health import Situation
+from sam2_ros.image_source import ImageSource
 from sam2_ros.mailbox import Arrival, Mailbox
 from sam2_ros.params import Settings
 from sam2_ros.pipeline import Pipeline
@@ -187,7 +188,7 @@ def fates_after_a_failure() -> Gate:
             bench.answer()  # so the worker has taken the image, too
     assert tracker.calls.count("step") == 3
     values = {}
-    for finding in health.report(bench.counters, Situation("active", "ready"), Settings(), 0):
+    for finding in health.report(bench.counters, ImageSource(), Situation("active", "ready"), Settings(), 0):
         values |= finding.values
     return unaccounted(values)
 

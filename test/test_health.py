@@ -1,9 +1,11 @@
 """From numbers to sentences: each way to be silent or slow has its own, with the remedy in it; the worst wins."""
 
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from bench import seen
 
 from sam2_ros.announcer import LASTING, Announcer
 from sam2_ros.health import PERSISTENT, REFUSALS, Counters, Level, Situation, report, silence
@@ -16,24 +18,23 @@ VGA_BYTES = 640 * 480 * 3
 
 
 def healthy(**change):
-    counters = Counters(
+    fields = dict(
         received=50, processed=50, published=50, publishers=1, topic="/image", reliability="reliable", objects=2,
         last_image_ns=NOW - S // 10, largest_image_bytes=VGA_BYTES, middleware="rmw_fastrtps_cpp",
     )  # fmt: skip
+    counters, source = seen(**fields | change)
     counters.arrivals_ns.extend(NOW - (50 - n) * S // 10 for n in range(50))
     counters.outputs_ns.extend(NOW - (50 - n) * S // 10 for n in range(50))
     counters.ages_ns.extend([S // 20] * 50)
-    for name, value in change.items():
-        setattr(counters, name, value)
-    return counters
+    return counters, source
 
 
-def find(name, counters, situation=ACTIVE, settings=None, now_ns=NOW):
-    return next(f for f in report(counters, situation, settings or Settings(), now_ns) if f.name == name)
+def find(name, facts, situation=ACTIVE, settings=None, now_ns=NOW):
+    return next(f for f in report(*facts, situation, settings or Settings(), now_ns) if f.name == name)
 
 
 def test_all_is_well():
-    images, tracking, requests = report(healthy(), ACTIVE, Settings(), NOW)
+    images, tracking, requests = report(*healthy(), ACTIVE, Settings(), NOW)
     assert {f.level for f in (images, tracking, requests)} == {Level.OK}
     assert images.sentence == "10.0 images/s"
     assert tracking.sentence == "2 object(s), 10.0 results/s, 0.050 s old"
@@ -46,10 +47,10 @@ def test_an_active_node_whose_worker_has_ended_is_an_error():
 
 
 def test_the_same_numbers_give_the_same_sentences_and_are_not_changed():
-    counters = healthy()
-    before = repr(counters)
-    assert report(counters, ACTIVE, Settings(), NOW) == report(counters, ACTIVE, Settings(), NOW)
-    assert repr(counters) == before
+    facts = healthy()
+    before = repr(facts)
+    assert report(*facts, ACTIVE, Settings(), NOW) == report(*facts, ACTIVE, Settings(), NOW)
+    assert repr(facts) == before
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_a_topic_to_remap_to_has_the_suffix_of_the_one_that_is_missing():
 
 
 def test_a_second_node_of_the_name_is_an_error():
-    found = find("tracking", healthy(rivals=1))
+    found = find("tracking", healthy(), replace(ACTIVE, rivals=1))
     assert found.level is Level.ERROR and "1 more node(s) of this name" in found.sentence
 
 
@@ -114,13 +115,13 @@ def test_the_segment_is_not_blamed_for_small_or_reliable_images():
 
 def test_silence_is_counted_from_the_activation_and_on_the_steady_clock():
     fresh = Situation("active", "ready", since_ns=NOW - S // 2)
-    assert find("images", Counters(publishers=1), fresh).level is Level.OK
-    assert find("images", Counters(publishers=1), fresh, now_ns=NOW + S).level is Level.ERROR
+    assert find("images", seen(publishers=1), fresh).level is Level.OK
+    assert find("images", seen(publishers=1), fresh, now_ns=NOW + S).level is Level.ERROR
 
 
 @pytest.mark.parametrize("state", ["unconfigured", "inactive", "finalized"])
 def test_an_inactive_node_is_not_ill(state):
-    found = report(Counters(), Situation(state, "", closed="activate it"), Settings(), NOW)
+    found = report(*seen(), Situation(state, "", closed="activate it"), Settings(), NOW)
     assert {f.level for f in found} == {Level.OK} and state in found[1].sentence
     assert found[0].sentence == "activate it"
 
@@ -136,23 +137,23 @@ def test_disabled_lost_and_unstamped_images_are_warnings():
     for refused in (0, 6):  # before it was disabled; since then nobody has looked at an image
         found = find("images", healthy(refused_in_a_row=refused), off)
         assert found.level is Level.WARN and "~/enable" in found.sentence
-    counters = healthy(reliability="best_effort")
+    counters, _ = facts = healthy(reliability="best_effort")
     for _ in range(80):
         counters.receive_image(NOW, VGA_BYTES)
     counters.lose_on_the_way(8)
-    assert find("images", counters).level is Level.OK
+    assert find("images", facts).level is Level.OK
     counters.lose_on_the_way(12)
-    lost = find("images", counters)
+    lost = find("images", facts)
     assert lost.level is Level.WARN and "20 of the last 100 images were lost" in lost.sentence
     assert "fastdds_shm" in lost.sentence
-    counters = healthy()
+    counters, _ = facts = healthy()
     counters.note_stamp(is_known=False)
-    assert "no stamp" in find("images", counters).sentence
+    assert "no stamp" in find("images", facts).sentence
 
 
 def test_what_is_over_is_no_warning_and_what_is_new_is_one():
     """However long the node has been running: only the newest hundred count."""
-    counters = healthy()
+    counters, _ = facts = healthy()
     for _ in range(60):
         counters.lose_on_the_way(1)
     counters.note_stamp(is_known=False)
@@ -161,17 +162,17 @@ def test_what_is_over_is_no_warning_and_what_is_new_is_one():
         counters.receive_image(NOW, VGA_BYTES)
         counters.note_stamp(is_known=True)
         counters.count_answer("OK", NOW)
-    assert find("images", counters).level is find("requests", counters).level is Level.OK
+    assert find("images", facts).level is find("requests", facts).level is Level.OK
     assert (counters.lost_on_the_way, counters.unstamped, counters.answers["INTERNAL"]) == (60, 1, 1)
     counters.received = 100_000
     counters.lose_on_the_way(20)
-    assert find("images", counters).level is Level.WARN
+    assert find("images", facts).level is Level.WARN
 
 
 @pytest.mark.parametrize("phase", ["failed", "device lost"])
 @pytest.mark.parametrize("state", ["active", "unconfigured"])
 def test_a_worker_that_is_gone_is_an_error_in_every_state(phase, state):
-    found = find("tracking", Counters(), Situation(state, phase, "no weights; run sam2_ros weights tiny"))
+    found = find("tracking", seen(), Situation(state, phase, "no weights; run sam2_ros weights tiny"))
     assert found.level is Level.ERROR and "sam2_ros weights" in found.sentence
 
 
@@ -193,7 +194,7 @@ def test_silence_is_news_whether_images_stopped_or_never_came(last_ns):
 
 
 def test_loading_says_for_how_long():
-    found = find("tracking", Counters(), Situation("active", "loading", loading_since_ns=NOW - 12 * S))
+    found = find("tracking", seen(), Situation("active", "loading", loading_since_ns=NOW - 12 * S))
     assert found.level is Level.WARN and "12 s" in found.sentence
 
 
@@ -212,12 +213,12 @@ def test_failures_in_a_row(in_a_row, level):
 
 
 def test_late_results_warn_then_err_then_are_forgiven():
-    counters = healthy()
+    counters, _ = facts = healthy()
     for level in [Level.WARN] * (PERSISTENT - 1) + [Level.ERROR]:
         counters.count_output(NOW - 2 * S, NOW, max_age_s=1.0)
-        assert (found := find("tracking", counters)).level is level and "2.00 s old" in found.sentence
+        assert (found := find("tracking", facts)).level is level and "2.00 s old" in found.sentence
     counters.count_output(NOW - S // 2, NOW, max_age_s=1.0)
-    assert find("tracking", counters).level is Level.OK
+    assert find("tracking", facts).level is Level.OK
 
 
 def test_no_object_says_how_to_get_one():
@@ -246,32 +247,30 @@ def test_two_cameras_on_one_topic_are_a_warning():
 
 
 def test_results_that_are_not_published_whole_are_a_warning_until_one_is():
-    counters = healthy()
+    counters, _ = facts = healthy()
     counters.count_failure("publish: OverflowError", "280")
     counters.count_unpublished()
-    found = find("tracking", counters)
+    found = find("tracking", facts)
     assert (
         found.level is Level.WARN
         and "the last 1 results were not published completely: publish: Overflow" in found.sentence
     )
     counters.count_output(NOW, NOW, 1.0)
-    assert find("tracking", counters).level is Level.OK
+    assert find("tracking", facts).level is Level.OK
 
 
 def test_objects_that_are_dropped_again_and_again_are_a_warning():
-    counters = healthy()
+    counters, _ = facts = healthy()
     for n in range(3):
         counters.count_reset("clock jump", NOW - n * S)
-        assert find("tracking", counters).level is (Level.WARN if n == 2 else Level.OK)
-    assert "dropped 3 times within 10 s; in total: clock jump: 3" in find("tracking", counters).sentence
-    assert find("tracking", counters, now_ns=NOW + 10 * S).level is Level.OK
+        assert find("tracking", facts).level is (Level.WARN if n == 2 else Level.OK)
+    assert "dropped 3 times within 10 s; in total: clock jump: 3" in find("tracking", facts).sentence
+    assert find("tracking", facts, now_ns=NOW + 10 * S).level is Level.OK
 
 
 def test_a_rate_without_events_falls():
-    counters = healthy()
-    rates = [
-        float(find("tracking", counters, now_ns=NOW + n * S).values["published per second"]) for n in (0, 1, 5, 50)
-    ]
+    counters, _ = facts = healthy()
+    rates = [float(find("tracking", facts, now_ns=NOW + n * S).values["published per second"]) for n in (0, 1, 5, 50)]
     assert rates[0] == 10.0 and rates == sorted(rates, reverse=True) and rates[2] < 6 and rates[3] < 1
 
 

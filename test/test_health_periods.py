@@ -3,16 +3,18 @@
 import pytest
 
 from sam2_ros.health import Counters, Level, Situation, report, silence
+from sam2_ros.image_source import ImageSource
 from sam2_ros.params import Settings
 
 S = 1_000_000_000
 BEGIN = 1000 * S
 ACTIVE = Situation("active", "ready", since_ns=BEGIN)
+SOURCE = ImageSource(publishers=1, topic="/image", reliability="reliable")
 
 
 def camera(*paces, **change):
     """paces: (images per second, for how many seconds), one after the other; returns the counters and the end."""
-    counters = Counters(publishers=1, topic="/image", reliability="reliable", **change)
+    counters = Counters(**change)
     now_ns = BEGIN
     for rate, seconds in paces:
         for _ in range(round(rate * seconds)):
@@ -22,7 +24,7 @@ def camera(*paces, **change):
 
 
 def images(counters, now_ns):
-    return next(f for f in report(counters, ACTIVE, Settings(), now_ns) if f.name == "images")
+    return next(f for f in report(counters, SOURCE, ACTIVE, Settings(), now_ns) if f.name == "images")
 
 
 @pytest.mark.parametrize("rate", [0.5, 1.0, 30.0])
@@ -67,7 +69,7 @@ def test_what_half_of_all_and_what_nearly_all_images_take(count, p50, p95):
     counters = Counters()
     for seconds in range(count, 0, -1):
         counters.count_step(seconds * S, 0)
-    (tracking,) = (f for f in report(counters, ACTIVE, Settings(), BEGIN) if f.name == "tracking")
+    (tracking,) = (f for f in report(counters, SOURCE, ACTIVE, Settings(), BEGIN) if f.name == "tracking")
     assert [float(tracking.values[f"network p{percent} s"]) for percent in (50, 95)] == [p50, p95]
 
 

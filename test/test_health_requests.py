@@ -1,17 +1,20 @@
 """What the diagnostics say to who wants something of the node: answers, names to call, and why nothing can be done."""
 
 import pytest
+from bench import seen
 
 from sam2_ros.health import INTERNAL_S, Counters, Level, Situation, report, why_no_image
+from sam2_ros.image_source import ImageSource
 from sam2_ros.params import Settings
 
 S = 1_000_000_000
 NOW = 10_000 * S
+SOURCE = ImageSource(publishers=1)
 WRIST = Situation("active", "ready", since_ns=NOW, prefix="~/wrist/")
 
 
 def find(name, counters, situation=WRIST, now_ns=NOW, **settings):
-    return next(f for f in report(counters, situation, Settings(**settings), now_ns) if f.name == name)
+    return next(f for f in report(counters, SOURCE, situation, Settings(**settings), now_ns) if f.name == name)
 
 
 def test_requests_that_failed_inside_are_a_warning_for_ten_minutes():
@@ -31,7 +34,7 @@ def test_requests_that_failed_inside_are_a_warning_for_ten_minutes():
 
 
 def test_names_are_those_of_the_camera():
-    counters = Counters(publishers=1, last_image_ns=NOW)
+    counters = Counters(last_image_ns=NOW)
     prompt = "no object: prompt one on ~/wrist/prompts, ~/wrist/click or ~/wrist/add_objects"
     assert find("tracking", counters).sentence == prompt
     off = Situation("active", "ready", since_ns=NOW, enabled=False, prefix="~/wrist/")
@@ -100,5 +103,5 @@ def test_a_failed_image_and_a_result_that_was_not_published_each_have_their_own_
     ],
 )
 def test_who_waits_for_an_image_hears_what_is_known(change, said):
-    found = why_no_image(Counters(topic="/image", reliability="reliable", **change))
+    found = why_no_image(*seen(topic="/image", reliability="reliable", **change))
     assert said in found and bool(said) == bool(found)

@@ -8,12 +8,12 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from bench import seen
 from fakes import FakeTracker
 from rclpy.utilities import get_rmw_implementation_identifier
 from ros_rig import PATIENCE_S, children_path
 
 from sam2_ros import channel, cyclone_dds, fast_dds, socket_buffers
-from sam2_ros.counters import Counters
 from sam2_ros.health import Situation, report
 from sam2_ros.node import TrackNode
 from sam2_ros.params import Settings
@@ -25,10 +25,8 @@ FAST_DDS, CYCLONE_DDS = "fastdds_shm.xml", "sysctl -w net.core.rmem_max="
 
 
 def why_silent(**change) -> str:
-    counters = Counters(publishers=1, topic="/image", received=1, largest_image_bytes=VGA_BYTES)
-    for name, value in change.items():
-        setattr(counters, name, value)
-    return report(counters, Situation("active", "ready", since_ns=0), Settings(), 1000 * S)[0].sentence
+    fields = dict(publishers=1, topic="/image", received=1, largest_image_bytes=VGA_BYTES) | change
+    return report(*seen(**fields), Situation("active", "ready", since_ns=0), Settings(), 1000 * S)[0].sentence
 
 
 @pytest.mark.parametrize(
@@ -65,12 +63,12 @@ def test_while_none_has_come_a_compressed_image_is_taken_for_smaller_than_a_raw_
 )
 def test_that_cyclone_dds_may_lose_some_is_said_while_others_arrive(room, is_said):
     """It does not report them."""
-    counters = Counters(
+    counters, source = seen(
         publishers=1, topic="/image", received=2, largest_image_bytes=VGA_BYTES, receive_buffer_bytes=room,
         middleware=cyclone_dds.NAME, last_image_ns=1000 * S,
     )  # fmt: skip
     counters.arrivals_ns.extend(S * (990 + n) for n in range(11))
-    finding = report(counters, Situation("active", "ready", since_ns=0), Settings(), 1000 * S)[0]
+    finding = report(counters, source, Situation("active", "ready", since_ns=0), Settings(), 1000 * S)[0]
     assert finding.level == 0 and "1.0 images/s" in finding.sentence
     assert (CYCLONE_DDS in finding.sentence) == is_said
 
@@ -84,7 +82,7 @@ def test_the_kernels_limit_is_read_where_there_is_one(monkeypatch, tmp_path):
 
 def test_a_node_knows_its_middleware(rig):
     node = TrackNode(lambda settings: FakeTracker(), context=rig.context)
-    assert node._channels[0].counters.middleware == get_rmw_implementation_identifier()
+    assert node._channels[0].source.middleware == get_rmw_implementation_identifier()
     node.stop()
     node.destroy_node()
 
@@ -97,7 +95,7 @@ def test_only_with_dds_the_kernels_limits_count(rig, monkeypatch, middleware, ro
     monkeypatch.setattr(fast_dds, "receive_buffer_bytes", lambda: 1000)
     monkeypatch.setattr(channel, "get_rmw_implementation_identifier", lambda: middleware)
     node = TrackNode(lambda settings: FakeTracker(), context=rig.context)
-    assert node._channels[0].counters.receive_buffer_bytes == room
+    assert node._channels[0].source.receive_buffer_bytes == room
     node.stop()
     node.destroy_node()
 

@@ -157,13 +157,13 @@ def test_a_camera_that_is_off_or_never_came_takes_no_prompt_and_lists_all_the_sa
     channel = node._channels[0]
     assert channel.why_closed(needs_image=False)[0] is Code.NOT_ACTIVE
     node._state, node._worker = "active", worker(Phase.READY)
-    channel.counters.topic = "/front/image"
+    channel.source.topic = "/front/image"
     code, sentence = channel.why_closed(needs_image=True)
     assert code is Code.NO_IMAGE and "/front/image" in sentence and channel.why_closed(needs_image=False) is None
     channel.counters.received = 1
     assert channel.why_closed(needs_image=True) is None, "whoever was there may come back"
     pipeline = channel.configure(threading.Condition(), transforms=None)
-    assert pipeline._closed() is None
+    assert pipeline._closed() is None and "nobody publishes /front/image" in pipeline._why_no_image()
     channel.enabled = False
     assert (
         channel.why_closed(needs_image=True)
@@ -213,7 +213,7 @@ def test_a_report_says_whose_frame_it_is_of_and_who_else_publishes(make, rig):
     channel.camera.frame_id = "front_optical"
     situation = Situation("unconfigured", "", "", 0, True)
     statuses = channel.statuses(situation)
-    assert {status.hardware_id for status in statuses} == {"front_optical"} and channel.counters.rivals == 0
+    assert {status.hardware_id for status in statuses} == {"front_optical"} and channel._count_rivals() == 0
     assert all(status.name.startswith("/sam2: front: ") for status in statuses)
     names = ("player_of_a_bag", ""), ("sam2", "/other_robot"), ("sam2", ""), ("sam2", "")
     others = [rclpy.create_node(name, namespace=namespace, context=rig.context) for name, namespace in names]
@@ -221,11 +221,11 @@ def test_a_report_says_whose_frame_it_is_of_and_who_else_publishes(make, rig):
         other.create_publisher(VisibilityArray, "/sam2/front/visibility", 1)
     rig.until(lambda: node.count_publishers("/sam2/front/visibility") == 4)
     channel.statuses(situation)
-    assert channel.counters.rivals == 0, "a node without outputs has no rival"
+    assert channel._count_rivals() == 0, "a node without outputs has no rival"
     assert node.trigger_configure() == SUCCESS
     rig.until(lambda: node.count_publishers("/sam2/front/visibility") == 5)
     channel.statuses(situation)
-    assert channel.counters.rivals == 2, "two have its name and namespace"
+    assert channel._count_rivals() == 2, "two have its name and namespace"
     for other in others:
         other.destroy_node()
 

@@ -46,6 +46,16 @@ def test_images_that_fail_on_the_way_to_the_network_drop_no_objects(monkeypatch)
     assert line.counters.failures_in_a_row == 4 and line.step(6) == ["a"] and not line.counters.resets
 
 
+@pytest.mark.parametrize(("closed", "why"), [(None, "nobody publishes"), ((Code.NOT_ACTIVE, "disabled"), "disabled")])
+def test_who_waited_for_an_image_in_vain_hears_why_none_came(closed, why):
+    line = Line()
+    line.why_none, line.closed = "nobody publishes", closed
+    line.mailbox.post_request(Add([point("a")], 0, line.answers.put))
+    line.turn()
+    answer = line.answers.get_nowait()
+    assert (answer.code, answer.sentence) == (Code.NO_IMAGE, f"no image came; {why}")
+
+
 def test_an_error_in_every_turn_keeps_no_overdue_request_and_no_worker_awake(monkeypatch):
     line = Line()
     line.step(1)

@@ -33,9 +33,16 @@ class Line:
         )
         log = SimpleNamespace(info=self.logged.append, warning=self.logged.append, error=self.logged.append)
         self.auto = AutoPrompt(self.settings, self.counters, lambda *_: None)
-        self.closed = None
+        self.closed, self.why_none = None, ""
         self.pipeline = Pipeline(
-            self.mailbox, self.settings, self.counters, self.outputs, self.auto, log, lambda: self.closed
+            self.mailbox,
+            self.settings,
+            self.counters,
+            self.outputs,
+            self.auto,
+            log,
+            lambda: self.closed,
+            lambda: self.why_none,
         )
         self.pipeline.tracker = tracker or FakeTracker()
 

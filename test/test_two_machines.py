@@ -6,11 +6,11 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from bench import seen
 from fakes import FakeTracker
 from ros_rig import ON_FAST_DDS
 
 from sam2_ros import cyclone_dds, fast_dds, reach, socket_buffers
-from sam2_ros.counters import Counters
 from sam2_ros.health import Situation, report
 from sam2_ros.node import TrackNode
 from sam2_ros.node_client import NodeClient
@@ -25,14 +25,13 @@ SEGMENT, BUFFER, NETWORK = "shared memory", "net.core.rmem_max=", "net.ipv4.ipfr
 
 def about_images(is_losing: bool, **change) -> str:
     """The sentence about images of which every third is lost, or which have stopped."""
-    counters = Counters(
+    fields = dict(
         publishers=1, topic="/image", received=1, middleware="rmw_fastrtps_cpp", reliability="best_effort",
         largest_image_bytes=VGA_BYTES, receive_buffer_bytes=USUAL_BYTES, last_image_ns=(1000 if is_losing else 900) * S,
     )  # fmt: skip
+    counters, source = seen(**fields | change)
     counters.ways.extend([True, True, False] if is_losing else [True])
-    for name, value in change.items():
-        setattr(counters, name, value)
-    return report(counters, Situation("active", "ready", since_ns=0), Settings(), 1000 * S)[0].sentence
+    return report(counters, source, Situation("active", "ready", since_ns=0), Settings(), 1000 * S)[0].sentence
 
 
 @pytest.mark.parametrize("reliability", ["best_effort", "reliable"])
@@ -69,12 +68,12 @@ def test_a_node_recognises_publishers_of_another_machine(rig, monkeypatch):
     rig.executor.add_node(node)
     node.autostart()
     publisher = rig.camera()
-    rig.until(lambda: node._channels[0].counters.publishers == 1)
-    assert not node._channels[0].counters.is_remote
+    rig.until(lambda: node._channels[0].source.publishers == 1)
+    assert not node._channels[0].source.is_remote
     here = camera._subscription.publishers[0].endpoint_gid
     there = SimpleNamespace(endpoint_gid=[*here[:3], here[3] ^ 1, *here[4:]])
     assert camera._is_remote([there]) and not camera._is_remote([])
-    node._channels[0].counters.middleware = cyclone_dds.NAME
+    node._channels[0].source.middleware = cyclone_dds.NAME
     assert not camera._is_remote([there])
     publisher.close()
     node.stop()
@@ -134,7 +133,7 @@ def test_a_node_and_a_command_that_find_nothing_name_it(clause, rig, monkeypatch
     node = TrackNode(lambda settings: FakeTracker(), context=rig.context)
     rig.executor.add_node(node)
     node.autostart()
-    rig.until(lambda: node._channels[0].counters.reach == "; not seen")
+    rig.until(lambda: node._channels[0].source.reach == "; not seen")
     node.stop()
     rig.executor.remove_node(node)
     node.destroy_node()
