@@ -47,6 +47,7 @@ def worker(phase, sentence="", is_stopping=False, turn_since_ns=0):
         sentence=sentence,
         is_stopping=is_stopping,
         turn_since_ns=turn_since_ns,
+        loading_since_ns=0,
         stop=lambda timeout_s: True,
     )
 
