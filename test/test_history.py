@@ -232,7 +232,7 @@ def test_before_the_next_image_is_there_a_prompt_is_for_a_kept_one_or_for_that()
 
     def place(seconds: float, frame: sam2.Frame | None = None) -> tuple:
         prompt = sam2.Prompt("a", [(1, 1)], [1], stamp_ns=round(seconds * SECOND))
-        return locate([prompt], frame, ring, next_frame=3)[0][1:]
+        return locate([prompt], frame, ring, next_frame=3)[0][1:3]
 
     assert place(2) == (1, (11, 20)) and place(3) == place(50) == place(0) == (3, (12, 20))
     with pytest.raises(sam2.Stale, match="2000000000 to 3000000000"):
