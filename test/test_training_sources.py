@@ -1,6 +1,7 @@
 """What runs leave and where clips come from: exports, fine-tuning, pools, pictures."""
 
 import os
+import threading
 from contextlib import closing
 from dataclasses import replace
 from queue import SimpleQueue
@@ -164,7 +165,7 @@ def test_no_two_workers_make_the_same_clip(monkeypatch):
 
     def process(target, args, daemon):
         begun.append(args[1:3])
-        return SimpleNamespace(start=lambda: None, kill=lambda: None, join=lambda: None)
+        return SimpleNamespace(start=lambda: None, kill=lambda: None, join=lambda: None, is_alive=lambda: True)
 
     channel = lambda: SimpleNamespace(  # noqa: E731
         put=lambda message: None, get=SimpleQueue().get, cancel_join_thread=lambda: None, close=lambda: None
@@ -211,6 +212,27 @@ def test_a_failing_maker_stops_the_run_with_its_own_words(error, kind, words):
             source.sample(np.random.default_rng(0), 0, 4, 4, 1)
     finally:
         source.close()
+
+
+def test_a_worker_s_last_words_are_heard_although_it_has_died_before(monkeypatch):
+    """As in long steps, in which it fills its slots, fails and ends while its first clips wait to be moved."""
+    heard, hand_over = threading.Event(), PooledSource._hand_over
+    monkeypatch.setattr(PooledSource, "_hand_over", lambda self, moved: heard.wait() and hand_over(self, moved))
+    with closing(PooledSource(Broken(BadInput("x.png is no mask"), first=3), CPU, 4, workers=1)) as source:
+        try:
+            source._workers[0].join()
+            assert not source._take(wait=False)
+        finally:
+            heard.set()
+        with pytest.raises(BadInput, match="^x.png is no mask$"):
+            source.sample(np.random.default_rng(0), 0, 4, 4, 1)
+    assert source.clips_made == 3
+
+
+def test_workers_that_die_without_a_word_stop_the_run():
+    with closing(PooledSource(Broken(SystemExit(1)), CPU, capacity=4, workers=2)) as source:
+        with pytest.raises(RuntimeError, match="all clip workers have died without a message"):
+            source.sample(np.random.default_rng(0), 0, 4, 4, 1)
 
 
 def test_clips_that_cannot_be_moved_to_the_device_stop_the_run(monkeypatch):

@@ -121,9 +121,13 @@ class PooledSource:
         # A copy from pageable memory would go in pieces and block the training loop's kernel launches.
         pinned = torch.empty(self._ring.shape[1:], dtype=torch.uint8, pin_memory=is_cuda)
         while not self._stop.is_set():
+            some_live = any(worker.is_alive() for worker in self._workers)  # before `get`: their last messages count
             try:
                 message = self._ready.get(timeout=0.5)
             except queue.Empty:
+                if not some_live:
+                    self._hand_over(RuntimeError("all clip workers have died without a message; look above for why"))
+                    return
                 continue
             if isinstance(message, Exception):
                 self._hand_over(message)
@@ -150,8 +154,6 @@ class PooledSource:
         try:
             moved = self._moved.get(timeout=1.0 if wait else None, block=wait)
         except queue.Empty:
-            if not any(worker.is_alive() for worker in self._workers):
-                raise RuntimeError("all clip workers have died without a message; look above for why") from None
             return False
         if isinstance(moved, Exception):
             raise moved
