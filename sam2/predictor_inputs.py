@@ -83,7 +83,7 @@ def mask_input(mask: ArrayLike, size_hw: tuple[int, int], image_size: int, devic
     Refuses masks of other sizes. Upstream stretches them over the image, which hides mistakes.
     """
     try:
-        values = (mask if isinstance(mask, Tensor) else torch.as_tensor(np.asarray(mask))).detach()
+        values = mask.detach() if isinstance(mask, Tensor) else torch.from_numpy(np.array(mask, order="C"))
     except (TypeError, ValueError) as error:
         raise BadInput(f"mask: expected an array or a tensor of numbers, got {type(mask).__name__}") from error
     if values.is_complex():
@@ -103,7 +103,8 @@ def mask_input(mask: ArrayLike, size_hw: tuple[int, int], image_size: int, devic
 def finite_floats(name: str, values: ArrayLike) -> Tensor:
     """Numbers of any shape -> float32 on the CPU. Raises BadInput naming the argument."""
     try:
-        given = torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values, dtype=np.float32))
+        # A copy, since torch takes no flipped array, such as `rows_and_columns[:, ::-1]`.
+        given = values if isinstance(values, Tensor) else torch.from_numpy(np.array(values, np.float32, order="C"))
     except (TypeError, ValueError) as error:
         raise BadInput(f"{name}: expected numbers, got {values!r}") from error
     floats = given.detach().to("cpu", torch.float32)

@@ -267,6 +267,8 @@ def _as_numpy(x: Tensor) -> np.ndarray:
 
 def _as_rgb(image: np.ndarray | Image) -> np.ndarray:
     if isinstance(image, Image):
+        if image.mode[0] in "IF":  # Pillow would cut them off at 255
+            raise BadInput(f"image: expected channels of 8 bits, got a PIL image of mode {image.mode}; scale it first")
         return np.array(image.convert("RGB"))
     preprocess.check_rgb(image, "image")
     return image

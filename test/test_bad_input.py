@@ -134,6 +134,14 @@ def test_images(image_predictor, image, got):
     assert fingerprint(image_predictor._features) == before
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_pil_images_of_more_than_8_bits(image_predictor, dtype):
+    before = fingerprint(image_predictor._features)
+    with pytest.raises(BadInput, match="image: expected channels of 8 bits, got a PIL image of mode [IF]"):
+        image_predictor.set_image(Image.fromarray(frames()[0][..., 0].astype(dtype)))
+    assert fingerprint(image_predictor._features) == before
+
+
 def test_image_batches(image_predictor):
     with pytest.raises(BadInput, match="image_list: expected a non-empty list"):
         image_predictor.set_image_batch([])

@@ -230,6 +230,14 @@ def test_points_may_lie_outside_the_image_as_upstream(predictor):
     assert not close(inside, beyond) and not close(beyond, far) and np.isfinite(far[0]).all()
 
 
+def test_prompts_may_be_flipped_arrays(predictor):
+    """As of rows and columns, which become x and y."""
+    rows_and_columns, logits = np.array([[30, 24]], np.float32), np.eye(64, dtype=np.float32)[None]
+    flipped = predictor.predict(rows_and_columns[:, ::-1], np.array([1]), mask_input=logits[..., ::-1])
+    plain = predictor.predict([[24, 30]], [1], mask_input=logits[..., ::-1].copy())
+    assert close(flipped, plain)
+
+
 def test_points_in_fractions_of_the_image(predictor):
     in_pixels = predictor.predict(np.array([[24, 30]]), np.array([1]), return_logits=True)
     in_fractions = predictor.predict(np.array([[0.25, 0.5]]), np.array([1]), return_logits=True, normalize_coords=False)

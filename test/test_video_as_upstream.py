@@ -55,6 +55,19 @@ def test_the_state_s_official_entries_are_not_the_scripts(state, key):
         del state[key]
 
 
+def test_masks_and_points_may_be_flipped_arrays(predictor, state):
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[10:40, 20:60] = True
+    answers = [predictor.add_new_mask(state, 0, 1, m)[2].clone() for m in (mask[::-1], mask[::-1].copy())]
+    assert torch.equal(*answers)
+    points = np.array([[20, 30]], np.float32)[:, ::-1]
+    answers = [
+        predictor.add_new_points_or_box(state, 0, obj, points=p, labels=[1])[2][-1].clone()
+        for obj, p in ((2, points), (3, points.copy()))
+    ]
+    assert torch.equal(*answers)
+
+
 def test_a_tensor_s_values_are_cut_at_one_half_and_anything_else_is_true_or_false(predictor, state):
     soft = torch.full((HEIGHT, WIDTH), 0.01)
     soft[10:40, 20:60] = 0.9
