@@ -93,7 +93,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise BadCheckpoint(f"checkpoint {path}: expected a file, found none; {cure}")
     if not head:
         raise BadCheckpoint(f"checkpoint {path}: expected weights, the file is empty; fetch it again")
-    if head[:1] == b"<":
+    if head[:1] == b"<" and b"\0" not in head:  # a safetensors file begins with a length, in binary
         raise BadCheckpoint(f"checkpoint {path}: expected weights, got a web page (a failed download); fetch it again")
     if path.parent.resolve() == PACKAGED.resolve():  # the file itself may be a link
         log.warning("nano is a demonstration model trained on a synthetic world; for real scenes load official weights")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from sam2.checkpoint import fill, load_model, read_weights
 from sam2.config import find_config
@@ -154,3 +154,13 @@ def test_a_file_in_a_folder_that_is_closed_is_refused(monkeypatch):
     monkeypatch.setattr(Path, "is_file", refuse)
     with pytest.raises(BadCheckpoint, match="expected a readable file, got: Permission denied"):
         load_model("nano", checkpoint="closed/a.pt", device="cpu")
+
+
+def test_a_header_whose_length_reads_like_markup_is_no_web_page(tmp_path):
+    """A safetensors file begins with its header's length: this one is " <", and zeros."""
+    wanted, weights = int.from_bytes(b" <", "little"), {"weight": torch.ones(1)}
+    spare = wanted - int.from_bytes(save(weights, {"about": ""})[:8], "little")
+    content = save(weights, {"about": spare * "x"})
+    assert content.startswith(b" <\0\0")
+    (tmp_path / "own.safetensors").write_bytes(content)
+    assert read_weights(tmp_path / "own.safetensors").keys() == weights.keys()
