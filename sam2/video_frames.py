@@ -84,7 +84,7 @@ def _read_jpeg(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             return np.array(image.convert("RGB"))
-    except (OSError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow, on damaged files
         raise BadInput(f"frame {path}: expected a JPEG that can be decoded, got {error}") from error
 
 

@@ -1,10 +1,12 @@
 """Reading a video needs the memory of its result, and little more."""
 
+import io
 import weakref
 
 import pytest
 import torch
 from nano_video import NUM_FRAMES, write_jpegs, write_video
+from PIL import Image
 
 from sam2 import video_frames
 from sam2.errors import BadInput
@@ -40,4 +42,15 @@ def test_a_frame_whose_header_tells_of_billions_of_pixels_is_named(tmp_path):
     content[size : size + 4] = b"\xff" * 4
     frame.write_bytes(content)
     with pytest.raises(BadInput, match=f"{frame.name}: expected a JPEG that can be decoded"):
+        load_frames(frame.parent, 64, torch.device("cpu"))
+
+
+def test_a_damaged_png_called_jpg_is_named(tmp_path):
+    """Pillow finds the format by itself, and raises a SyntaxError for this one."""
+    frame = sorted(write_jpegs(tmp_path).glob("*.jpg"))[2]
+    picture = io.BytesIO()
+    Image.effect_noise((300, 300), 50).save(picture, "PNG")
+    first, *others = picture.getvalue().split(b"IDAT")
+    frame.write_bytes(first + b"IDAT" + b"\x15DAT".join(others))
+    with pytest.raises(BadInput, match=f"{frame.name}: expected a JPEG that can be decoded, got broken PNG file"):
         load_frames(frame.parent, 64, torch.device("cpu"))
