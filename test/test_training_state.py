@@ -8,7 +8,7 @@ import torch
 from small_training import CPU, TINY_RUN, TwoSquares, run, small_model
 
 from sam2.checkpoint import read_weights
-from sam2.errors import BadCheckpoint
+from sam2.errors import BadCheckpoint, OutOfMemory
 from sam2.training import state
 from sam2.training.train import Trainer
 
@@ -56,14 +56,34 @@ def test_exported_weights_are_the_average_in_the_official_layout(tmp_path):
 def test_all_of_a_runs_place_is_kept(tmp_path):
     module, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
     progress = state.Progress(step=1, phase=2, phase_step=3, elapsed_s=4.5, clips_made=6, retries=7)
-    assert state.load_state(tmp_path, {"model": other}, CPU, "this one") is None
+    assert state.load_state(tmp_path, {"model": other}, "this one") is None
     state.save_state(tmp_path, {"model": module}, progress, "this one")
-    assert state.load_state(tmp_path, {"model": other}, CPU, "this one") == progress
+    assert state.load_state(tmp_path, {"model": other}, "this one") == progress
     assert torch.equal(module.weight, other.weight)
     with pytest.raises(BadCheckpoint, match="this one, not that one"):
-        state.load_state(tmp_path, {"model": other}, CPU, "that one")
+        state.load_state(tmp_path, {"model": other}, "that one")
     with pytest.raises(BadCheckpoint, match="another run"):
-        state.load_state(tmp_path, {"average": other}, CPU, "this one")
+        state.load_state(tmp_path, {"average": other}, "this one")
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"), [(PermissionError(13, "Permission denied"), OSError), (None, OutOfMemory)]
+)
+def test_a_state_that_cannot_be_read_or_does_not_fit_is_not_called_damaged(tmp_path, monkeypatch, error, raised):
+    """Whoever then deleted it, as was advised, lost the run."""
+
+    class Full(torch.nn.Linear):
+        def load_state_dict(self, given):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def refuse(path, mode):
+        raise error
+
+    state.save_state(tmp_path, {"model": torch.nn.Linear(2, 2)}, state.Progress(), "this one")
+    if error:
+        monkeypatch.setattr(state, "open", refuse, raising=False)
+    with pytest.raises(raised, match="state.pt.*(Permission denied|expected memory)|Permission denied.*state.pt"):
+        state.load_state(tmp_path, {"model": Full(2, 2)}, "this one")
 
 
 def test_a_state_that_would_run_code_is_refused(tmp_path):
@@ -73,7 +93,7 @@ def test_a_state_that_would_run_code_is_refused(tmp_path):
 
     torch.save({"recipe": Attack()}, tmp_path / state.STATE)
     with pytest.raises(BadCheckpoint, match="damaged"):
-        state.load_state(tmp_path, {}, CPU, "this one")
+        state.load_state(tmp_path, {}, "this one")
     assert not (tmp_path / "run").exists()
 
 

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from sam2.errors import BadCheckpoint
-from sam2.files import write_whole
+from sam2.errors import BadCheckpoint, OutOfMemory
+from sam2.files import reading, write_whole
 
 STATE = "state.pt"
 WEIGHT_SUFFIXES = (".pt", ".safetensors")
@@ -51,17 +51,20 @@ def save_state(folder: Path, modules: dict[str, Stateful], progress: Progress, r
     write_whole(folder / STATE, _to_bytes(state | {"progress": asdict(progress), "recipe": recipe}))
 
 
-def load_state(folder: Path, modules: dict[str, Stateful], device: torch.device, recipe: str) -> Progress | None:
-    """Restores the modules in place; None if the folder holds no state.
+def load_state(folder: Path, modules: dict[str, Stateful], recipe: str) -> Progress | None:
+    """Restores the modules in place, on their devices; None if the folder holds no state.
 
-    Raises BadCheckpoint for a damaged file or another run's.
+    Raises BadCheckpoint for a damaged file or another run's, OSError if it cannot be read, OutOfMemory.
     """
     path = folder / STATE
     if not path.exists():
         return None
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        with reading(path), open(path, "rb") as file:
+            state = torch.load(file, map_location="cpu", weights_only=True)
         found = state["recipe"]
+    except (OSError, MemoryError):  # the file itself may be whole
+        raise
     except Exception as error:  # the parser raises nearly anything on damaged bytes
         raise BadCheckpoint(f"{path}: expected the state of a run, got a damaged file ({error}); delete it") from error
     another = f"{path}: state of another run ({{}}); choose another --out or delete it"
@@ -71,6 +74,8 @@ def load_state(folder: Path, modules: dict[str, Stateful], device: torch.device,
         for name, module in modules.items():
             module.load_state_dict(state[name])
         return Progress(**state["progress"])
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(f"{path}: expected memory for the state of the run, got none; free some ({error})") from error
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise BadCheckpoint(another.format(error)) from error
 

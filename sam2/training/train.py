@@ -86,7 +86,7 @@ class Trainer:
         """Resumes from the folder's state; False if there is none, and old logs are set aside. Raises what `load_state`
         raises, and BadInput if the team's processes found different states."""
         self.lessons.streams.clear()
-        found = state.load_state(self.out, self._modules, self.device, self.config.recipe)
+        found = state.load_state(self.out, self._modules, self.config.recipe)
         self.progress = found or self.progress
         first = int(self.team.agree(self.progress.step, self.device))
         if first != self.progress.step:
