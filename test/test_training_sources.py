@@ -266,3 +266,12 @@ def test_a_run_whose_folder_is_no_utf8_has_its_contact_sheet(tmp_path):
     frames = np.zeros((1, 3, 16, 16, 3), np.uint8)
     report.draw_contact_sheet(folder, frames, masks, masks)
     assert np.array_equal(Image.open(folder / "contact_sheet.png"), report.contact_sheet(frames, masks, masks))
+
+
+@pytest.mark.parametrize(("side", "tile"), [(256, 256), (288, 144), (1024, 256)])
+def test_the_contact_sheet_s_tiles_are_no_larger_than_nanos(tmp_path, side, tile):
+    """A sheet of twelve clips of 1024 pixels had 100 million pixels, and took nine seconds."""
+    masks = np.zeros((2, 1, 2, side, side), bool)
+    report.draw_contact_sheet(tmp_path, np.zeros((2, 2, side, side, 3), np.uint8), masks, masks)
+    with Image.open(tmp_path / "contact_sheet.png") as sheet:
+        assert sheet.size == (2 * tile, 2 * tile)

@@ -15,6 +15,7 @@ from sam2.training.validate import Validation
 
 LOG, CHECKS = "log.csv", "validation.csv"  # in a run's folder
 _COLUMNS = 8  # of the contact sheet
+_TILE = 256  # pixels; whole images of 1024 would make a sheet of 100 million
 PALETTE = ((255, 80, 60), (60, 200, 90), (70, 130, 255), (255, 200, 40), (210, 90, 255), (60, 220, 230))  # RGB
 
 
@@ -88,8 +89,10 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def draw_contact_sheet(folder: Path, frames: np.ndarray, masks: np.ndarray, targets: np.ndarray) -> None:
-    """Writes what `contact_sheet` draws into the run's folder."""
-    sheet = contact_sheet(frames, masks, targets)
+    """Writes what `contact_sheet` draws, thinned to tiles of at most 256 pixels, into the run's folder."""
+    every = -(-frames.shape[2] // _TILE)
+    thin = np.s_[..., ::every, ::every]
+    sheet = contact_sheet(frames[:, :, ::every, ::every], masks[thin], targets[thin])
     # Not by `cv2.imwrite`, which ends the process if the name is not UTF-8.
     write_whole(folder / "contact_sheet.png", cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())
 
