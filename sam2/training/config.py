@@ -190,6 +190,7 @@ _SMOKE = TrainConfig(
 #   than `objects`, some are repeated;
 # - all four masks learn to predict their IoU, there only those that are output; IoU and the best mask are determined
 #   at the masks' resolution, there at the image's; an object that no prompt showed gives no loss while absent;
+# - a mask learns also while the network takes its object for absent; there it is blank then, and learns nothing;
 # - losses are averaged over frames and clicks, there summed; AdamW cancels this factor, gradient clipping does not;
 # - times of pointers are divided by 15, as in the tracker, there by the length of the clip less one;
 # - no drop path, no dropout; stronger augmentation; no weight decay of embeddings; the weights are averaged (EMA).
