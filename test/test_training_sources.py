@@ -14,7 +14,7 @@ from PIL import Image
 from small_training import CPU, SIDE, TINY_RUN, Broken, TwoSquares, squares
 
 from sam2.config import find_config
-from sam2.errors import BadInput, OutOfMemory
+from sam2.errors import BadInput, OutOfMemory, Sam2Error
 from sam2.model import SAM2
 from sam2.training import data, pool, report, state
 from sam2.training.config import Phase, TrainConfig, find_train_config
@@ -231,7 +231,7 @@ def test_a_worker_s_last_words_are_heard_although_it_has_died_before(monkeypatch
 
 def test_workers_that_die_without_a_word_stop_the_run():
     with closing(PooledSource(Broken(SystemExit(1)), CPU, capacity=4, workers=2)) as source:
-        with pytest.raises(RuntimeError, match="all clip workers have died without a message"):
+        with pytest.raises(Sam2Error, match="all processes that make clips have died without a message"):
             source.sample(np.random.default_rng(0), 0, 4, 4, 1)
 
 

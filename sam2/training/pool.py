@@ -73,8 +73,8 @@ class PooledSource:
     """Worker processes keep replacing the oldest of `capacity` clips that live on the device.
 
     One thread copies finished clips to the device; only the caller's thread writes into the pool, between batches, so a
-    batch never contains half a clip. Raises a maker's Sam2Error or OSError, and RuntimeError with the worker's
-    traceback if it fails otherwise.
+    batch never contains half a clip. Raises a maker's Sam2Error or OSError, RuntimeError with the worker's traceback if
+    it fails otherwise, and Sam2Error if all workers were killed.
     """
 
     def __init__(
@@ -126,7 +126,12 @@ class PooledSource:
                 message = self._ready.get(timeout=0.5)
             except queue.Empty:
                 if not some_live:
-                    self._hand_over(RuntimeError("all clip workers have died without a message; look above for why"))
+                    self._hand_over(
+                        Sam2Error(
+                            "workers: all processes that make clips have died without a message, most likely killed "
+                            "for lack of memory; give fewer --workers or a smaller --size"
+                        )
+                    )
                     return
                 continue
             if isinstance(message, Exception):
