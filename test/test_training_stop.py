@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from small_training import CPU, TINY_RUN, Broken, TwoSquares, run
 from small_video_folder import write_video
 
 from sam2.errors import BadInput
-from sam2.training import report
+from sam2.training import report, train
 from sam2.training.stop import noted_signals
 from sam2.training.team import NotMade, Team
 from sam2.training.train import Trainer
@@ -111,6 +112,29 @@ def test_a_run_that_begins_anew_in_an_old_folder_has_logs_of_its_own(tmp_path, m
     monkeypatch.setattr(Team, "agree", lambda team, value, device: value)
     follower.team = Team(1, 2)
     assert not follower.resume() and (old / "log.csv").is_file(), "the first process alone"
+
+
+def test_saving_takes_no_more_than_a_twentieth_of_the_time(tmp_path, monkeypatch):
+    """A large network's state of 3.6 GB, which takes ten seconds, was written every 45; here a step takes one."""
+    now, saved = 0, []
+
+    def step(source):
+        nonlocal now
+        now += 1
+        trainer.progress.step += 1
+        return {}
+
+    def save():
+        nonlocal now
+        saved.append(now)
+        now += 10
+
+    trainer = Trainer(replace(TINY_RUN, steps=1000), TwoSquares(), tmp_path, CPU)
+    monkeypatch.setattr(train, "time", SimpleNamespace(monotonic=lambda: now))
+    for name, instead in (("_step", step), ("save", save), ("_log", lambda *_: True), ("check", lambda: "")):
+        monkeypatch.setattr(trainer, name, instead)
+    trainer.run()
+    assert saved[:2] == [0, 60] and saved[2:-1] == [270, 480, 690, 900], "the first one's duration is not known before"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -41,8 +41,7 @@ from sam2.training.windows import WindowedSAM2
 from sam2.weights_cache import sha256
 
 LOG_EVERY = 10  # steps; the only moments the loop waits for the device
-SAVE_EVERY_S = 45
-VALIDATE_EVERY_S = 90  # at least; longer if a validation takes more than a twentieth of that
+SAVE_EVERY_S, VALIDATE_EVERY_S = 45, 90  # at least; longer where it takes more than a twentieth of the time
 MAX_FAILURES, FAILURES_WITHIN = 5, 1000  # non-finite losses allowed, in this many steps
 _BAR = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed} {postfix}"
 
@@ -115,8 +114,8 @@ class Trainer:
         self.save()  # `_throw_back` needs a state to resume
         earlier_clips = self.progress.clips_made
         source = open_source(self.maker, self.device, self.config, earlier_clips, self.team)
-        last_save = begin = time.monotonic()
-        next_check = begin + VALIDATE_EVERY_S
+        begin = time.monotonic()
+        next_save, next_check = begin + SAVE_EVERY_S, begin + VALIDATE_EVERY_S
         bar = tqdm(total=1.0, initial=min(self.share, 1.0), disable=not self.team.leads, mininterval=5, bar_format=_BAR)
         clock, losses, failure = begin, {}, None
         with noted_signals() as signals, closing(source), closing(bar):
@@ -141,9 +140,10 @@ class Trainer:
                     bar.write(self.check())
                     clock = time.monotonic()
                     next_check = clock + max(VALIDATE_EVERY_S, 20 * (clock - now))
-                if now - last_save > SAVE_EVERY_S:
+                if (now := time.monotonic()) >= next_save:
                     self.save()
-                    last_save = clock = time.monotonic()
+                    clock = time.monotonic()
+                    next_save = clock + max(SAVE_EVERY_S, 20 * (clock - now))
         self.save()
         if failure:
             self._end_for_want_of_clips(failure)
