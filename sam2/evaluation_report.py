@@ -129,12 +129,15 @@ def write_into_card(card: Path, name: str, text: str) -> None:
 def split_card(card: Path, name: str) -> tuple[str, str]:
     """The parts of a Markdown file up to and including the line `<!-- name -->`, and from `<!-- end -->` on.
 
-    Raises BadInput if there is no such file or place.
+    Raises BadInput if there is no such file or place, or if it is not UTF-8.
     """
     if not card.is_file():
         raise BadInput(f"--card: expected a Markdown file, found none at {card}")
-    with reading(card):
-        before, mark, rest = card.read_text().partition(f"<!-- {name} -->\n")
+    try:
+        with reading(card):
+            before, mark, rest = card.read_text("utf-8").partition(f"<!-- {name} -->\n")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{card}: expected Markdown in UTF-8 ({error}); save it as UTF-8") from error
     _, end, after = rest.partition("<!-- end -->\n")
     if not end:
         raise BadInput(f"{card}: expected the lines <!-- {name} --> and <!-- end -->, found none; add them")

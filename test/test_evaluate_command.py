@@ -201,6 +201,13 @@ def test_a_card_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert "\nnew\n" in (tmp_path / "card.md").read_text()
 
 
+def test_a_card_that_is_no_utf8_is_refused_before_the_work(tmp_path, nano_weights, capsys):
+    (tmp_path / "card.md").write_bytes(b"# K\xfcche\n<!-- click -->\n<!-- end -->\n")
+    words = ["--checkpoint", str(nano_weights), "--device", "cpu", "--card", str(tmp_path / "card.md")]
+    assert evaluate.main([*words, "--out", str(tmp_path / "out")]) == 1
+    assert "card.md: expected Markdown in UTF-8" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_a_plot_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     result = ObjectResult(1, [], [0, 1, 2], j=[1.0] * 3, f=[1.0] * 3, there=[True] * 3, seen=[True] * 3)
