@@ -180,11 +180,13 @@ def test_the_video_predictor(tmp_path, offload):
 
 def test_training(tmp_path):
     *first, clips = TINY_RUN.phases
-    config = replace(TINY_RUN, phases=(*first, replace(clips, stills=0.3, streams=0.3, alike=0.2)), steps=12, muon=2.0)
+    config = replace(TINY_RUN, phases=(*first, replace(clips, stills=0.3, streams=0.3, alike=0.2)), muon=2.0)
     losses = []
     for device in ("cpu", "cuda"):
-        trainer = Trainer(config, TwoSquares(), tmp_path / device, torch.device(device))
-        trainer.run()
+        for steps in (8, 12):  # the second goes on from the first's state
+            trainer = Trainer(replace(config, steps=steps), TwoSquares(), tmp_path / device, torch.device(device))
+            assert trainer.resume() == (steps == 12)
+            trainer.run()
         trainer.export(tmp_path / f"{device}.safetensors")
         newest = (tmp_path / device / "log.csv").read_text().splitlines()[-1]
         losses.append([float(value) for value in newest.split(",")[4:10]])

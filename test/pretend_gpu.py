@@ -60,6 +60,9 @@ class OnGpu(Tensor):
     def tolist(self) -> list:
         return self.inner.tolist()
 
+    def __reduce_ex__(self, protocol: int) -> tuple:
+        return self.inner.__reduce_ex__(protocol)  # a file does not know where it will be loaded
+
     @classmethod
     def __torch_dispatch__(cls, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
         return run(func, args, kwargs or {})
