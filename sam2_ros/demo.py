@@ -114,8 +114,9 @@ def _run(args: argparse.Namespace) -> int:
                 boxes, prompted_ns = _perform(args, audience, children)
             executor.shutdown()
             node.destroy_node()
-            results = demo_score.pair_up(audience.answers, audience.truths)
-            run = demo_score.score(results, args.frames, len(audience.answers), prompted_ns)
+            results = demo_score.pair_up(audience.answers, audience.truths, boxes)
+            answered = demo_score.images_answered(audience.answers)
+            run = demo_score.score(results, args.frames, answered, prompted_ns)
             print(f"\n{demo_score.table(run)}\n")
             drawn = _draw(args, audience, results, run, (boxes, prompted_ns))
     finally:

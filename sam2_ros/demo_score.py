@@ -5,7 +5,7 @@ count.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -107,9 +107,16 @@ class Score:
         return self.images - self.results
 
 
-def pair_up(answers: Sequence[tuple[TrackArray, int]], truths: Sequence[TrackArray]) -> list[Result]:
+def images_answered(answers: Sequence[tuple[TrackArray, int]]) -> int:
+    """How many images the answers are about; one that is prompted while the camera is slow has two."""
+    return len({stamp_ns(answer.header.stamp) for answer, _ in answers})
+
+
+def pair_up(
+    answers: Sequence[tuple[TrackArray, int]], truths: Sequence[TrackArray], names: Collection[str]
+) -> list[Result]:
     """Pairs each answer with the ground truth of its stamp; answers without one are left out. answers: with arrival
-    times (ns, on the clock of the stamps)."""
+    times (ns, on the clock of the stamps). names: of the objects that count; others may have prompted more."""
     frames, results = {}, []
     so_far: Counter[str] = Counter()  # by id: images out of view
     for number, truth in enumerate(truths):
@@ -120,7 +127,7 @@ def pair_up(answers: Sequence[tuple[TrackArray, int]], truths: Sequence[TrackArr
         if stamp not in frames:
             continue
         number, truth, unseen = frames[stamp]
-        tracks = {track.object_id: Seen(track) for track in answer.tracks}
+        tracks = {track.object_id: Seen(track) for track in answer.tracks if track.object_id in names}
         true = {track.object_id: Seen(track) for track in truth.tracks}
         results.append(Result(number, stamp, (arrived_ns - stamp) / 1e9, tracks, true, unseen))
     return results

@@ -44,7 +44,7 @@ def results_of(said, true, age_ns=40_000_000):
         for number, masks in enumerate(said)
         if masks is not None
     ]
-    return demo_score.pair_up(answers, [array_of(number, masks) for number, masks in enumerate(true)])
+    return demo_score.pair_up(answers, [array_of(number, masks) for number, masks in enumerate(true)], true[0])
 
 
 @pytest.fixture
@@ -83,6 +83,19 @@ def test_the_prompted_image_does_not_count(story):
     assert demo_score.score(results_of(said, true), 30, 29, prompted_ns=PERIOD_NS - 1).mean_iou < 1.0
 
 
+def test_what_others_prompt_meanwhile_does_not_count(story):
+    said, true = story
+    others = [masks and masks | {"mine": square(30)} for masks in said]
+    assert demo_score.score(results_of(others, true), 30, 29, PERIOD_NS) == demo_score.score(
+        results_of(said, true), 30, 29, PERIOD_NS
+    )
+
+
+def test_an_image_with_two_results_is_not_two_images():
+    one = array_of(0, {"a": square(2)}), 0
+    assert demo_score.images_answered([one, one, (array_of(1, {}), 0)]) == 2
+
+
 def test_an_object_that_is_mistaken_for_another_is_not_found_again(story):
     said, true = story
     for masks in said[16:]:
@@ -113,7 +126,7 @@ def test_speed_and_age_are_of_the_results_as_they_arrive():
     """Twenty-one results for one image each, the first 0.1 s old, each later one 0.01 s older than the one before."""
     masks = [{"a": square(2)}] * 21
     answers = [(array_of(n, masks[n]), (n + 1) * PERIOD_NS + (10 + n) * PERIOD_NS // 10) for n in range(21)]
-    results = demo_score.pair_up(answers, [array_of(n, masks[n]) for n in range(21)])
+    results = demo_score.pair_up(answers, [array_of(n, masks[n]) for n in range(21)], masks[0])
     run = demo_score.score(results, 21, 21, prompted_ns=0)
     assert run.fps == pytest.approx(20 / (2.0 + 0.2))
     assert (run.age_p50_s, run.age_p95_s) == (pytest.approx(0.2), pytest.approx(0.29))
@@ -157,7 +170,7 @@ def test_two_results_with_objects_and_with_truth_can_be_judged_and_no_fewer():
     one = {"a": square(2)}
     said = [(9, one), (0, {}), (1, one), (2, one)]
     answers = [(array_of(number, masks), (number + 1) * PERIOD_NS) for number, masks in said]
-    results = demo_score.pair_up(answers, [array_of(number, one) for number in range(3)])
+    results = demo_score.pair_up(answers, [array_of(number, one) for number in range(3)], one)
     assert [result.frame for result in results] == [0, 1, 2]
     run = demo_score.score(results, 4, 4, prompted_ns=0)
     assert (run.fps, run.mean_iou, run.iou_by_id) == (pytest.approx(10.0), 1.0, {"a": 1.0})
