@@ -25,7 +25,7 @@ from sam2_ros.film import Film
 from sam2_ros.log_files import NO_LOG_FILES
 from sam2_ros.msg import Prompt, TrackArray
 from sam2_ros.pictures import write_picture
-from sam2_ros.replay_files import part_of, put_in_place
+from sam2_ros.replay_files import part_of, put_in_place, video_name
 from sam2_ros.requests import Code
 from sam2_ros.ros_time import stamp_ns
 from sam2_ros.simulator import check_camera
@@ -83,6 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(number, lambda number, frame: signals.append(number))
     try:
         _surroundings()
+        video_name(args.out)  # now, rather than when everything is over
         args.out.mkdir(parents=True, exist_ok=True)
         for name in PICTURES:  # so that files of an earlier demo are not taken for this one's
             (args.out / name).unlink(missing_ok=True)

@@ -93,7 +93,7 @@ class DavisVideo:
 
 
 def _check_free(*folders: Path) -> None:
-    there = " and ".join(str(folder) for folder in folders if folder.exists())
+    there = " and ".join(str(folder) for folder in folders if os.path.lexists(folder))
     if there:
         raise sam2.BadInput(f"{there}: there already; remove them, or give this recording another --name")
 

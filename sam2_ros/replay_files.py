@@ -14,7 +14,7 @@ from sam2_ros.readable import utf8
 
 def check_free(out: Path) -> None:
     """Raises sam2.BadInput if a bag cannot be made at `out`."""
-    if out.exists():
+    if os.path.lexists(out):  # a link to nowhere is in the way, too
         raise sam2.BadInput(f"{out}: already exists; remove it or choose another name")
     check_folder(out)
 

@@ -54,8 +54,8 @@ class Report:
 
     @property
     def times_set_back(self) -> int:
-        """How often a stamp was older than the one before."""
-        return sum(late < early for early, late in itertools.pairwise(self._stamps_ns))
+        """How often a stamp was older than the one before; 0 is none."""
+        return sum(late < early for early, late in itertools.pairwise(filter(None, self._stamps_ns)))
 
     def as_dict(self) -> dict:
         """Stamps in nanoseconds, the most frequent size in pixels, shares as fractions. announced: how many images the

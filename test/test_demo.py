@@ -130,6 +130,19 @@ def test_a_whole_run_with_untrained_weights_fails_honestly(tmp_path, weights):
     assert not processes_of(tmp_path)
 
 
+def test_a_folder_that_no_video_can_be_in_is_refused_before_anything_is_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "_surroundings", lambda: None)
+    monkeypatch.setattr(demo, "_run", lambda args: pytest.fail("it was started"))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with pytest.raises(sam2.BadInput, match="expected a name in UTF-8"):
+            demo.main(["--out", str(tmp_path / os.fsdecode(b"\xff"))])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.slow  # imports torch in several processes
 def test_weights_that_are_not_there_are_one_sentence_and_leave_no_pictures_of_an_earlier_demo(tmp_path):
     (tmp_path / "demo.png").touch()

@@ -87,6 +87,25 @@ def test_images_without_stamps_count_by_when_they_were_recorded_and_a_file_lends
     assert [path.name for path in (tmp_path / "data" / FRAMES).iterdir()] == [file.stem]
 
 
+def test_an_image_without_a_stamp_is_not_one_whose_stamp_went_back(words, tmp_path, tracker, capsys):
+    messages = [image_message(number) for number in range(3)]
+    messages[1].header.stamp.sec = messages[1].header.stamp.nanosec = 0
+    bag = write_bag(tmp_path / "kitchen", {"/image": messages})
+    assert replay.main([str(bag), *words[1:]]) == 0
+    assert "stamps went back" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("place", ["o.mcap", "o", f"data/{FRAMES}/in"])
+def test_a_link_to_nowhere_in_the_place_of_an_output_is_told_before_the_first_image(words, tmp_path, tracker, place):
+    link = tmp_path / place
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to("nowhere")
+    out = place if place.startswith("o") else "other.mcap"
+    with pytest.raises(sam2.BadInput, match=r"already exists|there already"):
+        replay.main([*words[:-1], str(tmp_path / out), "--davis", str(tmp_path / "data")])
+    assert link.is_symlink() and not tracker.steps
+
+
 @pytest.mark.parametrize("place", ["box: [1, 2, 30, 40]", "mask: m.png"])
 def test_what_a_box_or_a_mask_begins_may_be_corrected_later(words, tmp_path, tracker, place):
     cv2.imwrite(str(tmp_path / "m.png"), np.full(SIZE_HW, 255, np.uint8))
