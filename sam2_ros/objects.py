@@ -81,11 +81,11 @@ def do(client: NodeClient, args: argparse.Namespace) -> str:
         return f"the target is {ids[0] if ids else 'the object with the lowest label'}"
     if args.save is not None:
         kept = agreed(client.call(SaveObjects, "save", SaveObjects.Request(name=args.save, object_ids=ids)))
-        return f"saved {', '.join(kept.object_ids)} in {kept.path}"
+        return f"saved {', '.join(map(readable, kept.object_ids))} in {kept.path}"
     if args.restore is not None:
         request = RestoreObjects.Request(name=args.restore, object_ids=ids)
         back = agreed(client.call(RestoreObjects, "restore", request)).object_ids
-        return f"tracking {', '.join(back)} again, from the next image on"
+        return f"tracking {', '.join(map(readable, back))} again, from the next image on"
     answer = agreed(client.call(ListObjects, "list_objects", ListObjects.Request()))
     listed = answer.objects
     unknown = sorted(set(ids) - {track.object_id for track in listed})

@@ -25,8 +25,9 @@ DRAWN = ("label_mask", "class_mask", "target_mask", "overlay", "overlay/compress
 
 
 def drawn_beside(topics: Iterable[str]) -> set[str]:
-    """Topics of images that nodes like this one publish beside their TrackArrays on `topics`; no camera's."""
-    beside = [topic.removesuffix("tracks") for topic in topics if topic.endswith("/tracks")]
+    """Topics of images, no camera's, that belong to the TrackArrays on `topics`: beside those of nodes like this one,
+    below a simulator's ground truth."""
+    beside = [topic.removesuffix("tracks") if topic.endswith("/tracks") else f"{topic}/" for topic in topics]
     return {f"{namespace}{name}" for namespace in beside for name in DRAWN}
 
 

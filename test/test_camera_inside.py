@@ -195,7 +195,8 @@ def test_topics_that_could_be_meant_are_pictures_nobody_else_makes_or_takes(cloc
 def test_what_another_tracker_draws_beside_its_tracks_is_not_meant():
     tracks = ("/r2/front/tracks", "sam2_ros/msg/TrackArray", RELIABLE)
     images = [("/r2/front/label_mask", IMAGE, RELIABLE), ("/r2/rear/label_mask", IMAGE, RELIABLE)]
-    assert Rigged(tracks, *images).source.elsewhere == ("/r2/rear/label_mask",)
+    truth = [("/sim/ground_truth", tracks[1], RELIABLE), ("/sim/ground_truth/label_mask", IMAGE, RELIABLE)]
+    assert Rigged(tracks, *images, *truth).source.elsewhere == ("/r2/rear/label_mask",)
 
 
 def test_a_camera_that_is_missed_costs_one_look_at_all_topics_a_second(clocks):

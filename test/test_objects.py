@@ -58,6 +58,9 @@ def test_names_command_no_terminal():
     assert line.split()[1:3] == [shown, shown]
     assert objects.changes(known, seen(1, **{name: 0}), set()) == [f"1.000  {shown}: visible, presence 0.50"]
     assert objects.changes(known, seen(2), set()) == [f"2.000  {shown}: removed"]
+    client = SimpleNamespace(call=lambda kind, *_: kind.Response(object_ids=[name]))
+    assert objects.do(client, objects.parse(["--save", "x"])) == f"saved {shown} in "
+    assert objects.do(client, objects.parse(["--restore", "x"])) == f"tracking {shown} again, from the next image on"
 
 
 @pytest.mark.parametrize(

@@ -81,8 +81,10 @@ def test_a_camera_beside_a_simulation_s_truth_is_one(tmp_path):
         writer.add_connection("/camera/ground_truth", "sam2_ros/msg/TrackArray", typestore=typestore())
         writer.add_connection("/camera/tracks", "sam2_ros/msg/TrackArray", typestore=typestore())
         images = writer.add_connection("/camera/image_raw", "sensor_msgs/msg/Image", typestore=typestore())
+        mask = writer.add_connection("/camera/ground_truth/label_mask", "sensor_msgs/msg/Image", typestore=typestore())
         for _, time_ns, raw in reader.messages():
             writer.write(images, time_ns, raw)
+            writer.write(mask, time_ns, raw)
     assert shots_of(tmp_path / "both")[0].total == 3
 
 
