@@ -43,8 +43,7 @@ class Transforms:
         if self._target:
             self._listener.unregister()
             self._node.destroy_service(self._buffer.srv)  # tf2 creates it and never destroys it
-            if hasattr(self._buffer, "jump_handle"):  # not in Humble
-                self._buffer.jump_handle.unregister()
+            self._buffer.jump_handle.unregister()  # its callback keeps the buffer
 
     def may_come(self, header: Header) -> bool:
         """Whether the transform is unknown so far but may still come: TF is older than the header's stamp."""

@@ -12,6 +12,8 @@ pytest.importorskip("rclpy")
 
 import rclpy
 from geometry_msgs.msg import PoseArray, TransformStamped
+from rclpy.clock import JumpThreshold
+from rclpy.duration import Duration
 from rclpy.time import Time
 from ros_rig import NodeProcess, start_tracking
 from std_msgs.msg import Header
@@ -40,6 +42,8 @@ class StandIn:
     def __init__(self, node):
         self.known, self.static = {}, None  # stamp ns -> TransformStamped
         self.srv = node.create_service(Empty, "tf2_frames", lambda request, response: response)
+        threshold = JumpThreshold(min_forward=None, min_backward=Duration(seconds=-1))
+        self.jump_handle = node.get_clock().create_jump_callback(threshold, post_callback=print)
 
     def can_transform(self, target, source, time):
         assert (target, source) == ("base_link", "optical")
@@ -223,7 +227,7 @@ def test_what_is_closed_leaves_nothing_at_the_node(tf2, node):
         made = Transforms(node, "base_link", print)
         assert belongings() != before
         made.close()
-        assert belongings() == before
+        assert belongings() == before and made._buffer.jump_handle._clock is None
 
 
 def behind(n_images):
