@@ -27,8 +27,15 @@ class Children:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)  # an impatient second Ctrl-C must not leave a process behind
+        numbers = signal.SIGINT, signal.SIGTERM  # an impatient second Ctrl-C must not leave a process behind
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+        try:
+            self._stop()
+        finally:
+            for number, handler in before.items():  # what comes after may be long, and can be interrupted
+                signal.signal(number, handler)
+
+    def _stop(self) -> None:
         alive = [process for process in self._processes.values() if process.poll() is None]
         for process in alive:
             process.send_signal(signal.SIGINT)

@@ -52,6 +52,13 @@ def test_pictures_that_find_no_room_are_not_said_to_be_there(room, drawn, tmp_pa
     assert capsys.readouterr().err.count("could not be written") == 3 - len(drawn)
 
 
+def test_signals_that_are_ignored_while_children_end_are_heard_afterwards(tmp_path):
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with Children(tmp_path) as children:
+        stop, children._stop = children._stop, lambda: (os.kill(os.getpid(), signal.SIGINT), stop())
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
 def test_children_end_with_their_block_and_a_failed_one_is_told(tmp_path):
     with pytest.raises(sam2.Sam2Error, match="the bad ended with exit code 2: .*no command 'nonsense'"):
         with Children(tmp_path) as children:
