@@ -267,6 +267,7 @@ def _share_inside(track: sam2.Track, box: np.ndarray) -> float:
 
 def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(N, M) between the centres of boxes (N, 4) and (M, 4), in sizes of the larger box."""
+    a, b = a.astype(np.float64), b.astype(np.float64)  # the squares of some float32 are too large for float32
     size = np.maximum(*(np.sqrt((x[..., 2:] - x[..., :2]).prod(-1)) for x in (a[:, None], b[None])))
     centre_a, centre_b = ((x[..., :2] + x[..., 2:]) / 2 for x in (a[:, None], b[None]))
     return np.linalg.norm(centre_a - centre_b, axis=-1) / size

@@ -48,3 +48,12 @@ def test_a_box_around_a_tracked_object_is_no_new_one_however_large_it_is(size):
     """Beyond 2**63 pixels no integer is as large."""
     decided = Association(Rules(confirm=1)).step([seen(-size, -size, size, size)], [track("a", (10, 10, 12, 12))], 0)
     assert (decided.new, decided.ignored) == ([], {"tracked": 1})
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [1e10, 1e20, 3e38])
+def test_a_box_however_large_is_compared_with_where_a_hidden_object_was_without_a_word(size):
+    association = Association(Rules(confirm=1))
+    association.step([], [track("a", (10, 10, 12, 12))], 0)
+    decided = association.step([seen(0, 0, size, size)], [track("a", (10, 10, 12, 12), visible=False)], 1)
+    assert [name for name, _ in decided.refresh] == ["a"], "both are less than its size apart"
