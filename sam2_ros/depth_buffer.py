@@ -85,6 +85,8 @@ class DepthBuffer:
             return None, "the clock was set back after the image, and depth that comes now may be of another time"
         if nearest is None:
             return None, "no depth image has come"
+        if not stamp_ns:
+            return None, "the image has no stamp, by which its depth would be found"
         apart_ns = nearest.stamp_ns - stamp_ns
         if abs(apart_ns) > slop_ns:
             return None, (

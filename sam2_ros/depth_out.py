@@ -30,6 +30,7 @@ from sam2_ros.ros_time import stamp_ns
 from sam2_ros.transforms import Transforms
 
 MOST_WAITING = 4  # images; at 30 per second enough for depth or transforms at 10 per second
+REGISTERED, CALIBRATED = "depth registered to the image", "that of the image's camera"
 RIM_PIXELS = 4  # removed from the scene around each object, since masks are not exact and depth is mixed there
 
 
@@ -170,11 +171,14 @@ class DepthOut:
         if message is None:
             refusal = self._camera.refusal
             raise Refused("stamp", f"{why}; the newest was refused: {refusal}" if refusal else why)
-        for what, size_hw in (("depth image", (message.height, message.width)), ("camera_info", pinhole.size_hw)):
+        for what, size_hw, expected in (
+            ("depth image", (message.height, message.width), REGISTERED),
+            ("camera_info", pinhole.size_hw, CALIBRATED),
+        ):
             if size_hw != frame.size_hw:
                 raise Refused(
                     "size", f"the {what} is of {size_hw[1]}x{size_hw[0]} pixels and the image of "
-                    f"{frame.size_hw[1]}x{frame.size_hw[0]}; register depth to the image"
+                    f"{frame.size_hw[1]}x{frame.size_hw[0]}; expected {expected}"
                 )  # fmt: skip
         depth_m = depth_in.to_metres(message, settings.depth_nearest_m, settings.depth_farthest_m)
         found = {t.object_id: find_surface(depth_m, t.mask, pinhole) for t in tracks if t.state is sam2.State.VISIBLE}
@@ -186,8 +190,8 @@ class DepthOut:
         of the same size would give plausible but wrong positions."""
         ours = view.header.frame_id
         for what, theirs, expected in (
-            ("depth", view.depth_frame, "depth registered to the image"),
-            ("camera_info", self._camera.pinhole_frame, "that of the image's camera"),
+            ("depth", view.depth_frame, REGISTERED),
+            ("camera_info", self._camera.pinhole_frame, CALIBRATED),
         ):
             if ours and theirs and ours != theirs:
                 return f"{what} is in the frame {theirs!r} and the image in {ours!r}; expected {expected}"

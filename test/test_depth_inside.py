@@ -144,6 +144,7 @@ def test_an_image_without_a_stamp_keeps_no_depth():
     buffer.want([0])
     buffer.note_image(0)
     assert not buffer._held
+    assert buffer.find(0) == (None, "the image has no stamp, by which its depth would be found")
 
 
 def test_how_far_away_the_nearest_depth_is_is_told_either_way():

@@ -30,7 +30,9 @@ def test_calibration_of_another_size_is_told_and_nothing_is_made_of_it():
     rig.camera.pinhole = Pinhole(50.0, 50.0, 31.5, 23.5, (24, 32))
     rig.depth(metres)
     rig.image(mask)
-    assert "camera_info is of 32x24 pixels and the image of 64x48" in rig.counters.depth_trouble
+    assert rig.counters.depth_trouble == (
+        "the camera_info is of 32x24 pixels and the image of 64x48; expected that of the image's camera"
+    )
     track = rig.got("tracks").tracks[0]
     assert (track.area, track.depth_share) == (mask.sum(), 0.0)
     assert rig.got("objects_cloud") is rig.got("objects_poses") is None
