@@ -12,12 +12,18 @@ import numpy as np
 
 
 def read_picture(path: Path, flags: int) -> np.ndarray | None:
-    """Decodes a picture file: (H, W, 3) uint8 BGR or, with IMREAD_GRAYSCALE, (H, W); None if that fails."""
+    """Decodes a picture file: (H, W, 3) BGR, uint8 except with IMREAD_ANYDEPTH; None if that fails."""
     try:
         content = np.frombuffer(path.read_bytes() if path.is_file() else b"", np.uint8)
         return cv2.imdecode(content, flags) if content.size else None
     except (OSError, ValueError, cv2.error):  # also for invalid names and impossible picture sizes
         return None
+
+
+def read_mask(path: Path) -> np.ndarray | None:
+    """(H, W) bool: what is not black in a picture file, however dark, of any depth; None if it cannot be decoded."""
+    pixels = read_picture(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    return None if pixels is None else pixels.any(axis=2)
 
 
 def may_be_read(path: Path) -> bool:

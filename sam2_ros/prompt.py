@@ -10,7 +10,6 @@ import time
 from contextlib import suppress
 from functools import partial
 
-import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
@@ -19,7 +18,7 @@ from sam2_ros.arguments import path_argument
 from sam2_ros.image_out import image_message
 from sam2_ros.msg import Prompt, Track
 from sam2_ros.node_client import NoAnswer, NodeClient, NodeRefused, add_arguments, agreed, connect
-from sam2_ros.pictures import may_be_read, read_picture
+from sam2_ros.pictures import may_be_read, read_mask
 from sam2_ros.requests import Code
 from sam2_ros.ros_time import time_message
 from sam2_ros.srv import AddObjects, ListObjects
@@ -79,12 +78,12 @@ def message(args: argparse.Namespace) -> Prompt:
     )  # fmt: skip
     prompt.header.stamp = time_message(args.stamp)
     if args.mask:
-        pixels = read_picture(args.mask, cv2.IMREAD_GRAYSCALE)  # (H, W) uint8
-        if pixels is None:
+        mask = read_mask(args.mask)  # (H, W) bool
+        if mask is None:
             problem = "got another" if os.path.isfile(args.mask) else "found none"
             problem = problem if may_be_read(args.mask) else "this user may not read it"
             sys.exit(f"sam2_ros prompt: {args.mask}: expected an image file, {problem}")
-        prompt.mask = image_message(Header(), np.where(pixels > 0, 255, 0).astype(np.uint8), "mono8")
+        prompt.mask = image_message(Header(), np.where(mask, 255, 0).astype(np.uint8), "mono8")
     return prompt
 
 

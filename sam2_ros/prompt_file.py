@@ -11,12 +11,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import yaml
 
 import sam2
-from sam2_ros.pictures import may_be_read, read_picture
+from sam2_ros.pictures import may_be_read, read_mask
 
 FORMAT = """\
 the prompts file is a YAML list, one entry for each thing to point at:
@@ -158,8 +157,8 @@ def _stamp_ns(text: Any, name: str) -> int:  # Any, because Decimal says what it
 
 def _mask(path: Path, name: str) -> np.ndarray:
     """(H, W) bool."""
-    pixels = read_picture(path, cv2.IMREAD_GRAYSCALE)
-    if pixels is None:
+    mask = read_mask(path)
+    if mask is None:
         found = "found none at" if may_be_read(path) else "this user may not read"
         raise sam2.BadInput(f"{name}: mask: expected an image file, {found} {path}")
-    return pixels > 0
+    return mask

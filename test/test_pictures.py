@@ -22,7 +22,7 @@ import sam2
 from sam2.training.dataset_files import find_files, read_film, read_indices, read_rgb
 from sam2.video_frames import load_frames
 from sam2_ros import prompt, prompt_file, replay
-from sam2_ros.pictures import read_picture
+from sam2_ros.pictures import read_mask, read_picture
 from sam2_ros.replay_davis import LIST
 from sam2_ros.replay_files import video_name
 from sam2_ros.replay_source import open_source, until_damage
@@ -69,6 +69,17 @@ def test_pictures_in_a_folder_of_any_name_are_read(tmp_path, run):
     sheet = tmp_path / "out" / f"{LATIN}.png"
     assert run(tmp_path / LATIN, "--sheet", sheet) == 0
     assert read_picture(sheet, cv2.IMREAD_COLOR).shape[2] == 3
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_of_a_mask_nothing_that_is_not_black_is_lost(kind, tmp_path):
+    """As of labels in 16 bits, of which 8 would keep those above 255 alone, or of colours too dark to be a grey."""
+    labels = np.zeros((48, 64, 3), kind)
+    labels[10:20, 10:20], labels[30:32, 5:9] = np.iinfo(kind).max, (1, 0, 0)
+    cv2.imwrite(str(tmp_path / "m.png"), labels)
+    assert np.array_equal(read_mask(tmp_path / "m.png"), labels.any(axis=2))
+    cv2.imwrite(str(tmp_path / "m.png"), labels[..., 0])
+    assert np.array_equal(read_mask(tmp_path / "m.png"), labels.any(axis=2))
 
 
 def test_masks_of_any_name_are_read(tmp_path, capsys):
