@@ -71,6 +71,18 @@ class Entry:
         return f"frame {self.frame}" if self.frame is not None else f"stamp {Decimal(self.stamp_ns) / 10**9}"
 
 
+class _Loader(yaml.BaseLoader):
+    """Refuses fields that come twice, as where the dash of a second entry is missing; yaml would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{_show(key.value)} comes twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 class Schedule:
     """Entries that wait for their image."""
 
@@ -88,7 +100,7 @@ def read(path: Path) -> list[Entry]:
     """Reads and checks all entries of a file. Raises sam2.BadInput."""
     try:
         # Every number stays as written: a stamp of 19 digits does not fit a float, and "007" is a good id.
-        content = yaml.load(path.read_text(), yaml.BaseLoader)
+        content = yaml.load(path.read_text(), _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise sam2.BadInput(f"prompts {path}: expected a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(content, list) or not content:

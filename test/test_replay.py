@@ -193,6 +193,7 @@ def test_prompts_reach_their_frames(bag, tmp_path, fake_tracker):
         ("- {object_id: a, points: [[1, 2]], mode: [add]}", "mode: expected one text"),
         ("- {object_id: a, points: [[1, 2]], stamp: 1, frame: 1}", "frame and stamp"),
         ("- {object_id: a, points: [[1, 2]], mode: merge}", "mode: expected one of add, replace"),
+        ("- {object_id: a, points: [[1, 2]], object_id: b}", "'object_id' comes twice in .* line 1, column 36"),
         ("- {object_id: a, mask: none.png}", "mask: .*none.png"),
         ("- {object_id: a, points: [[1, 2]], frame: 6}", "frame 6: the source has 6 images, the last is 5"),
         ("- {object_id: a, points: [[1, 2]], stamp: 9999999999}", "stamp 9999999999 never came"),
