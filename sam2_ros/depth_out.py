@@ -146,7 +146,8 @@ class DepthOut:
         return view
 
     def _publish(self, view: View, settings: Settings) -> None:
-        """Publishes whatever has a subscriber."""
+        """Publishes whatever has a subscriber. If outputs fail, the others are still published; then the first error is
+        raised."""
         try:
             rotation, translation, frame_id = self._transforms.to_target(view.header)
         except Refused as error:
@@ -156,11 +157,20 @@ class DepthOut:
         shown = [(t, view.surfaces[t.object_id]) for t in view.tracks if t.object_id in view.surfaces]
         boxes = [_moved(surface.box, rotation, translation) for _, surface in shown]
         named = [(t.object_id, t.label, colour_of(t.label), box) for (t, _), box in zip(shown, boxes, strict=True)]
-        self._send("objects_poses", lambda: cloud_out.pose_array(header, boxes))
-        self._send("objects_markers", lambda: cloud_out.marker_array(header, named))
         rotation, translation = rotation.astype(np.float32), translation.astype(np.float32)  # the precision of clouds
-        self._send("objects_cloud", lambda: self._objects_cloud(header, view, shown, rotation, translation))
-        self._send("scene_cloud", lambda: self._scene_cloud(header, view, rotation, translation, settings))
+        failure = None
+        for name, make in (
+            ("objects_poses", lambda: cloud_out.pose_array(header, boxes)),
+            ("objects_markers", lambda: cloud_out.marker_array(header, named)),
+            ("objects_cloud", lambda: self._objects_cloud(header, view, shown, rotation, translation)),
+            ("scene_cloud", lambda: self._scene_cloud(header, view, rotation, translation, settings)),
+        ):
+            try:
+                self._send(name, make)
+            except Exception as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
     def _view(self, header: Header, frame: sam2.Frame, tracks: list[sam2.Track], settings: Settings) -> View:
         pinhole = self._camera.pinhole

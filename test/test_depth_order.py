@@ -37,6 +37,16 @@ def test_tracks_with_depth_do_not_wait_for_transforms():
     assert rig.numbers("objects_tracks") == [0, 1] and rig.numbers("objects_poses") == []
 
 
+def test_a_cloud_that_cannot_be_made_does_not_silence_those_after_it(monkeypatch):
+    rig, (metres, mask) = Rigged(), scene()
+    rig.hear("objects_poses", "objects_markers", "objects_cloud", "scene_cloud")
+    monkeypatch.setattr("sam2_ros.depth_out.cloud_out.pose_array", lambda *_: 1 / 0)
+    rig.depth(metres)
+    with pytest.raises(ZeroDivisionError):
+        rig.image(mask)
+    assert all(rig.got(name) for name in ("objects_markers", "objects_cloud", "scene_cloud"))
+
+
 def test_images_that_wait_for_transforms_cost_the_newest_no_depth():
     rig, (metres, mask) = Rigged(FakeFrames(known_ns=0)), scene()
     rig.hear("objects_poses", "objects_tracks")
