@@ -23,7 +23,7 @@ def read_picture(path: Path, flags: int) -> np.ndarray | None:
 def read_mask(path: Path) -> np.ndarray | None:
     """(H, W) bool: what is not black in a picture file, however dark, of any depth; None if it cannot be decoded."""
     pixels = read_picture(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    return None if pixels is None else pixels.any(axis=2)
+    return None if pixels is None else np.any(pixels, axis=2)
 
 
 def may_be_read(path: Path) -> bool:
