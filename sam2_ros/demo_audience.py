@@ -64,16 +64,18 @@ class Audience:
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, keep_all)
 
     def find_rivals(self) -> None:
-        """Raises sam2.Sam2Error if another tracker is already running in this domain."""
+        """Raises sam2.Sam2Error if another tracker or camera is already running in this domain."""
         self.until(in_time(DISCOVERY_S), READY_S, "the network")
-        self._look_for_trackers(allowed=0)
+        self._look_for_rivals(allowed=0)
         if self._trouble:
             raise sam2.Sam2Error(self._trouble)
 
-    def _look_for_trackers(self, allowed: int) -> None:
-        if self._node.count_publishers("/sam2/tracks") > allowed:  # its objects would be taken for those of the demo
-            domain = os.environ["ROS_DOMAIN_ID"]
-            self._trouble = f"another tracker publishes /sam2/tracks in ROS_DOMAIN_ID={domain}; choose another domain"
+    def _look_for_rivals(self, allowed: int) -> None:
+        """Theirs would be taken for the objects and images of the demo."""
+        domain = os.environ["ROS_DOMAIN_ID"]
+        for topic, what in (("/sam2/tracks", "tracker"), ("/image", "camera")):
+            if self._node.count_publishers(topic) > allowed:
+                self._trouble = f"another {what} publishes {topic} in ROS_DOMAIN_ID={domain}; choose another domain"
 
     def watch(self) -> None:
         """Records images too, from now on."""
@@ -142,7 +144,7 @@ class Audience:
         self.answers.append((msg, time.time_ns()))
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
-        self._look_for_trackers(allowed=1)
+        self._look_for_rivals(allowed=1)
         for status in msg.status:
             if status.name.endswith(": tracking") and status.level == bytes([Level.ERROR]):
                 self._trouble = status.message

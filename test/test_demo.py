@@ -17,6 +17,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from sensor_msgs.msg import Image
 from test_demo_score import PERIOD_NS, array_of, results_of, square
 from test_replay_full_disk import room_for
 
@@ -195,12 +196,15 @@ def test_boxes_are_drawn_anew_in_a_newer_image_if_the_tracker_has_not_got_the_fi
     assert [prompt.header for prompt in asked] == [first.header, *[newest.header] * (len(codes) - 1)]
 
 
-def test_a_tracker_that_is_known_is_told_before_anything_is_put_into_it(rig):
+@pytest.mark.parametrize(
+    ("kind", "topic", "who"), [(TrackArray, "/sam2/tracks", "tracker"), (Image, "/image", "camera")]
+)
+def test_another_tracker_or_camera_is_told_before_anything_is_started(rig, kind, topic, who):
     audience = demo.Audience(rig.node, rig.executor, SimpleNamespace(check=lambda: None), spool=None)
     audience.find_rivals()
-    rig.node.create_publisher(TrackArray, "/sam2/tracks", 1)
-    rig.until(lambda: rig.node.count_publishers("/sam2/tracks"))
-    with pytest.raises(sam2.Sam2Error, match="another tracker"):
+    rig.node.create_publisher(kind, topic, 1)
+    rig.until(lambda: rig.node.count_publishers(topic))
+    with pytest.raises(sam2.Sam2Error, match=f"another {who} publishes {topic}"):
         audience.find_rivals()
 
 
