@@ -41,7 +41,7 @@ def track_array(header: Header, tracks: list[sam2.Track], surfaces: dict[str, Su
 
 def track_message(track: sam2.Track, with_mask: bool = True, surface: Surface | None = None) -> Track:
     """Converts one track. If its mask is empty, as always unless it is visible, box, centroid and area are zero, too;
-    without a surface, the 3-D fields are zero."""
+    without a surface, the 3-D fields are zero, and the box is not rotated."""
     message = Track(
         object_id=track.object_id, class_name=track.class_name, label=track.label, state=int(track.state),
         object_score=track.object_score, presence=track.presence, predicted_iou=track.predicted_iou,
