@@ -20,11 +20,10 @@ from sam2_ros.msg import Prompt, Track
 from sam2_ros.node_client import NoAnswer, NodeClient, NodeRefused, add_arguments, agreed, connect
 from sam2_ros.pictures import may_be_read, read_mask
 from sam2_ros.requests import Code
-from sam2_ros.ros_time import time_message
+from sam2_ros.ros_time import LAST_NS, time_message
 from sam2_ros.srv import AddObjects, ListObjects
 
 LOOK_S = 1.0  # how long to wait for the result that follows the answer
-LAST_NS = (1 << 31) * 1_000_000_000 - 1  # a stamp has 31 bits of seconds
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -25,7 +25,7 @@ from sam2_ros.pictures import may_be_read, read_picture
 from sam2_ros.refused import Refused
 from sam2_ros.replay_damage import check_complete, cure_of, said_by
 from sam2_ros.replay_files import video_name
-from sam2_ros.ros_time import stamp_ns
+from sam2_ros.ros_time import LAST_NS, stamp_ns
 from sam2_ros.stamps import Stamp
 from sam2_ros.track_out import drawn_beside
 
@@ -184,6 +184,8 @@ def _bag_shots(messages: Iterable, deserialize: Callable, source: Source) -> Ite
                 raise Refused(Stamp.NEGATIVE.value, f"its stamp is {at_ns / 1e9:.9f} s")
             if logged_ns < 0:
                 raise Refused(Stamp.NEGATIVE.value, f"it was recorded at {logged_ns / 1e9:.9f} s")
+            if (at_ns or logged_ns) > LAST_NS:
+                raise Refused("stamp", f"its time is {(at_ns or logged_ns) / 1e9:.9f} s, and that of ROS ends at 2**31")
         except Refused as error:
             source.refused[error.reason] += 1
             source.last_refusal = f"image {index} of {connection.topic}: {error}"

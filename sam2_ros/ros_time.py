@@ -7,6 +7,8 @@ from builtin_interfaces.msg import Time
 if TYPE_CHECKING:
     from rclpy.node import Node
 
+LAST_NS = (1 << 31) * 1_000_000_000 - 1  # a stamp has 31 bits of seconds; its nanoseconds may exceed a second
+
 
 def stamp_ns(stamp: Time) -> int:
     """Nanoseconds. Also of the class that rosbags has for a Time."""

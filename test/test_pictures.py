@@ -126,6 +126,21 @@ def test_a_message_recorded_before_1970_costs_itself_alone(tmp_path, run):
     assert run(tmp_path / "bag") == 0
 
 
+@pytest.mark.parametrize("field", ["header", "log"])
+def test_a_message_from_after_the_end_of_time_costs_itself_alone(field, tmp_path, run):
+    """Of which the bag that is written could not have the time."""
+    late = image_message(1)
+    late.header.stamp.sec, late.header.stamp.nanosec = (2**31 - 1, 2**32 - 1) if field == "header" else (0, 0)
+    with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.SQLITE3) as writer:
+        connection = writer.add_connection("/image", (kind := "sensor_msgs/msg/Image"), typestore=STORE)
+        for number, message in enumerate((image_message(0), late, image_message(2))):
+            raw = STORE.serialize_cdr(message, kind)
+            writer.write(connection, 2**61 if (field, number) == ("log", 1) else stamp(number), raw)
+    source, shots = shots_of(tmp_path / "bag")
+    assert len(shots) == 2 and source.refused == {"stamp": 1}
+    assert run(tmp_path / "bag") == 0
+
+
 def test_links_in_a_circle_are_no_source_and_no_folder(tmp_path, run):
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
