@@ -100,7 +100,7 @@ def read(path: Path) -> list[Entry]:
     """Reads and checks all entries of a file. Raises sam2.BadInput."""
     try:
         # Every number stays as written: a stamp of 19 digits does not fit a float, and "007" is a good id.
-        content = yaml.load(path.read_text(), _Loader)
+        content = yaml.load(path.read_text("utf-8"), _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise sam2.BadInput(f"prompts {path}: expected a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(content, list) or not content:

@@ -86,6 +86,9 @@ def test_arguments_that_several_cameras_do_not_follow_say_so():
     assert {each.name for each in arguments if "`cameras`" in each.description} == {"image", "depth", "camera_info"}
 
 
+TOPICS = {"image": "image", "depth": "", "camera_info": "camera_info"}  # by default
+
+
 def nodes_of(name: str, **asked: str):
     """What the file's own function makes of its arguments, and the context to look at it with."""
     entities = load(ROOT / "launch" / name).entities
@@ -171,13 +174,17 @@ def test_only_what_is_asked_for_goes_over_the_parameter_file(asked, set_):
 
 
 @pytest.mark.ros
-@pytest.mark.parametrize("namespace", ["", "robot"])
-def test_the_camera_of_the_demo_is_where_the_tracker_looks(namespace):
-    (tracker,), track_context = nodes_of("track.launch.py", namespace=namespace)
-    (camera, viewer, hint), context = nodes_of("demo.launch.py", namespace=namespace, image="image", rviz="true")
+@pytest.mark.parametrize(
+    ("namespace", "topics"), [("", TOPICS), ("robot", {"image": "front/image", "depth": "d", "camera_info": "c"})]
+)
+def test_the_camera_of_the_demo_is_where_the_tracker_looks(namespace, topics):
+    (tracker,), track_context = nodes_of("track.launch.py", namespace=namespace, **topics)
+    (camera, viewer, hint), context = nodes_of("demo.launch.py", namespace=namespace, rviz="true", **topics)
     for node, its_context in ((tracker, track_context), (camera, context), (viewer, context)):
         node._perform_substitutions(its_context)
     assert tracker.expanded_node_namespace == camera.expanded_node_namespace
+    assert set(camera.expanded_remapping_rules) < set(tracker.expanded_remapping_rules)
+    assert [name for name, _ in camera.expanded_remapping_rules] == ["image", "depth/image", "camera_info"]
     name = f"/{namespace}/sam2" if namespace else "/sam2"
     assert f"--node {name} " in "".join(part.text for part in hint.msg)
     shown = yaml.safe_load((ROOT / "config/track.rviz").read_text())["Visualization Manager"]["Displays"]
@@ -188,7 +195,7 @@ def test_the_camera_of_the_demo_is_where_the_tracker_looks(namespace):
 @pytest.mark.ros
 @pytest.mark.parametrize(("rviz", "is_shown"), [("false", False), ("0", False), ("true", True), ("1", True)])
 def test_rviz_if_asked_for(rviz, is_shown):
-    (_, viewer, _), context = nodes_of("demo.launch.py", namespace="", image="image", rviz=rviz)
+    (_, viewer, _), context = nodes_of("demo.launch.py", namespace="", rviz=rviz, **TOPICS)
     assert viewer.condition.evaluate(context) == is_shown
 
 
