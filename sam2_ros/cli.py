@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     # OpenMP threads that wait for each other by spinning make the network ten times slower when anything else runs on
     # the machine. OpenMP reads this when it is loaded, so it must be set before the command's imports.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if isinstance(sys.stdout, io.TextIOWrapper):  # there may be none
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="surrogateescape")  # a file's name need not be UTF-8 to be printed
     try:
         code = _run(command, rest)

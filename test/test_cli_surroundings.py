@@ -40,13 +40,15 @@ def test_a_command_finds_signals_as_they_were_and_threads_that_do_not_spin(handl
     assert found == ["PASSIVE", handler]
 
 
-def test_a_file_that_is_no_utf8_can_be_told_whatever_the_locale_demands(monkeypatch):
+@pytest.mark.parametrize(("errors", "shown"), [("strict", b"\xff"), ("backslashreplace", rb"\udcff")])
+def test_a_file_that_is_no_utf8_can_be_told_whatever_the_locale_demands(errors, shown, monkeypatch):
+    """And as PYTHONIOENCODING says, if that says how."""
     name, raw = os.fsdecode(b"\xff.mcap"), io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "utf-8", "strict"))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "utf-8", errors))
     monkeypatch.setattr(
         cli.importlib, "import_module", lambda _: SimpleNamespace(main=lambda argv: print(f"wrote {name}") or 0)
     )
-    assert cli.main(["replay"]) == 0 and raw.getvalue() == b"wrote \xff.mcap\n"
+    assert cli.main(["replay"]) == 0 and raw.getvalue() == b"wrote " + shown + b".mcap\n"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
