@@ -16,8 +16,6 @@ from sam2 import graphs
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2.training.train import Trainer
-from sam2_ros.load_tracker import load_tracker
-from sam2_ros.params import Settings
 
 NUM_FRAMES = 24
 CLOSE = 0.02  # of a logit; measured 0.005, which the images' rounding makes: see `to_model_input_on_device`
@@ -123,6 +121,9 @@ def test_saved_on_one_device_restored_on_the_other(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["auto", "fp16"])
 def test_the_nodes_tracker_in_reduced_precision(precision, captured):
+    from sam2_ros.load_tracker import load_tracker  # here, as all other tests need no ROS
+    from sam2_ros.params import Settings
+
     tracker = load_tracker(Settings(image_size=64, precision=precision, recent_memories=1))
     assert tracker.model.device.type == "cuda"
     tracker.warm_up()
