@@ -6,7 +6,6 @@ Knows the node's services and nothing behind them.
 import argparse
 import os
 import sys
-import time
 from contextlib import suppress
 from functools import partial
 
@@ -22,8 +21,6 @@ from sam2_ros.pictures import may_be_read, read_mask
 from sam2_ros.requests import Code
 from sam2_ros.ros_time import LAST_NS, time_message
 from sam2_ros.srv import AddObjects, ListObjects
-
-LOOK_S = 1.0  # how long to wait for the result that follows the answer
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -97,12 +94,13 @@ def main(argv: list[str] | None = None) -> int:
             request = AddObjects.Request(prompts=[prompt])
             camera_too = (Code.LOADING, Code.NO_IMAGE)  # asks again: node and camera may have just been started
             answer = agreed(client.call(AddObjects, "add_objects", request, camera_too))
-            tracks = {}
-            with suppress(NoAnswer):  # the object is tracked, whether or not its result comes
-                tracks = look(client, answer.object_ids)
+            listed = []
+            with suppress(NoAnswer):  # the object is tracked, whether or not it is heard how well
+                listed = client.call(ListObjects, "list_objects", ListObjects.Request()).objects
     except (NodeRefused, NoAnswer) as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    tracks = {track.object_id: track for track in listed}
     for name in answer.object_ids:
         print(f"tracking {name}{_how(tracks[name]) if name in tracks else ''}")
     return 0
@@ -115,18 +113,6 @@ def newest_stamp(client: NodeClient) -> Time:
     if newest.age >= 0 and newest.header.stamp == Time():
         sys.exit("sam2_ros prompt: --newest: expected images with a stamp, got one without; click on ~/click_point")
     return newest.header.stamp
-
-
-def look(client: NodeClient, object_ids: list[str]) -> dict[str, Track]:
-    """All tracks by object id, once they include `object_ids`: their result follows just after the answer to the
-    prompt. After LOOK_S, the tracks there are. Raises NoAnswer."""
-    end = time.monotonic() + LOOK_S
-    while True:
-        answer = client.call(ListObjects, "list_objects", ListObjects.Request())
-        tracks = {track.object_id: track for track in answer.objects}
-        if set(object_ids) <= tracks.keys() or time.monotonic() > end:
-            return tracks
-        client.wait(0.02)
 
 
 def _how(track: Track) -> str:
