@@ -35,16 +35,16 @@ def check(context) -> list:
 
 def around_the_tracker(context) -> list:
     """The camera, RViz if asked for, and what to do next."""
-    names = ("seed", "rate", "still", "namespace", "image", "depth", "camera_info")
-    seed, rate, still, namespace, *topics = (LaunchConfiguration(name).perform(context) for name in names)
-    image, depth, camera_info = topics  # where the tracker looks
+    names = ("seed", "rate", "still", "namespace")
+    seed, rate, still, namespace = (LaunchConfiguration(name).perform(context) for name in names)
+    looked_at = {"image": "image", "depth/image": "depth", "camera_info": "camera_info"}  # by topic, its argument
     tracker = "/".join(["", *filter(None, namespace.split("/")), "sam2"])
     camera = Node(
         package="sam2_ros",
         executable="sam2_ros",
         namespace=namespace,
         arguments=["simulate", "--gentle", "--seed", seed, "--rate", rate, "--still", still],
-        remappings=[("image", image), ("depth/image", depth or "depth/image"), ("camera_info", camera_info)],
+        remappings=[(topic, LaunchConfiguration(name).perform(context) or topic) for topic, name in looked_at.items()],
         output="screen",
     )
     viewer = Node(

@@ -175,7 +175,12 @@ def test_only_what_is_asked_for_goes_over_the_parameter_file(asked, set_):
 
 @pytest.mark.ros
 @pytest.mark.parametrize(
-    ("namespace", "topics"), [("", TOPICS), ("robot", {"image": "front/image", "depth": "d", "camera_info": "c"})]
+    ("namespace", "topics"),
+    [
+        ("", TOPICS),
+        ("", dict.fromkeys(TOPICS, "")),
+        ("robot", {"image": "front/image", "depth": "d", "camera_info": "c"}),
+    ],
 )
 def test_the_camera_of_the_demo_is_where_the_tracker_looks(namespace, topics):
     (tracker,), track_context = nodes_of("track.launch.py", namespace=namespace, **topics)
