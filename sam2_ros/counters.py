@@ -35,6 +35,7 @@ class Counters:
     unpublished_in_a_row: int = 0  # results that could not be published completely
     late_in_a_row: int = 0
     refused_in_a_row: int = 0
+    is_broken: bool = False  # whether the newest image that was to be decoded could not be
     objects: int = 0
     largest_image_bytes: int = 0
     last_image_ns: int = 0
@@ -78,7 +79,8 @@ class Counters:
     def drop_image(self) -> None:
         with self.lock:
             self.dropped += 1
-            self.refused_in_a_row = 0  # it was accepted, though it is never processed
+            if not self.is_broken:
+                self.refused_in_a_row = 0  # it was accepted, though it is never processed
 
     def note_stamp(self, is_known: bool) -> None:
         with self.lock:
@@ -90,8 +92,10 @@ class Counters:
             self.lost_on_the_way += number
             self.ways.extend([False] * min(number, WINDOW))
 
-    def refuse_image(self, reason: str, sentence: str) -> None:
+    def refuse_image(self, reason: str, sentence: str, is_broken: bool = False) -> None:
+        """is_broken: it was accepted, as those are that are dropped, but could not be decoded."""
         with self.lock:
+            self.is_broken |= is_broken
             self.refused[reason] += 1
             self.refused_in_a_row += 1
             self.said["refused"] = sentence
@@ -120,6 +124,7 @@ class Counters:
         with self.lock:
             self.processed += 1
             self.failures_in_a_row = self.refused_in_a_row = 0
+            self.is_broken = False
             self.steps_ns.append(took_ns)
             self.objects = objects
 
@@ -128,6 +133,7 @@ class Counters:
         with self.lock:
             self.failures_in_a_row += 1
             self.refused_in_a_row = 0
+            self.is_broken = False
 
     def count_failure(self, kind: str, sentence: str) -> int:
         """Counts a failure; returns how many of this kind there were so far. kind: where, and the error's type."""

@@ -132,7 +132,7 @@ class Pipeline:
         try:
             rgb = image_in.to_rgb(arrival.message)  # (H, W, 3) uint8
         except Refused as error:
-            self._counters.refuse_image(error.reason, str(error))
+            self._counters.refuse_image(error.reason, str(error), is_broken=True)
             return None
         except Exception as error:  # whatever it is, only this image is lost, and not the thread
             self._report_failure("image", error)

@@ -1,11 +1,14 @@
 """Failures of one camera's pipeline, in the network and on the way there, and what they cost."""
 
+from types import SimpleNamespace
+
 import pytest
 from bench import point
 from fakes import FakeTracker
 from test_pipeline_inside import Line, restored
 
 from sam2_ros import pipeline as pipeline_module
+from sam2_ros.mailbox import Arrival
 from sam2_ros.requests import Add, Code, Restore
 
 
@@ -44,6 +47,21 @@ def test_images_that_fail_on_the_way_to_the_network_drop_no_objects(monkeypatch)
     line.image(5)
     line.turn()
     assert line.counters.failures_in_a_row == 4 and line.step(6) == ["a"] and not line.counters.resets
+
+
+def test_where_no_image_can_be_decoded_those_that_were_dropped_meanwhile_were_no_better():
+    """As of a camera whose damaged images come faster than its turns among others."""
+    line = Line()
+    cut = SimpleNamespace(format="jpeg", data=b"\xff\xd8garbage\xff\xd9", header="cut")
+    for stamp in (1, 2, 3):
+        line.mailbox.post_image(Arrival(cut, stamp, 0))
+        line.turn()
+        line.counters.drop_image()
+    assert line.counters.refused_in_a_row == 3
+    line.step(4)
+    line.counters.refuse_image("stale", "late")
+    line.counters.drop_image()
+    assert line.counters.refused_in_a_row == 0
 
 
 @pytest.mark.parametrize(("closed", "why"), [(None, "nobody publishes"), ((Code.NOT_ACTIVE, "disabled"), "disabled")])
