@@ -15,6 +15,7 @@ from sam2_ros.save_folder import saved_path  # noqa: E402
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+TESTS = "".join(path.read_text() for path in ROOT.glob("test/*.py"))
 FOREIGN = {"overlay_mouse_left", "get_state"}  # rqt's own, rclpy's own
 
 
@@ -47,6 +48,8 @@ def test_a_page_names_only_what_there_is(path):
         assert (path.parent / link).exists(), link
     for named in re.findall(r"`(test/\w+\.py)`", text):
         assert (ROOT / named).exists(), named
+    for named in re.findall(r"`(test_\w+)`", text):
+        assert f"\ndef {named}(" in TESTS, named
     for kind, name in re.findall(r"sam2_ros/(msg|srv)/(\w+)", text):
         assert (ROOT / kind / f"{name}.{kind}").exists(), name
     assert max(len(line) for line in text.splitlines() if not line.startswith("|")) <= 130
