@@ -39,11 +39,10 @@ class Camera:
         self, node: LifecycleNode, image: str, settings: Settings, counters: Counters, source: ImageSource,
         enabled: Callable[[], bool], arrived: Callable[[int], None], log: RcutilsLogger,
     ) -> None:  # fmt: skip
-        self.source = source
         self.frame_id = ""  # of the newest image
         self._is_compressed = settings.image_transport == "compressed"
         self._topic = f"{image}/compressed" if self._is_compressed else image
-        self._node, self._settings, self._counters = node, settings, counters
+        self._node, self._settings, self._counters, self._source = node, settings, counters, source
         self._enabled, self._arrived, self._log = enabled, arrived, log
         self._watch = StampWatch(int(settings.clock_jump_s * 1e9))
         self._mailbox = Mailbox(0)  # `open` replaces it
@@ -83,26 +82,26 @@ class Camera:
             self._note_subscribed()
 
     def _note_subscribed(self) -> None:
-        self.source.topic, self.source.remap_from = self._subscription.topic_name, self._topic
-        self.source.reliability = self._subscription.reliability.name.lower()
-        self.source.incompatible_qos = ""
+        self._source.topic, self._source.remap_from = self._subscription.topic_name, self._topic
+        self._source.reliability = self._subscription.reliability.name.lower()
+        self._source.incompatible_qos = ""
 
     def _note_publishers(self) -> None:
         ours, kind = self._subscription.publishers, self._subscription.type_name
         others = [offer.topic_type for offer in self._subscription.offers if offer.topic_type != kind]
-        self.source.publishers = len(ours)
-        self.source.is_remote = self._is_remote(ours)
-        self.source.other_type = next(iter(others), "")
+        self._source.publishers = len(ours)
+        self._source.is_remote = self._is_remote(ours)
+        self._source.other_type = next(iter(others), "")
         if ours:
-            self.source.elsewhere, self.source.other_transport, self._look_again_ns = (), "", 0
+            self._source.elsewhere, self._source.other_transport, self._look_again_ns = (), "", 0
         elif time.monotonic_ns() >= self._look_again_ns:
-            self.source.elsewhere, self.source.other_transport = self._other_topics()
-            self.source.reach = reach.limit() or reach.came_later(self._addresses) + reach.server()
+            self._source.elsewhere, self._source.other_transport = self._other_topics()
+            self._source.reach = reach.limit() or reach.came_later(self._addresses) + reach.server()
             self._look_again_ns = time.monotonic_ns() + LOOK_EVERY_NS
 
     def _is_remote(self, publishers: list) -> bool:
         """Whether any of them is on another machine, as far as the middleware tells."""
-        if not (publishers and self.source.middleware.startswith(fast_dds.NAME)):
+        if not (publishers and self._source.middleware.startswith(fast_dds.NAME)):
             return False
         here = {fast_dds.host_of(own.endpoint_gid) for own in self._subscription.own_endpoints()}
         return bool(here) and any(fast_dds.host_of(one.endpoint_gid) not in here for one in publishers)
@@ -128,7 +127,7 @@ class Camera:
         now_ns = time.monotonic_ns()
         counters, stamp = self._counters, stamp_ns(msg.header.stamp)
         counters.receive_image(now_ns, len(msg.data))
-        self.source.incompatible_qos = ""
+        self._source.incompatible_qos = ""
         if not self._enabled():
             counters.ignored += 1
             return
@@ -164,7 +163,7 @@ class Camera:
             self._log.warning(readable(sentence))
 
     def _on_incompatible(self, event: QoSRequestedIncompatibleQoSInfo) -> None:
-        self.source.incompatible_qos = qos_policy_name_from_kind(event.last_policy_kind)
+        self._source.incompatible_qos = qos_policy_name_from_kind(event.last_policy_kind)
 
     def _on_lost(self, event: QoSMessageLostInfo) -> None:
         self._counters.lose_on_the_way(event.total_count_change)
