@@ -15,10 +15,11 @@ import sam2
 from sam2 import graphs
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2.sam2_image_predictor import SAM2ImagePredictor
+from sam2.training import lessons
 from sam2.training.train import Trainer
 
 NUM_FRAMES = 24
-CLOSE = 0.02  # of a logit; measured 0.005, which the images' rounding makes: see `to_model_input_on_device`
+CLOSE = 0.02  # of a logit; measured 0.005, and 0.08 if one of the clicks is a pixel off
 
 
 def on_gpu() -> torch.nn.Module:
@@ -145,7 +146,7 @@ def test_the_image_predictor():
         return [masks, quality, *refined, *batch[0], *batch[1]]
 
     for here, there in zip(predict(small_model()), predict(on_gpu()), strict=True):
-        np.testing.assert_allclose(here, there, atol=1e-3)
+        np.testing.assert_allclose(here, there, atol=1e-4)  # measured 3e-6; a click one pixel off: 4e-3
 
 
 def test_masks_of_everything():
@@ -176,10 +177,13 @@ def test_the_video_predictor(tmp_path, offload):
         return seen
 
     for here, there in zip(play_video(nano_predictor()), play_video(nano_predictor().to("cuda")), strict=True):
-        torch.testing.assert_close(here, there, atol=0.05, rtol=0)
+        torch.testing.assert_close(here, there, atol=1e-3, rtol=0)  # measured 3e-5; a click one pixel off: 0.06
 
 
-def test_training(tmp_path):
+@pytest.mark.parametrize(("in_bfloat16", "close"), [(False, 1e-3), (True, 0.03)])
+def test_training(tmp_path, monkeypatch, in_bfloat16, close):
+    """Losses after a resume; measured 5e-4, in bfloat16 0.014. Twice the weight decay changes one by 1.3e-3."""
+    monkeypatch.setattr(lessons, "has_bfloat16", lambda device: in_bfloat16 and device == "cuda")
     *first, clips = TINY_RUN.phases
     config = replace(TINY_RUN, phases=(*first, replace(clips, stills=0.3, streams=0.3, alike=0.2)), muon=2.0)
     losses = []
@@ -191,4 +195,4 @@ def test_training(tmp_path):
         trainer.export(tmp_path / f"{device}.safetensors")
         newest = (tmp_path / device / "log.csv").read_text().splitlines()[-1]
         losses.append([float(value) for value in newest.split(",")[4:10]])
-    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert losses[1] == pytest.approx(losses[0], abs=close)
