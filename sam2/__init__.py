@@ -26,15 +26,15 @@ __version__ = "0.1.0"  # also in package.xml
 
 
 if TYPE_CHECKING:  # to a type checker, a module with __getattr__ has attributes of every name
-    from sam2.training.synthetic import World
+    from sam2.training.synthetic import World, WorldFrame
 else:
 
     def __getattr__(name: str) -> type:
-        """Imports `sam2.World`, the synthetic world, on first access: only simulators need it."""
-        if name == "World":
-            from sam2.training.synthetic import World
+        """Imports the synthetic world on first access: only simulators need it."""
+        if name in ("World", "WorldFrame"):
+            from sam2.training import synthetic
 
-            return World
+            return getattr(synthetic, name)
         raise AttributeError(f"module 'sam2' has no attribute {name!r}")
 
 
@@ -55,6 +55,7 @@ __all__ = [
     "Tracker",
     "UnknownObject",
     "World",
+    "WorldFrame",
     "__version__",
     "bounding_box",
     "download_weights",

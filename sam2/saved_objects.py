@@ -148,7 +148,7 @@ def _choose(path: Path, there: list[str], object_ids: Sequence[str]) -> list[int
     return [index for index, name in enumerate(there) if not object_ids or name in object_ids]
 
 
-def _memories(path: Path, file, index: int, model: SAM2, limits: Limits) -> tuple[Tensor, Tensor]:
+def _memories(path: Path, file: safe_open, index: int, model: SAM2, limits: Limits) -> tuple[Tensor, Tensor]:
     """(P, hw, D) and (P, C) of one object. If the file has more memories than fit, the first and the newest are taken,
     as the bank would have kept them. Raises BadInput."""
     config, places = model.config, limits.prompted_memories

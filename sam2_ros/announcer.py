@@ -3,15 +3,20 @@
 Knows levels and sentences. Does not know where they come from.
 """
 
+from typing import TYPE_CHECKING
+
 from sam2_ros.health import Level
+
+if TYPE_CHECKING:
+    from rclpy.impl.rcutils_logger import RcutilsLogger
 
 LASTING = 3  # reports in a row
 
 
 class Announcer:
-    """Decides which reports are logged. log: has info and warning."""
+    """Decides which reports are logged."""
 
-    def __init__(self, log) -> None:
+    def __init__(self, log: "RcutilsLogger") -> None:
         self._log = log
         self._errors: dict[str, int] = {}  # reports in a row, by name
         self._told: dict[str, Level] = {}  # the level last logged, by name

@@ -7,8 +7,12 @@ import threading
 import traceback
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from sam2_ros.readable import readable, utf8
+
+if TYPE_CHECKING:
+    from rclpy.impl.rcutils_logger import RcutilsLogger
 
 WINDOW = 100  # images that rates and percentiles are taken over
 
@@ -143,8 +147,8 @@ class Counters:
             self.said["image" if where in ("step", "turn") else where] = readable(f"{kind}: {sentence}")
             return self.failures[kind]
 
-    def note_failure(self, what: str, error: Exception, log) -> None:
-        """Counts an error; the first of its kind is logged with its traceback. log: has error."""
+    def note_failure(self, what: str, error: Exception, log: "RcutilsLogger") -> None:
+        """Counts an error; the first of its kind is logged with its traceback."""
         kind = f"{what}: {type(error).__name__}"
         if self.count_failure(kind, str(error)) == 1:
             trace = "".join(traceback.format_exception(error))

@@ -6,7 +6,7 @@ Knows topics and services. Does not know what the recordings are used for.
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
@@ -52,7 +52,7 @@ class Audience:
     spool: an open file for the images, which would not fit into memory.
     """
 
-    def __init__(self, node: Node, executor: SingleThreadedExecutor, children: Children, spool) -> None:
+    def __init__(self, node: Node, executor: SingleThreadedExecutor, children: Children, spool: BinaryIO) -> None:
         self.answers: list[tuple[TrackArray, int]] = []  # with the times (ns) they arrived at
         self.truths: list[TrackArray] = []
         self._node, self._executor, self._children, self._spool = node, executor, children, spool
@@ -138,7 +138,7 @@ class Audience:
     def _on_image(self, msg: Image) -> None:
         rgb = image_in.to_rgb(msg)  # (H, W, 3)
         self._places[stamp_ns(msg.header.stamp)] = self._spool.seek(0, os.SEEK_END), rgb.shape[:2]
-        self._spool.write(np.ascontiguousarray(rgb))
+        self._spool.write(rgb.tobytes())
 
     def _on_tracks(self, msg: TrackArray) -> None:
         self.answers.append((msg, time.time_ns()))

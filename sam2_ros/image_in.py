@@ -13,6 +13,7 @@ from itertools import islice
 
 import cv2
 import numpy as np
+from sensor_msgs.msg import CompressedImage, Image
 
 from sam2_ros.refused import Refused
 
@@ -66,10 +67,10 @@ _LAYOUTS: dict[str, _Layout] = {  # by encoding
 SUPPORTED_ENCODINGS = tuple(_LAYOUTS)
 
 
-def check(msg, max_pixels: int) -> None:
+def check(msg: Image | CompressedImage, max_pixels: int) -> None:
     """Raises Refused unless `to_rgb(msg)` can work, except for files whose compressed data is broken. Copies nothing.
 
-    msg: Image or CompressedImage. Reasons: empty_image, too_small, too_large, encoding, bad_size, bad_step,
+    Reasons: empty_image, too_small, too_large, encoding, bad_size, bad_step,
     short_data, size_mismatch, bigendian; for compressed images format, decode.
     """
     if hasattr(msg, "format"):
@@ -78,7 +79,7 @@ def check(msg, max_pixels: int) -> None:
         _check_image(msg, max_pixels)
 
 
-def to_rgb(msg) -> np.ndarray:
+def to_rgb(msg: Image | CompressedImage) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a message that passed `check`.
 
     rgb8 is not copied: the array shares the memory of `msg.data`, rows `msg.step` bytes apart. 16-bit channels are
@@ -100,7 +101,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         )  # fmt: skip
 
 
-def _check_image(msg, max_pixels: int) -> None:
+def _check_image(msg: Image, max_pixels: int) -> None:
     _check_size(msg.width, msg.height, max_pixels)
     layout = _LAYOUTS.get(msg.encoding)
     if layout is None:
@@ -123,7 +124,7 @@ def _check_image(msg, max_pixels: int) -> None:
         )
 
 
-def _convert(msg) -> np.ndarray:
+def _convert(msg: Image) -> np.ndarray:
     """Each layout as a strided view of `msg.data`, then one OpenCV call."""
     layout = _LAYOUTS[msg.encoding]
     data = np.frombuffer(msg.data, np.uint8)
@@ -149,7 +150,7 @@ def _rows(data: np.ndarray, rows: int, row_bytes: int, step: int) -> np.ndarray:
     return data.reshape(rows, step)[:, :row_bytes]
 
 
-def _nv24_to_rgb(data: np.ndarray, msg) -> np.ndarray:
+def _nv24_to_rgb(data: np.ndarray, msg: Image) -> np.ndarray:
     """OpenCV has no 4:4:4: each pixel becomes two equal ones of 4:2:2, and every second result is kept."""
     luma_bytes = msg.step * msg.height
     luma = _rows(data[:luma_bytes], msg.height, msg.width, msg.step)  # (H, W)
@@ -159,7 +160,7 @@ def _nv24_to_rgb(data: np.ndarray, msg) -> np.ndarray:
     return np.ascontiguousarray(rgb[:, ::2])
 
 
-def _check_file(msg, max_pixels: int) -> None:
+def _check_file(msg: CompressedImage, max_pixels: int) -> None:
     """Checks format string, the size in the file's header and the end mark: no truncated file reaches the decoder."""
     words = re.findall(r"\w+", msg.format.lower())
     if not any(word in SUPPORTED_FILES for word in words) or "compresseddepth" in words:
@@ -210,7 +211,7 @@ def _jpeg_frame(data: memoryview) -> int | None:
     return None
 
 
-def _check_decoding(msg) -> None:
+def _check_decoding(msg: CompressedImage) -> None:
     """Raises Refused for files that would take the decoder minutes or gigabytes. Not in `check`, since it reads the
     whole file."""
     data = memoryview(msg.data)
@@ -234,7 +235,7 @@ def _is_filled_by_chunks(data: memoryview) -> bool:
     return at == len(data)
 
 
-def _decode_file(msg) -> np.ndarray:
+def _decode_file(msg: CompressedImage) -> np.ndarray:
     _check_decoding(msg)
     # image_transport writes "<source>; jpeg compressed <what the encoder was given>". If the last part is missing, the
     # encoder was given the source itself: for a Bayer camera the mosaic, as a grey picture.
@@ -249,7 +250,7 @@ def _decode_file(msg) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _decode(msg, mode: int) -> np.ndarray:
+def _decode(msg: CompressedImage, mode: int) -> np.ndarray:
     try:
         image = cv2.imdecode(np.frombuffer(msg.data, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:

@@ -11,7 +11,7 @@ import sys
 import time
 from contextlib import suppress
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sam2_ros import cyclone_dds, fast_dds, heap
 from sam2_ros.log_files import log_arguments, say
@@ -133,7 +133,7 @@ class _CannotStart(Exception):
     """The node cannot be made; the message says why."""
 
 
-def _make_node(arguments: list[str], make_tracker: "MakeTracker | None"):
+def _make_node(arguments: list[str], make_tracker: "MakeTracker | None") -> "TrackNode":
     import rclpy
     from rclpy.exceptions import NameValidationException, ParameterException
     from rclpy.impl.implementation_singleton import rclpy_implementation
@@ -170,7 +170,9 @@ def _live(signals: _Signals, arguments: list[str], make_tracker: "MakeTracker | 
     failed = 0
     while not signals.came and not node.done.done() and failed < TOO_MANY:
         failed = 0 if _spin(node, executor, timeout_s=0.2) else failed + 1
-    code = node.done.result() if node.done.done() else int(failed == TOO_MANY)
+    code = node.done.result()
+    if code is None:
+        code = int(failed == TOO_MANY)
     node.stop()
     if failed < TOO_MANY:
         _say_farewell(node, executor)
@@ -201,10 +203,11 @@ def _spin(node: "TrackNode", executor: "SingleThreadedExecutor", timeout_s: floa
     return True
 
 
-def _serve_again(node) -> None:
+def _serve_again(node: "TrackNode") -> None:
     """Releases the entity whose callback rclpy was about to run when it failed: rclpy still marks it as running, so
     neither it nor its callback group would ever run again."""
-    for entity in (*node.subscriptions, *node.services, *node.clients, *node.timers, *node.guards, *node.waitables):
+    entities: list[Any] = [*node.subscriptions, *node.services, *node.clients, *node.timers, *node.guards]
+    for entity in [*entities, *node.waitables]:
         if getattr(entity, "_executor_event", False):
             entity._executor_event = False
             with suppress(AssertionError, AttributeError):  # its callback group is not running it, or it has none

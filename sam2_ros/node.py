@@ -19,12 +19,13 @@ from rclpy.qos import QoSProfile
 from rclpy.task import Future
 
 import sam2
-from sam2_ros import params, vision
+from sam2_ros import vision
 from sam2_ros.channel import Channel
+from sam2_ros.declare_params import declare
 from sam2_ros.health import Situation, silence
 from sam2_ros.invalid_transitions import answer_invalid_transitions
 from sam2_ros.load_tracker import MakeTracker, load_tracker
-from sam2_ros.params import Settings
+from sam2_ros.params import Settings, changed
 from sam2_ros.rcl_errors import with_hints
 from sam2_ros.readable import readable, reason_of
 from sam2_ros.refused import Refused
@@ -67,7 +68,7 @@ class TrackNode(LifecycleNode):
         super().__init__(self.DEFAULT_NAME, **kwargs)
         answer_invalid_transitions(self)
         self.done: Future[int] = Future()
-        self.settings = params.declare(self, self._on_settings)
+        self.settings = declare(self, self._on_settings)
         self._make_tracker = make_tracker
         self._worker: Worker | None = None
         self._transforms: Transforms | None = None
@@ -96,7 +97,7 @@ class TrackNode(LifecycleNode):
             self._trouble = ("failed", str(error))
             self.get_logger().error(str(error))
             return TransitionCallbackReturn.FAILURE
-        if not vision.INSTALLED and (asked := params.changed(self.settings, "detector")):
+        if not vision.INSTALLED and (asked := changed(self.settings, "detector")):
             self.get_logger().warning(f"{asked[0]} is set, and there are no detections: install vision_msgs")
         bell = threading.Condition()
         pipelines = [channel.configure(bell, transforms) for channel in self._channels]

@@ -1,27 +1,25 @@
 """The node's parameters: one frozen dataclass whose fields are the table (default, range, unit, one sentence).
 
-`declare` makes them ROS parameters and validates changes; `to_yaml` writes `config/track.yaml`. Knows rclpy's
-parameter API. Does not know what the numbers are used for.
+`refusal` says what is wrong with a value; `to_yaml` writes `config/track.yaml`. Knows no ROS. Does not know what the
+numbers are used for.
 """
 
 import dataclasses
-import difflib
 import json
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
-
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
-from rclpy.node import Node
-from rclpy.parameter import Parameter
+from typing import Any
 
 from sam2_ros.classes import MAX_CLASSES
 
 MAX_CAMERAS = 32  # each has topics, services and buffers of its own; with hundreds it would take minutes to start
 
 
-def _parameter(default, sentence: str, *, span=(), choices=(), unit: str = "", pattern: str = "", most=0, live=False):
+def _parameter(
+    default: Any, sentence: str, *, span: tuple[float, ...] = (), choices: tuple[str, ...] = (), unit: str = "",
+    pattern: str = "", most: int = 0, live: bool = False,
+) -> Any:  # fmt: skip
     """One row. span: (lowest, highest), inclusive; pattern: what each string of a list must match; most: how many
     strings there may be, 0 = any number; live: can be changed while the node runs."""
     rules = dict(sentence=sentence, span=span, choices=choices, unit=unit, pattern=pattern, most=most, live=live)
@@ -198,7 +196,7 @@ def settings_of(values: dict) -> Settings:
     return Settings(**(given | lists))
 
 
-def refusal(name: str, value) -> str:
+def refusal(name: str, value: Any) -> str:
     """Why `value` is invalid for parameter `name`; "" if it is valid. The value must have the parameter's type."""
     rules = FIELDS[name].metadata
     if rules["choices"] and value not in rules["choices"]:
@@ -214,45 +212,6 @@ def refusal(name: str, value) -> str:
         if not math.isfinite(value) or not low <= value <= high:
             return f"{name}: expected {low} to {high}{' ' + rules['unit'] if rules['unit'] else ''}, got {value}"
     return ""
-
-
-def declare(node: Node, on_change: Callable[[Settings, set[str]], None]) -> Settings:
-    """Declares every parameter on `node` and returns the settings.
-
-    A change for which `refusal` returns a sentence is refused (rclpy itself refuses read-only parameters and wrong
-    types); an accepted one calls `on_change` with the new settings and the names that were set. Raises rclpy's
-    InvalidParameterValueException or InvalidParameterTypeException if a value given at start is refused.
-    """
-
-    def check(parameters: list[Parameter]) -> SetParametersResult:
-        sentences = [refusal(p.name, p.value) for p in parameters if p.name in FIELDS and p.value is not None]
-        sentence = "; ".join(filter(None, sentences))
-        return SetParametersResult(successful=not sentence, reason=sentence)
-
-    def pass_on(parameters: list[Parameter]) -> None:
-        names = {p.name for p in parameters} & FIELDS.keys()
-        if names:
-            on_change(read(node), names)
-
-    for name in [name for name, given in node._parameter_overrides.items() if given.type_ is Parameter.Type.NOT_SET]:
-        del node._parameter_overrides[name]  # an empty list, whose type rcl cannot tell, means the default
-    node.add_on_set_parameters_callback(check)
-    node.declare_parameters("", [(name, _to_ros(row.default), _descriptor(row)) for name, row in FIELDS.items()])
-    node.add_post_set_parameters_callback(pass_on)
-    for name in node._parameter_overrides:
-        if not node.has_parameter(name) and not name.startswith("qos_overrides."):
-            nearest = difflib.get_close_matches(name, FIELDS, n=1)
-            hint = f"; did you mean {nearest[0]}?" if nearest else ""
-            node.get_logger().warning(f"there is no parameter {name!r}{hint}")
-    return read(node)
-
-
-def read(node: Node) -> Settings:
-    return settings_of({name: node.get_parameter(name).value for name in FIELDS})
-
-
-def _to_ros(default):
-    return list(default) if isinstance(default, tuple) else default
 
 
 def describe(row: dataclasses.Field) -> str:
@@ -276,24 +235,8 @@ def to_yaml() -> str:
         "  ros__parameters:",
     ]
     for name, row in FIELDS.items():
-        lines += [f"    # {describe(row)}", f"    {name}: {json.dumps(_to_ros(row.default))}"]
+        lines += [f"    # {describe(row)}", f"    {name}: {json.dumps(row.default)}"]
     return "\n".join(lines) + "\n"
-
-
-def _descriptor(row: dataclasses.Field) -> ParameterDescriptor:
-    rules = row.metadata
-    descriptor = ParameterDescriptor(
-        description=rules["sentence"],
-        additional_constraints=" | ".join(rules["choices"]),
-        read_only=not rules["live"],
-    )
-    if rules["span"] and row.type is float:
-        low, high = rules["span"]
-        descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
-    elif rules["span"]:
-        low, high = rules["span"]
-        descriptor.integer_range = [IntegerRange(from_value=low, to_value=high)]
-    return descriptor
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ from sam2_ros.refused import Refused
 from sam2_ros.requests import Add, Code
 
 if TYPE_CHECKING:
+    from rclpy.impl.rcutils_logger import RcutilsLogger
+
     from sam2_ros.outputs import Outputs
 
 LOG_EVERY_S = 5.0  # least time between log messages about resets for the same cause
@@ -33,12 +35,13 @@ class Pipeline:
     """One camera's part of the worker, which sets `tracker` once the model is loaded, before the first `take`.
 
     settings: may be replaced at any time. outputs: publishes the results. auto: makes requests of a detector's
-    messages. log: has info, warning and error. closed: returns why prompts cannot be served at the moment, as a code
+    messages. closed: returns why prompts cannot be served at the moment, as a code
     and a sentence, or None; can be called from any thread. why_no_image: returns why no image comes, "" = not known.
     """
 
     def __init__(
-        self, mailbox: Mailbox, settings: Settings, counters: Counters, outputs: "Outputs", auto: AutoPrompt, log,
+        self, mailbox: Mailbox, settings: Settings, counters: Counters, outputs: "Outputs", auto: AutoPrompt,
+        log: "RcutilsLogger",
         closed: Callable[[], tuple[Code, str] | None] = lambda: None, why_no_image: Callable[[], str] = lambda: "",
     ) -> None:  # fmt: skip
         self.tracker: sam2.Tracker

@@ -14,12 +14,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 import sam2
 from sam2_ros import prompt_file
 from sam2_ros.arguments import path_argument
+
+if TYPE_CHECKING:
+    from sam2_ros.replay_report import Report
+    from sam2_ros.replay_source import Source
 
 DAMAGED = 3  # exit code
 ENDINGS = {"overlay": (".mp4",), "sheet": (".png", ".jpg"), "report": (".json",)}  # by option
@@ -149,7 +154,7 @@ def _main(args: argparse.Namespace) -> int:
         written.append(args.report)
     if davis and davis.is_written:
         written.append(args.davis)
-    _print_summary(report, took_s, source.last_refusal)
+    print(report.summary(took_s))
     print(f"wrote {', '.join(map(str, written))}")
     if source.damage:
         print(f"sam2_ros replay: {source.damage}", file=sys.stderr)
@@ -189,7 +194,9 @@ def _object_ids(entries: list[prompt_file.Entry]) -> set[str]:
     return {entry.prompt.object_id for entry in entries}
 
 
-def replay(source, entries: list[prompt_file.Entry], tracker: sam2.Tracker, sinks: Iterable, report) -> None:
+def replay(
+    source: "Source", entries: list[prompt_file.Entry], tracker: sam2.Tracker, sinks: Iterable, report: "Report"
+) -> None:
     """Steps the tracker through the source, with the prompts. sinks: have `write(shot, tracks)`.
 
     Raises sam2.BadInput if no image can be used and, naming the entry, for a prompt that is refused, or whose image
@@ -245,7 +252,7 @@ def _what_it_corrects(entry: prompt_file.Entry, entries: list[prompt_file.Entry]
     return [one.prompt for one in entries if one.begins and one.prompt.object_id == entry.prompt.object_id][:1]
 
 
-def _look_ahead(waiting: list[prompt_file.Entry], source, tracker: sam2.Tracker, first: sam2.Frame) -> None:
+def _look_ahead(waiting: list[prompt_file.Entry], source: "Source", tracker: sam2.Tracker, first: sam2.Frame) -> None:
     """Checks all later prompts against the first image, so that coordinates outside it are reported now and not after
     hours; only a warning if images may differ in size."""
     for entry in waiting:
@@ -277,23 +284,6 @@ def _blaming(entries: list[prompt_file.Entry]) -> Iterator[None]:
             raise
         names = " and ".join(entry.name for entry in entries)
         raise sam2.BadInput(f"{names}, {entries[0].place}: {error}") from error
-
-
-def _print_summary(report, took_s: float, last_refusal: str) -> None:
-    found = report.as_dict()
-    frames, refused = found["source"]["frames"], sum(found["source"]["refused"].values())
-    print(f"{frames} images in {took_s:.1f} s, {frames / max(took_s, 1e-9):.1f} images/s")
-    if refused:
-        print(f"{refused} images could not be used; the last: {last_refusal}")
-    for name, summary in found["objects"].items():
-        share, absences = summary["visible_share"], summary["absences"]
-        returned = sum(absence["back_frame"] is not None for absence in absences)
-        print(f"  {name}: visible in {share:.0%} of the images, away {len(absences)} times, back {returned} times")
-    if len(report.sizes_wh) > 1:
-        sizes = ", ".join(f"{count} of {width}x{height}" for (width, height), count in report.sizes_wh.items())
-        print(f"images of several sizes: {sizes}; objects were kept across them, which the node does not do")
-    if report.times_set_back:
-        print(f"stamps went back {report.times_set_back} times; objects were kept, which the node does not always do")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What became of each object of a replay, as JSON. A function of the images and tracks, never of the clock."""
+"""What became of each object of a replay, as JSON and in words. A function of images and tracks, never of the clock."""
 
 import itertools
 import json
@@ -35,11 +35,11 @@ class Report:
         self._source, self._model = source, model
         self._histories: dict[str, _History] = {}
         self._stamps_ns: list[int] = []
-        self.sizes_wh: Counter[tuple[int, int]] = Counter()  # how many images of each size
+        self._sizes_wh: Counter[tuple[int, int]] = Counter()  # how many images of each size
 
     def note(self, shot: Shot, tracks: list[sam2.Track], prompted: set[str]) -> None:
         self._stamps_ns.append(shot.stamp_ns)
-        self.sizes_wh[shot.rgb.shape[1], shot.rgb.shape[0]] += 1
+        self._sizes_wh[shot.rgb.shape[1], shot.rgb.shape[0]] += 1
         for track in tracks:
             made = _History(track.class_name, track.label, shot.index)
             history = self._histories.setdefault(track.object_id, made)
@@ -53,14 +53,14 @@ class Report:
                 history.ious.append(track.predicted_iou)
 
     @property
-    def times_set_back(self) -> int:
+    def _times_set_back(self) -> int:
         """How often a stamp was older than the one before; 0 is none."""
         return sum(late < early for early, late in itertools.pairwise(filter(None, self._stamps_ns)))
 
     def as_dict(self) -> dict:
         """Stamps in nanoseconds, the most frequent size in pixels, shares as fractions. announced: how many images the
         source claims to have; 0 = unknown. damage: why and where reading ended early; "" = it did not."""
-        (width, height), _ = self.sizes_wh.most_common(1)[0]
+        (width, height), _ = self._sizes_wh.most_common(1)[0]
         return {
             "source": {
                 "name": self._source.name,
@@ -77,6 +77,25 @@ class Report:
             "model": self._model,
             "objects": {name: _summary(history) for name, history in self._histories.items()},
         }
+
+    def summary(self, took_s: float) -> str:
+        """Lines for people. took_s: how long the replay took."""
+        found = self.as_dict()
+        frames, refused = found["source"]["frames"], sum(found["source"]["refused"].values())
+        lines = [f"{frames} images in {took_s:.1f} s, {frames / max(took_s, 1e-9):.1f} images/s"]
+        if refused:
+            lines.append(f"{refused} images could not be used; the last: {self._source.last_refusal}")
+        for name, one in found["objects"].items():
+            seen, absences = f"visible in {one['visible_share']:.0%} of the images", one["absences"]
+            back = sum(absence["back_frame"] is not None for absence in absences)
+            lines.append(f"  {name}: {seen}, away {len(absences)} times, back {back} times")
+        if len(self._sizes_wh) > 1:
+            sizes = ", ".join(f"{count} of {width}x{height}" for (width, height), count in self._sizes_wh.items())
+            lines.append(f"images of several sizes: {sizes}; objects were kept across them, which the node does not do")
+        if self._times_set_back:
+            times = f"stamps went back {self._times_set_back} times"
+            lines.append(f"{times}; objects were kept, which the node does not always do")
+        return "\n".join(lines)
 
     def write(self, path: Path) -> bool:
         """Writes the report; returns whether this succeeded. If not, prints a message and leaves nothing behind."""

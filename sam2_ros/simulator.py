@@ -79,7 +79,7 @@ class Simulator(Node):
         for publisher in (self._image, self._depth, self._info, self._truth, self._labels):
             publisher.wait_for_all_acked(Duration(seconds=max(0.0, end - time.monotonic())))
 
-    def _publish(self, frame) -> None:
+    def _publish(self, frame: "sam2.WorldFrame") -> None:
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id=FRAME_ID)
         height, width = frame.rgb.shape[:2]
         self._image.publish(image_message(header, frame.rgb, "rgb8"))
@@ -94,7 +94,7 @@ class Simulator(Node):
             self._labels.publish(image_message(header, labels, "mono8"))
         self._truth.publish(TrackArray(header=header, tracks=self._tracks(header, frame)))
 
-    def _tracks(self, header: Header, frame) -> list[Track]:
+    def _tracks(self, header: Header, frame: "sam2.WorldFrame") -> list[Track]:
         tracks = []
         for label, (mask, visible) in enumerate(zip(frame.masks, frame.visible, strict=True), start=1):
             if visible:

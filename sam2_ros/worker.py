@@ -11,12 +11,16 @@ import time
 import traceback
 from collections.abc import Callable
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import sam2
 from sam2_ros import heap
 from sam2_ros.mailbox import wait_for_any
 from sam2_ros.pipeline import Pipeline
 from sam2_ros.readable import readable, reason_of, utf8
+
+if TYPE_CHECKING:
+    from rclpy.impl.rcutils_logger import RcutilsLogger
 
 IDLE_S = 3600.0  # how long to sleep when nothing waits; everything that matters wakes the thread
 
@@ -33,11 +37,15 @@ class Worker:
 
     load: makes a tracker; runs in the thread and may take minutes. pipelines: one for each camera; their mailboxes
     share a bell, and each gets a warmed-up tracker on the one model. changed: called from the thread when `phase` has
-    changed. log: has error.
+    changed.
     """
 
     def __init__(
-        self, load: Callable[[], sam2.Tracker], pipelines: list[Pipeline], changed: Callable[[], None], log
+        self,
+        load: Callable[[], sam2.Tracker],
+        pipelines: list[Pipeline],
+        changed: Callable[[], None],
+        log: "RcutilsLogger",
     ) -> None:
         self.phase, self.sentence = Phase.LOADING, ""
         self.loading_since_ns = 0  # steady clock; set by `start`

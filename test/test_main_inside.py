@@ -32,7 +32,11 @@ def noted(monkeypatch):
 
 def node_of(noted, autostart=True, rounds_until_done=99, code=None):
     logger = SimpleNamespace(info=lambda sentence: noted.append(sentence.partition(":")[0]))
-    done = SimpleNamespace(done=lambda: noted.count(0.2) >= rounds_until_done, result=lambda: code)
+
+    def is_done():
+        return noted.count(0.2) >= rounds_until_done
+
+    done = SimpleNamespace(done=is_done, result=lambda: code if is_done() else None)
     return SimpleNamespace(
         settings=SimpleNamespace(autostart=autostart), autostart=lambda: noted.append("autostart"), done=done,
         get_logger=lambda: logger, stop=lambda: noted.append("stop"), destroy_node=lambda: noted.append("destroy"),

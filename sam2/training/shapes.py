@@ -79,19 +79,19 @@ def _circle(angles: np.ndarray, radii: np.ndarray) -> np.ndarray:
     return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=-1)
 
 
-def _polygon(rng):
+def _polygon(rng: np.random.Generator) -> np.ndarray:
     corners = int(rng.integers(3, 9))
     angles = (np.arange(corners) + rng.uniform(-0.3, 0.3, corners)) * 2 * np.pi / corners
     return _circle(angles, rng.uniform(0.65, 1.0, corners))
 
 
-def _star(rng):
+def _star(rng: np.random.Generator) -> np.ndarray:
     points = int(rng.integers(4, 8))
     radii = np.where(np.arange(2 * points) % 2, rng.uniform(0.4, 0.7), 1.0)
     return _circle(np.arange(2 * points) * np.pi / points, radii)
 
 
-def _blob(rng):
+def _blob(rng: np.random.Generator) -> np.ndarray:
     angles = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     orders = np.arange(2, 8)
     amplitudes = rng.normal(0, rng.uniform(0.1, 0.35), orders.size) / orders**0.8
@@ -99,19 +99,19 @@ def _blob(rng):
     return _circle(angles, np.clip(1 + waves.sum(axis=0), 0.25, 2.0))
 
 
-def _ellipse(rng):
+def _ellipse(rng: np.random.Generator) -> np.ndarray:
     angles = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     power = rng.choice([1.0, 0.5, 0.7])  # below 1: a rounded box
     cos, sin = np.cos(angles), np.sin(angles)
     return np.stack([np.sign(cos) * np.abs(cos) ** power, np.sign(sin) * np.abs(sin) ** power], axis=-1)
 
 
-def _box(rng):
+def _box(rng: np.random.Generator) -> np.ndarray:
     skew = rng.uniform(0.0, 0.3)
     return np.array([[-1.0 + skew, -1.0], [1.0 - skew, -1.0], [1.0, 1.0], [-1.0, 1.0]])
 
 
-def _cross(rng):
+def _cross(rng: np.random.Generator) -> np.ndarray:
     a = rng.uniform(0.25, 0.5)
     quarter = np.array([[1.0, -a], [1.0, a], [a, a]])
     turns = [np.array([[np.cos(k), -np.sin(k)], [np.sin(k), np.cos(k)]]) for k in np.arange(4) * np.pi / 2]

@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 
 @contextmanager
@@ -15,7 +16,7 @@ def noted_signals() -> Iterator[list[int]]:
     """
     came: list[int] = []
 
-    def note(number: int, frame) -> None:
+    def note(number: int, frame: FrameType | None) -> None:
         came.append(number)
         if len(came) > 1:
             raise KeyboardInterrupt(number)

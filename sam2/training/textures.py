@@ -94,31 +94,31 @@ def _along(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
     return y + x
 
 
-def _clouds(rng, size_hw):
+def _clouds(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
     return noise(rng, size_hw, rng.uniform(0.35, 0.7), coarsest=int(rng.integers(2, 8)))
 
 
-def _natural(rng, size_hw):
+def _natural(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
     return noise(rng, size_hw, rng.uniform(0.8, 1.05))
 
 
-def _plain(rng, size_hw):
+def _plain(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
     return np.float32(rng.normal()) + 0.15 * noise(rng, size_hw, 0.8)
 
 
-def _gradient(rng, size_hw):
+def _gradient(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
     ramp = _along(rng, size_hw)
     return (ramp - ramp.mean()) * np.float32(rng.uniform(2, 5))
 
 
-def _stripes(rng, size_hw):
+def _stripes(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
     phase = _along(rng, size_hw) * np.float32(2 * np.pi * np.exp(rng.uniform(np.log(3), np.log(20))))
     if rng.random() < 0.4:
         phase += np.float32(rng.uniform(0.3, 2.5)) * noise(rng, size_hw, 0.4)
     return np.float32(1.2) * np.clip(np.sin(phase) * np.float32(rng.choice([1.0, 6.0])), -1, 1)
 
 
-def _checks(rng, size_hw):
+def _checks(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
     frequency = np.float32(2 * np.pi * np.exp(rng.uniform(np.log(2), np.log(10))))
     angle = rng.uniform(0, np.pi)
     y = np.arange(size_hw[0], dtype=np.float32)[:, None] * (frequency / np.float32(max(size_hw)))
@@ -127,7 +127,7 @@ def _checks(rng, size_hw):
     return np.clip(8 * np.sin(cos * x + sin * y) * np.sin(cos * y - sin * x), -1.1, 1.1)
 
 
-def _spots(rng, size_hw):
+def _spots(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
     field = np.full(size_hw, -0.8, np.float32)
     radius = np.exp(rng.uniform(np.log(0.02), np.log(0.1))) * max(size_hw)
     count = min(150, int(0.3 * size_hw[0] * size_hw[1] / (np.pi * radius**2)) + 3)
@@ -137,13 +137,13 @@ def _spots(rng, size_hw):
     return field
 
 
-def _patches(rng, size_hw):
+def _patches(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
     cells = rng.integers(2, 9, 2)
     grid = rng.standard_normal(tuple(cells), dtype=np.float32)
     return cv2.resize(grid, size_hw[::-1], interpolation=cv2.INTER_NEAREST)
 
 
-def _marble(rng, size_hw):
+def _marble(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
     return np.float32(1.2) * np.sin(np.float32(rng.uniform(2, 7)) * noise(rng, size_hw, rng.uniform(0.35, 0.6)))
 
 
