@@ -268,7 +268,7 @@ class TrackNode(LifecycleNode):
             try:
                 channel.tick()
             except Exception as error:  # no file descriptor left, say: diagnostics and the other cameras go on
-                self.note_failure(error)
+                channel.counters.note_failure("callback", error, self.get_logger())
         self._ticks += 1
         began_ns = self._since_ns if self._state == "active" else 0
         now_ns = time.monotonic_ns()

@@ -84,6 +84,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.fps is not None and not 0.001 <= args.fps <= 1000:
         parser.error(f"--fps: expected images per second, 0.001 to 1000, got {args.fps:g}")
+    if args.name and not args.davis:
+        parser.error("--name: expected --davis FOLDER, too: it names the recording in that data set")
     return args
 
 

@@ -121,13 +121,14 @@ def test_every_camera_is_looked_at_with_every_tick_and_in_every_report(make):
 
 def test_a_camera_that_cannot_be_looked_at_silences_neither_the_others_nor_the_diagnostics(make):
     node, ticked, reports = make(cameras=["front", "wrist"]), [], []
-    node._channels[0].tick = lambda: 1 / 0
-    node._channels[1].tick = lambda: ticked.append("wrist")
+    node._channels[0].tick = lambda: ticked.append("front")
+    node._channels[1].tick = lambda: 1 / 0
     node._report = lambda: reports.append(node._ticks)
     for _ in range(TICKS_PER_REPORT):
         node._on_tick()
     assert len(ticked) == TICKS_PER_REPORT and reports == [TICKS_PER_REPORT]
-    assert node._channels[0].counters.failures == {"callback: ZeroDivisionError": TICKS_PER_REPORT}
+    failures = [channel.counters.failures for channel in node._channels]
+    assert failures == [{}, {"callback: ZeroDivisionError": TICKS_PER_REPORT}]
 
 
 def test_how_long_the_model_has_been_loading_is_counted_from_the_configuration(make):

@@ -164,6 +164,12 @@ def test_no_images_per_second_are_refused(given, capsys):
     assert f"0.001 to 1000, got {given}" in capsys.readouterr().err
 
 
+def test_a_name_without_a_data_set_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        replay.parse(["there", "--prompts", "p", "--out", "o", "--name", "kitchen"])
+    assert "--name: expected --davis FOLDER" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

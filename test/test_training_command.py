@@ -131,6 +131,7 @@ def test_nano_learns_in_one_thread_unless_told_otherwise(told, threads, tmp_path
         (["--budget-minutes", "0"], "--budget-minutes: expected more than 0"),
         (["--budget-minutes", "nan"], "--budget-minutes: expected more than 0"),
         (["--workers", "-1"], "--workers: expected 0"),
+        (["--workers", "513"], "--workers: expected 0 to 512, got 513"),
         (["--pool", "-3"], "--pool: expected 1 or more"),
         (["--pool", "1000000000"], "are free; choose a smaller --pool"),
         (["--config", "finetune"], "finetune goes on from weights, expected a file of tiny"),

@@ -93,7 +93,7 @@ def _check_ranges(args: argparse.Namespace) -> None:
         ("pool", 1, math.inf),
         ("size", 32, math.inf),
         ("seed", 0, 2**62),  # leaves room for offsets
-        ("workers", 0, math.inf),
+        ("workers", 0, 512),
     ):
         value = getattr(args, name)
         if value is not None and not least <= value <= most:  # refuses NaN, too

@@ -74,7 +74,7 @@ class PooledSource:
 
     One thread copies finished clips to the device; only the caller's thread writes into the pool, between batches, so a
     batch never contains half a clip. Raises a maker's Sam2Error or OSError, RuntimeError with the worker's traceback if
-    it fails otherwise, and Sam2Error if all workers were killed.
+    it fails otherwise, and Sam2Error if a worker was killed.
     """
 
     def __init__(
@@ -121,18 +121,18 @@ class PooledSource:
         # A copy from pageable memory would go in pieces and block the training loop's kernel launches.
         pinned = torch.empty(self._ring.shape[1:], dtype=torch.uint8, pin_memory=is_cuda)
         while not self._stop.is_set():
-            some_live = any(worker.is_alive() for worker in self._workers)  # before `get`: their last messages count
+            # One that fails says why and ends with 0. One that is killed may hold a lock that the others wait for.
+            if died := [worker for worker in self._workers if worker.exitcode]:
+                self._hand_over(
+                    Sam2Error(
+                        f"workers: {len(died)} of {len(self._workers)} processes that make clips died without a "
+                        "message, most likely killed for lack of memory; give fewer --workers or a smaller --size"
+                    )
+                )
+                return
             try:
                 message = self._ready.get(timeout=0.5)
             except queue.Empty:
-                if not some_live:
-                    self._hand_over(
-                        Sam2Error(
-                            "workers: all processes that make clips have died without a message, most likely killed "
-                            "for lack of memory; give fewer --workers or a smaller --size"
-                        )
-                    )
-                    return
                 continue
             if isinstance(message, Exception):
                 self._hand_over(message)
