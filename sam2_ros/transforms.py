@@ -4,7 +4,7 @@ ROS 2's wheels have no tf2; without it a target frame is refused. Knows tf2's Py
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from rclpy.node import Node
@@ -18,9 +18,6 @@ try:
     import tf2_ros
 except ImportError:
     tf2_ros = None
-
-if TYPE_CHECKING:
-    from tf2_msgs.msg import TFMessage
 
 SET_BACK_NS = 1_000_000_000  # a transform that is older than the one before by more means that a bag started over
 FARTHEST_M = float(np.finfo(np.float32).max)  # the largest coordinate that clouds can hold
@@ -91,7 +88,7 @@ def _listen(buffer: "tf2_ros.Buffer", node: Node, news: Callable[[], None]) -> "
     newest_ns: dict[str, int] = {}  # by child frame
 
     class Listener(tf2_ros.TransformListener):
-        def callback(self, data: "TFMessage") -> None:
+        def callback(self, data: Any) -> None:
             stamps = {one.child_frame_id: stamp_ns(one.header.stamp) for one in data.transforms}
             if any(stamp < newest_ns.get(child, 0) - SET_BACK_NS for child, stamp in stamps.items()):
                 newest_ns.clear()
@@ -100,7 +97,7 @@ def _listen(buffer: "tf2_ros.Buffer", node: Node, news: Callable[[], None]) -> "
             super().callback(data)
             news()
 
-        def static_callback(self, data: "TFMessage") -> None:
+        def static_callback(self, data: Any) -> None:
             super().static_callback(data)
             news()
 
