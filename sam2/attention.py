@@ -30,14 +30,9 @@ class Attention(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q (B, T, C), k and v (B, M, C or dim_memory) -> (B, T, C)."""
-        q, k, v = (self._split(x) for x in (self.q_proj(q), self.k_proj(k), self.v_proj(v)))
-        return self.out_proj(self._join(average(q, k, v)))
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, T, C / heads)
-
-    def _join(self, x: Tensor) -> Tensor:
-        return x.transpose(1, 2).flatten(2)  # (B, T, C)
+        q, k, v = self.q_proj(q), self.k_proj(k), self.v_proj(v)
+        q, k, v = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, heads, T or M, ...)
+        return self.out_proj(average(q, k, v).transpose(1, 2).flatten(2))
 
 
 class RotaryAttention(Attention):
