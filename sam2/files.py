@@ -81,9 +81,16 @@ def alone_in(folder: Path) -> Iterator[None]:
     Raises BadInput if another process holds the lock. The lock ends with the process, even a killed one, and leaves no
     file behind. On a file system without locks the folder is not locked.
     """
+
+    def refuse() -> None:
+        raise BadInput(
+            f"{folder}: expected no other run in this folder, another process is at work there; wait for its end, or "
+            "name another --out"
+        ) from None
+
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder, lambda opened: _lock(opened, folder)):
+    with _locked(folder, refuse):
         yield
 
 
@@ -92,42 +99,31 @@ def in_turn(folder: Path, waiting: str) -> Iterator[None]:
     """Like `alone_in`, but waits for the process that holds the lock, after printing the sentence `waiting`. Raises
     OSError if the folder cannot be made."""
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder, lambda opened: _wait_for_lock(opened, waiting)):
+    with _locked(folder, lambda: print(waiting, file=sys.stderr, flush=True)):
         yield
 
 
 @contextmanager
-def _locked(folder: Path, lock: Callable[[int], None]) -> Iterator[None]:
-    """lock: called with the folder's descriptor, which is closed after the block; that releases the lock."""
+def _locked(folder: Path, when_taken: Callable[[], None]) -> Iterator[None]:
+    """Locks a folder while the block runs: until its descriptor is closed. when_taken: as `_lock` takes it."""
     opened = os.open(folder, os.O_RDONLY) if sys.platform != "win32" else None
     try:
         if opened is not None:
-            lock(opened)
+            _lock(opened, when_taken)
         yield
     finally:
         if opened is not None:
             os.close(opened)
 
 
-def _wait_for_lock(opened: int, waiting: str) -> None:
+def _lock(opened: int, when_taken: Callable[[], None]) -> None:
+    """Locks an open folder. If another process holds the lock, calls `when_taken`, then waits for it."""
     with suppress(OSError):  # a file system without locks
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(waiting, file=sys.stderr, flush=True)
+            when_taken()
             fcntl.flock(opened, fcntl.LOCK_EX)
-
-
-def _lock(opened: int, folder: Path) -> None:
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise BadInput(
-            f"{folder}: expected no other run in this folder, another process is at work there; wait for its end, or "
-            "name another --out"
-        ) from None
-    except OSError:  # a file system without locks
-        pass
 
 
 def path_argument(text: str) -> Path:

@@ -78,14 +78,14 @@ def test_download_then_found(server):
 
 def test_of_two_downloads_at_once_the_second_waits_and_uses_the_file_of_the_first(server, monkeypatch):
     """The answer to the first goes on once the second has come to the lock, or asks the server, too."""
-    server.gate, waits = threading.Event(), files._wait_for_lock
+    server.gate, lock = threading.Event(), files._lock
 
-    def notes_the_second(opened, waiting):
+    def notes_the_second(opened, when_taken):
         if server.ranges:
             server.gate.set()
-        waits(opened, waiting)
+        lock(opened, when_taken)
 
-    monkeypatch.setattr(files, "_wait_for_lock", notes_the_second)
+    monkeypatch.setattr(files, "_lock", notes_the_second)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(download)
         while not server.ranges:
