@@ -28,6 +28,7 @@ from benchmarks.arguments import model_name
 from benchmarks.machine import processor
 from sam2.config import CONFIGS
 from sam2.device import choose_device
+from sam2.memory_attention import concatenate
 from sam2.model import NUM_MEMORIES, SAM2
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -117,11 +118,10 @@ def full_bank(model: SAM2) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Memory of one object as `attend` takes it: seven frames and sixteen pointers, of random values."""
     config, device = model.config, model.device
     maskmem = torch.randn(1, config.memory_dim, config.grid_size, config.grid_size, device=device)
-    parts = [model.spatial_memory(maskmem, code) for code in range(NUM_MEMORIES)]
+    spatial = [model.spatial_memory(maskmem, code) for code in range(NUM_MEMORIES)]
     pointers = torch.randn(1, NUM_POINTERS, config.d_model, device=device)
-    parts.append(model.pointer_memory(pointers, torch.arange(NUM_POINTERS, device=device) / 15))
-    tokens, positions = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
-    return tokens, positions, parts[-1][0].shape[1]
+    time = torch.arange(NUM_POINTERS, device=device) / 15
+    return concatenate(spatial, model.pointer_memory(pointers, time))
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:

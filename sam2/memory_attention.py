@@ -64,7 +64,11 @@ class MemoryAttentionLayer(nn.Module):
         return self.linear2(self.linear1(x, "relu"))
 
 
-def concatenate(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Joins (tokens, positions) pairs, each (N, m, D), into one memory."""
-    tokens, positions = zip(*parts, strict=True)
-    return torch.cat(tokens, dim=1), torch.cat(positions, dim=1)
+def concatenate(
+    spatial: Sequence[tuple[Tensor, Tensor]], pointers: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, Tensor, int]:
+    """Joins (tokens, positions) pairs, each (N, m, D), into what `MemoryAttention` takes: one memory (N, M, D), its
+    positions, and how many of the last tokens are pointers."""
+    parts = spatial if pointers is None else (*spatial, pointers)
+    tokens, positions = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
+    return tokens, positions, 0 if pointers is None else pointers[0].shape[1]

@@ -99,7 +99,7 @@ class MemoryStore:
         rows = at.rows[:, None]
         spatial = self._spatial[rows, at.slots].flatten(1, 2).float(), self._position[at.codes].flatten(1, 2)
         pointers = self._model.pointer_memory(self._pointers[rows, at.pointer_slots], at.time)
-        return *concatenate([spatial, pointers]), pointers[0].shape[1]
+        return concatenate([spatial], pointers)
 
     def write(self, at: Writing, maskmem: Tensor, pointers: Tensor) -> None:
         """Stores maskmem (N, D, h, w) and pointers (N, C)."""

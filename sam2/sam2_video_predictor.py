@@ -248,20 +248,17 @@ class SAM2VideoPredictor(SAM2):
 
     def _remembering(self, state: VideoState, obj: ObjectState, frame_index: int, reverse: bool) -> Tensor:
         """(1, C, h, w): the frame's features after attending to the object's memories."""
-        parts = []
+        spatial, pointers = [], None
         for result, code in obj.memories(frame_index, reverse):
             assert result.maskmem is not None  # results become memories after they get one
-            parts.append(self.spatial_memory(result.maskmem.to(self.device), code))
-        pointers = list(obj.pointers(frame_index, reverse, state.num_frames))
-        if pointers:
-            tokens = torch.stack([pointer.to(self.device) for pointer, _ in pointers], dim=1)  # (1, P, C)
-            time = torch.tensor([ago for _, ago in pointers], device=self.device)
+            spatial.append(self.spatial_memory(result.maskmem.to(self.device), code))
+        if found := list(obj.pointers(frame_index, reverse, state.num_frames)):
+            tokens = torch.stack([pointer.to(self.device) for pointer, _ in found], dim=1)  # (1, P, C)
+            time = torch.tensor([ago for _, ago in found], device=self.device)
             # As upstream, a one-frame clip divides by zero; it has no frame left to track anyway.
-            parts.append(self.pointer_memory(tokens, time / longest_pointer_memory(state.num_frames)))
-        num_pointer_tokens = parts[-1][0].shape[1] if pointers else 0
-        memory, position = concatenate(parts)
+            pointers = self.pointer_memory(tokens, time / longest_pointer_memory(state.num_frames))
         self_attended = self.self_attend(self._features(state, frame_index).stride16)
-        return self.attend(self_attended, memory, position, num_pointer_tokens)
+        return self.attend(self_attended, *concatenate(spatial, pointers))
 
     def _memory(self, state: VideoState, frame_index: int, result: FrameResult, from_prompt: bool) -> Tensor:
         stride16 = self._features(state, frame_index).stride16

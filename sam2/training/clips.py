@@ -97,8 +97,7 @@ class Bank:
         pointers += [(then, p) for then, _, p in reversed(self.tracked) if time - then <= POINTER_FRAMES]
         ages = send(np.array([time - then for then, _ in pointers], np.float32), self.model.device)
         tokens = self.model.pointer_memory(torch.stack([p for _, p in pointers], 1), ages / POINTER_FRAMES)
-        memory, position = concatenate([*parts, tokens])
-        return memory, position, tokens[0].shape[1]
+        return concatenate(parts, tokens)
 
     def detach(self) -> None:
         """Cuts gradients at the memories, and drops those that `read` no longer uses."""
