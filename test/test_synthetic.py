@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sam2.training.scene import BACKGROUND_M, FARTHEST_OBJECT_M, NEAREST_OBJECT_M, Difficulty
-from sam2.training.synthetic import HELD_OUT_SEED, World, make_clip
+from sam2.training.synthetic import HELD_OUT_SEED, World
 
 SIZE_HW = (64, 64)
 CALM = Difficulty(look_alike=0.0, small=0.0, fast=0.0, hides=0.0, scenery=0.0, camouflage=0.0, faults=0.0)
@@ -41,15 +41,6 @@ def test_a_frame_is_what_was_promised():
     assert (frame.visible.shape, frame.visible.dtype) == ((count,), bool)
     assert (frame.depth_m.shape, frame.depth_m.dtype) == ((48, 80), np.float32)
     np.testing.assert_array_equal(frame.intrinsics, [[80, 0, 39.5], [0, 80, 23.5], [0, 0, 1]])
-
-
-def test_a_clip_is_the_first_frames_of_a_square_world():
-    clip, world = make_clip(9, 3, 64), World(9, (64, 64))
-    for t, frame in enumerate(islice(world.frames(), 3)):
-        np.testing.assert_array_equal(clip.frames[t], frame.rgb)
-        np.testing.assert_array_equal(clip.masks[t], frame.masks)
-        np.testing.assert_array_equal(clip.visible[t], frame.visible)
-    assert clip.tags == world.tags
 
 
 def test_any_frame_in_any_order_is_bit_for_bit_the_same():

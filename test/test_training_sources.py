@@ -21,7 +21,7 @@ from sam2.training.config import Phase, TrainConfig, find_train_config
 from sam2.training.data import DirectSource, open_source
 from sam2.training.draws import label_areas
 from sam2.training.pool import PooledSource
-from sam2.training.synthetic import HELD_OUT_SEED, make_clip
+from sam2.training.synthetic import HELD_OUT_SEED, World
 from sam2.training.synthetic_clips import SyntheticClips
 from sam2.training.team import ALONE, Team
 from sam2.training.train import Trainer
@@ -96,12 +96,13 @@ def test_gentle_clips_are_a_share_of_those_for_training_and_none_of_the_held_out
 
 
 def test_labels_of_synthetic_clips_are_the_worlds_objects_from_one_on():
-    clip, world = SyntheticClips(2, 32)(7), make_clip(7, 2, 32)
-    assert clip.shape == SyntheticClips(2, 32).shape and np.array_equal(clip[..., :3], world.frames)
-    for index in range(world.masks.shape[1]):
-        assert np.array_equal(clip[..., 3] == index + 1, world.masks[:, index])
-    assert np.array_equal(label_areas(clip)[:, : world.masks.shape[1]] > 0, world.visible)
-    assert not label_areas(clip)[:, world.masks.shape[1] :].any()
+    clip, world = SyntheticClips(2, 32)(7), World(7, (32, 32))
+    assert clip.shape == SyntheticClips(2, 32).shape
+    for t, (tile, areas) in enumerate(zip(clip, label_areas(clip), strict=True)):
+        frame = world.frame(t)
+        assert np.array_equal(tile[..., :3], frame.rgb)
+        assert all(np.array_equal(tile[..., 3] == index + 1, mask) for index, mask in enumerate(frame.masks))
+        assert np.array_equal(areas[: len(frame.masks)] > 0, frame.visible) and not areas[len(frame.masks) :].any()
 
 
 def test_a_pool_too_large_for_the_device_says_how_large():

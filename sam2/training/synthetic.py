@@ -33,16 +33,6 @@ class WorldFrame:
     intrinsics: np.ndarray  # (3, 3) float64 of the pinhole camera, pixels
 
 
-@dataclass(frozen=True)
-class Clip:
-    """T frames of a world, S pixels square."""
-
-    frames: np.ndarray  # (T, S, S, 3) uint8
-    masks: np.ndarray  # (T, K, S, S) bool
-    visible: np.ndarray  # (T, K) bool
-    tags: tuple[frozenset[str], ...]  # per object, of "look_alike", "small", "fast"
-
-
 class World:
     """`frame(t)` for any integer t >= 0; constant memory."""
 
@@ -150,15 +140,3 @@ class World:
             if count == len(self._scene.objects):
                 break
         return best
-
-
-def make_clip(seed: int, num_frames: int, size: int = 256, difficulty: Difficulty | None = None) -> Clip:
-    """The first frames of a square world."""
-    world = World(seed, (size, size), difficulty)
-    count = len(world.tags)
-    frames = np.empty((num_frames, size, size, 3), np.uint8)
-    masks, visible = np.empty((num_frames, count, size, size), bool), np.empty((num_frames, count), bool)
-    for t in range(num_frames):
-        frame = world.frame(t)
-        frames[t], masks[t], visible[t] = frame.rgb, frame.masks, frame.visible
-    return Clip(frames, masks, visible, world.tags)

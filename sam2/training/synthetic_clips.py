@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sam2.training.scene import GENTLE
-from sam2.training.synthetic import HELD_OUT_SEED, make_clip
+from sam2.training.synthetic import HELD_OUT_SEED, World
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,11 @@ class SyntheticClips:
 
     def __call__(self, seed: int) -> np.ndarray:
         is_gentle = seed < HELD_OUT_SEED and seed % 100 < 100 * self.gentle
-        clip = make_clip(seed, self.num_frames, self.size, GENTLE if is_gentle else None)
-        labels = np.zeros(clip.frames.shape[:3], np.uint8)  # (T, S, S)
-        for index in range(clip.masks.shape[1]):
-            labels[clip.masks[:, index]] = index + 1
-        return np.concatenate([clip.frames, labels[..., None]], axis=3)
+        world = World(seed, (self.size, self.size), GENTLE if is_gentle else None)
+        clip = np.zeros(self.shape, np.uint8)
+        for t in range(self.num_frames):
+            frame = world.frame(t)
+            clip[t, ..., :3] = frame.rgb
+            for label, mask in enumerate(frame.masks, start=1):
+                clip[t, mask, 3] = label
+        return clip
