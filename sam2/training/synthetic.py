@@ -43,7 +43,8 @@ class World:
         self._seed = seed
         self._scene = random_scene(rng, size_hw, difficulty)
         self._optics = optics.random_optics(rng, size_hw, difficulty.faults)
-        self._start = self._busiest_start()
+        # The first of the moments with the most objects in plain view, so that a clip begins with things to see.
+        self._start = max(range(0, 400, 8), key=self._scene.num_in_view)
 
     @classmethod
     def gentle(cls, seed: int, size_hw: tuple[int, int] = (480, 640)) -> "World":
@@ -129,14 +130,3 @@ class World:
         size = (width, height)
         moved = cv2.warpAffine(picture, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
         return cv2.cvtColor(moved, cv2.COLOR_RGBA2RGB)
-
-    def _busiest_start(self) -> int:
-        """The first of the moments with the most objects in plain view, so that a clip begins with things to see."""
-        best, most = 0, -1
-        for moment in range(0, 400, 8):
-            count = self._scene.num_in_view(moment)
-            if count > most:
-                best, most = moment, count
-            if count == len(self._scene.objects):
-                break
-        return best
