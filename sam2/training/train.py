@@ -24,7 +24,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sam2.checkpoint import fill, read_weights
+from sam2.checkpoint import load_weights
 from sam2.config import find_config
 from sam2.errors import BadInput, OutOfMemory
 from sam2.training import report, state
@@ -77,7 +77,7 @@ class Trainer:
     def start_from(self, path: Path) -> None:
         """Begins with the weights in a file instead of random ones. Raises BadCheckpoint unless it holds exactly the
         model's."""
-        fill(self.model, read_weights(path), source=str(path))
+        load_weights(self.model, path)
         self.average = Average(self.lessons, self.config.ema)
         self.progress.began_with = sha256(path)
 
