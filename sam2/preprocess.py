@@ -52,7 +52,7 @@ def to_model_input(rgb: np.ndarray, image_size: int) -> torch.Tensor:
 
 
 def to_model_input_on_device(rgb: torch.Tensor, image_size: int) -> torch.Tensor:
-    """The video path on the pixels' own device: (H, W, 3) or (B, H, W, 3) uint8 -> (B, 3, S, S) float32.
+    """The video path on the pixels' own device: (H, W, 3) uint8 -> (1, 3, S, S) float32.
 
     Nearly equal to `to_model_input`: for S = 1024 at most one value in ten thousand differs, by one grey level; for
     64, 128, 256 and 512 at most three in ten thousand; for 320 and 768 at most fifteen, some of them by two levels
@@ -60,11 +60,9 @@ def to_model_input_on_device(rgb: torch.Tensor, image_size: int) -> torch.Tensor
     the other and rounds to 8 bits in between: otherwise overshoot at edges, of up to 23 levels, would survive.
     Raises BadInput.
     """
-    if rgb.dtype != torch.uint8 or rgb.ndim not in (3, 4) or rgb.shape[-1] != 3 or rgb.numel() == 0:
-        raise BadInput(
-            f"rgb: expected a non-empty (H, W, 3) or (B, H, W, 3) uint8 tensor, got {tuple(rgb.shape)} {rgb.dtype}"
-        )
-    pixels = rgb.reshape(-1, *rgb.shape[-3:]).permute(0, 3, 1, 2).float()  # (B, 3, H, W)
+    if rgb.dtype != torch.uint8 or rgb.ndim != 3 or rgb.shape[-1] != 3 or rgb.numel() == 0:
+        raise BadInput(f"rgb: expected a non-empty (H, W, 3) uint8 tensor, got {tuple(rgb.shape)} {rgb.dtype}")
+    pixels = rgb[None].permute(0, 3, 1, 2).float()  # (1, 3, H, W)
     height, width = pixels.shape[2:]
     between = (image_size, width) if _columns_first(height, width, image_size) else (height, image_size)
     for size in (between, (image_size, image_size)):
