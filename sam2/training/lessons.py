@@ -168,7 +168,6 @@ class Lessons(nn.Module):
             ]  # fmt: skip
             mean = mean_loss(scored)
         tracked = [loss.mean_iou for loss, one in zip(scored, decodings, strict=True) if not one.prompted]
-        names = ("focal", "dice", "iou_error", "presence")
-        values = (mean.focal, mean.dice, mean.iou, mean.presence)
-        losses = {"loss": mean.total, **{name: value.detach() for name, value in zip(names, values, strict=True)}}
+        terms = ("focal", "dice", "iou_error", "presence")
+        losses = {"loss": mean.total, **{name: getattr(mean, name).detach() for name in terms}}
         return losses | {"iou": torch.stack(tracked or [scored[0].mean_iou]).mean()}, scored[0].mean_iou

@@ -8,6 +8,7 @@ and 20 the background wins everywhere and stays there.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -36,14 +37,13 @@ class LossWeights:
     over_judged: bool = False
 
 
-@dataclass(frozen=True)
-class MaskLoss:
+class MaskLoss(NamedTuple):
     """Scalars (0-d tensors on the device), already averaged over objects as `LossWeights.over_judged` says."""
 
     total: Tensor
     focal: Tensor
     dice: Tensor
-    iou: Tensor
+    iou_error: Tensor
     presence: Tensor
     mean_iou: Tensor  # of the hypothesis that the network would output, over present objects; no gradient
 
@@ -162,5 +162,4 @@ def _presence_loss(logit: Tensor, present: Tensor, judged: Tensor) -> Tensor:
 
 def mean_loss(losses: list[MaskLoss]) -> MaskLoss:
     """The mean of each term over several decodings."""
-    names = MaskLoss.__dataclass_fields__
-    return MaskLoss(**{name: torch.stack([getattr(loss, name) for loss in losses]).mean() for name in names})
+    return MaskLoss(*(torch.stack(term).mean() for term in zip(*losses, strict=True)))
