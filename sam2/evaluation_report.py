@@ -47,7 +47,7 @@ def _groups(results: list[ObjectResult]) -> dict[str, Callable[[ObjectResult], b
 def group_summary(results: list[ObjectResult]) -> dict[str, Any]:
     """Figures in percent, None where there was nothing to judge. Visibility leaves out each object's first frame, which
     was prompted."""
-    scores = [score for result in results if (score := _score(result)) is not None]
+    scores = [score for r in results if (score := metrics.score_frames(r.j, r.f, r.leading))]
     mean = metrics.mean_score(scores)
     seen = np.concatenate([np.array(r.seen[1:], bool) for r in results] or [np.zeros(0, bool)])
     there = np.concatenate([np.array(r.there[1:], bool) for r in results] or [np.zeros(0, bool)])
@@ -63,10 +63,6 @@ def group_summary(results: list[ObjectResult]) -> dict[str, Any]:
         "objects": len(scores),  # that the first three figures are averaged over
         "returns": len(returns),
     }
-
-
-def _score(result: ObjectResult) -> metrics.Score | None:
-    return metrics.score_frames(result.j, result.f, result.leading)
 
 
 def j_by_age(results: list[ObjectResult]) -> list[float | None]:
