@@ -22,6 +22,7 @@ from tqdm import tqdm
 import sam2
 from benchmarks.arguments import model_name, whole
 from benchmarks.stream import RESULTS, make_weights
+from sam2.metrics import region_similarity
 from sam2.training.synthetic import HELD_OUT_SEED
 
 CLIP_FRAMES = 40
@@ -64,7 +65,6 @@ def main() -> None:
         times = speed(args, config, make_weights(config, Path(folder)))
     likeness = [alike(args, (OPTIONS[0], option)) for option in tqdm(OPTIONS, desc=f"masks of {args.likeness}")]
     text = report(args, times, likeness)
-    RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"approximate_{args.device}.md").write_text(text)
     print(text)
 
@@ -110,9 +110,9 @@ def alike(args: argparse.Namespace, pair: tuple[Option, Option], correct_every: 
             exact, ours = (t.step(frame, prompts) for t in trackers)
             for a, b in zip(exact, ours, strict=True):
                 if a.mask.any() or b.mask.any():
-                    with_exact.append(_iou(a.mask, b.mask))
+                    with_exact.append(region_similarity(a.mask, b.mask))
                 if b.object_id in truth:
-                    with_truth.append(_iou(b.mask, truth[b.object_id]))
+                    with_truth.append(region_similarity(b.mask, truth[b.object_id]))
     return statistics.mean(with_exact), statistics.mean(with_truth)
 
 
@@ -129,11 +129,6 @@ def _clicks(truth: dict[str, np.ndarray], object_ids: list[str]) -> list[sam2.Pr
 def _box(mask: np.ndarray) -> np.ndarray:
     rows, columns = np.nonzero(mask)
     return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], np.float32)
-
-
-def _iou(a: np.ndarray, b: np.ndarray) -> float:
-    union = (a | b).sum()
-    return float((a & b).sum() / union) if union else 1.0
 
 
 def report(args: argparse.Namespace, times: list[list[float]], likeness: list[tuple[float, float]]) -> str:

@@ -43,7 +43,6 @@ def main() -> None:
         f"{args.likeness}, {args.clips} held-out clips of {CLIP_FRAMES} frames, a box on the first, a click in the "
         f"middle of each object in view every {CORRECT_EVERY} frames.\n\n"
     ) + "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"corrections_{args.likeness}.md").write_text(text)
     print(text)
 

@@ -35,7 +35,6 @@ def main() -> None:
     models = [sam2.load_model("nano", image_size=size) for size in IMAGE_SIZES]
     scores = {seed: [play(model, seed) for model in models] for seed in tqdm(SEEDS, unit="world")}
     text = report(scores)
-    RESULTS.mkdir(exist_ok=True)
     (RESULTS / "gentle_nano.md").write_text(text)
     print(text)
 

@@ -52,7 +52,6 @@ def main() -> None:
         with context.Pool(1) as pool:
             found[reserved] = pool.apply(measure, (reserved,))
     text = report(found)
-    RESULTS.mkdir(exist_ok=True)
     (RESULTS / "memory_nano_cpu.md").write_text(text)
     print(text)
 

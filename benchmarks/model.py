@@ -26,12 +26,12 @@ from tqdm import tqdm
 import sam2
 from benchmarks.arguments import model_name
 from benchmarks.machine import processor
+from benchmarks.stream import RESULTS
 from sam2.config import CONFIGS
 from sam2.device import choose_device
 from sam2.memory_attention import concatenate
 from sam2.model import NUM_MEMORIES, SAM2
 
-RESULTS = Path(__file__).resolve().parent / "results"
 NUM_POINTERS = 16  # one prompted, fifteen recent
 SECONDS_PER_MEASUREMENT = 5.0
 MAX_REPEATS = 50
@@ -52,7 +52,6 @@ def main() -> None:
             rows.append({"name": config.name} | measure_in_own_process(config.name, weights, args))
             weights.unlink()
     text = report(rows, device)
-    RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"model_{device.type}.md").write_text(text)
     print(text)
 

@@ -120,7 +120,6 @@ def main() -> None:
         f"{args.model}, {args.objects} objects, full spatial memory, {args.threads} thread(s), {args.turns} turns, "
         f"{processor()}, torch {torch.__version__}; median of the ratios of processor time.\n\n"
     ) + "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"savings_{args.model}.md").write_text(text)
     print(text)
 

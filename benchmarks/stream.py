@@ -40,7 +40,6 @@ def main() -> None:
     threads = args.threads or os.cpu_count()
     rows, series = [], {}
     name = f"stream_{args.model}_{args.device}" + ("_batched" if args.batched else "")
-    RESULTS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         weights = make_weights(config, Path(folder))
         for num_objects in args.objects:
@@ -201,12 +200,10 @@ def report(args: argparse.Namespace, rows: list[list[str]], threads: int) -> str
 
 def plot(series: dict[int, dict[str, list[dict]]], path: Path) -> None:
     """Milliseconds per frame against the number of objects."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6, 4))
+    figure = Figure(figsize=(6, 4), layout="tight")
+    axes = figure.subplots()
     for name in dict.fromkeys(name for found in series.values() for name in found):
         points = [
             (n, 1e3 * statistics.median(f["total"] for f in found[name]))
@@ -216,7 +213,6 @@ def plot(series: dict[int, dict[str, list[dict]]], path: Path) -> None:
         axes.plot(*zip(*points, strict=True), marker="o", label=name)
     axes.set(xlabel="objects", ylabel="ms per frame, end to end", ylim=(0, None))
     axes.legend()
-    figure.tight_layout()
     figure.savefig(path, dpi=120)
 
 
