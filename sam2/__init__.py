@@ -5,16 +5,7 @@ from typing import TYPE_CHECKING
 from sam2.checkpoint import load_model
 from sam2.config import find_config
 from sam2.device import empty_cache, set_cpu_threads
-from sam2.errors import (
-    BadCheckpoint,
-    BadInput,
-    DeviceLost,
-    LimitReached,
-    OutOfMemory,
-    Sam2Error,
-    Stale,
-    UnknownObject,
-)
+from sam2.errors import BadCheckpoint, BadInput, DeviceLost, LimitReached, OutOfMemory, Sam2Error, Stale, UnknownObject
 from sam2.limits import Limits
 from sam2.masks import bounding_box, label_mask, upsample_logits
 from sam2.run_lengths import rle_decode, rle_encode

@@ -27,14 +27,7 @@ def in_slices(function: Callable[[Tensor], Tensor], x: Tensor, items: int = 1) -
 class MLP(nn.Module):
     """Linear layers with an activation between them."""
 
-    def __init__(
-        self,
-        dim_in: int,
-        dim_hidden: int,
-        dim_out: int,
-        num_layers: int,
-        activation: str = "relu",
-    ):
+    def __init__(self, dim_in: int, dim_hidden: int, dim_out: int, num_layers: int, activation: str = "relu"):
         super().__init__()
         dims = [dim_in] + [dim_hidden] * (num_layers - 1) + [dim_out]
         self.layers = nn.ModuleList(Linear(a, b) for a, b in zip(dims, dims[1:], strict=False))

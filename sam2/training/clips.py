@@ -155,12 +155,7 @@ def encode_clip(model: SAM2, images: Tensor, repeat: int) -> list[Features]:
 
 
 def track_clip(
-    model: SAM2,
-    features: list[Features],
-    targets: Tensor,
-    plan: ClipPlan,
-    bank: Bank | None = None,
-    start: int = 0,
+    model: SAM2, features: list[Features], targets: Tensor, plan: ClipPlan, bank: Bank | None = None, start: int = 0
 ) -> tuple[list[Decoding], list[Segmentation]]:
     """Tracks N objects through T frames: per-frame features of N objects, targets (N, T, S, S) bool.
 
