@@ -42,7 +42,7 @@ def test_renaming_gives_the_names_of_transformers():
 
 
 def test_a_wrong_line_of_the_table_is_noticed(monkeypatch):
-    swapped = [(theirs, ours.replace("norm1", "norm2")) for theirs, ours in hugging_face._PAIRS]
+    swapped = [(theirs, ours.replace("q_proj", "k_proj")) for theirs, ours in hugging_face._PAIRS]
     monkeypatch.setattr(hugging_face, "_TO_OURS", hugging_face._patterns(swapped))
     ours = meta_state("sam2.1_hiera_tiny")
     assert from_hugging_face(to_hugging_face(ours)).keys() != ours.keys()
