@@ -37,11 +37,11 @@ def test_stills_are_asked_for_by_boxes_and_clicks_as_often_as_clips_are(chances,
     """Masks, which leave nothing to answer, come in clips only."""
     asked = []
 
-    def ask(model, features, targets, kind, num_corrections):
-        asked.append((kind, num_corrections))
+    def ask(model, features, targets, plan):
+        asked.append((plan.first, plan.clicks[0]))
         raise LookupError
 
-    monkeypatch.setattr(lessons, "ask_stills", ask)
+    monkeypatch.setattr(lessons, "track_clip", ask)
     lesson, rng = made(), np.random.default_rng(0)
     lesson.model.encode_image = lambda images: Features(*[images[:, :, :1, :1]] * 3)
     for _ in range(200):

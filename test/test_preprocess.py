@@ -196,10 +196,15 @@ def test_mask_prompts_are_the_official_ones():
 def test_a_correction_in_training_goes_back_as_a_prompt_within_the_trackers_limit():
     """`test_previous_mask.py` has the same of the stream and the predictors."""
     asked = []
-    model = SimpleNamespace(decode=lambda *args: asked.append(args[-1]), select=lambda decoded, multimask: None)
-    before = SimpleNamespace(low_res_logits=torch.tensor([[-1024.0, -32.0], [0.5, 40.0]])[None, None])
-    clips._correct(model, None, None, torch.ones(1, 8, 8, dtype=torch.bool), before, None, None)
-    assert asked[0].tolist() == [[[[-32.0, -32.0], [0.5, 32.0]]]]
+    answer = SimpleNamespace(low_res_logits=torch.tensor([[-1024.0, -32.0], [0.5, 40.0]])[None, None])
+    model = SimpleNamespace(
+        no_memory=lambda stride16: None,
+        decode=lambda *args: asked.append(args[-1]),
+        select=lambda decoded, multimask: answer,
+    )
+    plan = clips.ClipPlan("click", {0: 1})
+    clips.track_clip(model, [SimpleNamespace(stride16=None)], torch.ones(1, 1, 8, 8, dtype=torch.bool), plan)
+    assert asked[0] is None and asked[1].tolist() == [[[[-32.0, -32.0], [0.5, 32.0]]]]
 
 
 def test_a_shrinking_mask_prompt_is_antialiased_and_halves_count_as_inside():

@@ -28,7 +28,7 @@ class ClipPlan:
     """The simulated user's prompts, the same in every clip of a batch."""
 
     first: str = "click"  # or "box" or "mask", at frame 0
-    clicks: dict[int, int] = field(default_factory=dict)  # frame -> number of corrective clicks
+    clicks: dict[int, int] = field(default_factory=dict)  # frame -> number of corrective clicks; none where a mask is
     second: int | None = None  # a later frame kept as a prompted memory: gets a mask if `first` is one, else `clicks`
 
 
@@ -105,39 +105,6 @@ class Bank:
         self.tracked = [(then, m.detach(), p.detach()) for then, m, p in self.tracked[-POINTER_FRAMES:]]
 
 
-def _decoding(index: int, decoded: Decoded, points: Tensor | None, prompted: bool = True) -> Decoding:
-    """`points` (N, K, 2) of the prompt; None where the object was only tracked."""
-    return Decoding(index, decoded, prompted, is_ambiguous(0 if points is None else points.shape[1]))
-
-
-def _ask_first(model: SAM2, features: Features, pixels: Tensor, target: Tensor, kind: str) -> tuple:
-    """The first prompt: (segmentation, decoded or None for a mask, points, labels)."""
-    if kind == "mask":
-        return model.segment_mask(features, target[:, None].float()), None, None, None
-    points, labels = (prompts.click if kind == "click" else prompts.box)(target)
-    decoded = model.decode(features, pixels, points, labels)
-    return model.select(decoded, is_ambiguous(points.shape[1])), decoded, points, labels
-
-
-def _correct(
-    model: SAM2,
-    features: Features,
-    pixels: Tensor,
-    target: Tensor,
-    before: Segmentation,
-    points: Tensor | None,
-    labels: Tensor | None,
-) -> tuple[Segmentation, Decoded, Tensor, Tensor]:
-    """Adds a click where `before` is wrong and decodes all points, with the logits of `before` as the mask prompt."""
-    with torch.no_grad():
-        seen = logits_to_input_size(before.low_res_logits, target.shape[-1])[:, 0] > 0
-        point, label = prompts.corrective_click(seen, target)
-    points = point if points is None else torch.cat([points, point], 1)
-    labels = label if labels is None else torch.cat([labels, label], 1)
-    decoded = model.decode(features, pixels, points, labels, as_prompt(before.low_res_logits))
-    return model.select(decoded, is_ambiguous(points.shape[1])), decoded, points, labels
-
-
 def encode_frames(model: SAM2, images: Tensor) -> list[Features]:
     """images (B, T, 3, S, S) normalised -> per frame the features of B images."""
     maps = [x.unflatten(0, images.shape[:2]) for x in model.encode_image(images.flatten(0, 1))]  # (B, T, ...)
@@ -168,22 +135,24 @@ def track_clip(
     bank, decodings, final = bank or Bank(model), [], []
     for index, frame in enumerate(features):
         time, target = start + index, targets[:, index]
-        points = labels = None
         is_prompted = time == 0 or time == plan.second
-        if time == 0:
-            pixels = model.no_memory(frame.stride16)
-            result, decoded, points, labels = _ask_first(model, frame, pixels, target, plan.first)
-        elif is_prompted and plan.first == "mask":
-            result, decoded = model.segment_mask(frame, target[:, None].float()), None
+        if is_prompted and plan.first == "mask":
+            result = model.segment_mask(frame, target[:, None].float())
         else:
-            pixels = model.attend(model.self_attend(frame.stride16), *bank.read(time))
-            decoded = model.decode(frame, pixels)
-            result = model.select(decoded, multimask=True)
-        if decoded is not None:
-            decodings.append(_decoding(index, decoded, points, prompted=time == 0))
-        for _ in range(plan.clicks.get(time, 0)):
-            result, decoded, points, labels = _correct(model, frame, pixels, target, result, points, labels)
-            decodings.append(_decoding(index, decoded, points))
+            points = labels = previous = None
+            if time == 0:
+                pixels = model.no_memory(frame.stride16)
+                points, labels = (prompts.click if plan.first == "click" else prompts.box)(target)
+            else:
+                pixels = model.attend(model.self_attend(frame.stride16), *bank.read(time))
+            for correction in range(1 + plan.clicks.get(time, 0)):
+                if correction:
+                    points, labels = _add_correction(points, labels, result, target)
+                    previous = as_prompt(result.low_res_logits)
+                ambiguous = is_ambiguous(0 if points is None else points.shape[1])
+                decoded = model.decode(frame, pixels, points, labels, previous)
+                result = model.select(decoded, ambiguous)
+                decodings.append(Decoding(index, decoded, points is not None, ambiguous))
         final.append(result)
         if index != last:
             memory = model.encode_memory(frame.stride16, result.low_res_logits, result.object_score, is_prompted)
@@ -191,17 +160,13 @@ def track_clip(
     return decodings, final
 
 
-def ask_stills(
-    model: SAM2, features: Features, targets: Tensor, kind: str, num_corrections: int
-) -> tuple[list[Decoding], Segmentation]:
-    """Prompts and corrects N objects in single images: features repeated to N objects, targets (N, S, S) bool.
-
-    Returns every decoding made (to be scored) and the final segmentation.
-    """
-    pixels = model.no_memory(features.stride16)
-    result, decoded, points, labels = _ask_first(model, features, pixels, targets, kind)
-    decodings = [_decoding(0, decoded, points)]
-    for _ in range(num_corrections):
-        result, decoded, points, labels = _correct(model, features, pixels, targets, result, points, labels)
-        decodings.append(_decoding(0, decoded, points))
-    return decodings, result
+@torch.no_grad()
+def _add_correction(
+    points: Tensor | None, labels: Tensor | None, answer: Segmentation, target: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Adds a click where `answer` is wrong to the points (N, K, 2) and labels (N, K), if there are any."""
+    seen = logits_to_input_size(answer.low_res_logits, target.shape[-1])[:, 0] > 0  # (N, S, S)
+    point, label = prompts.corrective_click(seen, target)
+    if points is None or labels is None:
+        return point, label
+    return torch.cat([points, point], 1), torch.cat([labels, label], 1)

@@ -17,8 +17,8 @@ from sam2.training import prompts
 from sam2.training.augment import augment, window
 from sam2.training.clips import (
     Bank,
+    ClipPlan,
     Decoding,
-    ask_stills,
     choose_objects,
     draw_plan,
     encode_clip,
@@ -105,7 +105,8 @@ class Lessons(nn.Module):
         kind = "box" if rng.random() * sum(phase.prompt_chances[1:]) < phase.prompt_chances[1] else "click"
         single = self.model.encode_image(images[:, 0])
         features = repeated(single, phase.objects)
-        decodings, _ = ask_stills(self.model, features, targets[:, 0], kind, int(rng.choice(3, p=_CORRECTIONS)))
+        plan = ClipPlan(kind, {0: int(rng.choice(3, p=_CORRECTIONS))})
+        decodings, _ = track_clip(self.model, [features], targets, plan)
         losses, first_iou = self._score(decodings, targets, phase)
         asked = single, targets[:, 0]
         return self._add_alike(losses, phase, asked, asked) | {"iou": first_iou}
