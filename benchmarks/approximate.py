@@ -21,12 +21,11 @@ from tqdm import tqdm
 
 import sam2
 from benchmarks.arguments import model_name, whole
-from benchmarks.stream import RESULTS, make_weights
+from benchmarks.stream import RESULTS, SIZE_HW, make_weights
 from sam2.metrics import region_similarity
 from sam2.training.synthetic import HELD_OUT_SEED
 
 CLIP_FRAMES = 40
-SIZE_HW = (480, 640)
 
 
 @dataclass(frozen=True)

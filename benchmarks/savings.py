@@ -23,12 +23,11 @@ from tqdm import tqdm
 import sam2
 from benchmarks.arguments import model_name, whole
 from benchmarks.machine import processor
-from benchmarks.stream import RESULTS, make_weights
+from benchmarks.stream import RESULTS, SIZE_HW, make_weights
 from sam2 import attention, layers, linear, memory_attention, position
 from sam2.frame_step import FrameStep
 from sam2.prompt_encoder import PromptEncoder
 
-SIZE_HW = (480, 640)
 WARM_UP = 9  # frames until the spatial memory is full
 
 
