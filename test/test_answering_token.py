@@ -5,7 +5,7 @@ import torch
 from small_training import small_model, squares
 
 from sam2.training import augment
-from sam2.training.clips import ClipPlan, encode_clip, object_masks, track_clip
+from sam2.training.clips import ClipPlan, encode_frames, object_masks, track_clip
 from sam2.training.config import find_train_config
 from sam2.training.lessons import Lessons
 
@@ -16,7 +16,7 @@ def taught(recipe: str, plan: ClipPlan) -> list[bool]:
     lessons = Lessons(small_model(), min_area=10, loss_stride=4).train()
     rgb, labels = augment.split(squares(1)[:, :1])
     targets = object_masks(labels, torch.tensor([[1, 2]]))
-    decodings, _ = track_clip(lessons.model, encode_clip(lessons.model, rgb, 2), targets, plan)
+    decodings, _ = track_clip(lessons.model, encode_frames(lessons.model, rgb), targets, plan)
     losses, _ = lessons._score(decodings, targets, find_train_config(recipe).phases[-1])
     losses["loss"].backward()
     heads = lessons.model.sam_mask_decoder.output_hypernetworks_mlps

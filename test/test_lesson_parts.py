@@ -12,7 +12,7 @@ from small_training import SIDE, small_model, squares
 from sam2.model import Features
 from sam2.preprocess import as_prompt
 from sam2.training import augment, lessons
-from sam2.training.clips import ClipPlan, Decoding, choose_objects, draw_plan, encode_clip, object_masks, track_clip
+from sam2.training.clips import ClipPlan, Decoding, choose_objects, draw_plan, encode_frames, object_masks, track_clip
 from sam2.training.config import Phase
 from sam2.training.lessons import Lessons
 from sam2.training.losses import MaskLoss
@@ -148,7 +148,7 @@ def test_a_correction_is_one_more_click_that_is_shown_the_last_mask(first, point
     rgb, labels = augment.split(squares(1)[:, :3])
     with torch.no_grad():
         targets = object_masks(labels, torch.tensor([[1, 2]]))
-        decodings, _ = track_clip(model, encode_clip(model, rgb, 2), targets, ClipPlan(first, {0: 1}))
+        decodings, _ = track_clip(model, encode_frames(model, rgb), targets, ClipPlan(first, {0: 1}))
     assert [count for count, _ in decoded] == points
     assert [mask is not None for _, mask in decoded] == [False, True, False, False]
     assert torch.equal(decoded[1][1], as_prompt(several[0][1].low_res_logits))

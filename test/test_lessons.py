@@ -18,7 +18,7 @@ from sam2.training.clips import (
     ClipPlan,
     choose_objects,
     draw_plan,
-    encode_clip,
+    encode_frames,
     object_masks,
     track_clip,
 )
@@ -219,7 +219,7 @@ def test_gradients_flow_from_a_late_frame_into_early_features():
     clips = squares(1)
     rgb, labels = augment.split(clips)
     targets = object_masks(labels, torch.tensor([[1, 2]]))
-    features = encode_clip(model, rgb, repeat=2)
+    features = encode_frames(model, rgb)
     early = features[1].stride16
     early.retain_grad()
     model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.data.fill_(4.0)  # all is there, so masks are remembered
@@ -239,7 +239,7 @@ def test_every_plan_runs_and_marks_what_was_prompted(first):
     rgb, labels = augment.split(squares(2))
     targets = object_masks(labels, torch.tensor([[1, 2], [2, 2]]))
     clicks = {} if first == "mask" else {0: 2, 2: 1}
-    decodings, final = track_clip(model, encode_clip(model, rgb, 2), targets, ClipPlan(first, clicks, second=2))
+    decodings, final = track_clip(model, encode_frames(model, rgb), targets, ClipPlan(first, clicks, second=2))
     expected = {"mask": [(1, False), (3, False)]}.get(
         first, [(0, True), (0, True), (0, True), (1, False), (2, False), (2, True), (3, False)]
     )
@@ -251,7 +251,7 @@ def test_a_mask_prompt_is_its_own_answer():
     model = small_model().eval()
     rgb, labels = augment.split(squares(1))
     targets = object_masks(labels, torch.tensor([[1]]))
-    _, final = track_clip(model, encode_clip(model, rgb, 1), targets, ClipPlan("mask"))
+    _, final = track_clip(model, encode_frames(model, rgb), targets, ClipPlan("mask"))
     low = torch.nn.functional.avg_pool2d(targets[:, :1].float(), 4)
     assert ((final[0].low_res_logits > 0) == (low > 0.5))[(low == 0) | (low == 1)].all()
 
@@ -274,7 +274,7 @@ def test_training_remembers_as_the_tracker_does(monkeypatch, first, length):
     monkeypatch.setattr(prompts, "click", lambda mask: (torch.tensor([[[30.0, 25.0]]]), torch.tensor([[1]])))
     images = normalise(torch.from_numpy(frames)[None].permute(0, 1, 4, 2, 3).float() / 255)
     with torch.no_grad():
-        _, final = track_clip(model, encode_clip(model, images, 1), target, ClipPlan(first))
+        _, final = track_clip(model, encode_frames(model, images), target, ClipPlan(first))
     tracker = Tracker(model, fill_hole_area=0)
     asked = {"points_xy": [(30, 25)], "labels": [1]} if first == "click" else {"mask": target[0, 0].numpy()}
     for time, frame in enumerate(frames):

@@ -13,6 +13,7 @@ from PIL import Image
 
 from sam2 import preprocess
 from sam2.errors import BadInput
+from sam2.model import Features
 from sam2.training import clips
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "preproc.npz")
@@ -202,8 +203,8 @@ def test_a_correction_in_training_goes_back_as_a_prompt_within_the_trackers_limi
         decode=lambda *args: asked.append(args[-1]),
         select=lambda decoded, multimask: answer,
     )
-    plan = clips.ClipPlan("click", {0: 1})
-    clips.track_clip(model, [SimpleNamespace(stride16=None)], torch.ones(1, 1, 8, 8, dtype=torch.bool), plan)
+    image, plan = Features(*[torch.zeros(1, 1, 1, 1)] * 3), clips.ClipPlan("click", {0: 1})
+    clips.track_clip(model, [image], torch.ones(1, 1, 8, 8, dtype=torch.bool), plan)
     assert asked[0] is None and asked[1].tolist() == [[[[-32.0, -32.0], [0.5, 32.0]]]]
 
 

@@ -9,7 +9,7 @@ from small_training import SIDE, TINY_RUN, TwoSquares, small_model, squares
 
 from sam2.config import find_config
 from sam2.training import augment
-from sam2.training.clips import Bank, ClipPlan, encode_clip, object_masks, track_clip
+from sam2.training.clips import Bank, ClipPlan, encode_frames, object_masks, track_clip
 from sam2.training.config import Phase
 from sam2.training.data import DirectSource
 from sam2.training.lessons import Lessons
@@ -53,12 +53,12 @@ def test_frames_at_a_time_are_tracked_as_all_at_once():
     with torch.no_grad():
         torch.manual_seed(1)  # boxes are drawn
         images, targets = stream.images[:, order], stream.targets[:, order]
-        whole, _ = track_clip(model, encode_clip(model, images, 2), targets, stream.plan)
+        whole, _ = track_clip(model, encode_frames(model, images), targets, stream.plan)
         torch.manual_seed(1)
         parts = []
         while not stream.is_over:
             images, targets = stream.next_frames(3)
-            features = encode_clip(model, images, 2)
+            features = encode_frames(model, images)
             parts += track_clip(model, features, targets, stream.plan, stream.bank, stream.time)[0]
             stream.advance(images.shape[1])
     assert len(parts) == len(whole) == 7

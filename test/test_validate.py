@@ -19,7 +19,7 @@ def judged(monkeypatch, clips: torch.Tensor, predict):
         found = predict(targets.clone())
         return [], [SimpleNamespace(low_res_logits=20.0 * found[:, t, None] - 10) for t in range(found.shape[1])]
 
-    monkeypatch.setattr(module, "encode_clip", lambda *args: None)
+    monkeypatch.setattr(module, "encode_frames", lambda *args: None)
     monkeypatch.setattr(module, "track_clip", track)
     return validate(small_model(), clips, objects=2, min_area=10)
 

@@ -111,20 +111,11 @@ def encode_frames(model: SAM2, images: Tensor) -> list[Features]:
     return [Features(*(x[:, t] for x in maps)) for t in range(images.shape[1])]
 
 
-def repeated(features: Features, count: int) -> Features:
-    """Features of B images -> of B * count objects; the `count` objects of an image are adjacent."""
-    return Features(*(x.repeat_interleave(count, 0) for x in features))
-
-
-def encode_clip(model: SAM2, images: Tensor, repeat: int) -> list[Features]:
-    """images (B, T, 3, S, S) normalised -> per frame the features of B * repeat objects."""
-    return [repeated(frame, repeat) for frame in encode_frames(model, images)]
-
-
 def track_clip(
     model: SAM2, features: list[Features], targets: Tensor, plan: ClipPlan, bank: Bank | None = None, start: int = 0
 ) -> tuple[list[Decoding], list[Segmentation]]:
-    """Tracks N objects through T frames: per-frame features of N objects, targets (N, T, S, S) bool.
+    """Tracks N objects through T frames: per-frame features of B images, targets (N, T, S, S) bool, those of one image
+    adjacent.
 
     With `bank`, which holds the memories before frame `start`, continues a clip; the last frame is then remembered,
     too. Returns every decoding made (to be scored) and the T final segmentations. Through pointers and memories,
@@ -133,8 +124,9 @@ def track_clip(
     """
     last = len(features) - 1 if bank is None else None
     bank, decodings, final = bank or Bank(model), [], []
-    for index, frame in enumerate(features):
+    for index, image in enumerate(features):
         time, target = start + index, targets[:, index]
+        frame = Features(*(x.repeat_interleave(len(target) // len(x), 0) for x in image))  # of N objects
         is_prompted = time == 0 or time == plan.second
         if is_prompted and plan.first == "mask":
             result = model.segment_mask(frame, target[:, None].float())

@@ -21,10 +21,8 @@ from sam2.training.clips import (
     Decoding,
     choose_objects,
     draw_plan,
-    encode_clip,
     encode_frames,
     object_masks,
-    repeated,
     track_clip,
 )
 from sam2.training.config import Phase
@@ -104,9 +102,8 @@ class Lessons(nn.Module):
     def _stills(self, images: Tensor, targets: Tensor, phase: Phase, rng: np.random.Generator) -> Losses:
         kind = "box" if rng.random() * sum(phase.prompt_chances[1:]) < phase.prompt_chances[1] else "click"
         single = self.model.encode_image(images[:, 0])
-        features = repeated(single, phase.objects)
         plan = ClipPlan(kind, {0: int(rng.choice(3, p=_CORRECTIONS))})
-        decodings, _ = track_clip(self.model, [features], targets, plan)
+        decodings, _ = track_clip(self.model, [single], targets, plan)
         losses, first_iou = self._score(decodings, targets, phase)
         asked = single, targets[:, 0]
         return self._add_alike(losses, phase, asked, asked) | {"iou": first_iou}
@@ -115,8 +112,7 @@ class Lessons(nn.Module):
         plan = draw_plan(rng, images.shape[1], phase.prompt_chances)
         with torch.set_grad_enabled(torch.is_grad_enabled() and phase.encoder > 0):
             singles = encode_frames(self.model, images)
-        features = [repeated(frame, phase.objects) for frame in singles]
-        decodings, _ = track_clip(self.model, features, targets, plan)
+        decodings, _ = track_clip(self.model, singles, targets, plan)
         losses, _ = self._score(decodings, targets, phase)
         other = int(rng.integers(1, images.shape[1]))
         return self._add_alike(losses, phase, (singles[0], targets[:, 0]), (singles[other], targets[:, other]))
@@ -131,7 +127,7 @@ class Lessons(nn.Module):
         view.move(*stream.place)
         images, targets = stream.next_frames(phase.frames)
         with torch.set_grad_enabled(torch.is_grad_enabled() and phase.encoder > 0):
-            features = encode_clip(self.model, images, stream.objects)
+            features = encode_frames(self.model, images)
         decodings, _ = track_clip(self.model, features, targets, stream.plan, stream.bank, stream.time)
         stream.advance(images.shape[1])
         return self._score(decodings, targets, phase, _begins_in_sight(stream.targets))[0]

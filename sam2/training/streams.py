@@ -32,11 +32,6 @@ class Stream:
     def is_over(self) -> bool:
         return self.time >= self.length
 
-    @property
-    def objects(self) -> int:
-        """Per clip."""
-        return len(self.targets) // len(self.images)
-
     def next_frames(self, count: int) -> tuple[Tensor, Tensor]:
         """Images (B, T, 3, S, S) and targets (N, T, S, S) of the next `count` frames, or of those that are left."""
         last = self.images.shape[1] - 1

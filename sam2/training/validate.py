@@ -13,7 +13,7 @@ from sam2.errors import BadInput
 from sam2.model import SAM2
 from sam2.preprocess import logits_to_input_size, normalise
 from sam2.training.augment import split
-from sam2.training.clips import ClipPlan, choose_objects, encode_clip, object_masks, track_clip
+from sam2.training.clips import ClipPlan, choose_objects, encode_frames, object_masks, track_clip
 from sam2.training.draws import Maker, label_areas
 from sam2.training.losses import mask_iou
 from sam2.training.synthetic import HELD_OUT_SEED
@@ -67,7 +67,7 @@ def validate(model: SAM2, clips: Tensor, objects: int, min_area: int) -> Validat
             rgb, labels = split(clip)
             images, targets = normalise(rgb), object_masks(labels, choose_objects(labels, objects, min_area))
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                _, final = track_clip(model, encode_clip(model, images, objects), targets, ClipPlan("click"))
+                _, final = track_clip(model, encode_frames(model, images), targets, ClipPlan("click"))
             logits = torch.stack([logits_to_input_size(f.low_res_logits, targets.shape[-1])[:, 0] for f in final], 1)
             found.append(logits > 0)
             true.append(targets)
