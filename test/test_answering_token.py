@@ -17,7 +17,7 @@ def taught(recipe: str, plan: ClipPlan) -> list[bool]:
     rgb, labels = augment.split(squares(1)[:, :1])
     targets = object_masks(labels, torch.tensor([[1, 2]]))
     decodings, _ = track_clip(lessons.model, encode_frames(lessons.model, rgb), targets, plan)
-    losses, _ = lessons._score(decodings, targets, find_train_config(recipe).phases[-1])
+    losses = lessons._score(decodings, targets, find_train_config(recipe).phases[-1])
     losses["loss"].backward()
     heads = lessons.model.sam_mask_decoder.output_hypernetworks_mlps
     norms = [sum(p.grad.norm().item() for p in head.parameters() if p.grad is not None) for head in heads]

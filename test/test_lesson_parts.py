@@ -70,13 +70,13 @@ def test_every_answer_is_scored_against_its_own_frame():
         Decoding(1, decoded, False, True),
         Decoding(3, decoded, False, True),
     ]
-    losses, first_iou = lesson._score(decodings, targets, CLIPS)
+    losses = lesson._score(decodings, targets, CLIPS)
     for (target, side, may_be_absent, is_ambiguous), asked in zip(told, decodings, strict=True):
         assert torch.equal(target, targets[:, asked.index]) and side == SIDE // 4
         assert may_be_absent == [not asked.prompted, False] and is_ambiguous == [asked.ambiguous] * 2
     found = {name: value.item() for name, value in losses.items()}
     assert found == {"loss": 20, "focal": 21, "dice": 22, "iou_error": 23, "presence": 24, "iou": 30}
-    assert first_iou == 15
+    assert lesson._score(decodings[:1], targets, CLIPS)["iou"] == 45, "if all were prompted, that of the first"
 
 
 @pytest.mark.parametrize("kind", ["stills", "clips"])

@@ -104,16 +104,15 @@ class Lessons(nn.Module):
         single = self.model.encode_image(images[:, 0])
         plan = ClipPlan(kind, {0: int(rng.choice(3, p=_CORRECTIONS))})
         decodings, _ = track_clip(self.model, [single], targets, plan)
-        losses, first_iou = self._score(decodings, targets, phase)
         asked = single, targets[:, 0]
-        return self._add_alike(losses, phase, asked, asked) | {"iou": first_iou}
+        return self._add_alike(self._score(decodings, targets, phase), phase, asked, asked)
 
     def _clips(self, images: Tensor, targets: Tensor, phase: Phase, rng: np.random.Generator) -> Losses:
         plan = draw_plan(rng, images.shape[1], phase.prompt_chances)
         with torch.set_grad_enabled(torch.is_grad_enabled() and phase.encoder > 0):
             singles = encode_frames(self.model, images)
         decodings, _ = track_clip(self.model, singles, targets, plan)
-        losses, _ = self._score(decodings, targets, phase)
+        losses = self._score(decodings, targets, phase)
         other = int(rng.integers(1, images.shape[1]))
         return self._add_alike(losses, phase, (singles[0], targets[:, 0]), (singles[other], targets[:, other]))
 
@@ -130,7 +129,7 @@ class Lessons(nn.Module):
             features = encode_frames(self.model, images)
         decodings, _ = track_clip(self.model, features, targets, stream.plan, stream.bank, stream.time)
         stream.advance(images.shape[1])
-        return self._score(decodings, targets, phase, _begins_in_sight(stream.targets))[0]
+        return self._score(decodings, targets, phase, _begins_in_sight(stream.targets))
 
     def _add_alike(self, losses: Losses, phase: Phase, asked: Asked, shown: Asked) -> Losses:
         if not phase.alike:
@@ -146,10 +145,8 @@ class Lessons(nn.Module):
         with torch.autocast(logits.device.type, enabled=False):
             return pretext_loss(logits.float(), targets)
 
-    def _score(
-        self, decodings: list[Decoding], targets: Tensor, phase: Phase, begun: Tensor | None = None
-    ) -> tuple[Losses, Tensor]:
-        """Mean losses of all decodings, with the IoU of the unprompted ones; and the IoU of the first one.
+    def _score(self, decodings: list[Decoding], targets: Tensor, phase: Phase, begun: Tensor | None = None) -> Losses:
+        """Mean losses of all decodings, and the IoU of the unprompted ones or, if there are none, of the first one.
 
         begun: (N,) bool, the objects visible at the first prompt; None: those in the first frame of `targets`.
         """
@@ -167,4 +164,4 @@ class Lessons(nn.Module):
         tracked = [loss.mean_iou for loss, one in zip(scored, decodings, strict=True) if not one.prompted]
         terms = ("focal", "dice", "iou_error", "presence")
         losses = {"loss": mean.total, **{name: getattr(mean, name).detach() for name in terms}}
-        return losses | {"iou": torch.stack(tracked or [scored[0].mean_iou]).mean()}, scored[0].mean_iou
+        return losses | {"iou": torch.stack(tracked or [scored[0].mean_iou]).mean()}
