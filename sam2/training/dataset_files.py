@@ -32,16 +32,11 @@ def find_files(folder: Path, suffixes: tuple[str, ...], above: frozenset[Path] =
             yield from find_files(path, suffixes, above)
 
 
-def read_palette(path: Path) -> np.ndarray:
-    """(H, W) uint8: the palette indices of a PNG, not its colours.
+def read_palette(path: Path) -> tuple[np.ndarray, str]:
+    """(H, W) uint8: the palette indices of a PNG, not its colours; and its mode.
 
     Raises BadInput if the file is not an image, or has colours or 16-bit numbers instead of indices.
     """
-    return read_indices(path)[0]
-
-
-def read_indices(path: Path) -> tuple[np.ndarray, str]:
-    """What `read_palette` returns, and the image's mode."""
     try:
         with Image.open(path) as image:
             mode, labels = image.mode, np.array(image)

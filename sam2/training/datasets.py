@@ -17,7 +17,7 @@ import numpy as np
 from sam2.errors import BadInput
 from sam2.files import reading
 from sam2.run_lengths import coco_decode
-from sam2.training.dataset_files import VOID, find_files, read_film, read_indices, read_palette, read_rgb
+from sam2.training.dataset_files import VOID, find_files, read_film, read_palette, read_rgb
 
 SAV_MASK_EVERY = 4  # SA-V's videos have 24 frames a second, of which 6 are annotated
 
@@ -70,7 +70,7 @@ class FolderMasks(Mapping[int, Masks]):
     def _is_grey(self) -> bool:
         """Whether these are grey masks of a single object, which is 255; the first mask that is not empty decides."""
         for path in self.paths:
-            labels, mode = read_indices(path)
+            labels, mode = read_palette(path)
             if labels.any():
                 return mode == "L" and set(np.unique(labels)) <= {0, VOID}
         return False
@@ -78,7 +78,7 @@ class FolderMasks(Mapping[int, Masks]):
     def __getitem__(self, index: int) -> Masks:
         masks: Masks = {}
         for object_id, path in self._files[index]:
-            labels = read_palette(path)
+            labels, _ = read_palette(path)
             if object_id is not None:
                 masks[object_id] = labels > 0
             elif self._is_grey:
