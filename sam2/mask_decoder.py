@@ -81,7 +81,7 @@ class MaskDecoder(nn.Module):
         weights = torch.stack(
             [mlp(mask_tokens[:, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1
         )  # (N, 4, C/8)
-        masks = (weights @ pixels.flatten(2)).unflatten(2, pixels.shape[2:])
+        masks = (weights @ pixels.flatten(2)).unflatten(2, pixels.shape[2:])  # (N, 4, 4h, 4w)
         return Decoded(
             masks, self.iou_prediction_head(iou_token).sigmoid(), mask_tokens, self.pred_obj_score_head(object_token)
         )

@@ -64,9 +64,9 @@ def _focus(labels: Tensor) -> tuple[Tensor, Tensor]:
     first = labels[:, 0]
     pick = torch.rand(first.shape, device=labels.device) * (first > 0)
     chosen = first.flatten(1).gather(1, pick.flatten(1).argmax(1, keepdim=True))  # (B, 1)
-    mask = ((first.flatten(1) == chosen) & (chosen > 0)).view(count, side, side).float()
-    area = mask.sum((1, 2))
-    axis = (torch.arange(side, device=labels.device) + 0.5) * 2 / side - 1
+    mask = ((first.flatten(1) == chosen) & (chosen > 0)).view(count, side, side).float()  # (B, S, S)
+    area = mask.sum((1, 2))  # (B,)
+    axis = (torch.arange(side, device=labels.device) + 0.5) * 2 / side - 1  # (S,)
     centre = torch.stack([(mask.sum(1) * axis).sum(1), (mask.sum(2) * axis).sum(1)], 1) / area.clamp(min=1)[:, None]
     return centre, torch.where(area > 0, area.sqrt() / side, 1.0)
 
@@ -77,22 +77,21 @@ def affine(rgb: Tensor, labels: Tensor, strength: float) -> tuple[Tensor, Tensor
     rgb (B, T, 3, S, S) float, labels (B, T, S, S) uint8 -> the same shapes. strength 0 only flips, 1 turns by up to
     25 degrees and zooms 0.8 to 1.6. What comes in from outside the image is black and unlabelled.
     """
-    count, length, _, side, _ = rgb.shape
-    device = rgb.device
-    centre, size = _focus(labels)
-    angle = _uniform((count,), -25, 25, device) * math.pi / 180 * strength
+    count, side, device = rgb.shape[0], rgb.shape[-1], rgb.device
+    centre, size = _focus(labels)  # (B, 2), (B,)
+    angle = _uniform((count,), -25, 25, device) * math.pi / 180 * strength  # (B,), as all of these
     zoom = torch.exp2(_uniform((count,), -0.3, 0.7, device) * strength)
     small = _chance(count, 0.3 * strength, device) & (size < 0.1)
     zoom = torch.where(small, zoom * 1.5, zoom)
     shear = _uniform((count,), -0.15, 0.15, device) * strength
     flip = torch.where(_chance(count, 0.5, device), -1.0, 1.0)
-    spare = (1 - 1 / zoom).abs()[:, None]
+    spare = (1 - 1 / zoom).abs()[:, None]  # (B, 1)
     wanted = torch.where(small[:, None], centre, _uniform((count, 2), -1, 1, device) * spare)
-    offset = wanted.clamp(-spare, spare) * (zoom > 1)[:, None]
+    offset = wanted.clamp(-spare, spare) * (zoom > 1)[:, None]  # (B, 2)
     cos, sin = angle.cos() / zoom, angle.sin() / zoom
     rows = [torch.stack([flip * cos, -sin + shear, offset[:, 0]], 1), torch.stack([flip * sin, cos, offset[:, 1]], 1)]
     theta = torch.stack(rows, 1)  # (B, 2, 3) output to input, in -1..1
-    grid = F.affine_grid(theta, [count, 1, side, side], align_corners=False)
+    grid = F.affine_grid(theta, [count, 1, side, side], align_corners=False)  # (B, S, S, 2)
     rgb = F.grid_sample(rgb.flatten(1, 2), grid, align_corners=False).view_as(rgb)
     flat = F.grid_sample(labels.float(), grid, mode="nearest", align_corners=False)
     return rgb.clamp(0, 1), flat.round().to(torch.uint8)

@@ -67,10 +67,10 @@ def choose_objects(labels: Tensor, count: int, min_area: int) -> Tensor:
     preferred: they are what memory is for. Does not synchronise with the device.
     """
     area = torch.stack([(labels == label).sum((2, 3)) for label in range(1, MAX_OBJECTS + 1)], 2)  # (B, T, MAX_OBJECTS)
-    big = area[:, 0] >= min_area
+    big = area[:, 0] >= min_area  # (B, MAX_OBJECTS), as the next two
     vanishes = (area == 0).any(1)
     order = (torch.rand(big.shape, device=labels.device) + 2 * big + 0.5 * vanishes).argsort(1, descending=True) + 1
-    slot = torch.arange(count, device=labels.device) % big.sum(1, keepdim=True).clamp(min=1)
+    slot = torch.arange(count, device=labels.device) % big.sum(1, keepdim=True).clamp(min=1)  # (B, count)
     return torch.where(big.any(1, keepdim=True), order.gather(1, slot), 255)
 
 
