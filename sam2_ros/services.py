@@ -63,44 +63,45 @@ class Services:
         self._aside.shutdown(wait=False)
 
     def _always_answered(self, callback: Callable) -> Callable:
-        """Wraps a service so that its client gets a response whatever happens inside."""
+        """Wraps a service so that its client gets a response whatever happens inside. callback: returns the answer,
+        whose code and sentence are then put into the response."""
 
-        async def answer(request: Any, response: Any) -> Any:  # of any service
+        async def respond(request: Any, response: Any) -> Any:  # of any service
             self.waiting_clients += 1
             try:
-                await callback(request, response)
+                answer = await callback(request, response)
             except Exception as error:
-                sentence = readable(repr(error))
-                self._channel.log.error(f"inside a service: {sentence}")
-                if hasattr(response, "code"):
-                    response.code, response.sentence = int(Code.INTERNAL), sentence
-                else:
-                    response.success, response.message = False, sentence
+                answer = Answer(Code.INTERNAL, readable(repr(error)))
+                self._channel.log.error(f"inside a service: {answer.sentence}")
             finally:
                 self.waiting_clients -= 1
+            if hasattr(response, "code"):
+                response.code, response.sentence = int(answer.code), answer.sentence
+            else:  # of std_srvs
+                response.success = answer.code is Code.OK
+                response.message = answer.sentence if response.success else f"{answer.code.name}: {answer.sentence}"
             return response
 
+        return respond
+
+    async def _add_objects(self, request: AddObjects.Request, response: AddObjects.Response) -> Answer:
+        answer: Answer = await self._answer_of(lambda reply: self._inputs.add_messages(request.prompts, reply))
+        response.object_ids = list(answer.object_ids)
         return answer
 
-    async def _add_objects(self, request: AddObjects.Request, response: AddObjects.Response) -> None:
-        answer: Answer = await self._answer_of(lambda reply: self._inputs.add_messages(request.prompts, reply))
-        response.code, response.sentence = int(answer.code), answer.sentence
-        response.object_ids = list(answer.object_ids)
-
-    async def _remove_objects(self, request: RemoveObjects.Request, response: RemoveObjects.Response) -> None:
+    async def _remove_objects(self, request: RemoveObjects.Request, response: RemoveObjects.Response) -> Answer:
         answer = await self._post(lambda reply: Remove(list(request.object_ids), reply))
-        response.code, response.sentence = int(answer.code), answer.sentence
         response.unknown_ids = list(answer.unknown_ids)
+        return answer
 
-    async def _list_objects(self, request: ListObjects.Request, response: ListObjects.Response) -> None:
-        closed = self._channel.why_closed(needs_image=False)
-        if closed:
-            response.code, response.sentence = int(closed[0]), closed[1]
-            return
+    async def _list_objects(self, request: ListObjects.Request, response: ListObjects.Response) -> Answer:
+        if closed := self._channel.why_closed(needs_image=False):
+            return Answer(*closed)
         made = await self._answer_of(self._aside.submit(self._list).add_done_callback)
         newest, response.objects = made.result()
         response.header = newest.header or Header()
-        response.age, response.sentence = newest.age_s, newest.waiting
+        response.age = newest.age_s
+        return Answer(Code.OK, newest.waiting)
 
     def _list(self) -> tuple[NewestResult, list[Track]]:
         """The newest result and its list, which is made once for all clients. In the thread `_aside`."""
@@ -109,42 +110,37 @@ class Services:
             self._listed = newest.tracks, [track_message(track, with_mask=False) for track in newest.tracks]
         return newest, self._listed[1]
 
-    async def _set_target(self, request: SetTarget.Request, response: SetTarget.Response) -> None:
-        closed = self._channel.why_closed(needs_image=False)
+    async def _set_target(self, request: SetTarget.Request, response: SetTarget.Response) -> Answer:
+        if closed := self._channel.why_closed(needs_image=False):
+            return Answer(*closed)
         known = self._channel.newest.object_ids
-        if closed:
-            response.code, response.sentence = int(closed[0]), closed[1]
-        elif request.object_id and request.object_id not in known:
-            response.code = int(Code.UNKNOWN_OBJECT)
-            tracked = ", ".join(known) or "nothing"
-            response.sentence = readable(f"not tracked: {request.object_id!r}; tracked: {tracked}")
-        else:
-            self._channel.target = request.object_id
+        if request.object_id and request.object_id not in known:
+            sentence = f"not tracked: {request.object_id!r}; tracked: {', '.join(known) or 'nothing'}"
+            return Answer(Code.UNKNOWN_OBJECT, readable(sentence))
+        self._channel.target = request.object_id
+        return Answer(Code.OK)
 
-    async def _save(self, request: SaveObjects.Request, response: SaveObjects.Response) -> None:
+    async def _save(self, request: SaveObjects.Request, response: SaveObjects.Response) -> Answer:
         answer = await self._post(
             lambda reply: Save(self._channel.saved_path(request.name), list(request.object_ids), reply)
         )
-        response.code, response.sentence = int(answer.code), answer.sentence
+        response.object_ids = list(answer.object_ids)
         if answer.code is Code.OK:
-            response.object_ids = list(answer.object_ids)
             response.path = utf8(str(self._channel.saved_path(request.name)))
+        return answer
 
-    async def _restore(self, request: RestoreObjects.Request, response: RestoreObjects.Response) -> None:
+    async def _restore(self, request: RestoreObjects.Request, response: RestoreObjects.Response) -> Answer:
         ids, max_age_s = list(request.object_ids), request.max_age_s
         answer = await self._post(lambda reply: Restore(self._channel.saved_path(request.name), ids, max_age_s, reply))
-        response.code, response.sentence = int(answer.code), answer.sentence
-        response.object_ids = list(answer.object_ids) if answer.code is Code.OK else []
+        response.object_ids = list(answer.object_ids)
+        return answer
 
-    async def _reset(self, request: Trigger.Request, response: Trigger.Response) -> None:
-        answer = await self._post(Reset)
-        response.success = answer.code is Code.OK
-        response.message = "" if response.success else f"{answer.code.name}: {answer.sentence}"
+    async def _reset(self, request: Trigger.Request, response: Trigger.Response) -> Answer:
+        return await self._post(Reset)
 
-    async def _enable(self, request: SetBool.Request, response: SetBool.Response) -> None:
+    async def _enable(self, request: SetBool.Request, response: SetBool.Response) -> Answer:
         self._channel.enable(request.data)
-        response.success = True
-        response.message = "images are processed" if request.data else "images are ignored; objects are kept"
+        return Answer(Code.OK, "images are processed" if request.data else "images are ignored; objects are kept")
 
     async def _post(self, make: Callable) -> Answer:
         """Posts a request that needs no image, and waits for its answer. make: takes the reply; may raise BadInput."""
@@ -154,15 +150,13 @@ class Services:
                 self._channel.counters.count_answer(answer.code.name, time.monotonic_ns(), answer.sentence)
                 reply(answer)
 
-            closed = self._channel.why_closed(needs_image=False)
             try:
-                request = Request(counted) if closed else make(counted)
+                if closed := self._channel.why_closed(needs_image=False):
+                    Request(counted).answer(*closed)
+                else:
+                    self._inputs.post_request(make(counted))
             except sam2.BadInput as error:
-                request, closed = Request(counted), (Code.BAD_INPUT, str(error))
-            if closed:
-                request.answer(*closed)
-            else:
-                self._inputs.post_request(request)
+                Request(counted).answer(Code.BAD_INPUT, str(error))
 
         return await self._answer_of(post)
 
