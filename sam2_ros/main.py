@@ -170,9 +170,7 @@ def _live(signals: _Signals, arguments: list[str], make_tracker: "MakeTracker | 
     failed = 0
     while not signals.came and not node.done.done() and failed < TOO_MANY:
         failed = 0 if _spin(node, executor, timeout_s=0.2) else failed + 1
-    code = node.done.result()
-    if code is None:
-        code = int(failed == TOO_MANY)
+    code = node.done.result() or int(failed == TOO_MANY)  # no result until it is done
     node.stop()
     if failed < TOO_MANY:
         _say_farewell(node, executor)

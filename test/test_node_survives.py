@@ -20,6 +20,7 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.task import Future
 from ros_rig import HERE, PATIENCE_S, NodeProcess, children_path, start_tracking
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
@@ -200,7 +201,7 @@ def test_when_nothing_works_any_more_it_ends(monkeypatch):
     """A supervisor must see it; one good round in between and it goes on."""
     noted, stopped = [], SimpleNamespace(came=False)
     node = SimpleNamespace(
-        settings=SimpleNamespace(autostart=True), autostart=lambda: None, done=SimpleNamespace(done=lambda: False),
+        settings=SimpleNamespace(autostart=True), autostart=lambda: None, done=Future(),
         note_failure=noted.append, stop=lambda: None, has_waiting_clients=False, destroy_node=lambda: None,
         **dict.fromkeys(("subscriptions", "services", "clients", "timers", "guards", "waitables"), ()),
     )  # fmt: skip
