@@ -5,8 +5,8 @@ the steady clock unless they are stamps.
 """
 
 import threading
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from sam2_ros.requests import Code, Request
 
@@ -21,12 +21,11 @@ class Arrival:
     new_stream: bool = False  # the clock jumped: earlier images belong to another stream
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """What one `take` returns."""
 
-    arrival: Arrival | None = None
-    requests: list[Request] = field(default_factory=list)
+    arrival: Arrival | None
+    requests: list[Request]
 
 
 class Mailbox:
@@ -59,16 +58,14 @@ class Mailbox:
     def post_request(self, request: Request) -> None:
         """Queues a request, or answers it BUSY if `max_requests` wait already, or STOPPING after `close`."""
         with self.bell:
-            code = Code.STOPPING if self._closed else None
-            if code is None and len(self._requests) + self._in_hand >= self.max_requests:
-                code = Code.BUSY
-            if code is None:
+            is_closed, is_full = self._closed, len(self._requests) + self._in_hand >= self.max_requests
+            if not (is_closed or is_full):
                 self._requests.append(request)
                 self.bell.notify()
-        if code is Code.STOPPING:
-            request.answer(code, "the node is stopping")
-        elif code is Code.BUSY:
-            request.answer(code, f"{self.max_requests} requests are waiting already; ask again")
+        if is_closed:
+            request.answer(Code.STOPPING, "the node is stopping")
+        elif is_full:
+            request.answer(Code.BUSY, f"{self.max_requests} requests are waiting already; ask again")
 
     def take(self) -> Work:
         """Takes everything that waits. The requests keep counting against `max_requests` until `count_in_hand` says

@@ -35,8 +35,8 @@ class Pipeline:
     """One camera's part of the worker, which sets `tracker` once the model is loaded, before the first `take`.
 
     settings: may be replaced at any time. outputs: publishes the results. auto: makes requests of a detector's
-    messages. closed: returns why prompts cannot be served at the moment, as a code
-    and a sentence, or None; can be called from any thread. why_no_image: returns why no image comes, "" = not known.
+    messages. closed: returns why prompts cannot be served at the moment, as a code and a sentence, or None; can be
+    called from any thread. why_no_image: returns why no image comes, "" = not known.
     """
 
     def __init__(
@@ -74,12 +74,12 @@ class Pipeline:
 
         Both are None without an image; the frame alone is None if the image is broken.
         """
-        work = self.mailbox.take()
-        self._pending.waiting += work.requests
-        if work.arrival is None or self.stopping:
+        arrival, requests = self.mailbox.take()
+        self._pending.waiting += requests
+        if arrival is None or self.stopping:
             return None, None
         self._counters.busy_since_ns = time.monotonic_ns()
-        return work.arrival, self._receive(work.arrival)
+        return arrival, self._receive(arrival)
 
     def note_waiting(self) -> None:
         """Called if other cameras have their turns between `take` and `turn`: it is not busy with its image then."""
