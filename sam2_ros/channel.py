@@ -155,14 +155,16 @@ class Channel:
             self._pipeline.auto.is_expected = True
 
     def statuses(self, situation: Situation) -> list[DiagnosticStatus]:
-        situation = replace(situation, rivals=self._count_rivals())
-        prefix = f"{self.node.get_fully_qualified_name()}: " + (f"{self.name}: " if self.name else "")
+        """The diagnostics of this camera. situation: of the node."""
+        prefix, rivals = self.output_name(""), self._count_rivals()
+        situation = replace(situation, enabled=self.enabled, prefix=prefix, rivals=rivals)
         findings = health.report(self.counters, self.source, situation, self.node.settings, time.monotonic_ns())
         for finding in findings:
             self._announcer.hear(f"{self.name} {finding.name}".strip(), finding.level, finding.sentence)
+        whose = f"{self.node.get_fully_qualified_name()}: " + (f"{self.name}: " if self.name else "")
         return [
             DiagnosticStatus(
-                level=bytes([finding.level]), name=prefix + finding.name, message=finding.sentence,
+                level=bytes([finding.level]), name=whose + finding.name, message=finding.sentence,
                 hardware_id=readable(self.camera.frame_id),
                 values=[KeyValue(key=key, value=value) for key, value in finding.values.items()],
             )

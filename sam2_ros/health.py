@@ -43,16 +43,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Situation:
-    """The state of the node, as opposed to what it counted."""
+    """The state of the node and of one of its cameras, as opposed to what was counted."""
 
     state: str  # of its lifecycle: "unconfigured", "inactive", "active", "finalized"
     phase: str  # of its worker; "" = there is none
     sentence: str = ""  # of the worker
     since_ns: int = 0  # when this state began
-    enabled: bool = True
     closed: str = ""  # why nothing is tracked at the moment, and what to do
-    prefix: str = "~/"  # of this camera's topics and services
     loading_since_ns: int = 0  # when its worker, if there is one, began to load: maybe long before it was activated
+    enabled: bool = True  # this and the next two are of the camera
+    prefix: str = "~/"  # of its topics and services
     rivals: int = 0  # other nodes that publish under the same name
 
 

@@ -289,10 +289,7 @@ class TrackNode(LifecycleNode):
         _, closed = self.why_closed() or (None, "")
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
+        situation = Situation(self._state, phase, sentence, self._since_ns, closed, loading_since_ns)
         for channel in self._channels:
-            prefix = channel.output_name("")
-            situation = Situation(
-                self._state, phase, sentence, self._since_ns, channel.enabled, closed, prefix, loading_since_ns
-            )
             message.status += channel.statuses(situation)
         self._diagnostics.publish(message)

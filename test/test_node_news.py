@@ -9,6 +9,7 @@ pytest.importorskip("rclpy")
 from rclpy.lifecycle import TransitionCallbackReturn
 from test_node_sentences import make, worker  # noqa: F401, a fixture
 
+from sam2_ros import health
 from sam2_ros import node as node_module
 from sam2_ros.refused import Refused
 from sam2_ros.ros_time import stamp_ns
@@ -112,14 +113,15 @@ def test_a_detectors_parameter_is_warned_of_where_none_is_heard(given, is_heard,
         (None, False, ("", ""), ("", "")),
     ],
 )
-def test_a_report_is_of_the_networks_phase_unless_there_was_trouble(phase, is_stopping, trouble, expected, told):
+def test_a_report_is_of_the_networks_phase_unless_there_was_trouble(
+    phase, is_stopping, trouble, expected, told, monkeypatch
+):
     node, _ = told
     node._worker, node._trouble = phase and with_use(worker(phase, "the worker's", is_stopping)), trouble
     sent, situations = [], []
     node._diagnostics = SimpleNamespace(publish=sent.append)
     node._channels[1].enabled = False
-    for channel in node._channels:
-        channel.statuses = lambda situation: situations.append(situation) or []
+    monkeypatch.setattr(health, "report", lambda _, source, situation, *__: situations.append(situation) or [])
     node._report()
     assert [(one.phase, one.sentence) for one in situations] == [expected] * 2
     assert [(one.prefix, one.enabled) for one in situations] == [("~/front/", True), ("~/wrist/", False)]

@@ -213,7 +213,7 @@ def test_a_report_says_whose_frame_it_is_of_and_who_else_publishes(make, rig):
     node = make(cameras=["front"])
     channel = node._channels[0]
     channel.camera.frame_id = "front_optical"
-    situation = Situation("unconfigured", "", "", 0, True)
+    situation = Situation("unconfigured", "")
     statuses = channel.statuses(situation)
     assert {status.hardware_id for status in statuses} == {"front_optical"} and channel._count_rivals() == 0
     assert all(status.name.startswith("/sam2: front: ") for status in statuses)
