@@ -51,10 +51,9 @@ class DepthCamera:
         self._info.close()
 
     def tick(self) -> None:
-        """Looks at the publishers; resubscribes where their QoS has changed."""
-        for subscription in (self._info, self._depth):
-            if subscription.is_open:
-                subscription.follow()
+        """Resubscribes where the QoS of the publishers has changed."""
+        self._info.follow()
+        self._depth.follow()
 
     def missing(self, pinhole: Pinhole | None) -> str:
         """What has not come yet, as a sentence; "" = nothing. pinhole: as the caller read it, since it may change."""

@@ -60,9 +60,8 @@ class MatchedSubscription:
         self._subscription = None
 
     def follow(self) -> bool:
-        """Looks at the publishers; while open, resubscribes if their QoS has changed, and returns whether it has."""
-        wanted = self._look()
-        if self._subscription is None or wanted == (self.reliability, self._durability):
+        """While open, looks at the publishers and resubscribes if their QoS has changed; returns whether it has."""
+        if self._subscription is None or (wanted := self._look()) == (self.reliability, self._durability):
             return False
         self._node.destroy_subscription(self._subscription)
         self._subscribe(*wanted)
