@@ -36,8 +36,7 @@ def pack_rgb(rgb: np.ndarray) -> np.ndarray:
 def cloud_message(header: Header, points: np.ndarray, is_dense: bool) -> PointCloud2:
     """points: (N,) or organised (h, w) of OBJECT_POINT or SCENE_POINT. is_dense: none of them is NaN."""
     height, width = points.shape if points.ndim == 2 else (1, len(points))
-    data = array.array("B")
-    data.frombytes(np.ascontiguousarray(points).tobytes())
+    data = array.array("B", points.tobytes())
     fields = [
         PointField(name=name, offset=offset, datatype=_FIELD_TYPES[name], count=1)
         for name, (_, offset, *_) in (points.dtype.fields or {}).items()

@@ -21,7 +21,6 @@ def image_message(header: Header, pixels: np.ndarray, encoding: str) -> Image:
 
 def jpeg_message(header: Header, rgb: np.ndarray, quality: int) -> CompressedImage:
     """rgb: (H, W, 3) uint8."""
-    ok, encoded = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    data = array.array("B")
-    data.frombytes(encoded.data.cast("B"))
+    encoded = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    data = array.array("B", encoded.tobytes())
     return CompressedImage(header=header, format="rgb8; jpeg compressed bgr8", data=data)

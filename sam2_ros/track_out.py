@@ -74,8 +74,7 @@ def set_place(message: Track, mask: np.ndarray, box_xywh: tuple[int, int, int, i
 
 def mask_message(crop: np.ndarray, xy: tuple[int, int], size_hw: tuple[int, int]) -> Mask:
     """crop: (height, width) bool, its top left pixel at `xy` in an image of `size_hw`."""
-    counts = array.array("I")
-    counts.frombytes(sam2.rle_encode(crop).tobytes())
+    counts = array.array("I", sam2.rle_encode(crop).tobytes())
     height, width = crop.shape
     return Mask(
         image_width=size_hw[1], image_height=size_hw[0], x=xy[0], y=xy[1], width=width, height=height, counts=counts
