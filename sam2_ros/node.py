@@ -57,7 +57,8 @@ def _transition(callback: Callable) -> Callable:
 
 
 class TrackNode(LifecycleNode):
-    """Images in, tracks out, for each of its cameras. `done` gets an exit code once only a new process can continue.
+    """Images in, tracks out, for each of its cameras; `channels` has one for each, in order. `done` gets an exit code
+    once only a new process can continue.
 
     make_tracker: called with the settings, in the worker's thread. kwargs: for `LifecycleNode`.
     """
@@ -75,10 +76,10 @@ class TrackNode(LifecycleNode):
         self._state, self._since_ns = "unconfigured", time.monotonic_ns()
         self._trouble: tuple[str, str] = ("", "")  # phase and sentence of a worker or transition that failed
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=1))
-        self._channels = [Channel(self, name) for name in self.settings.cameras]
+        self.channels = [Channel(self, name) for name in self.settings.cameras]
         self._worker_changed = self.create_guard_condition(self._on_worker_changed)
         # On a steady clock: a paused simulation must not silence the diagnostics.
-        self._ticks, self._silent = 0, [(False, False)] * len(self._channels)
+        self._ticks, self._silent = 0, [(False, False)] * len(self.channels)
         self.create_timer(TICK_S, self._on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def autostart(self) -> None:
@@ -100,7 +101,7 @@ class TrackNode(LifecycleNode):
         if not vision.INSTALLED and (asked := changed(self.settings, "detector")):
             self.get_logger().warning(f"{asked[0]} is set, and there are no detections: install vision_msgs")
         bell = threading.Condition()
-        pipelines = [channel.configure(bell, transforms) for channel in self._channels]
+        pipelines = [channel.configure(bell, transforms) for channel in self.channels]
         load = functools.partial(self._make_tracker, self.settings)
         self._worker = Worker(load, pipelines, self._worker_changed.trigger, self.get_logger())
         self._worker.start()
@@ -113,14 +114,14 @@ class TrackNode(LifecycleNode):
                 self.get_logger().error(NETWORK_ENDING)
             return TransitionCallbackReturn.FAILURE
         super().on_activate(state)
-        for channel in self._channels:
+        for channel in self.channels:
             channel.open()
         self._trouble = ("", "")
         return self._enter("active")
 
     @_transition
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        for channel in self._channels:
+        for channel in self.channels:
             channel.close()
         super().on_deactivate(state)
         return self._enter("inactive")
@@ -139,7 +140,7 @@ class TrackNode(LifecycleNode):
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Called if a transition fails and cannot be undone: closes and releases whatever it can."""
-        ended = [self._attempt(channel.close) for channel in self._channels]
+        ended = [self._attempt(channel.close) for channel in self.channels]
         released = self._attempt(self._release)
         if all(ended) and released and self._worker is None:
             return self._enter("unconfigured")
@@ -149,17 +150,17 @@ class TrackNode(LifecycleNode):
     def stop(self) -> None:
         """Stops the worker, in any state, if it ends in time, and answers all requests. No results come afterwards.
         Logs what fails and goes on."""
-        for channel in self._channels:
+        for channel in self.channels:
             self._attempt(channel.close_inputs)
         self._enter("finalized")
         self._attempt(self._release)
-        for channel in self._channels:
+        for channel in self.channels:
             self._attempt(functools.partial(channel.close, for_good=True))
 
     @property
     def has_waiting_clients(self) -> bool:
         """Whether any service still owes a response."""
-        return any(channel.inputs.services.waiting_clients for channel in self._channels)
+        return any(channel.inputs.services.waiting_clients for channel in self.channels)
 
     @property
     def is_hanging(self) -> bool:
@@ -207,11 +208,11 @@ class TrackNode(LifecycleNode):
 
     def _undo(self, state: LifecycleState, error: Exception) -> None:
         """Undoes what a failed transition had begun. If this fails too, rclpy calls `on_error`."""
-        for channel in self._channels:
+        for channel in self.channels:
             channel.close()
         if self._state == "active":
             super().on_activate(state)
-            for channel in self._channels:
+            for channel in self.channels:
                 channel.open()
         else:
             self._trouble = ("failed", readable(with_hints(reason_of(error))))
@@ -223,7 +224,7 @@ class TrackNode(LifecycleNode):
         if self._worker is not None and not self._worker.stop(STOP_TIMEOUT_S):
             return False
         self._worker = None
-        for channel in self._channels:
+        for channel in self.channels:
             channel.release()
         if self._transforms is not None:
             self._transforms.close()
@@ -232,7 +233,7 @@ class TrackNode(LifecycleNode):
 
     def note_failure(self, error: Exception) -> None:
         """Counts an exception around a callback, whose caller may get no answer, in the first camera's counters."""
-        self._channels[0].counters.note_failure("callback", error, self.get_logger())
+        self.channels[0].counters.note_failure("callback", error, self.get_logger())
 
     def _enter(self, state: str) -> TransitionCallbackReturn:
         self._state, self._since_ns = state, time.monotonic_ns()
@@ -240,7 +241,7 @@ class TrackNode(LifecycleNode):
 
     def _on_settings(self, settings: Settings, names: set[str]) -> None:
         self.settings = settings
-        for channel in self._channels:
+        for channel in self.channels:
             channel.take_settings(settings, names)
 
     def _on_worker_changed(self) -> None:
@@ -260,11 +261,11 @@ class TrackNode(LifecycleNode):
                 self.done.set_result(EXIT_DEVICE_LOST)
 
     def _on_transforms(self) -> None:
-        for channel in self._channels:
+        for channel in self.channels:
             channel.look_again()
 
     def _on_tick(self) -> None:
-        for channel in self._channels:
+        for channel in self.channels:
             try:
                 channel.tick()
             except Exception as error:  # no file descriptor left, say: diagnostics and the other cameras go on
@@ -272,7 +273,7 @@ class TrackNode(LifecycleNode):
         self._ticks += 1
         began_ns = self._since_ns if self._state == "active" else 0
         now_ns = time.monotonic_ns()
-        silent = [silence(channel.counters, self.settings, began_ns, now_ns) for channel in self._channels]
+        silent = [silence(channel.counters, self.settings, began_ns, now_ns) for channel in self.channels]
         if self._ticks % TICKS_PER_REPORT == 0 or silent != self._silent:  # silence is reported at once
             self._report()
         self._silent = silent
@@ -290,6 +291,6 @@ class TrackNode(LifecycleNode):
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         situation = Situation(self._state, phase, sentence, self._since_ns, closed, loading_since_ns)
-        for channel in self._channels:
+        for channel in self.channels:
             message.status += channel.statuses(situation)
         self._diagnostics.publish(message)

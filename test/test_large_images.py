@@ -82,7 +82,7 @@ def test_the_kernels_limit_is_read_where_there_is_one(monkeypatch, tmp_path):
 
 def test_a_node_knows_its_middleware(rig):
     node = TrackNode(lambda settings: FakeTracker(), context=rig.context)
-    assert node._channels[0].source.middleware == get_rmw_implementation_identifier()
+    assert node.channels[0].source.middleware == get_rmw_implementation_identifier()
     node.stop()
     node.destroy_node()
 
@@ -95,7 +95,7 @@ def test_only_with_dds_the_kernels_limits_count(rig, monkeypatch, middleware, ro
     monkeypatch.setattr(fast_dds, "receive_buffer_bytes", lambda: 1000)
     monkeypatch.setattr(channel, "get_rmw_implementation_identifier", lambda: middleware)
     node = TrackNode(lambda settings: FakeTracker(), context=rig.context)
-    assert node._channels[0].source.receive_buffer_bytes == room
+    assert node.channels[0].source.receive_buffer_bytes == room
     node.stop()
     node.destroy_node()
 

@@ -169,7 +169,7 @@ def test_a_prompt_that_waits_for_an_image_is_answered_when_the_node_is_deactivat
 
 def test_what_waits_behind_a_prompt_that_is_given_up_at_deactivation_does_not_wait_for_its_deadline(rig):
     node = TrackNode(lambda settings: FakeTracker(), context=rig.context)
-    (channel,) = node._channels
+    (channel,) = node.channels
     channel.configure(threading.Condition(), transforms=None)
     answers = []
     channel.inputs.post_request(Add([], 2**62, lambda answer: answers.append(answer.code)))

@@ -151,7 +151,7 @@ def test_the_image_in_hand_is_not_published_after_the_transition_was_answered(ri
     rig.executor.add_node(node)
     try:
         node.autostart()
-        camera, counters = rig.camera(), node._channels[0].counters
+        camera, counters = rig.camera(), node.channels[0].counters
         camera.wait_for_subscriber()
         camera.publish_until(tracker.stepping.is_set)
         worker = node._worker
@@ -175,7 +175,7 @@ def test_a_pause_in_a_simulation_faster_than_the_wall_clock_is_no_jump(rig):
     rig.executor.add_node(node)
     clock = rig.node.create_publisher(Clock, "/clock", 1)
     node.autostart()
-    camera, counters = rig.camera(), node._channels[0].counters
+    camera, counters = rig.camera(), node.channels[0].counters
     camera.wait_for_subscriber()
     for number, now_ns in enumerate((10**12, 10**12 + 10**10), start=1):
 
@@ -197,7 +197,7 @@ def test_a_pause_in_a_simulation_faster_than_the_wall_clock_is_no_jump(rig):
 
 def test_cameras_do_not_save_over_each_other(rig):
     node = TrackNode(context=rig.context, parameter_overrides=[Parameter("cameras", value=["front", "wrist"])])
-    paths = [channel.saved_path("kitchen") for channel in node._channels]
+    paths = [channel.saved_path("kitchen") for channel in node.channels]
     assert [path.parent.name for path in paths] == ["camera.front", "camera.wrist"] and len(set(paths)) == 2
     node.destroy_node()
 
@@ -206,7 +206,7 @@ def test_nodes_of_different_names_do_not_save_over_each_other(rig):
     paths = []
     for words in ([], ["-r", "__ns:=/robot1"], ["-r", "__ns:=/robot2"], ["-r", "__node:=other"]):
         node = TrackNode(context=rig.context, cli_args=["--ros-args", *words] if words else None)
-        paths.append(str(node._channels[0].saved_path("kitchen").parent))
+        paths.append(str(node.channels[0].saved_path("kitchen").parent))
         node.destroy_node()
     root = paths[0]
     expected = [root, f"{root}/robot1/sam2", f"{root}/robot2/sam2", f"{root}/other"]
@@ -215,7 +215,7 @@ def test_nodes_of_different_names_do_not_save_over_each_other(rig):
 
 def test_another_node_of_the_name_is_told_in_the_diagnostics_and_in_the_log(rig, inside):
     told = []
-    inside._channels[0]._announcer = Announcer(SimpleNamespace(info=told.append, warning=told.append))
+    inside.channels[0]._announcer = Announcer(SimpleNamespace(info=told.append, warning=told.append))
     said = rig.diagnostics()
     inside.autostart()
     rig.until(lambda: any("no object" in status.message for message in said for status in message.status))
@@ -228,7 +228,7 @@ def test_another_node_of_the_name_is_told_in_the_diagnostics_and_in_the_log(rig,
 
 def test_only_a_network_that_hangs_makes_somebody_lose_patience(inside):
     """Not the wait for other cameras' images, however long, each of which is done in time."""
-    answers, inputs = [], inside._channels[0].inputs
+    answers, inputs = [], inside.channels[0].inputs
     request = Reset(answers.append)
     request.asked_ns -= 3600 * 10**9
     inputs._posted.add(request)
@@ -239,12 +239,12 @@ def test_only_a_network_that_hangs_makes_somebody_lose_patience(inside):
         assert len(answers) == is_hanging
     inside._worker = None
     assert answers[0].code is Code.INTERNAL and "hangs" in answers[0].sentence
-    assert "hangs" in inside._channels[0].counters.said["request"]
+    assert "hangs" in inside.channels[0].counters.said["request"]
 
 
 def test_the_time_in_which_the_process_stood_still_makes_nobody_lose_patience(inside):
     """SIGSTOP, a suspended machine: afterwards everything is old, and only now begun."""
-    answers, inputs = [], inside._channels[0].inputs
+    answers, inputs = [], inside.channels[0].inputs
     request = Reset(answers.append)
     request.asked_ns -= 3600 * 10**9
     inputs._posted.add(request)
@@ -278,7 +278,7 @@ def test_diagnostics_come_once_per_second_on_a_clock_that_never_stands_still(rig
 
 
 def test_silence_is_told_at_once_and_not_with_the_next_report(inside):
-    told, counters = [], inside._channels[0].counters
+    told, counters = [], inside.channels[0].counters
     inside._report = lambda: told.append(inside._ticks)
     inside._ticks = TICKS_PER_REPORT
     inside._state, inside._since_ns = "active", time.monotonic_ns() - 10**12

@@ -73,7 +73,7 @@ def test_a_network_that_is_well_is_told_once_it_is_ready(phase, said, told):
 def test_somebody_waits_while_any_camera_owes_an_answer(told):
     node, _ = told
     assert not node.has_waiting_clients
-    for channel in node._channels:
+    for channel in node.channels:
         channel.inputs.services.waiting_clients = 1
         assert node.has_waiting_clients
         channel.inputs.services.waiting_clients = 0
@@ -120,7 +120,7 @@ def test_a_report_is_of_the_networks_phase_unless_there_was_trouble(
     node._worker, node._trouble = phase and with_use(worker(phase, "the worker's", is_stopping)), trouble
     sent, situations = [], []
     node._diagnostics = SimpleNamespace(publish=sent.append)
-    node._channels[1].enabled = False
+    node.channels[1].enabled = False
     monkeypatch.setattr(health, "report", lambda _, source, situation, *__: situations.append(situation) or [])
     node._report()
     assert [(one.phase, one.sentence) for one in situations] == [expected] * 2
@@ -132,7 +132,7 @@ def test_a_report_is_of_the_networks_phase_unless_there_was_trouble(
 
 def test_a_transform_that_came_is_news_for_every_camera(told, monkeypatch):
     node, looked = told[0], []
-    for channel in node._channels:
+    for channel in node.channels:
         monkeypatch.setattr(channel, "look_again", lambda name=channel.name: looked.append(name))
     node._on_transforms()
     assert looked == ["front", "wrist"]
@@ -159,7 +159,7 @@ def test_after_an_error_a_network_that_does_not_end_in_time_ends_the_node_for_go
 
 def test_no_image_comes_in_while_the_network_is_told_to_end(told, monkeypatch):
     node, order = told[0], []
-    for channel in node._channels:
+    for channel in node.channels:
         monkeypatch.setattr(channel, "close_inputs", lambda: order.append("inputs"))
         monkeypatch.setattr(channel, "close", lambda for_good: order.append(for_good))
     monkeypatch.setattr(node, "_release", lambda: order.append("release"))

@@ -133,7 +133,7 @@ def picture(side, stamp_ns, encoding="rgb8"):
 
 def test_the_largest_image_is_the_parameters(active):
     node = active(max_pixels=400)
-    channel = node._channels[0]
+    channel = node.channels[0]
     for number, side in enumerate((20, 21), start=1):
         channel.camera._on_image(picture(side, number * 10**9))
         channel.depth._on_depth(picture(side, number * 10**9, "32FC1"))
@@ -143,7 +143,7 @@ def test_the_largest_image_is_the_parameters(active):
 
 @pytest.mark.parametrize("jump_s, is_jump", [(1.0, True), (100.0, False)])
 def test_what_is_a_jump_of_the_clock_is_the_parameters(active, jump_s, is_jump):
-    channel = active(clock_jump_s=jump_s)._channels[0]
+    channel = active(clock_jump_s=jump_s).channels[0]
     for watch in (channel.camera._watch, channel.depth.buffer._watch):
         watch.judge(10**12, now_ns=10**9)
         assert watch.judge(10**12 + 10 * 10**9, now_ns=10**9 + 1).is_jump == is_jump
@@ -164,16 +164,16 @@ def test_a_live_parameter_reaches_all_who_read_it(active):
     for name, row in live.items():
         (result,) = node.set_parameters([Parameter(name, value=other_value(row))])
         assert result.successful, result.reason
-        for part in (node, *node._worker._pipelines, *(c.pipeline.outputs for c in node._channels)):
+        for part in (node, *node._worker._pipelines, *(c.pipeline.outputs for c in node.channels)):
             assert getattr(part.settings, row.name) == other_value(row), name
-    for channel in node._channels:
+    for channel in node.channels:
         assert channel.target == "other" and channel.pipeline.auto.settings is node.settings
 
 
 def test_a_chosen_target_outlives_the_network(active):
     """Whoever grasps it would be shown another object after a manager has cleaned up and configured the node again."""
     node = active()
-    channel = node._channels[0]
+    channel = node.channels[0]
 
     def rounds(while_unconfigured=lambda: None) -> str:
         for trigger in (node.trigger_deactivate, node.trigger_cleanup, while_unconfigured, node.trigger_configure):

@@ -116,7 +116,7 @@ def test_disabled_ignores_images_and_keeps_objects(rig):
 
 def test_an_image_that_waits_when_images_are_disabled_is_not_processed(rig):
     node = TrackNode(context=rig.context)
-    (channel,) = node._channels
+    (channel,) = node.channels
     mailbox = channel.camera._mailbox = Mailbox(1)
     for enabled in (True, False):
         mailbox.post_image(Arrival(None, stamp_ns=1, arrived_ns=1))

@@ -104,12 +104,12 @@ def test_a_network_hangs_when_one_turn_takes_longer_than_is_set(make):
 def test_what_a_callback_raises_is_counted_once_and_with_the_first_camera(make):
     node = make(cameras=["front", "wrist"])
     node.note_failure(MemoryError("full"))
-    assert [channel.counters.failures for channel in node._channels] == [{"callback: MemoryError": 1}, {}]
+    assert [channel.counters.failures for channel in node.channels] == [{"callback: MemoryError": 1}, {}]
 
 
 def test_every_camera_is_looked_at_with_every_tick_and_in_every_report(make):
     node, ticked, reports = make(cameras=["front", "wrist"]), [], []
-    for channel in node._channels:
+    for channel in node.channels:
         channel.tick = lambda name=channel.name: ticked.append(name)
     node._diagnostics = SimpleNamespace(publish=reports.append)
     node._on_tick()
@@ -121,13 +121,13 @@ def test_every_camera_is_looked_at_with_every_tick_and_in_every_report(make):
 
 def test_a_camera_that_cannot_be_looked_at_silences_neither_the_others_nor_the_diagnostics(make):
     node, ticked, reports = make(cameras=["front", "wrist"]), [], []
-    node._channels[0].tick = lambda: ticked.append("front")
-    node._channels[1].tick = lambda: 1 / 0
+    node.channels[0].tick = lambda: ticked.append("front")
+    node.channels[1].tick = lambda: 1 / 0
     node._report = lambda: reports.append(node._ticks)
     for _ in range(TICKS_PER_REPORT):
         node._on_tick()
     assert len(ticked) == TICKS_PER_REPORT and reports == [TICKS_PER_REPORT]
-    failures = [channel.counters.failures for channel in node._channels]
+    failures = [channel.counters.failures for channel in node.channels]
     assert failures == [{}, {"callback: ZeroDivisionError": TICKS_PER_REPORT}]
 
 
@@ -146,7 +146,7 @@ def test_how_long_the_model_has_been_loading_is_counted_from_the_configuration(m
 def test_a_camera_begins_anew_with_each_network(make):
     """Nothing is tracked, and the failures were another one's; what was counted since the start stays."""
     node = make()
-    counters = node._channels[0].counters
+    counters = node.channels[0].counters
     counters.objects = counters.failures_in_a_row = counters.processed = 3
     counters.late_in_a_row = counters.unpublished_in_a_row = 3
     assert node.trigger_configure() == SUCCESS
@@ -156,7 +156,7 @@ def test_a_camera_begins_anew_with_each_network(make):
 
 def test_a_camera_that_is_off_or_never_came_takes_no_prompt_and_lists_all_the_same(make):
     node = make(cameras=["front"])
-    channel = node._channels[0]
+    channel = node.channels[0]
     assert channel.why_closed(needs_image=False)[0] is Code.NOT_ACTIVE
     node._state, node._worker = "active", worker(Phase.READY)
     channel.source.topic = "/front/image"
@@ -179,7 +179,7 @@ def test_a_camera_that_is_off_or_never_came_takes_no_prompt_and_lists_all_the_sa
 
 def test_names_of_topics_with_and_without_a_name_of_the_camera(make):
     for cameras, prefix in (([""], ""), (["front"], "front/")):
-        channel = make(cameras=cameras, depth__enabled=True)._channels[0]
+        channel = make(cameras=cameras, depth__enabled=True).channels[0]
         assert channel.input_name("image") == f"{prefix}image" and channel.output_name("tracks") == f"~/{prefix}tracks"
         assert (channel.depth._depth._topic, channel.depth._info._topic) == (
             f"{prefix}depth/image",
@@ -188,7 +188,7 @@ def test_names_of_topics_with_and_without_a_name_of_the_camera(make):
 
 
 def test_how_old_the_newest_result_is(make):
-    channel = make()._channels[0]
+    channel = make().channels[0]
     assert channel.newest == NewestResult() and channel.newest.age_s == -1.0 and channel.newest.object_ids == []
     outputs = SimpleNamespace(newest=NewestResult(came_ns=time.monotonic_ns() - 100 * 10**9))
     channel._pipeline = SimpleNamespace(outputs=outputs)
@@ -197,7 +197,7 @@ def test_how_old_the_newest_result_is(make):
 
 
 def test_depth_is_kept_for_images_that_come_and_news_of_it_wake_only_whom_they_concern(make):
-    channel, woken = make(depth__enabled=True)._channels[0], []
+    channel, woken = make(depth__enabled=True).channels[0], []
     channel.camera._arrived(7)
     assert channel.depth.buffer._newest_image_ns == 7
     mailbox = SimpleNamespace(wake=lambda: woken.append(1))
@@ -211,7 +211,7 @@ def test_depth_is_kept_for_images_that_come_and_news_of_it_wake_only_whom_they_c
 
 def test_a_report_says_whose_frame_it_is_of_and_who_else_publishes(make, rig):
     node = make(cameras=["front"])
-    channel = node._channels[0]
+    channel = node.channels[0]
     channel.camera.frame_id = "front_optical"
     situation = Situation("unconfigured", "")
     statuses = channel.statuses(situation)
@@ -234,7 +234,7 @@ def test_a_report_says_whose_frame_it_is_of_and_who_else_publishes(make, rig):
 
 def test_a_class_for_which_there_is_no_value_is_told_in_the_log(make):
     node, told = make(classes=[f"class_{number}" for number in range(254)]), []
-    channel = node._channels[0]
+    channel = node.channels[0]
     channel.log = SimpleNamespace(warning=told.append)
     assert node.trigger_configure() == SUCCESS
     channel.pipeline.outputs._classes.learn(["class_7", "cup"])
@@ -244,7 +244,7 @@ def test_a_class_for_which_there_is_no_value_is_told_in_the_log(make):
 def test_a_detector_is_expected_as_soon_as_one_publishes(make, monkeypatch):
     node = make()
     assert node.trigger_configure() == SUCCESS
-    channel = node._channels[0]
+    channel = node.channels[0]
     monkeypatch.setattr(type(channel.inputs), "has_detector", property(lambda self: False))
     channel.tick()
     assert not channel.pipeline.auto.is_expected
@@ -255,7 +255,7 @@ def test_a_detector_is_expected_as_soon_as_one_publishes(make, monkeypatch):
 
 def test_each_tick_looks_at_the_image_its_depth_and_the_requests(make, monkeypatch):
     """A depth camera that comes later, too, is heard as it offers itself."""
-    channel, looked_at = make(depth__enabled=True)._channels[0], []
+    channel, looked_at = make(depth__enabled=True).channels[0], []
     for name in ("camera", "depth", "inputs"):
         monkeypatch.setattr(getattr(channel, name), "tick", lambda name=name: looked_at.append(name))
     channel.tick()
@@ -263,7 +263,7 @@ def test_each_tick_looks_at_the_image_its_depth_and_the_requests(make, monkeypat
 
 
 def test_neither_the_image_nor_its_depth_is_heard_once_the_inputs_are_closed(make, monkeypatch):
-    channel, closed = make(depth__enabled=True)._channels[0], []
+    channel, closed = make(depth__enabled=True).channels[0], []
     for name in ("camera", "depth"):
         monkeypatch.setattr(getattr(channel, name), "close", lambda name=name: closed.append(name))
     channel.close_inputs()
@@ -273,7 +273,7 @@ def test_neither_the_image_nor_its_depth_is_heard_once_the_inputs_are_closed(mak
 @pytest.mark.parametrize("latched", [False, True])
 def test_who_subscribes_late_gets_what_is_latched_and_nothing_else(make, latched):
     node = make()
-    publisher = node._channels[0]._create_output(VisibilityArray, "any", 3, latched)
+    publisher = node.channels[0]._create_output(VisibilityArray, "any", 3, latched)
     is_kept = publisher.qos_profile.durability is DurabilityPolicy.TRANSIENT_LOCAL
     assert (publisher.topic_name, publisher.qos_profile.depth, is_kept) == ("/sam2/any", 3, latched)
     node.destroy_lifecycle_publisher(publisher)

@@ -118,7 +118,7 @@ def test_an_input_that_cannot_be_made_is_told_until_it_can(inside, monkeypatch):
 
     assert inside.trigger_configure() == TransitionCallbackReturn.SUCCESS
     with monkeypatch.context() as patch:
-        patch.setattr(inside._channels[0].camera, "open", lambda mailbox: 1 / 0)
+        patch.setattr(inside.channels[0].camera, "open", lambda mailbox: 1 / 0)
         assert inside.trigger_activate() == TransitionCallbackReturn.FAILURE
     steps = "start the node again or, if no parameter has to change, activate it"
     assert inside.why_closed()[1] == f"division by zero; {steps}"
@@ -151,7 +151,7 @@ def test_an_error_while_it_stops_leaves_no_request_unanswered_and_no_worker(rig,
     node = TrackNode(lambda settings: FakeTracker(), context=rig.context, cli_args=cameras)
     node.autostart()
     answers, worker = [], node._worker
-    front, wrist = (channel.inputs for channel in node._channels)
+    front, wrist = (channel.inputs for channel in node.channels)
     front._posted |= {Reset(lambda answer: 1 / 0), Reset(answers.append), Reset(lambda answer: 1 / 0)}
     wrist._posted.add(Reset(answers.append))
     with monkeypatch.context() as patch:
@@ -236,16 +236,16 @@ def test_what_cannot_be_taken_is_not_the_last(inside, rig, monkeypatch):
         main._spin(inside, executor, timeout_s=0.2)
         rounds += 1
     executor.shutdown()
-    assert rounds < 100 and inside._channels[0].counters.failures == {"callback: MemoryError": 1}
+    assert rounds < 100 and inside.channels[0].counters.failures == {"callback: MemoryError": 1}
 
 
 def test_a_path_that_is_no_utf8_can_be_told(inside, monkeypatch):
     async def saved(make):
         return Answer(Code.OK, object_ids=("a",))
 
-    services, response = inside._channels[0].inputs.services, SaveObjects.Response()
+    services, response = inside.channels[0].inputs.services, SaveObjects.Response()
     monkeypatch.setattr(services, "_post", saved)
-    monkeypatch.setattr(inside._channels[0], "saved_path", lambda name: Path("/m\udcfcller") / name)
+    monkeypatch.setattr(inside.channels[0], "saved_path", lambda name: Path("/m\udcfcller") / name)
     with pytest.raises(StopIteration):
         services._save(SaveObjects.Request(name="kitchen"), response).send(None)
     assert response.path == "/m\\udcfcller/kitchen" and response.object_ids == ["a"]
@@ -257,7 +257,7 @@ def test_a_machine_that_was_suspended_begins_no_new_stream(inside, monkeypatch, 
     an image of that stamp comes."""
     clock, taken = iter([seconds * 10**9 for seconds in came_s.values()]), []
     monkeypatch.setattr(camera_module, "steady_ns", lambda: next(clock))
-    camera = inside._channels[0].camera
+    camera = inside.channels[0].camera
     camera._mailbox = SimpleNamespace(post_image=taken.append, discard_image=lambda: False)
     for seconds in came_s:
         header = Header(stamp=Time(sec=seconds))

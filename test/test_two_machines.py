@@ -64,16 +64,16 @@ def test_a_connection_that_is_interrupted_is_not_taken_for_images_that_are_too_l
 @pytest.mark.skipif(not ON_FAST_DDS, reason="other middlewares do not say which machine an endpoint is on")
 def test_a_node_recognises_publishers_of_another_machine(rig, monkeypatch):
     node = TrackNode(lambda settings: FakeTracker(), context=rig.context)
-    camera = node._channels[0].camera
+    camera = node.channels[0].camera
     rig.executor.add_node(node)
     node.autostart()
     publisher = rig.camera()
-    rig.until(lambda: node._channels[0].source.publishers == 1)
-    assert not node._channels[0].source.is_remote
+    rig.until(lambda: node.channels[0].source.publishers == 1)
+    assert not node.channels[0].source.is_remote
     here = camera._subscription.publishers[0].endpoint_gid
     there = SimpleNamespace(endpoint_gid=[*here[:3], here[3] ^ 1, *here[4:]])
     assert camera._is_remote([there]) and not camera._is_remote([])
-    node._channels[0].source.middleware = cyclone_dds.NAME
+    node.channels[0].source.middleware = cyclone_dds.NAME
     assert not camera._is_remote([there])
     publisher.close()
     node.stop()
@@ -133,7 +133,7 @@ def test_a_node_and_a_command_that_find_nothing_name_it(clause, rig, monkeypatch
     node = TrackNode(lambda settings: FakeTracker(), context=rig.context)
     rig.executor.add_node(node)
     node.autostart()
-    rig.until(lambda: node._channels[0].source.reach == "; not seen")
+    rig.until(lambda: node.channels[0].source.reach == "; not seen")
     node.stop()
     rig.executor.remove_node(node)
     node.destroy_node()
