@@ -11,6 +11,7 @@ from test_node_sentences import make, worker  # noqa: F401, a fixture
 
 from sam2_ros import health
 from sam2_ros import node as node_module
+from sam2_ros.params import Settings
 from sam2_ros.refused import Refused
 from sam2_ros.ros_time import stamp_ns
 from sam2_ros.transforms import Transforms
@@ -142,7 +143,7 @@ def test_a_transform_that_came_is_news_for_every_camera(told, monkeypatch):
 def test_a_parameter_that_cannot_be_is_told_in_a_sentence_and_leaves_it_unconfigured(model, word, told, monkeypatch):
     """A model that is unknown, or a frame where there are no transforms."""
     node, told = told
-    node.settings = node_module.params.Settings(model=model)
+    node.settings = Settings(model=model)
     monkeypatch.setattr(node_module, "Transforms", lambda *_: (_ for _ in ()).throw(Refused("no_tf2", "no tf2")))
     assert node.trigger_configure() == FAILURE
     assert node._worker is None and node._trouble[0] == "failed" and word in node._trouble[1]
