@@ -14,7 +14,6 @@ import sam2
 from sam2_ros import image_out, track_out, vision
 from sam2_ros.classes import Classes
 from sam2_ros.depth_out import DepthOut, View
-from sam2_ros.mailbox import Arrival
 from sam2_ros.msg import TrackArray, VisibilityArray
 from sam2_ros.newest_result import NewestResult
 from sam2_ros.overlay import Overlay
@@ -77,10 +76,9 @@ class Outputs:
             if self._depth:
                 self._depth.forget()
 
-    def publish(self, arrival: Arrival, frame: sam2.Frame, tracks: list[sam2.Track]) -> bool:
+    def publish(self, header: Header, frame: sam2.Frame, tracks: list[sam2.Track]) -> bool:
         """Publishes every output that has a subscriber; returns False if closed. If outputs fail, the others are still
-        published, and then the first error is raised."""
-        header = arrival.message.header
+        published, and then the first error is raised. header: the image's, the same object for each of its results."""
         with self._gate:
             self.newest = self.newest.followed_by(header, tracks)
             if not self._open:

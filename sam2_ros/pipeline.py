@@ -262,7 +262,7 @@ class Pipeline:
     def _publish(self, arrival: Arrival, frame: sam2.Frame, tracks: list[sam2.Track], is_new: bool) -> None:
         """is_new: this is the image's first result; only first results count in rates and ages."""
         with self._guarded("publish") as publishing:
-            is_open = self.outputs.publish(arrival, frame, tracks)
+            is_open = self.outputs.publish(arrival.message.header, frame, tracks)
             if not is_new:
                 return
             if is_open:

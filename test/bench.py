@@ -31,7 +31,7 @@ class Bench:
         self.logged = []
         note = lambda sentence: self.logged.append(sentence)  # noqa: E731
         log = SimpleNamespace(info=note, warning=note, error=note)
-        publish = publish or (lambda arrival, frame, tracks: self.outputs.put((arrival, frame, tracks)) or True)
+        publish = publish or (lambda *result: self.outputs.put(result) or True)
         self.auto = AutoPrompt(self.settings, self.counters, lambda object_id, stamp, answer: self.answers.put(answer))
         outputs = FakeOutputs(publish, idle=idle or (lambda: None))
         self.pipeline = Pipeline(self.mailbox, self.settings, self.counters, outputs, self.auto, log)

@@ -175,9 +175,9 @@ class FakeOutputs:
         self.newest, self.idle = NewestResult(), idle
         self._publish, self._heard = publish, heard
 
-    def publish(self, arrival, frame, tracks):
-        self.newest = self.newest.followed_by(arrival.message.header, tracks)
-        return self._publish(arrival, frame, tracks)
+    def publish(self, header, frame, tracks):
+        self.newest = self.newest.followed_by(header, tracks)
+        return self._publish(header, frame, tracks)
 
     def drop(self, object_ids):
         self.newest = self.newest.without(object_ids)

@@ -46,7 +46,7 @@ class Cameras:
         return SimpleNamespace(
             restored=frozenset(), drop=lambda object_ids: None, note_restored=lambda object_ids: None,
             begin=lambda stamp_ns: None, idle=lambda: None,
-            publish=lambda arrival, frame, tracks: self._note(index, frame),
+            publish=lambda header, frame, tracks: self._note(index, frame),
         )  # fmt: skip
 
     def _note(self, index, frame):

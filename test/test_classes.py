@@ -1,13 +1,10 @@
 """The class mask: instances of a class have one value, which keeps its meaning."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
 
-from sensor_msgs.msg import Image
 from test_track_out import SIZE_HW, FakePublisher, blob, header, track
 
 import sam2
@@ -41,7 +38,7 @@ def test_classes_are_told_once_and_again_with_each_new_one_and_if_that_failed(mo
 
     def publish(*names):
         tracks = [track(name, class_name=name) for name in names]
-        outputs.publish(SimpleNamespace(message=Image(header=header())), sam2.Frame(np.zeros((*SIZE_HW, 3))), tracks)
+        outputs.publish(header(), sam2.Frame(np.zeros((*SIZE_HW, 3))), tracks)
         return [told.sent.get_nowait() for _ in range(told.sent.qsize())]
 
     assert [publish(), publish(), publish("mug"), publish("mug")] == [[{}], [], [{"mug": 1}], []]

@@ -24,7 +24,6 @@ from sam2_ros.depth_buffer import KEPT, MOST_BEHIND_NS, DepthBuffer
 from sam2_ros.depth_camera import DepthCamera
 from sam2_ros.depth_out import DepthOut
 from sam2_ros.geometry import Pinhole, find_surface
-from sam2_ros.mailbox import Arrival
 from sam2_ros.outputs import Outputs
 from sam2_ros.ros_time import time_message
 from sam2_ros.stamps import Stamp
@@ -259,7 +258,7 @@ def test_points_have_the_colour_of_their_pixel_and_the_label_of_their_object():
     rig.hear("objects_cloud", "scene_cloud")
     rig.depth(metres)
     header = Header(frame_id="camera_optical", stamp=time_message(NOW_NS))
-    rig.outputs.publish(Arrival(Image(header=header), NOW_NS, 0), sam2.Frame(rig.rgb, NOW_NS), tracks)
+    rig.outputs.publish(header, sam2.Frame(rig.rgb, NOW_NS), tracks)
     colours = np.frombuffer(rig.got("scene_cloud").data, cloud_out.SCENE_POINT)["rgb"].reshape(24, 32)
     assert np.array_equal(colours, cloud_out.pack_rgb(rig.rgb[::2, ::2]))
     points = np.frombuffer(rig.got("objects_cloud").data, cloud_out.OBJECT_POINT)

@@ -20,7 +20,6 @@ from sam2_ros.counters import Counters
 from sam2_ros.depth_buffer import MOST_BEHIND_NS, DepthBuffer
 from sam2_ros.depth_out import MOST_WAITING, DepthOut
 from sam2_ros.geometry import Pinhole
-from sam2_ros.mailbox import Arrival
 from sam2_ros.msg import TrackArray
 from sam2_ros.outputs import Outputs
 from sam2_ros.params import Settings
@@ -90,7 +89,7 @@ class Rigged:
 
     def publish(self, *tracks, at_ns=NOW_NS):
         header = Header(frame_id="camera_optical", stamp=time_message(at_ns))
-        self.outputs.publish(Arrival(Image(header=header), at_ns, 0), sam2.Frame(self.rgb, at_ns), list(tracks))
+        self.outputs.publish(header, sam2.Frame(self.rgb, at_ns), list(tracks))
 
     def numbers(self, name="objects_poses"):
         """Of the images whose messages have come."""

@@ -79,8 +79,8 @@ def test_the_worker_comes_through_and_the_object_too(kind):
             message.header = frame.stamp_ns
             bench.mailbox.post_image(Arrival(message, frame.stamp_ns, 0))
             given.append(frame.stamp_ns)
-            arrival, seen, tracks = bench.outputs.get(timeout=30)
-            got.append(arrival.message.header)
+            header, seen, tracks = bench.outputs.get(timeout=30)
+            got.append(header)
             assert [track.object_id for track in tracks] == ["a"] and np.array_equal(seen.rgb, frame.rgb)
         assert bench.answer().code is Code.OK
         assert got == given and bench.counters.processed == len(given) and not bench.counters.failures

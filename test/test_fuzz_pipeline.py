@@ -57,8 +57,8 @@ class LaneMachine(RuleBasedStateMachine):
         if cause == "clock jump":
             self.jumped = False
 
-    def publish(self, arrival, frame, tracks) -> bool:
-        assert arrival.message.header == frame.stamp_ns == arrival.stamp_ns
+    def publish(self, header, frame, tracks) -> bool:
+        assert header == frame.stamp_ns
         self.published.append(self.counters.received)
         return True
 

@@ -16,7 +16,6 @@ from std_msgs.msg import Header
 
 import sam2
 from sam2_ros import image_out, track_out, vision
-from sam2_ros.mailbox import Arrival
 from sam2_ros.newest_result import NewestResult
 from sam2_ros.outputs import Outputs
 from sam2_ros.overlay import Overlay
@@ -173,8 +172,7 @@ def outputs(target):
 def hand_over(outputs):
     frame = sam2.Frame(np.zeros((*SIZE_HW, 3), np.uint8), NOW_NS)
     tracks = FakeTracker().step(frame, [sam2.Prompt("cup", points_xy=[(30, 20)], labels=[1])])
-    message = Image(header=header())
-    return outputs.publish(Arrival(message, NOW_NS, 0), frame, tracks)
+    return outputs.publish(header(), frame, tracks)
 
 
 def test_only_what_somebody_hears_is_made(outputs, monkeypatch):
@@ -258,13 +256,13 @@ def test_what_was_removed_is_in_no_list(outputs):
 def test_what_was_restored_still_waits_when_a_result_is_published_again(outputs):
     """Except what has been prompted, and is among the tracks by that."""
     frame = sam2.Frame(np.zeros((240, 320, 3), np.uint8), NOW_NS)
-    arrival = Arrival(Image(header=header()), NOW_NS, 0)
-    outputs.publish(arrival, frame, [track("a")])
+    of_image = header()
+    outputs.publish(of_image, frame, [track("a")])
     outputs.note_restored(["kept", "cup"])
-    outputs.publish(arrival, frame, [track("a"), track("cup", 2)])
+    outputs.publish(of_image, frame, [track("a"), track("cup", 2)])
     assert outputs.newest.object_ids == ["a", "cup", "kept"]
     assert outputs.newest.waiting == "restored, and tracked from the next image on: kept"
-    outputs.publish(Arrival(Image(header=header()), NOW_NS, 0), frame, [track("a")])
+    outputs.publish(header(), frame, [track("a")])
     assert outputs.newest.object_ids == ["a"]
 
 
@@ -279,6 +277,6 @@ def test_the_overlay_forgets_where_things_were_over_images_that_nobody_looked_at
     lost = dataclasses.replace(seen, state=sam2.State.LOST)
     overlay, drawn = outputs.publishers["overlay"], []
     for shown, overlay.subscribers in ((seen, 1), (lost, 1), (lost, 0), (lost, 1)):
-        outputs.publish(Arrival(Image(header=header()), NOW_NS, 0), frame, [shown])
+        outputs.publish(header(), frame, [shown])
         drawn += [any(overlay.sent.get_nowait().data) for _ in range(overlay.subscribers)]
     assert drawn == [True, True, False]
