@@ -118,13 +118,13 @@ def _images(
         return level, f"the last {c.refused_in_a_row} images were refused: {c.said['refused']}"
     lost = c.ways.count(False)
     if lost > 0.1 * len(c.ways):
-        return Level.WARN, f"{lost} of the last {len(c.ways)} images were lost on the way{size_hint(c, source, '; ')}"
+        return Level.WARN, f"{lost} of the last {len(c.ways)} images were lost on the way{size_hint(c, source)}"
     if c.unstamped_in_a_row:
         return Level.WARN, "images carry no stamp: prompts can only mean the next image"
     rate = _rate(c.arrivals_ns, now_ns)
     if not rate:
         return Level.OK, "waiting for images"
-    return Level.OK, f"{rate:.1f} images/s{size_hint(c, source, '; ') if is_tight(c, source) else ''}"
+    return Level.OK, f"{rate:.1f} images/s{size_hint(c, source) if is_tight(c, source) else ''}"
 
 
 def _refused_before(c: Counters) -> str:
@@ -146,9 +146,9 @@ def _why_silent(c: Counters, source: ImageSource) -> str:
         )
     publishers = f"{source.publishers} publisher(s) of {source.topic}"
     if source.is_remote and c.received:  # most likely the network is down; losses only if there were any before
-        hint = "" if all(c.ways) else size_hint(c, source, "; ")
+        hint = "" if all(c.ways) else size_hint(c, source)
         return f"{publishers}, on another machine, but nothing arrives any more{hint}"
-    return f"{publishers}, but nothing arrives{size_hint(c, source, '; ')}"
+    return f"{publishers}, but nothing arrives{size_hint(c, source)}"
 
 
 def _where_images_are(c: Counters, source: ImageSource) -> str:

@@ -29,26 +29,26 @@ NETWORK_CURE = (
 )
 
 
-def size_hint(c: Counters, source: ImageSource, joint: str) -> str:
-    """The remedy for images that do not fit into the middleware's buffers, or through the network, if that can be the
-    cause. joint: what comes before it."""
+def size_hint(c: Counters, source: ImageSource) -> str:
+    """The remedy for images that do not fit into the middleware's buffers, or through the network, as a clause to
+    append to a sentence; "" if that cannot be the cause."""
     is_cyclone, is_fast = source.middleware == cyclone_dds.NAME, source.middleware.startswith(fast_dds.NAME)
     if is_fast and source.transports.startswith(BY_TCP):  # loses none to small buffers, and a profile would cut it off
         return ""
     usual_bytes = USUAL_JPEG_BYTES if source.remap_from.endswith("/compressed") else USUAL_IMAGE_BYTES
     image_bytes = c.largest_image_bytes or usual_bytes
     if is_fast and source.is_remote:
-        return f"{joint}{NETWORK_CURE if image_bytes <= source.receive_buffer_bytes else REMOTE_BUFFER_CURE}"
+        return f"; {NETWORK_CURE if image_bytes <= source.receive_buffer_bytes else REMOTE_BUFFER_CURE}"
     by_network = is_cyclone or source.transports.startswith("UDP")
     if image_bytes <= (source.receive_buffer_bytes if by_network else DEFAULT_SEGMENT_BYTES):
         return ""
     if is_cyclone:
-        return f"{joint}{BUFFER_CURE}"
+        return f"; {BUFFER_CURE}"
     if source.reliability == "reliable" or not is_fast:
         return ""
     if source.transports not in ("", "DEFAULT"):
-        return f"{joint}with {TRANSPORTS}={source.transports} large best-effort images are lost: {TRANSPORTS_CURE}"
-    return f"{joint}best-effort images above 512 KB are lost in Fast DDS's default shared memory: {SEGMENT_CURE}"
+        return f"; with {TRANSPORTS}={source.transports} large best-effort images are lost: {TRANSPORTS_CURE}"
+    return f"; best-effort images above 512 KB are lost in Fast DDS's default shared memory: {SEGMENT_CURE}"
 
 
 def is_tight(c: Counters, source: ImageSource) -> bool:
