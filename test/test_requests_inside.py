@@ -40,18 +40,17 @@ class Desk:
             create_subscription=self.subscribe, create_service=self.serve, executor=None,
         )  # fmt: skip
         self.counters, self.mailbox = Counters(), Mailbox(8)
-        self.inputs = RequestInputs(
-            SimpleNamespace(
-                log=SimpleNamespace(warning=lambda text, **_: self.warned.append(text)),
-                node=self.node, output_name=lambda topic: topic, why_closed=lambda needs_image: self.why,
-                counters=self.counters, camera=SimpleNamespace(frame_id="camera_optical"),
-                pipeline=SimpleNamespace(
-                    mailbox=self.mailbox, auto=SimpleNamespace(post=lambda *message: self.posted.append(message))
-                ),
-                newest=NewestResult(restored=frozenset({"cup", "mug"})),
-                saved_path=lambda name: Path("/saved") / name, target="cup",
-            )
+        self.channel = SimpleNamespace(
+            log=SimpleNamespace(warning=lambda text, **_: self.warned.append(text)),
+            node=self.node, output_name=lambda topic: topic, why_closed=lambda needs_image: self.why,
+            counters=self.counters, camera=SimpleNamespace(frame_id="camera_optical"),
+            pipeline=SimpleNamespace(
+                mailbox=self.mailbox, auto=SimpleNamespace(post=lambda *message: self.posted.append(message))
+            ),
+            newest=NewestResult(restored=frozenset({"cup", "mug"})),
+            saved_path=lambda name: Path("/saved") / name, target="cup",
         )  # fmt: skip
+        self.inputs = RequestInputs(self.channel)
 
     def subscribe(self, kind, topic, callback, qos, callback_group):
         self.hear[topic], self.depths[topic] = callback, qos.depth
@@ -113,7 +112,7 @@ def test_pixels_of_another_frame_are_refused_with_the_header_they_came_with(desk
 
 
 def test_pixels_of_another_frame_are_refused_as_soon_as_the_images_frame_is_known(desk):
-    camera = desk.inputs._channel.camera
+    camera = desk.channel.camera
     camera.frame_id = ""  # no image has come
     desk.hear["click"](PointStamped(header=header("map"), point=Point(x=3.0, y=4.0)))
     desk.hear["click_point"](Point(x=3.0, y=4.0))
@@ -149,7 +148,7 @@ def test_an_id_writes_no_lines_of_its_own(desk):
     said = []
     twice = [Prompt(header=header(), object_id=EVIL)] * 2
     desk.inputs.add_messages(twice, reply=lambda answer: said.append(answer.sentence))
-    desk.inputs._channel.newest = NewestResult(restored=frozenset({EVIL}))
+    desk.channel.newest = NewestResult(restored=frozenset({EVIL}))
     said.append(desk.call("set_target", object_id="jar")[1].sentence)
     for sentence in (*said, *desk.warned):
         assert "a\\n[FATAL] [1.0] [brakes]: forged \\x1b[31m" in sentence and sentence.isprintable()
@@ -205,7 +204,7 @@ def test_a_prompt_that_cannot_be_read_for_whatever_reason_is_answered(desk, monk
     def broken(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr(desk.inputs._channel if name == "why_closed" else requests_in.prompt_in, name, broken)
+    monkeypatch.setattr(desk.channel if name == "why_closed" else requests_in.prompt_in, name, broken)
     with pytest.raises(MemoryError):
         desk.hear["prompts"](Prompt(object_id="cup", points_xy=[1, 2], point_labels=[1]))
     assert [(result.object_id, result.code, result.sentence) for result in desk.said] == [
@@ -253,7 +252,7 @@ def test_saved_and_restored_is_what_was_asked_for_where_the_camera_keeps_it(desk
 )
 def test_a_target_is_a_tracked_object_or_the_lowest_label(desk, asked, target, code):
     _, response = desk.call("set_target", object_id=asked)
-    assert (response.code, desk.inputs._channel.target) == (code, target)
+    assert (response.code, desk.channel.target) == (code, target)
     assert ("tracked: cup, mug" in response.sentence) == (code != Code.OK)
 
 
@@ -265,7 +264,7 @@ def test_a_burst_has_room_however_many_requests_may_wait(monkeypatch):
 
 def test_a_list_and_what_is_said_of_it_are_of_one_result(desk, monkeypatch):
     """Though the next result comes while the list is made."""
-    channel = desk.inputs._channel
+    channel = desk.channel
     channel.newest = NewestResult(header(at_ns=S), ["cup"], time.monotonic_ns() - 100 * S, frozenset({"mug"}))
 
     def listed(name, with_mask):
