@@ -137,7 +137,8 @@ class Camera:
             if not verdict.usable:
                 raise Refused(verdict.value, f"image with stamp {stamp / 1e9:.9f}: {verdict.value}")
         except Refused as error:
-            self._refuse(error, now_ns)
+            counters.refuse_image(error.reason, str(error))
+            self._warn(error.reason, f"refused: {error}", now_ns)
             return
         counters.note_stamp(is_known=verdict is not Stamp.UNKNOWN)
         if verdict is Stamp.STEP_BACK:
@@ -146,10 +147,6 @@ class Camera:
         self._arrived(stamp)
         if self._mailbox.post_image(Arrival(msg, stamp, now_ns, verdict.is_jump)):
             counters.drop_image()
-
-    def _refuse(self, error: Refused, now_ns: int) -> None:
-        self._counters.refuse_image(error.reason, str(error))
-        self._warn(error.reason, f"refused: {error}", now_ns)
 
     def _note_frame(self, frame_id: str, now_ns: int) -> None:
         if self.frame_id and frame_id != self.frame_id:  # happens with every image if two cameras share the topic

@@ -31,11 +31,9 @@ class Classes:
                 self.ids[name] = len(self.ids) + 1
             elif not self._is_full:
                 self._is_full = True
-                self._warn(_left_over(name))
-
-
-def _left_over(name: str) -> str:
-    return readable(
-        f"class {name!r}: expected at most {MAX_CLASSES} classes since the node was configured, got one more; this and "
-        f"further ones are {UNLABELLED} in the class mask; use fewer names, and configure the node again"
-    )
+                sentence = (
+                    f"class {name!r}: expected at most {MAX_CLASSES} classes since the node was configured, got one "
+                    f"more; this and further ones are {UNLABELLED} in the class mask; use fewer names, and configure "
+                    "the node again"
+                )
+                self._warn(readable(sentence))

@@ -14,17 +14,10 @@ from visualization_msgs.msg import Marker, MarkerArray
 from sam2_ros.geometry import OrientedBox, quaternion_of
 
 MARKER_LIFE_S = 5  # so that RViz does not show vanished objects for ever
-OBJECT_POINT = np.dtype(
-    {
-        "names": ["x", "y", "z", "rgb", "label"],
-        "formats": [np.float32, np.float32, np.float32, np.uint32, np.uint32],
-        "offsets": [0, 4, 8, 12, 16],
-        "itemsize": 20,
-    }
-)
 SCENE_POINT = np.dtype([("x", np.float32), ("y", np.float32), ("z", np.float32), ("rgb", np.uint32)])
-_FIELD_TYPES = {"x": PointField.FLOAT32, "y": PointField.FLOAT32, "z": PointField.FLOAT32}
-_FIELD_TYPES |= {"rgb": PointField.FLOAT32, "label": PointField.UINT32}  # PCL's rgb: 0x00RRGGBB in the bits of a float
+OBJECT_POINT = np.dtype([*SCENE_POINT.descr, ("label", np.uint32)])
+_FIELD_TYPES = dict.fromkeys(("x", "y", "z", "rgb"), PointField.FLOAT32)  # PCL's rgb: 0x00RRGGBB in the bits of a float
+_FIELD_TYPES["label"] = PointField.UINT32
 
 
 def pack_rgb(rgb: np.ndarray) -> np.ndarray:

@@ -105,7 +105,8 @@ def _images(
     last_ns = max(c.last_image_ns, situation.since_ns)
     silent_s = (now_ns - last_ns) / 1e9
     if silent_s > _timeout_s(c, settings):
-        return Level.ERROR, f"no image for {silent_s:.1f} s: {_why_silent(c, source)}{_refused_before(c)}"
+        before = f"; those before were refused: {c.said['refused']}" if c.refused_in_a_row else ""
+        return Level.ERROR, f"no image for {silent_s:.1f} s: {_why_silent(c, source)}{before}"
     if not situation.enabled:  # images are not checked then, so earlier refusals do not matter
         return Level.WARN, f"disabled: images are ignored until {situation.prefix}enable is called with true"
     if source.publishers > 1 and c.refused_in_a_row <= REFUSALS:  # which may be why some are refused as late
@@ -125,10 +126,6 @@ def _images(
     if not rate:
         return Level.OK, "waiting for images"
     return Level.OK, f"{rate:.1f} images/s{size_hint(c, source) if is_tight(c, source) else ''}"
-
-
-def _refused_before(c: Counters) -> str:
-    return f"; those before were refused: {c.said['refused']}" if c.refused_in_a_row else ""
 
 
 def _why_silent(c: Counters, source: ImageSource) -> str:
