@@ -13,7 +13,7 @@ from functools import partial
 
 import sam2
 from sam2_ros.counters import Counters
-from sam2_ros.hand_off import Association, Decisions, Detection, Rules, as_prompt, boxes_of, twin_of
+from sam2_ros.hand_off import Association, Decisions, Detection, as_prompt, boxes_of, twin_of
 from sam2_ros.params import Settings
 from sam2_ros.requests import Add, Answer, Remove, Request
 
@@ -32,7 +32,7 @@ class AutoPrompt:
     ) -> None:
         self._counters, self._answered = counters, answered
         self.settings = settings  # may be replaced at any time
-        self._association = Association(rules_of(settings))
+        self._association = Association(settings)
         self._waiting: deque[tuple[int, list[Detection]]] = deque(maxlen=WAITING)
         # (stamp, tracks), oldest first; no longer than the history, since the tracker refuses prompts on older images
         self._results: deque[tuple[int, list[sam2.Track]]] = deque(maxlen=settings.history_frames)
@@ -115,7 +115,7 @@ class AutoPrompt:
             self._waiting.clear()
         self._results.clear()
         self._begun.clear()
-        self._association = Association(self._association.rules)
+        self._association = Association(self.settings)
 
     def requests(self, size_hw: tuple[int, int] | None, asked: Set[str] = frozenset()) -> list[Request]:
         """Turns the next message whose image has been processed into requests; one message at a time, since each must
@@ -180,12 +180,3 @@ def _shows(tracks: list[sam2.Track], prompts: list[sam2.Prompt]) -> bool:
     """Whether all prompted objects are visible, and no prompt replaces what its object remembers."""
     visible = {track.object_id for track in tracks if track.state is sam2.State.VISIBLE}
     return all(prompt.object_id in visible and prompt.mode is sam2.PromptMode.ADD for prompt in prompts)
-
-
-def rules_of(settings: Settings) -> Rules:
-    return Rules(
-        classes=settings.detector_classes, least_score=settings.detector_least_score,
-        overlap=settings.detector_overlap, refresh_below=settings.detector_refresh_below,
-        confirm=settings.detector_confirm, max_objects=settings.max_objects,
-        forget_s=settings.detector_forget_s if settings.detector_unattended else 0.0,
-    )  # fmt: skip

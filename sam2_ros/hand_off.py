@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import sam2
+from sam2_ros.params import Settings
 
 NEARBY = 1.5  # box sizes; a hidden object last seen nearer to a box than this may be what the box shows
 STEADY = 0.75  # box sizes that a box may move from message to message
@@ -31,17 +32,6 @@ class Detection:
     box_xyxy: np.ndarray  # (4,) pixels
     class_name: str = ""
     score: float = 1.0
-
-
-@dataclass(frozen=True)
-class Rules:
-    classes: tuple[str, ...] = ("",)  # that are accepted; ("",) = all
-    least_score: float = 0.5
-    overlap: float = 0.3  # a box with at least this intersection over union with a mask's box is that object's
-    refresh_below: float = 0.0  # an object is prompted again if its box overlaps less than this; 0 = never
-    confirm: int = 2  # messages in a row that must show a box before it becomes or refreshes an object
-    forget_s: float = 0.0  # an object unseen for so long, and in LOOKED_FOR images, is removed; 0 = never
-    max_objects: int = 16
 
 
 @dataclass
@@ -61,10 +51,11 @@ class _Candidate:
 
 
 class Association:
-    """Remembers boxes that are not confirmed yet, and where objects were last seen."""
+    """Remembers boxes that are not confirmed yet, and where objects were last seen. settings: the rules, which do not
+    change while the node runs."""
 
-    def __init__(self, rules: Rules) -> None:
-        self.rules = rules
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._candidates: list[_Candidate] = []
         self._last_box: dict[str, tuple[int, np.ndarray]] = {}  # stamp and box by object id
         self._apart: dict[str, int] = {}  # messages in a row whose box overlapped its object too little, by id
@@ -95,7 +86,7 @@ class Association:
                 self._last_box[name] = stamp_ns, box
 
     def _accepted(self, detections: Sequence[Detection], decisions: Decisions) -> list[Detection]:
-        """The detections that the rules allow, the best MOST of them, by falling score and without duplicates."""
+        """The detections that the settings allow, the best MOST of them, by falling score and without duplicates."""
         passed = []
         for detection in detections:
             reason = self._why_not(detection)
@@ -107,7 +98,7 @@ class Association:
         if len(passed) > MOST:
             decisions.ignored["too many"] = len(passed) - MOST
         passed = passed[:MOST]
-        overlaps = ious(_stacked(passed), _stacked(passed)) >= self.rules.overlap  # (N, N)
+        overlaps = ious(_stacked(passed), _stacked(passed)) >= self._settings.detector_overlap  # (N, N)
         taken: list[int] = []
         for index in range(len(passed)):
             if overlaps[index, taken].any():
@@ -117,13 +108,13 @@ class Association:
         return [passed[index] for index in taken]
 
     def _why_not(self, detection: Detection) -> str:
-        """The rule that excludes a detection; "" if none does."""
+        """What excludes a detection; "" if nothing does."""
         x0, y0, x1, y1 = detection.box_xyxy
         if not np.isfinite(detection.box_xyxy).all() or x1 <= x0 or y1 <= y0:
             return "box"
-        if self.rules.classes != ("",) and detection.class_name not in self.rules.classes:
+        if self._settings.detector_classes != ("",) and detection.class_name not in self._settings.detector_classes:
             return "class"
-        return "" if detection.score >= self.rules.least_score else "score"  # NaN fails, too
+        return "" if detection.score >= self._settings.detector_least_score else "score"  # NaN fails, too
 
     def _assign(
         self, accepted: list[Detection], live: list[sam2.Track], boxes: dict[str, np.ndarray], decisions: Decisions
@@ -132,9 +123,9 @@ class Association:
         table = ious(_stacked(accepted), np.array([boxes[t.object_id] for t in live]).reshape(-1, 4))  # (N, M)
         matched = self._match(accepted, live, table)
         for index, (overlap, track) in matched.items():
-            drifted = overlap < self.rules.refresh_below and _are_alike(track, accepted[index])
+            drifted = overlap < self._settings.detector_refresh_below and _are_alike(track, accepted[index])
             self._apart[track.object_id] = self._apart[track.object_id] + 1 if drifted else 0
-            if drifted and self._apart[track.object_id] >= self.rules.confirm:
+            if drifted and self._apart[track.object_id] >= self._settings.detector_confirm:
                 self._apart[track.object_id] = 0
                 decisions.refresh.append((track.object_id, accepted[index]))
             else:
@@ -144,7 +135,7 @@ class Association:
             if index in matched:
                 continue
             near = [live[k] for k in np.flatnonzero(table[index])]
-            if (table[index] >= self.rules.overlap).any() or any(_is_part(t, detection) for t in near):
+            if (table[index] >= self._settings.detector_overlap).any() or any(_is_part(t, detection) for t in near):
                 decisions.ignored["part of a tracked object"] += 1
             else:
                 free.append(detection)
@@ -160,7 +151,7 @@ class Association:
         for overlap, index, track in sorted(overlaps, key=lambda pair: -pair[0]):
             if index in matched or track.object_id in taken:
                 continue
-            if overlap >= self.rules.overlap or _is_part(track, accepted[index]):
+            if overlap >= self._settings.detector_overlap or _is_part(track, accepted[index]):
                 matched[index] = overlap, track
                 taken.add(track.object_id)
         return matched
@@ -172,7 +163,7 @@ class Association:
         for index, detection in enumerate(free):
             before = next((self._candidates[k] for k in np.flatnonzero(near[:, index])), None)
             candidate = _Candidate(detection, before.seen + 1 if before else 1)
-            if candidate.seen < self.rules.confirm:
+            if candidate.seen < self._settings.detector_confirm:
                 candidates.append(candidate)
                 decisions.ignored["not confirmed yet"] += 1
                 continue
@@ -180,7 +171,7 @@ class Association:
             if again is not None:
                 hidden.remove(again)
                 decisions.refresh.append((again.object_id, detection))
-            elif count + len(decisions.new) >= self.rules.max_objects:
+            elif count + len(decisions.new) >= self._settings.max_objects:
                 decisions.ignored["no place left"] += 1
             else:
                 decisions.new.append(detection)
@@ -200,10 +191,11 @@ class Association:
 
     def forgotten(self, tracks: Sequence[sam2.Track], now_ns: int) -> list[str]:
         """Ids of objects that have been unseen for too long."""
-        if not self.rules.forget_s:
+        forget_s = self._settings.detector_forget_s
+        if not (self._settings.detector_unattended and forget_s):
             return []
         gone = [t for t in tracks if t.state is not sam2.State.VISIBLE and t.frames_since_seen >= LOOKED_FOR]
-        return [track.object_id for track in gone if now_ns - track.last_seen_ns > self.rules.forget_s * 1e9]
+        return [track.object_id for track in gone if now_ns - track.last_seen_ns > forget_s * 1e9]
 
 
 def ious(a: np.ndarray, b: np.ndarray) -> np.ndarray:

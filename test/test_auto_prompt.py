@@ -14,7 +14,8 @@ from test_pipeline_inside import Line
 
 import sam2
 from sam2_ros.auto_prompt import WAITING
-from sam2_ros.hand_off import LOOKED_FOR, Association, Rules
+from sam2_ros.hand_off import LOOKED_FOR, Association
+from sam2_ros.params import Settings
 from sam2_ros.requests import Add, Code
 
 
@@ -42,7 +43,7 @@ def test_an_object_of_which_only_a_part_is_left_is_refreshed():
 
 
 def test_what_is_removed_is_not_what_a_box_nearby_is_taken_for():
-    association = Association(Rules(confirm=1, forget_s=1.0))
+    association = Association(Settings(detector_confirm=1, detector_unattended=True, detector_forget_s=1.0))
     association.step([], [track("a", BOX)], S)
     decided = association.step([seen(*BOX)], [track("a", BOX, visible=False, last_seen_ns=S)], 3 * S)
     assert decided.remove == ["a"] and not decided.refresh and len(decided.new) == 1

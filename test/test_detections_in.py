@@ -9,7 +9,8 @@ pytest.importorskip("rclpy")
 
 from test_hand_off import seen, track
 
-from sam2_ros.hand_off import Association, Detection, Rules
+from sam2_ros.hand_off import Association, Detection
+from sam2_ros.params import Settings
 from sam2_ros.vision import read_detections
 
 
@@ -38,7 +39,7 @@ def test_a_box_of_numbers_that_are_none_is_ignored_without_a_word(name, number):
     """Python would write a warning to the node's error output; 1e308 radians are an angle like any other."""
     for turned in ({}, {"theta": 0.5}):
         detection = read(0.9, **turned | {name: number})
-        decided = Association(Rules(confirm=1)).step([detection], [], 0)
+        decided = Association(Settings(detector_confirm=1)).step([detection], [], 0)
         assert bool(decided.new) == (name == "theta" and abs(number) == 1e308)
 
 
@@ -46,14 +47,15 @@ def test_a_box_of_numbers_that_are_none_is_ignored_without_a_word(name, number):
 @pytest.mark.parametrize("size", [50, 1e10, 1e19, 3e38])
 def test_a_box_around_a_tracked_object_is_no_new_one_however_large_it_is(size):
     """Beyond 2**63 pixels no integer is as large."""
-    decided = Association(Rules(confirm=1)).step([seen(-size, -size, size, size)], [track("a", (10, 10, 12, 12))], 0)
+    association = Association(Settings(detector_confirm=1))
+    decided = association.step([seen(-size, -size, size, size)], [track("a", (10, 10, 12, 12))], 0)
     assert (decided.new, decided.ignored) == ([], {"tracked": 1})
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("size", [1e10, 1e20, 3e38])
 def test_a_box_however_large_is_compared_with_where_a_hidden_object_was_without_a_word(size):
-    association = Association(Rules(confirm=1))
+    association = Association(Settings(detector_confirm=1))
     association.step([], [track("a", (10, 10, 12, 12))], 0)
     decided = association.step([seen(0, 0, size, size)], [track("a", (10, 10, 12, 12), visible=False)], 1)
     assert [name for name, _ in decided.refresh] == ["a"], "both are less than its size apart"

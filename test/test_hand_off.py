@@ -1,7 +1,5 @@
 """A detector hands over: which box is whom, and two thousand frames of a bad one."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -13,7 +11,7 @@ import sam2
 from benchmarks.hand_off import Badness, run
 from sam2_ros.auto_prompt import AutoPrompt
 from sam2_ros.counters import Counters
-from sam2_ros.hand_off import LOOKED_FOR, MOST, Association, Detection, Rules, as_prompt, boxes_of, twin_of
+from sam2_ros.hand_off import LOOKED_FOR, MOST, Association, Detection, as_prompt, boxes_of, twin_of
 from sam2_ros.params import Settings
 from sam2_ros.requests import Add, Code, Remove
 
@@ -38,16 +36,16 @@ def seen(*box, class_name="cup", score=0.9):
 
 
 def test_a_box_on_nobody_is_an_object_once_it_is_confirmed():
-    association = Association(Rules(confirm=3))
+    association = Association(Settings(detector_confirm=3))
     decided = [association.step([seen(10 + n, 10, 20 + n, 20)], [], n) for n in range(3)]
     assert [len(d.new) for d in decided] == [0, 0, 1] and decided[0].ignored == {"not confirmed yet": 1}
-    blinking = Association(Rules(confirm=2))
+    blinking = Association(Settings(detector_confirm=2))
     for n in range(6):
         assert not blinking.step([seen(10, 10, 20, 20)] if n % 2 else [], [], n).new
 
 
 def test_a_box_on_a_live_object_is_never_another_one():
-    association, tracks = Association(Rules(confirm=1)), [track("a", (10, 10, 30, 30))]
+    association, tracks = Association(Settings(detector_confirm=1)), [track("a", (10, 10, 30, 30))]
     for box in ((11, 9, 31, 29), (5, 5, 40, 40), (10, 10, 30, 19)):
         decided = association.step([seen(*box)], tracks, 0)
         assert not decided.new and not decided.refresh, box
@@ -56,20 +54,21 @@ def test_a_box_on_a_live_object_is_never_another_one():
 
 def test_a_thing_in_front_of_another_class_is_no_part_of_it():
     cup, person = track("a", (30, 30, 40, 40)), seen(5, 5, 60, 60, class_name="person")
-    association = Association(Rules(confirm=1, refresh_below=0.9))
+    association = Association(Settings(detector_confirm=1, detector_refresh_below=0.9))
     assert [d.class_name for d in association.step([person], [cup], 0).new] == ["person"]
     decided = association.step([seen(28, 28, 41, 41, class_name="person")], [cup], 1)
     assert not (decided.refresh or decided.new), "nearly its box is the same thing, whatever it is called"
-    assert not Association(Rules(confirm=1)).step([seen(5, 5, 60, 60, class_name="")], [cup], 0).new
+    assert not Association(Settings(detector_confirm=1)).step([seen(5, 5, 60, 60, class_name="")], [cup], 0).new
 
 
 def test_several_boxes_on_one_thing_are_one():
-    decided = Association(Rules(confirm=1)).step([seen(10, 10, 20, 20), seen(11, 10, 21, 20, score=0.95)], [], 0)
+    boxes = [seen(10, 10, 20, 20), seen(11, 10, 21, 20, score=0.95)]
+    decided = Association(Settings(detector_confirm=1)).step(boxes, [], 0)
     assert [d.score for d in decided.new] == [0.95] and decided.ignored == {"double": 1}
 
 
 def test_class_score_shape_and_room_are_asked_first():
-    rules = Rules(classes=("cup",), least_score=0.5, confirm=1, max_objects=2)
+    rules = Settings(detector_classes=("cup",), detector_least_score=0.5, detector_confirm=1, max_objects=2)
     boxes = [
         seen(0, 0, 9, 9, class_name="dog"), seen(0, 0, 9, 9, score=0.4), seen(9, 9, 9, 20), seen(np.nan, 0, 9, 9),
         seen(20, 20, 30, 30), seen(40, 20, 50, 30),
@@ -82,7 +81,7 @@ def test_class_score_shape_and_room_are_asked_first():
 def test_a_flood_of_boxes_is_cut_to_the_best():
     scores = np.linspace(0.6, 0.9, 1000)
     boxes = [seen(x, 0, x + 1, 9, score=score) for x, score in zip(range(0, 2000, 2), scores, strict=True)]
-    association = Association(Rules(confirm=2, max_objects=2000))
+    association = Association(Settings(detector_confirm=2, max_objects=2000))
     for _ in range(2):
         decided = association.step([*boxes, seen(0, 20, 9, 29, score=np.nan)], [], 0)
     assert decided.ignored == {"too many": 1000 - MOST, "score": 1} and len(decided.new) == MOST
@@ -93,7 +92,7 @@ def test_an_object_out_of_sight_gets_its_id_back_if_the_box_is_near_and_of_its_c
     for class_name, box, expected in (
         ("cup", (12, 12, 22, 22), (["a"], 0)), ("dog", (12, 12, 22, 22), ([], 1)), ("cup", (50, 30, 60, 40), ([], 1)),
     ):  # fmt: skip
-        association = Association(Rules(confirm=1))
+        association = Association(Settings(detector_confirm=1))
         association.step([], [track("a", (10, 10, 20, 20))], 0)
         decided = association.step([seen(*box, class_name=class_name)], [track("a", (0, 0, 1, 1), visible=False)], 1)
         assert ([name for name, _ in decided.refresh], len(decided.new)) == expected
@@ -101,7 +100,7 @@ def test_an_object_out_of_sight_gets_its_id_back_if_the_box_is_near_and_of_its_c
 
 def test_a_drifted_object_starts_over_when_asked_for():
     for below, expected in ((0.0, []), (0.6, ["a"])):
-        association = Association(Rules(confirm=2, refresh_below=below))
+        association = Association(Settings(detector_confirm=2, detector_refresh_below=below))
         for n in range(2):
             decided = association.step([seen(10, 10, 30, 30)], [track("a", (10, 10, 30, 20))], n)
         assert [name for name, _ in decided.refresh] == expected and not decided.new
@@ -109,8 +108,9 @@ def test_a_drifted_object_starts_over_when_asked_for():
 
 def test_what_is_unseen_for_long_is_forgotten_when_unattended():
     hidden = track("a", (0, 0, 1, 1), visible=False, last_seen_ns=10**9)
-    for forget_s, expected in ((0.0, []), (5.0, ["a"]), (7.0, [])):
-        assert Association(Rules(forget_s=forget_s)).step([], [hidden], 7 * 10**9).remove == expected
+    for is_unattended, forget_s, expected in ((True, 0.0, []), (True, 5.0, ["a"]), (True, 7.0, []), (False, 5.0, [])):
+        association = Association(Settings(detector_unattended=is_unattended, detector_forget_s=forget_s))
+        assert association.step([], [hidden], 7 * 10**9).remove == expected
 
 
 def test_twins_are_told_by_their_masks():
@@ -229,7 +229,7 @@ def test_many_refused_requests_cost_one_more_step_and_nothing_is_counted():
 
 
 def test_messages_are_bounded_and_a_new_stream_forgets_them():
-    with Bench(settings=dataclasses.replace(Settings(), detector_confirm=1)) as bench:
+    with Bench(settings=Settings(detector_confirm=1)) as bench:
         bench.step(1)
         for n in range(100):
             bench.auto.post(1000 + n, [box_around(20, 20)])

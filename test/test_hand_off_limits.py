@@ -11,9 +11,9 @@ from test_hand_off import SIZE_HW, seen, track
 
 import sam2
 from sam2_ros import auto_prompt as auto_prompt_module
-from sam2_ros.auto_prompt import WAITING, AutoPrompt, rules_of
+from sam2_ros.auto_prompt import WAITING, AutoPrompt
 from sam2_ros.counters import Counters
-from sam2_ros.hand_off import MOST, Association, Rules, as_prompt, boxes_of, ious, twin_of
+from sam2_ros.hand_off import MOST, Association, as_prompt, boxes_of, ious, twin_of
 from sam2_ros.params import Settings
 from sam2_ros.requests import Add, Code, Remove
 
@@ -22,7 +22,9 @@ BOX = 10, 10, 30, 30  # 20 x 20
 
 
 def step(rules, boxes, tracks=(), now_ns=0):
-    return Association(Rules(**rules)).step(boxes, list(tracks), now_ns)
+    """rules: parameters of the detector, and max_objects."""
+    named = {name if name == "max_objects" else f"detector_{name}": value for name, value in rules.items()}
+    return Association(Settings(**named)).step(boxes, list(tracks), now_ns)
 
 
 def test_overlap_is_intersection_over_union():
@@ -81,7 +83,8 @@ def test_as_many_objects_as_there_is_room_for():
     decided = step(dict(confirm=1, max_objects=3), boxes, [track("a", (0, 30, 9, 40))])
     assert [round(d.score, 1) for d in decided.new] == [0.9, 0.8] and decided.ignored == {"no place left": 1}
     forgotten = track("gone", (0, 0, 1, 1), 2, visible=False)
-    decided = step(dict(confirm=1, max_objects=3, forget_s=1.0), boxes, [track("a", (0, 30, 9, 40)), forgotten], 2 * S)
+    rules = dict(confirm=1, max_objects=3, unattended=True, forget_s=1.0)
+    decided = step(rules, boxes, [track("a", (0, 30, 9, 40)), forgotten], 2 * S)
     assert decided.remove == ["gone"] and len(decided.new) == 2, "the place of what is removed is free"
 
 
@@ -92,10 +95,10 @@ def test_as_many_boxes_as_are_looked_at_are_not_too_many():
 
 def test_a_box_that_jumps_further_than_itself_is_seen_for_the_first_time():
     for far, news in ((14, 1), (16, 0)):  # of a box of 20 x 20, three quarters are 15
-        association = Association(Rules(confirm=2))
+        association = Association(Settings(detector_confirm=2))
         association.step([seen(10, 10, 30, 30)], [], 0)
         assert len(association.step([seen(10 + far, 10, 30 + far, 30)], [], 1).new) == news
-    association = Association(Rules(confirm=2))
+    association = Association(Settings(detector_confirm=2))
     association.step([seen(*BOX, class_name="dog")], [], 0)
     assert not association.step([seen(*BOX)], [], 1).new
 
@@ -103,18 +106,18 @@ def test_a_box_that_jumps_further_than_itself_is_seen_for_the_first_time():
 def test_the_nearest_object_out_of_sight_comes_back_and_only_once():
     hidden = [track(name, (0, 0, 1, 1), label, visible=False) for name, label in (("a", 1), ("b", 2))]
     for far, names, order in ((29, ["b"], 1), (20, ["b"], -1), (31, [], 1)):  # of 20 x 20, one and a half are 30
-        association = Association(Rules(confirm=1))
+        association = Association(Settings(detector_confirm=1))
         association.step([], [track("a", (0, 20, 20, 40)), track("b", (2, 20, 22, 40), 2)], 0)
         decided = association.step([seen(2 + far, 20, 22 + far, 40)], hidden[::order], 1)
         assert [name for name, _ in decided.refresh] == names and len(decided.new) == (not names)
-    association = Association(Rules(confirm=1))
+    association = Association(Settings(detector_confirm=1))
     association.step([], [track("a", BOX)], 0)
     decided = association.step([seen(*BOX), seen(10, 31, 30, 46)], hidden[:1], 1)
     assert [name for name, _ in decided.refresh] == ["a"] and len(decided.new) == 1
 
 
 def test_where_it_was_last_seen_is_remembered_while_it_is_out_of_sight():
-    association, hidden = Association(Rules(confirm=1)), track("a", (0, 0, 1, 1), visible=False)
+    association, hidden = Association(Settings(detector_confirm=1)), track("a", (0, 0, 1, 1), visible=False)
     association.step([], [track("a", BOX)], 0)
     for now_ns in (1, 2):
         association.step([], [hidden], now_ns)
@@ -124,7 +127,7 @@ def test_where_it_was_last_seen_is_remembered_while_it_is_out_of_sight():
 
 
 def test_an_object_must_have_drifted_several_times_in_a_row():
-    association, box = Association(Rules(confirm=2, refresh_below=0.6)), seen(10, 10, 30, 30)
+    association, box = Association(Settings(detector_confirm=2, detector_refresh_below=0.6)), seen(10, 10, 30, 30)
     drifted, well = [track("a", (10, 10, 30, 20))], [track("a", BOX)]
     decided = [bool(association.step([box], tracks, n).refresh) for n, tracks in enumerate(
         [drifted, well, drifted, drifted, drifted, drifted]
@@ -141,9 +144,9 @@ def test_just_as_much_overlap_as_is_asked_for_is_no_drift():
 def test_an_object_is_forgotten_after_its_time_and_not_with_it():
     hidden = track("a", (0, 0, 1, 1), visible=False, last_seen_ns=S)
     for now_ns, names in ((6 * S, []), (6 * S + 1, ["a"])):
-        assert step(dict(forget_s=5.0), [], [hidden], now_ns).remove == names
+        assert step(dict(unattended=True, forget_s=5.0), [], [hidden], now_ns).remove == names
     visible = replace(hidden, state=sam2.State.VISIBLE)  # as with `occluded_after` above 30
-    assert not step(dict(forget_s=5.0), [], [visible], 60 * S).remove
+    assert not step(dict(unattended=True, forget_s=5.0), [], [visible], 60 * S).remove
 
 
 def test_masks_that_agree_as_far_as_the_rule_says_are_one_thing():
@@ -183,15 +186,6 @@ class Desk:
 
     def made(self):
         return self.auto.requests(SIZE_HW)
-
-
-def test_the_rules_are_the_parameters_and_only_who_is_unattended_forgets():
-    settings = Settings(
-        detector_classes=("dog",), detector_least_score=0.11, detector_overlap=0.22, detector_refresh_below=0.33,
-        detector_confirm=4, max_objects=5, detector_forget_s=6.0, detector_unattended=True,
-    )  # fmt: skip
-    assert rules_of(settings) == Rules(("dog",), 0.11, 0.22, 0.33, 4, 6.0, 5)
-    assert rules_of(Settings(detector_forget_s=6.0)).forget_s == 0.0
 
 
 def test_the_oldest_message_is_lost_to_the_ninth():
