@@ -79,6 +79,14 @@ class Association:
         hidden = {track.object_id for track in tracks if track.state is not sam2.State.VISIBLE}
         self._keep(before_ns, boxes_of([track for track in before if track.object_id in hidden]))
 
+    def forgotten(self, tracks: Sequence[sam2.Track], now_ns: int) -> list[str]:
+        """Ids of objects that have been unseen for too long."""
+        forget_s = self._settings.detector_forget_s
+        if not (self._settings.detector_unattended and forget_s):
+            return []
+        gone = [t for t in tracks if t.state is not sam2.State.VISIBLE and t.frames_since_seen >= LOOKED_FOR]
+        return [track.object_id for track in gone if now_ns - track.last_seen_ns > forget_s * 1e9]
+
     def _keep(self, stamp_ns: int, boxes: dict[str, np.ndarray]) -> None:
         """Keeps the newest sighting of each object; a message may be about an old image."""
         for name, box in boxes.items():
@@ -188,14 +196,6 @@ class Association:
             if far < min(least, NEARBY):
                 best, least = track, far
         return best
-
-    def forgotten(self, tracks: Sequence[sam2.Track], now_ns: int) -> list[str]:
-        """Ids of objects that have been unseen for too long."""
-        forget_s = self._settings.detector_forget_s
-        if not (self._settings.detector_unattended and forget_s):
-            return []
-        gone = [t for t in tracks if t.state is not sam2.State.VISIBLE and t.frames_since_seen >= LOOKED_FOR]
-        return [track.object_id for track in gone if now_ns - track.last_seen_ns > forget_s * 1e9]
 
 
 def ious(a: np.ndarray, b: np.ndarray) -> np.ndarray:

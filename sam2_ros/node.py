@@ -168,11 +168,6 @@ class TrackNode(LifecycleNode):
         began_ns = self._worker.turn_since_ns if self._worker is not None else 0
         return began_ns > 0 and time.monotonic_ns() - began_ns > self.settings.hang_after_s * 1e9
 
-    @property
-    def _is_ending(self) -> bool:
-        """Whether the worker was told to stop and has not been released yet."""
-        return self._worker is not None and self._worker.is_stopping
-
     def why_closed(self) -> tuple[Code, str] | None:
         """Why no request of any camera can be served at the moment; None if requests can be served."""
         if self._state == "finalized":
@@ -185,6 +180,10 @@ class TrackNode(LifecycleNode):
             return Code.INTERNAL, self._worker.sentence
         return None
 
+    def note_failure(self, error: Exception) -> None:
+        """Counts an exception around a callback, whose caller may get no answer, in the first camera's counters."""
+        self.channels[0].counters.note_failure("callback", error, self.get_logger())
+
     def _how_to_activate(self) -> str:
         if self._is_ending:
             return NETWORK_ENDING
@@ -196,6 +195,11 @@ class TrackNode(LifecycleNode):
         if reason:
             return f"{reason}; start the node again or, if no parameter has to change, {steps}"
         return f"the node is {self._state}; {steps} (ros2 lifecycle set)"
+
+    @property
+    def _is_ending(self) -> bool:
+        """Whether the worker was told to stop and has not been released yet."""
+        return self._worker is not None and self._worker.is_stopping
 
     def _attempt(self, end: Callable[[], object]) -> bool:
         """Calls `end`; False, with the traceback logged, if it raises."""
@@ -230,10 +234,6 @@ class TrackNode(LifecycleNode):
             self._transforms.close()
         self._transforms = None
         return True
-
-    def note_failure(self, error: Exception) -> None:
-        """Counts an exception around a callback, whose caller may get no answer, in the first camera's counters."""
-        self.channels[0].counters.note_failure("callback", error, self.get_logger())
 
     def _enter(self, state: str) -> TransitionCallbackReturn:
         self._state, self._since_ns = state, time.monotonic_ns()

@@ -126,9 +126,6 @@ class PendingRequests:
             self.waiting.remove(request)
             request.answer(Code.INTERNAL, "an error inside the node; nothing was done")
 
-    def _too_late(self, now_ns: int) -> list[Add]:
-        return [request for request in self.waiting if isinstance(request, Add) and request.deadline_ns <= now_ns]
-
     def close(self, later: list[Request]) -> None:
         """Answers STOPPING to all requests, including those that arrived `later`."""
         for request in [*self.waiting, *later]:
@@ -137,6 +134,9 @@ class PendingRequests:
             except Exception as error:  # an answer that cannot be delivered must not affect the others
                 self._failed(error)
         self.waiting = []
+
+    def _too_late(self, now_ns: int) -> list[Add]:
+        return [request for request in self.waiting if isinstance(request, Add) and request.deadline_ns <= now_ns]
 
     def _name_new(self, tracker: sam2.Tracker, add: Add) -> None:
         """Gives every prompt for a new object ("") an unused id."""
