@@ -32,7 +32,7 @@ class Camera:
     """Subscribes between `open` and `close`; posts every image to the mailbox, or refuses and counts it.
 
     image: base name of the topic. enabled: returns whether images are wanted now. arrived: called with the stamp of
-    each image before it is posted to the mailbox. log: has warning.
+    each image before it is posted to the mailbox.
     """
 
     def __init__(
