@@ -282,3 +282,12 @@ def test_a_list_and_what_is_said_of_it_are_of_one_result(desk, monkeypatch):
     assert stamp_ns(response.header.stamp) == S and [one.object_id for one in response.objects] == ["cup"]
     assert response.age >= 100.0 and response.sentence.endswith(": mug")
     assert stamp_ns(channel.newest.header.stamp) == 2 * S and not channel.newest.waiting
+
+
+def test_an_error_inside_a_service_without_a_code_is_named_in_its_message(desk):
+    """As a refusal is: `sam2_ros objects --reset` tells one from another by it."""
+    desk.channel.log.error, desk.channel.enable = desk.warned.append, lambda enabled: 1 / 0
+    _, response = desk.call("enable", data=True)
+    error = "ZeroDivisionError('division by zero')"
+    assert (response.success, response.message) == (False, f"INTERNAL: {error}")
+    assert desk.warned == [f"inside a service: {error}"]
