@@ -1,8 +1,8 @@
 """The official video predictor's interface: prompts on any frame of a loaded clip, propagation in either direction.
 
-For a camera use `sam2.Tracker`; this keeps a result for every frame. Its behaviour was checked call by call against
-facebookresearch/sam2 2b90b9f, quirks included: a correction on a tracked frame becomes an ordinary recent memory, and
-is overwritten if propagation restarts at that very frame.
+For a camera use `sam2.Tracker`; this keeps a result for every frame, 0.8 MB for each object at 1024 pixels. Its
+behaviour was checked call by call against facebookresearch/sam2 2b90b9f, quirks included: a correction on a tracked
+frame becomes an ordinary recent memory, and is overwritten if propagation restarts at that very frame.
 """
 
 from collections.abc import Hashable, Iterator
@@ -62,8 +62,8 @@ class SAM2VideoPredictor(SAM2):
         offload_state_to_cpu: bool = False,
         async_loading_frames: bool = False,
     ) -> VideoState:
-        """Loads a JPEG folder or a video file. `async_loading_frames`: loads a folder's frames on first use (upstream:
-        in a thread). Raises BadInput saying what is wrong with it."""
+        """Loads a JPEG folder or a video file, which takes 12 MB for each frame at 1024 pixels. `async_loading_frames`:
+        reads a folder's frames whenever they are needed (upstream: in a thread, and keeps them). Raises BadInput."""
         cpu = torch.device("cpu")
         place = cpu if offload_video_to_cpu else self.device
         images, height, width = load_frames(video_path, self.image_size, place, lazily=async_loading_frames)

@@ -29,7 +29,7 @@ def load_frames(
     """(frames, height, width) of the source: frames index to (3, S, S) float32 on `device`.
 
     `video_path`: a folder of JPEGs named by their frame number, or a video file that OpenCV can read. `lazily`
-    decodes each JPEG on first access. Raises BadInput for anything else, and for an empty video.
+    decodes each JPEG on access. Raises BadInput for anything else, and for an empty video.
     """
     path = Path(video_path)
     if path.is_dir():
@@ -57,7 +57,7 @@ def _resized(sources: Iterable[np.ndarray], count: int, image_size: int, device:
 
 
 class JpegFolder:
-    """The frames of a folder, decoded on demand and then kept."""
+    """The frames of a folder, decoded whenever they are needed: kept, they would be 12 MB each at 1024 pixels."""
 
     def __init__(self, folder: Path, image_size: int, device: torch.device):
         names = [p for p in folder.iterdir() if p.suffix.lower() in _IMAGE_SUFFIXES]
@@ -67,16 +67,13 @@ class JpegFolder:
             raise BadInput(f"video_path {str(folder)!r}: expected JPEGs named by frame number (00000.jpg), got {got}")
         self.paths = sorted(names, key=lambda p: int(p.stem))
         self._image_size, self._device = image_size, device
-        self._frames: dict[int, Tensor] = {}
         self.size_hw = _read_jpeg(self.paths[0]).shape[:2]
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        if index not in self._frames:
-            self._frames[index] = to_model_input(_read_jpeg(self.paths[index]), self._image_size).to(self._device)
-        return self._frames[index]
+        return to_model_input(_read_jpeg(self.paths[index]), self._image_size).to(self._device)
 
 
 def _read_jpeg(path: Path) -> np.ndarray:
