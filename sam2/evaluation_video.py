@@ -169,7 +169,7 @@ def evaluate_video(video: AnyVideo, tracker: StreamTracker, kind: str) -> VideoR
     """
     tracker.reset()
     objects: dict[int, ObjectResult] = {}
-    overlaps: dict[int, list[dict[int, float]]] = {}
+    overlaps: dict[int, list[tuple[float, float]]] = {}
     known, late = set[int](), set[int]()
     annotated, seconds, index = [], 0.0, -1
     for index, (rgb, masks) in enumerate(video.frames()):
@@ -227,9 +227,10 @@ def _score_frame(
     masks: Masks,
     predictions: dict[int, Prediction],
     objects: dict[int, ObjectResult],
-    overlaps: dict[int, list[dict[int, float]]],
+    overlaps: dict[int, list[tuple[float, float]]],
 ) -> None:
-    """Adds one annotated frame to these objects' results, and their IoU with each object in sight to `overlaps`."""
+    """Adds one annotated frame to these objects' results; to `overlaps` the IoU of each with its own true mask, and the
+    largest with that of another object in sight."""
     masks = {object_id: mask for object_id, mask in masks.items() if mask.any()}
     for object_id, result in objects.items():
         predicted, is_seen = predictions[object_id]
@@ -239,17 +240,17 @@ def _score_frame(
         result.f.append(metrics.boundary_accuracy(predicted, true))
         result.there.append(bool(true.any()))
         result.seen.append(is_seen)
-        row = metrics.overlaps(predicted[None], np.stack(list(masks.values())))[0] if masks else []
-        overlaps.setdefault(object_id, []).append(dict(zip(masks, map(float, row), strict=True)))
+        row = metrics.overlaps(predicted[None], np.stack(list(masks.values())))[0] if masks else np.zeros(0)
+        is_own = np.array([other == object_id for other in masks], bool)
+        pair = float(row[is_own].max(initial=0.0)), float(row[~is_own].max(initial=0.0))
+        overlaps.setdefault(object_id, []).append(pair)
 
 
-def _found_again(result: ObjectResult, rows: list[dict[int, float]]) -> dict[int, bool]:
+def _found_again(result: ObjectResult, pairs: list[tuple[float, float]]) -> dict[int, bool]:
     """For every return that can be judged, by frame: whether the tracker re-acquired the object."""
-    ids = sorted({object_id for row in rows for object_id in row})
-    overlap = np.array([[row.get(object_id, 0.0) for object_id in ids] for row in rows])  # (T, K)
-    found = {}
+    overlap, found = np.array(pairs), {}  # (T, 2): with itself, with another
     for back in metrics.returns(np.array(result.there)):
-        verdict = metrics.reacquired(overlap, ids.index(result.object_id), back)
+        verdict = metrics.reacquired(overlap, 0, back)
         if verdict is not None:
             found[result.frames[back]] = verdict
     return found

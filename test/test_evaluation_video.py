@@ -54,6 +54,22 @@ def test_an_object_is_found_again_where_another_is_away():
     assert result.objects[0].returns == {4: True}
 
 
+def test_an_object_that_is_taken_for_another_is_not_found_again():
+    first, second = [THERE, *[AWAY] * 3, *[THERE] * 4], [OTHER] * 8
+    mistaken = [THERE, *[AWAY] * 3, *[OTHER] * 4]
+    result = evaluate_video(recorded(first, second), answering(mistaken, [AWAY] * 8), "click")
+    assert result.objects[0].returns == {4: False}
+
+
+def test_what_is_kept_of_a_frame_does_not_grow_with_the_square_of_the_objects(monkeypatch):
+    """A recording of an hour with sixteen objects would take two gigabytes."""
+    kept = []
+    monkeypatch.setattr(evaluation_video, "_found_again", lambda result, rows: kept.append(rows) or {})
+    masks = [[square(5, 4 * number)] * 4 for number in range(12)]
+    evaluate_video(recorded(*masks), answering(*masks), "mask")
+    assert [len(rows) for rows in kept] == [4] * 12 and all(len(row) <= 2 for rows in kept for row in rows)
+
+
 def test_a_return_that_the_video_ends_too_early_to_judge_counts_neither_way():
     truth, lost = [THERE, *[AWAY] * 3, THERE, THERE], [THERE] + [AWAY] * 5
     result = evaluate_video(recorded(truth), answering(lost), "click")
