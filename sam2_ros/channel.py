@@ -147,10 +147,10 @@ class Channel:
         return saved_path(self.node.settings.save_folder, unusual, self.name, name)
 
     def tick(self) -> None:
+        self.inputs.tick()  # first, since the others fail while no file descriptor is left
         self.camera.tick()
         if self.depth is not None:
             self.depth.tick()
-        self.inputs.tick()
         if self._pipeline is not None and not self._pipeline.auto.is_expected and self.inputs.has_detector:
             self._pipeline.auto.is_expected = True
 

@@ -18,7 +18,7 @@ from sam2_ros.health import Situation
 from sam2_ros.msg import VisibilityArray
 from sam2_ros.newest_result import NewestResult
 from sam2_ros.node import NETWORK_ENDING, TICKS_PER_REPORT, TrackNode
-from sam2_ros.requests import Code
+from sam2_ros.requests import Code, Reset
 from sam2_ros.worker import Phase
 
 pytestmark = pytest.mark.ros
@@ -129,6 +129,16 @@ def test_a_camera_that_cannot_be_looked_at_silences_neither_the_others_nor_the_d
     assert len(ticked) == TICKS_PER_REPORT and reports == [TICKS_PER_REPORT]
     failures = [channel.counters.failures for channel in node.channels]
     assert failures == [{}, {"callback: ZeroDivisionError": TICKS_PER_REPORT}]
+
+
+def test_of_a_camera_that_cannot_be_looked_at_answered_requests_are_let_go(make):
+    """Masks in them are large, and the trouble may last."""
+    node, request = make(), Reset(lambda answer: None)
+    node.channels[0].camera.tick = lambda: 1 / 0
+    node.channels[0].inputs._posted.add(request)
+    request.answer(Code.OK)
+    node._on_tick()
+    assert not node.channels[0].inputs._posted
 
 
 def test_how_long_the_model_has_been_loading_is_counted_from_the_configuration(make):
