@@ -1,10 +1,13 @@
 """What keeps a bag from being read, in words, and what mends it. Knows files, not their messages."""
 
+import errno
+import tempfile
 from os import SEEK_END
 from pathlib import Path
 
 import sam2
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk
 MCAP_MAGIC = b"\x89MCAP0\r\n"  # begins and ends a file, mcap.dev/spec
 
 
@@ -31,5 +34,8 @@ def cure_of(path: Path) -> str:
 
 def said_by(error: Exception) -> str:
     """The error's message in one line; its repr if the message is empty or, as a KeyError's, a mere key."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        place = f"{tempfile.gettempdir()}, where files that are compressed as a whole are unpacked first"
+        return f"{error.strerror} in {place}; let TMPDIR name a folder with more room"
     words = str(error).split()
     return repr(error) if isinstance(error, KeyError) or not words else " ".join(words)

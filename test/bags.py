@@ -2,7 +2,7 @@
 
 import cv2
 import numpy as np
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from sam2_ros.replay_source import open_source
@@ -38,9 +38,12 @@ def jpeg_message(number):
     return TYPES["sensor_msgs/msg/CompressedImage"](image_message(number).header, "png", data)
 
 
-def write_bag(path, images, storage=StoragePlugin.MCAP):
-    """images: {topic: messages}; recorded 7 ns after their stamps, topics in turn."""
-    with Writer(path, version=9, storage_plugin=storage) as writer:
+def write_bag(path, images, storage=StoragePlugin.MCAP, is_packed=False):
+    """images: {topic: messages}; recorded 7 ns after their stamps, topics in turn. is_packed: its file is compressed as
+    a whole."""
+    writer = Writer(path, version=9, storage_plugin=storage)
+    writer.set_compression(CompressionMode.FILE if is_packed else CompressionMode.NONE, CompressionFormat.ZSTD)
+    with writer:
         for topic, messages in images.items():
             kind = messages[0].__msgtype__
             connection = writer.add_connection(topic, kind, typestore=STORE)

@@ -17,6 +17,7 @@ pytest.importorskip("sam2_ros.msg", reason="needs the built interfaces")
 from bags import image_message, picture, write_bag
 from fakes import FakeTracker
 
+import sam2
 from sam2_ros import cli, replay
 from sam2_ros.contact_sheet import ContactSheet
 from sam2_ros.film import Film
@@ -84,6 +85,17 @@ def test_a_bag_that_finds_no_room_is_a_sentence_and_nothing_is_left(out, room, r
     with room_for(room):
         assert run("--out", str(tmp_path / out)) == (1, set())
     assert capsys.readouterr().err == f"sam2_ros replay: {tmp_path / out}: File too large\n"
+
+
+def test_a_bag_that_is_unpacked_first_and_finds_no_room_for_that_says_where(run, tmp_path, monkeypatch, capsys):
+    """Recorders with `--compression-mode file` make such; unpacked, they may be larger than all of /tmp."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    packed = write_bag(tmp_path / "packed", {"/image": [image_message(0)]}, is_packed=True)
+    before = {*tmp_path.rglob("*")}
+    with room_for(2000), pytest.raises(sam2.BadInput, match=f"in {tmp_path}, where .* unpacked first; let TMPDIR name"):
+        replay.main([str(packed), "--prompts", str(tmp_path / "p.yaml"), "--out", str(tmp_path / "o.mcap")])
+    assert {*tmp_path.rglob("*")} == before
+    assert replay.main([str(packed), "--prompts", str(tmp_path / "p.yaml"), "--out", str(tmp_path / "o.mcap")]) == 0
 
 
 @pytest.mark.parametrize(
