@@ -1,13 +1,10 @@
 """What became of each object of a replay, as JSON and in words. A function of images and tracks, never of the clock."""
 
-import itertools
 import json
 import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
 
 import sam2
 from sam2_ros.replay_files import part_of, tell_lost
@@ -16,16 +13,27 @@ from sam2_ros.replay_source import Shot, Source
 
 @dataclass
 class _History:
-    """What became of one object."""
+    """What became of one object: nothing that grows with each image."""
 
     class_name: str
     label: int
     first_frame: int
     prompted_frames: list[int] = field(default_factory=list)
-    states: list[sam2.State] = field(default_factory=list)
-    frames: list[int] = field(default_factory=list)
-    stamps_ns: list[int] = field(default_factory=list)
-    ious: list[float] = field(default_factory=list)  # the network's estimates, where visible
+    states: Counter[sam2.State] = field(default_factory=Counter)  # in how many images
+    iou_sum: float = 0.0  # of the network's estimates where it is visible
+    absences: list[dict] = field(default_factory=list)  # as in the report
+
+    def note(self, shot: Shot, track: sam2.Track) -> None:
+        is_visible = track.state is sam2.State.VISIBLE
+        was_away = bool(self.absences) and self.absences[-1]["back_frame"] is None
+        self.class_name = track.class_name
+        self.states[track.state] += 1
+        self.iou_sum += track.predicted_iou if is_visible else 0.0
+        if is_visible and was_away:
+            self.absences[-1] |= {"back_frame": shot.index, "back_stamp_ns": shot.stamp_ns}
+        elif not is_visible and not was_away:
+            gone = {"gone_frame": shot.index, "gone_stamp_ns": shot.stamp_ns}
+            self.absences.append(gone | {"back_frame": None, "back_stamp_ns": None})
 
 
 class Report:
@@ -34,28 +42,25 @@ class Report:
     def __init__(self, source: Source, model: str) -> None:
         self._source, self._model = source, model
         self._histories: dict[str, _History] = {}
-        self._stamps_ns: list[int] = []
         self._sizes_wh: Counter[tuple[int, int]] = Counter()  # how many images of each size
+        self._first_ns: int | None = None  # stamp of the first image
+        self._last_ns = self._known_ns = 0  # of the newest one, and of the newest that has a stamp
+        self._times_set_back = 0  # how often a stamp was older than the one before
 
     def note(self, shot: Shot, tracks: list[sam2.Track], prompted: set[str]) -> None:
-        self._stamps_ns.append(shot.stamp_ns)
         self._sizes_wh[shot.rgb.shape[1], shot.rgb.shape[0]] += 1
+        self._last_ns = shot.stamp_ns
+        if self._first_ns is None:
+            self._first_ns = shot.stamp_ns
+        if shot.stamp_ns:
+            self._times_set_back += shot.stamp_ns < self._known_ns
+            self._known_ns = shot.stamp_ns
         for track in tracks:
             made = _History(track.class_name, track.label, shot.index)
             history = self._histories.setdefault(track.object_id, made)
-            history.class_name = track.class_name
-            history.states.append(track.state)
-            history.frames.append(shot.index)
-            history.stamps_ns.append(shot.stamp_ns)
+            history.note(shot, track)
             if track.object_id in prompted:
                 history.prompted_frames.append(shot.index)
-            if track.state is sam2.State.VISIBLE:
-                history.ious.append(track.predicted_iou)
-
-    @property
-    def _times_set_back(self) -> int:
-        """How often a stamp was older than the one before; 0 is none."""
-        return sum(late < early for early, late in itertools.pairwise(filter(None, self._stamps_ns)))
 
     def as_dict(self) -> dict:
         """Stamps in nanoseconds, the most frequent size in pixels, shares as fractions. announced: how many images the
@@ -66,11 +71,11 @@ class Report:
                 "name": self._source.name,
                 "topic": self._source.topic,
                 "announced": self._source.total,
-                "frames": len(self._stamps_ns),
+                "frames": self._sizes_wh.total(),
                 "refused": dict(self._source.refused),
                 "damage": self._source.damage,
-                "first_stamp_ns": self._stamps_ns[0],
-                "last_stamp_ns": self._stamps_ns[-1],
+                "first_stamp_ns": self._first_ns,
+                "last_stamp_ns": self._last_ns,
                 "width": width,
                 "height": height,
             },
@@ -110,27 +115,15 @@ class Report:
 
 
 def _summary(history: _History) -> dict:
-    visible = sum(state is sam2.State.VISIBLE for state in history.states)
+    """Of absences, runs of frames in which the object was not VISIBLE, back_* is None if it was away at the end."""
+    visible = history.states[sam2.State.VISIBLE]
     return {
         "class_name": history.class_name,
         "label": history.label,
         "first_frame": history.first_frame,
         "prompted_frames": history.prompted_frames,
-        "frames": {state.name.lower(): history.states.count(state) for state in sam2.State},
-        "visible_share": round(visible / len(history.states), 6),
-        "mean_predicted_iou": round(float(np.mean(history.ious)), 6) if history.ious else None,
-        "absences": _absences(history),
+        "frames": {state.name.lower(): history.states[state] for state in sam2.State},
+        "visible_share": round(visible / history.states.total(), 6),
+        "mean_predicted_iou": round(history.iou_sum / visible, 6) if visible else None,
+        "absences": history.absences,
     }
-
-
-def _absences(history: _History) -> list[dict]:
-    """Runs of frames in which the object was not VISIBLE; back_* is None if it had not come back at the end."""
-    runs: list[dict] = []
-    absent = False
-    for state, frame, stamp_ns in zip(history.states, history.frames, history.stamps_ns, strict=True):
-        if state is not sam2.State.VISIBLE and not absent:
-            runs.append({"gone_frame": frame, "gone_stamp_ns": stamp_ns, "back_frame": None, "back_stamp_ns": None})
-        elif state is sam2.State.VISIBLE and absent:
-            runs[-1] |= {"back_frame": frame, "back_stamp_ns": stamp_ns}
-        absent = state is not sam2.State.VISIBLE
-    return runs

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -154,6 +155,15 @@ def test_the_report_counts_every_way_of_being_away_and_rates_what_is_seen_alone(
     assert (cup["label"], cup["first_frame"], cup["class_name"]) == (7, 0, "mug4")
     assert cup["mean_predicted_iou"] == 0.6 and "stamps went back" not in report.summary(1.0)
     assert "cup: visible in 40% of the images, away 2 times, back 1 times" in report.summary(1.0)
+
+
+def test_the_report_does_not_grow_with_the_recording():
+    report, rgb, sizes = Report(Source("v.mp4", "", 0, 20.0, []), "nano"), np.zeros((*SIZE_HW, 3), np.uint8), []
+    cup = SimpleNamespace(object_id="cup", class_name="", label=7, state=sam2.State.VISIBLE, predicted_iou=0.5)
+    for index in range(2000):
+        report.note(Shot(index, rgb, index + 1, 9, ""), [cup], set())
+        sizes.append(len(pickle.dumps(report)))
+    assert sizes[-1] < sizes[1] + 64  # longer numbers
 
 
 @pytest.mark.parametrize("number", SIGNALS)
