@@ -61,6 +61,16 @@ def test_numbered_frames_are_in_the_order_of_their_numbers(tmp_path):
     assert video.masks[0][1].sum() == 16
 
 
+def test_numbers_within_names_are_in_order_too(tmp_path):
+    frames, masks = tmp_path / "valid/JPEGImages/a1", tmp_path / "valid/Annotations/a1"
+    for number in (1, 2, 10, 11):
+        write_frame(frames / f"img_{number}.jpg", 20 + 10 * number)
+        write_palette(masks / f"img_{number}.png", {1: (0, 0, number, 1)})
+    (video,) = open_dataset("mose", tmp_path, "valid")
+    assert [round(frame[..., 0].mean() / 10) * 10 for frame in video.frames()] == [30, 40, 120, 130]
+    assert [int(video.masks[i][1].sum()) for i in range(4)] == [1, 2, 10, 11]
+
+
 def test_grey_masks_are_of_one_object_if_the_first_shows_nothing_else(tmp_path):
     write_video(tmp_path / "valid/JPEGImages", tmp_path / "valid/Annotations", "a1")
     numbers = np.zeros(SIZE_HW, np.uint8)

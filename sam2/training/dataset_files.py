@@ -1,6 +1,7 @@
 """Reads images, masks and films, and names damaged files. Knows nothing of datasets."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +33,12 @@ def find_files(folder: Path, suffixes: tuple[str, ...], above: frozenset[Path] =
             yield from find_files(path, suffixes, above)
 
 
+def in_order(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """Sort key: by name, with numbers by value: "img_9" comes before "img_10"."""
+    parts = re.findall(r"\d+|\D+", path.stem)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
+
+
 def read_palette(path: Path) -> tuple[np.ndarray, str]:
     """(H, W) uint8: the palette indices of a PNG, not its colours; and its mode.
 
@@ -43,7 +50,10 @@ def read_palette(path: Path) -> tuple[np.ndarray, str]:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow, on damaged files
         raise BadInput(f"{path}: expected a palette PNG ({error})") from error
     if mode not in ("P", "L", "1"):
-        raise BadInput(f"{path}: expected a PNG whose pixels are object numbers (mode P or L), got mode {mode}")
+        raise BadInput(
+            f"{path}: expected a PNG whose pixels are object numbers (mode P or L), got mode {mode}; save it with indexed "
+            "colours"
+        )
     return labels.astype(np.uint8), mode
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from sam2.errors import BadInput
 from sam2.files import reading
 from sam2.run_lengths import coco_decode
-from sam2.training.dataset_files import VOID, find_files, read_film, read_palette, read_rgb
+from sam2.training.dataset_files import VOID, find_files, in_order, read_film, read_palette, read_rgb
 
 SAV_MASK_EVERY = 4  # SA-V's videos have 24 frames a second, of which 6 are annotated
 
@@ -204,7 +204,10 @@ def open_dataset(name: str, root: str | Path, split: str = "train") -> list[Vide
     frames, masks = root / layout.frames.format(split=split), root / layout.masks.format(split=split)
     for folder in (frames, masks):
         if not folder.is_dir():
-            raise BadInput(f"{name} ({split}): expected the folder {folder}; get the dataset from {layout.source}")
+            raise BadInput(
+                f"{name} ({split}): expected the folder {folder}; name the root that holds it, or get the dataset from "
+                f"{layout.source}"
+            )
     names = _video_names(root, layout, split, masks)
     if not names:
         raise BadInput(f"{name} ({split}): no video in {masks}; get the dataset from {layout.source}")
@@ -255,14 +258,9 @@ def _object_id(folder: Path) -> int:
     return int(folder.name)
 
 
-def _in_order(path: Path) -> tuple[int, str]:
-    """Sort key: numbered frames by their number, "9" before "10"; others by name."""
-    return int(path.stem) if path.stem.isdecimal() else -1, path.name
-
-
 def _open_folder(frames: Path, masks: Path) -> Video:
     pictures = (p for p in frames.glob("[!.]*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    images = tuple(sorted(pictures, key=_in_order))
+    images = tuple(sorted(pictures, key=in_order))
     if not images:
         raise BadInput(f"{frames}: expected JPEG frames, found none")
     index_of = {path.stem: index for index, path in enumerate(images)}
@@ -274,7 +272,7 @@ def _open_folder(frames: Path, masks: Path) -> Video:
         object_id = _object_id(path.parent) if path.parent != masks else None
         if path.stem not in index_of:
             raise BadInput(
-                f"{path}: expected its frame {path.stem}.jpg in {frames}, found none; copy or unpack it again"
+                f"{path}: expected its frame {path.stem}.jpg in {frames}, found none; put it there, or remove the mask"
             )
         files.setdefault(index_of[path.stem], []).append((object_id, path))
     if not files:
