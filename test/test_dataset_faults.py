@@ -11,7 +11,7 @@ from small_video_folder import SIZE_HW, write_davis, write_frame, write_palette
 from sam2.errors import BadInput
 from sam2.run_lengths import coco_encode
 from sam2.training.dataset_clips import DatasetClips
-from sam2.training.dataset_files import read_palette
+from sam2.training.dataset_files import read_indices
 from sam2.training.datasets import open_dataset
 
 
@@ -60,7 +60,7 @@ def test_a_mask_damaged_between_its_chunks_is_named(tmp_path):
     at = whole.index(b"IDAT") - 4
     path.write_bytes(whole[:at] + (1000).to_bytes(4, "big") + whole[at + 4 :])  # as if its pixels ended early
     with pytest.raises(BadInput, match="0.png: expected a palette PNG"):
-        read_palette(path)
+        read_indices(path)
 
 
 def test_a_list_names_each_video_once_whatever_wrote_it(tmp_path):
@@ -102,3 +102,19 @@ def test_annotations_of_a_film_without_use_are_named(notes, words, tmp_path):
     clips = DatasetClips((tuple(open_dataset("sav", tmp_path, "train")),), (1.0,), num_frames=2, size=32)
     with pytest.raises(BadInput, match=f"film_manual.json: .*{words}"):
         clips(0)
+
+
+def test_a_video_is_not_evaluated_on_that_was_trained_on(tmp_path):
+    write_davis(tmp_path)
+    lists = tmp_path / "ImageSets/2017"
+    (lists / "val.txt").write_text("cat\nbear\n")
+    for split, other in (("train", "val"), ("val", "train")):
+        with pytest.raises(
+            BadInput, match=rf"{other}.txt: names bear, as does {split}.txt; expected each video in one"
+        ):
+            open_dataset("davis", tmp_path, split)
+    (lists / "trainval.txt").write_text("cat\nbear\ndog\n")
+    assert len(open_dataset("davis", tmp_path, "trainval")) == 3
+    for words in ("cat\n", ""):
+        (lists / "val.txt").write_text(words)
+        assert len(open_dataset("davis", tmp_path, "train")) == 2

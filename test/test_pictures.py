@@ -19,7 +19,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from test_dataset_faults import write_film
 
 import sam2
-from sam2.training.dataset_files import find_files, read_film, read_palette, read_rgb
+from sam2.training.dataset_files import find_files, read_film, read_indices, read_rgb
 from sam2.video_frames import load_frames
 from sam2_ros import prompt, prompt_file, replay
 from sam2_ros.pictures import read_mask, read_picture
@@ -110,7 +110,7 @@ def test_a_picture_of_no_possible_size_is_damage_and_what_came_before_is_kept(tm
     assert run(tmp_path / "in") == replay.DAMAGED and (tmp_path / "out" / "o.mcap").exists()
     assert "3.png: expected an image file" in capsys.readouterr().err
     with pytest.raises(sam2.BadInput, match=r"3\.png: expected a palette PNG"):
-        read_palette(tmp_path / "in" / "3.png")
+        read_indices(tmp_path / "in" / "3.png")
     with pytest.raises(sam2.BadInput, match=r"3\.png: expected a JPEG or PNG image"):
         read_rgb(tmp_path / "in" / "3.png")
 

@@ -1,4 +1,4 @@
-"""Reads images, masks and films, and names damaged files. Knows nothing of datasets."""
+"""Reads images, masks, films and lists, and names damaged files. Knows nothing of datasets."""
 
 import os
 import re
@@ -39,8 +39,8 @@ def in_order(path: Path) -> tuple[list[tuple[int, str]], str]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
 
 
-def read_palette(path: Path) -> tuple[np.ndarray, str]:
-    """(H, W) uint8: the palette indices of a PNG, not its colours; and its mode.
+def read_indices(path: Path) -> tuple[np.ndarray, str]:
+    """(H, W) uint8: the palette indices of a PNG, not its colours; and the image's mode.
 
     Raises BadInput if the file is not an image, or has colours or 16-bit numbers instead of indices.
     """
@@ -51,8 +51,8 @@ def read_palette(path: Path) -> tuple[np.ndarray, str]:
         raise BadInput(f"{path}: expected a palette PNG ({error})") from error
     if mode not in ("P", "L", "1"):
         raise BadInput(
-            f"{path}: expected a PNG whose pixels are object numbers (mode P or L), got mode {mode}; save it with indexed "
-            "colours"
+            f"{path}: expected a PNG whose pixels are object numbers (mode P or L), got mode {mode}; save it with "
+            "indexed colours"
         )
     return labels.astype(np.uint8), mode
 
@@ -86,3 +86,13 @@ def read_film(path: Path, wanted: set[int] | None = None) -> Iterator[tuple[int,
             index += 1
     finally:
         film.release()
+
+
+def read_list(path: Path) -> list[str]:
+    """The names in the list, without duplicates: a video that is listed twice must not count twice."""
+    try:
+        with reading(path):
+            lines = path.read_text("utf-8-sig").splitlines()  # some editors write a byte order mark
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: expected names of videos in UTF-8, a line each ({error}); save it as UTF-8") from error
+    return sorted({line.strip() for line in lines} - {""})

@@ -17,7 +17,7 @@ import numpy as np
 from sam2.errors import BadInput
 from sam2.files import reading
 from sam2.run_lengths import coco_decode
-from sam2.training.dataset_files import VOID, find_files, in_order, read_film, read_palette, read_rgb
+from sam2.training.dataset_files import VOID, find_files, in_order, read_film, read_indices, read_list, read_rgb
 
 SAV_MASK_EVERY = 4  # SA-V's videos have 24 frames a second, of which 6 are annotated
 
@@ -70,7 +70,7 @@ class FolderMasks(Mapping[int, Masks]):
     def _is_grey(self) -> bool:
         """Whether these are grey masks of a single object, which is 255; the first mask that is not empty decides."""
         for path in self.paths:
-            labels, mode = read_palette(path)
+            labels, mode = read_indices(path)
             if labels.any():
                 return mode == "L" and set(np.unique(labels)) <= {0, VOID}
         return False
@@ -78,7 +78,7 @@ class FolderMasks(Mapping[int, Masks]):
     def __getitem__(self, index: int) -> Masks:
         masks: Masks = {}
         for object_id, path in self._files[index]:
-            labels, _ = read_palette(path)
+            labels, _ = read_indices(path)
             if object_id is not None:
                 masks[object_id] = labels > 0
             elif self._is_grey:
@@ -226,7 +226,10 @@ def describe(name: str, split: str) -> str:
 def _video_names(root: Path, layout: Layout, split: str, masks: Path) -> list[str]:
     listed = root / layout.list_file.format(split=split)
     if layout.list_file and listed.is_file():
-        names = _read_list(listed)
+        names = read_list(listed)
+        if not names:
+            raise BadInput(f"{listed}: expected names of videos, a line each, found none; write them there")
+        _check_apart(root, layout, split, names)
         for name in names:
             if not (masks / name).is_dir():
                 raise BadInput(f"{listed}: names {name}, expected the folder {masks / name}; correct the list")
@@ -239,17 +242,15 @@ def _video_names(root: Path, layout: Layout, split: str, masks: Path) -> list[st
     return sorted(folder.name for folder in masks.iterdir() if folder.is_dir() and folder.name[0] != ".")
 
 
-def _read_list(path: Path) -> list[str]:
-    """The names in the list, without duplicates: a video that is listed twice must not count twice."""
-    try:
-        with reading(path):
-            lines = path.read_text("utf-8-sig").splitlines()  # some editors write a byte order mark
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path}: expected names of videos in UTF-8, a line each ({error}); save it as UTF-8") from error
-    names = sorted({line.strip() for line in lines} - {""})
-    if not names:
-        raise BadInput(f"{path}: expected names of videos, a line each, found none; write them there")
-    return names
+def _check_apart(root: Path, layout: Layout, split: str, names: list[str]) -> None:
+    """Raises BadInput if a video is both trained on and evaluated: it would be scored too well."""
+    other = {"train": "val", "val": "train"}.get(split, "")
+    theirs = root / layout.list_file.format(split=other)
+    if shared := set(names) & set(read_list(theirs) if other and theirs.is_file() else ()):
+        raise BadInput(
+            f"{theirs}: names {min(shared)}, as does {split}.txt; expected each video in one list, since what was "
+            "trained on is scored too well; remove it from the other"
+        )
 
 
 def _object_id(folder: Path) -> int:
