@@ -185,6 +185,11 @@ def _open(path: Path) -> dict[str, Tensor]:
         ) from error
     except Exception as error:  # on damaged bytes the parsers raise nearly anything: IndexError, struct.error, ...
         raise BadCheckpoint(f"{damaged}; fetch it again") from error
+    if isinstance(content, dict) and {"optimizer", "progress"} <= content.keys():
+        raise BadCheckpoint(
+            f"checkpoint {path}: expected weights, got the state of a training; name the weights that it wrote, by "
+            "default weights.pt beside it"
+        )
     state = content.get("model", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not state or not all(_is_weight(*item) for item in state.items()):
         raise BadCheckpoint(

@@ -77,6 +77,13 @@ def test_a_run_goes_on_with_the_weights_it_began_with_or_not_at_all(tmp_path, ca
     assert cli.main(run) == 0
 
 
+def test_its_state_is_no_weights_file_and_the_refusal_names_what_is(tmp_path, capsys):
+    assert cli.main([*SMALL, "--out", str(tmp_path / "run")]) == 0
+    state = str(tmp_path / "run" / "state.pt")
+    assert cli.main([*SMALL, "--out", str(tmp_path / "other"), "--checkpoint", state]) == 1
+    assert f"{state}: expected weights, got the state of a training; name the weights" in capsys.readouterr().err
+
+
 def test_a_model_and_a_size_may_be_told_in_any_way(tmp_path, capsys):
     run = [*SMALL, "--out", str(tmp_path / "run")]
     assert cli.main(run) == 0
@@ -155,6 +162,7 @@ def test_nano_learns_in_one_thread_unless_told_otherwise(told, threads, tmp_path
         (["--dataset", "davis", "--root", "nowhere", "--weight", "1", "--weight", "2"], "none or one for each"),
         (["--export", "weights.bin"], ".safetensors"),
         (["--export", "run/../run/state.pt"], "--export: expected another name than"),
+        (["--checkpoint", "OTHER", "--export", "OTHER"], "other.pt, with which the run begins; choose one"),
         (["--export", "/proc/foo/weights.pt"], "--export: the folder /proc cannot be written"),
         (["--checkpoint", "missing.pt"], "missing.pt"),
         (["--checkpoint", "OTHER"], "other.pt: expected sam2.1_hiera_nano"),

@@ -161,7 +161,8 @@ def main(arguments: list[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> None:
     """Does what `main` does, but raises its errors."""
     config = _config(args)
-    if config.needs_checkpoint and not args.checkpoint and not (args.out / STATE).exists():
+    begins = not (args.out / STATE).exists()
+    if config.needs_checkpoint and not args.checkpoint and begins:
         raise BadInput(
             f"--checkpoint: {args.config} goes on from weights, expected a file of {config.model}; official ones: "
             "sam2_ros weights tiny"
@@ -169,8 +170,12 @@ def run(args: argparse.Namespace) -> None:
     path = args.export or args.out / WEIGHTS
     if path.suffix not in WEIGHT_SUFFIXES:
         raise BadInput(f"--export: expected a name ending in {' or '.join(WEIGHT_SUFFIXES)}, got {path}")
-    if os.path.realpath(path) == os.path.realpath(args.out / STATE):
-        raise BadInput(f"--export: expected another name than {path}, from which the run goes on; choose one")
+    taken = [(args.out / STATE, "from which the run goes on")]
+    if begins and args.checkpoint:
+        taken.append((args.checkpoint, "with which the run begins"))
+    for other, use in taken:
+        if os.path.realpath(path) == os.path.realpath(other):
+            raise BadInput(f"--export: expected another name than {path}, {use}; choose one")
     check_folder(args.out, "--out")
     check_file(path, "--export")
     if choose_device(args.device).type == "cpu":
