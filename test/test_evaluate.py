@@ -132,7 +132,7 @@ def test_masks_of_another_size_name_the_video_and_the_frame():
     masks = {0: {1: square(5, 5)}, 2: {1: square(5, 5)[:-1]}}
     video = SimpleNamespace(name="odd", frames=lambda: iter([np.zeros((*SIZE_HW, 3), np.uint8)] * 4), masks=masks)
     height, width = SIZE_HW
-    wanted = rf"video odd: expected .* size \({height}, {width}\), got \({height - 1}, {width}\) of object 1 in frame 2"
+    wanted = rf"video odd: .* size \({height}, {width}\), got \({height - 1}, {width}\) of object 1 in frame 2; resize"
     with pytest.raises(BadInput, match=wanted):
         evaluate_video(RecordedVideo(video), Oracle(perfect), "mask")
 

@@ -79,8 +79,8 @@ class DatasetClips:
         for label, mask in sorted(masks.items(), key=lambda item: -np.count_nonzero(item[1])):  # smaller ones on top
             if mask.shape != labels.shape:
                 raise BadInput(
-                    f"video {name}: expected masks of the frame's size {labels.shape}, got {mask.shape}; resize them, "
-                    "or leave the video out"
+                    f"video {name}: expected masks of the frame's size {labels.shape}, got {mask.shape}; resize them "
+                    "to nearest pixels, as a mixture would be other objects, or leave the video out"
                 )
             labels[mask] = label
         side = (self.size, self.size)

@@ -249,7 +249,7 @@ def _check_apart(root: Path, layout: Layout, split: str, names: list[str]) -> No
     if shared := set(names) & set(read_list(theirs) if other and theirs.is_file() else ()):
         raise BadInput(
             f"{theirs}: names {min(shared)}, as does {split}.txt; expected each video in one list, since what was "
-            "trained on is scored too well; remove it from the other"
+            "trained on is scored too well; remove it from one"
         )
 
 
