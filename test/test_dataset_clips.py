@@ -68,6 +68,12 @@ def test_masks_stay_where_their_images_are(size_hw, side):
         assert abs(image - labels) < 0.1
 
 
+def test_an_object_that_only_the_last_frames_show_begins_clips_played_backwards():
+    video = MadeUp({i: {1: box(4, 4, 12, 12)} if i > 7 else {} for i in range(10)})
+    maps = [label_maps(video, seed, num_frames=8) for seed in range(9)]
+    assert all(clip[0].any() and not clip[-1].any() for clip in maps)
+
+
 def test_objects_keep_apart_whatever_their_ids(davis):
     """SA-V counts from 0, and there can be more than 16; of a clip the first 16 have labels of their own."""
     (video, _) = open_dataset("davis", davis, "train")

@@ -59,7 +59,8 @@ class DatasetClips:
         return np.stack([tiles[i] for i in indices])
 
     def _window(self, rng: np.random.Generator, video: Video) -> list[int]:
-        """The frames of a clip: annotated ones in a row; a short video is played to its end and back."""
+        """The frames of a clip: annotated ones in a row; a short video is played to its end and back. Backwards if no
+        clip begins with an object otherwise."""
         annotated = sorted(video.masks)
         if len(annotated) < self.num_frames:
             circle = annotated + annotated[-2:0:-1]
@@ -67,8 +68,8 @@ class DatasetClips:
             windows = [repeated[i : i + self.num_frames] for i in range(len(circle))]
         else:
             windows = [annotated[i : i + self.num_frames] for i in range(len(annotated) - self.num_frames + 1)]
-        for index in rng.permutation(len(windows))[:_WINDOWS]:
-            window = windows[index]
+        drawn = [windows[i] for i in rng.permutation(len(windows))[:_WINDOWS]]
+        for window in (*drawn, *(each[::-1] for each in drawn)):  # backwards, a clip may begin with what comes late
             if any(mask.mean() * self.size**2 >= self.min_area for mask in video.masks[window[0]].values()):
                 break
         return window
