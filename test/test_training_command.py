@@ -142,6 +142,7 @@ def test_nano_learns_in_one_thread_unless_told_otherwise(told, threads, tmp_path
         (["--pool", "-3"], "--pool: expected 1 or more"),
         (["--pool", "1000000000"], "are free; choose a smaller --pool"),
         (["--config", "finetune"], "finetune goes on from weights, expected a file of tiny"),
+        (["--config", "finetune", "--model", "nano"], f"its own is {PACKAGED / 'sam2.1_hiera_nano.safetensors'}"),
         (["--dataset", "davis"], "one folder for each"),
         (
             ["--dataset", "davis"],

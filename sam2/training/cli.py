@@ -16,7 +16,7 @@ import torch
 
 from sam2.config import find_config
 from sam2.device import choose_device, free_bytes, set_cpu_threads
-from sam2.errors import BadInput, Sam2Error
+from sam2.errors import BadCheckpoint, BadInput, Sam2Error
 from sam2.files import alone_in, check_file, check_folder, path_argument
 from sam2.training.config import CONFIGS, TrainConfig, find_train_config
 from sam2.training.dataset_clips import DatasetClips
@@ -27,7 +27,7 @@ from sam2.training.state import STATE, WEIGHT_SUFFIXES
 from sam2.training.synthetic_clips import SyntheticClips
 from sam2.training.team import Team, join_team
 from sam2.training.train import Trainer
-from sam2.weights_cache import sha256
+from sam2.weights_cache import find_weights, sha256
 
 WEIGHTS = "weights.pt"  # in --out
 _MOST = {"budget_minutes": 1e6, "batch_scale": 1e3}  # more can only be a typing error
@@ -134,6 +134,13 @@ def _maker(args: argparse.Namespace, config: TrainConfig) -> Maker:
     return DatasetClips(videos, weights, config.clip_frames, size, config.min_area)
 
 
+def _where_weights_are(model: str) -> str:
+    try:
+        return f"its own is {find_weights(find_config(model))}"
+    except BadCheckpoint as error:  # which says how to get them
+        return str(error)
+
+
 def _check_room(config: TrainConfig, maker: Maker, device: torch.device) -> None:
     """Raises BadInput unless the pool leaves half of the memory free: a process that takes too much is killed."""
     needed, free = config.pool * math.prod(maker.shape), free_bytes(device)
@@ -164,8 +171,8 @@ def run(args: argparse.Namespace) -> None:
     begins = not (args.out / STATE).exists()
     if config.needs_checkpoint and not args.checkpoint and begins:
         raise BadInput(
-            f"--checkpoint: {args.config} goes on from weights, expected a file of {config.model}; official ones: "
-            "sam2_ros weights tiny"
+            f"--checkpoint: {args.config} goes on from weights, expected a file of {config.model}; "
+            f"{_where_weights_are(config.model)}"
         )
     path = args.export or args.out / WEIGHTS
     if path.suffix not in WEIGHT_SUFFIXES:
