@@ -22,5 +22,5 @@ def panel(picture: np.ndarray, caption: str) -> np.ndarray:
     scale = min(width / picture.shape[1], height / picture.shape[0])
     size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
     made[: size[1], MARGIN : MARGIN + size[0]] = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    write(made, caption, (MARGIN, height + 22), 0.52)
+    write(made, caption, (MARGIN, size[1] + 22), 0.52)
     return made

@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("rosbags")
 
 from sam2_ros.contact_sheet import ContactSheet
+from sam2_ros.panel import CAPTION, INK, panel
 from sam2_ros.replay_source import Shot
 
 SIZE_HW = (48, 64)
@@ -33,3 +34,12 @@ def test_a_sheet_of_very_tall_images_fits(tmp_path):
         sheet.write(Shot(0, np.zeros((6000, 20, 3), np.uint8), 0, 0, ""), [])
     assert cv2.imread(str(tmp_path / "tall.jpg")).shape == (2 * 424, 4 * 540, 3)
     assert [path.name for path in tmp_path.iterdir()] == ["tall.jpg"]
+
+
+def test_the_caption_is_just_below_its_image_whatever_the_shape():
+    """Of wide images it was a third of the panel below."""
+    for height in (75, 56):  # 4:3 and 16:9
+        made = panel(np.zeros((height, 100, 3), np.uint8), "image 0")
+        below = 520 * height // 100
+        rows = np.flatnonzero((made[below:] == INK).all(-1).any(-1))
+        assert 0 < rows.min() and rows.max() < CAPTION
