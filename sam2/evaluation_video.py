@@ -97,7 +97,8 @@ class RecordedVideo:
                 if mask.shape != rgb.shape[:2]:
                     raise BadInput(
                         f"video {self.name}: expected masks of the frames' size {rgb.shape[:2]}, got {mask.shape} "
-                        f"of object {object_id} in frame {index}; resize them to nearest pixels, or leave the video out"
+                        f"of object {object_id} in frame {index}; resize them without interpolation, or leave the "
+                        "video out"
                     )
             yield Annotated(rgb, masks)
 

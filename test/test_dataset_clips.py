@@ -106,7 +106,8 @@ def test_masks_of_another_size_name_the_video_and_the_frame(davis):
     for index in range(3):
         cv2.imwrite(str(davis / f"Annotations/480p/bear/{index:05d}.png"), np.ones((5, 5), np.uint8))
     with pytest.raises(
-        BadInput, match=r"video bear, frame \d: expected masks of the frame's size .*\(5, 5\); resize them to nearest"
+        BadInput,
+        match=r"video bear, frame \d: expected masks of the frame's size .*\(5, 5\); resize them without interpolation",
     ):
         DatasetClips(((video,),), (1.0,), num_frames=3, size=16)(0)
 

@@ -81,7 +81,7 @@ class DatasetClips:
             if mask.shape != labels.shape:
                 raise BadInput(
                     f"video {name}: expected masks of the frame's size {labels.shape}, got {mask.shape}; resize them "
-                    "to nearest pixels, as a mixture would be other objects, or leave the video out"
+                    "without interpolation, which would make up objects, or leave the video out"
                 )
             labels[mask] = label
         side = (self.size, self.size)
