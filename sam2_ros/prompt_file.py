@@ -38,6 +38,7 @@ without frame and stamp an entry is for the first image.
 """
 
 FIELDS = ("object_id", "class_name", "frame", "stamp", "points", "labels", "box", "mask", "mode")
+MOST_OBJECTS = 254  # an 8-bit label mask has no more
 _MODES = {mode.value: mode for mode in sam2.PromptMode}
 _MOST_DIGITS = 18  # of a frame number; int() refuses thousands of digits
 _MOST_SECONDS = 10**10  # far beyond any header.stamp; int() of 1e900000 takes half a minute
@@ -105,7 +106,10 @@ def read(path: Path) -> list[Entry]:
         raise sam2.BadInput(f"prompts {path}: expected a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(content, list) or not content:
         raise sam2.BadInput(f"prompts {path}: expected a list with at least one entry; see sam2_ros replay --help")
-    return [_entry(fields, f"{path}, entry {number}", path.parent) for number, fields in enumerate(content, start=1)]
+    entries = [_entry(fields, f"{path}, entry {number}", path.parent) for number, fields in enumerate(content, start=1)]
+    if (found := len({entry.prompt.object_id for entry in entries})) > MOST_OBJECTS:
+        raise sam2.BadInput(f"prompts {path}: expected at most {MOST_OBJECTS} objects, got {found}; replay in parts")
+    return entries
 
 
 def _entry(fields: object, where: str, folder: Path) -> Entry:

@@ -20,6 +20,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 import sam2
+from sam2.limits import MAX_LABEL
 from sam2_ros import prompt_file, replay
 from sam2_ros.replay_bag import TrackBag, typestore
 from sam2_ros.replay_files import check_folder
@@ -168,6 +169,14 @@ def test_a_name_without_a_data_set_is_refused(capsys):
     with pytest.raises(SystemExit):
         replay.parse(["there", "--prompts", "p", "--out", "o", "--name", "kitchen"])
     assert "--name: expected --davis FOLDER" in capsys.readouterr().err
+
+
+def test_more_objects_than_a_label_mask_has_are_refused_with_the_name_of_the_file(tmp_path):
+    file = tmp_path / "p.yaml"
+    file.write_text("".join(f"- {{object_id: cup_{n}, points: [[1, 2]]}}\n" for n in range(255)))
+    with pytest.raises(sam2.BadInput, match=r"p\.yaml: expected at most 254 objects, got 255"):
+        prompt_file.read(file)
+    assert prompt_file.MOST_OBJECTS == MAX_LABEL
 
 
 @pytest.mark.parametrize(
