@@ -130,6 +130,7 @@ def test_what_keeps_other_machines_out_is_named(environment, word, monkeypatch):
 def test_a_node_and_a_command_that_find_nothing_name_it(clause, rig, monkeypatch):
     for name in ("limit", "server"):
         monkeypatch.setattr(reach, name, lambda name=name: "; not seen" if name == clause else "")
+    assert NodeClient(rig.node, "/nowhere", timeout_s=1).where_else().endswith("; not seen")  # no node is there yet
     node = TrackNode(lambda settings: FakeTracker(), context=rig.context)
     rig.executor.add_node(node)
     node.autostart()
@@ -137,7 +138,6 @@ def test_a_node_and_a_command_that_find_nothing_name_it(clause, rig, monkeypatch
     node.stop()
     rig.executor.remove_node(node)
     node.destroy_node()
-    assert NodeClient(rig.node, "/nowhere", timeout_s=1).where_else().endswith("; not seen")
 
 
 def test_an_address_that_came_up_later_is_named(monkeypatch):
