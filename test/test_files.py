@@ -95,7 +95,7 @@ def test_what_cannot_be_written_names_the_option_and_the_place(tmp_path):
     [
         weights_cache.sha256,
         dataset_files.read_rgb,
-        datasets._read_list,
+        dataset_files.read_list,
         lambda path: datasets._masklets(path, 0, 0),
         evaluation_files._read,
         lambda path: evaluation_report.split_card(path, "click"),
