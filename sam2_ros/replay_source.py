@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -245,10 +246,11 @@ def _read_all(video: cv2.VideoCapture, source: Source) -> Iterator[tuple[float, 
 
 @contextmanager
 def _folder(path: Path, fps: float) -> Iterator[Source]:
-    """Sorted by name, with numbers by value: 9.png comes before 10.png. Skips hidden files, such as macOS's ._9.png."""
+    """Sorted by name, with numbers by value: 9.png comes before 10.png, 7.25.png, a time, before 7.5.png. Skips hidden
+    files, such as macOS's ._9.png."""
     shown = (file for file in path.iterdir() if not file.name.startswith("."))
     files = sorted(file for file in shown if file.suffix.lower() in PICTURE_SUFFIXES)  # 01.png before 1.png
-    files.sort(key=lambda file: [(int(part), "") if part.isdecimal() else (-1, part) for part in _parts(file.name)])
+    files.sort(key=lambda file: [(Decimal(p), "") if p[0].isdecimal() else (Decimal(-1), p) for p in _parts(file.stem)])
     bags = sorted(file.name for file in path.iterdir() if file.suffix in BAG_SUFFIXES)
     if not files and bags:
         cure = "give that file itself" if len(bags) == 1 else "`ros2 bag reindex` writes it"
@@ -263,7 +265,7 @@ def _folder(path: Path, fps: float) -> Iterator[Source]:
 
 
 def _parts(name: str) -> list[str]:
-    return re.findall(r"\d+|\D+", name)
+    return re.findall(r"^\d+\.\d+$|\d+|\D+", name)
 
 
 def _picture(path: Path) -> np.ndarray:

@@ -71,6 +71,15 @@ def test_numbers_within_names_are_in_order_too(tmp_path):
     assert [int(video.masks[i][1].sum()) for i in range(4)] == [1, 2, 10, 11]
 
 
+def test_times_as_names_are_in_order(tmp_path):
+    """As whoever takes images out of a bag names them: the fraction has as many digits as it needs."""
+    for name in ("7.25", "7.5", "8.125", "8.2"):
+        write_frame(tmp_path / f"valid/JPEGImages/a1/{name}.jpg", 20)
+        write_palette(tmp_path / f"valid/Annotations/a1/{name}.png", {1: (0, 0, 4, 4)})
+    (video,) = open_dataset("mose", tmp_path, "valid")
+    assert [path.stem for path in video.source] == ["7.25", "7.5", "8.125", "8.2"]
+
+
 def test_grey_masks_are_of_one_object_if_the_first_shows_nothing_else(tmp_path):
     write_video(tmp_path / "valid/JPEGImages", tmp_path / "valid/Annotations", "a1")
     numbers = np.zeros(SIZE_HW, np.uint8)

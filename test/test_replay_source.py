@@ -104,6 +104,14 @@ def test_a_folder_goes_by_the_numbers_in_its_names(tmp_path):
         shots_of(folder)
 
 
+def test_a_folder_goes_by_the_times_that_are_its_names(tmp_path):
+    """As whoever takes images out of a bag names them: the fraction has as many digits as it needs."""
+    names = ("7.25", "7.5", "8.125", "8.2")
+    for level, name in enumerate(names):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full(SIZE_HW, level, np.uint8))
+    assert [int(shot.rgb[0, 0, 0]) for shot in shots_of(tmp_path)[1]] == [0, 1, 2, 3]
+
+
 def test_pictures_of_a_folder_may_be_grey_deep_in_capitals_and_of_equal_numbers(tmp_path, monkeypatch):
     """In one order, whatever that of the folder is."""
     for level, name in enumerate(("01.png", "1.png", "2.PNG")):

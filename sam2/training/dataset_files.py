@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
 
 import cv2
@@ -33,10 +34,10 @@ def find_files(folder: Path, suffixes: tuple[str, ...], above: frozenset[Path] =
             yield from find_files(path, suffixes, above)
 
 
-def in_order(path: Path) -> tuple[list[tuple[int, str]], str]:
-    """Sort key: by name, with numbers by value: "img_9" comes before "img_10"."""
-    parts = re.findall(r"\d+|\D+", path.stem)
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
+def in_order(path: Path) -> tuple[list[tuple[Decimal, str]], str]:
+    """Sort key: by name, with numbers by value: "img_9" comes before "img_10", and the time "7.25" before "7.5"."""
+    parts = re.findall(r"^\d+\.\d+$|\d+|\D+", path.stem)
+    return [(Decimal(part), "") if part[0].isdecimal() else (Decimal(-1), part) for part in parts], path.name
 
 
 def read_indices(path: Path) -> tuple[np.ndarray, str]:
