@@ -6,17 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from small_training import CPU, TINY_RUN, Broken, TwoSquares, run
 from small_video_folder import write_video
 
 from sam2.errors import BadInput
-from sam2.training import report, train
+from sam2.training import data, report, train
+from sam2.training.pool import PooledSource
 from sam2.training.stop import noted_signals
 from sam2.training.team import NotMade, Team
 from sam2.training.train import Trainer
@@ -246,6 +249,29 @@ def test_a_second_signal_ends_it_at_once():
         assert came == [signal.SIGTERM]
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("the second came to nothing")
+
+
+def test_a_signal_while_the_workers_start_ends_the_run_as_any_other(tmp_path, monkeypatch):
+    """Ctrl-C goes to all of them, and they need seconds to import what they use."""
+
+    def opened(*given):
+        source = data.open_source(*given)
+        for worker, number in zip(source._workers, (signal.SIGINT, signal.SIGTERM), strict=True):
+            os.kill(worker.pid, number)
+        signal.raise_signal(signal.SIGINT)
+        return source
+
+    monkeypatch.setattr(train, "open_source", opened)
+    trainer = Trainer(replace(TINY_RUN, workers=2), TwoSquares(), tmp_path, CPU)
+    assert trainer.run() == signal.SIGINT and (tmp_path / "state.pt").exists()
+
+
+def test_a_signal_while_workers_start_kills_none_of_them():
+    with closing(PooledSource(TwoSquares(), CPU, capacity=4, workers=2)) as source:
+        for worker, number in zip(source._workers, (signal.SIGINT, signal.SIGTERM), strict=True):
+            os.kill(worker.pid, number)
+        source.sample(np.random.default_rng(0), 0, 1, 4, 1)
+        assert all(worker.is_alive() for worker in source._workers)
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from sam2.device import device_errors
 from sam2.errors import OutOfMemory, Sam2Error
 from sam2.training.clips import MAX_OBJECTS
 from sam2.training.draws import Maker, draw_frames, label_areas
+from sam2.training.stop import deferred_signals
 from sam2.training.synthetic import HELD_OUT_SEED
 from sam2.training.tensors import send
 
@@ -97,8 +98,9 @@ class PooledSource:
             )
             for i in range(workers)
         ]
-        for worker in self._workers:
-            worker.start()
+        with deferred_signals():  # they would die of them before `_work` begins
+            for worker in self._workers:
+                worker.start()
         self._device, self._min_area = device, min_area
         self._areas = np.zeros((capacity, maker.shape[0], MAX_OBJECTS), np.int32)
         self._moved: queue.Queue = queue.Queue(maxsize=slots)

@@ -1,10 +1,24 @@
 """Ctrl-C and SIGTERM end a run after the current step, so that no progress is lost."""
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+
+@contextmanager
+def deferred_signals() -> Iterator[None]:
+    """Signals that come while the block runs take effect after it, and never in processes that it starts."""
+    if sys.platform == "win32":  # has no such thing
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -113,12 +113,14 @@ class Trainer:
         """
         self.save()  # `_throw_back` needs a state to resume
         earlier_clips = self.progress.clips_made
-        source = open_source(self.maker, self.device, self.config, earlier_clips, self.team)
-        begin = time.monotonic()
-        next_save, next_check = begin + SAVE_EVERY_S, begin + VALIDATE_EVERY_S
-        bar = tqdm(total=1.0, initial=min(self.share, 1.0), disable=not self.team.leads, mininterval=5, bar_format=_BAR)
-        clock, losses, failure = begin, {}, None
-        with noted_signals() as signals, closing(source), closing(bar):
+        losses, failure, done, leads = {}, None, min(self.share, 1.0), self.team.leads
+        with (
+            noted_signals() as signals,
+            closing(open_source(self.maker, self.device, self.config, earlier_clips, self.team)) as source,
+            closing(tqdm(total=1.0, initial=done, disable=not leads, mininterval=5, bar_format=_BAR)) as bar,
+        ):
+            begin = clock = time.monotonic()
+            next_save, next_check = begin + SAVE_EVERY_S, begin + VALIDATE_EVERY_S
             while self.share < 1 and not failure and self._is_in_time(begin, seconds, signals):
                 first = self.progress.step
                 try:
