@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("rosbags")
 
 from sam2_ros.contact_sheet import ContactSheet
-from sam2_ros.panel import CAPTION, INK, panel
+from sam2_ros.panel import CAPTION, PAPER, panel
 from sam2_ros.replay_source import Shot
 
 SIZE_HW = (48, 64)
@@ -41,5 +41,6 @@ def test_the_caption_is_just_below_its_image_whatever_the_shape():
     for height in (75, 56):  # 4:3 and 16:9
         made = panel(np.zeros((height, 100, 3), np.uint8), "image 0")
         below = 520 * height // 100
-        rows = np.flatnonzero((made[below:] == INK).all(-1).any(-1))
+        ink = made[below:].min(-1) > 2 * max(PAPER)  # the edges of letters are in between; to some OpenCVs all are
+        rows = np.flatnonzero(ink.any(-1))
         assert 0 < rows.min() and rows.max() < CAPTION

@@ -76,6 +76,7 @@ def test_a_team_learns_without_a_warning_of_torch(tmp_path):
         together(torch.randn(4, 2)).sum().backward()
         assert module.bias.grad.tolist() == [4.0, 4.0] and not together.broadcast_buffers
     finally:
+        together = None  # it holds the group, which would be freed after it and wait for threads that need the GIL
         dist.destroy_process_group()
 
 
