@@ -96,6 +96,23 @@ def test_grey_masks_are_of_one_object_if_the_first_shows_nothing_else(tmp_path):
         assert [{key: int(mask.sum()) for key, mask in video.masks[i].items()} for i in range(3)] == expected
 
 
+def test_grey_masks_with_soft_edges_are_refused_for_their_shades_would_be_objects(tmp_path):
+    """As of a tool that blurs, resizes or writes them as JPEG. Few objects with a void around them are none."""
+    write_video(tmp_path / "valid/JPEGImages", tmp_path / "valid/Annotations", "a1")
+    path, numbers = tmp_path / "valid/Annotations/a1/00000.png", np.zeros(SIZE_HW, np.uint8)
+    numbers[2:12, 3:20] = 255
+    soft, ringed = cv2.blur(numbers, (3, 3)), numbers.copy()
+    ringed[5:8, 5:8], ringed[5:8, 10:13] = 1, 127
+    for shades, message in ((soft, "00000.png: .* a mask of 255 with 5 other shades"), (ringed, "")):
+        cv2.imwrite(str(path), shades)
+        (video,) = open_dataset("mose", tmp_path, "valid")
+        if message:
+            with pytest.raises(BadInput, match=message):
+                video.masks[0]
+        else:
+            assert {key: int(mask.sum()) for key, mask in video.masks[0].items()} == {1: 9, 127: 9}
+
+
 def test_a_jpeg_that_ends_in_its_middle_is_refused(davis):
     path = davis / "JPEGImages/480p/bear/00001.jpg"
     noise = np.random.default_rng(0).integers(0, 256, (*SIZE_HW, 3), np.uint8)

@@ -3,12 +3,13 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from small_training import CPU, SIDE, TINY_RUN, TwoSquares, run, small_model
 
 from sam2.config import find_config
-from sam2.errors import BadInput, OutOfMemory
+from sam2.errors import BadCheckpoint, BadInput, OutOfMemory
 from sam2.model import SAM2
 from sam2.training import report, state
 from sam2.training.config import CONFIGS, Phase, find_train_config
@@ -264,6 +265,21 @@ def test_a_clip_that_does_not_fit_is_said_in_a_sentence(tmp_path, monkeypatch):
     ):
         trainer._step_that_fits(DirectSource(TwoSquares(), CPU, 6))
     assert seen == [2, 1]
+
+
+def test_wrong_weights_are_found_before_the_clips_are_read_and_wrong_clips_before_a_step(tmp_path):
+    """The clips take minutes where images are large."""
+
+    class Empty(TwoSquares):
+        def __call__(self, seed):
+            return np.zeros(self.shape, np.uint8)
+
+    trainer = Trainer(TINY_RUN, Empty(), tmp_path, CPU)
+    with pytest.raises(BadCheckpoint, match=r"missing\.pt"):
+        trainer.start_from(tmp_path / "missing.pt")
+    with pytest.raises(BadInput, match="expected objects of .* found none"):
+        trainer.run()
+    assert not (tmp_path / state.STATE).exists()
 
 
 def test_what_holds_the_group_goes_before_the_group(tmp_path, monkeypatch):

@@ -74,6 +74,8 @@ def test_a_run_goes_on_with_the_weights_it_began_with_or_not_at_all(tmp_path, ca
         assert cli.main([*run, "--checkpoint", str(other)]) == 1
         said = capsys.readouterr().err
         assert f"run goes on from its own weights, and did not begin with {other}; choose another --out" in said
+    assert cli.main([*run, "--checkpoint", str(nano), "--export", str(nano)]) == 1
+    assert "nano.safetensors, with which the run began; choose one" in capsys.readouterr().err
     assert cli.main(run) == 0
 
 
@@ -166,6 +168,7 @@ def test_nano_learns_in_one_thread_unless_told_otherwise(told, threads, tmp_path
         (["--checkpoint", "OTHER", "--export", "OTHER"], "other.pt, with which the run begins; choose one"),
         (["--export", "/proc/foo/weights.pt"], "--export: the folder /proc cannot be written"),
         (["--checkpoint", "missing.pt"], "missing.pt"),
+        (["--device", "cuda:77"], "device 'cuda:77': PyTorch finds"),
         (["--checkpoint", "OTHER"], "other.pt: expected sam2.1_hiera_nano"),
     ],
 )

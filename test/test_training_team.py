@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from sam2.errors import Sam2Error
+from sam2.errors import BadInput, Sam2Error
 from sam2.training import report
 from sam2.training.team import ALONE, NotMade, Team, join_team, learning_together
 
@@ -97,6 +97,24 @@ def test_one_alone_agrees_with_itself(monkeypatch):
     with pytest.raises(NotMade) as told:
         ALONE.together(lambda: 1 / 0)
     assert isinstance(told.value.__cause__, ZeroDivisionError)
+
+
+def test_alone_the_gpu_may_be_chosen_and_in_a_team_each_takes_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: current.append(device.index))
+    monkeypatch.setattr(dist, "init_process_group", lambda backend: current.append(backend))
+    monkeypatch.setattr(dist, "get_rank", lambda: 6)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 8)
+    current = []
+    monkeypatch.delenv("RANK", raising=False)
+    assert join_team("cuda:3") == (ALONE, torch.device("cuda:3")) and join_team("cuda")[1].index == 0
+    assert current == [3, 0]
+    for name, value in (("RANK", "6"), ("LOCAL_RANK", "2")):
+        monkeypatch.setenv(name, value)
+    assert join_team("cuda") == (Team(6, 8), torch.device("cuda:2"))
+    with pytest.raises(BadInput, match="a GPU each, expected auto, cpu or cuda, got 'cuda:3'"):
+        join_team("cuda:3")
+    assert current == [3, 0, "cpu:gloo,cuda:nccl", 2]
 
 
 def test_several_take_the_largest_or_the_first_ones_value(monkeypatch):

@@ -57,8 +57,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--device",
         default="auto",
-        choices=("auto", "cpu", "cuda"),
-        help="on a CPU nano trains in one thread unless OMP_NUM_THREADS says otherwise",
+        help="auto, cpu, cuda, cuda:N; on a CPU nano trains in one thread unless OMP_NUM_THREADS says otherwise",
     )
     parser.add_argument(
         "--fuse",
@@ -177,12 +176,9 @@ def run(args: argparse.Namespace) -> None:
     path = args.export or args.out / WEIGHTS
     if path.suffix not in WEIGHT_SUFFIXES:
         raise BadInput(f"--export: expected a name ending in {' or '.join(WEIGHT_SUFFIXES)}, got {path}")
-    taken = [(args.out / STATE, "from which the run goes on")]
+    _check_export(path, args.out / STATE, "from which the run goes on")
     if begins and args.checkpoint:
-        taken.append((args.checkpoint, "with which the run begins"))
-    for other, use in taken:
-        if os.path.realpath(path) == os.path.realpath(other):
-            raise BadInput(f"--export: expected another name than {path}, {use}; choose one")
+        _check_export(path, args.checkpoint, "with which the run begins")
     check_folder(args.out, "--out")
     check_file(path, "--export")
     if choose_device(args.device).type == "cpu":
@@ -194,10 +190,15 @@ def run(args: argparse.Namespace) -> None:
         _train(args, config, maker, team, device, path)
 
 
+def _check_export(path: Path, other: Path, use: str) -> None:
+    if os.path.realpath(path) == os.path.realpath(other):
+        raise BadInput(f"--export: expected another name than {path}, {use}; choose one")
+
+
 def _check_checkpoint(args: argparse.Namespace, began_with: str) -> None:
-    """Raises BadInput if --checkpoint is given for a resumed run that did not begin with that file."""
+    """Raises BadInput if the resumed run did not begin with the file --checkpoint."""
     path = args.checkpoint
-    if path and not (path.is_file() and sha256(path) == began_with):
+    if not (path.is_file() and sha256(path) == began_with):
         raise BadInput(
             f"--checkpoint: {args.out} goes on from its own weights, and did not begin with {path}; choose "
             "another --out to begin with that, or leave it out to go on"
@@ -219,7 +220,9 @@ def _train(
         if team.leads:
             done = f"({100 * trainer.share:.0f} % done)" if trainer.share < 1 else "and done: another --out begins anew"
             print(f"going on from step {trainer.progress.step} {done}", flush=True)
-        _check_checkpoint(args, trainer.progress.began_with)
+        if args.checkpoint:
+            _check_checkpoint(args, trainer.progress.began_with)
+            _check_export(path, args.checkpoint, "with which the run began")
     elif args.checkpoint:
         trainer.start_from(args.checkpoint)
     if stopped_by := trainer.run(60 * args.minutes):

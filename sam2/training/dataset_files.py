@@ -58,6 +58,22 @@ def read_indices(path: Path) -> tuple[np.ndarray, str]:
     return labels.astype(np.uint8), mode
 
 
+def is_grey_mask(path: Path) -> bool | None:
+    """Whether this is a grey mask of a single object, which is 255; None if it is empty. Raises what `read_indices`
+    raises, and BadInput if such a mask has soft edges, whose shades would be taken for objects."""
+    labels, mode = read_indices(path)
+    values, pixels = np.unique(labels[labels > 0], return_counts=True)
+    if not values.size:
+        return None
+    is_mostly_white = mode == "L" and values[pixels.argmax()] == VOID
+    if is_mostly_white and ((values > VOID // 2) & (values < VOID)).any():
+        raise BadInput(
+            f"{path}: expected 0 and 255, or a number for each object, got a mask of 255 with {len(values) - 1} other "
+            "shades; save masks without soft edges"
+        )
+    return is_mostly_white and values.size == 1
+
+
 def read_rgb(path: Path) -> np.ndarray:
     """(H, W, 3) uint8. Raises BadInput for anything but a complete JPEG or PNG."""
     with reading(path):

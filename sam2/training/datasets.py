@@ -17,7 +17,16 @@ import numpy as np
 from sam2.errors import BadInput
 from sam2.files import reading
 from sam2.run_lengths import coco_decode
-from sam2.training.dataset_files import VOID, find_files, in_order, read_film, read_indices, read_list, read_rgb
+from sam2.training.dataset_files import (
+    VOID,
+    find_files,
+    in_order,
+    is_grey_mask,
+    read_film,
+    read_indices,
+    read_list,
+    read_rgb,
+)
 
 SAV_MASK_EVERY = 4  # SA-V's videos have 24 frames a second, of which 6 are annotated
 
@@ -69,11 +78,7 @@ class FolderMasks(Mapping[int, Masks]):
     @cached_property
     def _is_grey(self) -> bool:
         """Whether these are grey masks of a single object, which is 255; the first mask that is not empty decides."""
-        for path in self.paths:
-            labels, mode = read_indices(path)
-            if labels.any():
-                return mode == "L" and set(np.unique(labels)) <= {0, VOID}
-        return False
+        return bool(next(filter(lambda grey: grey is not None, map(is_grey_mask, self.paths)), False))
 
     def __getitem__(self, index: int) -> Masks:
         masks: Masks = {}

@@ -11,7 +11,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sam2.errors import Sam2Error
+from sam2.device import choose_device
+from sam2.errors import BadInput, Sam2Error
 
 Made = TypeVar("Made")
 
@@ -73,18 +74,22 @@ def learning_together(module: nn.Module) -> DistributedDataParallel:
     return DistributedDataParallel(module, find_unused_parameters=True, broadcast_buffers=False)  # its older name
 
 
-def join_team(device: str) -> tuple[Team, torch.device]:
+def join_team(wanted: str) -> tuple[Team, torch.device]:
     """Joins the processes that `torchrun` started, if it did; returns the team and this process's device.
 
-    device: "auto", "cpu" or "cuda".
+    wanted: "auto", "cpu", "cuda" or, alone, "cuda:N". Raises BadInput as `choose_device` does, and for a numbered one in
+    a team, whose processes would share it.
     """
-    kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    device = choose_device(wanted)
     torch.backends.cudnn.benchmark = True  # pays off: the same shapes come thousands of times
     torch.backends.cuda.enable_cudnn_sdp(False)  # it makes a plan for every length, and memories grow every frame
-    if "RANK" not in os.environ:
-        return ALONE, torch.device(kind, 0) if kind == "cuda" else torch.device(kind)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo")
-    local = torch.device(kind, int(os.environ["LOCAL_RANK"])) if kind == "cuda" else torch.device(kind)
-    if kind == "cuda":
-        torch.cuda.set_device(local)
-    return Team(dist.get_rank(), dist.get_world_size()), local
+    team = ALONE
+    if "RANK" in os.environ:
+        if device.index is not None:
+            raise BadInput(f"device: torchrun's processes take a GPU each, expected auto, cpu or cuda, got {wanted!r}")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        team = Team(dist.get_rank(), dist.get_world_size())
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) if team.size > 1 else device.index or 0)
+        torch.cuda.set_device(device)
+    return team, device

@@ -15,6 +15,7 @@ import sys
 import time
 from contextlib import closing
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
@@ -63,7 +64,6 @@ class Trainer:
         self.optimizer = make_optimizer(self.lessons, config.weight_decay, config.layer_decay, config.muon)
         self.average = Average(self.lessons, config.ema)
         self.progress = Progress()
-        self.held_out = torch.from_numpy(held_out_clips(maker, config.min_area)).to(device)
         self.maker = maker
         self.steps_per_s = 0.0
         self.kind = ""  # of the newest step
@@ -73,6 +73,10 @@ class Trainer:
     @property
     def _modules(self) -> dict[str, Stateful]:
         return {"model": self.lessons, "optimizer": self.optimizer, "average": self.average}
+
+    @cached_property
+    def held_out(self) -> Tensor:  # (clips, frames, S, S, 4) uint8: RGB and the objects' numbers
+        return torch.from_numpy(held_out_clips(self.maker, self.config.min_area)).to(self.device)
 
     def start_from(self, path: Path) -> None:
         """Begins with the weights in a file instead of random ones. Raises BadCheckpoint unless it holds exactly the
@@ -111,6 +115,8 @@ class Trainer:
         Saves the state and, unless a signal ended it, runs `check`. Raises FloatingPointError if the loss stays
         non-finite, and what making clips raises, after saving the progress so far.
         """
+        if self.team.leads:
+            _ = self.held_out  # what is wrong with them ends the run now, not at the first check
         self.save()  # `_throw_back` needs a state to resume
         earlier_clips = self.progress.clips_made
         losses, failure, done, leads = {}, None, min(self.share, 1.0), self.team.leads
