@@ -16,7 +16,8 @@ import numpy as np
 from sam2 import metrics
 from sam2.errors import BadInput, MaskTooThin
 from sam2.masks import bounding_box, label_mask
-from sam2.training.datasets import Masks, Video
+from sam2.training.dataset_masks import Masks
+from sam2.training.datasets import Video
 from sam2.training.synthetic import World
 from sam2.types import Frame, Prompt, State, Track
 

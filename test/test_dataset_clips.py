@@ -10,7 +10,8 @@ from small_video_folder import write_davis, write_palette
 from sam2.errors import BadInput
 from sam2.training.clips import MAX_OBJECTS
 from sam2.training.dataset_clips import DatasetClips
-from sam2.training.datasets import Masks, open_dataset
+from sam2.training.dataset_masks import Masks
+from sam2.training.datasets import open_dataset
 from sam2.training.synthetic import HELD_OUT_SEED
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from sam2 import evaluation_files, evaluation_report, files, weights_cache
 from sam2.errors import BadInput
-from sam2.training import dataset_files, datasets, report
+from sam2.training import dataset_files, dataset_masks, report
 
 
 def test_a_file_is_replaced_whole(tmp_path, monkeypatch):
@@ -96,7 +96,7 @@ def test_what_cannot_be_written_names_the_option_and_the_place(tmp_path):
         weights_cache.sha256,
         dataset_files.read_rgb,
         dataset_files.read_list,
-        lambda path: datasets._masklets(path, 0, 0),
+        lambda path: dataset_masks._masklets(path, 0, 0),
         evaluation_files._read,
         lambda path: evaluation_report.split_card(path, "click"),
         lambda path: report.append_row(path, {"step": 1}),

@@ -12,7 +12,8 @@ import numpy as np
 
 from sam2.errors import BadInput
 from sam2.training.clips import MAX_OBJECTS
-from sam2.training.datasets import Masks, Video
+from sam2.training.dataset_masks import Masks
+from sam2.training.datasets import Video
 from sam2.training.synthetic import HELD_OUT_SEED
 
 _WINDOWS = 12  # drawn from a video until one begins with an object

@@ -77,8 +77,8 @@ def learning_together(module: nn.Module) -> DistributedDataParallel:
 def join_team(wanted: str) -> tuple[Team, torch.device]:
     """Joins the processes that `torchrun` started, if it did; returns the team and this process's device.
 
-    wanted: "auto", "cpu", "cuda" or, alone, "cuda:N". Raises BadInput as `choose_device` does, and for a numbered one in
-    a team, whose processes would share it.
+    wanted: "auto", "cpu", "cuda" or, alone, "cuda:N". Raises BadInput as `choose_device` does, and for a numbered one
+    in a team, whose processes would share it.
     """
     device = choose_device(wanted)
     torch.backends.cudnn.benchmark = True  # pays off: the same shapes come thousands of times
