@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sam2.config import CONFIGS, ModelConfig, find_config
-from sam2.device import choose_device, device_errors
+from sam2.device import check_kernels, choose_device, device_errors
 from sam2.errors import BadCheckpoint, BadInput
 from sam2.hugging_face import from_hugging_face, is_hugging_face
 from sam2.model import SAM2
@@ -60,6 +60,7 @@ def load_model(
     for layer in model.memory_attention.layers:
         layer.cross_attn_image.pooling = memory_pooling
     with device_errors(place):
+        check_kernels(place)
         return model.eval().requires_grad_(False).to(place)
 
 

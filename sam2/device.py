@@ -31,6 +31,20 @@ def choose_device(wanted: str) -> torch.device:
     return device
 
 
+def check_kernels(device: torch.device) -> None:
+    """Raises BadInput if this PyTorch was built for other GPUs, as many for aarch64 are: such a GPU copies, but cannot
+    compute."""
+    try:
+        torch.ones(1, device=device)
+    except RuntimeError as error:
+        if "no kernel image" not in str(error):
+            raise
+        raise BadInput(
+            f"device {device}: PyTorch {torch.__version__} was not built for {torch.cuda.get_device_name(device)}; "
+            "install a build for it, or use 'cpu'"
+        ) from error
+
+
 def set_cpu_threads(count: int, name: str) -> None:
     """Sets how many threads the model `name` uses on a CPU, in the calling thread and those it starts.
 

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from sam2 import checkpoint
 from sam2.device import choose_device, device_errors
 from sam2.errors import BadInput, UnknownObject
+from sam2.model import SAM2
 
 
 @pytest.mark.parametrize("name", ["mps", "xpu", "xpu:1", "meta", "cpu:7", "gpu", ""])
@@ -32,6 +34,28 @@ def test_a_missing_gpu_says_how_many_there_are(name, count, monkeypatch):
 def test_auto_is_cuda_where_there_is_one(is_there, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: is_there)
     assert choose_device("auto") == torch.device(expected)
+
+
+def test_a_gpu_that_this_torch_has_no_kernels_for_is_named_before_the_first_image(monkeypatch):
+    """Of all of torch's sentences this one says least what to do."""
+
+    def ones(*size, device=None):
+        if device is not None and not has_kernels:
+            raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nCUDA kernel ...")
+        return on_cpu(*size)
+
+    on_cpu, has_kernels = torch.ones, False
+    moved = []
+    monkeypatch.setattr(checkpoint, "choose_device", lambda name: torch.device("cuda:0"))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (11, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Thor")
+    monkeypatch.setattr(SAM2, "to", lambda self, device: moved.append(device))
+    monkeypatch.setattr(torch, "ones", ones)
+    with pytest.raises(BadInput, match=r"^device cuda:0: PyTorch \S+ was not built for Thor; install a build"):
+        checkpoint.load_model("nano")
+    has_kernels = True
+    checkpoint.load_model("nano")
+    assert moved == [torch.device("cuda:0")]
 
 
 def test_an_error_of_our_own_is_not_read_as_a_shortage_of_memory():
