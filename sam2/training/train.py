@@ -115,8 +115,7 @@ class Trainer:
         Saves the state and, unless a signal ended it, runs `check`. Raises FloatingPointError if the loss stays
         non-finite, and what making clips raises, after saving the progress so far.
         """
-        if self.team.leads:
-            _ = self.held_out  # what is wrong with them ends the run now, not at the first check
+        _ = self.held_out  # what is wrong with them ends every process of the team now, not one at the first check
         self.save()  # `_throw_back` needs a state to resume
         earlier_clips = self.progress.clips_made
         losses, failure, done, leads = {}, None, min(self.share, 1.0), self.team.leads
