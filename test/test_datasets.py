@@ -101,16 +101,14 @@ def test_grey_masks_with_soft_edges_are_refused_for_their_shades_would_be_object
     write_video(tmp_path / "valid/JPEGImages", tmp_path / "valid/Annotations", "a1")
     path, numbers = tmp_path / "valid/Annotations/a1/00000.png", np.zeros(SIZE_HW, np.uint8)
     numbers[2:12, 3:20] = 255
-    soft, ringed = cv2.blur(numbers, (3, 3)), numbers.copy()
-    ringed[5:8, 5:8], ringed[5:8, 10:13] = 1, 127
-    for shades, message in ((soft, "00000.png: .* a mask of 255 with 5 other shades"), (ringed, "")):
-        cv2.imwrite(str(path), shades)
-        (video,) = open_dataset("mose", tmp_path, "valid")
-        if message:
-            with pytest.raises(BadInput, match=message):
-                video.masks[0]
-        else:
-            assert {key: int(mask.sum()) for key, mask in video.masks[0].items()} == {1: 9, 127: 9}
+    cv2.imwrite(str(path), cv2.blur(numbers, (3, 3)))
+    (video,) = open_dataset("mose", tmp_path, "valid")
+    with pytest.raises(BadInput, match="00000.png: .* a mask of 255 with 5 other shades"):
+        video.masks[0]
+    numbers[5:8, 5:8], numbers[5:8, 10:13] = 1, 127
+    cv2.imwrite(str(path), numbers)
+    (video,) = open_dataset("mose", tmp_path, "valid")
+    assert {key: int(mask.sum()) for key, mask in video.masks[0].items()} == {1: 9, 127: 9}
 
 
 def test_a_jpeg_that_ends_in_its_middle_is_refused(davis):

@@ -37,7 +37,7 @@ def test_auto_is_cuda_where_there_is_one(is_there, expected, monkeypatch):
 
 
 def test_a_gpu_that_this_torch_has_no_kernels_for_is_named_before_the_first_image(monkeypatch):
-    """Of all of torch's sentences this one says least what to do."""
+    """Torch's own sentence, at the first kernel, does not say what to do."""
 
     def ones(*size, device=None):
         if device is not None and not has_kernels:

@@ -268,7 +268,7 @@ def test_a_clip_that_does_not_fit_is_said_in_a_sentence(tmp_path, monkeypatch):
 
 
 def test_wrong_weights_are_found_before_the_clips_are_read_and_wrong_clips_before_a_step(tmp_path):
-    """The clips take minutes where images are large."""
+    """A wrong path should not cost the time that reading takes, nor wrong clips leave a run to go on with."""
 
     class Empty(TwoSquares):
         def __call__(self, seed):
