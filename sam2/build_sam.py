@@ -11,6 +11,7 @@ import torch
 
 from sam2.checkpoint import load_weights, resized
 from sam2.config import ModelConfig, find_config, official_yaml
+from sam2.device import check_kernels
 from sam2.errors import BadInput
 from sam2.fixed_options import Fixed, FixedOptions
 from sam2.model import SAM2
@@ -118,6 +119,7 @@ def _finish(
             _apply_override(model, override)
     if ckpt_path is not None:
         load_weights(model, ckpt_path)
+    check_kernels(torch.device(device))
     return model.to(device).train(mode != "eval")
 
 

@@ -3,10 +3,12 @@
 import pytest
 import torch
 
-from sam2 import checkpoint
+from sam2.build_sam import build_sam2
+from sam2.checkpoint import load_model
 from sam2.device import choose_device, device_errors
 from sam2.errors import BadInput, UnknownObject
 from sam2.model import SAM2
+from sam2.training.team import join_team
 
 
 @pytest.mark.parametrize("name", ["mps", "xpu", "xpu:1", "meta", "cpu:7", "gpu", ""])
@@ -36,7 +38,16 @@ def test_auto_is_cuda_where_there_is_one(is_there, expected, monkeypatch):
     assert choose_device("auto") == torch.device(expected)
 
 
-def test_a_gpu_that_this_torch_has_no_kernels_for_is_named_before_the_first_image(monkeypatch):
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda: load_model("nano", device="cuda"),
+        lambda: build_sam2("configs/sam2.1/sam2.1_hiera_nano.yaml", device="cuda"),
+        lambda: join_team("cuda"),
+    ],
+    ids=["load_model", "build_sam2", "training"],
+)
+def test_a_gpu_that_this_torch_has_no_kernels_for_is_named_before_the_first_image(use, monkeypatch):
     """Torch's own sentence, at the first kernel, does not say what to do."""
 
     def ones(*size, device=None):
@@ -45,17 +56,16 @@ def test_a_gpu_that_this_torch_has_no_kernels_for_is_named_before_the_first_imag
         return on_cpu(*size)
 
     on_cpu, has_kernels = torch.ones, False
-    moved = []
-    monkeypatch.setattr(checkpoint, "choose_device", lambda name: torch.device("cuda:0"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (11, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Thor")
-    monkeypatch.setattr(SAM2, "to", lambda self, device: moved.append(device))
+    monkeypatch.setattr(SAM2, "to", lambda self, device: self)
     monkeypatch.setattr(torch, "ones", ones)
-    with pytest.raises(BadInput, match=r"^device cuda:0: PyTorch \S+ was not built for Thor; install a build"):
-        checkpoint.load_model("nano")
+    with pytest.raises(BadInput, match=r"^device cuda(:0)?: PyTorch \S+ was not built for Thor; install a build"):
+        use()
     has_kernels = True
-    checkpoint.load_model("nano")
-    assert moved == [torch.device("cuda:0")]
+    use()
 
 
 def test_an_error_of_our_own_is_not_read_as_a_shortage_of_memory():

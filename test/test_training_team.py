@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from sam2.errors import BadInput, Sam2Error
-from sam2.training import report
+from sam2.training import report, team
 from sam2.training.team import ALONE, NotMade, Team, join_team, learning_together
 
 # What each process trains from and ends with goes to a file of its own; else it is the command.
@@ -102,6 +102,7 @@ def test_one_alone_agrees_with_itself(monkeypatch):
 def test_alone_the_gpu_may_be_chosen_and_in_a_team_each_takes_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: current.append(device.index))
+    monkeypatch.setattr(team, "check_kernels", lambda device: None)
     monkeypatch.setattr(dist, "init_process_group", lambda backend: current.append(backend))
     monkeypatch.setattr(dist, "get_rank", lambda: 6)
     monkeypatch.setattr(dist, "get_world_size", lambda: 8)

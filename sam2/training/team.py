@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sam2.device import choose_device
+from sam2.device import check_kernels, choose_device
 from sam2.errors import BadInput, Sam2Error
 
 Made = TypeVar("Made")
@@ -77,8 +77,8 @@ def learning_together(module: nn.Module) -> DistributedDataParallel:
 def join_team(wanted: str) -> tuple[Team, torch.device]:
     """Joins the processes that `torchrun` started, if it did; returns the team and this process's device.
 
-    wanted: "auto", "cpu", "cuda" or, alone, "cuda:N". Raises BadInput as `choose_device` does, and for a numbered one
-    in a team, whose processes would share it.
+    wanted: "auto", "cpu", "cuda" or, alone, "cuda:N". Raises BadInput as `choose_device` and `check_kernels` do, and
+    for a numbered one in a team, whose processes would share it.
     """
     device = choose_device(wanted)
     torch.backends.cudnn.benchmark = True  # pays off: the same shapes come thousands of times
@@ -92,4 +92,5 @@ def join_team(wanted: str) -> tuple[Team, torch.device]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) if team.size > 1 else device.index or 0)
         torch.cuda.set_device(device)
+    check_kernels(device)
     return team, device
