@@ -128,11 +128,10 @@ class AutoPrompt:
         unseen = [name for name in self._association.forgotten(newest, newest_ns) if name not in asked]
         while not made and (due := self._take()):
             stamp_ns, detections = due
-            oldest_ns = min(at_ns for at_ns, _ in self._results)
-            if stamp_ns and stamp_ns < oldest_ns:  # that image's result was dropped, see `remember`
+            if stamp_ns and stamp_ns < min(at_ns for at_ns, _ in self._results):  # dropped, see `remember`
                 self._counters.count_detections("too late", len(detections))
                 continue
-            at_ns, tracks = min(self._results, key=lambda r: abs(r[0] - (stamp_ns or newest_ns)))
+            at_ns, tracks = _nearest([*self._results], stamp_ns or newest_ns)
             decisions = self._association.step(detections, tracks, at_ns)
             gone = [name for name in decisions.remove if name in unseen]
             made = self._requests_for(replace(decisions, remove=gone), at_ns, size_hw)
@@ -174,6 +173,12 @@ class AutoPrompt:
         elif object_id == "":
             self._begun.update(answer.object_ids)
         self._answered(object_id, stamp_ns, answer)
+
+
+def _nearest(results: list[tuple[int, list[sam2.Track]]], stamp_ns: int) -> tuple[int, list[sam2.Track]]:
+    """The result nearest in time, of those since the clock was set back if it has shown the stamp again."""
+    again = [i for i in range(1, len(results)) if results[i - 1][0] > results[i][0] <= stamp_ns]
+    return min(results[max(again, default=0) :], key=lambda result: abs(result[0] - stamp_ns))
 
 
 def _shows(tracks: list[sam2.Track], prompts: list[sam2.Prompt]) -> bool:

@@ -28,7 +28,7 @@ class MatchedSubscription:
         self.reliability: ReliabilityPolicy  # set by `open`
         self._node, self._kind, self._topic, self._callback = node, kind, topic, callback
         self._depth, self._asked, self._events, self._latched = depth, asked, events, latched
-        self._durability = DurabilityPolicy.VOLATILE
+        self._durability: DurabilityPolicy | None = None  # set by `open`
         self._subscription: Subscription | None = None
 
     @property
@@ -64,6 +64,7 @@ class MatchedSubscription:
         if self._subscription is None or (wanted := self._look()) == (self.reliability, self._durability):
             return False
         self._node.destroy_subscription(self._subscription)
+        self._durability = None  # if subscribing fails, the next call tries again, whatever is wanted by then
         self._subscribe(*wanted)
         return True
 
@@ -81,7 +82,7 @@ class MatchedSubscription:
             # rclpy never removes an entity from a callback group, so each subscription gets its own.
             callback_group=MutuallyExclusiveCallbackGroup(), event_callbacks=self._events,
         )  # fmt: skip
-        self.reliability, self._durability = reliability, durability  # last: if that raised, `follow` tries again
+        self.reliability, self._durability = reliability, durability
 
 
 def matching_reliability(publishers: Sequence, asked: str) -> ReliabilityPolicy:

@@ -131,13 +131,16 @@ def test_images_tell_how_large_they_get_and_that_a_mismatch_is_over():
     assert (rig.source.incompatible_qos, rig.counters.largest_image_bytes) == ("", 30 * 30 * 3)
 
 
-def test_a_subscription_that_could_not_be_made_again_is_tried_at_the_next_tick(monkeypatch):
-    rig = Rigged(("/image", IMAGE, BEST_EFFORT))
-    rig.node.offers[:] = [("/image", IMAGE, RELIABLE)]
+@pytest.mark.parametrize("before", [RELIABLE, BEST_EFFORT])
+def test_a_subscription_that_could_not_be_made_again_is_tried_at_the_next_tick(before, monkeypatch):
+    """Also if the publishers are by then as they were before it."""
+    rig = Rigged(("/image", IMAGE, before))
+    rig.node.offers[:] = [("/image", IMAGE, RELIABLE)] if before == BEST_EFFORT else []
     with monkeypatch.context() as broken, pytest.raises(RuntimeError):
         broken.setattr(rig.node, "create_subscription", lambda *given, **more: (_ for _ in ()).throw(RuntimeError()))
         rig.camera.tick()
     assert rig.node.subscriptions == []
+    rig.node.offers[:] = [("/image", IMAGE, RELIABLE)]
     rig.camera.tick()
     assert rig.subscription.qos.reliability == RELIABLE and rig.source.reliability == "reliable"
 

@@ -165,6 +165,15 @@ def test_stamps_from_before_a_clock_was_set_back_are_by_the_new_one():
     assert found(twice, 11.1, now=12.5) == 1, "found by the stamps that they came with"
 
 
+@pytest.mark.parametrize(
+    ("seconds", "index"), [(11.45, 5), (11.3, 4), (11.2, 4), (11.15, 4), (11, 2), (10.6, 1), (10.2, 0), (11.9, 5)]
+)
+def test_of_a_stamp_that_a_clock_shows_twice_the_second_time_is_meant(seconds, index):
+    """Set back by a second: otherwise a prompt would be applied to an image in which everything is elsewhere."""
+    assert found(history([10, 10.5, 11, 11.5, 11.2, 11.6]), seconds, now=12.5) == index
+    assert history([9.9, 11, 12, 9, 9.5, 10]).find_kept(9_900_000_000).index == 5
+
+
 def test_an_image_without_a_stamp_is_not_of_1970():
     ring = history([100.0, 100.1, 0.0, 100.2], history_s=2.0)
     assert kept(ring) == [0, 1, 2, 3] and found(ring, 100.1, 100.3) == 1
