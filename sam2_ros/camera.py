@@ -5,10 +5,10 @@ Knows topics and stamps. Reads no pixels: callbacks run on the executor and cost
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from rclpy.event_handler import QoSMessageLostInfo, QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
 from rclpy.impl.rcutils_logger import RcutilsLogger
-from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import qos_policy_name_from_kind
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -20,9 +20,12 @@ from sam2_ros.matched_subscription import MatchedSubscription
 from sam2_ros.params import Settings
 from sam2_ros.readable import readable
 from sam2_ros.refused import Refused
-from sam2_ros.ros_time import simulated_ns, stamp_ns
+from sam2_ros.ros_time import stamp_ns
 from sam2_ros.stamps import Stamp, StampWatch, steady_ns
 from sam2_ros.track_out import drawn_beside
+
+if TYPE_CHECKING:
+    from sam2_ros.node import TrackNode
 
 LOG_EVERY_S = 5.0  # warnings of one kind
 LOOK_EVERY_NS = 1_000_000_000  # between searches for other image topics: a robot may have hundreds
@@ -36,7 +39,7 @@ class Camera:
     """
 
     def __init__(
-        self, node: LifecycleNode, image: str, settings: Settings, counters: Counters, source: ImageSource,
+        self, node: "TrackNode", image: str, settings: Settings, counters: Counters, source: ImageSource,
         enabled: Callable[[], bool], arrived: Callable[[int], None], log: RcutilsLogger,
     ) -> None:  # fmt: skip
         self.frame_id = ""  # of the newest image
@@ -133,7 +136,7 @@ class Camera:
             return
         try:
             image_in.check(msg, self._settings.max_pixels)
-            verdict = self._watch.judge(stamp, steady_ns(), simulated_ns(self._node))
+            verdict = self._watch.judge(stamp, steady_ns(), self._node.simulated_time.passed_ns)
             if not verdict.usable:
                 raise Refused(verdict.value, f"image with stamp {stamp / 1e9:.9f}: {verdict.value}")
         except Refused as error:

@@ -4,8 +4,8 @@ Knows topics and QoS. Problems are counted by reason and shown in the diagnostic
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo, Image
 
 from sam2_ros import depth_in
@@ -15,8 +15,11 @@ from sam2_ros.geometry import Pinhole
 from sam2_ros.matched_subscription import MatchedSubscription
 from sam2_ros.params import Settings
 from sam2_ros.refused import Refused
-from sam2_ros.ros_time import simulated_ns, stamp_ns
+from sam2_ros.ros_time import stamp_ns
 from sam2_ros.stamps import steady_ns
+
+if TYPE_CHECKING:
+    from sam2_ros.node import TrackNode
 
 QUEUE = 5  # messages
 
@@ -28,7 +31,7 @@ class DepthCamera:
     """
 
     def __init__(
-        self, node: LifecycleNode, topics: tuple[str, str], settings: Settings, counters: Counters,
+        self, node: "TrackNode", topics: tuple[str, str], settings: Settings, counters: Counters,
         arrived: Callable[[], None],
     ) -> None:  # fmt: skip
         self.buffer = DepthBuffer(int(settings.clock_jump_s * 1e9))
@@ -68,7 +71,7 @@ class DepthCamera:
             depth_in.check_depth(msg, self._settings.max_pixels)
             if stamp_ns(msg.header.stamp) == 0:
                 raise Refused("no_stamp", "depth image: expected the stamp of its image, got 0; let its driver set it")
-            verdict = self.buffer.add(stamp_ns(msg.header.stamp), msg, steady_ns(), simulated_ns(self._node))
+            verdict = self.buffer.add(stamp_ns(msg.header.stamp), msg, steady_ns(), self._node.simulated_time.passed_ns)
             if not verdict.usable:
                 raise Refused(verdict.value, f"depth image: {verdict.value} stamp")
         except Refused as error:

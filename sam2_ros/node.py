@@ -30,6 +30,7 @@ from sam2_ros.rcl_errors import with_hints
 from sam2_ros.readable import readable, reason_of
 from sam2_ros.refused import Refused
 from sam2_ros.requests import Code
+from sam2_ros.simulated_time import SimulatedTime
 from sam2_ros.transforms import Transforms
 from sam2_ros.worker import Phase, Worker
 
@@ -75,6 +76,7 @@ class TrackNode(LifecycleNode):
         self._transforms: Transforms | None = None
         self._state, self._since_ns = "unconfigured", time.monotonic_ns()
         self._trouble: tuple[str, str] = ("", "")  # phase and sentence of a worker or transition that failed
+        self.simulated_time = SimulatedTime(self)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=1))
         self.channels = [Channel(self, name) for name in self.settings.cameras]
         self._worker_changed = self.create_guard_condition(self._on_worker_changed)

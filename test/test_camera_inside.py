@@ -31,6 +31,8 @@ class NotingNode:
     """What `Camera` asks of a node. offers: (topic, type, reliability) of each publisher there is, and its durability,
     if it is not volatile."""
 
+    simulated_time = SimpleNamespace(passed_ns=0)
+
     def __init__(self, *offers):
         self.offers, self.subscriptions, self.said = list(offers), [], []
 
@@ -61,9 +63,6 @@ class NotingNode:
 
     def get_fully_qualified_name(self):
         return "/sam2"
-
-    def get_clock(self):
-        return SimpleNamespace(ros_time_is_active=False)
 
 
 class Rigged:

@@ -119,7 +119,7 @@ def test_that_the_newest_depth_was_refused_is_told_until_one_is_kept():
     """That the nearest is old is only half of the reason."""
     rig, (metres, mask), camera = Rigged(), scene(), depth_camera()
     rig.hear("objects_poses")
-    camera.pinhole, camera._node.get_clock = rig.camera.pinhole, lambda: SimpleNamespace(ros_time_is_active=False)
+    camera.pinhole, camera._node.simulated_time = rig.camera.pinhole, SimpleNamespace(passed_ns=0)
     rig.outputs._depth._camera = camera
     for number, is_bad in enumerate((False, True, False)):
         message = depth_message(metres, NOW_NS + 99 * number * STEP_NS)
