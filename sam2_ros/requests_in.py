@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from geometry_msgs.msg import Point, PointStamped
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.qos import QoSProfile
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Header
 
 import sam2
@@ -61,7 +61,9 @@ class RequestInputs:
         ):
             node.create_subscription(kind, channel.output_name(topic), callback, qos, callback_group=group)
         if vision.INSTALLED:
-            topic, qos = channel.output_name("prompt_detections"), QoSProfile(depth=10)
+            # Best effort hears detectors of either kind; many publish with the QoS of sensors.
+            topic = channel.output_name("prompt_detections")
+            qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
             self._detections = node.create_subscription(
                 vision.Detection2DArray, topic, self._on_detections, qos, callback_group=group
             )

@@ -9,7 +9,7 @@ from sam2_ros import vision  # noqa: E402
 if not vision.INSTALLED:
     pytest.skip("vision_msgs is not installed", allow_module_level=True)
 
-from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data  # noqa: E402
 from ros_rig import NodeProcess  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 from test_hand_off import seen, track  # noqa: E402
@@ -34,13 +34,14 @@ def test_detections_out_read_back_as_the_boxes_of_the_masks():
     assert vision.read_detections(message)[0][1:] == ("", 1.0)
 
 
-def test_a_detector_drives_the_node_and_label_info_reaches_who_comes_late(rig):
+@pytest.mark.parametrize("offered", [10, qos_profile_sensor_data], ids=["reliable", "best effort"])
+def test_a_detector_of_either_reliability_drives_the_node_and_label_info_reaches_who_comes_late(offered, rig):
     with NodeProcess(parameters={"classes": ["floor"], "detector.confirm": 2}) as node:
         camera = rig.camera()
         camera.wait_for_subscriber()
         tracks, found = rig.collect(TrackArray, "/sam2/tracks"), rig.collect(Detection2DArray, "/sam2/detections")
         answers = rig.collect(PromptResult, "/sam2/prompt_result")
-        detector = rig.node.create_publisher(Detection2DArray, "/sam2/prompt_detections", 10)
+        detector = rig.node.create_publisher(Detection2DArray, "/sam2/prompt_detections", offered)
         rig.until(lambda: detector.get_subscription_count() > 0)
         number = camera.publish_until(lambda: tracks)
         publish = camera.publish
