@@ -32,6 +32,7 @@ from sam2_ros.track_out import drawn_beside
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 BAG_SUFFIXES = (".mcap", ".db3", ".bag")
+ZSTD = b"\x28\xb5\x2f\xfd"  # begins whatever is compressed by Zstandard (RFC 8878)
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 FRAME_ID = "camera"  # of images in videos and folders
 DEFAULT_FPS = 30.0
@@ -195,15 +196,20 @@ def _bag_shots(messages: Iterable, deserialize: Callable, source: Source) -> Ite
 
 
 def _deserialized(deserialize: Callable, connection: Connection, raw: bytes) -> Any:
-    """Raises Refused("damaged") for bytes that are no message of that type."""
+    """Raises Refused for bytes that are no message of that type."""
     try:
         return deserialize(raw, connection.msgtype)
     except Exception as error:
+        if raw[:4] == ZSTD:
+            why = "it is compressed, as only the bag's metadata.yaml tells; give the bag's folder instead of its file"
+            raise Refused("compressed", why) from error
         raise Refused("damaged", f"its bytes are no {connection.msgtype}: {error}") from error
 
 
 @contextmanager
 def _video(path: Path, fps: float) -> Iterator[Source]:
+    if path.suffix == ".zstd":
+        raise sam2.BadInput(f"{path}: a compressed file of a bag; give its folder, with metadata.yaml, or unpack it")
     video = cv2.VideoCapture(video_name(path))
     try:
         if not video.isOpened():
@@ -253,7 +259,11 @@ def _folder(path: Path, fps: float) -> Iterator[Source]:
     files.sort(key=lambda file: [(Decimal(p), "") if p[0].isdecimal() else (Decimal(-1), p) for p in _parts(file.stem)])
     bags = sorted(file.name for file in path.iterdir() if file.suffix in BAG_SUFFIXES)
     if not files and bags:
-        cure = "give that file itself" if len(bags) == 1 else "`ros2 bag reindex` writes it"
+        cure = "`ros2 bag reindex` writes it"
+        if len(bags) == 1:
+            cure = "give that file itself"
+        elif all(name.endswith(".bag") for name in bags):
+            cure = "bags of ROS 1 have none; give one of these files"
         raise sam2.BadInput(f"folder {path}: no metadata.yaml beside {', '.join(bags)}; {cure}")
     if not files:
         raise sam2.BadInput(

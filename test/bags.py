@@ -38,11 +38,10 @@ def jpeg_message(number):
     return TYPES["sensor_msgs/msg/CompressedImage"](image_message(number).header, "png", data)
 
 
-def write_bag(path, images, storage=StoragePlugin.MCAP, is_packed=False):
-    """images: {topic: messages}; recorded 7 ns after their stamps, topics in turn. is_packed: its file is compressed as
-    a whole."""
+def write_bag(path, images, storage=StoragePlugin.MCAP, packed=CompressionMode.NONE):
+    """images: {topic: messages}; recorded 7 ns after their stamps, topics in turn. packed: what is compressed."""
     writer = Writer(path, version=9, storage_plugin=storage)
-    writer.set_compression(CompressionMode.FILE if is_packed else CompressionMode.NONE, CompressionFormat.ZSTD)
+    writer.set_compression(packed, CompressionFormat.ZSTD)
     with writer:
         for topic, messages in images.items():
             kind = messages[0].__msgtype__

@@ -11,7 +11,7 @@ pytest.importorskip("sam2_ros.msg", reason="needs the built interfaces")
 
 from bags import STORE, image_message, picture, shots_of, stamp, write_bag
 from rosbags import rosbag1
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 import sam2
@@ -88,6 +88,22 @@ def test_messages_that_are_still_beside_their_database_are_not_forgotten(tmp_pat
         assert len(shots_of(file)[1]) == 4
 
 
+@pytest.mark.parametrize("storage", list(StoragePlugin))
+def test_what_only_the_folder_of_a_compressed_bag_tells_is_asked_for(storage, tmp_path):
+    images = {"/image": [image_message(number) for number in range(3)]}
+    for packed in (CompressionMode.MESSAGE, CompressionMode.FILE):
+        bag = write_bag(tmp_path / packed.name, images, storage, packed)
+        (file,) = (path for path in bag.iterdir() if path.name != "metadata.yaml")
+        assert len(shots_of(bag)[1]) == 3
+        if packed is CompressionMode.FILE:
+            with pytest.raises(sam2.BadInput, match="a compressed file of a bag; give its folder, with metadata.yaml"):
+                shots_of(file)
+        else:
+            source, shots = shots_of(file)
+            assert (shots, source.refused) == ([], {"compressed": 3})
+            assert source.last_refusal.endswith("tells; give the bag's folder instead of its file")
+
+
 def test_a_recorder_that_was_killed_is_known_by_what_it_leaves(tmp_path):
     bag = write_bag(tmp_path / "bag", {"/image": [image_message(number) for number in range(5)]})
     (file,) = bag.glob("*.mcap")
@@ -98,6 +114,10 @@ def test_a_recorder_that_was_killed_is_known_by_what_it_leaves(tmp_path):
     whole = file.read_bytes()
     (bag / "bag_0.mcap").write_bytes(whole)
     with pytest.raises(sam2.BadInput, match=r"beside bag.mcap, bag_0.mcap; `ros2 bag reindex` writes it"):
+        shots_of(bag)
+    for name in (file.name, "bag_0.mcap"):
+        (bag / name).rename((bag / name).with_suffix(".bag"))
+    with pytest.raises(sam2.BadInput, match=r"bag.bag, bag_0.bag; bags of ROS 1 have none; give one of these files"):
         shots_of(bag)
     file.write_bytes(whole[:-100])
     with pytest.raises(sam2.BadInput, match="if its recorder was killed, `mcap recover` mends it"):

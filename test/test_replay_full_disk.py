@@ -16,6 +16,7 @@ pytest.importorskip("sam2_ros.msg", reason="needs the built interfaces")
 
 from bags import image_message, picture, write_bag
 from fakes import FakeTracker
+from rosbags.rosbag2 import CompressionMode
 
 import sam2
 from sam2_ros import cli, replay
@@ -90,7 +91,7 @@ def test_a_bag_that_finds_no_room_is_a_sentence_and_nothing_is_left(out, room, r
 def test_a_bag_that_is_unpacked_first_and_finds_no_room_for_that_says_where(run, tmp_path, monkeypatch, capsys):
     """Recorders with `--compression-mode file` make such; unpacked, they may be larger than all of /tmp."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    packed = write_bag(tmp_path / "packed", {"/image": [image_message(0)]}, is_packed=True)
+    packed = write_bag(tmp_path / "packed", {"/image": [image_message(0)]}, packed=CompressionMode.FILE)
     before = {*tmp_path.rglob("*")}
     with room_for(2000), pytest.raises(sam2.BadInput, match=f"in {tmp_path}, where .* unpacked first; let TMPDIR name"):
         replay.main([str(packed), "--prompts", str(tmp_path / "p.yaml"), "--out", str(tmp_path / "o.mcap")])
