@@ -13,6 +13,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.substitutions import ExecutableInPackage
+from launch_ros.utilities import prefix_namespace
 
 SHARE = Path(get_package_share_directory("sam2_ros"))
 SHOWN = ("overlay", "label_mask", "objects/cloud", "objects/markers", "scene_cloud")  # by config/track.rviz
@@ -38,7 +39,8 @@ def around_the_tracker(context) -> list:
     names = ("seed", "rate", "still", "namespace")
     seed, rate, still, namespace = (LaunchConfiguration(name).perform(context) for name in names)
     looked_at = {"image": "image", "depth/image": "depth", "camera_info": "camera_info"}  # by topic, its argument
-    tracker = "/".join(["", *filter(None, namespace.split("/")), "sam2"])
+    inside = prefix_namespace(context.launch_configurations.get("ros_namespace"), namespace)  # of PushRosNamespace
+    tracker = "/".join(["", *filter(None, inside.split("/")), "sam2"])
     camera = Node(
         package="sam2_ros",
         executable="sam2_ros",

@@ -17,12 +17,12 @@ FILES = sorted(ROOT.glob("launch/*.launch.py"))
 PROFILE = fast_dds.PROFILES
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_files_it_names_are_there(path):
+def test_files_they_name_are_there():
     """A literal that names a file of ours names one that exists."""
-    words = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
-    named = {word for word in words if str(word).endswith((".yaml", ".xml", ".rviz", ".launch.py")) and " " not in word}
-    assert named, "every launch file names at least one"
+    nodes = [node for path in FILES for node in ast.walk(ast.parse(path.read_text()))]
+    words = {str(node.value) for node in nodes if isinstance(node, ast.Constant)}
+    named = {word for word in words if word.endswith((".yaml", ".xml", ".rviz", ".launch.py")) and " " not in word}
+    assert {"track.rviz", "track.launch.py"} <= named
     assert [word for word in named if not list(ROOT.glob(f"*/{word}"))] == []
 
 
@@ -111,10 +111,7 @@ def evaluated(node, context):
 
 
 def parameters_of(node, context) -> dict:
-    """On top of the file."""
-    file, *given = evaluated(node, context)
-    assert file.name == "track.yaml"
-    return {name: value for one in given for name, value in one.items()}
+    return {name: value for one in evaluated(node, context) for name, value in one.items()}
 
 
 @pytest.mark.ros
@@ -132,10 +129,9 @@ def test_a_parameter_file_is_there(tmp_path, monkeypatch):
     """launch_ros only warns of one that is not, and the node would start with the defaults."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "my.yaml").write_text("")
-    for given, found in {"~/my.yaml": tmp_path / "my.yaml", "": ROOT / "config" / "track.yaml"}.items():
-        (node,), context = nodes_of("track.launch.py", params_file=given)
-        (file,) = evaluated(node, context)
-        assert file.samefile(found)
+    (node,), context = nodes_of("track.launch.py", params_file="~/my.yaml", model="tiny")
+    file, given = evaluated(node, context)
+    assert file.samefile(tmp_path / "my.yaml") and given == {"model": "tiny"}
     for wrong in ("~/other.yaml", "/nowhere.yaml", str(tmp_path)):
         with pytest.raises(RuntimeError, match=r"^params_file /\S+: there is no such file$"):
             nodes_of("track.launch.py", params_file=wrong)
@@ -168,29 +164,34 @@ def test_an_argument_that_is_left_empty_is_as_if_it_were_not_given():
         ({"depth": ""}, {}),
     ],
 )
-def test_only_what_is_asked_for_goes_over_the_parameter_file(asked, set_):
+def test_only_what_is_asked_for_is_set(asked, set_):
+    """The rest is left to the `SetParameter` of an including file, over which also a file of defaults would win."""
     (node,), context = nodes_of("track.launch.py", **asked)
     assert parameters_of(node, context) == set_
 
 
 @pytest.mark.ros
 @pytest.mark.parametrize(
-    ("namespace", "topics"),
+    ("pushed", "namespace", "topics", "name"),
     [
-        ("", TOPICS),
-        ("", dict.fromkeys(TOPICS, "")),
-        ("robot", {"image": "front/image", "depth": "d", "camera_info": "c"}),
+        ("", "", TOPICS, "/sam2"),
+        ("", "", dict.fromkeys(TOPICS, ""), "/sam2"),
+        ("", "robot", {"image": "front/image", "depth": "d", "camera_info": "c"}, "/robot/sam2"),
+        ("/robot", "", TOPICS, "/robot/sam2"),
+        ("/robot", "arm", TOPICS, "/robot/arm/sam2"),
+        ("/robot", "/arm", TOPICS, "/arm/sam2"),
     ],
 )
-def test_the_camera_of_the_demo_is_where_the_tracker_looks(namespace, topics):
-    (tracker,), track_context = nodes_of("track.launch.py", namespace=namespace, **topics)
-    (camera, viewer, hint), context = nodes_of("demo.launch.py", namespace=namespace, rviz="true", **topics)
+def test_the_camera_of_the_demo_is_where_the_tracker_looks(pushed, namespace, topics, name):
+    """pushed: by PushRosNamespace of an including file."""
+    around = {"namespace": namespace} | ({"ros_namespace": pushed} if pushed else {})
+    (tracker,), track_context = nodes_of("track.launch.py", **around, **topics)
+    (camera, viewer, hint), context = nodes_of("demo.launch.py", **around, rviz="true", **topics)
     for node, its_context in ((tracker, track_context), (camera, context), (viewer, context)):
         node._perform_substitutions(its_context)
-    assert tracker.expanded_node_namespace == camera.expanded_node_namespace
+    assert tracker.expanded_node_namespace == camera.expanded_node_namespace == (name.removesuffix("/sam2") or "/")
     assert set(camera.expanded_remapping_rules) < set(tracker.expanded_remapping_rules)
     assert [name for name, _ in camera.expanded_remapping_rules] == ["image", "depth/image", "camera_info"]
-    name = f"/{namespace}/sam2" if namespace else "/sam2"
     assert f"--node {name} " in "".join(part.text for part in hint.msg)
     shown = yaml.safe_load((ROOT / "config/track.rviz").read_text())["Visualization Manager"]["Displays"]
     topics = {display["Topic"]["Value"] for display in shown}
