@@ -34,6 +34,7 @@ class TwoSquares:
     """A maker of clips of four frames: a red and a green square drift; the red one is hidden in the third frame."""
 
     shape = (4, SIDE, SIDE, 4)
+    is_varied = True
 
     def __call__(self, seed: int) -> np.ndarray:
         rng = np.random.default_rng(seed)

@@ -48,12 +48,13 @@ def test_an_interruption_shows_another_clip_without_labels_but_never_first():
     assert changed.any(1).all() and not cut[..., 3][changed].any()
 
 
-def test_a_clip_alone_is_never_interrupted(monkeypatch):
+def test_a_clip_alone_or_of_few_videos_is_never_interrupted(monkeypatch):
     """There is no other scene, and what can be seen must not be taught as away."""
     interrupted = []
     monkeypatch.setattr(augment, "interrupt", lambda clips, _: interrupted.append(len(clips)) or clips)
     for count in (1, 2):
         augment.augment(squares(count), 1.0)
+    augment.augment(squares(3), 1.0, is_varied=False)
     assert interrupted == [2]
 
 

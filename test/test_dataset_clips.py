@@ -1,6 +1,6 @@
 """Clips of annotated videos, as training takes them: which frames, which objects, which pixels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -26,7 +26,7 @@ class MadeUp:
     """A video of black frames, 32 x 32, with these masks."""
 
     masks: dict[int, Masks]
-    name = "made up"
+    name: str = "made up"
 
     def frames_at(self, indices: list[int]) -> list[np.ndarray]:
         return [np.zeros((32, 32, 3), np.uint8) for _ in indices]
@@ -123,9 +123,26 @@ def test_a_mixture_draws_by_weight(davis):
 def test_held_out_seeds_draw_from_other_videos(davis):
     bear, dog = open_dataset("davis", davis, "train")
     write_palette(davis / "Annotations/480p/dog/00000.png", {3: (0, 0, 9, 9)})
-    clips = DatasetClips((tuple([bear] * 9 + [dog]),), (1.0,), num_frames=3, size=16)
+    ant = replace(dog, name="ant")  # of the smallest checksum
+    clips = DatasetClips((tuple([bear] * 5 + [ant] + [bear] * 4),), (1.0,), num_frames=3, size=16)
     assert all(3 in clips(HELD_OUT_SEED + seed)[..., 3] for seed in range(4))
     assert not any(3 in clips(seed)[..., 3] for seed in range(30))
+
+
+def test_a_video_that_is_added_or_removed_holds_out_hardly_another():
+    """A run that is resumed without a damaged video would validate on what it has learnt from."""
+
+    def held_out(names):
+        videos = tuple(MadeUp({0: {}}, name) for name in names)
+        clips = DatasetClips((videos,), (1.0,), num_frames=1, size=16)
+        return {names[i] for i in clips._held_out[0]}
+
+    names = [f"{number:02}\udcff" for number in range(61)]  # not UTF-8
+    before = held_out(names)
+    assert len(before) == 6
+    for gone in names:
+        now = held_out([name for name in names if name != gone])
+        assert len(now) == 6 and len(now - before) == (gone in before)
 
 
 def test_a_part_and_its_whole_are_learnt_one_at_a_time():

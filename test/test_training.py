@@ -11,7 +11,7 @@ from small_training import CPU, SIDE, TINY_RUN, TwoSquares, run, small_model
 from sam2.config import find_config
 from sam2.errors import BadCheckpoint, BadInput, OutOfMemory
 from sam2.model import SAM2
-from sam2.training import report, state
+from sam2.training import augment, report, state
 from sam2.training.config import CONFIGS, Phase, find_train_config
 from sam2.training.data import DirectSource
 from sam2.training.optim import Average, layer_scale, make_optimizer, parameter_groups, prepare_from_scratch, set_rates
@@ -184,13 +184,15 @@ def test_phases_follow_the_share_of_the_run(tmp_path):
     assert clocked.share == 0.75 and clocked._phase()[0].kind == "clips"
 
 
-def test_a_run_learns_from_windows_and_is_judged_on_whole_images(tmp_path):
+def test_a_run_learns_from_windows_and_is_judged_on_whole_images(tmp_path, monkeypatch):
     class LargeSquares:
         shape = (4, 2 * SIDE, 2 * SIDE, 4)
+        is_varied = False  # so none of its clips may interrupt another
 
         def __call__(self, seed):
             return TwoSquares()(seed).repeat(2, axis=1).repeat(2, axis=2)
 
+    monkeypatch.setattr(augment, "interrupt", lambda clips, probability: pytest.fail("interrupted"))
     shown = dict(frames=3, window=SIDE, vanish=0.5, prompt_chances=(0.0, 0.5, 0.5))
     phases = (Phase("clips", 1.0, batch=2, objects=2, **shown),)
     trainer = Trainer(replace(TINY_RUN, size=2 * SIDE, phases=phases), LargeSquares(), tmp_path, CPU)

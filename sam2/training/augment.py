@@ -146,14 +146,15 @@ def jitter(rgb: Tensor, strength: float) -> Tensor:
     return ((rgb * tint - middle) * contrast + middle + brightness + flicker).clamp(0, 1)
 
 
-def augment(clips: Tensor, strength: float = 1.0) -> tuple[Tensor, Tensor]:
+def augment(clips: Tensor, strength: float = 1.0, is_varied: bool = True) -> tuple[Tensor, Tensor]:
     """All augmentations: (B, T, S, S, 4) uint8 -> rgb (B, T, 3, S, S) float32 0..1, labels (B, T, S, S) uint8.
 
-    strength 0 changes nothing but the type.
+    strength 0 changes nothing but the type. is_varied: whether the clips are of different scenes; if not, none is
+    interrupted by another, which may show the same object, and what can be seen must not be taught as away.
     """
     if strength <= 0:
         return split(clips)
-    if clips.shape[0] > 1 and clips.shape[1] > 2:  # a single clip has no other scene to show
+    if is_varied and clips.shape[0] > 1 and clips.shape[1] > 2:  # a single clip has no other scene to show
         clips = interrupt(clips, 0.08 * strength)
     rgb, labels = split(clips)
     rgb, labels = affine(rgb, labels, strength)

@@ -4,8 +4,11 @@ overlap.
 Knows videos and label maps. Does not know files, nor how clips get to the device.
 """
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
+from zlib import crc32
 
 import cv2
 import numpy as np
@@ -25,8 +28,8 @@ class DatasetClips:
     """Draws clips from annotated videos: a dataset by weight, one of its videos, and a window of annotated frames whose
     first shows an object, if one is found. Where masks overlap, as in SA-V, leaves out objects at random.
 
-    Held-out seeds draw from every tenth video, all others from the rest. Fewer than ten videos leave none to hold out;
-    validation then shows videos that were trained on.
+    Held-out seeds draw from a tenth of each dataset's videos, all others from the rest. Fewer than ten videos leave
+    none to hold out; validation then shows videos that were trained on.
     """
 
     videos: tuple[tuple[Video, ...], ...]  # per dataset
@@ -41,14 +44,29 @@ class DatasetClips:
 
     def __str__(self) -> str:
         counts = ", ".join(f"{len(videos)} videos" for videos in self.videos)
-        too_few = any(len(videos) < 10 for videos in self.videos)
-        return counts + ("; checked on the same, for want of ten" if too_few else "; checked on every tenth")
+        return counts + ("; checked on a tenth of them" if self.is_varied else "; checked on the same, for want of ten")
+
+    @property
+    def is_varied(self) -> bool:
+        return all(len(videos) >= 10 for videos in self.videos)
+
+    @cached_property
+    def _held_out(self) -> tuple[frozenset[int], ...]:
+        """Per dataset, which videos are held out. Chosen by name, so that a run that is resumed with a video more or
+        less does not begin to validate on what it has learnt from, except perhaps on one of them."""
+        found = []
+        for videos in self.videos:
+            checksums = [crc32(os.fsencode(video.name)) for video in videos]
+            order = sorted(range(len(videos)), key=checksums.__getitem__)
+            found.append(frozenset(order[: len(order) // 10]))
+        return tuple(found)
 
     def __call__(self, seed: int) -> np.ndarray:
         rng = np.random.default_rng(seed)
         weights = np.array(self.weights) / sum(self.weights)
-        videos = self.videos[rng.choice(len(self.videos), p=weights)]
-        kept = [v for i, v in enumerate(videos) if (i % 10 == 9) == (seed >= HELD_OUT_SEED)] or videos
+        dataset = rng.choice(len(self.videos), p=weights)
+        videos, held_out = self.videos[dataset], self._held_out[dataset]
+        kept = [v for i, v in enumerate(videos) if (i in held_out) == (seed >= HELD_OUT_SEED)] or videos
         video = kept[rng.integers(len(kept))]
         indices = self._window(rng, video)
         shown = {i: {k: mask for k, mask in video.masks[i].items() if mask.any()} for i in sorted(set(indices))}

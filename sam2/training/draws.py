@@ -20,6 +20,10 @@ class Maker(Protocol):
     @property
     def shape(self) -> tuple[int, int, int, int]: ...
 
+    @property
+    def is_varied(self) -> bool:
+        """Whether two clips rarely show the same scene."""
+
     def __call__(self, seed: int) -> np.ndarray: ...
 
 

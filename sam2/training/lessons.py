@@ -55,13 +55,13 @@ def _begins_in_sight(targets: Tensor) -> Tensor:
 
 class Lessons(nn.Module):
     """The model and the modules that only training needs, with one `forward` for all kinds of step, so that
-    DistributedDataParallel can wrap it."""
+    DistributedDataParallel can wrap it. is_varied: as `augment` takes it."""
 
-    def __init__(self, model: WindowedSAM2, min_area: int, loss_stride: int):
+    def __init__(self, model: WindowedSAM2, min_area: int, loss_stride: int, is_varied: bool = True):
         super().__init__()
         self.model = model
         self.pretext = Pretext(model.config.d_model)
-        self.min_area, self.loss_stride = min_area, loss_stride
+        self.min_area, self.loss_stride, self.is_varied = min_area, loss_stride, is_varied
         self.streams = Streams()
         self.segmentation_loss = segmentation_loss  # `fuse` puts a compiled one here
 
@@ -81,7 +81,7 @@ class Lessons(nn.Module):
     def _prepare(self, clips: Tensor, phase: Phase, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Returns augmented images (B, T, 3, S, S), normalised, and targets (B * M, T, S, S) bool."""
         clips = self._crop_windows(clips, phase.window, rng)
-        rgb, labels = augment(clips, phase.strength)
+        rgb, labels = augment(clips, phase.strength, self.is_varied)
         chosen = choose_objects(labels, phase.objects, self.min_area)
         return normalise(rgb), object_masks(labels, chosen)
 

@@ -18,6 +18,10 @@ class SyntheticClips:
     def shape(self) -> tuple[int, int, int, int]:
         return self.num_frames, self.size, self.size, 4
 
+    @property
+    def is_varied(self) -> bool:
+        return True
+
     def __str__(self) -> str:
         return "the synthetic world; --dataset and --root name real data"
 

@@ -57,7 +57,8 @@ class Trainer:
         model_config = find_config(config.model)
         self.model = WindowedSAM2(replace(model_config, image_size=config.size or model_config.image_size))
         prepare_from_scratch(self.model)
-        self.lessons = Lessons(self.model.to(device), config.min_area, config.loss_stride).to(device).train()
+        lessons = Lessons(self.model.to(device), config.min_area, config.loss_stride, maker.is_varied)
+        self.lessons = lessons.to(device).train()
         self.wrapped: nn.Module = self.lessons
         if team.size > 1:
             self.wrapped = learning_together(self.lessons)
