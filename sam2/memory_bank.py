@@ -4,6 +4,7 @@ Knows nothing about tensors: `memory_store` holds those, addressed by the slots 
 rings addressed by frame index, long enough that a late prompt finds the memories its frame attended to.
 """
 
+import math
 from dataclasses import dataclass
 
 from sam2.limits import Limits
@@ -47,6 +48,11 @@ class MemoryBank:
         return other
 
     @property
+    def oldest_prompted(self) -> float:
+        """Index of the oldest prompted frame; restored ones come before every frame. Infinite without any."""
+        return next(iter(self._prompted), math.inf)
+
+    @property
     def prompted_slots(self) -> list[int]:
         """Slots of the prompted frames, oldest first; memory and pointer have the same slot."""
         return list(self._prompted.values())
@@ -60,7 +66,7 @@ class MemoryBank:
 
     def can_recall(self, frame: int) -> bool:
         """Whether `frame` has memories to attend to, which requires a prompted frame before it."""
-        return any(index < frame for index in self._prompted)
+        return self.oldest_prompted < frame
 
     def remember(self, frame: int) -> None:
         """Records that a memory of a tracked frame has been written to `slots(frame, False)`."""

@@ -74,15 +74,16 @@ def plan_prompts(
         for object_id, obj in objects.items()
         for index, prompted in obj.prompted_frames.items()
     }
-    # The frame of each object's first prompt; restored objects began before every frame.
-    born = {key: obj.born if obj.starts_at(obj.born) else -math.inf for key, obj in objects.items()}
+    # The oldest prompted frame that each object remembers: a prompt before it has only the image to go by.
+    begun = {key: obj.bank.oldest_prompted for key, obj in objects.items()}
     planned = []
     for prompt, index, size_hw, _ in sorted(located, key=lambda place: place.frame):
-        is_first = index < born.get(prompt.object_id, math.inf)
+        key = (prompt.object_id, index)
+        is_first = index < begun.get(prompt.object_id, math.inf) and key not in combined
         if is_first or prompt.mode is PromptMode.REPLACE:
             check_begins(prompt)
-            born[prompt.object_id] = index
-        if len(born) > limits.max_objects:
+            begun[prompt.object_id] = index
+        if len(begun) > limits.max_objects:
             raise LimitReached(
                 f"objects: expected at most {limits.max_objects}, all places are taken; remove one first"
             )
@@ -91,7 +92,7 @@ def plan_prompts(
         check_places(prompt, size_hw)
         if prompt.mode is PromptMode.REPLACE:
             combined = {k: v for k, v in combined.items() if k[0] != prompt.object_id or k[1] > index}
-        new, key = prompt_to_model(prompt, size_hw, image_size), (prompt.object_id, index)
+        new = prompt_to_model(prompt, size_hw, image_size)
         combined[key] = combined[key].add(new, limits) if key in combined else new
         planned.append(Planned(prompt, index, combined[key]))
     return planned

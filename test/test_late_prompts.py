@@ -1,6 +1,7 @@
 """A prompt on an image that has passed ends in the same stream, bit for bit, as the same prompt given on time; but for
 rounding where objects go through the network together, as in the node."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -211,6 +212,17 @@ def test_before_its_first_image_an_object_begins_with_a_point_on_it():
         tracker.check(made_on(3, click("cup", 60, 40, 0)), frame(6))
     tracker.check(made_on(5, click("cup", 60, 40, 0)), frame(6))
     tracker.check([made_on(2, click("cup")), made_on(3, click("cup", 60, 40, 0))], frame(6))
+
+
+def test_before_all_that_is_remembered_an_object_begins_with_a_point_on_it():
+    """As a correction that is dropped for the newest, with room for one: nothing else says what the object is."""
+    tracker = sam2.Tracker(small_model(), sam2.Limits(prompted_memories=1), sticky_corrections=True)
+    run(tracker, range(6), {0: [click("cup")], 4: [click("cup", 22, 16, 0)]})
+    no = click("cup", 60, 40, 0)
+    for index, is_refused in ((2, True), (3, True), (4, False), (5, False), (6, False)):
+        prompt = no if index == 6 else made_on(index, no)
+        with pytest.raises(sam2.BadInput, match="begins with") if is_refused else nullcontext():
+            tracker.check(prompt, frame(6))
 
 
 def test_what_was_restored_has_a_past_before_every_image(tmp_path):

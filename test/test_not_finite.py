@@ -101,3 +101,18 @@ def test_a_correction_that_is_not_finite_leaves_the_object_what_it_began_with(is
         poison(patch, "decode", "object_score", NAN)
         stream.prompt([made_on(0, click("a", 40, 30, 0))])
     assert stream.step(frame(3))[0].state is State.VISIBLE
+
+
+def test_what_begins_with_nothing_finite_has_not_begun(monkeypatch):
+    """On the image that a point on it was given for, one that is not on it corrects; on another it says nothing."""
+    stream, no = sam2.Tracker(small_model()), click("a", 60, 40, 0)
+    with monkeypatch.context() as patch:
+        poison(patch, "decode", "masks", NAN)
+        run(stream, range(2), {0: [click("a")]})
+    stream.check(made_on(0, no), frame(2))
+    for asked in (made_on(1, no), no):
+        with pytest.raises(sam2.BadInput, match="begins with a point that is on it"):
+            stream.step(frame(2), [asked])
+    (track,) = stream.step(frame(2), [click("a")])
+    assert track.state is State.VISIBLE
+    stream.check(no, frame(3))
