@@ -189,7 +189,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         memory=args.memory == "on",
         precision=precision.name,
         side=side,
-        data=data_digest(videos),
+        data=data_digest(args.root if args.dataset != "synthetic" else None),
     )
     maker = TrackerMaker(args.model, checkpoint, args.device, args.precision, image_size, settings.memory)
     folder = args.out or default_folder(settings)

@@ -6,13 +6,13 @@ Knows nothing about trackers or figures.
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from sam2.errors import BadInput
-from sam2.evaluation_video import AnyVideo, ObjectResult, RecordedVideo, SyntheticVideo, VideoResult
+from sam2.evaluation_video import AnyVideo, ObjectResult, RecordedVideo, VideoResult
 from sam2.files import reading, write_whole
 from sam2.training.synthetic import HELD_OUT_SEED, World
 
@@ -33,20 +33,26 @@ class Settings:
     memory: bool
     precision: str  # the one used: "fp32", "bf16" or "fp16"
     side: int  # of synthetic frames, pixels
-    data: str = ""  # digest of a dataset's files, or of a synthetic frame: another version may draw other worlds
+    data: str = ""  # digest of a dataset's place, or of a synthetic frame: another version may draw other worlds
 
 
-def data_digest(videos: Sequence[AnyVideo]) -> str:
-    """Digest of a synthetic frame, or of the paths, sizes and modification times of recorded videos' files."""
+def data_digest(root: Path | None) -> str:
+    """Digest of the folder that a dataset is in or, for None, of a synthetic frame."""
     # This text is a version of what is stored and how it is scored: change it with either, to refuse old results.
     digest = hashlib.sha256(
-        b"J and F of the frames that the data set's toolkit counts; one too thin to be prompted is missed"
+        b"J and F of the frames that the data set's toolkit counts; one too thin to be prompted is missed; 2"
     )
-    if isinstance(videos[0], SyntheticVideo):
-        digest.update(World(HELD_OUT_SEED, (64, 64)).frame(0).rgb.tobytes())
-    else:
-        recorded = [video.video for video in videos if isinstance(video, RecordedVideo)]
-        for path in (path for video in recorded for path in video.files):
+    digest.update(os.fsencode(root.resolve()) if root else World(HELD_OUT_SEED, (64, 64)).frame(0).rgb.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _files_digest(video: AnyVideo) -> str:
+    """Digest of the paths, sizes and modification times of a recorded video's files; "" for others."""
+    if not isinstance(video, RecordedVideo):
+        return ""
+    digest = hashlib.sha256()
+    for path in video.video.files:
+        with suppress(OSError):  # which is reported when the video is read
             about = path.stat()
             digest.update(os.fsencode(f"{path.resolve()} {about.st_size} {about.st_mtime_ns}\n"))
     return digest.hexdigest()[:16]
@@ -65,6 +71,7 @@ class Results:
     def __init__(self, folder: Path, settings: Settings):
         """Raises BadInput if the folder holds results of other settings, or of unknown ones."""
         self.folder, self._videos = folder, folder / "videos"
+        self._digests: dict[str, str] = {}  # of the files of each video that was looked for, by name
         path, wanted = folder / _SETTINGS, asdict(settings)
         if not path.is_file():
             if any(self._videos.glob("*.json")):
@@ -79,15 +86,19 @@ class Results:
             )
 
     def find(self, video: AnyVideo) -> VideoResult | None:
-        """The stored result of a video; None if there is none, or only one of a synthetic video of another length."""
-        path = self._path(video.name)
+        """The stored result of a video; None if there is none, or only one of files that have changed since, or of a
+        synthetic video of another length."""
+        path, files = self._path(video.name), _files_digest(video)
+        self._digests[video.name] = files
         if not path.is_file():
             return None
-        result = _result(path)
-        return result if getattr(video, "num_frames", result.num_frames) == result.num_frames else None
+        result, its_files = _result(path)
+        is_same_length = getattr(video, "num_frames", result.num_frames) == result.num_frames
+        return result if its_files == files and is_same_length else None
 
     def keep(self, result: VideoResult) -> None:
-        write_json(self._path(result.name), asdict(result))
+        """A recorded video must have been looked for by `find` before it was read, or its result is not found again."""
+        write_json(self._path(result.name), {"files": self._digests.get(result.name, ""), **asdict(result)})
 
     def _path(self, name: str) -> Path:
         return self._videos / f"{name}.json"
@@ -109,12 +120,14 @@ def _read(path: Path, cure: str = "delete the file") -> dict[str, Any]:
     return content
 
 
-def _result(path: Path) -> VideoResult:
+def _result(path: Path) -> tuple[VideoResult, str]:
+    """A stored result, and the digest of its video's files."""
     content = _read(path)
     try:
+        files = content.pop("files")
         objects = [ObjectResult(**entry) for entry in content["objects"]]
         for entry in objects:
             entry.returns = {int(frame): found for frame, found in entry.returns.items()}  # JSON keys are text
-        return VideoResult(**content | {"objects": objects})
+        return VideoResult(**content | {"objects": objects}), files
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadInput(f"{path}: expected the result of a video ({error!r}); delete the file") from error

@@ -157,7 +157,12 @@ def _memories(path: Path, file: safe_open, index: int, model: SAM2, limits: Limi
     for part, (shape, dtype) in rows.items():
         stored = file.get_slice(f"{index}.{part}")
         count, *others = stored.get_shape() or [0]
-        if not (0 < count <= max(places, MOST_MEMORIES) and others == shape and stored.get_dtype() == dtype):
+        if count > max(places, MOST_MEMORIES):
+            raise BadInput(
+                f"saved objects {path}: memory {index} is of {count} frames, expected at most "
+                f"{max(places, MOST_MEMORIES)}; raise prompted_memories"
+            )
+        if not (count and others == shape and stored.get_dtype() == dtype):
             raise BadInput(f"saved objects {path}: memory {index} is damaged")
         keep = list(range(count))
         if count > places:

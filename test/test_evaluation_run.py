@@ -18,7 +18,7 @@ from small_video_folder import write_davis
 from sam2 import evaluation_run
 from sam2.errors import BadCheckpoint, BadInput, DeviceLost, Sam2Error
 from sam2.evaluation_files import Results, Settings, data_digest, default_folder
-from sam2.evaluation_video import RecordedVideo, SyntheticVideo, evaluate_video
+from sam2.evaluation_video import RecordedVideo, SyntheticVideo, VideoResult, evaluate_video
 from sam2.training.datasets import open_dataset
 from sam2.training.synthetic import HELD_OUT_SEED, World
 
@@ -93,12 +93,11 @@ def test_every_run_has_a_default_folder_of_its_own():
 
 def test_results_are_of_the_worlds_they_were_made_from(monkeypatch):
     """Those of a version that drew others would be told as this one's."""
-    videos = [SyntheticVideo(HELD_OUT_SEED, 4, 64)]
-    digest = data_digest(videos)
-    assert data_digest(videos) == digest
+    digest = data_digest(None)
+    assert data_digest(None) == digest
     drawn = World.frame
     monkeypatch.setattr(World, "frame", lambda self, t: drawn(self, t + 1))
-    assert data_digest(videos) != digest
+    assert data_digest(None) != digest
 
 
 def test_two_videos_of_one_name_are_refused(tmp_path):
@@ -250,15 +249,23 @@ def test_of_a_run_that_is_killed_no_process_stays(tmp_path):
 
 
 def test_results_are_of_the_files_they_were_made_from(tmp_path):
-    """Another copy, or masks that were corrected: nothing kept of the old ones is told again."""
-    digests = []
-    for folder in ("one", "other"):
-        write_davis(tmp_path / folder)
-        videos = [RecordedVideo(video) for video in open_dataset("davis", tmp_path / folder, "train")]
-        digests += [data_digest(videos), data_digest(videos)]
-    mask = next((tmp_path / "other" / "Annotations").rglob("*.png"))
+    """Of masks that were corrected nothing kept of the old ones is told again; the other videos' results stay."""
+    write_davis(tmp_path / "one")
+    videos = [RecordedVideo(video) for video in open_dataset("davis", tmp_path / "one", "train")]
+    for results in (Results(tmp_path / "out", settings()) for _ in range(2)):
+        found = [results.find(video) for video in videos]
+        for video in videos:
+            results.keep(VideoResult(video.name, 3, 0.0, []))
+    assert [result.name for result in found] == [video.name for video in videos]
+    mask = next(path for path in videos[1].video.files if path.suffix == ".png")
     mask.write_bytes(mask.read_bytes() + b" ")
-    digests.append(data_digest(videos))
-    assert digests[0] == digests[1] and len(set(digests)) == 3
-    (tmp_path / "other").rename(latin := tmp_path / os.fsdecode(b"k\xfcche"))
-    assert data_digest([RecordedVideo(video) for video in open_dataset("davis", latin, "train")])
+    found = [Results(tmp_path / "out", settings()).find(video) for video in videos]
+    assert found[0] is not None and found[1] is None
+    mask.unlink()
+    mask.symlink_to("nowhere")
+    assert results.find(videos[1]) is None
+
+
+def test_results_of_another_copy_are_kept_elsewhere(tmp_path):
+    latin = tmp_path / os.fsdecode(b"k\xfcche")
+    assert len({data_digest(tmp_path), data_digest(tmp_path / "." / "a" / ".."), data_digest(latin)}) == 2

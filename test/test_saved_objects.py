@@ -206,7 +206,8 @@ def test_of_a_file_no_more_is_read_than_can_be_meant(tmp_path, monkeypatch):
     more = {name: torch.cat((tensor, tensor[:1])) for name, tensor in many.items()}
     rewritten(path, tensors=more)
     assert len(saved_objects.read_objects(path, small_model(), sam2.Limits(prompted_memories=65))[0].spatial) == 65
-    with pytest.raises(sam2.BadInput, match="memory 0 is damaged"):  # a sparse one of gigabytes is a page on disk
+    said = "memory 0 is of 65 frames, expected at most 64; raise prompted_memories"
+    with pytest.raises(sam2.BadInput, match=said):  # a sparse one of gigabytes is a page on disk
         saved_objects.read_objects(path, small_model(), sam2.Limits())
     path = tmp_path / "two.safetensors"
     used().save(path)
