@@ -89,7 +89,7 @@ class History:
 
         A skipped image resolves to its nearest neighbour, the newer of two equally near. Frames without a stamp cannot
         be found. Of those from before the clock was set back, the ones later than `now_ns` cannot either, and the
-        others only by a stamp that the clock has not reached again. Raises Stale with
+        others only by their own stamp, or by one that the clock has not reached again. Raises Stale with
         the history's bounds for an older stamp, BadInput for one from the future.
         """
         nearest = _nearest(self._survivors(now_ns), stamp_ns, now_ns)
@@ -129,9 +129,10 @@ def _nearest(moments: list[Moment], stamp_ns: int, now_ns: int) -> Moment | None
             f"prompt.stamp_ns: expected at most the newest frame's {now_ns}, got {stamp_ns}; try again later"
         )
     kept = [moment for moment in moments if 0 < moment.stamp_ns <= now_ns]
-    # Where the clock was set back, and has shown the stamp again since: then the stamp is probably of the clock since.
-    again = [i for i in range(1, len(kept)) if kept[i - 1].stamp_ns > kept[i].stamp_ns <= stamp_ns]
-    kept = kept[max(again, default=0) :]
+    if all(moment.stamp_ns != stamp_ns for moment in kept):
+        # Where the clock was set back, and has shown the stamp again since: the image is probably of the time since.
+        again = [i for i in range(1, len(kept)) if kept[i - 1].stamp_ns > kept[i].stamp_ns <= stamp_ns]
+        kept = kept[max(again, default=0) :]
     first_ns = min((moment.stamp_ns for moment in kept), default=now_ns)
     if stamp_ns < first_ns:
         raise Stale(

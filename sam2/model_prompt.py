@@ -9,7 +9,7 @@ from torch import Tensor
 from sam2.errors import LimitReached, MaskTooThin
 from sam2.limits import Limits
 from sam2.preprocess import box_to_model, masks_to_model, points_to_model
-from sam2.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
+from sam2.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE
 from sam2.types import Prompt
 
 
@@ -20,6 +20,11 @@ class ModelPrompt:
     xy_model: np.ndarray  # (K, 2) float32
     labels: np.ndarray  # (K,) int32
     mask: np.ndarray | None  # (S, S) bool
+
+    @property
+    def begins(self) -> bool:
+        """Whether it can start an object: it is a mask, or not all of its points are off the object."""
+        return self.mask is not None or bool((self.labels != NEGATIVE).any())
 
     def points(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """(1, K, 2) and (1, K), for the decoder."""

@@ -78,11 +78,11 @@ def plan_prompts(
     begun = {key: obj.bank.oldest_prompted for key, obj in objects.items()}
     planned = []
     for prompt, index, size_hw, _ in sorted(located, key=lambda place: place.frame):
-        key = (prompt.object_id, index)
-        is_first = index < begun.get(prompt.object_id, math.inf) and key not in combined
+        key, oldest = (prompt.object_id, index), begun.get(prompt.object_id, math.inf)
+        is_first = index < oldest and not (key in combined and combined[key].begins)
         if is_first or prompt.mode is PromptMode.REPLACE:
             check_begins(prompt)
-            begun[prompt.object_id] = index
+        begun[prompt.object_id] = index if prompt.mode is PromptMode.REPLACE else min(index, oldest)
         if len(begun) > limits.max_objects:
             raise LimitReached(
                 f"objects: expected at most {limits.max_objects}, all places are taken; remove one first"

@@ -160,7 +160,7 @@ def _memories(path: Path, file: safe_open, index: int, model: SAM2, limits: Limi
         if count > max(places, MOST_MEMORIES):
             raise BadInput(
                 f"saved objects {path}: memory {index} is of {count} frames, expected at most "
-                f"{max(places, MOST_MEMORIES)}; raise prompted_memories"
+                f"{max(places, MOST_MEMORIES)}; raise sam2.Limits.prompted_memories"
             )
         if not (count and others == shape and stored.get_dtype() == dtype):
             raise BadInput(f"saved objects {path}: memory {index} is damaged")

@@ -176,9 +176,12 @@ class AutoPrompt:
 
 
 def _nearest(results: list[tuple[int, list[sam2.Track]]], stamp_ns: int) -> tuple[int, list[sam2.Track]]:
-    """The result nearest in time, of those since the clock was set back if it has shown the stamp again."""
-    again = [i for i in range(1, len(results)) if results[i - 1][0] > results[i][0] <= stamp_ns]
-    return min(results[max(again, default=0) :], key=lambda result: abs(result[0] - stamp_ns))
+    """The newest with this stamp or else the nearest in time, of those since the clock was set back if it has shown the
+    stamp again."""
+    if all(at_ns != stamp_ns for at_ns, _ in results):
+        again = [i for i in range(1, len(results)) if results[i - 1][0] > results[i][0] <= stamp_ns]
+        results = results[max(again, default=0) :]
+    return min(reversed(results), key=lambda result: abs(result[0] - stamp_ns))
 
 
 def _shows(tracks: list[sam2.Track], prompts: list[sam2.Prompt]) -> bool:

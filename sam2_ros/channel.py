@@ -151,7 +151,7 @@ class Channel:
         self.camera.tick()
         if self.depth is not None:
             self.depth.tick()
-        if self._pipeline is not None and not self._pipeline.auto.is_expected and self.inputs.has_detector:
+        if self.inputs.look_for_detector() and self._pipeline is not None:
             self._pipeline.auto.is_expected = True
 
     def statuses(self, situation: Situation) -> list[DiagnosticStatus]:

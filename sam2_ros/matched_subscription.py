@@ -88,13 +88,13 @@ class MatchedSubscription:
 def matching_reliability(publishers: Sequence, asked: str) -> ReliabilityPolicy:
     """Best effort receives from every publisher but loses large images; reliable receives from reliable ones only.
 
-    publishers: as `get_publishers_info_by_topic` has them. asked: "reliable", "best_effort", or "auto" = reliable if
-    every publisher is.
+    publishers: as `get_publishers_info_by_topic` has them. asked: "reliable", "best_effort", "auto" = reliable if every
+    publisher is, "auto_reliable" = likewise, and while there is none, so as not to miss a reliable one's first.
     """
-    if asked != "auto":
+    if not asked.startswith("auto"):
         return ReliabilityPolicy[asked.upper()]
     offered = [publisher.qos_profile.reliability for publisher in publishers]
-    reliable = offered and all(policy == ReliabilityPolicy.RELIABLE for policy in offered)
+    reliable = all(policy == ReliabilityPolicy.RELIABLE for policy in offered) if offered else asked != "auto"
     return ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
 
 

@@ -158,6 +158,7 @@ class TrackNode(LifecycleNode):
         self._attempt(self._release)
         for channel in self.channels:
             self._attempt(functools.partial(channel.close, for_good=True))
+        self._attempt(self.simulated_time.close)
 
     @property
     def has_waiting_clients(self) -> bool:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from geometry_msgs.msg import Point, PointStamped
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.qos import QoSProfile
 from std_msgs.msg import Header
 
 import sam2
 from sam2_ros import prompt_in, vision
 from sam2_ros.hand_off import Detection
+from sam2_ros.matched_subscription import MatchedSubscription
 from sam2_ros.msg import Prompt, PromptResult
 from sam2_ros.readable import readable, reason_of
 from sam2_ros.requests import Add, Answer, Code, Request
@@ -61,18 +63,18 @@ class RequestInputs:
         ):
             node.create_subscription(kind, channel.output_name(topic), callback, qos, callback_group=group)
         if vision.INSTALLED:
-            # Best effort hears detectors of either kind; many publish with the QoS of sensors.
-            topic = channel.output_name("prompt_detections")
-            qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
-            self._detections = node.create_subscription(
-                vision.Detection2DArray, topic, self._on_detections, qos, callback_group=group
-            )
+            self._detections = MatchedSubscription(
+                node, vision.Detection2DArray, channel.output_name("prompt_detections"), self._on_detections, 10,
+                "auto_reliable", SubscriptionEventCallbacks(use_default_callbacks=False),
+            )  # fmt: skip
+            self._detections.open()
         self.services = Services(channel, self, group, burst, with_masks)
 
-    @property
-    def has_detector(self) -> bool:
+    def look_for_detector(self) -> bool:
         """Whether detections have a publisher; known before the first message, which will be about an earlier image."""
-        return vision.INSTALLED and self._node.count_publishers(self._detections.topic_name) > 0
+        if vision.INSTALLED:
+            self._detections.follow()
+        return vision.INSTALLED and bool(self._detections.publishers)
 
     def close(self, for_good: bool) -> None:
         """Answers STOPPING to waiting prompts, for which no image will come; for good: to all other requests, too."""

@@ -25,5 +25,9 @@ class SimulatedTime:
         active = self._clock.ros_time_is_active  # type: ignore[attr-defined]
         return self._clock.now().nanoseconds - self._jumped_ns if active else 0
 
+    def close(self) -> None:
+        """Must be called before this is dropped, while the clock is not: it would call what is no longer there."""
+        self._handle.unregister()
+
     def _on_jump(self, jump: TimeJump) -> None:
         self._jumped_ns += jump.delta.nanoseconds

@@ -68,10 +68,13 @@ def test_of_an_image_that_was_prompted_the_newer_result_counts():
     assert [add.object_ids for add in desk.made()] == [{""}]
 
 
-@pytest.mark.parametrize(("asked_ns", "meant_ns"), [(46, 47), (44, 47), (33, 35), (24, 25), (21, 20)])
+@pytest.mark.parametrize(
+    ("asked_ns", "meant_ns"), [(46, 47), (44, 44), (43, 47), (33, 28), (32, 32), (26, 25), (24, 25), (21, 20)]
+)
 def test_of_a_stamp_that_a_clock_shows_twice_the_second_times_result_counts(asked_ns, meant_ns):
+    """Unless there is an image of exactly that stamp."""
     desk = Desk(detector_confirm=1)
-    for at_ns in (10, 20, 32, 44, 25, 35, 47):
+    for at_ns in (10, 20, 32, 44, 25, 35, 28, 47):
         desk.auto.remember(at_ns, [])
     desk.auto.post(asked_ns, [seen(*BOX)])
     assert [add.prompts[0].stamp_ns for add in desk.made()] == [meant_ns]

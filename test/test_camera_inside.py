@@ -18,6 +18,7 @@ from sam2_ros.counters import Counters
 from sam2_ros.image_out import image_message
 from sam2_ros.image_source import ImageSource
 from sam2_ros.mailbox import Mailbox
+from sam2_ros.matched_subscription import matching_reliability
 from sam2_ros.params import Settings
 from sam2_ros.ros_time import time_message
 
@@ -148,6 +149,16 @@ def test_a_publisher_of_another_type_has_no_say_in_the_reliability():
     rig = Rigged(("/image", IMAGE, RELIABLE), ("/image", COMPRESSED, BEST_EFFORT))
     assert rig.subscription.qos.reliability == RELIABLE
     assert (rig.source.publishers, rig.source.other_type) == (1, COMPRESSED)
+
+
+@pytest.mark.parametrize(("asked", "alone"), [("auto", BEST_EFFORT), ("auto_reliable", RELIABLE)])
+def test_reliability_follows_the_publishers_and_differs_only_without_one(asked, alone):
+    """A best effort subscription may miss the first message of a publisher that it does not know yet."""
+    offers = {policy: SimpleNamespace(qos_profile=SimpleNamespace(reliability=policy)) for policy in ReliabilityPolicy}
+    for there, wanted in (
+        ([], alone), ([RELIABLE], RELIABLE), ([BEST_EFFORT], BEST_EFFORT), ([RELIABLE, BEST_EFFORT], BEST_EFFORT),
+    ):  # fmt: skip
+        assert matching_reliability([offers[policy] for policy in there], asked) == wanted
 
 
 def test_what_is_lost_is_counted_once():

@@ -171,7 +171,13 @@ def test_stamps_from_before_a_clock_was_set_back_are_by_the_new_one():
 def test_of_a_stamp_that_a_clock_shows_twice_the_second_time_is_meant(seconds, index):
     """Set back by a second: otherwise a prompt would be applied to an image in which everything is elsewhere."""
     assert found(history([10, 10.5, 11, 11.5, 11.2, 11.6]), seconds, now=12.5) == index
-    assert history([9.9, 11, 12, 9, 9.5, 10]).find_kept(9_900_000_000).index == 5
+
+
+def test_an_image_is_found_by_its_own_stamp_whatever_the_clock_has_shown_since():
+    twice = history([10, 10.4, 10.1, 10.5, 10.2, 10.6])
+    assert [found(twice, seconds, now=11) for seconds in (10, 10.4, 10.1, 10.5)] == [0, 1, 2, 3]
+    assert [found(twice, seconds, now=11) for seconds in (10.45, 10.3, 10.15, 10.05)] == [5, 4, 4, 2]
+    assert found(history([10, 11, 9, 10]), 10, now=12) == 3, "the newer of two"
 
 
 def test_an_image_without_a_stamp_is_not_of_1970():

@@ -255,10 +255,10 @@ def test_a_detector_is_expected_as_soon_as_one_publishes(make, monkeypatch):
     node = make()
     assert node.trigger_configure() == SUCCESS
     channel = node.channels[0]
-    monkeypatch.setattr(type(channel.inputs), "has_detector", property(lambda self: False))
+    monkeypatch.setattr(type(channel.inputs), "look_for_detector", lambda self: False)
     channel.tick()
     assert not channel.pipeline.auto.is_expected
-    monkeypatch.setattr(type(channel.inputs), "has_detector", property(lambda self: True))
+    monkeypatch.setattr(type(channel.inputs), "look_for_detector", lambda self: True)
     channel.tick()
     assert channel.pipeline.auto.is_expected
 

@@ -14,6 +14,10 @@ from sam2 import saved_objects
 from sam2.memory_store import MemoryStore
 
 SPATIAL = torch.ones(1, CONFIG.grid_size**2, CONFIG.memory_dim, dtype=torch.bfloat16)  # of one memory
+NO_MEMORY = {
+    "0.spatial": torch.zeros(0, CONFIG.grid_size**2, CONFIG.memory_dim, dtype=torch.bfloat16),
+    "0.pointers": torch.zeros(0, CONFIG.d_model),
+}
 ONE_NAN = torch.zeros(2, CONFIG.d_model).index_fill(1, torch.tensor(5), torch.nan)  # in each of two pointers
 
 
@@ -181,6 +185,7 @@ def rewritten(path, about=None, tensors=None):
         (None, {"0.pointers": torch.zeros(2, CONFIG.d_model).half()}, sam2.BadInput, "memory 0 is damaged"),
         (None, {"1.spatial": SPATIAL * torch.inf}, sam2.BadInput, "memory 1 is damaged"),
         (None, {"0.spatial": torch.zeros(0, 16, 16, dtype=torch.bfloat16)}, sam2.BadInput, "damaged"),
+        (None, NO_MEMORY, sam2.BadInput, "memory 0 is damaged"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_by_name_and_changes_nothing(tmp_path, about, tensors, error, match):
@@ -206,7 +211,7 @@ def test_of_a_file_no_more_is_read_than_can_be_meant(tmp_path, monkeypatch):
     more = {name: torch.cat((tensor, tensor[:1])) for name, tensor in many.items()}
     rewritten(path, tensors=more)
     assert len(saved_objects.read_objects(path, small_model(), sam2.Limits(prompted_memories=65))[0].spatial) == 65
-    said = "memory 0 is of 65 frames, expected at most 64; raise prompted_memories"
+    said = "memory 0 is of 65 frames, expected at most 64; raise sam2.Limits.prompted_memories"
     with pytest.raises(sam2.BadInput, match=said):  # a sparse one of gigabytes is a page on disk
         saved_objects.read_objects(path, small_model(), sam2.Limits())
     path = tmp_path / "two.safetensors"
