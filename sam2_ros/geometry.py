@@ -17,7 +17,10 @@ MIN_SHARE = 0.02  # of the mask's pixels
 _EDGE_PIXELS = 2  # at a mask's edge, where the mask is least certain and depth cameras mix near and far
 _LEAST_CORE = 0.3  # share of the mask that must remain without its edge; thin things keep their edge
 _BIN = 0.025  # relative depth; two or more empty bins separate different things
-_BIN_SHARE = 0.004  # of the points; bins with fewer count as empty, since pixels that mix near and far lie between
+_LEAST_CALM = 0.1  # share of the points that must be calm, or all count
+# Share of the points; bins with fewer count as empty. Calm points thin out with distance only, as on a floor; among all
+# of them there are some that mix near and far and lie between.
+_BIN_SHARE_CALM, _BIN_SHARE = 0.0005, 0.004
 _FIT_PIXELS = 4096  # enough to fit a plane
 _THICKNESS_PERCENT = (1, 99)  # of the distances from the plane
 # The longest side is made to point along this. That is far from perpendicular to things that are upright, level, or lie
@@ -81,7 +84,10 @@ def find_surface(depth_m: np.ndarray, mask: np.ndarray, pinhole: Pinhole) -> Sur
     count = int(np.count_nonzero(measured))
     if count < max(MIN_POINTS, MIN_SHARE * np.count_nonzero(inside)):
         return None
-    near, far = _largest_range(z[measured])
+    sure, least_share = np.isfinite(z) & _is_calm(z), _BIN_SHARE_CALM
+    if np.count_nonzero(measured & sure) < max(MIN_POINTS, _LEAST_CALM * count):
+        sure, least_share = np.isfinite(z), _BIN_SHARE
+    near, far = _largest_range(z[measured & sure], least_share)
     with np.errstate(invalid="ignore"):
         fits = (z >= near) & (z <= far)  # NaN does not
     measured &= fits
@@ -90,7 +96,7 @@ def find_surface(depth_m: np.ndarray, mask: np.ndarray, pinhole: Pinhole) -> Sur
     rows, columns = np.nonzero(measured)
     points = _points(z[measured], pinhole.rays(rows + y, columns + x))
     plane = _fit_plane(points)
-    whole = _filled(z, inside, fits, plane, pinhole, (y, x))
+    whole = _filled(z, inside, fits, inside & sure, plane, pinhole, (y, x))
     return Surface(
         points, rows + y, columns + x, whole.mean(axis=0, dtype=np.float64), oriented_box(whole, plane),
         float(np.count_nonzero(fits & inside) / np.count_nonzero(inside)),
@@ -155,12 +161,24 @@ def _without_edge(inside: np.ndarray) -> np.ndarray:
     return inside
 
 
-def _largest_range(z: np.ndarray) -> tuple[float, float]:
+def _is_calm(z: np.ndarray) -> np.ndarray:
+    """Whether a pixel (height, width) lies on one surface with those around it. Elsewhere pixels mix near and far, and
+    would bridge the gap between different things."""
+    window, is_finite = np.ones((3, 3), np.uint8), np.isfinite(z)
+    near = cv2.erode(np.where(is_finite, z, np.float32(np.inf)), window)
+    far = cv2.dilate(np.where(is_finite, z, np.float32(0)), window)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        bent = np.abs(1 / near + 1 / far - 2 / z) * z  # 0 on a plane, where 1/z is linear
+        apart = np.log(far / near)
+    return (apart <= 2 * _BIN) | ((apart <= 4 * _BIN) & (bent <= _BIN))  # the latter recedes
+
+
+def _largest_range(z: np.ndarray, least_share: float) -> tuple[float, float]:
     """(nearest, farthest) of the largest group of depths (N,) without a gap."""
     bins = np.floor(np.log(z) / _BIN).astype(np.int64)
     first = int(bins.min())
     counts = np.bincount(bins - first)
-    occupied = np.flatnonzero(counts >= max(2, _BIN_SHARE * len(z)))
+    occupied = np.flatnonzero(counts >= max(2, least_share * len(z)))
     if not len(occupied):  # a handful of points, all apart
         occupied = np.array([int(counts.argmax())])
     groups = np.split(occupied, np.flatnonzero(np.diff(occupied) > 2) + 1)
@@ -191,11 +209,28 @@ def _fit_plane(points: np.ndarray) -> np.ndarray:
     return plane
 
 
+def _is_nearest(ours: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Whether the pixel of `known` (height, width) that is nearest to each pixel is one of `ours`."""
+    unknown = (~known).view(np.uint8)
+    _, nearest = cv2.distanceTransformWithLabels(unknown, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    is_ours = np.zeros(int(nearest.max()) + 1, bool)  # by label
+    is_ours[nearest[ours]] = True
+    return is_ours[nearest]
+
+
 def _filled(
-    z: np.ndarray, inside: np.ndarray, fits: np.ndarray, plane: np.ndarray, pinhole: Pinhole, origin_yx: tuple[int, int]
+    z: np.ndarray,
+    inside: np.ndarray,
+    fits: np.ndarray,
+    sure: np.ndarray,
+    plane: np.ndarray,
+    pinhole: Pinhole,
+    origin_yx: tuple[int, int],
 ) -> np.ndarray:
-    """(N, 3) float32 points of all mask pixels that may be the object; on the plane where nothing is measured."""
-    belongs = inside & (fits | np.isnan(z))
+    """(N, 3) float32 points of all mask pixels that may be the object; on the plane where nothing is measured, if the
+    nearest pixel that is `sure`, or too far, is the object's. sure: measured inside the mask, and not a mixture."""
+    known = sure | (inside & np.isinf(z))
+    belongs = inside & (fits | (np.isnan(z) & _is_nearest(sure & fits, known)))
     rows, columns = np.nonzero(belongs)
     rays = pinhole.rays(rows + origin_yx[0], columns + origin_yx[1])
     near, far = z[inside & fits].min(), z[inside & fits].max()

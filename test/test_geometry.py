@@ -20,14 +20,14 @@ PINHOLE = Pinhole(160.0, 160.0, 79.5, 59.5, SIZE_HW)
 BACKGROUND_M = 3.0
 
 
-def plate(centre, rotation, length, width):
+def plate(centre, rotation, length, width, pinhole=PINHOLE):
     """Depth (H, W) and mask of a flat rectangle, by intersecting every pixel's ray with its plane."""
-    rows, columns = np.mgrid[: SIZE_HW[0], : SIZE_HW[1]]
-    rays = np.append(PINHOLE.rays(rows.ravel(), columns.ravel()), np.ones((rows.size, 1)), axis=1)  # (HW, 3)
+    rows, columns = np.indices(pinhole.size_hw)
+    rays = np.append(pinhole.rays(rows.ravel(), columns.ravel()), np.ones((rows.size, 1)), axis=1)  # (HW, 3)
     z = (rotation[:, 2] @ centre) / (rays @ rotation[:, 2])
     local = (rays * z[:, None] - centre) @ rotation
-    mask = ((np.abs(local[:, 0]) <= length / 2) & (np.abs(local[:, 1]) <= width / 2)).reshape(SIZE_HW)
-    return np.where(mask, z.reshape(SIZE_HW), BACKGROUND_M).astype(np.float32), mask
+    mask = ((np.abs(local[:, 0]) <= length / 2) & (np.abs(local[:, 1]) <= width / 2)).reshape(rows.shape)
+    return np.where(mask, z.reshape(rows.shape), BACKGROUND_M).astype(np.float32), mask
 
 
 def turned(yaw, roll):
@@ -79,6 +79,52 @@ def test_what_is_seen_past_the_object_is_not_the_object():
     surface = find_surface(depth, mask, PINHOLE)
     assert np.all(surface.points[:, 2] == 1.0) and surface.share < 0.7
     assert np.allclose(surface.box.size[:2], 0.3, atol=0.01)
+
+
+def squares(size, wall_m, grown):
+    """Depth and mask of a square of `size` pixels 1 m away before a wall, the mask `grown` pixels too large."""
+    rows, columns = slice(60 - size // 2, 60 + size // 2), slice(80 - size // 2, 80 + size // 2)
+    depth, mask = np.full(SIZE_HW, wall_m, np.float32), np.zeros(SIZE_HW, np.uint8)
+    depth[rows, columns], mask[rows, columns] = 1.0, 1
+    return depth, cv2.dilate(mask, np.ones((2 * grown + 1,) * 2, np.uint8)).astype(bool)
+
+
+@pytest.mark.parametrize("wall_m", [1.2, 1.5])
+@pytest.mark.parametrize(("size", "grown"), [(20, 1), (50, 1), (50, 2), (80, 2)])
+def test_pixels_that_mix_near_and_far_do_not_join_the_background_to_the_object(size, grown, wall_m):
+    """Two pixels to either side of the edge, in all depths of the gap."""
+    depth, mask = squares(size, wall_m, grown)
+    random, window = np.random.default_rng(0), np.ones((5, 5), np.uint8)
+    near, far = cv2.erode(depth, window), cv2.dilate(depth, window)
+    depth = near + (far - near) * random.random(SIZE_HW, np.float32)
+    depth += 0.002 * random.standard_normal(SIZE_HW).astype(np.float32)
+    box = find_surface(depth, mask, PINHOLE).box
+    assert box.size[2] < 0.06 and abs(box.centre[2] - 1) < 0.03
+    assert np.allclose(box.size[:2], (size - 1) / PINHOLE.fx, atol=8 / PINHOLE.fx)
+
+
+@pytest.mark.parametrize(("scale", "end_m", "off_m"), [(3.0, 9.0, 0.3), (1.0, 5.0, 0.2)])
+def test_a_floor_is_the_object_up_to_its_far_end(scale, end_m, off_m):
+    """Ever fewer pixels show ever more of it, from row to row further away, and none of it is apart."""
+    height, width = (round(scale * side) for side in SIZE_HW)
+    pinhole = Pinhole(scale * 160.0, scale * 160.0, (width - 1) / 2, (height - 1) / 2, (height, width))
+    right, down, away = np.array([[1, 0, 0], [0, np.cos(0.4), np.sin(0.4)], [0, -np.sin(0.4), np.cos(0.4)]])
+    centre = down + (1 + end_m) / 2 * away  # a metre below the camera, from a metre ahead
+    depth, mask = plate(centre, np.stack([away, np.cross(down, away), down], 1), end_m - 1, 1.0, pinhole)
+    depth += 0.002 * depth**2 * np.random.default_rng(0).standard_normal(depth.shape).astype(np.float32)
+    box = find_surface(np.where(mask, depth, np.inf).astype(np.float32), mask, pinhole).box
+    assert np.linalg.norm(box.centre - centre) < off_m, box.size
+
+
+@pytest.mark.parametrize("wall_m", [2.0, np.inf])
+@pytest.mark.parametrize("missing", [0.0, 0.01, 0.3])
+def test_where_nothing_is_measured_on_the_background_there_is_no_object(missing, wall_m):
+    depth, mask = squares(40, wall_m, 5)
+    mask[58:62, 100:140] = True  # spilled onto the wall
+    depth[np.random.default_rng(0).random(SIZE_HW) < missing] = np.nan
+    box = find_surface(depth, mask, PINHOLE).box
+    assert np.allclose(box.size[:2], 39 / PINHOLE.fx, atol=2.5 / PINHOLE.fx)
+    assert np.allclose(box.centre, [0, 0, 1], atol=2 / PINHOLE.fx)
 
 
 def test_what_is_too_far_to_be_of_use_is_not_the_object_either():
