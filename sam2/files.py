@@ -20,7 +20,7 @@ _ABANDONED_S = 600.0  # a .part file not modified for so long is abandoned
 
 def opencv_name(path: Path) -> str:
     """The name of a video file for OpenCV. Raises BadInput if it is not UTF-8: OpenCV would end the process."""
-    name = str(path)
+    name = str(path.absolute())  # what precedes the colon in 12:30.mp4 would be a protocol
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -211,8 +211,8 @@ def replay(
         with _blaming([entry]):
             tracker.check([*_what_it_corrects(entry, entries), entry.prompt])
     seen = 0
-    # No bar unless it is a terminal: in a log file it would be noise.
-    bar = tqdm(until_damage(source), total=source.total or None, unit=" images", disable=None)
+    # No bar unless it is a terminal: in a log file it would be noise. It may also be closed.
+    bar = tqdm(until_damage(source), total=source.total or None, unit=" images", disable=None if sys.stderr else True)
     for shot, frame in _encoding_ahead(bar, tracker):
         due = schedule.take(shot.index, shot.stamp_ns)
         for number, entry in enumerate(due, start=1):

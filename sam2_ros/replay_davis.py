@@ -23,7 +23,7 @@ from sam2_ros.replay_source import Shot
 
 FRAMES, MASKS, LIST = "JPEGImages/480p", "Annotations/480p", "ImageSets/2017/train.txt"
 LONGEST = 255  # bytes in the name of a folder
-_JPEG_QUALITY = 95
+_JPEG_QUALITY, _JPEG_SIDE = 95, 65500  # the encoder's limit
 _PALETTE = bytes([0, 0, 0, *(channel for label in range(1, 255) for channel in colour_of(label)), 255, 255, 255])
 
 
@@ -83,6 +83,9 @@ class DavisVideo:
         if len(tracks) < self._objects or any(track.state is sam2.State.INVALID for track in tracks):
             return
         bgr = cv2.cvtColor(shot.rgb, cv2.COLOR_RGB2BGR)  # (H, W, 3)
+        if max(bgr.shape) > _JPEG_SIDE:
+            size = "x".join(map(str, bgr.shape[1::-1]))
+            raise sam2.BadInput(f"--davis: a JPEG has at most {_JPEG_SIDE} pixels a side, image {shot.index} is {size}")
         jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
         labels = sam2.label_mask(tracks, shot.rgb.shape[:2])  # (H, W)
         picture = Image.frombytes("P", labels.shape[::-1], np.ascontiguousarray(labels).tobytes())
@@ -120,10 +123,11 @@ def _folders(*folders: Path) -> Iterator[None]:
 
 
 def _add_line(path: Path, line: str, part: Path) -> None:
-    """Adds a line unless the list has it. part: where the new list is written first, as a full disk must not destroy
-    the old one."""
+    """Adds a line unless the list has it, or another one beside it, where somebody has moved it to evaluate on. part:
+    where the new list is written first, as a full disk must not destroy the old one."""
     lines = _lines(path)
-    if line not in lines:
+    others = (each.read_text("utf-8-sig", errors="replace").splitlines() for each in path.parent.glob("*.txt"))
+    if not any(line in each for each in (lines, *others)):
         part.write_text("".join(f"{each}\n" for each in [*lines, line]), "utf-8")
         os.replace(part, path)
 

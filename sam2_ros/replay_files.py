@@ -40,7 +40,7 @@ def video_name(path: Path) -> str:
     """The name to give OpenCV. Raises sam2.BadInput if it is not UTF-8, because OpenCV would end the process."""
     if utf8(str(path)) != str(path):
         raise sam2.BadInput(f"{path}: expected a name in UTF-8, as OpenCV needs it for a video; rename it")
-    return str(path)
+    return str(path.absolute())  # what precedes the colon in 12:30.mp4 would be a protocol
 
 
 @contextmanager

@@ -103,6 +103,14 @@ def test_videos_need_a_name_that_can_be_said(tmp_path, run):
     assert video_name(tmp_path / "küche.mp4") == str(tmp_path / "küche.mp4") and not [*(tmp_path / "out").iterdir()]
 
 
+def test_a_colon_in_a_films_name_is_no_protocol(tmp_path, monkeypatch):
+    """As in the time that it was recorded at."""
+    film = Path("2026-01-01T12:30:00.mp4")
+    write_film(tmp_path, []).with_name("film.mp4").rename(tmp_path / film)
+    monkeypatch.chdir(tmp_path)
+    assert len(shots_of(film)[1]) == len(list(read_film(film))) == 2
+
+
 def test_a_picture_of_no_possible_size_is_damage_and_what_came_before_is_kept(tmp_path, run, capsys):
     for number in range(3):
         write(tmp_path / "in" / f"{number}.png")

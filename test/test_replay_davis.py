@@ -97,6 +97,24 @@ def test_recordings_gather_in_one_data_set(tmp_path, tracker):
     assert (tmp_path / "data" / LIST).read_text() == "older\nkitchen\ngarage\n"
 
 
+def test_a_recording_that_was_moved_to_another_list_stays_there(tmp_path, tracker):
+    """It is replayed again with more corrections; in both lists it would be evaluated on after training on it."""
+    assert run(tmp_path) == 0
+    (tmp_path / "data" / LIST).rename(held_out := (tmp_path / "data" / LIST).with_name("val.txt"))
+    for folder in ("JPEGImages", "Annotations"):
+        shutil.rmtree(tmp_path / "data" / folder / "480p/kitchen")
+    assert run(tmp_path, out="again.mcap") == 0
+    assert held_out.read_text() == "kitchen\n" and not (tmp_path / "data" / LIST).exists()
+
+
+def test_a_picture_too_large_for_a_jpeg_is_named(tmp_path):
+    with (
+        DavisVideo.open(tmp_path, "line", 0) as video,
+        pytest.raises(sam2.BadInput, match="at most 65500 .* 3 is 70000x16"),
+    ):
+        video.write(Shot(3, np.zeros((16, 70000, 3), np.uint8), 1, 1, "camera"), [])
+
+
 def test_a_video_that_is_there_is_kept(tmp_path, tracker):
     assert run(tmp_path) == 0
     before = left(tmp_path)

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import signal
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -67,6 +68,12 @@ def test_the_rate_of_a_folder_is_told_and_images_are_encoded_ahead(words, tmp_pa
     source = json.loads((tmp_path / "r.json").read_text())["source"]
     assert (source["first_stamp_ns"], source["last_stamp_ns"]) == (250_000_000, 750_000_000)
     assert [call for call in tracker.calls if call != "check"] == ["encode_ahead", "step"] * 2 + ["step"]
+
+
+def test_a_replay_needs_no_terminal_and_no_error_output(words, tmp_path, tracker, monkeypatch):
+    """As `2>&-` leaves none."""
+    monkeypatch.setattr(sys, "stderr", None)
+    assert replay.main(words) == 0
 
 
 def test_blamed_is_what_begins_an_object_and_not_what_corrects_it(words, tmp_path, tracker):
