@@ -56,6 +56,7 @@ class Entry:
     prompt: sam2.Prompt
     frame: int | None
     stamp_ns: int  # 0 with a frame
+    mask_file: Path | None = None
 
     def is_due(self, index: int, stamp_ns: int) -> bool:
         """Whether it is for image number `index`, or for an earlier one that was refused or missing."""
@@ -130,16 +131,18 @@ def _entry(fields: object, where: str, folder: Path) -> Entry:
     if not all(isinstance(point, list) and len(point) == 2 for point in points):
         raise sam2.BadInput(f"{name}: points: expected pairs, as [[320, 240]], got {_show(fields['points'])}")
     stamp_ns = _stamp_ns(fields["stamp"], name) if "stamp" in fields else 0
+    mask_file = folder / fields["mask"] if "mask" in fields else None
     prompt = sam2.Prompt(
         object_id=fields["object_id"],
         points_xy=points,
         labels=_numbers(fields, "labels", name) if "labels" in fields else [1] * len(points),
         box_xyxy=_numbers(fields, "box", name) or None,
-        mask=_mask(folder / fields["mask"], name) if "mask" in fields else None,
+        mask=_mask(mask_file, name) if mask_file else None,
         mode=_MODES[fields.get("mode", "add")],
         class_name=fields.get("class_name", ""),
     )
-    return Entry(name, prompt, None if "stamp" in fields else _frame(fields.get("frame", "0"), name), stamp_ns)
+    frame = None if "stamp" in fields else _frame(fields.get("frame", "0"), name)
+    return Entry(name, prompt, frame, stamp_ns, mask_file)
 
 
 def _numbers(fields: dict, field: str, name: str) -> list:

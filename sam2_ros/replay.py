@@ -122,8 +122,8 @@ def _main(args: argparse.Namespace) -> int:
     from sam2_ros.replay_source import open_source
 
     davis = None
-    _check_apart(args)
     entries = prompt_file.read(args.prompts)
+    _check_apart(args, entries)
     check_free(args.out)
     for option, endings in ENDINGS.items():
         if path := getattr(args, option):
@@ -163,10 +163,11 @@ def _main(args: argparse.Namespace) -> int:
     return DAMAGED if source.damage else 0
 
 
-def _check_apart(args: argparse.Namespace) -> None:
+def _check_apart(args: argparse.Namespace, entries: list[prompt_file.Entry]) -> None:
     """Raises BadInput if an output would overwrite an input or another output."""
     source, out = _real(args.source), _real(args.out)
-    taken = {source: "SOURCE", _real(args.prompts): "--prompts"}
+    taken = {_real(entry.mask_file): "a mask of --prompts" for entry in entries if entry.mask_file}
+    taken |= {source: "SOURCE", _real(args.prompts): "--prompts"}
     for name in ("out", "overlay", "sheet", "report", "davis"):
         path = getattr(args, name)
         if path is None:

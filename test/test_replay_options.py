@@ -76,6 +76,19 @@ def test_a_replay_needs_no_terminal_and_no_error_output(words, tmp_path, tracker
     assert replay.main(words) == 0
 
 
+@pytest.mark.parametrize("option", ["--sheet", "--out"])
+def test_an_output_in_the_place_of_a_prompts_mask_is_refused(option, words, tmp_path, tracker):
+    mask = tmp_path / "mask.png"
+    cv2.imwrite(str(mask), np.full(SIZE_HW, 255, np.uint8))
+    before = mask.read_bytes()
+    (tmp_path / "p.yaml").write_text("- {object_id: cup, mask: mask.png}\n")
+    with pytest.raises(
+        sam2.BadInput, match=f"^{option} .*: expected a file of its own, a mask of --prompts is the same"
+    ):
+        replay.main([*words, option, str(tmp_path / "in" / ".." / "mask.png")])
+    assert mask.read_bytes() == before
+
+
 def test_blamed_is_what_begins_an_object_and_not_what_corrects_it(words, tmp_path, tracker):
     (tmp_path / "p.yaml").write_text(NOT_CUP + CUP)
     tracker.raise_on = {"check": sam2.BadInput("no good")}
