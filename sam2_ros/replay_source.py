@@ -22,6 +22,7 @@ from rosbags.typesys import Stores, get_typestore
 
 import sam2
 from sam2_ros import image_in
+from sam2_ros.matroska import bytes_missing
 from sam2_ros.pictures import may_be_read, read_picture
 from sam2_ros.refused import Refused
 from sam2_ros.replay_damage import check_complete, cure_of, said_by
@@ -36,6 +37,7 @@ ZSTD = b"\x28\xb5\x2f\xfd"  # begins whatever is compressed by Zstandard (RFC 88
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 FRAME_ID = "camera"  # of images in videos and folders
 DEFAULT_FPS = 30.0
+NO_FPS = 1000.0  # is not a video's rate but its clock's, in milliseconds: it says none
 RATE_IMAGES = 30  # the first images of a bag, from which its rate is estimated
 LONGEST_S = 1e9  # of a video; ROS's time ends at 2**31
 MAX_PIXELS = 1 << 28  # a damaged header must not ask for all memory
@@ -217,20 +219,22 @@ def _video(path: Path, fps: float) -> Iterator[Source]:
                 f"{path}: expected a bag ({', '.join(BAG_SUFFIXES)}), a video or a folder of images; a file of "
                 f"{path.stat().st_size} bytes that is none of them, or damaged"
             )
-        fps = video.get(cv2.CAP_PROP_FPS) or fps or DEFAULT_FPS
-        total = max(int(video.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+        said, missing = video.get(cv2.CAP_PROP_FPS), bytes_missing(path)
+        fps = said if 0 < said < NO_FPS else fps or DEFAULT_FPS
+        # Of Matroska OpenCV makes the count of rate and duration, be it the sound's.
+        total = max(int(video.get(cv2.CAP_PROP_FRAME_COUNT)), 0) if missing is None else 0
         source = Source(path.name, "", total, fps, iter(()), one_size=True)
-        source.shots = _timed(_read_all(video, source), fps)
+        source.shots = _timed(_read_all(video, source, missing or 0), fps)
         yield source
     finally:
         video.release()
 
 
-def _read_all(video: cv2.VideoCapture, source: Source) -> Iterator[tuple[float, np.ndarray]]:
+def _read_all(video: cv2.VideoCapture, source: Source, missing: int) -> Iterator[tuple[float, np.ndarray]]:
     """Seconds since the first picture, and the picture, (H, W, 3) uint8 BGR. If its time in the file is not after that
-    of the one before, it comes 1 / fps later.
+    of the one before, it comes 1 / fps later. Raises sam2.BadInput at the end if `missing` bytes are.
 
-    Of mkv and webm OpenCV makes the total of duration and rate, which it is not if the time between pictures varies: it
+    Of some files OpenCV makes the total of duration and rate, which it is not if the time between pictures varies: it
     is corrected if the last of them is at the end.
     """
     count, first_s, last_s = 0, 0.0, 0.0
@@ -248,6 +252,8 @@ def _read_all(video: cv2.VideoCapture, source: Source) -> Iterator[tuple[float, 
         good, bgr = video.read()
     if count < source.total and last_s >= (source.total - 1.5) / source.fps:
         source.total = count
+    if missing:
+        raise sam2.BadInput(f"{source.name}: is it damaged? {missing} bytes are missing at its end")
 
 
 @contextmanager

@@ -18,7 +18,6 @@ from sam2_ros.counters import Counters
 from sam2_ros.image_out import image_message
 from sam2_ros.image_source import ImageSource
 from sam2_ros.mailbox import Mailbox
-from sam2_ros.matched_subscription import matching_reliability
 from sam2_ros.params import Settings
 from sam2_ros.ros_time import time_message
 
@@ -131,34 +130,10 @@ def test_images_tell_how_large_they_get_and_that_a_mismatch_is_over():
     assert (rig.source.incompatible_qos, rig.counters.largest_image_bytes) == ("", 30 * 30 * 3)
 
 
-@pytest.mark.parametrize("before", [RELIABLE, BEST_EFFORT])
-def test_a_subscription_that_could_not_be_made_again_is_tried_at_the_next_tick(before, monkeypatch):
-    """Also if the publishers are by then as they were before it."""
-    rig = Rigged(("/image", IMAGE, before))
-    rig.node.offers[:] = [("/image", IMAGE, RELIABLE)] if before == BEST_EFFORT else []
-    with monkeypatch.context() as broken, pytest.raises(RuntimeError):
-        broken.setattr(rig.node, "create_subscription", lambda *given, **more: (_ for _ in ()).throw(RuntimeError()))
-        rig.camera.tick()
-    assert rig.node.subscriptions == []
-    rig.node.offers[:] = [("/image", IMAGE, RELIABLE)]
-    rig.camera.tick()
-    assert rig.subscription.qos.reliability == RELIABLE and rig.source.reliability == "reliable"
-
-
 def test_a_publisher_of_another_type_has_no_say_in_the_reliability():
     rig = Rigged(("/image", IMAGE, RELIABLE), ("/image", COMPRESSED, BEST_EFFORT))
     assert rig.subscription.qos.reliability == RELIABLE
     assert (rig.source.publishers, rig.source.other_type) == (1, COMPRESSED)
-
-
-@pytest.mark.parametrize(("asked", "alone"), [("auto", BEST_EFFORT), ("auto_reliable", RELIABLE)])
-def test_reliability_follows_the_publishers_and_differs_only_without_one(asked, alone):
-    """A best effort subscription may miss the first message of a publisher that it does not know yet."""
-    offers = {policy: SimpleNamespace(qos_profile=SimpleNamespace(reliability=policy)) for policy in ReliabilityPolicy}
-    for there, wanted in (
-        ([], alone), ([RELIABLE], RELIABLE), ([BEST_EFFORT], BEST_EFFORT), ([RELIABLE, BEST_EFFORT], BEST_EFFORT),
-    ):  # fmt: skip
-        assert matching_reliability([offers[policy] for policy in there], asked) == wanted
 
 
 def test_what_is_lost_is_counted_once():

@@ -15,7 +15,6 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from ros_rig import PATIENCE_S, click
-from rosgraph_msgs.msg import Clock
 from std_srvs.srv import SetBool, Trigger
 
 from sam2_ros import channel as channel_module
@@ -25,7 +24,6 @@ from sam2_ros.announcer import Announcer
 from sam2_ros.msg import Track, VisibilityArray
 from sam2_ros.node import TICKS_PER_REPORT, TrackNode
 from sam2_ros.requests import Code, Reset
-from sam2_ros.ros_time import time_message
 from sam2_ros.srv import AddObjects, ListObjects
 
 pytestmark = pytest.mark.ros
@@ -165,48 +163,6 @@ def test_the_image_in_hand_is_not_published_after_the_transition_was_answered(ri
         node.stop()
         assert worker.stop(30)
         node.destroy_node()
-
-
-@pytest.mark.parametrize("clock_first", [True, False])
-def test_a_pause_in_a_simulation_faster_than_the_wall_clock_is_no_jump_and_a_seek_is_one(clock_first, rig):
-    """The stamps are ten seconds apart and the images a moment; /clock says ten seconds, too. A player that seeks moves
-    both by more, and either may arrive first."""
-    node = TrackNode(
-        lambda settings: FakeTracker(), context=rig.context, parameter_overrides=[Parameter("use_sim_time", value=True)]
-    )
-    rig.executor.add_node(node)
-    clock = rig.node.create_publisher(Clock, "/clock", 1)
-    node.autostart()
-    camera, counters = rig.camera(), node.channels[0].counters
-    camera.wait_for_subscriber()
-
-    def tell(now_ns):
-        def told():
-            clock.publish(Clock(clock=time_message(now_ns)))
-            return node.get_clock().now().nanoseconds == now_ns
-
-        rig.until(told)
-
-    def show(number, stamp_ns):
-        camera.publish(number, stamp_ns=stamp_ns)
-        rig.until(lambda: counters.processed == number)
-
-    for number, now_ns in enumerate((10**12, 10**12 + 10**10), start=1):
-        tell(now_ns)
-        show(number, now_ns)
-    assert not counters.resets
-    show(3, now_ns := now_ns + 10**10)  # and the clock stands still
-    assert counters.resets["clock jump"] == 1
-    steps = [lambda: tell(now_ns + 61 * 10**9), lambda: show(4, now_ns + 61 * 10**9)]
-    for step in steps if clock_first else reversed(steps):
-        step()
-    assert counters.resets["clock jump"] == 2
-    tell(now_ns + 70 * 10**9)
-    show(5, now_ns + 70 * 10**9)
-    assert counters.resets["clock jump"] == 2
-    rig.executor.remove_node(node)
-    node.stop()
-    node.destroy_node()
 
 
 def test_cameras_do_not_save_over_each_other(rig):

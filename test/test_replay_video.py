@@ -2,6 +2,7 @@
 
 import math
 import struct
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,11 +15,13 @@ pytest.importorskip("sam2_ros.msg", reason="needs the built interfaces")
 
 from bags import SIZE_HW, picture, shots_of
 
+import sam2
+
 pytestmark = pytest.mark.ros
 
 
-def video_of(monkeypatch, pictures, **said):
-    """Makes OpenCV play a video. pictures: each time it says, in s; said: properties."""
+def video_of(monkeypatch, pictures, path=Path(__file__), **said):
+    """Makes OpenCV play a video. pictures: each time it says, in s; path: of the file; said: properties."""
     monkeypatch.setattr(cv2, "VideoCapture", lambda name: film)
     properties = {getattr(cv2, f"CAP_PROP_{name}"): value for name, value in said.items()}
     times_s = iter(pictures)
@@ -29,7 +32,7 @@ def video_of(monkeypatch, pictures, **said):
         return at_s is not None, picture(1)
 
     film = SimpleNamespace(isOpened=lambda: True, get=properties.get, read=read, release=lambda: None)
-    return shots_of(Path(__file__))
+    return shots_of(path)
 
 
 def test_a_video_by_its_own_clock(tmp_path):
@@ -70,6 +73,42 @@ def test_a_film_whose_images_come_irregularly_is_whole_if_its_last_image_is_at_i
     source, shots = video_of(monkeypatch, times_s, FPS=10.0, FRAME_COUNT=100.0)
     assert len(shots) == 20 and source.total - len(shots) == lacking
     assert [shot.stamp_ns for shot in shots] == [round(1e9 * (at_s + 0.1)) for at_s in times_s]
+
+
+def matroska(size: bytes, content: bytes, header=b"\x81?") -> bytes:
+    """A file of RFC 9559, with what precedes a segment's content as far as anything here looks at it."""
+    return b"\x1a\x45\xdf\xa3" + header + b"\x18\x53\x80\x67" + size + content
+
+
+@pytest.mark.parametrize(
+    ("film", "missing"),
+    [
+        (matroska(b"\x85", b"12345"), 0),
+        (matroska(b"\x85", b"123"), 2),
+        (matroska(b"\x85", b"12345 and more", header=b"\x40\x02??"), 0),
+        (matroska(b"\x01\0\0\0\0\0\1\0", b"?" * 200, header=b"\x40\x02??"), 56),
+        (matroska(b"\xff", b"12345"), 0),  # not said
+        (matroska(b"\x01" + 7 * b"\xff", b"12345"), 0),
+        (matroska(b"", b""), 0),
+        (matroska(b"\x85", b"")[:-5], 0),
+        (b"\x1a\x45\xdf\xa3", 0),
+    ],
+)
+def test_a_matroska_film_is_whole_if_its_bytes_are_there(film, missing, tmp_path, monkeypatch):
+    """However long it lasts, which may be the sound, and at whatever rate: OpenCV's count is of these."""
+    (tmp_path / "film.mkv").write_bytes(film)
+    said = f"film.mkv: is it damaged. {missing} bytes are missing at its end"
+    with pytest.raises(sam2.BadInput, match=said) if missing else nullcontext():
+        source, shots = video_of(monkeypatch, [0, 0.1], tmp_path / "film.mkv", FPS=10.0, FRAME_COUNT=9.0)
+        assert (source.total, len(shots)) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("said", "rate"), [(1000.0, 30.0), (999.0, 999.0), (0.0, 30.0), (math.nan, 30.0), (-1.0, 30.0)]
+)
+def test_a_clock_in_milliseconds_is_no_rate(said, rate, monkeypatch):
+    """As recordings of browsers have it: their overlay would play at 1000 images per second."""
+    assert video_of(monkeypatch, [0, 0.1], FPS=said, FRAME_COUNT=2.0)[0].fps == rate
 
 
 @pytest.mark.parametrize("wrong_s", [0.4, 0.3, -5, math.nan, math.inf, 1e10])
