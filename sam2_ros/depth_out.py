@@ -209,8 +209,8 @@ class DepthOut:
 
     @staticmethod
     def _unseen(view: View) -> str:
-        visible = [t.object_id for t in view.tracks if t.state is sam2.State.VISIBLE]
-        unseen = [name for name in visible if name not in view.surfaces]
+        shown = [t.object_id for t in view.tracks if t.state is sam2.State.VISIBLE and t.box_xywh is not None]
+        unseen = [name for name in shown if name not in view.surfaces]
         return f"too little depth on {', '.join(unseen)}" if unseen else ""
 
     def _objects_cloud(
