@@ -60,7 +60,8 @@ def _files_digest(video: AnyVideo) -> str:
 
 def default_folder(settings: Settings) -> Path:
     memory = "" if settings.memory else "_no_memory"
-    name = f"{settings.dataset}{settings.split}_{settings.model}_{settings.image_size}_{settings.prompt}{memory}"
+    split = f"_{settings.split}" if settings.split else ""
+    name = f"{settings.dataset}{split}_{settings.model}_{settings.image_size}_{settings.prompt}{memory}"
     name += f"_{settings.precision}_{settings.side}"
     return Path("out/evaluation") / f"{name}_{settings.weights_sha256[:8]}{settings.data[:8]}"
 

@@ -84,7 +84,7 @@ def test_a_damaged_result_is_named_with_its_cure(content, tmp_path):
 def test_every_run_has_a_default_folder_of_its_own():
     """With one folder for two, the second would be refused."""
     changes = [
-        {"dataset": "davis"}, {"split": "val"}, {"model": "tiny"}, {"image_size": 512}, {"weights_sha256": "1"},
+        {"dataset": "davis"}, {"split": "train"}, {"model": "tiny"}, {"image_size": 512}, {"weights_sha256": "1"},
         {"prompt": "box"}, {"memory": False}, {"precision": "bf16"}, {"side": 96}, {"data": "f"},
     ]  # fmt: skip
     folders = {default_folder(settings(**change)) for change in [{}, *changes]}
