@@ -38,6 +38,15 @@ def test_calibration_of_another_size_is_told_and_nothing_is_made_of_it():
     assert rig.got("objects_cloud") is rig.got("objects_poses") is None
 
 
+@pytest.mark.parametrize("is_somewhere", [True, False])
+def test_what_is_seen_and_nobody_knows_where_lacks_no_depth(is_somewhere):
+    rig, (_, mask) = Rigged(), scene()
+    rig.hear("objects_cloud")
+    rig.depth(np.full(SIZE_HW, np.nan))
+    rig.image(mask & is_somewhere)
+    assert rig.counters.depth_trouble == ("too little depth on cup" if is_somewhere else "")
+
+
 def test_calibration_of_another_camera_of_the_same_size_is_used_and_told():
     """As of the depth camera beside the colour camera, whose focal length is another."""
     rig, (metres, mask), camera = Rigged(), scene(), depth_camera()
