@@ -11,8 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from tqdm import tqdm
 import sam2
 from sam2_ros import prompt_file
 from sam2_ros.arguments import path_argument
+from sam2_ros.replay_prompts import blaming, check_alone, check_frames, look_ahead, warn_of_the_past
 
 if TYPE_CHECKING:
     from sam2_ros.replay_report import Report
@@ -41,7 +41,7 @@ EPILOG = (
 exit code:
   0  every image that SOURCE announces was tracked, or refused and counted
   1  nothing was written, for the printed reason
-  3  SOURCE is damaged, or ends early: what was tracked up to there was written
+  3  SOURCE is damaged, or ends early, or before a prompt's image: what was tracked up to there was written
   130, 143  interrupted, nothing was written
 
 examples:
@@ -130,7 +130,7 @@ def _main(args: argparse.Namespace) -> int:
             check_file(path, f"--{option}", endings)
     with ExitStack() as stack:
         source = stack.enter_context(open_source(args.source, args.topic, args.fps or 0.0))
-        _check_frames(entries, source.total)
+        check_frames(entries, source.total)
         report = Report(source, sam2.find_config(args.model).name)
         bag = stack.enter_context(TrackBag.open(args.out))
         pictures: dict[Path, Film | ContactSheet] = {}
@@ -202,26 +202,25 @@ def replay(
 ) -> None:
     """Steps the tracker through the source, with the prompts. sinks: have `write(shot, tracks)`.
 
-    Raises sam2.BadInput if no image can be used and, naming the entry, for a prompt that is refused, or whose image
-    never came though the source is not damaged.
+    Raises sam2.BadInput if no image can be used and, naming the entry, for a prompt that is refused, or if the image
+    never came of any of them though the source is not damaged.
     """
     from sam2_ros.replay_source import until_damage
 
     schedule = prompt_file.Schedule(entries)
-    for entry in sorted(entries, key=lambda entry: not entry.begins):  # those that begin an object come first
-        with _blaming([entry]):
-            tracker.check([*_what_it_corrects(entry, entries), entry.prompt])
+    check_alone(entries, tracker)
     seen = 0
     # No bar unless it is a terminal: in a log file it would be noise. It may also be closed.
     bar = tqdm(until_damage(source), total=source.total or None, unit=" images", disable=None if sys.stderr else True)
     for shot, frame in _encoding_ahead(bar, tracker):
         due = schedule.take(shot.index, shot.stamp_ns)
         for number, entry in enumerate(due, start=1):
-            with _blaming([entry]):
+            with blaming([entry]):
                 tracker.check([one.prompt for one in due[:number]], frame)
         if not seen:
-            _look_ahead(schedule.waiting, source, tracker, frame)
-        with _blaming(due):
+            warn_of_the_past(due, shot.stamp_ns)
+            look_ahead(schedule.waiting, source, tracker, frame)
+        with blaming(due):
             tracks = tracker.step(frame, [entry.prompt for entry in due])
         for sink in sinks:
             sink.write(shot, tracks)
@@ -231,9 +230,10 @@ def replay(
         why = source.last_refusal or "it ends before the first; is it damaged?"
         raise sam2.BadInput(f"{source.name}: not one usable image: {why}")
     for entry in schedule.waiting:
-        if not source.damage:
+        ended = source.damage or f"{source.name}: it ended after {seen} images: what was tracked in them is kept"
+        if not source.damage and len(schedule.waiting) == len(entries):
             raise sam2.BadInput(f"{entry.name}: {entry.place} never came; the source ended after {seen} images")
-        source.damage += f"; {entry.name}: {entry.place} never came"
+        source.damage = f"{ended}; {entry.name}: {entry.place} never came"
 
 
 def _encoding_ahead(shots: Iterable, tracker: sam2.Tracker) -> Iterator[tuple]:
@@ -246,47 +246,6 @@ def _encoding_ahead(shots: Iterable, tracker: sam2.Tracker) -> Iterator[tuple]:
             tracker.encode_ahead(following[1])
         yield current
         current = following
-
-
-def _what_it_corrects(entry: prompt_file.Entry, entries: list[prompt_file.Entry]) -> list[sam2.Prompt]:
-    """The first prompt that begins the object, for an entry that only says where the object is not; otherwise []."""
-    if entry.begins:
-        return []
-    return [one.prompt for one in entries if one.begins and one.prompt.object_id == entry.prompt.object_id][:1]
-
-
-def _look_ahead(waiting: list[prompt_file.Entry], source: "Source", tracker: sam2.Tracker, first: sam2.Frame) -> None:
-    """Checks all later prompts against the first image, so that coordinates outside it are reported now and not after
-    hours; only a warning if images may differ in size."""
-    for entry in waiting:
-        on_it = [1] * len(entry.prompt.labels)  # as if on the object: the object that it corrects may not exist yet
-        try:
-            with _blaming([entry]):
-                tracker.check(replace(entry.prompt, labels=on_it), first)
-        except sam2.BadInput as error:
-            if source.one_size:
-                raise
-            when = "the replay will fail there, unless that image is larger than the first"
-            tqdm.write(f"sam2_ros replay: warning: {error}; {when}", file=sys.stderr)
-
-
-def _check_frames(entries: list[prompt_file.Entry], total: int) -> None:
-    """Raises sam2.BadInput for an entry that waits for an image beyond the last one; total 0 = not known."""
-    for entry in entries:
-        if total and entry.frame is not None and entry.frame >= total:
-            raise sam2.BadInput(f"{entry.name}: {entry.place}: the source has {total} images, the last is {total - 1}")
-
-
-@contextmanager
-def _blaming(entries: list[prompt_file.Entry]) -> Iterator[None]:
-    """Prefixes a BadInput's message with the names and the image of the entries."""
-    try:
-        yield
-    except sam2.BadInput as error:
-        if not entries:
-            raise
-        names = " and ".join(entry.name for entry in entries)
-        raise sam2.BadInput(f"{names}, {entries[0].place}: {error}") from error
 
 
 if __name__ == "__main__":

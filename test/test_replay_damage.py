@@ -130,6 +130,29 @@ def test_a_prompt_for_an_image_behind_the_damage_costs_nothing_else(tmp_path, da
     assert not (tmp_path / "data").exists() and str(tmp_path / "data") not in said.out
 
 
+def test_a_prompt_whose_image_is_not_in_the_recording_costs_nothing_else(tmp_path, capsys):
+    """As where one of many stamps is mistyped: hours of tracking are not lost."""
+    bag = write_bag(tmp_path / "bag", {"/image": [image_message(n) for n in range(3)]})
+    text = f"{CUP}- {{object_id: mug, stamp: 9999999999, points: [[1, 2]]}}\n"
+    assert run(bag, tmp_path, text) == replay.DAMAGED
+    assert {len(messages) for messages in read_bag(tmp_path / "o.mcap").values()} == {3}
+    damage = json.loads((tmp_path / "o.json").read_text())["source"]["damage"]
+    ended = "bag: it ended after 3 images: what was tracked in them is kept"
+    assert damage == f"{ended}; {tmp_path / 'p.yaml'}, entry 2 ('mug'): stamp 9999999999 never came"
+    assert f"sam2_ros replay: {damage}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("early_s", "warnings"), [(0.9, 0), (1.1, 1), (1e9, 1)])
+def test_a_stamp_of_another_recording_is_told(tmp_path, capsys, early_s, warnings):
+    bag = write_bag(tmp_path / "bag", {"/image": [image_message(0)]})
+    text = f"- {{object_id: cup, stamp: {stamp(0) / 1e9 - early_s:.1f}, points: [[32, 24]]}}"
+    (tmp_path / "p.yaml").write_text(text)
+    assert replay.main([str(bag), "--prompts", str(tmp_path / "p.yaml"), "--out", str(tmp_path / "o.mcap")]) == 0
+    said = capsys.readouterr().err
+    assert said.count(f" is {early_s:.1f} s before the first image, {stamp(0) / 1e9:.3f}, to which it") == warnings
+    assert said.count("warning") == warnings
+
+
 def test_damage_before_the_first_image_leaves_nothing(tmp_path, monkeypatch):
     (folder := tmp_path / "in").mkdir()
     (folder / "0.png").write_bytes(b"broken")
