@@ -25,7 +25,7 @@ def test_a_pause_in_a_simulation_faster_than_the_wall_clock_is_no_jump_and_a_see
     clock = rig.node.create_publisher(Clock, "/clock", 1)
     node.autostart()
     camera, counters = rig.camera(), node.channels[0].counters
-    camera.wait_for_subscriber()
+    camera.wait_for_matching_subscriber()
 
     def tell(now_ns):
         def told():
