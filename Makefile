@@ -21,7 +21,7 @@ RUN := $(VENV)/bin/python
 # A test that hangs says where, with the stacks of all threads, and ends the run; processes it started may stay.
 PYTEST := $(RUN) -m pytest --timeout 600 --timeout-method thread -o faulthandler_timeout=590
 # File by file, and more at a time than there are cores where much of the time is waiting for nodes.
-SHARED := --dist loadfile --max-worker-restart 0
+SHARED := --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-all test-oldest test-jazzy soak bench lint

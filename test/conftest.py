@@ -54,6 +54,18 @@ with contextlib.suppress(ImportError):
     hypothesis.settings.load_profile("any machine")
 
 
+# Each takes more than a minute of one core. With --no-loadscope-reorder xdist hands files out in the order of the tests.
+LONG = {
+    "test_flat.py", "test_golden.py", "test_kept_kernels.py", "test_pretended_gpu.py", "test_stream_golden.py",
+    "test_stream_holes.py", "test_training_sources.py", "test_training_stop.py", "test_transformers.py",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files come first: begun last, one would leave the other cores idle."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture(autouse=True)
 def nothing_for_the_next_test():
     """Restores both: commands that run in this process install signal handlers and set variables for their children."""

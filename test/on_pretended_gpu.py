@@ -180,17 +180,18 @@ def test_the_video_predictor(tmp_path, offload):
         torch.testing.assert_close(here, there, atol=1e-3, rtol=0)  # measured 3e-5; a click one pixel off: 0.06
 
 
-@pytest.mark.parametrize(("in_bfloat16", "close"), [(False, 1e-3), (True, 0.03)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("in_bfloat16", "close"), [(False, 1e-3), (True, 0.01)])
 def test_training(tmp_path, monkeypatch, in_bfloat16, close):
-    """Losses after a resume; measured 5e-4, in bfloat16 0.014. Twice the weight decay changes one by 1.3e-3."""
+    """Losses after a resume; measured 2e-4, in bfloat16 3e-3. A rate of Muon a tenth higher changes one by 6e-3."""
     monkeypatch.setattr(lessons, "has_bfloat16", lambda device: in_bfloat16 and device == "cuda")
     *first, clips = TINY_RUN.phases
     config = replace(TINY_RUN, phases=(*first, replace(clips, stills=0.3, streams=0.3, alike=0.2)), muon=2.0)
     losses = []
     for device in ("cpu", "cuda"):
-        for steps in (8, 12):  # the second goes on from the first's state
+        for steps in (4, 6):  # the second goes on from the first's state
             trainer = Trainer(replace(config, steps=steps), TwoSquares(), tmp_path / device, torch.device(device))
-            assert trainer.resume() == (steps == 12)
+            assert trainer.resume() == (steps == 6)
             trainer.run()
         trainer.export(tmp_path / f"{device}.safetensors")
         newest = (tmp_path / device / "log.csv").read_text().splitlines()[-1]
