@@ -140,11 +140,11 @@ class PendingRequests:
 
     def _name_new(self, tracker: sam2.Tracker, add: Add) -> None:
         """Gives every prompt for a new object ("") an unused id."""
+        taken = self.object_ids.union(tracker.object_ids)
         for index, prompt in enumerate(add.prompts):
             while not prompt.object_id:
                 self._named += 1
-                name = f"object_{self._named}"
-                if name not in tracker.object_ids and not any(name in (r.object_ids or ()) for r in self.waiting):
+                if (name := f"object_{self._named}") not in taken:
                     prompt = add.prompts[index] = replace(prompt, object_id=name)
 
     def _is_due(self, add: Add, frame: sam2.Frame | None, now_ns: int) -> bool:

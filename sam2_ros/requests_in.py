@@ -20,6 +20,7 @@ from sam2_ros import prompt_in, vision
 from sam2_ros.hand_off import Detection
 from sam2_ros.matched_subscription import MatchedSubscription
 from sam2_ros.msg import Prompt, PromptResult
+from sam2_ros.pending_requests import code_of
 from sam2_ros.readable import readable, reason_of
 from sam2_ros.requests import Add, Answer, Code, Request
 from sam2_ros.ros_time import stamp_ns, time_message
@@ -173,13 +174,16 @@ class RequestInputs:
             times = Counter(one.object_id for one in asked if one.object_id)
             if again := [name for name, count in times.items() if count > 1]:
                 raise sam2.BadInput(f"one id is prompted twice in one request: {', '.join(again)}")
+            # They could never fit; thousands of them would keep executor and worker busy for seconds.
+            if len(asked) > (most := self._node.settings.max_objects):
+                raise sam2.LimitReached(f"{len(asked)} objects in one request: expected at most max_objects = {most}")
             check_frames()
             for index, one in enumerate(asked):
                 with prompt_in.numbered(index, len(asked)):
                     request.prompts.append(one.read())
             self.post_request(request)
         except sam2.BadInput as error:
-            request.answer(Code.BAD_INPUT, str(error))
+            request.answer(code_of(error), str(error))
         except Exception as error:  # no memory for a mask, say: who asked must not wait for ever
             request.give_up(Code.INTERNAL, reason_of(error))
             raise

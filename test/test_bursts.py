@@ -66,3 +66,11 @@ def test_a_burst_of_calls(rig, node):
         futures = at_once(node, lambda client=client, request=request: client.call_async(request), count)
         rig.until(lambda futures=futures: all(future.done() for future in futures))
         assert {Code(future.result().code).name for future in futures} <= codes, name
+
+
+def test_more_objects_than_may_be_tracked_are_refused_before_they_are_read(rig, node):
+    """Thousands in one request would hold up all cameras for seconds."""
+    answer = rig.call(AddObjects, "/sam2/add_objects", AddObjects.Request(prompts=[click()] * 17))
+    assert (Code(answer.code).name, answer.sentence) == (
+        "LIMIT_REACHED", "17 objects in one request: expected at most max_objects = 16"
+    )  # fmt: skip

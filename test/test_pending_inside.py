@@ -261,6 +261,15 @@ def test_names_of_new_objects_pass_over_those_that_are_taken():
     assert desk.answer().object_ids == ("object_3", "mine", "object_4")
 
 
+def test_names_for_many_new_objects_do_not_cost_the_square_of_their_number(monkeypatch):
+    desk, looked, ids = Desk(), [], Add.object_ids.fget
+    monkeypatch.setattr(Add, "object_ids", property(lambda add: looked.append(add) or ids(add)))
+    desk.tracker = FakeTracker(max_objects=200)
+    desk.add(*[point("")] * 200)
+    desk.image(1)
+    assert len(set(desk.answer().object_ids)) == 200 and len(looked) < 10
+
+
 def test_an_answer_that_cannot_be_delivered_costs_nobody_theirs_at_the_end():
     desk = Desk()
     desk.add(point("a"), reply=lambda answer: 1 / 0)
