@@ -138,7 +138,7 @@ class Camera:
             image_in.check(msg, self._settings.max_pixels)
             verdict = self._watch.judge(stamp, steady_ns(), self._node.simulated_time.passed_ns)
             if not verdict.usable:
-                raise Refused(verdict.value, f"image with stamp {stamp / 1e9:.9f}: {verdict.value}")
+                raise Refused(verdict.value, f"image with stamp {stamp / 1e9:.9f}: {verdict.complaint}")
         except Refused as error:
             counters.refuse_image(error.reason, str(error))
             self._warn(error.reason, f"refused: {error}", now_ns)

@@ -69,11 +69,12 @@ class DepthCamera:
     def _on_depth(self, msg: Image) -> None:
         try:
             depth_in.check_depth(msg, self._settings.max_pixels)
-            if stamp_ns(msg.header.stamp) == 0:
+            stamp = stamp_ns(msg.header.stamp)
+            if stamp == 0:
                 raise Refused("no_stamp", "depth image: expected the stamp of its image, got 0; let its driver set it")
-            verdict = self.buffer.add(stamp_ns(msg.header.stamp), msg, steady_ns(), self._node.simulated_time.passed_ns)
+            verdict = self.buffer.add(stamp, msg, steady_ns(), self._node.simulated_time.passed_ns)
             if not verdict.usable:
-                raise Refused(verdict.value, f"depth image: {verdict.value} stamp")
+                raise Refused(verdict.value, f"depth image with stamp {stamp / 1e9:.9f}: {verdict.complaint}")
         except Refused as error:
             self.refusal = str(error)
             self._counters.refuse_depth(error.reason, self.refusal)

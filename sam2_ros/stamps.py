@@ -29,6 +29,18 @@ class Stamp(Enum):
     def is_jump(self) -> bool:
         return self in (Stamp.JUMP_BACK, Stamp.JUMP_AHEAD)
 
+    @property
+    def complaint(self) -> str:
+        """What is wrong with a stamp that is not usable, and where to look."""
+        return _COMPLAINTS[self]
+
+
+_COMPLAINTS = {
+    Stamp.DUPLICATE: "the one before had the same; expected each to have its own, which its driver has to set",
+    Stamp.STALE: "one before was newer; was it late on its way, or do two clocks stamp them?",
+    Stamp.NEGATIVE: "expected a time since 1970; is the camera's clock set?",
+}
+
 
 def steady_ns() -> int:
     """A clock that nobody sets and that goes on while the machine is suspended, as stamps do (clock_gettime(2))."""

@@ -252,8 +252,18 @@ def test_each_kind_of_trouble_is_logged_once_in_five_seconds(clocks):
         rig.image(5 * S)
         rig.image(-S)
         assert len(rig.node.said) - before == more
-    assert rig.node.said[0] == "refused: image with stamp 5.000000000: duplicate"
+    assert [said.partition(":")[0] for said in rig.node.said] == ["refused"] * 4
     assert rig.counters.refused == {"duplicate": 3, "negative_stamp": 3}
+
+
+def test_of_a_stamp_that_is_refused_it_is_told_what_is_wrong_with_it_and_where_to_look(clocks):
+    rig = Rigged()
+    for stamp_ns in (5 * S, 5 * S, 4 * S, -S):
+        rig.image(stamp_ns)
+    for said, number, clause in zip(
+        rig.node.said, ("5", "4", "-1"), ("its driver has to set", "two clocks", "clock set?"), strict=True
+    ):
+        assert said.startswith(f"refused: image with stamp {number}.000000000: ") and clause in said
 
 
 def test_a_frame_that_changes_and_a_clock_that_is_set_back_are_told(clocks):

@@ -109,6 +109,7 @@ def test_depth_that_is_kept_is_counted_and_told_and_what_is_not_is_refused_by_na
     assert (counters.depth_received, camera.came, counters.depth_refused) == (1, [1], {})
     assert camera.buffer.find(NOW_NS)[1] == ""
     hear(depth_message(metres, NOW_NS))
+    assert "the one before had the same" in counters.depth_trouble
     wrong = depth_message(metres, NOW_NS + STEP_NS)
     wrong.encoding = "rgb8"
     hear(wrong)
