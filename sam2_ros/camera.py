@@ -43,6 +43,7 @@ class Camera:
         enabled: Callable[[], bool], arrived: Callable[[int], None], log: RcutilsLogger,
     ) -> None:  # fmt: skip
         self.frame_id = ""  # of the newest image
+        self.newest_ns = 0  # stamp of the newest image since `open`, which may not be processed yet; 0 = none has one
         self._is_compressed = settings.image_transport == "compressed"
         self._topic = f"{image}/compressed" if self._is_compressed else image
         self._node, self._settings, self._counters, self._source = node, settings, counters, source
@@ -61,7 +62,7 @@ class Camera:
         )
 
     def open(self, mailbox: Mailbox) -> None:
-        self._mailbox = mailbox
+        self._mailbox, self.newest_ns = mailbox, 0
         self._subscription.open()
         self._note_publishers()
         self._note_subscribed()
@@ -147,6 +148,7 @@ class Camera:
         if verdict is Stamp.STEP_BACK:
             self._warn(verdict.value, "the clock was set back a little; objects are kept", now_ns)
         self._note_frame(msg.header.frame_id, now_ns)
+        self.newest_ns = stamp
         self._arrived(stamp)
         if self._mailbox.post_image(Arrival(msg, stamp, now_ns, verdict.is_jump)):
             counters.drop_image()

@@ -20,7 +20,7 @@ from sam2_ros import prompt_in, vision
 from sam2_ros.hand_off import Detection
 from sam2_ros.matched_subscription import MatchedSubscription
 from sam2_ros.msg import Prompt, PromptResult
-from sam2_ros.pending_requests import code_of
+from sam2_ros.pending_requests import ANOTHER_CLOCK_NS, code_of
 from sam2_ros.readable import readable, reason_of
 from sam2_ros.requests import Add, Answer, Code, Request
 from sam2_ros.ros_time import stamp_ns, time_message
@@ -130,9 +130,13 @@ class RequestInputs:
             self._channel.counters.count_detections("of another frame", len(msg.detections))
             self._channel.log.warning(readable(f"detections: {error}"), throttle_duration_sec=REFUSALS_EVERY_S)
             return
+        stamp, newest_ns = stamp_ns(msg.header.stamp), self._channel.camera.newest_ns
+        if newest_ns and (ahead_ns := stamp - newest_ns) >= ANOTHER_CLOCK_NS:  # most likely its image will never come
+            late = f"detections: their stamp is {ahead_ns / 1e9:.3f} s later than the newest image's"
+            self._channel.log.warning(f"{late}; is it of another clock?", throttle_duration_sec=REFUSALS_EVERY_S)
         detections = [Detection(*values) for values in vision.read_detections(msg)]
         pipeline = self._channel.pipeline
-        pipeline.auto.post(stamp_ns(msg.header.stamp), detections)
+        pipeline.auto.post(stamp, detections)
         pipeline.mailbox.wake()
 
     def answer_detector(self, object_id: str | None, stamp: int, answer: Answer) -> None:

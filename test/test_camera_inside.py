@@ -227,7 +227,7 @@ def test_what_is_refused_or_not_wanted_keeps_no_depth_and_no_frame(clocks):
     rig.image(5 * S, frame_id="late_optical")
     rig.enabled = False
     rig.image(7 * S, frame_id="other_optical")
-    assert rig.arrived == [5 * S] and rig.camera.frame_id == "camera_optical"
+    assert (rig.arrived, rig.camera.frame_id, rig.camera.newest_ns) == ([5 * S], "camera_optical", 5 * S)
     assert rig.mailbox.take().arrival.stamp_ns == 5 * S
     assert rig.counters.refused == {"too_large": 1, "duplicate": 1}
     assert (rig.counters.received, rig.counters.ignored) == (4, 1)
@@ -260,10 +260,8 @@ def test_of_a_stamp_that_is_refused_it_is_told_what_is_wrong_with_it_and_where_t
     rig = Rigged()
     for stamp_ns in (5 * S, 5 * S, 4 * S, -S):
         rig.image(stamp_ns)
-    for said, number, clause in zip(
-        rig.node.said, ("5", "4", "-1"), ("its driver has to set", "two clocks", "clock set?"), strict=True
-    ):
-        assert said.startswith(f"refused: image with stamp {number}.000000000: ") and clause in said
+    for said, clause in zip(rig.node.said, ("its driver has to set", "two clocks", "clock set?"), strict=True):
+        assert said.startswith("refused: image with stamp ") and clause in said
 
 
 def test_a_frame_that_changes_and_a_clock_that_is_set_back_are_told(clocks):
@@ -290,6 +288,9 @@ def test_what_waits_when_it_is_closed_has_a_fate_and_nothing_is_heard_any_more()
     rig.node.get_publishers_info_by_topic = pytest.fail
     rig.camera.tick()
     assert not rig.node.subscriptions and rig.counters.ignored == 1
+    del rig.node.get_publishers_info_by_topic
+    rig.camera.open(rig.mailbox)
+    assert rig.camera.newest_ns == 0
 
 
 def test_a_camera_that_was_never_opened_can_be_closed():

@@ -43,7 +43,7 @@ class Desk:
         self.channel = SimpleNamespace(
             log=SimpleNamespace(warning=lambda text, **_: self.warned.append(text)),
             node=self.node, output_name=lambda topic: topic, why_closed=lambda needs_image: self.why,
-            counters=self.counters, camera=SimpleNamespace(frame_id="camera_optical"),
+            counters=self.counters, camera=SimpleNamespace(frame_id="camera_optical", newest_ns=5 * S),
             pipeline=SimpleNamespace(
                 mailbox=self.mailbox, auto=SimpleNamespace(post=lambda *message: self.posted.append(message))
             ),
@@ -166,6 +166,13 @@ def test_detections_go_to_who_knows_the_tracks_unless_they_are_of_another_frame_
     assert desk.mailbox.has_work, "the worker is told"
     assert desk.counters.detections == {"of another frame": 3, "while closed": 3}
     assert len(desk.warned) == 1 and "frame_id 'map'" in desk.warned[0]
+
+
+def test_detections_of_another_clock_are_told(desk, monkeypatch):
+    monkeypatch.setattr(requests_in.vision, "read_detections", lambda msg: [])
+    for desk.channel.camera.newest_ns, at_ns in ((0, 6 * S), (5 * S, 6 * S - 1), (5 * S, 6 * S)):
+        desk.inputs._on_detections(SimpleNamespace(header=header(at_ns=at_ns)))
+    assert desk.warned == ["detections: their stamp is 1.000 s later than the newest image's; is it of another clock?"]
 
 
 def test_what_a_detector_asked_for_is_told_with_the_image_it_saw(desk):
