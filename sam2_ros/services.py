@@ -5,6 +5,7 @@ know how a request is carried out.
 """
 
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -42,7 +43,8 @@ class Services:
         self.waiting_clients = 0
         self._channel, self._inputs, self._node = channel, inputs, channel.node
         self._aside = ThreadPoolExecutor(1, "aside")  # for work that would block the executor and needs no network
-        self._listed: tuple = (None, [])  # the tracks listed last, and their messages
+        # A weak reference to the result listed last, whose masks may take a hundred megabytes, and its list.
+        self._listed: tuple[Callable[[], NewestResult | None], list[Track]] = (lambda: None, [])
         for kind, name, callback in (
             (AddObjects, "add_objects", self._add_objects),
             (RemoveObjects, "remove_objects", self._remove_objects),
@@ -97,18 +99,26 @@ class Services:
     async def _list_objects(self, request: ListObjects.Request, response: ListObjects.Response) -> Answer:
         if closed := self._channel.why_closed(needs_image=False):
             return Answer(*closed)
-        made = await self._answer_of(self._aside.submit(self._list).add_done_callback)
-        newest, response.objects = made.result()
+        made: Any = await self._answer_of(lambda reply: self._aside.submit(self._list, reply))
+        if isinstance(made, Exception):
+            raise made
+        newest, response.objects = made
         response.header = newest.header or Header()
         response.age = newest.age_s
         return Answer(Code.OK, newest.waiting)
 
-    def _list(self) -> tuple[NewestResult, list[Track]]:
-        """The newest result and its list, which is made once for all clients. In the thread `_aside`."""
-        newest = self._channel.newest
-        if newest.tracks is not self._listed[0]:
-            self._listed = newest.tracks, [track_message(track, with_mask=False) for track in newest.tracks]
-        return newest, self._listed[1]
+    def _list(self, reply: Callable) -> None:
+        """Replies with the newest result and its list, which is made once for all clients, or with an error. In the
+        thread `_aside`, whose future must not be the reply: that cycle would keep the result until the next collection
+        of garbage, perhaps for minutes."""
+        try:
+            newest = self._channel.newest
+            if newest is not self._listed[0]():
+                self._listed = weakref.ref(newest), [track_message(track, with_mask=False) for track in newest.tracks]
+        except Exception as error:
+            reply(error)
+        else:
+            reply((newest, self._listed[1]))
 
     async def _set_target(self, request: SetTarget.Request, response: SetTarget.Response) -> Answer:
         if closed := self._channel.why_closed(needs_image=False):
@@ -160,7 +170,7 @@ class Services:
 
         return await self._answer_of(post)
 
-    async def _answer_of(self, post: Callable[[Callable[[T], None]], None]) -> T:
+    async def _answer_of(self, post: Callable[[Callable[[T], None]], object]) -> T:
         """Calls `post` with a reply function that any thread may call, and waits without holding the executor."""
 
         def wake(_: Future) -> None:

@@ -1,7 +1,9 @@
 """Faults planted inside the node, which is in the process of the test: transitions that fail, clocks, image in hand."""
 
+import gc
 import threading
 import time
+import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -74,6 +76,24 @@ def test_a_list_that_takes_its_time_holds_nobody_up(rig, inside, monkeypatch):
         rig.until(listed.done)
         assert listed.result().code == code and len({t.name for t in threading.enumerate() if "aside" in t.name}) == 1
         made.clear(), go_on.clear()
+
+
+def test_what_was_listed_goes_with_its_result(rig, inside, monkeypatch):
+    """Masks are made for it: 133 MB for sixteen objects in an image of 3840x2160."""
+    newest = [channel_module.NewestResult(tracks=[threading.Event()])]
+    listed = weakref.ref(newest[0].tracks[0])
+    monkeypatch.setattr(services, "track_message", lambda track, with_mask: Track(object_id="cup"))
+    monkeypatch.setattr(channel_module.Channel, "why_closed", lambda self, needs_image: None)
+    monkeypatch.setattr(channel_module.Channel, "newest", property(lambda self: newest[0]))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(2):
+            assert [one.object_id for one in rig.call(ListObjects, "/sam2/list_objects").objects] == ["cup"]
+        newest[0] = channel_module.NewestResult()
+        rig.until(lambda: listed() is None, within_s=5)
+    finally:
+        gc.enable()
 
 
 STATES = ["configure", "activate", "deactivate", "cleanup"]
