@@ -23,15 +23,15 @@ MASK_ENCODINGS = ("mono8", "8UC1")
 _MODES = {0: sam2.PromptMode.ADD, 1: sam2.PromptMode.REPLACE}
 
 
-def from_message(msg: "Prompt") -> sam2.Prompt:
-    """The prompt in a `sam2_ros/msg/Prompt`.
+def from_message(msg: "Prompt", max_pixels: int) -> sam2.Prompt:
+    """The prompt in a `sam2_ros/msg/Prompt`; keeps nothing of the message. max_pixels: of an image, and so of a mask.
 
     Raises sam2.BadInput, naming field, index and value.
     """
     if msg.mode not in _MODES:
         raise sam2.BadInput(f"mode {msg.mode}: expected 0 (ADD) or 1 (REPLACE)")
     points_xy, labels = _points(msg), np.array(msg.point_labels, np.int32)  # (K, 2), (K,)
-    box_xyxy, mask = _box(msg), _mask(msg.mask)
+    box_xyxy, mask = _box(msg), _mask(msg.mask, max_pixels)
     if mask is not None and (len(points_xy) or box_xyxy is not None):
         raise sam2.BadInput("a mask together with points or a box: expected one or the other")
     if mask is None and box_xyxy is None and not len(points_xy):
@@ -113,12 +113,17 @@ def _box(msg: "Prompt") -> np.ndarray | None:
     return np.array([x0, y0, x1, y1], np.float32)
 
 
-def _mask(msg: "Image") -> np.ndarray | None:
+def _mask(msg: "Image", max_pixels: int) -> np.ndarray | None:
     """(H, W) bool, or None if there is no mask."""
     if len(msg.data) == 0:
         if msg.width or msg.height:
             raise sam2.BadInput(f"mask of {msg.width}x{msg.height} pixels without data")
         return None
+    if max(msg.width * msg.height, len(msg.data)) > max_pixels:  # many may wait until an image tells the right size
+        raise sam2.BadInput(
+            f"mask of {msg.width}x{msg.height} pixels with {len(msg.data)} bytes: expected the image's size, at most "
+            f"max_pixels = {max_pixels}"
+        )
     if msg.encoding not in MASK_ENCODINGS:
         raise sam2.BadInput(f"mask encoding {msg.encoding!r}: expected {' or '.join(MASK_ENCODINGS)}")
     if msg.width == 0 or msg.height == 0 or msg.step < msg.width or len(msg.data) != msg.step * msg.height:

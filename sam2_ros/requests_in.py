@@ -147,24 +147,27 @@ class RequestInputs:
 
     def add_messages(self, messages: Sequence[Prompt], reply: Callable[[Answer], None] | None = None) -> None:
         """Posts one request with all prompts. reply: called with the answer; None for prompts from topics."""
-        self._add([Asked(m.header, m.object_id, partial(prompt_in.from_message, m)) for m in messages], reply)
+        most = self._node.settings.max_pixels
+        self._add([Asked(m.header, m.object_id, partial(prompt_in.from_message, m, most)) for m in messages], reply)
 
     def _add(
         self, asked: list[Asked], reply: Callable[[Answer], None] | None = None, newest_will_do: bool = False
     ) -> None:
         """newest_will_do: as in `Add`."""
 
+        heads = [(one.header, one.object_id) for one in asked]  # the messages, with their masks, are not kept
+
         def answered(answer: Answer) -> None:
             try:
-                self._publish_results([one[:2] for one in asked], answer, asks_again=reply is not None)
+                self._publish_results(heads, answer, asks_again=reply is not None)
             finally:  # a service's client waits for its response, also if the result cannot be published
                 if reply is not None:
                     reply(answer)
 
         def check_frames() -> None:
-            for index, one in enumerate(asked):
-                with prompt_in.numbered(index, len(asked)):
-                    prompt_in.check_frame(one.header.frame_id, self._channel.camera.frame_id)
+            for index, (header, _) in enumerate(heads):
+                with prompt_in.numbered(index, len(heads)):
+                    prompt_in.check_frame(header.frame_id, self._channel.camera.frame_id)
 
         deadline_ns = time.monotonic_ns() + int(self._node.settings.prompt_wait_s * 1e9)
         request = Add([], deadline_ns, answered, newest_will_do=newest_will_do, check=check_frames)

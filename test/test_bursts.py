@@ -1,7 +1,9 @@
 """More requests at once than can wait: each of them is answered all the same, by whatever door it came."""
 
 import signal
+import weakref
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
@@ -9,9 +11,12 @@ pytest.importorskip("rclpy")
 from geometry_msgs.msg import Point
 from rclpy.qos import QoSProfile
 from ros_rig import NodeProcess, click, start_tracking
+from std_msgs.msg import Header
+from test_requests_inside import Desk
 
 from sam2_ros.handshake import Handshake
-from sam2_ros.msg import PromptResult
+from sam2_ros.image_out import image_message
+from sam2_ros.msg import Prompt, PromptResult
 from sam2_ros.requests import Code
 from sam2_ros.srv import AddObjects, RemoveObjects
 
@@ -74,3 +79,12 @@ def test_more_objects_than_may_be_tracked_are_refused_before_they_are_read(rig, 
     assert (Code(answer.code).name, answer.sentence) == (
         "LIMIT_REACHED", "17 objects in one request: expected at most max_objects = 16"
     )  # fmt: skip
+
+
+def test_a_mask_that_waits_for_its_image_does_not_keep_the_message_it_came_in(monkeypatch):
+    desk = Desk(monkeypatch)
+    message = Prompt(mask=image_message(Header(), np.full((48, 64), 255, np.uint8), "mono8"))
+    data = weakref.ref(message.mask.data)
+    desk.hear["prompts"](message)
+    del message
+    assert desk.mailbox.has_work and data() is None

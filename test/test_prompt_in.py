@@ -1,6 +1,7 @@
 """Prompts are understood or refused with field, index and value. No message, however wrong, raises anything else."""
 
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ import sam2
 from sam2_ros import prompt_in
 
 SIZE_HW = (48, 64)
+read = partial(prompt_in.from_message, max_pixels=48 * 70)
 
 
 def mask_like(pixels=None, **change):
@@ -33,14 +35,12 @@ def message(**change):
 
 def refusal(msg):
     with pytest.raises(sam2.BadInput) as caught:
-        prompt_in.from_message(msg)
+        read(msg)
     return str(caught.value)
 
 
 def test_every_field_arrives():
-    prompt = prompt_in.from_message(
-        message(points_xy=[1.5, 2.0, 3.0, 4.0], point_labels=[1, 0], box_xyxy=[0.0, 1.0, 30.0, 40.0], mode=1)
-    )
+    prompt = read(message(points_xy=[1.5, 2.0, 3.0, 4.0], point_labels=[1, 0], box_xyxy=[0.0, 1.0, 30.0, 40.0], mode=1))
     assert (prompt.object_id, prompt.class_name) == ("cup", "mug")
     assert prompt.points_xy.tolist() == [[1.5, 2.0], [3.0, 4.0]] and prompt.labels.tolist() == [1, 0]
     assert prompt.box_xyxy.tolist() == [0, 1, 30, 40] and prompt.mask is None
@@ -51,7 +51,7 @@ def test_a_mask_with_padded_rows():
     pixels = np.zeros((48, 70), np.uint8)
     pixels[5:9, 10:20] = 255
     pixels[:, 64:] = 1  # the padding is not part of the mask
-    prompt = prompt_in.from_message(message(points_xy=[], point_labels=[], mask=mask_like(pixels, width=64)))
+    prompt = read(message(points_xy=[], point_labels=[], mask=mask_like(pixels, width=64)))
     assert np.array_equal(prompt.mask, pixels[:, :64] != 0)
     assert prompt.points_xy.shape == (0, 2) and prompt.box_xyxy is None
 
@@ -105,18 +105,23 @@ def test_impossible_masks_are_refused(mask):
     assert "mask" in refusal(message(points_xy=[], point_labels=[], mask=mask))
 
 
+def test_a_mask_larger_than_any_image_is_refused_before_it_waits_for_one():
+    for mask in (mask_like(np.ones((49, 70), np.uint8)), mask_like(np.ones((4, 900), np.uint8), width=2)):
+        assert "at most max_pixels = 3360" in refusal(message(points_xy=[], point_labels=[], mask=mask))
+
+
 def test_what_begins_an_object_and_what_only_goes_on_with_one():
     """Points beside it say where a new object is not; with a box, or for an object that is known, they are enough."""
     beside = dict(point_labels=[0])
-    assert prompt_in.from_message(message(**beside)).labels.tolist() == [0]
-    boxed = prompt_in.from_message(message(object_id="", box_xyxy=[1.0, 2.0, 3.0, 4.0], **beside))
+    assert read(message(**beside)).labels.tolist() == [0]
+    boxed = read(message(object_id="", box_xyxy=[1.0, 2.0, 3.0, 4.0], **beside))
     assert boxed.object_id == "" and boxed.points_xy.tolist() == [[10, 20]]
     mixed = message(object_id="", points_xy=[1.0, 2.0, 3.0, 4.0], point_labels=[0, 1])
-    assert prompt_in.from_message(mixed).labels.tolist() == [0, 1]
+    assert read(mixed).labels.tolist() == [0, 1]
     for name in ("", "cup"):
         mask = mask_like(np.eye(3, dtype=np.uint8), encoding="8UC1")
         whole = message(object_id=name, points_xy=[], point_labels=[], mask=mask)
-        assert prompt_in.from_message(whole).mask.tolist() == np.eye(3, dtype=bool).tolist()
+        assert read(whole).mask.tolist() == np.eye(3, dtype=bool).tolist()
 
 
 def test_a_refusal_says_which_prompt_of_several_and_stays_of_its_kind():
@@ -155,9 +160,7 @@ NUMBER = st.floats(width=32)
 @settings(max_examples=300)
 def test_any_message_is_understood_or_refused(points, labels, box, mode, name):
     try:
-        prompt = prompt_in.from_message(
-            message(points_xy=points, point_labels=labels, box_xyxy=box, mode=mode, object_id=name)
-        )
+        prompt = read(message(points_xy=points, point_labels=labels, box_xyxy=box, mode=mode, object_id=name))
     except sam2.BadInput as error:
         assert str(error)
     else:
