@@ -1,5 +1,6 @@
 """The command `sam2_ros`: finds the module of a command and passes it the other arguments. Knows nothing else."""
 
+import codecs
 import errno
 import importlib
 import io
@@ -63,8 +64,9 @@ def main(argv: list[str] | None = None) -> int:
     # OpenMP threads that wait for each other by spinning make the network ten times slower when anything else runs on
     # the machine. OpenMP reads this when it is loaded, so it must be set before the command's imports.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name need not be UTF-8 to be printed
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
+        codecs.register_error("sam2_ros", _in_other_characters)
+        sys.stdout.reconfigure(errors="sam2_ros")
     try:
         code = _run(command, rest)
         print(end="", flush=True)  # here, where its errors are caught
@@ -95,6 +97,17 @@ def _run(command: str, rest: list[str]) -> int:
     with _imports_ended_by_ctrl_c(command):
         module = importlib.import_module(MODULES[command])
     return module.main(rest)
+
+
+def _in_other_characters(error: UnicodeError) -> tuple[str | bytes, int]:
+    """How stdout shows a character that its encoding lacks: bytes of a file's name that are no UTF-8 as they are;
+    others, as of an object's name in a Latin-1 terminal, escaped."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character = error.object[error.start]
+    byte = ord(character) - 0xDC00  # of the surrogates that Python puts for such bytes
+    shown = bytes([byte]) if 0x80 <= byte <= 0xFF else character.encode("ascii", "backslashreplace")
+    return shown, error.start + 1
 
 
 def _drop_what_stdout_cannot_take() -> None:

@@ -40,11 +40,17 @@ def test_a_command_finds_signals_as_they_were_and_threads_that_do_not_spin(handl
     assert found == ["PASSIVE", handler]
 
 
-@pytest.mark.parametrize(("errors", "shown"), [("strict", b"\xff"), ("backslashreplace", rb"\udcff")])
-def test_a_file_that_is_no_utf8_can_be_told_whatever_the_locale_demands(errors, shown, monkeypatch):
-    """And as PYTHONIOENCODING says, if that says how."""
-    name, raw = os.fsdecode(b"\xff.mcap"), io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "utf-8", errors))
+@pytest.mark.parametrize(
+    ("encoding", "errors", "shown"),
+    [
+        ("utf-8", "strict", "чé".encode() + b"\xff"), ("latin-1", "strict", b"\\u0447\xe9\xff"),
+        ("ascii", "surrogateescape", b"\\u0447\\xe9\xff"), ("utf-8", "backslashreplace", "чé".encode() + rb"\udcff"),
+    ],
+)  # fmt: skip
+def test_names_of_any_characters_can_be_told_whatever_the_locale_demands(encoding, errors, shown, monkeypatch):
+    """Those that are no UTF-8 as they are, and escaped those that the encoding lacks; or as PYTHONIOENCODING says."""
+    name, raw = "чé" + os.fsdecode(b"\xff.mcap"), io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding, errors))
     monkeypatch.setattr(
         cli.importlib, "import_module", lambda _: SimpleNamespace(main=lambda argv: print(f"wrote {name}") or 0)
     )
