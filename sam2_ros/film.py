@@ -1,5 +1,6 @@
 """Writes pictures to a video file, which appears complete or not at all: a replay's overlay, the demo's films."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +13,15 @@ from sam2_ros.overlay import Overlay
 from sam2_ros.replay_files import part_of, put_in_place, video_name
 from sam2_ros.replay_source import Shot
 
+_MOST_TICKS = 65535  # per second, of MPEG-4's clock, which OpenCV takes from the rate's first three decimals
+
 
 class Film:
     """The images with the tracks drawn on them, as a video; use `open`."""
 
     def __init__(self, path: Path, fps: float) -> None:
-        self._path, self._fps, self._overlay = path, fps, Overlay()
+        self._path, self._overlay = path, Overlay()
+        self._fps = round(fps, int(math.log10(_MOST_TICKS / fps)))
         self._writer: cv2.VideoWriter | None = None
         self._size_wh = (0, 0)
         self.is_written = False  # final once closed

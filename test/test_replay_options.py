@@ -156,6 +156,13 @@ def test_a_film_of_images_of_two_sizes_has_both(tmp_path):
     assert levels == pytest.approx([100, 200], abs=4)
 
 
+@pytest.mark.parametrize("rate", [29.97, 59.9456, 89.98765, 103.233, 119.683, 999.123])
+def test_a_film_has_whatever_rate_a_camera_had(rate, tmp_path):
+    with Film.open(tmp_path / "f.mp4", rate) as film:
+        film.write_picture(np.zeros((48, 64, 3), np.uint8))
+    assert shots_of(tmp_path / "f.mp4")[0].fps == pytest.approx(rate, rel=1e-4)
+
+
 def test_a_rate_that_no_video_can_have_is_named(words, tmp_path, tracker):
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(sam2.BadInput, match=r"f.mp4: OpenCV cannot begin a video of 64x48 pixels and 0.001 images per"):
