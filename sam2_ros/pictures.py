@@ -10,6 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+JPEG = (".jpg", ".jpeg")  # puts some grey around whatever is white on black
+
 
 def read_picture(path: Path, flags: int) -> np.ndarray | None:
     """Decodes a picture file: (H, W, 3) BGR, uint8 except with IMREAD_ANYDEPTH; None if that fails."""
@@ -21,9 +23,13 @@ def read_picture(path: Path, flags: int) -> np.ndarray | None:
 
 
 def read_mask(path: Path) -> np.ndarray | None:
-    """(H, W) bool: what is not black in a picture file, however dark, of any depth; None if it cannot be decoded."""
+    """(H, W) bool: what is not black in a picture file, however dark, of any depth; in a JPEG, what is more than
+    half as bright as its brightest. None if it cannot be decoded."""
     pixels = read_picture(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    return None if pixels is None else np.any(pixels, axis=2)
+    if pixels is None:
+        return None
+    brightness = pixels.max(axis=2)
+    return brightness > (brightness.max() / 2 if path.suffix.lower() in JPEG else 0)
 
 
 def may_be_read(path: Path) -> bool:

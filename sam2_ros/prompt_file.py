@@ -32,6 +32,7 @@ the prompts file is a YAML list, one entry for each thing to point at:
     box: [80, 60, 220, 140]      # x_min, y_min, x_max, y_max; with or without points
   - object_id: plate
     mask: masks/plate.png        # an image file beside this one, not black = the object; without points or box
+                                 # (in a JPEG: more than half as bright as its brightest)
     mode: replace                # forget the object's memory; left out: add
 
 without frame and stamp an entry is for the first image.

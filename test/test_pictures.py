@@ -82,6 +82,18 @@ def test_of_a_mask_nothing_that_is_not_black_is_lost(kind, tmp_path):
     assert np.array_equal(read_mask(tmp_path / "m.png"), labels.any(axis=2))
 
 
+@pytest.mark.parametrize("name", ["m.jpg", "m.JPEG"])
+@pytest.mark.parametrize("white", [255, 90])
+def test_the_grey_that_a_jpeg_puts_around_a_mask_is_not_of_it(name, white, tmp_path):
+    mask = cv2.circle(np.zeros((48, 64), np.uint8), (33, 21), 12, 1, -1)
+    file = cv2.imencode(".jpg", mask * white, [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
+    (tmp_path / name).write_bytes(file.tobytes())
+    assert np.count_nonzero(read_picture(tmp_path / name, cv2.IMREAD_GRAYSCALE)) > 1.1 * mask.sum()
+    assert np.array_equal(read_mask(tmp_path / name), mask > 0)
+    (tmp_path / name).write_bytes(cv2.imencode(".jpg", np.zeros_like(mask))[1].tobytes())
+    assert not read_mask(tmp_path / name).any()
+
+
 def test_masks_of_any_name_are_read(tmp_path, capsys):
     mask = write(tmp_path / f"{LATIN}.png")
     assert prompt_file._mask(mask, "entry 1").all()
