@@ -3,12 +3,14 @@
 Knows files. A mask's pixels are labels, as in the label mask; the palette has the colours of the overlay.
 """
 
+import fcntl
 import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import cv2
@@ -23,6 +25,7 @@ from sam2_ros.replay_source import Shot
 
 FRAMES, MASKS, LIST = "JPEGImages/480p", "Annotations/480p", "ImageSets/2017/train.txt"
 LONGEST = 255  # bytes in the name of a folder
+LOCK_S = 10.0
 _JPEG_QUALITY, _JPEG_SIDE = 95, 65500  # the encoder's limit
 _PALETTE = bytes([0, 0, 0, *(channel for label in range(1, 255) for channel in colour_of(label)), 255, 255, 255])
 
@@ -65,19 +68,25 @@ class DavisVideo:
                     lack = f"not one of its images has all {objects} objects"
                     print(f"{root}: {name} is left out: {lack}", file=sys.stderr)
                     return
-                _check_free(frames, masks)  # again: hours have passed, and another replay may have used the name
-                moved: list[Path] = []
-                try:
-                    for ours, place in ((made._frames, frames), (made._masks, masks)):
-                        os.rename(ours, place)
-                        moved.append(place)
+                with _in_turn(root):
+                    _check_free(frames, masks)  # again: hours have passed, and another replay may have used the name
                     with naming(root):
-                        _add_line(names, name, Path(part) / "list")
-                    made.is_written = True
-                except BaseException:
-                    for place in moved:  # and not the other place, which another replay may have filled
-                        shutil.rmtree(place, ignore_errors=True)
-                    raise
+                        made._put_in_place(frames, masks, names)
+                made.is_written = True
+
+    def _put_in_place(self, frames: Path, masks: Path, names: Path) -> None:
+        moved: list[Path] = []
+        try:
+            for ours, place in ((self._frames, frames), (self._masks, masks)):
+                place.parent.mkdir(parents=True, exist_ok=True)  # again: another replay may have made and removed it
+                os.rename(ours, place)
+                moved.append(place)
+            names.parent.mkdir(parents=True, exist_ok=True)
+            _add_line(names, frames.name, self._frames.parent / "list")
+        except BaseException:
+            for place in moved:  # and not the other place, which another replay may have filled
+                shutil.rmtree(place, ignore_errors=True)
+            raise
 
     def write(self, shot: Shot, tracks: list[sam2.Track]) -> None:
         if len(tracks) < self._objects or any(track.state is sam2.State.INVALID for track in tracks):
@@ -102,24 +111,44 @@ def _check_free(*folders: Path) -> None:
 
 
 @contextmanager
-def _folders(*folders: Path) -> Iterator[None]:
+def _in_turn(root: Path) -> Iterator[None]:
+    """Locks the data set, because other replays may be adding to it, too. Goes on without the lock if there are none,
+    or if it is not free within LOCK_S: a training whose results are there, too, holds it for hours."""
+    opened, end_s = os.open(root, os.O_RDONLY), time.monotonic() + LOCK_S
+    try:
+        with suppress(OSError):  # there are no locks
+            while time.monotonic() < end_s:
+                with suppress(BlockingIOError):
+                    fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                time.sleep(0.02)
+        yield
+    finally:
+        os.close(opened)
+
+
+@contextmanager
+def _folders(root: Path, *folders: Path) -> Iterator[None]:
     """Makes folders, and removes those that stay empty. Raises sam2.BadInput if they cannot be made."""
     made: list[Path] = []
     try:
-        for folder in folders:
+        for folder in (root, *folders):
             for part in reversed([folder, *folder.parents]):
                 if not part.exists():
                     check_folder(part)
-                    part.mkdir()
+                    part.mkdir(exist_ok=True)  # another replay may begin at the same moment
                     made.append(part)
                 elif not part.is_dir():
                     raise sam2.BadInput(f"{part}: expected a folder, or nothing, found a file")
             check_folder(folder / "new")
         yield
     finally:
-        for folder in reversed(made):
-            with suppress(OSError):
-                folder.rmdir()
+        with ExitStack() as stack:
+            with suppress(OSError):  # it may be what cannot be made
+                stack.enter_context(_in_turn(root))
+            for folder in reversed(made):
+                with suppress(OSError):
+                    folder.rmdir()
 
 
 def _add_line(path: Path, line: str, part: Path) -> None:

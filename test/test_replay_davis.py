@@ -1,8 +1,10 @@
 """A replay as a video of a data set: what was tracked is what the reader of such data sets finds."""
 
+import fcntl
 import os
 import shutil
-from contextlib import ExitStack
+import threading
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,15 @@ def run(tmp_path, *more, name="kitchen", root="data", out="tracks.mcap", refused
     (tmp_path / "prompts.yaml").write_text(PROMPTS)
     words = ["--prompts", str(tmp_path / "prompts.yaml"), "--out", str(tmp_path / out), "--davis", str(tmp_path / root)]
     return replay.main([str(bag), *words, *more])
+
+
+@contextmanager
+def open_folder(path):
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        yield opened
+    finally:
+        os.close(opened)
 
 
 def left(folder: Path) -> list[str]:
@@ -133,6 +144,52 @@ def test_a_video_that_came_meanwhile_is_kept(tmp_path):
                 video.write(Shot(0, np.zeros((2, 2, 3), np.uint8), 1, 1, ""), [])
     assert [video.name for video in open_dataset("davis", tmp_path)] == ["kitchen"]
     assert not list(tmp_path.glob(".replay_*"))
+
+
+SHOT = Shot(0, np.zeros((2, 2, 3), np.uint8), 1, 1, "")
+
+
+def test_a_replay_that_fails_takes_no_folder_from_another(tmp_path):
+    """It made them, and they are still empty; but another is going to fill them."""
+    failing = ExitStack()
+    failing.enter_context(DavisVideo.open(tmp_path / "data", "failing", 0))
+    with DavisVideo.open(tmp_path / "data", "kitchen", 0) as video:
+        failing.close()
+        video.write(SHOT, [])
+    assert [video.name for video in open_dataset("davis", tmp_path / "data")] == ["kitchen"]
+
+
+def add(root):
+    """A thread that adds a video to a data set."""
+
+    def run():
+        with DavisVideo.open(root, "kitchen", 0) as video:
+            video.write(SHOT, [])
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_replays_that_end_at_the_same_moment_are_both_in_the_list(tmp_path):
+    (tmp_path / LIST).parent.mkdir(parents=True)
+    with open_folder(tmp_path) as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        thread = add(tmp_path)
+        thread.join(0.5)
+        assert thread.is_alive()
+        (tmp_path / LIST).write_text("hall\n")
+    thread.join()
+    assert (tmp_path / LIST).read_text() == "hall\nkitchen\n"
+
+
+def test_who_holds_a_data_set_for_long_keeps_no_replay_from_it(tmp_path, monkeypatch):
+    """As a training does whose results are in its folder."""
+    monkeypatch.setattr("sam2_ros.replay_davis.LOCK_S", 0.1)
+    with open_folder(tmp_path) as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        add(tmp_path).join(5.0)
+        assert (tmp_path / LIST).read_text() == "kitchen\n"
 
 
 @pytest.mark.parametrize("folder", ["JPEGImages", "Annotations"])
