@@ -48,7 +48,7 @@ class Film:
         if self._writer is None:
             self._size_wh = rgb.shape[1], rgb.shape[0]
             self._writer = cv2.VideoWriter(
-                str(self._path), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, self._size_wh
+                video_name(self._path), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, self._size_wh
             )  # the one codec that every build of OpenCV has
             if not self._writer.isOpened():
                 width, height = self._size_wh
@@ -63,4 +63,4 @@ class Film:
     def _is_whole(self) -> bool:
         """Whether the file can be opened. OpenCV's writer does not report a full disk, but then the index at the file's
         end is missing."""
-        return cv2.VideoCapture(str(self._path)).isOpened()
+        return cv2.VideoCapture(video_name(self._path)).isOpened()

@@ -148,6 +148,14 @@ def test_a_film_of_no_image_is_no_file(tmp_path):
     assert not film.is_written and not list(tmp_path.iterdir())
 
 
+def test_a_folder_with_a_colon_in_its_name_is_no_protocol_of_a_film(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (out := Path("12:30")).mkdir()
+    with Film.open(out / "f.mp4", 10.0) as film:
+        film.write_picture(np.zeros((48, 64, 3), np.uint8))
+    assert film.is_written and [path.name for path in out.iterdir()] == ["f.mp4"]
+
+
 def test_a_film_of_images_of_two_sizes_has_both(tmp_path):
     with Film.open(tmp_path / "f.mp4", 10.0) as film:
         for scale in (1, 2):
