@@ -214,7 +214,7 @@ def _video(path: Path, fps: float) -> Iterator[Source]:
         raise sam2.BadInput(f"{path}: a compressed file of a bag; give its folder, with metadata.yaml, or unpack it")
     video = cv2.VideoCapture(video_name(path))
     try:
-        if not video.isOpened():
+        if not video.isOpened() or path.suffix.lower() == ".txt":  # FFmpeg plays texts, as films of letters
             raise sam2.BadInput(
                 f"{path}: expected a bag ({', '.join(BAG_SUFFIXES)}), a video or a folder of images; a file of "
                 f"{path.stat().st_size} bytes that is none of them, or damaged"

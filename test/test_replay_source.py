@@ -146,12 +146,12 @@ def test_a_bag_of_a_burst_beside_a_silent_camera_and_without_definitions(tmp_pat
     assert source.topic == "/image" and source.fps == 120 and len(shots) == 3
 
 
-@pytest.mark.parametrize("name", ["missing", "broken.mcap", "broken.db3", "broken.mp4", "empty"])
+@pytest.mark.parametrize("name", ["list.txt", "missing", "broken.mcap", "broken.db3", "broken.mp4", "empty"])
 def test_what_is_no_source_is_one_sentence(tmp_path, name):
     if name == "empty":
         (tmp_path / name).mkdir()
     elif name != "missing":
-        (tmp_path / name).write_bytes(b"no bag, no video" * 20)
+        (tmp_path / name).write_bytes(b"no bag, no video" * 200)
     with pytest.raises(sam2.BadInput, match=name):
         shots_of(tmp_path / name)
 
