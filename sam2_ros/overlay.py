@@ -30,6 +30,18 @@ def colour_of(label: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
+def _ink_on(ground: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The colour of letters that can be read on a ground: nearly black on light ones, nearly white on dark ones."""
+    red, green, blue = ground
+    return (16, 16, 16) if 0.299 * red + 0.587 * green + 0.114 * blue > 100 else (245, 245, 245)
+
+
+def _lighter(colour: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Nearer to white, so that blue and purple can be read on a dark ground."""
+    red, green, blue = ((channel + 2 * 255) // 3 for channel in colour)
+    return red, green, blue
+
+
 class Drawable(Protocol):
     """What a picture needs of a track: a `sam2.Track`, or the demo's reading of a message."""
 
@@ -114,6 +126,6 @@ def _chip(picture: np.ndarray, track: Drawable, box: tuple[int, int, int, int], 
     plate = picture[y : y + plate_height, x : x + plate_width]
     visible = track.state is sam2.State.VISIBLE
     ground = colour_of(track.label) if visible else (40, 40, 40)
+    ink = _ink_on(ground) if visible else _lighter(colour_of(track.label))
     plate[:] = cv2.addWeighted(plate, 0.1, np.full_like(plate, ground), 0.9, 0)
-    ink = (16, 16, 16) if visible else colour_of(track.label)
     cv2.putText(picture, text, (x + pad, y + pad + text_height), FONT, size, ink, thickness, cv2.LINE_AA)

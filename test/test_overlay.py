@@ -109,9 +109,9 @@ def test_the_box_of_an_object_out_of_sight_is_dashed_and_marks_its_edges_only():
     assert all(0.3 < side.mean() < 0.8 for side in (left, right, bottom))
 
 
-def plate(xy, size_hw=SIZE_HW):
+def plate(xy, size_hw=SIZE_HW, **changes):
     """Draws an object of no pixel at `xy`; returns the place (x, y, width, height) of its name, and the name."""
-    track = SimpleNamespace(**vars(disc()) | {"mask": np.zeros(size_hw, bool), "box_xywh": (*xy, 20, 20)})
+    track = SimpleNamespace(**vars(disc()) | {"mask": np.zeros(size_hw, bool), "box_xywh": (*xy, 20, 20)} | changes)
     picture = Overlay().draw(np.full((*size_hw, 3), 90, np.uint8), [track], 0.5)
     x, y, width, height = sam2.bounding_box(changed(picture))
     return (x, y, width, height), picture[y : y + height, x : x + width]
@@ -141,6 +141,22 @@ def test_the_name_is_written_above_the_object_in_dark_letters():
     (track,) = tracks("cup")
     above = Overlay().draw(grey(), [track], 0.5)[: track.box_xywh[1] - 4]
     assert (above < 80).all(axis=-1).any()
+
+
+def luminance(rgb):
+    """Relative luminance, 0..1, of (..., 3) sRGB colours (WCAG 2)."""
+    channels = np.asarray(rgb) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
+
+
+@pytest.mark.parametrize("state", [sam2.State.VISIBLE, sam2.State.OCCLUDED])
+def test_the_name_can_be_read_whatever_the_colour(state):
+    (_, _, _, height), _ = plate(CENTRE, (480, 640))
+    for label in range(1, 255):
+        _, name = plate(CENTRE, (480, 640), label=label, state=state)
+        lights = luminance(name[:height]) + 0.05  # below are the dashes of its box
+        assert max(lights.max() / lights[0, 0], lights[0, 0] / lights.min()) > 2.5, label
 
 
 def test_name_and_confidence_are_written():
