@@ -54,7 +54,7 @@ with contextlib.suppress(ImportError):
     hypothesis.settings.load_profile("any machine")
 
 
-# Each takes more than a minute of one core. With --no-loadscope-reorder xdist hands files out in the order of the tests.
+# Each takes more than a minute. With --no-loadscope-reorder xdist hands files out in the order of the tests.
 LONG = {
     "test_flat.py", "test_golden.py", "test_kept_kernels.py", "test_pretended_gpu.py", "test_stream_golden.py",
     "test_stream_holes.py", "test_training_sources.py", "test_training_stop.py", "test_transformers.py",
