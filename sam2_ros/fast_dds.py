@@ -42,7 +42,11 @@ def profile() -> str:
     shared memory has no room for several large segments (a container's 64 MB)."""
     if any(name in os.environ for name in _CHOICES):
         return ""
-    name = PROFILE if _shared_memory_bytes() >= 2 * SEGMENT_BYTES else SMALL_PROFILE
+    return find_profile(PROFILE if _shared_memory_bytes() >= 2 * SEGMENT_BYTES else SMALL_PROFILE)
+
+
+def find_profile(name: str) -> str:
+    """The path of a profile of this package; "" if it is not installed."""
     places = [*share_folders(), Path(__file__).parents[1]]
     return next((str(path) for place in places if (path := place / "config" / name).is_file()), "")
 

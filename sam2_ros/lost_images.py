@@ -11,7 +11,7 @@ from sam2_ros.image_source import ImageSource
 
 DEFAULT_SEGMENT_BYTES = 512 * 1024  # of Fast DDS's shared memory; larger best-effort images are mostly lost
 USUAL_IMAGE_BYTES, USUAL_JPEG_BYTES = 640 * 480 * 3, 100_000  # while none has arrived
-PROFILE = f"{PROFILES}=<share>/sam2_ros/config/fastdds_shm.xml"
+PROFILE = f"{PROFILES}={fast_dds.find_profile(fast_dds.PROFILE) or fast_dds.PROFILE}"  # to be copied as it stands
 SEGMENT_CURE = f"start the camera with {PROFILE}, or let it publish reliably"
 BY_TCP = "LARGE_DATA", "P2P"  # how the names of such TRANSPORTS begin
 SYSCTL = "run `sudo sysctl -w net.core.rmem_max=16777216` and restart the node"

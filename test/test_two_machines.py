@@ -1,5 +1,7 @@
 """A camera on another machine: how the node recognises it, and which remedies it names when images are lost."""
 
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -48,6 +50,12 @@ def test_shared_memory_is_not_blamed_for_the_images_of_another_machine(reliabili
 def test_of_this_machine_it_still_is():
     for is_losing in (True, False):
         assert SEGMENT in about_images(is_losing)
+
+
+@pytest.mark.parametrize("transports", ["", "UDPv4"])
+def test_the_profile_to_start_the_camera_with_is_where_the_sentence_says(transports):
+    (path,) = re.findall(r"PROFILES_FILE=([^\s,]+)", about_images(is_losing=True, transports=transports))
+    assert Path(path).name == fast_dds.PROFILE and Path(path).is_file()
 
 
 def test_a_connection_that_is_interrupted_is_not_taken_for_images_that_are_too_large():
