@@ -46,6 +46,7 @@ class Camera:
         self.newest_ns = 0  # stamp of the newest image since `open`, which may not be processed yet; 0 = none has one
         self._is_compressed = settings.image_transport == "compressed"
         self._topic = f"{image}/compressed" if self._is_compressed else image
+        self._name = image.rpartition("/")[0]  # "" = the only one
         self._node, self._settings, self._counters, self._source = node, settings, counters, source
         self._enabled, self._arrived, self._log = enabled, arrived, log
         self._watch = StampWatch(int(settings.clock_jump_s * 1e9))
@@ -124,7 +125,8 @@ class Camera:
         meant = [name for name in free if "depth" not in name.lower()]
         beside = topic.removesuffix("/compressed") if self._is_compressed else f"{topic}/compressed"
         there = beside if self._node.count_publishers(beside) else ""
-        likely = sorted(meant, key=lambda name: not _is_called_image(name))
+        # Without regard to this camera's name, each of several cameras would be told to take the same topic.
+        likely = sorted(meant, key=lambda name: (self._name not in name, not _is_called_image(name)))
         return tuple(name for name in likely if self._node.count_publishers(name)), there
 
     def _on_image(self, msg: Image | CompressedImage) -> None:

@@ -68,12 +68,12 @@ class NotingNode:
 class Rigged:
     """An open camera with its node, counters and mailbox; `arrived` notes stamps."""
 
-    def __init__(self, *offers, **settings):
+    def __init__(self, *offers, image="image", **settings):
         self.node, self.counters, self.mailbox = NotingNode(*offers), Counters(), Mailbox(4)
         self.source = ImageSource()
         self.enabled, self.arrived = True, []
         self.camera = Camera(
-            self.node, "image", Settings(**settings), self.counters, self.source, lambda: self.enabled,
+            self.node, image, Settings(**settings), self.counters, self.source, lambda: self.enabled,
             self.arrived.append, SimpleNamespace(warning=self.node.said.append),
         )  # fmt: skip
         self.camera.open(self.mailbox)
@@ -178,6 +178,12 @@ def test_topics_that_could_be_meant_are_pictures_nobody_else_makes_or_takes(cloc
     files = Rigged(("/a/mask/compressed", COMPRESSED, RELIABLE), ("/b/image/compressed", COMPRESSED, RELIABLE),
                    image_transport="compressed")  # fmt: skip
     assert files.source.elsewhere == ("/b/image/compressed", "/a/mask/compressed")
+
+
+def test_each_of_several_cameras_is_told_the_topic_that_has_its_name():
+    offers = [(name, IMAGE, RELIABLE) for name in ("/front/image_raw", "/wrist/image_raw", "/wrist/mask")]
+    for name, first in (("front", "/front/image_raw"), ("wrist", "/wrist/image_raw"), ("rear", "/front/image_raw")):
+        assert Rigged(*offers, image=f"{name}/image").source.elsewhere[0] == first
 
 
 def test_what_another_tracker_draws_beside_its_tracks_is_not_meant():
