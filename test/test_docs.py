@@ -1,5 +1,7 @@
 """The pages of docs/ are true: parameters, topics, services and files they name are there."""
 
+import ast
+import builtins
 import re
 from pathlib import Path
 
@@ -53,6 +55,29 @@ def test_a_page_names_only_what_there_is(path):
     for kind, name in re.findall(r"sam2_ros/(msg|srv)/(\w+)", text):
         assert (ROOT / kind / f"{name}.{kind}").exists(), name
     assert max(len(line) for line in text.splitlines() if not line.startswith("|")) <= 130
+
+
+def names_from_nowhere(code: str) -> set[str]:
+    """Names that the code uses, but neither imports nor defines."""
+    nodes = list(ast.walk(ast.parse(code)))
+    made = {
+        a.asname or a.name.split(".")[0] for n in nodes if isinstance(n, ast.Import | ast.ImportFrom) for a in n.names
+    }
+    made |= {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    made |= {n.arg for n in nodes if isinstance(n, ast.arg)}
+    names = [n for n in nodes if isinstance(n, ast.Name)]
+    made |= {n.id for n in names if isinstance(n.ctx, ast.Store)}
+    return {n.id for n in names} - made - set(dir(builtins))
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES], ids=lambda path: path.name)
+def test_a_program_can_be_copied_whole(path):
+    for code in re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL):
+        assert names_from_nowhere(code) == set()
+
+
+def test_names_from_nowhere_are_found():
+    assert names_from_nowhere("import a.b\ndef f(x):\n    return a.b(x, len(y))\nz = f(z2)") == {"y", "z2"}
 
 
 def test_wrong_names_are_found():
