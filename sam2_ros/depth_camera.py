@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sam2_ros.node import TrackNode
 
 QUEUE = 5  # messages
+EXAMPLES = "/camera/depth/image_raw", "/camera/camera_info"  # topics to remap to
 
 
 class DepthCamera:
@@ -38,7 +39,7 @@ class DepthCamera:
         self.pinhole: Pinhole | None = None  # None = no valid calibration yet
         self.pinhole_frame = ""  # frame_id of the calibration
         self._node, self._settings, self._counters, self._arrived = node, settings, counters, arrived
-        depth_topic, info_topic = topics
+        self._topics = depth_topic, info_topic = topics
         self._depth = MatchedSubscription(node, Image, depth_topic, self._on_depth, QUEUE)
         # Latched, because a calibration may be sent only once.
         self._info = MatchedSubscription(node, CameraInfo, info_topic, self._on_info, QUEUE, latched=True)
@@ -61,10 +62,17 @@ class DepthCamera:
     def missing(self, pinhole: Pinhole | None) -> str:
         """What has not come yet, as a sentence; "" = nothing. pinhole: as the caller read it, since it may change."""
         if not self.buffer.newest_ns:
-            return self.refusal or f"no depth image on {self._depth.topic_name}"
+            return self.refusal or f"no depth image on {self._depth.topic_name}{self._cure(self._depth, 0)}"
         if pinhole is None:
-            return f"no valid calibration on {self._info.topic_name}"
+            return f"no valid calibration on {self._info.topic_name}{self._cure(self._info, 1)}"
         return ""
+
+    def _cure(self, subscription: MatchedSubscription, which: int) -> str:
+        """What to do if nobody publishes what is missing, as a clause; "" if somebody does."""
+        if subscription.publishers:
+            return ""
+        remapping = f"-r {self._topics[which]}:={EXAMPLES[which]}"
+        return f", where nobody publishes {subscription.type_name}; remap it, for example {remapping}"
 
     def _on_depth(self, msg: Image) -> None:
         try:

@@ -19,9 +19,9 @@ from sam2_ros.geometry import Pinhole
 pytestmark = pytest.mark.ros
 
 
-def depth_camera():
+def depth_camera(prefix=""):
     node = SimpleNamespace(resolve_topic_name=lambda name: f"/{name}")
-    return DepthCamera(node, ("depth/image", "camera_info"), SETTINGS, Counters(), lambda: None)
+    return DepthCamera(node, (f"{prefix}depth/image", f"{prefix}camera_info"), SETTINGS, Counters(), lambda: None)
 
 
 def test_calibration_of_another_size_is_told_and_nothing_is_made_of_it():
@@ -63,12 +63,19 @@ def test_calibration_of_another_camera_of_the_same_size_is_used_and_told():
 
 
 def test_what_has_never_come_is_told():
-    camera = depth_camera()
+    """And if nobody publishes it, what to do."""
+    camera = depth_camera("front/")
     pinhole = Pinhole(50.0, 50.0, 31.5, 23.5, SIZE_HW)
-    assert camera.missing(pinhole) == "no depth image on /depth/image"
+    nobody, to = ", where nobody publishes sensor_msgs/msg/", "; remap it, for example -r front/"
+    depth, info = "no depth image on /front/depth/image", "no valid calibration on /front/camera_info"
+    assert camera.missing(pinhole) == f"{depth}{nobody}Image{to}depth/image:=/camera/depth/image_raw"
+    for kind, is_ours in (("CompressedImage", False), ("Image", True)):
+        camera._depth.offers = [SimpleNamespace(topic_type=f"sensor_msgs/msg/{kind}")]
+        assert (camera.missing(pinhole) == depth) == is_ours
     camera.buffer.newest_ns = NOW_NS
-    assert camera.missing(None) == "no valid calibration on /camera_info"
-    assert camera.missing(pinhole) == ""
+    assert camera.missing(None) == f"{info}{nobody}CameraInfo{to}camera_info:=/camera/camera_info"
+    camera._info.offers = [SimpleNamespace(topic_type="sensor_msgs/msg/CameraInfo")]
+    assert camera.missing(None) == info and camera.missing(pinhole) == ""
 
 
 def test_a_calibration_that_is_refused_in_the_midst_of_an_image_is_still_that_image_s():
