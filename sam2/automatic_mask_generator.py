@@ -158,7 +158,7 @@ class SAM2AutomaticMaskGenerator:
     def _find_in(self, image: np.ndarray, crop: Crop) -> list[Found]:
         self.predictor.set_image(np.ascontiguousarray(image[crop.y0 : crop.y1, crop.x0 : crop.x1]))
         xy = np.asarray(self.point_grids[crop.layer], np.float64) * (crop.x1 - crop.x0, crop.y1 - crop.y0)
-        points = torch.as_tensor(xy, dtype=torch.float32)  # (K, 2) pixels of the crop
+        points = torch.from_numpy(xy.astype(np.float32))  # (K, 2) pixels of the crop
         found = []
         for asked in points.split(self.points_per_batch):
             found += self._ask(asked, crop, image.shape[:2])
@@ -166,7 +166,7 @@ class SAM2AutomaticMaskGenerator:
         return _distinct(found, [one.iou for one in found], self.box_nms_thresh)
 
     def _ask(self, points: Tensor, crop: Crop, size_hw: tuple[int, int]) -> list[Found]:
-        ones = torch.ones(len(points), 1)
+        ones = torch.ones_like(points[:, :1])
         logits, iou = self.predictor.decode(points[:, None], ones, multimask=self.multimask_output)
         points = points.repeat_interleave(logits.shape[1], 0)  # (M, 2), M answers
         logits, iou = logits.flatten(0, 1), iou.flatten()  # (M, 4h, 4w), (M,)
@@ -185,7 +185,7 @@ class SAM2AutomaticMaskGenerator:
         (M,)."""
         parts = []
         for xy, before in zip(*(x.split(self.points_per_batch) for x in (points, logits)), strict=True):
-            ones = torch.ones(len(xy), 1)
+            ones = torch.ones_like(xy[:, :1])
             before = preprocess.as_prompt(before[:, None])
             parts.append(self.predictor.decode(xy[:, None], ones, mask_input=before, multimask=False))
         answers, ious = zip(*parts, strict=True)
@@ -268,7 +268,7 @@ def crops(size_hw: tuple[int, int], num_layers: int, overlap_ratio: float) -> It
 
 def _stability(logits: Tensor, threshold: float, offset: float) -> Tensor:
     """(M, H, W) -> (M,): area above the higher threshold over area above the lower one."""
-    small, large = ((logits > threshold + step).sum((-2, -1)) for step in (offset, -offset))
+    small, large = ((logits > threshold + step).sum((-2, -1)).float() for step in (offset, -offset))
     return small / large
 
 

@@ -120,7 +120,7 @@ def _finish(
     if ckpt_path is not None:
         load_weights(model, ckpt_path)
     check_kernels(torch.device(device))
-    return model.to(device).train(mode != "eval")
+    return model.to(device, torch.float32).train(mode != "eval")
 
 
 def _sized(config: ModelConfig, overrides: Sequence[str]) -> ModelConfig:

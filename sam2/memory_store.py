@@ -109,7 +109,7 @@ class MemoryStore:
 
     def _tensor(self, values: Sequence, dtype: torch.dtype = torch.int64) -> Tensor:
         # A copy from pinned memory does not wait for the device.
-        host = torch.tensor(values, dtype=dtype, pin_memory=self._model.device.type == "cuda")
+        host = torch.tensor(values, dtype=dtype, device="cpu", pin_memory=self._model.device.type == "cuda")
         return host.to(self._model.device, non_blocking=True)
 
     def _buffers(self, capacity: int) -> tuple[Tensor, Tensor]:
@@ -118,7 +118,7 @@ class MemoryStore:
         num_spatial, num_pointers = MemoryBank.num_slots(self._limits)
         cells = config.grid_size**2
         spatial = torch.zeros(capacity, num_spatial, cells, config.memory_dim, dtype=torch.bfloat16, device=device)
-        pointers = torch.zeros(capacity, num_pointers, config.d_model, device=device)
+        pointers = torch.zeros(capacity, num_pointers, config.d_model, dtype=torch.float32, device=device)
         return spatial, pointers
 
     def _grow(self, capacity: int) -> None:

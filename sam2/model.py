@@ -165,10 +165,10 @@ class SAM2(FixedOptions, nn.Module):
         decoded = self.decode(features, pixels, mask_input=self.mask_downsample(mask))
         pointer = self.select(decoded, multimask=False).pointer
         is_present = (mask > 0).flatten(1).any(dim=1, keepdim=True)  # (N, 1)
-        iou = torch.ones(mask.shape[0], device=mask.device)
+        iou = torch.ones(mask.shape[0], dtype=torch.float32, device=mask.device)
         token = torch.full_like(iou, -1, dtype=torch.long)
         pointer = self._gate_pointer(pointer, is_present)
-        return Segmentation(mask_logits(mask), iou, token, pointer, is_present * 20.0 - 10.0)
+        return Segmentation(mask_logits(mask), iou, token, pointer, is_present.float() * 20.0 - 10.0)
 
     def encode_memory(
         self, stride16: Tensor, low_res_logits: Tensor, object_score: Tensor, from_prompt: bool

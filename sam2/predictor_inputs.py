@@ -62,7 +62,7 @@ def point_inputs(
         raise BadInput("prompt: expected points, a box, or both, got neither")
     size_hw = size_hw or (1, 1)
     if points is None or (box is not None and finite_floats("points", points).numel() == 0):
-        xy = torch.zeros(0, 2)  # only the box
+        xy = torch.zeros(0, 2, dtype=torch.float32, device="cpu")  # only the box
     else:
         xy = _points(points)
     marks = check_labels([] if labels is None else labels, xy.shape[:1])
@@ -71,7 +71,7 @@ def point_inputs(
         if corners.shape[0] != 4:
             raise BadInput(f"box: expected 4 numbers (x0, y0, x1, y1), got {corners.shape[0]}")
         xy = torch.cat((corners.reshape(2, 2), xy))
-        marks = torch.cat((torch.tensor([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], dtype=torch.int32), marks))
+        marks = torch.cat((marks.new_tensor([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]), marks))
     return PointInputs(points_to_model(xy, size_hw, image_size)[None].to(device), marks[None].to(device))
 
 

@@ -147,7 +147,8 @@ def _as_float(values: np.ndarray | torch.Tensor | Sequence[Any]) -> torch.Tensor
 def _statistics(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """MEAN and STD, each (3, 1, 1) float32; cached, because copying them to a GPU each time would wait for it."""
     with torch.inference_mode(False):
-        return torch.tensor(MEAN, device=device)[:, None, None], torch.tensor(STD, device=device)[:, None, None]
+        mean, std = torch.tensor((MEAN, STD), dtype=torch.float32, device=device)[..., None, None]
+        return mean, std
 
 
 def _resize(images: torch.Tensor, side: int, antialias: bool) -> torch.Tensor:

@@ -220,7 +220,8 @@ class SAM2ImagePredictor:
             if (corners.shape[-1:] != (4,) and corners.shape[-2:] != (2, 2)) or not corners.numel():
                 raise BadInput(f"box: expected shape (4,) or (N, 4), N > 0, got {tuple(corners.shape)}")
             xy.append(corners.reshape(-1, 2, 2))
-            marks.append(torch.tensor([[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]]).expand(xy[0].shape[0], -1))
+            both = torch.tensor([[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]], device="cpu")
+            marks.append(both.expand(xy[0].shape[0], -1))
         given = None if points is None else finite_floats("point_coords", points)
         if given is not None and box is not None and 0 in given.shape:
             check_labels([] if labels is None else labels, (0,))

@@ -254,7 +254,7 @@ class SAM2VideoPredictor(SAM2):
             spatial.append(self.spatial_memory(result.maskmem.to(self.device), code))
         if found := list(obj.pointers(frame_index, reverse, state.num_frames)):
             tokens = torch.stack([pointer.to(self.device) for pointer, _ in found], dim=1)  # (1, P, C)
-            time = torch.tensor([ago for _, ago in found], device=self.device)
+            time = torch.tensor([ago for _, ago in found], dtype=torch.float32, device=self.device)
             # As upstream, a one-frame clip divides by zero; it has no frame left to track anyway.
             pointers = self.pointer_memory(tokens, time / longest_pointer_memory(state.num_frames))
         self_attended = self.self_attend(self._features(state, frame_index).stride16)
@@ -281,7 +281,7 @@ class SAM2VideoPredictor(SAM2):
         if is_prompted is None:
             is_prompted = any(frame_index in obj.new_prompted for obj in state.objects.values())
         side = self.image_size // 4
-        absent = torch.full((1, 1, side, side), ABSENT_LOGIT, device=self.device)
+        absent = torch.full((1, 1, side, side), ABSENT_LOGIT, dtype=torch.float32, device=self.device)
         results = [obj.latest(frame_index, is_prompted) for obj in state.objects.values()]
         logits = torch.cat([result.logits.to(self.device) if result else absent for result in results])
         return frame_index, state.obj_ids, self._video_logits(state, logits)

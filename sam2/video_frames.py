@@ -49,7 +49,7 @@ def load_frames(
 
 def _resized(sources: Iterable[np.ndarray], count: int, image_size: int, device: torch.device, title: str) -> Tensor:
     """(n, 3, S, S) for n <= `count` frames, resized one at a time, so that only the result grows with the video."""
-    images, filled = torch.empty(count, 3, image_size, image_size, device=device), 0
+    images, filled = torch.empty(count, 3, image_size, image_size, dtype=torch.float32, device=device), 0
     for frame in tqdm(islice(sources, count), desc=title, total=count):
         images[filled] = to_model_input(frame, image_size)
         filled += 1
