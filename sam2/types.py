@@ -1,6 +1,7 @@
 """The inputs and outputs of `sam2.Tracker`: frozen dataclasses of numpy arrays and Python values, no tensors.
 
-Pixels are those of the source image: x to the right, y down, (0, 0) the top left corner of the top left pixel.
+Pixels are those of the source image: x to the right, y down, (0, 0) the top left corner of the top left pixel. They are
+equal only to themselves, since arrays have no single answer: so lists can be searched for them, and sets can hold them.
 """
 
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ def _use_own_integers(stamped: "Frame | Prompt") -> None:
         object.__setattr__(stamped, "stamp_ns", int(stamped.stamp_ns))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frame:
     """One camera image."""
 
@@ -49,7 +50,7 @@ class Frame:
         return self.rgb.shape[0], self.rgb.shape[1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prompt:
     """Says where one object is: points, a box with optional points, or a mask alone."""
 
@@ -66,7 +67,7 @@ class Prompt:
         _use_own_integers(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Track:
     """One object in one frame."""
 

@@ -2,12 +2,13 @@
 a failure or a warm-up leaves behind, and what a sibling takes over."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from golden_mutations import around
-from small_stream import assert_same, click, frame, largest_difference, made_on, run, small_model, stamp
+from small_stream import assert_same, click, disc, frame, largest_difference, made_on, run, small_model, stamp
 
 import sam2
 from sam2 import State, saved_objects, tracker
@@ -247,3 +248,13 @@ def test_a_clock_that_is_set_back_while_an_image_had_no_stamp_is_followed(presen
         rgb = frame(0).rgb
         (track,) = stream.step(sam2.Frame(rgb, seconds * 10**9), [click("a")] if seconds == 10 else [])
     assert track.last_seen_ns == 9 * 10**9, "as long ago as if it had been seen when the clock was set back"
+
+
+def test_images_prompts_and_tracks_are_found_in_lists_and_sets():
+    """A comparison of their arrays has no single answer, and would raise."""
+    tracker = sam2.Tracker(small_model())
+    frames, prompts = [frame(0), frame(1)], [disc("cup"), disc("cup", 40)]
+    (track,) = tracker.step(frames[0], prompts[:1])
+    tracks = [track, replace(track, low_res_logits=track.low_res_logits + 1)]
+    for two in (frames, prompts, tracks):
+        assert two.index(two[1]) == 1 and two[1] not in two[:1] and set(two) >= {two[0]}
