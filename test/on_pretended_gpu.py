@@ -83,7 +83,7 @@ def test_a_graph_waits_for_nothing_and_does_not_see_what_is_no_tensor(captured):
         graphs.CudaGraph(lambda x: (x * float(x[0]),), (torch.ones(3, device="cuda"),), torch.cuda.Stream())
 
 
-@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("ahead", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_stream_with_graphs_is_the_cpus(captured, ahead):
     difference = largest_difference(play(small_model()), play(on_gpu(), ahead))
     assert captured and difference < CLOSE
@@ -161,7 +161,7 @@ def test_masks_of_everything():
     assert [mask["bbox"] for mask in here] == [mask["bbox"] for mask in there]
 
 
-@pytest.mark.parametrize("offload", [False, True])
+@pytest.mark.parametrize("offload", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_video_predictor(tmp_path, offload):
     def play_video(predictor: torch.nn.Module) -> list[torch.Tensor]:
         state = predictor.init_state(

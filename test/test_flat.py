@@ -105,9 +105,8 @@ LEAKS = {  # something that is kept of every frame; what it adds to each
 }
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=[] if kind.startswith("image") else pytest.mark.slow) for kind in LEAKS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", LEAKS)
 def test_what_is_kept_of_every_frame_is_caught(kind, monkeypatch):
     leaked, (make, each) = [], LEAKS[kind]
 

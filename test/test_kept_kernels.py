@@ -69,6 +69,7 @@ def test_batches_on_a_cpu_have_few_sizes_and_lose_nobody():
     assert list(batches([list(range(40))], torch.device("cuda"))) == [list(range(40))]
 
 
+@pytest.mark.slow
 def test_a_stream_whose_objects_come_and_go_and_are_corrected_makes_few_kernels(shapes):
     """Measured: 337; where keys and objects go through it as they come, 548 and more with every number of objects."""
     tracker = sam2.Tracker(sam2.load_model("nano", device="cpu"), sticky_corrections=True, batched=True)

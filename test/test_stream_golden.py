@@ -160,7 +160,12 @@ def before_correction(is_sticky: bool) -> Stream:
 
 
 @pytest.mark.parametrize(
-    ("name", "frames", "steps"), [("A", (0, 1, 2), (0, 1)), ("B", (0, 1), (0, 1, 2)), ("D2", (0, 1, 2), (0, 1))]
+    ("name", "frames", "steps"),
+    [
+        ("A", (0, 1, 2), (0, 1)),
+        pytest.param("B", (0, 1), (0, 1, 2), marks=pytest.mark.slow),
+        ("D2", (0, 1, 2), (0, 1)),
+    ],
 )
 def test_first_frames_equal_official(name, frames, steps, record_property):
     stream = started(name, *frames)
