@@ -60,7 +60,7 @@ def test_a_gpu_that_this_torch_has_no_kernels_for_is_named_before_the_first_imag
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (11, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Thor")
-    monkeypatch.setattr(SAM2, "to", lambda self, device: self)
+    monkeypatch.setattr(SAM2, "to", lambda self, *_: self)
     monkeypatch.setattr(torch, "ones", ones)
     with pytest.raises(BadInput, match=r"^device cuda(:0)?: PyTorch \S+ was not built for Thor; install a build"):
         use()

@@ -219,6 +219,7 @@ def test_a_cleanup_that_ran_out_of_patience_leaves_no_node_that_looks_alive(rig)
         node.end()
 
 
+@pytest.mark.slow
 def test_a_thousand_lifecycles_leave_nothing_behind(rig):
     node = TrackNode(lambda settings: FakeTracker(), context=rig.context)
     rig.executor.add_node(node)
