@@ -276,7 +276,12 @@ def filled_without_recent(bank: MemoryBank) -> MemoryBank:
 
 @pytest.mark.parametrize(
     "mistake",
-    [recent_codes_reversed, prompted_memory_with_a_recent_code, pointers_one_frame_older, recent_memory_left_out],
+    [
+        recent_codes_reversed,
+        pytest.param(prompted_memory_with_a_recent_code, marks=pytest.mark.slow),
+        pytest.param(pointers_one_frame_older, marks=pytest.mark.slow),
+        recent_memory_left_out,
+    ],
 )
 def test_mistake_is_caught(mistake, monkeypatch):
     stream = started("A", 0, 1).fork()
