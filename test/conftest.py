@@ -57,8 +57,8 @@ with contextlib.suppress(ImportError):
 # Each takes most of a minute. With --no-loadscope-reorder xdist hands files out in the order of the tests. A stream's
 # golden tests come later than the others, which leave them their encoded images.
 LONG = (
-    "test_golden.py", "test_flat.py", "test_pretended_gpu.py", "test_training_sources.py", "test_training_stop.py",
-    "test_stream_golden.py", "test_stream_holes.py", "test_transformers.py",
+    "test_golden.py", "test_flat.py", "test_pretended_gpu.py", "test_stream_golden.py", "test_training_sources.py",
+    "test_training_stop.py", "test_stream_holes.py", "test_transformers.py",
 )  # fmt: skip
 
 
