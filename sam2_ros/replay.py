@@ -202,8 +202,8 @@ def replay(
 ) -> None:
     """Steps the tracker through the source, with the prompts. sinks: have `write(shot, tracks)`.
 
-    Raises sam2.BadInput if no image can be used and, naming the entry, for a prompt that is refused, or if the image
-    never came of any of them though the source is not damaged.
+    Raises sam2.BadInput if no image can be used and, naming the entry, for a prompt that is refused, or if none of
+    their images came though the source is not damaged.
     """
     from sam2_ros.replay_source import until_damage
 
@@ -229,11 +229,13 @@ def replay(
     if not seen:
         why = source.last_refusal or "it ends before the first; is it damaged?"
         raise sam2.BadInput(f"{source.name}: not one usable image: {why}")
-    for entry in schedule.waiting:
-        ended = source.damage or f"{source.name}: it ended after {seen} images: what was tracked in them is kept"
-        if not source.damage and len(schedule.waiting) == len(entries):
+    if schedule.waiting and not source.damage:
+        if len(schedule.waiting) == len(entries):
+            entry = entries[0]
             raise sam2.BadInput(f"{entry.name}: {entry.place} never came; the source ended after {seen} images")
-        source.damage = f"{ended}; {entry.name}: {entry.place} never came"
+        source.damage = f"{source.name}: it ended after {seen} images: what was tracked in them is kept"
+    for entry in schedule.waiting:
+        source.damage += f"; {entry.name}: {entry.place} never came"
 
 
 def _encoding_ahead(shots: Iterable, tracker: sam2.Tracker) -> Iterator[tuple]:

@@ -188,7 +188,7 @@ def test_who_holds_a_data_set_for_long_keeps_no_replay_from_it(tmp_path, monkeyp
     monkeypatch.setattr("sam2_ros.replay_davis.LOCK_S", 0.1)
     with open_folder(tmp_path) as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        add(tmp_path).join(5.0)
+        add(tmp_path).join()
         assert (tmp_path / LIST).read_text() == "kitchen\n"
 
 
