@@ -236,23 +236,23 @@ def _score_frame(
     masks = {object_id: mask for object_id, mask in masks.items() if mask.any()}
     for object_id, result in objects.items():
         predicted, is_seen = predictions[object_id]
-        true = masks.get(object_id, np.zeros_like(predicted))
+        is_there = object_id in masks
+        true = masks[object_id] if is_there else np.zeros_like(predicted)
+        j = metrics.region_similarity(predicted, true)
         result.frames.append(index)
-        result.j.append(metrics.region_similarity(predicted, true))
+        result.j.append(j)
         result.f.append(metrics.boundary_accuracy(predicted, true))
-        result.there.append(bool(true.any()))
+        result.there.append(is_there)
         result.seen.append(is_seen)
-        row = metrics.overlaps(predicted[None], np.stack(list(masks.values())))[0] if masks else np.zeros(0)
-        is_own = np.array([other == object_id for other in masks], bool)
-        pair = float(row[is_own].max(initial=0.0)), float(row[~is_own].max(initial=0.0))
-        overlaps.setdefault(object_id, []).append(pair)
+        others = (metrics.region_similarity(predicted, mask) for other, mask in masks.items() if other != object_id)
+        overlaps.setdefault(object_id, []).append((j if is_there else 0.0, max(others, default=0.0)))
 
 
 def _found_again(result: ObjectResult, pairs: list[tuple[float, float]]) -> dict[int, bool]:
     """For every return that can be judged, by frame: whether the tracker re-acquired the object."""
-    overlap, found = np.array(pairs), {}  # (T, 2): with itself, with another
+    found = {}
     for back in metrics.returns(np.array(result.there)):
-        verdict = metrics.reacquired(overlap, 0, back)
+        verdict = metrics.reacquired(pairs, back)
         if verdict is not None:
             found[result.frames[back]] = verdict
     return found

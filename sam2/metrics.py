@@ -109,29 +109,15 @@ def returns(visible: np.ndarray) -> list[int]:
     return seen[1:][(absences >= SHORTEST_ABSENCE) & (absences <= LONGEST_ABSENCE)].tolist()
 
 
-def overlaps(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """(P, H, W), (K, H, W) bool -> (P, K) float64: IoU of every prediction with every true mask; 0 if both are empty.
-
-    Raises BadInput if image sizes differ.
-    """
-    if predicted.shape[1:] != true.shape[1:]:
-        raise BadInput(f"masks: expected the image size {true.shape[1:]} of the truth, got {predicted.shape[1:]}")
-    found, wanted = (m.reshape(len(m), -1).astype(np.float32) for m in (predicted, true))
-    common = (found @ wanted.T).astype(np.float64)  # (P, K) exact: counts are below 2**24
-    union = found.sum(1, dtype=np.float64)[:, None] + wanted.sum(1, dtype=np.float64) - common
-    return common / np.maximum(union, 1)
-
-
-def reacquired(overlap: np.ndarray, own: int, back: int) -> bool | None:
+def reacquired(overlap: Sequence[tuple[float, float]], back: int) -> bool | None:
     """Whether a tracker re-acquired an object, and not another one instead, within its first frames back.
 
-    overlap: (T, K) IoU of the object's predicted mask with each true mask, `own` its own column, `back` the frame of
-    its return. True if in one of the three frames from `back` on the IoU with its own mask is at least 0.5 and larger
-    than with any other. None if the video ends within those frames and it was not found by then.
+    overlap: for each of T frames, IoU of the object's predicted mask with its own true mask, and the largest with that
+    of another object; `back`: the frame of its return. True if in one of the three frames from `back` on the first is
+    at least 0.5 and larger than the second. None if the video ends within those frames and it was not found by then.
     """
     window = overlap[back : back + _REACQUIRED_WITHIN]
-    others = np.delete(window, own, axis=1).max(axis=1, initial=0.0)
-    if np.any((window[:, own] >= _REACQUIRED_IOU) & (window[:, own] > others)):
+    if any(own >= _REACQUIRED_IOU and own > other for own, other in window):
         return True
     return False if len(window) == _REACQUIRED_WITHIN else None
 

@@ -61,6 +61,15 @@ def test_an_object_that_is_taken_for_another_is_not_found_again():
     assert result.objects[0].returns == {4: False}
 
 
+def test_an_object_whose_mask_is_rather_that_of_another_is_not_found_again():
+    """Here half of the prediction is the object's, all of it the other's."""
+    larger = THERE | np.roll(THERE, THERE.any(axis=0).sum(), axis=1)
+    first, second = [THERE, *[AWAY] * 3, *[THERE] * 4], [larger] * 8
+    mistaken = [THERE, *[AWAY] * 3, *[larger] * 4]
+    result = evaluate_video(recorded(first, second), answering(mistaken, [AWAY] * 8), "click")
+    assert result.objects[0].returns == {4: False} and result.objects[0].j[-1] == 0.5
+
+
 def test_what_is_kept_of_a_frame_does_not_grow_with_the_square_of_the_objects(monkeypatch):
     """A recording of an hour with sixteen objects would take two gigabytes."""
     kept = []

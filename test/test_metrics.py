@@ -117,8 +117,6 @@ def test_masks_must_be_comparable():
         metrics.region_similarity(np.zeros((4, 5), bool), np.zeros((5, 4), bool))
     with pytest.raises(BadInput, match="expected bool, got float32"):
         metrics.boundary_accuracy(np.zeros((4, 5), np.float32), np.zeros((4, 5), bool))
-    with pytest.raises(BadInput, match="image size"):
-        metrics.overlaps(np.zeros((1, 4, 5), bool), np.zeros((1, 5, 4), bool))
 
 
 def score(predicted: list[np.ndarray], true: list[np.ndarray]) -> metrics.Score | None:
@@ -191,27 +189,22 @@ def test_returns(visible, expected):
     assert metrics.returns(np.array([c == "1" for c in visible])) == expected
 
 
-def test_overlaps_by_hand():
-    first, second, nothing = square(0, 0, 10), square(0, 5, 10), np.zeros((60, 80), dtype=bool)
-    found = metrics.overlaps(np.stack([first, nothing]), np.stack([first, second, nothing]))
-    np.testing.assert_allclose(found, [[1, 50 / 150, 0], [0, 0, 0]], atol=1e-12)
-
-
 def test_reacquired_needs_the_right_object_in_time():
-    overlap = np.zeros((8, 2))
-    assert metrics.reacquired(overlap, own=0, back=3) is False
-    overlap[5, 0] = 0.5
-    assert metrics.reacquired(overlap, own=0, back=3) is True
-    assert metrics.reacquired(overlap, own=0, back=2) is False, "frame 5 is the fourth one back"
-    assert metrics.reacquired(overlap, own=1, back=3) is False, "a prediction on the other object"
-    overlap[5] = 0.5
-    assert metrics.reacquired(overlap, own=0, back=3) is False, "as much on the other object"
+    overlap = [(0.0, 0.0)] * 8  # with its own true mask, with another's
+    assert metrics.reacquired(overlap, back=3) is False
+    overlap[5] = 0.5, 0.0
+    assert metrics.reacquired(overlap, back=3) is True
+    assert metrics.reacquired(overlap, back=2) is False, "frame 5 is the fourth one back"
+    overlap[5] = 0.0, 0.5
+    assert metrics.reacquired(overlap, back=3) is False, "a prediction on the other object"
+    overlap[5] = 0.5, 0.5
+    assert metrics.reacquired(overlap, back=3) is False, "as much on the other object"
     overlap[5] = 0.49, 0.1
-    assert metrics.reacquired(overlap, own=0, back=3) is False
+    assert metrics.reacquired(overlap, back=3) is False
 
 
 def test_reacquired_cannot_tell_at_the_end_of_a_video():
-    overlap = np.zeros((8, 1))
-    assert metrics.reacquired(overlap, own=0, back=6) is None
-    overlap[7] = 0.9
-    assert metrics.reacquired(overlap, own=0, back=6) is True
+    overlap = [(0.0, 0.0)] * 8
+    assert metrics.reacquired(overlap, back=6) is None
+    overlap[7] = 0.9, 0.0
+    assert metrics.reacquired(overlap, back=6) is True
