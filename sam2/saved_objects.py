@@ -41,21 +41,31 @@ class SavedObject:
 def save_objects(
     path: Path, model: SAM2, store: MemoryStore, objects: Mapping[str, TrackedObject], object_ids: Sequence[str]
 ) -> list[str]:
-    """Writes the named objects, or all, and returns the ids written. Raises UnknownObject, or BadInput if there is
-    nothing to write or the file cannot be written."""
+    """Writes the named objects, or all, atomically; returns the ids written. Raises UnknownObject, or BadInput if there
+    is nothing to write or the file cannot be written."""
     for object_id in object_ids:
         if object_id not in objects:
             raise UnknownObject(f"object_id: expected one of {list(objects)}, got {object_id!r}")
-    chosen = [objects[key] for key in dict.fromkeys(object_ids or objects)]
-    kept = [
-        SavedObject(obj.object_id, obj.class_name, *store.read_slots(obj.row, obj.bank.prompted_slots))
-        for obj in chosen
-        if obj.bank.prompted_slots
-    ]
+    kept = [obj for key in dict.fromkeys(object_ids or objects) if (obj := objects[key]).bank.prompted_slots]
     if not kept:
         raise BadInput(f"save {path}: expected an object that was prompted, there is none")
-    write_objects(path, model, kept)
-    return [one.object_id for one in kept]
+    tensors = {}
+    for index, obj in enumerate(kept):
+        spatial, pointers = store.read_slots(obj.row, obj.bank.prompted_slots)
+        tensors[f"{index}.spatial"], tensors[f"{index}.pointers"] = spatial.cpu(), pointers.cpu()
+    about = {
+        "format": FORMAT,
+        **_identity(model),
+        "saved_at": time.time(),
+        "objects": [{"object_id": obj.object_id, "class_name": obj.class_name} for obj in kept],
+    }
+    try:
+        write_whole(path, save(tensors, metadata={"about": json.dumps(about)}))
+    except OSError as error:
+        raise BadInput(f"saved objects {error}") from error
+    except ValueError as error:  # not a valid path
+        raise BadInput(f"saved objects {path}: cannot be written ({error})") from error
+    return [obj.object_id for obj in kept]
 
 
 def check_room(kept: Sequence[SavedObject], objects: Mapping[str, TrackedObject], limits: Limits) -> None:
@@ -72,25 +82,6 @@ def put_back(one: SavedObject, store: MemoryStore, row: int, limits: Limits, bef
     bank = MemoryBank.of_prompted(limits, len(one.pointers), before)
     store.write_slots(row, bank.prompted_slots, one.spatial, one.pointers)
     return bank
-
-
-def write_objects(path: Path, model: SAM2, kept: Sequence[SavedObject]) -> None:
-    """Replaces the file atomically. Raises BadInput if it cannot be written."""
-    tensors = {}
-    for index, one in enumerate(kept):
-        tensors[f"{index}.spatial"], tensors[f"{index}.pointers"] = one.spatial.cpu(), one.pointers.cpu()
-    about = {
-        "format": FORMAT,
-        **_identity(model),
-        "saved_at": time.time(),
-        "objects": [{"object_id": one.object_id, "class_name": one.class_name} for one in kept],
-    }
-    try:
-        write_whole(path, save(tensors, metadata={"about": json.dumps(about)}))
-    except OSError as error:
-        raise BadInput(f"saved objects {error}") from error
-    except ValueError as error:  # not a valid path
-        raise BadInput(f"saved objects {path}: cannot be written ({error})") from error
 
 
 def read_objects(
