@@ -43,12 +43,6 @@ _CLASSES = {  # what `_target_` may name -> what is built here; upstream's compi
     "sam2.sam2_video_predictor.SAM2VideoPredictor": SAM2VideoPredictor,
     "sam2.sam2_video_predictor.SAM2VideoPredictorVOS": SAM2VideoPredictor,
 }
-_OF_IMAGES = (  # what `apply_postprocessing` adds
-    "++model.sam_mask_decoder_extra_args.dynamic_multimask_via_stability=true",
-    "++model.sam_mask_decoder_extra_args.dynamic_multimask_stability_delta=0.05",
-    "++model.sam_mask_decoder_extra_args.dynamic_multimask_stability_thresh=0.98",
-)
-_OF_VIDEO = ("++model.binarize_mask_from_pts_for_mem_enc=true", "++model.fill_hole_area=8")
 
 
 def build_sam2(
@@ -112,11 +106,17 @@ def _finish(
     overrides: Sequence[str],
     apply_postprocessing: bool,
 ) -> _Model:
-    model.sam_mask_decoder.dynamic_multimask_via_stability = False
-    postprocessing = (_OF_VIDEO if isinstance(model, SAM2VideoPredictor) else ()) + _OF_IMAGES
-    for override in (*overrides, *(postprocessing if apply_postprocessing else ())):
+    decoder = model.sam_mask_decoder
+    decoder.dynamic_multimask_via_stability = False
+    for override in overrides:
         if not _SIZE.fullmatch(override):
             _apply_override(model, override)
+    if apply_postprocessing:
+        decoder.dynamic_multimask_via_stability = True
+        decoder.dynamic_multimask_stability_delta = 0.05
+        decoder.dynamic_multimask_stability_thresh = 0.98
+        if isinstance(model, SAM2VideoPredictor):
+            model.binarize_mask_from_pts_for_mem_enc, model.fill_hole_area = True, 8
     if ckpt_path is not None:
         load_weights(model, ckpt_path)
     check_kernels(torch.device(device))
