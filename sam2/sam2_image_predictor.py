@@ -67,7 +67,7 @@ class SAM2ImagePredictor:
         """Forgets the image."""
         # Upstream's private names: its notebooks print them, and scripts save and restore them to switch images.
         self._is_image_set = False
-        self._features: dict[str, Any] | None = None  # of one image or several, by upstream's keys
+        self._features: Any = None  # of one image or several: a dict with upstream's keys
         self._orig_hw: list[tuple[int, int]] = []  # of the source images
         self._is_batch = False
 
@@ -135,7 +135,7 @@ class SAM2ImagePredictor:
 
     def get_image_embedding(self) -> Tensor:
         """(B, C, h, w), `no_mem_embed` included. Raises RuntimeError without an image."""
-        if not self._is_image_set or self._features is None:
+        if not self._is_image_set:
             raise RuntimeError("An image must be set with .set_image(...) to generate an embedding.")
         return self._features["image_embed"]
 
@@ -189,8 +189,6 @@ class SAM2ImagePredictor:
         self, index: int, points: tuple[Tensor, Tensor] | None, mask_input: Tensor | None, multimask: bool
     ) -> tuple[Tensor, Tensor]:
         """(N, C, 4h, 4w) logits and (N, C) IoUs. `points`: from `_point_inputs`."""
-        if self._features is None:
-            raise RuntimeError("An image must be set with .set_image(...) before mask prediction.")
         encoder, decoder = self.model.sam_prompt_encoder, self.model.sam_mask_decoder
         kept = *self._features["high_res_feats"], self._features["image_embed"]
         image = Features(*(feature[index][None] for feature in kept))
