@@ -28,14 +28,12 @@ class MemorylessTracker:
         self._tracker.check(prompts, frame)
 
     def step(self, frame: Frame, prompts: list[Prompt]) -> list[Track]:
-        if prompts:
-            tracks = {track.object_id: track for track in self._tracker.step(frame, prompts)}
-            self._known |= {key: track.label for key, track in tracks.items()}
-            prompted = {prompt.object_id for prompt in prompts}
-            if prompted == set(self._known):
-                return list(tracks.values())
-            return [tracks[key] if key in prompted else other for key, other in self._unprompted(frame).items()]
-        return list(self._unprompted(frame).values())
+        tracks = self._tracker.step(frame, prompts) if prompts else []
+        self._known |= {track.object_id: track.label for track in tracks}
+        prompted = {prompt.object_id for prompt in prompts}
+        others = self._unprompted(frame) if prompted != self._known.keys() else {}
+        answers = others | {track.object_id: track for track in tracks if track.object_id in prompted}
+        return list(answers.values())
 
     def _unprompted(self, frame: Frame) -> dict[str, Track]:
         """Tracks by object id; they differ only in id and label."""
