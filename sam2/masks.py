@@ -47,19 +47,17 @@ def label_mask(tracks: Iterable["Track"], size_hw: tuple[int, int]) -> np.ndarra
     """
     labels = np.zeros(size_hw, dtype=np.uint8)  # (H, W)
     best: np.ndarray | None = None  # (H, W) float32, made when boxes overlap
-    boxes: list[tuple[int, int, int, int]] = []
-    shown = []
+    shown = []  # tracks with a mask, and their boxes
     for track in tracks:
         if tuple(track.size_hw) != tuple(size_hw):
             raise BadInput(f"track {track.object_id!r}: expected image size {tuple(size_hw)}, got {track.size_hw}")
         if track.box_xywh is not None:
-            shown.append(track)
-            boxes.append(track.box_xywh)
-    for number, (track, box) in enumerate(zip(shown, boxes, strict=True)):
+            shown.append((track, track.box_xywh))
+    for track, box in shown:
         x, y, width, height = box
         window = np.s_[y : y + height, x : x + width]
         wins = track.mask[window]
-        if any(_overlap(box, other) for other in boxes[:number] + boxes[number + 1 :]):
+        if any(other is not track and _overlap(box, its_box) for other, its_box in shown):
             best = np.full(size_hw, -np.inf, dtype=np.float32) if best is None else best
             logits = _upsample_window(track.low_res_logits, size_hw, box)
             # The mask, not the sign of the window's logits, decides: their last bits may differ from the whole image's.
