@@ -41,12 +41,11 @@ def locate(prompts: Sequence[Prompt], frame: Frame | None, history: History, nex
 
     Raises what `History.find` raises, for example Stale for a prompt on an image that is no longer kept.
     """
-    newest = history.newest
-    image = newest if frame is None else frame  # whose pixels the coordinates are checked against
-    size_hw = None if image is None else image.size_hw
+    image = frame or history.newest  # whose pixels the coordinates are checked against
+    size_hw, image_ns = (image.size_hw, image.stamp_ns) if image else (None, 0)
     located = []
     for prompt in prompts:
-        now_ns = frame.stamp_ns if frame is not None else max(prompt.stamp_ns, newest.stamp_ns if newest else 0)
+        now_ns = image_ns if frame else max(prompt.stamp_ns, image_ns)
         past = history.find(prompt.stamp_ns, now_ns) if prompt.stamp_ns else None
         if past is not None:
             located.append(Located(prompt, past.index, past.size_hw, past.stamp_ns))
