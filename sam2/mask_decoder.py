@@ -88,20 +88,16 @@ class MaskDecoder(nn.Module):
 
     def choose(self, decoded: Decoded, multimask: bool) -> Chosen:
         """Best of the alternatives for an ambiguous prompt, else token 0 with the stability fallback."""
-        best = best_alternative(decoded.iou)
+        best = decoded.iou[:, 1:].argmax(dim=-1) + 1  # (N,) 1..3: by the decoder's own estimate
         if multimask:
-            return Chosen(
-                take(decoded.masks, best)[:, None], take(decoded.iou, best), best, take(decoded.mask_tokens, best)
-            )
-        token = torch.zeros_like(best)
-        if self.dynamic_multimask_via_stability and not self.training:
-            is_stable = (
-                stability(decoded.masks[:, 0], self.dynamic_multimask_stability_delta)
-                >= self.dynamic_multimask_stability_thresh
-            )
-            token = torch.where(is_stable, token, best)
-        # The pointer stays with token 0 even when an alternative supplies the mask.
-        return Chosen(take(decoded.masks, token)[:, None], take(decoded.iou, token), token, decoded.mask_tokens[:, 0])
+            token, pointer_token = best, take(decoded.mask_tokens, best)
+        else:
+            token = torch.zeros_like(best)
+            if self.dynamic_multimask_via_stability and not self.training:
+                share = stability(decoded.masks[:, 0], self.dynamic_multimask_stability_delta)
+                token = torch.where(share >= self.dynamic_multimask_stability_thresh, token, best)
+            pointer_token = decoded.mask_tokens[:, 0]  # even when an alternative supplies the mask
+        return Chosen(take(decoded.masks, token)[:, None], take(decoded.iou, token), token, pointer_token)
 
 
 class TwoWayTransformer(nn.Module):
@@ -156,11 +152,6 @@ def stability(masks: Tensor, delta: float) -> Tensor:
     inner = (masks > delta).sum(dim=(-2, -1)).float()
     outer = (masks > -delta).sum(dim=(-2, -1)).float()
     return torch.where(outer > 0, inner / outer, 1.0)
-
-
-def best_alternative(iou: Tensor) -> Tensor:
-    """(N,) index 1..3 of the alternative the decoder itself rates highest; iou (N, 4)."""
-    return iou[:, 1:].argmax(dim=-1) + 1
 
 
 def take(x: Tensor, token: Tensor) -> Tensor:
