@@ -52,10 +52,10 @@ class FrameStep:
         self._fill_hole_area = fill_hole_area
         self.device = model.device
         self.store = MemoryStore(model, limits)
-        # Not bound methods: they would make a reference cycle, which keeps model and memories on the device until the
+        # None of these functions refers to self: such a cycle would keep model and memories on the device until the
         # next garbage collection.
-        self._encode = Replayed(partial(_encode, model), _capture_on(model.device))
-        self._self_attend = Replayed(partial(_self_attend, model), _capture_on(model.device))
+        self._encode = Replayed(lambda images: model.encode_image(images), _capture_on(model.device))
+        self._self_attend = Replayed(lambda stride16: (model.self_attend(stride16),), _capture_on(model.device))
         self._track_and_remember = Replayed(partial(_track_and_remember, model, self.store), _capture_on(model.device))
         self._capacity = self.store.capacity
 
@@ -123,14 +123,6 @@ class FrameStep:
         mask_input = None if previous is None else as_prompt(previous)
         decoded = self._model.decode(moment.features, pixels, points, labels, mask_input)
         return self._model.select(decoded, multimask=is_ambiguous(labels.shape[1]))
-
-
-def _encode(model: SAM2, images: Tensor) -> tuple[Tensor, ...]:
-    return model.encode_image(images)
-
-
-def _self_attend(model: SAM2, stride16: Tensor) -> tuple[Tensor, ...]:
-    return (model.self_attend(stride16),)
 
 
 def _track_and_remember(model: SAM2, store: MemoryStore, *tensors: Tensor) -> tuple[Tensor, ...]:

@@ -152,7 +152,7 @@ def test_graphs_of_memories_that_were_replaced_are_given_up(monkeypatch):
     class Bound(PlainGraph):
         def __init__(self, function, inputs):
             super().__init__(function, inputs)
-            self._store = next((arg for arg in function.args if isinstance(arg, MemoryStore)), None)
+            self._store = next((arg for arg in getattr(function, "args", ()) if isinstance(arg, MemoryStore)), None)
             self._memories = self._store and self._store._spatial
 
         def __call__(self, inputs):
