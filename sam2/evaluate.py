@@ -181,7 +181,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise BadInput(f"--checkpoint: expected a weights file, found none at {checkpoint}")
     settings = Settings(
         dataset=args.dataset,
-        split=args.split if args.dataset != "synthetic" else "",
+        split=args.split or "",
         model=config.name,
         image_size=image_size,
         weights_sha256=sha256(checkpoint),
@@ -189,7 +189,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         memory=args.memory == "on",
         precision=precision.name,
         side=side,
-        data=data_digest(args.root if args.dataset != "synthetic" else None),
+        data=data_digest(args.root),
     )
     maker = TrackerMaker(args.model, checkpoint, args.device, args.precision, image_size, settings.memory)
     folder = args.out or default_folder(settings)
