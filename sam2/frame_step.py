@@ -114,11 +114,11 @@ class FrameStep:
     def _answer_points(
         self, obj: TrackedObject, prompt: ModelPrompt, moment: Moment, previous: Tensor | None
     ) -> Segmentation:
-        if obj.starts_at(moment.index):
-            pixels = self._model.no_memory(moment.features.stride16)
-        else:
+        if obj.bank.can_recall(moment.index):
             reading = self.store.reading([obj.row], [obj.bank.recall(moment.index)])
             pixels = self._model.attend(self.self_attend(moment), *self.store.gather(reading))
+        else:
+            pixels = self._model.no_memory(moment.features.stride16)
         points, labels = prompt.points(self.device)
         mask_input = None if previous is None else as_prompt(previous)
         decoded = self._model.decode(moment.features, pixels, points, labels, mask_input)

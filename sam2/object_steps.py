@@ -121,7 +121,7 @@ class ObjectSteps:
         previous = before.logits if before is not None and before.is_finite else None
         if prompted.logits is not None:
             previous = torch.from_numpy(prompted.logits)[None, None].to(self._network.device)
-        is_prompted = obj.starts_at(moment.index) or self._sticky_corrections
+        is_prompted = self._sticky_corrections or not obj.bank.can_recall(moment.index)
         answer = self._network.apply_prompt(obj, prompt, moment, previous, is_prompted)
         logits = answer.logits[0, 0].cpu().numpy() if answer.is_finite else None
         obj.prompted_frames[moment.index] = prompted.add(prompt, logits, self._limits)

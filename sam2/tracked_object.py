@@ -39,10 +39,6 @@ class TrackedObject:
     def copy(self) -> "TrackedObject":
         return replace(self, bank=self.bank.copy(), prompted_frames=dict(self.prompted_frames), seen=dict(self.seen))
 
-    def starts_at(self, frame: int) -> bool:
-        """Whether a prompt on `frame` is answered from the image alone: there is no prompted memory before it."""
-        return not self.bank.can_recall(frame)
-
     def start_over(self, frame: int, stamp_ns: int) -> None:
         """Forgets all memories and sightings, as if its first prompt were on `frame`."""
         self.bank.clear()

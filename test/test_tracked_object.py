@@ -48,7 +48,7 @@ def test_one_that_starts_over_has_seen_nothing_and_is_born_there():
     obj.start_over(5, 105 * S)
     assert obj.last_seen(6) == (4, 105 * S)
     assert obj.state(6, 107 * S, LIMITS) is State.OCCLUDED and obj.state(6, 107 * S + 1, LIMITS) is State.LOST
-    assert obj.starts_at(6)
+    assert not obj.bank.can_recall(6)
 
 
 def test_one_that_goes_back_has_not_seen_what_comes_again_but_knows_what_it_was_told_there():
