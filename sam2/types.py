@@ -1,7 +1,8 @@
 """The inputs and outputs of `sam2.Tracker`: frozen dataclasses of numpy arrays and Python values, no tensors.
 
-Pixels are those of the source image: x to the right, y down, (0, 0) the top left corner of the top left pixel. They are
-equal only to themselves, since arrays have no single answer: so lists can be searched for them, and sets can hold them.
+Pixels are those of the source image: x to the right, y down, (0, 0) the top left corner of the top left pixel.
+Frames, prompts and tracks equal only themselves, since comparing arrays gives no single answer; so lists can be
+searched for them, and sets can hold them.
 """
 
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ class PromptMode(Enum):
 
 
 def _use_own_integers(stamped: "Frame | Prompt") -> None:
-    """Makes a stamp a Python integer: NumPy's wrap around (unsigned) or overflow (signed) in differences."""
+    """Turns a NumPy stamp into a Python integer: differences of NumPy's wrap around or overflow."""
     if isinstance(stamped.stamp_ns, np.integer):
         object.__setattr__(stamped, "stamp_ns", int(stamped.stamp_ns))
 

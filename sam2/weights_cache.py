@@ -18,7 +18,7 @@ from sam2.files import in_turn, reading
 _SERVER = "https://dl.fbaipublicfiles.com/segment_anything_2"
 _RELEASES = {"2.1": "092824", "2": "072824"}
 _CHUNK = 1 << 20
-_OF_WRITES = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO  # their errors do not name the file
+_OF_WRITES = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO  # errors of writing, which do not name the file
 PACKAGED = Path(__file__).parent / "weights"
 OFFICIAL_SHA256 = {  # by file name, as the Hugging Face hub and several projects record them
     "sam2.1_hiera_tiny.pt": "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
