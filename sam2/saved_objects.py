@@ -143,15 +143,16 @@ def _memories(path: Path, file: safe_open, index: int, model: SAM2, limits: Limi
     """(P, hw, D) and (P, C) of one object. If the file has more memories than fit, the first and the newest are taken,
     as the bank would have kept them. Raises BadInput."""
     config, places = model.config, limits.prompted_memories
+    most = max(places, MOST_MEMORIES)
     rows = {"spatial": ([config.grid_size**2, config.memory_dim], "BF16"), "pointers": ([config.d_model], "F32")}
     found = []
     for part, (shape, dtype) in rows.items():
         stored = file.get_slice(f"{index}.{part}")
         count, *others = stored.get_shape() or [0]
-        if count > max(places, MOST_MEMORIES):
+        if count > most:
             raise BadInput(
-                f"saved objects {path}: memory {index} is of {count} frames, expected at most "
-                f"{max(places, MOST_MEMORIES)}; raise sam2.Limits.prompted_memories"
+                f"saved objects {path}: memory {index} is of {count} frames, expected at most {most}; raise "
+                "sam2.Limits.prompted_memories"
             )
         if not (count and others == shape and stored.get_dtype() == dtype):
             raise BadInput(f"saved objects {path}: memory {index} is damaged")
