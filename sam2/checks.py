@@ -25,14 +25,6 @@ def check_frame(frame: Frame) -> None:
     check_stamp(frame.stamp_ns, "frame.stamp_ns")
 
 
-def check_frames(frames: Sequence[Frame]) -> None:
-    """Raises BadInput unless there is at least one frame and all are well formed."""
-    if not frames:
-        raise BadInput("frames: expected one or more, got none")
-    for frame in frames:
-        check_frame(frame)
-
-
 def check_prompts(prompts: Sequence[Prompt], limits: Limits) -> None:
     """Raises BadInput or LimitReached unless this is a sequence of well-formed prompts."""
     if not isinstance(prompts, Sequence):

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from sam2.ahead import Ahead
-from sam2.checks import check_frame, check_frames, check_prompts
+from sam2.checks import check_frame, check_prompts
 from sam2.device import device_errors
 from sam2.errors import BadInput, OutOfMemory, UnknownObject
 from sam2.frame_step import Answer, FrameStep
@@ -74,7 +74,10 @@ class Tracker:
 
         Raises BadInput, OutOfMemory or DeviceLost; after that each `step` encodes its own frame.
         """
-        check_frames([frame for _, frame in pairs])
+        if not pairs:
+            raise BadInput("frames: expected one or more, got none")
+        for _, frame in pairs:
+            check_frame(frame)
         with self._on_device():
             self._ahead.join()
             batch = self._network.encode([frame.rgb for _, frame in pairs])
