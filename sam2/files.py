@@ -105,25 +105,22 @@ def in_turn(folder: Path, waiting: str) -> Iterator[None]:
 
 @contextmanager
 def _locked(folder: Path, when_taken: Callable[[], None]) -> Iterator[None]:
-    """Locks a folder while the block runs: until its descriptor is closed. when_taken: as `_lock` takes it."""
-    opened = os.open(folder, os.O_RDONLY) if sys.platform != "win32" else None
+    """Locks a folder while the block runs: until its descriptor is closed. If another process holds the lock, calls
+    `when_taken`, then waits for it."""
+    if sys.platform == "win32":
+        yield
+        return
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        if opened is not None:
-            _lock(opened, when_taken)
+        with suppress(OSError):  # a file system without locks
+            try:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                when_taken()
+                fcntl.flock(opened, fcntl.LOCK_EX)
         yield
     finally:
-        if opened is not None:
-            os.close(opened)
-
-
-def _lock(opened: int, when_taken: Callable[[], None]) -> None:
-    """Locks an open folder. If another process holds the lock, calls `when_taken`, then waits for it."""
-    with suppress(OSError):  # a file system without locks
-        try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            when_taken()
-            fcntl.flock(opened, fcntl.LOCK_EX)
+        os.close(opened)
 
 
 def path_argument(text: str) -> Path:

@@ -78,14 +78,14 @@ def test_download_then_found(server):
 
 def test_of_two_downloads_at_once_the_second_waits_and_uses_the_file_of_the_first(server, monkeypatch):
     """The answer to the first goes on once the second has come to the lock, or asks the server, too."""
-    server.gate, lock = threading.Event(), files._lock
+    server.gate, lock = threading.Event(), files.fcntl.flock
 
-    def notes_the_second(opened, when_taken):
+    def notes_the_second(opened, operation):
         if server.ranges:
             server.gate.set()
-        lock(opened, when_taken)
+        lock(opened, operation)
 
-    monkeypatch.setattr(files, "_lock", notes_the_second)
+    monkeypatch.setattr(files.fcntl, "flock", notes_the_second)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(download)
         while not server.ranges:
