@@ -156,8 +156,10 @@ class Channel:
 
     def statuses(self, situation: Situation) -> list[DiagnosticStatus]:
         """The diagnostics of this camera. situation: of the node."""
-        prefix, rivals = self.output_name(""), self._count_rivals()
-        situation = replace(situation, enabled=self.enabled, prefix=prefix, rivals=rivals)
+        situation = replace(
+            situation, enabled=self.enabled, prefix=self.output_name(""), rivals=self._count_rivals(),
+            objects=len(self.newest.object_ids),
+        )  # fmt: skip
         findings = health.report(self.counters, self.source, situation, self.node.settings, time.monotonic_ns())
         for finding in findings:
             self._announcer.hear(f"{self.name} {finding.name}".strip(), finding.level, finding.sentence)

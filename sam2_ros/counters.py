@@ -24,7 +24,7 @@ def _recent() -> deque:
 @dataclass
 class Counters:
     """Counts since the node started. Methods may be called from any thread. Fields that are assigned directly have one
-    writer each: the worker for `busy_since_ns`, `objects` and `depth_wanted`, the executor for all others."""
+    writer each: the worker for `busy_since_ns` and `depth_wanted`, the executor for all others."""
 
     received: int = 0  # images
     dropped: int = 0  # replaced by a newer one before they were processed
@@ -40,7 +40,6 @@ class Counters:
     late_in_a_row: int = 0
     refused_in_a_row: int = 0
     is_broken: bool = False  # whether the newest image that was to be decoded could not be
-    objects: int = 0
     largest_image_bytes: int = 0
     last_image_ns: int = 0
     busy_since_ns: int = 0  # 0 = idle
@@ -70,7 +69,7 @@ class Counters:
     def begin_anew(self) -> None:
         """Resets what depends on the network that was loaded: the next one may be faster."""
         with self.lock:
-            self.objects = self.failures_in_a_row = self.unpublished_in_a_row = self.late_in_a_row = 0
+            self.failures_in_a_row = self.unpublished_in_a_row = self.late_in_a_row = 0
 
     def receive_image(self, now_ns: int, size_bytes: int) -> None:
         with self.lock:
@@ -124,13 +123,12 @@ class Counters:
         with self.lock:
             self.depth_trouble = ""
 
-    def count_step(self, took_ns: int, objects: int) -> None:
+    def count_step(self, took_ns: int) -> None:
         with self.lock:
             self.processed += 1
             self.failures_in_a_row = self.refused_in_a_row = 0
             self.is_broken = False
             self.steps_ns.append(took_ns)
-            self.objects = objects
 
     def count_failed_image(self) -> None:
         """Counts an image that failed in the network or on the way there."""
@@ -179,7 +177,6 @@ class Counters:
         with self.lock:
             self.resets[cause] += 1
             self.resets_ns.append(now_ns)
-            self.objects = 0
 
     def count_answer(self, code: str, now_ns: int, sentence: str = "") -> None:
         with self.lock:

@@ -51,9 +51,10 @@ class Situation:
     since_ns: int = 0  # when this state began
     closed: str = ""  # why nothing is tracked at the moment, and what to do
     loading_since_ns: int = 0  # when its worker, if there is one, began to load: maybe long before it was activated
-    enabled: bool = True  # this and the next two are of the camera
+    enabled: bool = True  # this and what follows are of the camera
     prefix: str = "~/"  # of its topics and services
     rivals: int = 0  # other nodes that publish under the same name
+    objects: int = 0  # tracked, or restored and waiting for an image
 
 
 def report(
@@ -70,7 +71,7 @@ def report(
             Finding(
                 "tracking",
                 *_tracking(counters, situation, settings, now_ns),
-                {"state": situation.state} | _tracking_values(counters, now_ns),
+                _tracking_values(counters, situation, now_ns),
             ),
             Finding("requests", *_requests(counters, now_ns), _request_values(counters)),
         ]
@@ -202,10 +203,10 @@ def _tracking(c: Counters, situation: Situation, settings: Settings, now_ns: int
         age_s = c.ages_ns[-1] / 1e9  # of the newest, which is late: the median may not be yet
         return level, f"results are late: {age_s:.2f} s old, max_age_s is {settings.max_age_s:g}; use a smaller model"
     age_s = _percentile(c.ages_ns, 50) / 1e9
-    if c.objects == 0:
+    if situation.objects == 0:
         prompts, click, add_objects = (f"{situation.prefix}{name}" for name in ("prompts", "click", "add_objects"))
         return Level.OK, f"no object: prompt one on {prompts}, {click} or {add_objects}"
-    return Level.OK, f"{c.objects} object(s), {_rate(c.outputs_ns, now_ns):.1f} results/s, {age_s:.3f} s old"
+    return Level.OK, f"{situation.objects} object(s), {_rate(c.outputs_ns, now_ns):.1f} results/s, {age_s:.3f} s old"
 
 
 def _requests(c: Counters, now_ns: int) -> tuple[Level, str]:
@@ -256,9 +257,10 @@ def _request_values(c: Counters) -> dict[str, str]:
     return values | {f"detections: {what}": str(n) for what, n in sorted(c.detections.items())}
 
 
-def _tracking_values(c: Counters, now_ns: int) -> dict[str, str]:
+def _tracking_values(c: Counters, situation: Situation, now_ns: int) -> dict[str, str]:
     values = {
-        "objects": str(c.objects),
+        "state": situation.state,
+        "objects": str(situation.objects),
         "processed": str(c.processed),
         "published": str(c.published),
         "withheld at deactivation": str(c.withheld),

@@ -5,7 +5,7 @@ Every error has a defined outcome: a refusal is answered, a failed image is lost
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
@@ -52,7 +52,7 @@ class Pipeline:
         self._counters, self._log = counters, log
         self._closed, self._why_no_image = closed, why_no_image
         self._pending = PendingRequests(
-            settings.history_frames, partial(self._report_failure, "request"), self._drop, self._note_restored
+            settings.history_frames, partial(self._report_failure, "request"), outputs.drop, outputs.note_restored
         )
         self._tell_again_s: dict[str, float] = {}  # when to log again, by cause of a reset
         self._failed_steps = 0  # in a row, since objects were dropped
@@ -169,10 +169,10 @@ class Pipeline:
         # Those restored belong to the images to come.
         keep: frozenset[str] = frozenset() if cause == "failure" else self.outputs.newest.restored
         with self._guarded("publish"):
-            self._drop(None)
+            self.outputs.drop(None)
         with self._guarded("reset") as reset:
             self.tracker.reset(keep)
-            self._note_restored(keep)
+            self.outputs.note_restored(keep)
         if reset.failed:
             self.tracker = self.tracker.sibling()  # the objects must be gone even so: the log says they are
 
@@ -190,7 +190,7 @@ class Pipeline:
                 self._forget("failure", "the tracker failed")
             return
         self._failed_steps = 0
-        self._counters.count_step(time.monotonic_ns() - began_ns, len(ran.tracks))
+        self._counters.count_step(time.monotonic_ns() - began_ns)
         self._pending.remember(frame.stamp_ns, arrival.message.header, arrival.arrived_ns)
         self._processed = arrival, frame
         self._conclude(arrival, frame, ran, is_new=True)
@@ -235,7 +235,6 @@ class Pipeline:
             self._log.warning(f"{name!r} shows the same as {twins[name]!r} and is removed")
         for name in twins:
             self.tracker.remove(name)
-        self._counters.objects = len(self.tracker.object_ids)
         return [track for track in tracks if track.object_id not in twins]
 
     def _prompt_processed(self, adds: list[Add]) -> None:
@@ -284,16 +283,6 @@ class Pipeline:
             outcome.failed = True
             if not self.stopping:  # while stopping, the publishers may be gone already
                 self._report_failure(what, error)
-
-    def _drop(self, object_ids: list[str] | None) -> None:
-        """Updates the counters and the newest result after objects were removed; None = all."""
-        self._counters.objects = len(self.tracker.object_ids) if object_ids is not None else 0
-        self.outputs.drop(object_ids)
-
-    def _note_restored(self, object_ids: Collection[str]) -> None:
-        """Updates the counters and the newest result after objects were restored."""
-        self._counters.objects = len(self.tracker.object_ids)
-        self.outputs.note_restored(object_ids)
 
     def _report_failure(self, what: str, error: Exception) -> None:
         self._counters.note_failure(what, error, self._log)

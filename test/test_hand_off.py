@@ -191,9 +191,9 @@ def test_a_persons_prompt_on_what_is_tracked_already_is_refused_when_unattended(
         assert names(bench.step(2)) == ["a"]  # all or nothing
         answers = [bench.answer() for _ in range(2)]
         assert [answer.code for answer in answers] == [Code.OK, Code.BAD_INPUT]
-        assert "'b' shows 'a', which is tracked already" in answers[1].sentence and bench.counters.objects == 1
+        assert "'b' shows 'a', which is tracked already" in answers[1].sentence and bench.tracker.object_ids == ["a"]
         bench.add(point("left", xy=(8, 40)), point("right", xy=(8, 40)))
-        assert names(bench.step(9)) == ["a"] and bench.counters.objects == 1
+        assert names(bench.step(9)) == bench.tracker.object_ids == ["a"]
         assert "'right' shows 'left', which this request prompts as well" in bench.answer().sentence
         assert names(bench.step(10)) == bench.tracker.object_ids == ["a"]
 

@@ -13,13 +13,13 @@ from sam2_ros.params import Settings
 
 S = 1_000_000_000
 NOW = 1000 * S
-ACTIVE = Situation("active", "ready", since_ns=NOW - 100 * S)
+ACTIVE = Situation("active", "ready", since_ns=NOW - 100 * S, objects=2)
 VGA_BYTES = 640 * 480 * 3
 
 
 def healthy(**change):
     fields = dict(
-        received=50, processed=50, published=50, publishers=1, topic="/image", reliability="reliable", objects=2,
+        received=50, processed=50, published=50, publishers=1, topic="/image", reliability="reliable",
         last_image_ns=NOW - S // 10, largest_image_bytes=VGA_BYTES, middleware="rmw_fastrtps_cpp",
     )  # fmt: skip
     counters, source = seen(**fields | change)
@@ -222,7 +222,7 @@ def test_late_results_warn_then_err_then_are_forgiven():
 
 
 def test_no_object_says_how_to_get_one():
-    found = find("tracking", healthy(objects=0))
+    found = find("tracking", healthy(), replace(ACTIVE, objects=0))
     assert found.level is Level.OK and "~/prompts" in found.sentence
 
 
@@ -234,10 +234,10 @@ def test_counting_a_refusal_and_a_success():
     counters.count_failed_image()
     assert (counters.refused_in_a_row, counters.failures_in_a_row) == (0, 1), "it was not refused"
     counters.refuse_image("stale", "late")
-    counters.count_step(5, 3)
-    assert (counters.refused_in_a_row, counters.failures_in_a_row, counters.objects) == (0, 0, 3)
+    counters.count_step(5)
+    assert (counters.refused_in_a_row, counters.failures_in_a_row) == (0, 0)
     counters.count_reset("clock jump", 0)
-    assert counters.objects == 0 and counters.resets == {"clock jump": 1}
+    assert counters.resets == {"clock jump": 1}
 
 
 def test_two_cameras_on_one_topic_are_a_warning():
@@ -295,5 +295,5 @@ def test_windows_are_bounded():
     for n in range(1000):
         counters.receive_image(n, 1)
         counters.count_output(n, n + 1, 1.0)
-        counters.count_step(1, 0)
+        counters.count_step(1)
     assert {len(w) for w in (counters.arrivals_ns, counters.outputs_ns, counters.ages_ns, counters.steps_ns)} == {100}

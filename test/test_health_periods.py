@@ -68,7 +68,7 @@ def test_the_rate_falls_once_nothing_comes():
 def test_what_half_of_all_and_what_nearly_all_images_take(count, p50, p95):
     counters = Counters()
     for seconds in range(count, 0, -1):
-        counters.count_step(seconds * S, 0)
+        counters.count_step(seconds * S)
     (tracking,) = (f for f in report(counters, SOURCE, ACTIVE, Settings(), BEGIN) if f.name == "tracking")
     assert [float(tracking.values[f"network p{percent} s"]) for percent in (50, 95)] == [p50, p95]
 

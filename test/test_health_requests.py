@@ -88,7 +88,7 @@ def test_a_failed_image_and_a_result_that_was_not_published_each_have_their_own_
     counters.count_unpublished()
     counters.count_failure("request: ValueError", "of no image")
     assert find("tracking", counters).sentence == f"the last 1 images failed: {where}: OutOfMemory: 3 GB short"
-    counters.count_step(5, 3)
+    counters.count_step(5)
     assert find("tracking", counters).sentence.endswith("completely: publish: OverflowError: 280")
 
 

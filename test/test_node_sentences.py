@@ -154,13 +154,13 @@ def test_how_long_the_model_has_been_loading_is_counted_from_the_configuration(m
 
 
 def test_a_camera_begins_anew_with_each_network(make):
-    """Nothing is tracked, and the failures were another one's; what was counted since the start stays."""
+    """The failures were another one's; what was counted since the start stays."""
     node = make()
     counters = node.channels[0].counters
-    counters.objects = counters.failures_in_a_row = counters.processed = 3
+    counters.failures_in_a_row = counters.processed = 3
     counters.late_in_a_row = counters.unpublished_in_a_row = 3
     assert node.trigger_configure() == SUCCESS
-    assert (counters.objects, counters.failures_in_a_row, counters.processed) == (0, 0, 3)
+    assert (counters.failures_in_a_row, counters.processed) == (0, 3)
     assert (counters.late_in_a_row, counters.unpublished_in_a_row) == (0, 0)
 
 
@@ -203,6 +203,16 @@ def test_how_old_the_newest_result_is(make):
     outputs = SimpleNamespace(newest=NewestResult(came_ns=time.monotonic_ns() - 100 * 10**9))
     channel._pipeline = SimpleNamespace(outputs=outputs)
     assert 100.0 <= channel.newest.age_s < 200.0
+    channel._pipeline = None
+
+
+def test_how_many_objects_there_are_is_reported_with_those_that_wait_for_an_image(make):
+    channel = make().channels[0]
+    for ids in ((), ("cup", "mug")):
+        newest = NewestResult().with_restored(ids)
+        channel._pipeline = SimpleNamespace(outputs=SimpleNamespace(newest=newest))
+        values = {value.key: value.value for value in channel.statuses(Situation("active", "ready"))[1].values}
+        assert values["objects"] == str(len(ids))
     channel._pipeline = None
 
 

@@ -115,17 +115,17 @@ def test_results_that_cannot_be_published_are_counted_until_one_is():
     assert (line.counters.unpublished_in_a_row, line.counters.failures_in_a_row) == (0, 0)
 
 
-def test_how_many_are_tracked_is_counted_with_every_image_and_every_request():
+def test_what_is_tracked_is_known_with_every_image_and_every_request():
     line = Line()
     line.add(point("a"), point("b"))
     line.step(1)
-    assert line.counters.objects == 2
+    assert line.outputs.newest.object_ids == ["a", "b"]
     line.mailbox.post_request(Remove(["a"], line.answers.put))
     line.turn()
-    assert line.counters.objects == 1 and line.told[-1] == ("drop", ["a"])
+    assert line.outputs.newest.object_ids == ["b"] and line.told[-1] == ("drop", ["a"])
     line.mailbox.post_request(Reset(line.answers.put))
     line.turn()
-    assert line.counters.objects == 0 and line.told[-1] == ("drop", None)
+    assert line.outputs.newest.object_ids == [] and line.told[-1] == ("drop", None)
 
 
 def test_the_outputs_hear_of_an_image_before_they_get_its_result():
@@ -268,7 +268,7 @@ def restored(line):
     tracker.restore = lambda *_: tracker._objects.update(kept=replace(tracker._objects["a"], label=2)) or ["kept"]
     line.mailbox.post_request(Restore("x", [], 0.0, line.answers.put))
     line.turn()
-    assert line.counters.objects == 2
+    assert line.outputs.newest.object_ids == ["a", "kept"]
     return line
 
 
