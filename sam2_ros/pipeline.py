@@ -47,7 +47,8 @@ class Pipeline:
         self.tracker: sam2.Tracker
         self.mailbox, self.settings = mailbox, settings
         self.stopping = False
-        self.progressed: Callable[[], None] = lambda: None  # set by the worker; called before a frame is repeated
+        # When its turn began, or the newest frame that a late prompt repeats in it; steady clock, 0 = not its turn.
+        self.turn_since_ns = 0
         self.outputs, self.auto = outputs, auto
         self._counters, self._log = counters, log
         self._closed, self._why_no_image = closed, why_no_image
@@ -67,27 +68,29 @@ class Pipeline:
     def close(self) -> None:
         """Answers every waiting request, and closes the mailbox, which then answers later ones itself."""
         self._pending.close(self.mailbox.close())
-        self._counters.busy_since_ns = 0  # the worker may stop after `take`, before the turn
+        self.note_waiting()  # the worker may stop after `take`, before the turn
 
     def take(self) -> tuple[Arrival | None, sam2.Frame | None]:
         """Empties the mailbox without waiting: queues the requests, returns the newest image and its decoded frame.
 
         Both are None without an image; the frame alone is None if the image is broken.
         """
+        self.turn_since_ns = time.monotonic_ns()
         arrival, requests = self.mailbox.take()
         self._pending.waiting += requests
         if arrival is None or self.stopping:
             return None, None
-        self._counters.busy_since_ns = time.monotonic_ns()
+        self._counters.busy_since_ns = self.turn_since_ns
         return arrival, self._receive(arrival)
 
     def note_waiting(self) -> None:
         """Called if other cameras have their turns between `take` and `turn`: it is not busy with its image then."""
-        self._counters.busy_since_ns = 0
+        self.turn_since_ns = self._counters.busy_since_ns = 0
 
     def turn(self, arrival: Arrival | None, frame: sam2.Frame | None) -> None:
         """Processes one image, if there is one, and everything that is due. Raises only DeviceLost."""
-        self._counters.busy_since_ns = time.monotonic_ns() if arrival is not None else 0
+        self.turn_since_ns = time.monotonic_ns()
+        self._counters.busy_since_ns = self.turn_since_ns if arrival is not None else 0
         with self._guarded("turn") as turn:
             self._turn(arrival, frame)
         self._counters.busy_since_ns = 0
@@ -99,6 +102,7 @@ class Pipeline:
         self.mailbox.count_in_hand(len(self._pending.waiting))
         with self._guarded("publish"):
             self.outputs.idle()
+        self.turn_since_ns = 0
 
     def _turn(self, arrival: Arrival | None, frame: sam2.Frame | None) -> None:
         now_ns = time.monotonic_ns()
@@ -255,8 +259,7 @@ class Pipeline:
 
     def _note_progress(self) -> None:
         """Restarts the hang timeout: the frames that a late prompt repeats may together take longer than that."""
-        self._counters.busy_since_ns = time.monotonic_ns()
-        self.progressed()
+        self.turn_since_ns = self._counters.busy_since_ns = time.monotonic_ns()
 
     def _publish(self, arrival: Arrival, frame: sam2.Frame, tracks: list[sam2.Track], is_new: bool) -> None:
         """is_new: this is the image's first result; only first results count in rates and ages."""

@@ -49,14 +49,10 @@ class Worker:
     ) -> None:
         self.phase, self.sentence = Phase.LOADING, ""
         self.loading_since_ns = 0  # steady clock; set by `start`
-        # When the current turn began, or its newest image that a late prompt repeats; steady clock, 0 = waits for work.
-        self.turn_since_ns = 0
         self._load, self._pipelines, self._changed, self._log = load, pipelines, changed, log
         self._together = False  # whether the images of several cameras are encoded as one batch
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
-        for pipeline in pipelines:
-            pipeline.progressed = self._note_progress
 
     @property
     def can_serve(self) -> bool:
@@ -67,6 +63,11 @@ class Worker:
     def is_stopping(self) -> bool:
         """Whether it was told to stop; from then on it no longer reports its phase."""
         return self._stopping.is_set()
+
+    @property
+    def turn_since_ns(self) -> int:
+        """Of the pipeline whose turn it is; 0 = waits for work."""
+        return max(pipeline.turn_since_ns for pipeline in self._pipelines)
 
     def start(self) -> None:
         self.loading_since_ns = time.monotonic_ns()
@@ -131,7 +132,6 @@ class Worker:
                     self._round_together()
                 else:
                     self._round()
-                self.turn_since_ns = 0
         except sam2.DeviceLost as error:
             self._enter(Phase.DEVICE_LOST, f"{error}; the process must be started again")
         finally:
@@ -142,12 +142,10 @@ class Worker:
         """Gives each camera its turn, with its newest image at that moment."""
         for pipeline in self._pipelines:
             if not self._stopping.is_set():
-                self._note_progress()
                 pipeline.turn(*pipeline.take())
 
     def _round_together(self) -> None:
         """Encodes the images that wait now as one batch, then gives each camera its turn."""
-        self._note_progress()
         taken = [(pipeline, *pipeline.take()) for pipeline in self._pipelines]
         pairs = [(pipeline.tracker, frame) for pipeline, _, frame in taken if frame is not None]
         if len(pairs) > 1:
@@ -165,8 +163,4 @@ class Worker:
             pipeline.note_waiting()
         for pipeline, arrival, frame in taken:
             if not self._stopping.is_set():
-                self._note_progress()
                 pipeline.turn(arrival, frame)
-
-    def _note_progress(self) -> None:
-        self.turn_since_ns = time.monotonic_ns()

@@ -35,15 +35,9 @@ class Line:
         self.auto = AutoPrompt(self.settings, self.counters, lambda *_: None)
         self.closed, self.why_none = None, ""
         self.pipeline = Pipeline(
-            self.mailbox,
-            self.settings,
-            self.counters,
-            self.outputs,
-            self.auto,
-            log,
-            lambda: self.closed,
-            lambda: self.why_none,
-        )
+            self.mailbox, self.settings, self.counters, self.outputs, self.auto, log,
+            lambda: self.closed, lambda: self.why_none,
+        )  # fmt: skip
         self.pipeline.tracker = tracker or FakeTracker()
 
     def image(self, stamp_ns, size_hw=(48, 64), new_stream=False, arrived_ns=0):
@@ -81,19 +75,20 @@ def test_a_result_is_as_old_as_its_image_and_late_beyond_the_setting(clock):
 
 
 def test_busy_is_known_from_the_image_that_is_taken_to_the_end_of_its_turn(clock):
-    line = Line()
-    line.turn()
-    assert line.counters.busy_since_ns == 0, "without an image nothing hangs"
-    line.image(1)
-    taken = line.pipeline.take()
-    assert line.counters.busy_since_ns == clock.ns
-    line.pipeline.turn(*taken)
-    assert line.counters.busy_since_ns == 0
-    line.pipeline.take()
-    line.image(2)
+    line, seen = Line(), []
+    since_ns = lambda: (line.pipeline.turn_since_ns, line.counters.busy_since_ns)  # noqa: E731
+    line.pipeline._turn = lambda arrival, frame: seen.append(since_ns())
+    for image_ns in (0, clock.ns):
+        taken = line.pipeline.take()
+        assert since_ns() == (clock.ns, image_ns), "without an image only requests can take their time"
+        line.pipeline.note_waiting()
+        assert since_ns() == (0, 0), "others have their turns"
+        line.pipeline.turn(*taken)
+        assert seen.pop() == (clock.ns, image_ns) and since_ns() == (0, 0)
+        line.image(1)
     line.pipeline.take()
     line.pipeline.close()
-    assert line.counters.busy_since_ns == 0
+    assert since_ns() == (0, 0)
 
 
 def test_a_result_that_is_held_back_is_no_output():
