@@ -52,9 +52,8 @@ class Pipeline:
         self.outputs, self.auto = outputs, auto
         self._counters, self._log = counters, log
         self._closed, self._why_no_image = closed, why_no_image
-        self._pending = PendingRequests(
-            settings.history_frames, partial(self._report_failure, "request"), outputs.drop, outputs.note_restored
-        )
+        failed = partial(counters.note_failure, "request", log=log)
+        self._pending = PendingRequests(settings.history_frames, failed, outputs.drop, outputs.note_restored)
         self._tell_again_s: dict[str, float] = {}  # when to log again, by cause of a reset
         self._failed_steps = 0  # in a row, since objects were dropped
         self._size_hw: tuple[int, int] | None = None  # of the images so far; None = there was none

@@ -47,15 +47,19 @@ class Answer:
 class Request:
     """A request to the worker. It may be answered from any thread; only the first answer counts.
 
-    reply: called with the Answer, in the thread that answers. It must return at once.
+    reply: called with the Answer, in the thread that answers. It must return at once, and is dropped then: whoever made
+    the request may keep it, and a cycle would keep the last images until the next collection of garbage.
     """
 
     def __init__(self, reply: Callable[[Answer], None]) -> None:
         self.asked_ns = time.monotonic_ns()
-        self.answered = False
         self._begun = False
-        self._reply = reply
+        self._reply: Callable[[Answer], None] | None = reply  # None = it is answered
         self._lock = threading.Lock()
+
+    @property
+    def answered(self) -> bool:
+        return self._reply is None
 
     @property
     def object_ids(self) -> set[str] | None:
@@ -64,8 +68,8 @@ class Request:
 
     def answer(self, code: Code, sentence: str = "", **more: Any) -> None:
         """more: other fields of the Answer."""
-        if self._claim():
-            self._reply(Answer(code, readable(sentence), **more))
+        if reply := self._claim():
+            reply(Answer(code, readable(sentence), **more))
 
     def begin(self) -> bool:
         """Marks it as being carried out, after which `give_up` has no effect; False if it is answered already."""
@@ -75,16 +79,17 @@ class Request:
 
     def give_up(self, code: Code, sentence: str) -> None:
         """Answers it unless it is being carried out; then its outcome will be the answer."""
-        if self._claim(unless_begun=True):
-            self._reply(Answer(code, readable(sentence)))
+        if reply := self._claim(unless_begun=True):
+            reply(Answer(code, readable(sentence)))
 
-    def _claim(self, unless_begun: bool = False) -> bool:
-        """Marks it as answered; False if it is answered already or, with `unless_begun`, is being carried out."""
+    def _claim(self, unless_begun: bool = False) -> Callable[[Answer], None] | None:
+        """Marks it as answered and returns its reply; None if it is answered already or, with `unless_begun`, is being
+        carried out."""
         with self._lock:
-            if self.answered or (unless_begun and self._begun):
-                return False
-            self.answered = True
-        return True
+            if unless_begun and self._begun:
+                return None
+            reply, self._reply = self._reply, None
+        return reply
 
 
 class Add(Request):

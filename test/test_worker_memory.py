@@ -3,9 +3,11 @@
 import gc
 import weakref
 
+import numpy as np
 from bench import Bench, point
 from fakes import FakeTracker
 
+from sam2_ros.hand_off import Detection
 from sam2_ros.params import Settings
 
 
@@ -41,5 +43,24 @@ def test_the_tracker_goes_when_the_worker_ends():
         with Bench(load=load) as bench:
             bench.step(1)
         assert made[0]() is None
+    finally:
+        gc.enable()
+
+
+def test_the_last_results_go_with_the_worker():
+    """Likewise: sixteen masks of 3840x2160 pixels are 133 MB, and a node that was cleaned up may wait for hours."""
+    gc.disable()
+    try:
+        with Bench(settings=Settings(detector_confirm=1)) as bench:
+            bench.add(point("a"))
+            bench.auto.post(0, [])  # there is a detector
+            bench.step(1)
+            bench.auto.post(1, [Detection(np.array([44, 14, 56, 26], np.float32))])
+            _, frame, tracks = bench.step(2)
+            kept = [weakref.ref(frame), *(weakref.ref(track.mask) for track in tracks), weakref.ref(bench.auto)]
+            assert [bench.answer().object_ids for _ in range(2)] == [("a",), ("object_1",)]
+        bench.pipeline = bench.worker = bench.auto = bench.tracker = frame = tracks = None
+        bench.outputs.queue.clear()
+        assert [ref() for ref in kept] == [None] * 4
     finally:
         gc.enable()
