@@ -79,12 +79,10 @@ class Camera:
 
     def tick(self) -> None:
         """Looks at the publishers; resubscribes if their QoS has changed."""
-        if not self._subscription.is_open:
-            return
-        is_new = self._subscription.follow()
-        self._note_publishers()
-        if is_new:
-            self._note_subscribed()
+        if self._subscription.is_open:
+            if self._subscription.follow():
+                self._note_subscribed()
+            self._note_publishers()
 
     def _note_subscribed(self) -> None:
         self._source.topic, self._source.remap_from = self._subscription.topic_name, self._topic

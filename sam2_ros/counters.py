@@ -163,7 +163,7 @@ class Counters:
     def count_detections(self, what: str, number: int) -> None:
         if number:
             with self.lock:
-                self.detections[what] += int(number)
+                self.detections[what] += number
 
     def count_withheld(self) -> None:
         with self.lock:

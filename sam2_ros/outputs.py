@@ -112,7 +112,7 @@ class Outputs:
 
     def idle(self) -> None:
         """Called between images: publishes results that waited for depth or TF, if it has arrived."""
-        if self._depth is not None and self._depth.waits:
+        if self._depth is not None:
             with self._gate:
                 if self._open:
                     self._depth.retry(self.settings)
