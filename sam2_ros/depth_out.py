@@ -63,13 +63,11 @@ class DepthOut:
     def __init__(self, create: Callable, camera: DepthCamera, counters: Counters, transforms: Transforms) -> None:
         self._camera, self._counters, self._transforms = camera, counters, transforms
         self._waiting: deque[_Waiting] = deque()  # oldest first
-        self.publishers = {
-            "objects_tracks": create(TrackArray, "objects/tracks", 10),
-            "objects_cloud": create(PointCloud2, "objects/cloud", 2),
-            "objects_poses": create(PoseArray, "objects/poses", 10),
-            "objects_markers": create(MarkerArray, "objects/markers", 2),
-            "scene_cloud": create(PointCloud2, "scene_cloud", 2),
-        }
+        topics = (
+            ("objects/tracks", TrackArray, 10), ("objects/cloud", PointCloud2, 2), ("objects/poses", PoseArray, 10),
+            ("objects/markers", MarkerArray, 2), ("scene_cloud", PointCloud2, 2),
+        )  # fmt: skip
+        self.publishers = {topic: create(kind, topic, depth) for topic, kind, depth in topics}
 
     @property
     def is_wanted(self) -> bool:
@@ -134,7 +132,7 @@ class DepthOut:
         """Finds an image's depth and publishes its `objects/tracks`; None if that fails, with the reason counted."""
         try:
             view = self._view(header, frame, tracks, settings)
-            self._send("objects_tracks", lambda: track_out.track_array(header, tracks, view.surfaces))
+            self._send("objects/tracks", lambda: track_out.track_array(header, tracks, view.surfaces))
         except Refused as error:
             self._counters.miss_depth(str(error))
             return None
@@ -159,14 +157,14 @@ class DepthOut:
         named = [(t.object_id, t.label, colour_of(t.label), box) for (t, _), box in zip(shown, boxes, strict=True)]
         rotation, translation = rotation.astype(np.float32), translation.astype(np.float32)  # the precision of clouds
         failure = None
-        for name, make in (
-            ("objects_poses", lambda: cloud_out.pose_array(header, boxes)),
-            ("objects_markers", lambda: cloud_out.marker_array(header, named)),
-            ("objects_cloud", lambda: self._objects_cloud(header, view, shown, rotation, translation)),
+        for topic, make in (
+            ("objects/poses", lambda: cloud_out.pose_array(header, boxes)),
+            ("objects/markers", lambda: cloud_out.marker_array(header, named)),
+            ("objects/cloud", lambda: self._objects_cloud(header, view, shown, rotation, translation)),
             ("scene_cloud", lambda: self._scene_cloud(header, view, rotation, translation, settings)),
         ):
             try:
-                self._send(name, make)
+                self._send(topic, make)
             except Exception as error:
                 failure = failure or error
         if failure is not None:
@@ -242,9 +240,9 @@ class DepthOut:
         points["rgb"] = cloud_out.pack_rgb(view.rgb[::stride, ::stride])
         return cloud_out.cloud_message(header, points, is_dense=False)
 
-    def _send(self, name: str, make: Callable) -> None:
-        if self.publishers[name].get_subscription_count() > 0:
-            self.publishers[name].publish(make())
+    def _send(self, topic: str, make: Callable) -> None:
+        if self.publishers[topic].get_subscription_count() > 0:
+            self.publishers[topic].publish(make())
 
 
 def _moved(box: OrientedBox, rotation: np.ndarray, translation: np.ndarray) -> OrientedBox:

@@ -41,15 +41,12 @@ class Outputs:
         self._overlay = Overlay()
         self._gate = threading.Lock()
         self._open = False
-        self.publishers = {
-            "tracks": create(TrackArray, "tracks", 10),
-            "visibility": create(VisibilityArray, "visibility", 10),
-            "label_mask": create(Image, "label_mask", 2),
-            "class_mask": create(Image, "class_mask", 2),
-            "target_mask": create(Image, "target_mask", 2),
-            "overlay": create(Image, "overlay", 1),
-            "overlay_jpeg": create(CompressedImage, "overlay/compressed", 1),
-        }
+        topics = (
+            ("tracks", TrackArray, 10), ("visibility", VisibilityArray, 10), ("label_mask", Image, 2),
+            ("class_mask", Image, 2), ("target_mask", Image, 2), ("overlay", Image, 1),
+            ("overlay/compressed", CompressedImage, 1),
+        )  # fmt: skip
+        self.publishers = {topic: create(kind, topic, length) for topic, kind, length in topics}
         if vision.INSTALLED:
             self.publishers["detections"] = create(vision.Detection2DArray, "detections", 10)
             self.publishers["label_info"] = create(vision.LabelInfo, "label_info", 1, latched=True)
@@ -134,19 +131,20 @@ class Outputs:
             self._told_classes = number
 
     def _send_overlay(self, header: Header, frame: sam2.Frame, tracks: list[sam2.Track]) -> None:
-        if self._wanted("overlay") or self._wanted("overlay_jpeg"):
+        if self._wanted("overlay") or self._wanted("overlay/compressed"):
+            quality = self.settings.jpeg_quality
             picture = self._overlay.draw(frame.rgb, tracks, self.settings.overlay_opacity)  # (H, W, 3)
             self._send("overlay", lambda: image_out.image_message(header, picture, "rgb8"))
-            self._send("overlay_jpeg", lambda: image_out.jpeg_message(header, picture, self.settings.jpeg_quality))
+            self._send("overlay/compressed", lambda: image_out.jpeg_message(header, picture, quality))
         else:
             self._overlay.forget()
 
-    def _wanted(self, name: str) -> bool:
-        return name in self.publishers and self.publishers[name].get_subscription_count() > 0
+    def _wanted(self, topic: str) -> bool:
+        return topic in self.publishers and self.publishers[topic].get_subscription_count() > 0
 
-    def _send(self, name: str, make: Callable) -> None:
-        if self._wanted(name):
-            self._attempt(lambda: self.publishers[name].publish(make()))
+    def _send(self, topic: str, make: Callable) -> None:
+        if self._wanted(topic):
+            self._attempt(lambda: self.publishers[topic].publish(make()))
 
     def _attempt(self, call: Callable[[], None]) -> None:
         try:

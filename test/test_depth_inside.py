@@ -204,7 +204,7 @@ def test_the_depth_of_an_image_that_is_being_decoded_is_kept_when_the_next_one_c
 
 def test_the_depth_of_the_image_in_hand_and_of_those_that_wait_is_kept():
     rig, (metres, mask) = Rigged(), scene()
-    rig.hear("objects_poses")
+    rig.hear("objects/poses")
     rig.depth(metres, NOW_NS - STEP_NS)
     rig.image(mask)  # its depth has not come yet
     for number in range(2):
@@ -218,11 +218,11 @@ def test_the_depth_of_the_image_in_hand_and_of_those_that_wait_is_kept():
 
 def test_what_nobody_wants_any_more_is_not_made_when_its_transform_comes(monkeypatch):
     rig, (metres, mask) = Rigged(FakeFrames(known_ns=0)), scene()
-    rig.hear("objects_poses")
+    rig.hear("objects/poses")
     rig.depth(metres)
     rig.image(mask)
     assert rig.outputs.waits
-    rig.outputs.publishers["objects_poses"].subscribers = 0
+    rig.outputs.publishers["objects/poses"].subscribers = 0
     monkeypatch.setattr(rig.frames, "to_target", lambda header: pytest.fail("asked for nobody"))
     rig.outputs.idle()
     assert not rig.outputs.waits and rig.numbers() == []
@@ -231,7 +231,7 @@ def test_what_nobody_wants_any_more_is_not_made_when_its_transform_comes(monkeyp
 def test_without_calibration_no_depth_is_waited_for():
     """Whatever comes later is of no use to that image."""
     rig, (metres, mask) = Rigged(), scene()
-    rig.hear("objects_poses")
+    rig.hear("objects/poses")
     rig.camera.pinhole = None
     rig.camera.missing = lambda pinhole: "no valid calibration on /camera_info"
     rig.depth(metres, NOW_NS - STEP_NS)
@@ -256,13 +256,13 @@ def test_points_have_the_colour_of_their_pixel_and_the_label_of_their_object():
     wall[35:45, 10:50] = True
     tracks = [track_of(mask), replace(track_of(wall, "wall"), label=9)]
     rig.outputs.settings = replace(SETTINGS, depth_scene_stride=2)
-    rig.hear("objects_cloud", "scene_cloud")
+    rig.hear("objects/cloud", "scene_cloud")
     rig.depth(metres)
     header = Header(frame_id="camera_optical", stamp=time_message(NOW_NS))
     rig.outputs.publish(header, sam2.Frame(rig.rgb, NOW_NS), tracks)
     colours = np.frombuffer(rig.got("scene_cloud").data, cloud_out.SCENE_POINT)["rgb"].reshape(24, 32)
     assert np.array_equal(colours, cloud_out.pack_rgb(rig.rgb[::2, ::2]))
-    points = np.frombuffer(rig.got("objects_cloud").data, cloud_out.OBJECT_POINT)
+    points = np.frombuffer(rig.got("objects/cloud").data, cloud_out.OBJECT_POINT)
     assert {(label, z) for label, z in zip(points["label"], points["z"], strict=True)} == {(7, 1.0), (9, 2.0)}
 
 

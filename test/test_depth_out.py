@@ -91,7 +91,7 @@ class Rigged:
         header = Header(frame_id="camera_optical", stamp=time_message(at_ns))
         self.outputs.publish(header, sam2.Frame(self.rgb, at_ns), list(tracks))
 
-    def numbers(self, name="objects_poses"):
+    def numbers(self, name="objects/poses"):
         """Of the images whose messages have come."""
         stamps = [stamp_ns(message.header.stamp) for message in iter(lambda: self.got(name), None)]
         return [(stamp - NOW_NS) // STEP_NS for stamp in stamps]
@@ -120,23 +120,23 @@ def points_of(cloud):
 
 def test_the_object_in_3d():
     rig, (metres, mask) = Rigged(), scene()
-    rig.hear("tracks", "objects_cloud", "objects_poses", "objects_markers", "scene_cloud")
+    rig.hear("tracks", "objects/cloud", "objects/poses", "objects/markers", "scene_cloud")
     rig.depth(metres)
     rig.image(mask)
     (track,) = rig.got("tracks").tracks
     expected = [(29.5 - 31.5) / 50, (19.5 - 23.5) / 50, 1.0]
     assert track.depth_share == 1.0
-    for point in (track.position, track.box_pose.position, rig.got("objects_poses").poses[0].position):
+    for point in (track.position, track.box_pose.position, rig.got("objects/poses").poses[0].position):
         assert [point.x, point.y, point.z] == pytest.approx(expected, abs=1e-5)
     assert [track.box_size.x, track.box_size.y] == pytest.approx([0.38, 0.38], abs=0.001)
-    cloud = rig.got("objects_cloud")
+    cloud = rig.got("objects/cloud")
     points = points_of(cloud)
     assert cloud.is_dense and cloud.height == 1 and np.all(points[:, 2] == 1.0)
     assert cloud.header.frame_id == "camera_optical" and cloud.header.stamp == time_message(NOW_NS)
     u, v = np.rint(points[:, 0] * 50 + 31.5).astype(int), np.rint(points[:, 1] * 50 + 23.5).astype(int)
     r, g, b = rig.rgb[v, u].astype(np.int64).T
     assert mask[v, u].all() and np.array_equal(points[:, 3], (r << 16) + (g << 8) + b)
-    assert {marker.text for marker in rig.got("objects_markers").markers} >= {"cup"}
+    assert {marker.text for marker in rig.got("objects/markers").markers} >= {"cup"}
 
 
 def test_the_scene_without_the_object_is_organised_like_the_image():
@@ -154,9 +154,9 @@ def test_the_scene_without_the_object_is_organised_like_the_image():
 
 def test_without_depth_2d_is_untouched_and_the_reason_is_told():
     rig, (_, mask) = Rigged(), scene()
-    rig.hear("tracks", "label_mask", "objects_cloud")
+    rig.hear("tracks", "label_mask", "objects/cloud")
     rig.image(mask)
-    assert rig.got("label_mask") and rig.got("objects_cloud") is None
+    assert rig.got("label_mask") and rig.got("objects/cloud") is None
     rig.image(mask, NOW_NS + STEP_NS)  # the first one waited in vain
     assert rig.got("tracks").tracks[0].depth_share == 0.0 and "no depth image" in rig.counters.depth_trouble
     rig.depth(np.full((24, 32), 1.0), NOW_NS + 2 * STEP_NS)
@@ -165,7 +165,7 @@ def test_without_depth_2d_is_untouched_and_the_reason_is_told():
     rig.depth(np.full(SIZE_HW, np.nan), NOW_NS + 3 * STEP_NS)
     rig.image(mask, NOW_NS + 3 * STEP_NS)
     assert rig.counters.depth_trouble == "too little depth on cup"
-    assert rig.got("objects_cloud").width == 0  # depth there is, points there are none: not silence
+    assert rig.got("objects/cloud").width == 0  # depth there is, points there are none: not silence
 
 
 def test_depth_of_another_frame_is_used_and_told():
@@ -180,17 +180,17 @@ def test_depth_of_another_frame_is_used_and_told():
 
 def test_an_error_in_3d_does_not_cost_the_2d_results(monkeypatch):
     rig, (metres, mask) = Rigged(), scene()
-    rig.hear("tracks", "objects_cloud")
+    rig.hear("tracks", "objects/cloud")
     monkeypatch.setattr("sam2_ros.depth_out.find_surface", lambda *_: 1 / 0)
     rig.depth(metres)
     rig.image(mask)
-    assert rig.got("tracks").tracks[0].area == mask.sum() and rig.got("objects_cloud") is None
+    assert rig.got("tracks").tracks[0].area == mask.sum() and rig.got("objects/cloud") is None
     assert rig.counters.failures == {"depth: ZeroDivisionError": 1} and "division" in rig.counters.depth_trouble
 
 
 def test_depth_that_comes_after_the_result_completes_it():
     rig, (metres, mask) = Rigged(), scene()
-    rig.hear("objects_poses", "objects_tracks", "tracks")
+    rig.hear("objects/poses", "objects/tracks", "tracks")
     rig.depth(metres, NOW_NS - STEP_NS)
     rig.image(mask)
     assert rig.got("tracks").tracks[0].depth_share == 0.0 and rig.numbers() == [] and rig.outputs.waits
@@ -198,7 +198,7 @@ def test_depth_that_comes_after_the_result_completes_it():
     assert rig.numbers() == []
     rig.depth(metres)
     rig.outputs.idle()
-    whole = rig.got("objects_tracks")
+    whole = rig.got("objects/tracks")
     assert whole.header.stamp == time_message(NOW_NS) and whole.tracks[0].depth_share == 1.0
     assert rig.numbers() == [0]
     rig.outputs.idle()
@@ -207,7 +207,7 @@ def test_depth_that_comes_after_the_result_completes_it():
 
 def test_depth_that_is_later_than_the_next_image_completes_both():
     rig, (metres, mask) = Rigged(), scene()
-    rig.hear("objects_poses")
+    rig.hear("objects/poses")
     rig.depth(metres, NOW_NS - STEP_NS)
     for number in range(3):
         rig.image(mask, NOW_NS + number * STEP_NS)
@@ -222,7 +222,7 @@ def test_depth_that_is_later_than_the_next_image_completes_both():
 
 def test_of_images_that_wait_for_depth_there_are_few_and_the_oldest_is_given_up_by_name():
     rig, (metres, mask) = Rigged(), scene()
-    rig.hear("objects_poses")
+    rig.hear("objects/poses")
     rig.depth(metres, NOW_NS - STEP_NS)
     for number in range(MOST_WAITING + 2):
         rig.image(mask, NOW_NS + number * STEP_NS)
@@ -242,19 +242,19 @@ def test_a_target_frame_moves_what_is_3d_and_names_itself():
     turn, shift = rotation_of((-0.5, 0.5, -0.5, 0.5)), (0, 0, 1.5)  # optical to body: z forward becomes x (REP 103)
     here, there = Rigged(), Rigged(FakeFrames(turn, shift, "base_link"))
     for rig in (here, there):
-        rig.hear("objects_cloud", "scene_cloud", "objects_poses", "objects_markers", "tracks")
+        rig.hear("objects/cloud", "scene_cloud", "objects/poses", "objects/markers", "tracks")
         rig.depth(scene()[0])
         rig.image(scene()[1])
-    for name in ("objects_cloud", "scene_cloud"):
+    for name in ("objects/cloud", "scene_cloud"):
         before, after = (points_of(rig.got(name))[:, :3] for rig in (here, there))
         assert after == pytest.approx(before @ turn.T + shift, abs=1e-6, nan_ok=True)
-    poses = there.got("objects_poses")
+    poses = there.got("objects/poses")
     at = poses.poses[0].position
     assert poses.header.frame_id == "base_link" and poses.header.stamp == time_message(NOW_NS)
     assert [at.x, at.y, at.z] == pytest.approx([1.0, 0.04, 1.58], abs=1e-5)
-    before, after = (rotation_of(quaternion(pose)) for pose in (here.got("objects_poses").poses[0], poses.poses[0]))
+    before, after = (rotation_of(quaternion(pose)) for pose in (here.got("objects/poses").poses[0], poses.poses[0]))
     assert after == pytest.approx(turn @ before, abs=1e-6)
-    shown = there.got("objects_markers").markers[1:]
+    shown = there.got("objects/markers").markers[1:]
     assert [(marker.header, marker.pose) for marker in shown] == [(poses.header, poses.poses[0])] * 2
     assert there.got("tracks").tracks[0].position.z == 1.0  # a track stays in the frame of its header
 

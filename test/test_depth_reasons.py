@@ -26,7 +26,7 @@ def depth_camera(prefix=""):
 
 def test_calibration_of_another_size_is_told_and_nothing_is_made_of_it():
     rig, (metres, mask) = Rigged(), scene()
-    rig.hear("tracks", "objects_cloud", "objects_poses")
+    rig.hear("tracks", "objects/cloud", "objects/poses")
     rig.camera.pinhole = Pinhole(50.0, 50.0, 31.5, 23.5, (24, 32))
     rig.depth(metres)
     rig.image(mask)
@@ -35,13 +35,13 @@ def test_calibration_of_another_size_is_told_and_nothing_is_made_of_it():
     )
     track = rig.got("tracks").tracks[0]
     assert (track.area, track.depth_share) == (mask.sum(), 0.0)
-    assert rig.got("objects_cloud") is rig.got("objects_poses") is None
+    assert rig.got("objects/cloud") is rig.got("objects/poses") is None
 
 
 @pytest.mark.parametrize("is_somewhere", [True, False])
 def test_what_is_seen_and_nobody_knows_where_lacks_no_depth(is_somewhere):
     rig, (_, mask) = Rigged(), scene()
-    rig.hear("objects_cloud")
+    rig.hear("objects/cloud")
     rig.depth(np.full(SIZE_HW, np.nan))
     rig.image(mask & is_somewhere)
     assert rig.counters.depth_trouble == ("too little depth on cup" if is_somewhere else "")
@@ -80,21 +80,21 @@ def test_what_has_never_come_is_told():
 
 def test_a_calibration_that_is_refused_in_the_midst_of_an_image_is_still_that_image_s():
     rig, (metres, mask) = Rigged(), scene()
-    rig.hear("objects_cloud")
+    rig.hear("objects/cloud")
     rig.camera.missing = lambda pinhole: setattr(rig.camera, "pinhole", None) or ""
     rig.depth(metres)
     rig.image(mask)
-    assert rig.got("objects_cloud") is not None and not rig.counters.failures and rig.counters.depth_matched == 1
+    assert rig.got("objects/cloud") is not None and not rig.counters.failures and rig.counters.depth_matched == 1
 
 
 def test_what_the_camera_says_is_missing_is_the_reason_in_the_diagnostics():
     rig, (metres, mask) = Rigged(), scene()
-    rig.hear("tracks", "objects_cloud")
+    rig.hear("tracks", "objects/cloud")
     rig.camera.missing = lambda pinhole: "no valid calibration on /camera_info"
     rig.depth(metres)
     rig.image(mask)
     assert rig.counters.depth_trouble == "no valid calibration on /camera_info"
-    assert rig.got("tracks").tracks[0].area == mask.sum() and rig.got("objects_cloud") is None
+    assert rig.got("tracks").tracks[0].area == mask.sum() and rig.got("objects/cloud") is None
 
 
 def test_calibration_that_is_no_good_any_more_is_counted_and_not_used():
@@ -122,11 +122,11 @@ def test_depth_outside_the_range_that_is_set_now_is_not_used(change):
 def test_what_is_farther_than_the_range_is_neither_object_nor_scene():
     rig, (metres, mask) = Rigged(), scene()  # the rest is 2 m away
     rig.outputs.settings = replace(SETTINGS, depth_farthest_m=1.5)
-    rig.hear("objects_tracks", "scene_cloud")
+    rig.hear("objects/tracks", "scene_cloud")
     rig.depth(metres)
     mask[5:35, 15:45] = True  # the mask is too large
     rig.image(mask)
-    track = rig.got("objects_tracks").tracks[0]
+    track = rig.got("objects/tracks").tracks[0]
     assert track.depth_share == pytest.approx(400 / 900) and track.box_size.x == pytest.approx(0.38, abs=1e-3)
     assert np.isnan(points_of(rig.got("scene_cloud"))[:, :3]).all()
 
@@ -134,7 +134,7 @@ def test_what_is_farther_than_the_range_is_neither_object_nor_scene():
 def test_that_the_newest_depth_was_refused_is_told_until_one_is_kept():
     """That the nearest is old is only half of the reason."""
     rig, (metres, mask), camera = Rigged(), scene(), depth_camera()
-    rig.hear("objects_poses")
+    rig.hear("objects/poses")
     camera.pinhole, camera._node.simulated_time = rig.camera.pinhole, SimpleNamespace(passed_ns=0)
     rig.outputs._depth._camera = camera
     for number, is_bad in enumerate((False, True, False)):
@@ -148,10 +148,10 @@ def test_that_the_newest_depth_was_refused_is_told_until_one_is_kept():
 
 def test_what_was_wrong_with_depth_is_over_when_nobody_wants_it():
     rig, (_, mask) = Rigged(), scene()
-    rig.hear("objects_poses")
+    rig.hear("objects/poses")
     for number in range(2):
         rig.image(mask, NOW_NS + number * STEP_NS)
     assert rig.counters.depth_trouble
-    rig.outputs.publishers["objects_poses"].subscribers = 0
+    rig.outputs.publishers["objects/poses"].subscribers = 0
     rig.image(mask, NOW_NS + 2 * STEP_NS)
     assert not rig.counters.depth_trouble

@@ -58,10 +58,10 @@ def test_cv_bridge_reads_our_images(bridge, encoding, shape):
 def test_sensor_msgs_py_reads_our_clouds():
     point_cloud2 = pytest.importorskip("sensor_msgs_py.point_cloud2")
     rig, (metres, mask) = Rigged(), scene()
-    rig.hear("objects_cloud", "scene_cloud")
+    rig.hear("objects/cloud", "scene_cloud")
     rig.depth(metres)
     rig.image(mask)
-    cloud = rig.got("objects_cloud")
+    cloud = rig.got("objects/cloud")
     points = point_cloud2.read_points(cloud)
     u, v = np.rint(points["x"] * 50 + 31.5).astype(int), np.rint(points["y"] * 50 + 23.5).astype(int)
     assert len(points) > 200 and mask[v, u].all() and (points["z"] == 1.0).all() and (points["label"] == 7).all()

@@ -36,12 +36,12 @@ def test_poses_are_as_exact_far_from_the_target_s_origin_as_near_it(tf2, node): 
     at.x, at.y, at.z = far
     tf.transforms._listener.callback(SimpleNamespace(transforms=[sent]))
     rig, (metres, mask) = Rigged(FakeFrames(*tf.transforms.to_target(header_at(NOW_NS)))), scene()
-    rig.hear("objects_poses", "objects_cloud")
+    rig.hear("objects/poses", "objects/cloud")
     rig.depth(metres)
     rig.image(mask)
-    at = rig.got("objects_poses").poses[0].position
+    at = rig.got("objects/poses").poses[0].position
     assert [at.x, at.y, at.z] == pytest.approx(np.add(far, [1.0, 0.04, 0.08]), rel=0, abs=1e-5)
-    assert rig.got("objects_cloud").width > 0
+    assert rig.got("objects/cloud").width > 0
     tf.transforms.close()
 
 

@@ -187,24 +187,24 @@ def test_only_what_somebody_hears_is_made(outputs, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name, topic, kind",
+    "topic, kind",
     [
-        ("tracks", "tracks", track_out.TrackArray),
-        ("visibility", "visibility", track_out.VisibilityArray),
-        ("label_mask", "label_mask", Image),
-        ("class_mask", "class_mask", Image),
-        ("target_mask", "target_mask", Image),
-        ("overlay", "overlay", Image),
-        ("overlay_jpeg", "overlay/compressed", CompressedImage),
+        ("tracks", track_out.TrackArray),
+        ("visibility", track_out.VisibilityArray),
+        ("label_mask", Image),
+        ("class_mask", Image),
+        ("target_mask", Image),
+        ("overlay", Image),
+        ("overlay/compressed", CompressedImage),
     ],
 )
-def test_each_output_goes_to_its_topic_with_the_source_header(outputs, name, topic, kind):
-    publisher = outputs.publishers[name]
+def test_each_output_goes_to_its_topic_with_the_source_header(outputs, topic, kind):
+    publisher = outputs.publishers[topic]
     publisher.subscribers = 1
     assert hand_over(outputs)
     message = publisher.sent.get_nowait()
     assert publisher.topic == topic and isinstance(message, kind) and message.header == header()
-    others = [p for other, p in outputs.publishers.items() if other not in (name, *LATCHED)]
+    others = [p for other, p in outputs.publishers.items() if other not in (topic, *LATCHED)]
     assert publisher.sent.empty() and all(p.sent.empty() for p in others)
 
 

@@ -230,7 +230,7 @@ def test_what_is_closed_leaves_nothing_at_the_node(tf2, node):
 def behind(n_images):
     """A rig of which TF is behind, after that many images with depth."""
     rig, (metres, mask) = Rigged(FakeFrames(name="base_link", known_ns=NOW_NS - 1)), scene()
-    rig.hear("objects_poses", "tracks")
+    rig.hear("objects/poses", "tracks")
     for number in range(n_images):
         rig.depth(metres, NOW_NS + number * STEP_NS)
         rig.image(mask, NOW_NS + number * STEP_NS)
