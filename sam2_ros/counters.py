@@ -39,7 +39,7 @@ class Counters:
     unpublished_in_a_row: int = 0  # results that could not be published completely
     late_in_a_row: int = 0
     refused_in_a_row: int = 0
-    is_broken: bool = False  # whether the newest image that was to be decoded could not be
+    is_broken: bool = False  # whether decoding failed when it was last tried
     largest_image_bytes: int = 0
     last_image_ns: int = 0
     busy_since_ns: int = 0  # 0 = idle
@@ -83,7 +83,7 @@ class Counters:
         with self.lock:
             self.dropped += 1
             if not self.is_broken:
-                self.refused_in_a_row = 0  # it was accepted, though it is never processed
+                self.refused_in_a_row = 0  # it passed the check, though it is never processed
 
     def note_stamp(self, is_known: bool) -> None:
         with self.lock:
@@ -96,7 +96,7 @@ class Counters:
             self.ways.extend([False] * min(number, WINDOW))
 
     def refuse_image(self, reason: str, sentence: str, is_broken: bool = False) -> None:
-        """is_broken: it was accepted, as those are that are dropped, but could not be decoded."""
+        """is_broken: it passed the check on its arrival, but could not be decoded."""
         with self.lock:
             self.is_broken |= is_broken
             self.refused[reason] += 1

@@ -58,7 +58,7 @@ class _Waiting:
 
 
 class DepthOut:
-    """Publishes the 3-D outputs. create: makes a publisher for (message type, topic after the node's name, depth)."""
+    """Publishes the 3-D outputs. create: as `Outputs` takes it."""
 
     def __init__(self, create: Callable, camera: DepthCamera, counters: Counters, transforms: Transforms) -> None:
         self._camera, self._counters, self._transforms = camera, counters, transforms

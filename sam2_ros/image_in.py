@@ -70,8 +70,8 @@ SUPPORTED_ENCODINGS = tuple(_LAYOUTS)
 def check(msg: Image | CompressedImage, max_pixels: int) -> None:
     """Raises Refused unless `to_rgb(msg)` can work, except for files whose compressed data is broken. Copies nothing.
 
-    Reasons: empty_image, too_small, too_large, encoding, bad_size, bad_step,
-    short_data, size_mismatch, bigendian; for compressed images format, decode.
+    Reasons: empty_image, too_small, too_large, encoding, bad_size, bad_step, short_data, size_mismatch, bigendian; for
+    compressed images also format, decode.
     """
     if hasattr(msg, "format"):
         _check_file(msg, max_pixels)

@@ -9,8 +9,8 @@ JUMP = Duration(seconds=60)
 
 
 class SimulatedTime:
-    """How much time passes on a node's /clock. In a single step of JUMP or more, as of a player that seeks, none does:
-    images that show it are a new stream, whether they arrive before the /clock that does or after it."""
+    """How much time passes on a node's /clock. A single step of JUMP or more, as when a player seeks, does not count:
+    the images after it begin a new stream, whether the first arrives before or after the /clock message that steps."""
 
     def __init__(self, node: Node) -> None:
         self._clock = node.get_clock()
@@ -26,7 +26,7 @@ class SimulatedTime:
         return self._clock.now().nanoseconds - self._jumped_ns if active else 0
 
     def close(self) -> None:
-        """Must be called before this is dropped, while the clock is not: it would call what is no longer there."""
+        """Must be called before this is dropped, since the clock lives on and would call what is no longer there."""
         self._handle.unregister()
 
     def _on_jump(self, jump: TimeJump) -> None:

@@ -1,4 +1,4 @@
-"""How much the kernel keeps of what the network brings until a process reads it: bytes for a socket, 0 = unknown."""
+"""How many bytes the kernel buffers for each socket until a process reads them; 0 = unknown."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -7,12 +7,12 @@ MOST, USUAL = Path("/proc/sys/net/core/rmem_max"), Path("/proc/sys/net/core/rmem
 
 
 def most_bytes() -> int:
-    """For those who ask for as much."""
+    """The most that a socket can ask for."""
     return _read(MOST)
 
 
 def usual_bytes() -> int:
-    """For those who do not ask."""
+    """What a socket gets that does not ask."""
     return _read(USUAL)
 
 

@@ -59,7 +59,7 @@ def label_info(header: Header, ids: dict[str, int]) -> "LabelInfo":
 
 
 def _rank(hypothesis: "ObjectHypothesis") -> float:
-    """Its score; a NaN, of which `max` would take the first, is no score."""
+    """Its score; the least of all for NaN, with which `max` would depend on the order."""
     return -math.inf if math.isnan(hypothesis.score) else hypothesis.score
 
 
