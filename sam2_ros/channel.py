@@ -58,18 +58,19 @@ class Channel:
         elif self.source.middleware.startswith(fast_dds.NAME):
             self.source.receive_buffer_bytes = fast_dds.receive_buffer_bytes()
             self.source.transports = fast_dds.transports()
+        self._why_no_image = partial(health.why_no_image, self.counters, self.source)
         self.enabled = True
         self._pipeline: Pipeline | None = None
         self._publishers: list[LifecyclePublisher] = []  # there may be some without a pipeline if `configure` failed
         self.target = node.settings.target  # object id; one chosen by service holds until the parameter is set
-        self.camera = Camera(
-            node, self.input_name("image"), node.settings, self.counters, self.source, lambda: self.enabled,
-            self._on_image, self.log,
-        )  # fmt: skip
         self.depth: DepthCamera | None = None
         if node.settings.depth_enabled:
             topics = self.input_name("depth/image"), self.input_name("camera_info")
             self.depth = DepthCamera(node, topics, node.settings, self.counters, self.look_again)
+        self.camera = Camera(
+            node, self.input_name("image"), node.settings, self.counters, self.source, lambda: self.enabled,
+            self.depth.buffer.note_image if self.depth else lambda stamp_ns: None, self.log,
+        )  # fmt: skip
         self.inputs = RequestInputs(self)
         self._announcer = Announcer(node.get_logger())
 
@@ -182,11 +183,6 @@ class Channel:
         offers = self.node.get_publishers_info_by_topic(self.node.resolve_topic_name(self.output_name("visibility")))
         return max(sum((offer.node_namespace, offer.node_name) == name for offer in offers) - 1, 0)
 
-    def _on_image(self, stamp: int) -> None:
-        """Keeps the depth of this image until the worker processes it. Called on the executor."""
-        if self.depth is not None:
-            self.depth.buffer.note_image(stamp)
-
     def look_again(self) -> None:
         """Wakes the worker if results wait for depth or transforms: some have just come. Called on the executor."""
         if self._pipeline is not None and self._pipeline.outputs.waits:
@@ -214,10 +210,6 @@ class Channel:
         if not self.counters.received and not self.node.count_publishers(self.source.topic):
             return Code.NO_IMAGE, self._why_no_image()
         return None
-
-    def _why_no_image(self) -> str:
-        """As `health.why_no_image`. Called in any thread."""
-        return health.why_no_image(self.counters, self.source)
 
     @property
     def newest(self) -> NewestResult:

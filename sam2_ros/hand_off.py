@@ -62,11 +62,10 @@ class Association:
 
     def step(self, detections: Sequence[Detection], tracks: Sequence[sam2.Track], now_ns: int) -> Decisions:
         """Decides about one message. tracks: of the image that it is about, or of the nearest; now_ns: its stamp."""
-        decisions = Decisions()
+        decisions = Decisions(remove=self.forgotten(tracks, now_ns))
         boxes = boxes_of(tracks)
         self._keep(now_ns, boxes)
         self._apart = {t.object_id: self._apart.get(t.object_id, 0) for t in tracks}
-        decisions.remove.extend(self.forgotten(tracks, now_ns))
         live = [track for track in tracks if track.object_id in boxes]
         free = self._assign(self._accepted(detections, decisions), live, boxes, decisions)
         hidden = [t for t in tracks if t.object_id not in boxes and t.object_id not in decisions.remove]
