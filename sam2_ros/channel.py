@@ -175,13 +175,9 @@ class Channel:
         ]  # fmt: skip
 
     def _count_rivals(self) -> int:
-        """Counts the other nodes of this name, while this one has outputs. Another node that publishes our topics, such
-        as a bag player, is no rival."""
-        if self._pipeline is None:
-            return 0
-        name = self.node.get_namespace(), self.node.get_name()
-        offers = self.node.get_publishers_info_by_topic(self.node.resolve_topic_name(self.output_name("visibility")))
-        return max(sum((offer.node_namespace, offer.node_name) == name for offer in offers) - 1, 0)
+        """Counts the other nodes of this name, in any state: one that failed to load answers its services, too."""
+        name = self.node.get_name(), self.node.get_namespace()
+        return max(self.node.get_node_names_and_namespaces().count(name) - 1, 0)
 
     def look_again(self) -> None:
         """Wakes the worker if results wait for depth or transforms: some have just come. Called on the executor."""

@@ -53,7 +53,7 @@ class Situation:
     loading_since_ns: int = 0  # when its worker, if there is one, began to load: maybe long before it was activated
     enabled: bool = True  # this and what follows are of the camera
     prefix: str = "~/"  # of its topics and services
-    rivals: int = 0  # other nodes that publish under the same name
+    rivals: int = 0  # other nodes of the same name
     objects: int = 0  # tracked, or restored and waiting for an image
 
 
@@ -197,7 +197,7 @@ def _tracking(c: Counters, situation: Situation, settings: Settings, now_ns: int
         causes = ", ".join(f"{cause}: {n}" for cause, n in sorted(c.resets.items()))
         return Level.WARN, f"all objects were dropped {resets} times within {WITHIN_S:.0f} s; in total: {causes}"
     if rivals := situation.rivals:
-        return Level.ERROR, f"{rivals} more node(s) of this name answer and publish, too; stop them or rename one"
+        return Level.ERROR, f"{rivals} more node(s) of this name answer requests, too; stop them or rename one"
     if c.late_in_a_row:
         level = Level.ERROR if c.late_in_a_row >= PERSISTENT else Level.WARN
         age_s = c.ages_ns[-1] / 1e9  # of the newest, which is late: the median may not be yet
