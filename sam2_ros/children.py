@@ -51,7 +51,7 @@ class Children:
         """Starts `sam2_ros <words>` as a process called `name`."""
         with open(self._folder / f"{name}.log", "w") as log:
             self._processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "sam2_ros.cli", *words], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                [sys.executable, "-c", _program(), *words], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
                 preexec_fn=_end_with_parent,
             )  # fmt: skip
         return self._processes[name]
@@ -62,6 +62,12 @@ class Children:
             if process.poll() not in (None, 0):
                 said = (self._folder / f"{name}.log").read_text(errors="replace").strip().splitlines()[-3:]
                 raise sam2.Sam2Error(f"the {name} ended with exit code {process.returncode}: {' '.join(said)}")
+
+
+def _program() -> str:
+    """`sam2_ros`, with modules from where this process has them. With `-m` what is in the working directory would come
+    first: where Meta's clone lies, its folder `sam2`."""
+    return f"import sys; sys.path[:] = {sys.path!r}; from sam2_ros.cli import main; sys.exit(main())"
 
 
 def _end_with_parent() -> None:

@@ -72,6 +72,16 @@ def test_children_end_with_their_block_and_a_failed_one_is_told(tmp_path):
     assert good.poll() is not None
 
 
+@pytest.mark.parametrize("name", ["sam2", "sam2_ros", "yaml"])
+def test_children_import_nothing_from_the_working_directory(name, tmp_path, monkeypatch):
+    """Such as Meta's clone, which is a folder `sam2`: the demo itself did not look there, its processes did."""
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    with Children(tmp_path) as children:
+        assert children.start("one", "simulate", "--help").wait() == 0
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """nano as it starts, so sure of itself that there is always something to draw."""
