@@ -36,6 +36,7 @@ FROM_PIP = {  # pip packages by module, for what a sourced ROS 2 does not always
     **{name: name for name in ("torch", "safetensors", "tqdm", "rosbags", "numpy")},
     "cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml",
 }  # fmt: skip
+WITHOUT_ROS = "run in the clone: pip install '.[ros]'"  # by a name on PyPI one would get what others put there
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # errors of writes carry no file name
 HELP = "-h", "--help", "help"
 LAST_DOMAIN = 232  # DDSI-RTPS 9.6.2: higher ones have no ports
@@ -173,7 +174,10 @@ def _how_to_get(module: str) -> str:
         return f"{package} is not installed; run: pip install {FROM_PIP[package]}"
     if package in ("sam2", "sam2_ros") and not module.startswith(("sam2_ros.msg", "sam2_ros.srv")):
         return ""
-    return f"{module} is not there; source your ROS 2 and the workspace, or run: pip install 'sam2-ros[ros]'"
+    if module.startswith("rclpy._"):  # its compiled part, whose name has the Python's version
+        python = f"{sys.executable}, Python {sys.version_info.major}.{sys.version_info.minor}"
+        return f"rclpy is there, but made for another Python than this ({python}); use the one of your ROS 2"
+    return f"{module} is not there; source your ROS 2 and the workspace, or where there is no ROS 2 {WITHOUT_ROS}"
 
 
 def version() -> int:

@@ -33,7 +33,11 @@ def test_the_version_is_one(capsys):
 @pytest.mark.parametrize(
     ("missing", "cure"),
     [
-        ("rclpy", "rclpy is not there; source your ROS 2 and the workspace, or run: pip install 'sam2-ros[ros]'"),
+        (
+            "rclpy", "rclpy is not there; source your ROS 2 and the workspace, or where there is no ROS 2 run in the "
+            "clone: pip install '.[ros]'\n",
+        ),
+        ("rclpy._rclpy_pybind11", f"rclpy is there, but made for another Python than this ({sys.executable}, Py"),
         ("sam2_ros.msg", "sam2_ros.msg is not there; source"),
         ("torch", "torch is not installed; run: pip install torch"),
         ("cv2", "cv2 is not installed; run: pip install opencv-python-headless"),
@@ -41,7 +45,7 @@ def test_the_version_is_one(capsys):
         ("yaml", "yaml is not installed; run: pip install pyyaml"),
         ("rosbags.highlevel", "rosbags is not installed; run: pip install rosbags"),
     ],
-)
+)  # fmt: skip
 def test_what_is_not_installed_is_one_sentence(missing, cure, monkeypatch, capsys):
     """To have forgotten to source ROS is a beginner's first mistake."""
 
