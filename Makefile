@@ -10,8 +10,12 @@ OLDEST := numpy==1.26.4 opencv-python-headless==4.6.0.66 pillow==10.2.0 pyyaml==
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 GPU := $(shell nvidia-smi -L 2>/dev/null)
 
+ifneq ($(words $(VENV)),1)
+$(error VENV: expected a path without spaces, which make cannot have in targets, got '$(VENV)'; choose another)
+endif
+
 # A sourced ROS 2, or a make started from another venv with the wheels, must not leak into this one.
-unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH PYTHONHOME
+unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH PYTHONHOME PYTHONSAFEPATH
 unexport ROS_DISTRO ROS_VERSION ROS_PYTHON_VERSION RMW_IMPLEMENTATION _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
 # The venv is ready for exactly these bytes and this torch: the stamp carries them in its name.

@@ -1,7 +1,9 @@
 """What a release consists of, and what is said where a part of it is missing. Needs no ROS."""
 
 import ast
+import os
 import re
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -140,3 +142,25 @@ def test_children_find_what_a_sourced_ros_has():
     assert ROOT / "test/ros_rig.py" in setting and ROOT / "benchmarks/node.py" in setting
     keeping = re.compile(r'children_path\(\)|os\.environ\.get\("PYTHONPATH"\)')
     assert [path.name for path in setting if not keeping.search(path.read_text())] == []
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_make_leaves_what_other_environments_set_outside():
+    named = re.findall(r"^unexport (.*)", (ROOT / "Makefile").read_text(), re.M)
+    leaking = dict.fromkeys([*" ".join(named).split(), "PYTHONPATH", "PYTHONSAFEPATH"], "/elsewhere")
+    leaking |= {"LD_LIBRARY_PATH": "", "PYTHONHOME": ""}  # make itself, and what it starts, must run
+    shown = subprocess.run(
+        ["make", "-s", "--eval", "shown: ; @env", "shown"], cwd=ROOT, capture_output=True, text=True, check=True,
+        env=os.environ | leaking,
+    ).stdout  # fmt: skip
+    assert len(leaking) > 8 and not leaking.keys() & {line.partition("=")[0] for line in shown.splitlines()}
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+@pytest.mark.parametrize("folder", ["my venvs/one", ""])
+def test_make_refuses_a_venv_whose_name_it_would_split(folder):
+    """It would make two venvs, and remove a file that has the first part's name."""
+    words = ["make", "--no-print-directory", "-n", "venv", f"VENV={folder}"]
+    told = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert told.returncode == 2 and told.stdout == ""
+    assert f"VENV: expected a path without spaces, which make cannot have in targets, got '{folder}'" in told.stderr
