@@ -1,11 +1,10 @@
-"""Reads a replay's prompts from a YAML file, and keeps them until their frame comes. `FORMAT` documents the file.
+"""Reads a replay's prompts from a YAML file, which `FORMAT` documents.
 
 Knows the file and what each entry must contain. The tracker checks whether a prompt fits its image. Every error names
 the file, the entry and the field.
 """
 
 import reprlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -84,19 +83,6 @@ class _Loader(yaml.BaseLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"{_show(key.value)} comes twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
-
-
-class Schedule:
-    """Entries that wait for their image."""
-
-    def __init__(self, entries: Iterable[Entry]) -> None:
-        self.waiting = list(entries)
-
-    def take(self, index: int, stamp_ns: int) -> list[Entry]:
-        """Removes and returns the entries for this image, in the order of the file."""
-        due = [entry for entry in self.waiting if entry.is_due(index, stamp_ns)]
-        self.waiting = [entry for entry in self.waiting if entry not in due]
-        return due
 
 
 def read(path: Path) -> list[Entry]:

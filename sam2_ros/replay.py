@@ -207,19 +207,19 @@ def replay(
     """
     from sam2_ros.replay_source import until_damage
 
-    schedule = prompt_file.Schedule(entries)
     check_alone(entries, tracker)
-    seen = 0
+    waiting, seen = entries, 0
     # No bar unless it is a terminal: in a log file it would be noise. It may also be closed.
     bar = tqdm(until_damage(source), total=source.total or None, unit=" images", disable=None if sys.stderr else True)
     for shot, frame in _encoding_ahead(bar, tracker):
-        due = schedule.take(shot.index, shot.stamp_ns)
+        due = [entry for entry in waiting if entry.is_due(shot.index, shot.stamp_ns)]
+        waiting = [entry for entry in waiting if not entry.is_due(shot.index, shot.stamp_ns)]
         for number, entry in enumerate(due, start=1):
             with blaming([entry]):
                 tracker.check([one.prompt for one in due[:number]], frame)
         if not seen:
             warn_of_the_past(due, shot.stamp_ns)
-            look_ahead(schedule.waiting, source, tracker, frame)
+            look_ahead(waiting, source, tracker, frame)
         with blaming(due):
             tracks = tracker.step(frame, [entry.prompt for entry in due])
         for sink in sinks:
@@ -229,12 +229,12 @@ def replay(
     if not seen:
         why = source.last_refusal or "it ends before the first; is it damaged?"
         raise sam2.BadInput(f"{source.name}: not one usable image: {why}")
-    if schedule.waiting and not source.damage:
-        if len(schedule.waiting) == len(entries):
+    if waiting and not source.damage:
+        if len(waiting) == len(entries):
             entry = entries[0]
             raise sam2.BadInput(f"{entry.name}: {entry.place} never came; the source ended after {seen} images")
         source.damage = f"{source.name}: it ended after {seen} images: what was tracked in them is kept"
-    for entry in schedule.waiting:
+    for entry in waiting:
         source.damage += f"; {entry.name}: {entry.place} never came"
 
 
