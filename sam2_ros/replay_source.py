@@ -7,7 +7,7 @@ image of a video or folder is stamped 1 / fps seconds, because a stamp of 0 mean
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import islice
@@ -77,8 +77,7 @@ class Source:
     damage: str = ""
 
 
-@contextmanager
-def open_source(path: Path, topic: str = "", fps: float = 0.0) -> Iterator[Source]:
+def open_source(path: Path, topic: str = "", fps: float = 0.0) -> AbstractContextManager[Source]:
     """Opens a bag, video or folder. topic: of a bag's images, "" = the only one. fps: of a folder, or of a video that
     does not say; 0 = 30. Raises sam2.BadInput.
     """
@@ -89,9 +88,9 @@ def open_source(path: Path, topic: str = "", fps: float = 0.0) -> Iterator[Sourc
     is_bag = path.suffix in BAG_SUFFIXES or (path / "metadata.yaml").is_file()
     if topic and not is_bag:
         raise sam2.BadInput(f"{path}: topic {topic!r} was asked for, and this is no bag")
-    opened = _bag(path, topic) if is_bag else _folder(path, fps) if path.is_dir() else _video(path, fps)
-    with opened as source:
-        yield source
+    if is_bag:
+        return _bag(path, topic)
+    return _folder(path, fps) if path.is_dir() else _video(path, fps)
 
 
 def until_damage(source: Source) -> Iterator[Shot]:
