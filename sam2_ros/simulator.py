@@ -46,8 +46,7 @@ class Simulator(Node):
 
     world: has `frame(t)`. frames: how many to publish, 0 = for ever. wait: how many subscribers of the image to wait
     for, so that none misses frame 0. still: how many images repeat frame 0 before things move. kwargs: for `Node`.
-    Topics: image (rgb8), depth/image (32FC1, metres), camera_info, ~/ground_truth (TrackArray, objects "object_1" ...
-    by label), ~/ground_truth/label_mask (mono8).
+    In the ground truth the object with label 1 has the id "object_1", and so on. `DESCRIPTION` has the topics.
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class Simulator(Node):
         self.create_timer(1 / rate, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _on_timer(self) -> None:
-        if self.done or (self._image.get_subscription_count() < self._wait):
+        if self.done or self._image.get_subscription_count() < self._wait:
             return
         self._wait = 0
         self._publish(self._world.frame(max(0, self._t - self._still)))
@@ -136,8 +135,8 @@ def check_camera(parser: argparse.ArgumentParser, args: argparse.Namespace) -> N
         )
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Publishes until the frames are used up or a signal comes; returns 0."""
+def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """The arguments, and those of ROS. Raises SystemExit, as argparse does."""
     parser = argparse.ArgumentParser(
         prog="sam2_ros simulate", formatter_class=argparse.RawDescriptionHelpFormatter, description=DESCRIPTION,
         epilog="ROS arguments go last: --ros-args -r image:=/front/image",
@@ -166,6 +165,12 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--still: expected seconds, 0 to {LONGEST_STILL_S}, got {args.still:g}")
     if ros_args and ros_args[0] != "--ros-args":
         parser.error(f"unknown argument {ros_args[0]!r}; those of ROS come after --ros-args")
+    return args, ros_args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Publishes until the frames are used up or a signal comes; returns 0."""
+    args, ros_args = parse(argv)
     signals = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: signals.append(number))
@@ -173,12 +178,8 @@ def main(argv: list[str] | None = None) -> int:
     rclpy.init(args=[*ros_args, *log_arguments()], signal_handler_options=SignalHandlerOptions.NO)
     world = (sam2.World.gentle if args.gentle else sam2.World)(args.seed, (args.height, args.width))
     node = Simulator(world, args.rate, args.frames, args.wait, round(args.still * args.rate))
-    domain = node.context.get_domain_id()
-    size = f"{args.width}x{args.height}"
-    print(
-        f"publishing {node.resolve_topic_name('image')}: {size}, {args.rate:g} images/s, ROS_DOMAIN_ID {domain}",
-        flush=True,
-    )
+    what = f"{args.width}x{args.height}, {args.rate:g} images/s, ROS_DOMAIN_ID {node.context.get_domain_id()}"
+    print(f"publishing {node.resolve_topic_name('image')}: {what}", flush=True)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     while not (signals or node.done):
