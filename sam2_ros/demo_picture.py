@@ -18,12 +18,17 @@ ROW, NAME_WIDTH = 20, 92  # pixels, of the timeline
 _OPACITY = 0.5
 
 
+def labels_of(results: Sequence[Result]) -> dict[str, int]:
+    """By id, of every object that was tracked."""
+    return {name: seen.label for result in results for name, seen in result.tracks.items()}
+
+
 class Timeline:
     """One row per object over the whole run: its colour where the tracker saw it, dark where the tracker did not; the
     white line above shows when the object really was in view."""
 
     def __init__(self, results: Sequence[Result], width: int) -> None:
-        labels = {name: seen.label for result in results for name, seen in result.tracks.items()}
+        labels = labels_of(results)
         self._x0, self._x1 = MARGIN + NAME_WIDTH, width - MARGIN
         self._last = max(results[-1].frame, 1)
         self.picture = np.full((ROW * len(labels) + 2 * MARGIN, width, 3), PAPER, np.uint8)
@@ -118,16 +123,15 @@ def sheet(
     """Six panels, the timeline with their positions, the scores. boxes: x0, y0, x1, y1 by id, in pixels of the image
     stamped `prompted_ns`."""
     moments = story(results, run.absences)
-    labels = {name: seen.label for result in results for name, seen in result.tracks.items()}
-    panels = [panel(_boxed(image_of(prompted_ns), boxes, labels), "the prompted image: a box around each thing")]
+    prompted = _boxed(image_of(prompted_ns), boxes, labels_of(results))
+    panels = [panel(prompted, "the prompted image: a box around each thing")]
     drawn = _drawn(results, image_of, {index for index, _ in moments})
     panels += [panel(drawn[index], caption) for index, caption in moments]
     rows = [np.hstack(panels[i : i + 3]) for i in (0, 3)]
     width = rows[0].shape[1]
     title = np.full((52, width, 3), PAPER, np.uint8)
-    write(
-        title, "sam2_ros: point at a thing once, know from then on where it is and whether it is visible", (16, 34), 0.8
-    )
+    promise = "sam2_ros: point at a thing once, know from then on where it is and whether it is visible"
+    write(title, promise, (16, 34), 0.8)
     return np.vstack([title, *rows, _marked(Timeline(results, width), results, moments), _figures(run, width)])
 
 
@@ -136,10 +140,11 @@ def _drawn(results: Sequence[Result], image_of: Callable[[int], np.ndarray], wan
     overlay = Overlay()
     pictures: dict[int, np.ndarray] = {}
     for index in range(max(wanted) + 1):
-        if index in wanted or any(near - 60 < index < near for near in wanted):
+        if any(near - 60 < index <= near for near in wanted):
             tracks = list(results[index].tracks.values())
             picture = overlay.draw(image_of(results[index].stamp_ns), tracks, _OPACITY)
-            pictures |= {index: picture} if index in wanted else {}
+            if index in wanted:
+                pictures[index] = picture
     return pictures
 
 
@@ -166,13 +171,8 @@ def _marked(timeline: Timeline, results: Sequence[Result], moments: list[tuple[i
 
 def _figures(run: Score, width: int) -> np.ndarray:
     strip = np.full((74, width, 3), PAPER, np.uint8)
-    write(
-        strip,
-        "colour: the tracker sees it   dark: it says the object is away   white line: the truth",
-        (16, 20),
-        0.45,
-        FAINT,
-    )
+    legend = "colour: the tracker sees it   dark: it says the object is away   white line: the truth"
+    write(strip, legend, (16, 20), 0.45, FAINT)
     found = sum(absence.found for absence in run.absences)
     text = (
         f"{run.results} results of {run.images} images, {run.fps:.1f} per second, age {run.age_p50_s * 1e3:.0f} ms"
