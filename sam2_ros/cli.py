@@ -1,4 +1,4 @@
-"""The command `sam2_ros`: finds the module of a command and passes it the other arguments. Knows nothing else."""
+"""The command `sam2_ros`: runs the module of each command, and turns errors that are no defects into one sentence."""
 
 import codecs
 import errno
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from sam2_ros.rcl_errors import sentence_of
+from sam2_ros import rcl_errors
 
 USAGE = """usage: sam2_ros COMMAND [arguments]
 
@@ -162,7 +162,7 @@ def _sentence_of(error: Exception) -> str:
         return f"this machine has no memory left; close other programs{f' ({error})' if str(error) else ''}"
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & {"RCLError", "UnknownROSArgsError", "NameValidationException"}:  # rclpy's: two have no public names
-        return sentence_of(error)
+        return rcl_errors.sentence_of(error)
     return str(error) if isinstance(error, sam2.Sam2Error) else ""
 
 
