@@ -26,15 +26,15 @@ GROUPS: dict[str, Callable[[ObjectResult], bool]] = {
 
 
 def summarise(videos: list[VideoResult]) -> dict[str, Any]:
-    """`group_summary` of all objects, `by_group` the same for each of GROUPS, and the speed."""
+    """`group_summary` of all objects, and for each group worth reporting; J by age, and the speed."""
     results = [result for video in videos for result in video.objects]
-    groups = {name: list(filter(belongs, results)) for name, belongs in _groups(results).items()}
+    by_group = {name: group_summary(list(filter(belongs, results))) for name, belongs in _groups(results).items()}
     seconds, frames = sum(v.seconds for v in videos), sum(v.num_frames for v in videos)
     return {
-        **group_summary(results),
+        **by_group["all"],
         "videos": len(videos),
         "frames_per_second": round(frames / seconds, 2) if seconds else None,
-        "by_group": {name: group_summary(members) for name, members in groups.items()},
+        "by_group": by_group,
         "j_by_age": j_by_age(results),
     }
 
