@@ -193,11 +193,12 @@ def evaluate_video(video: AnyVideo, tracker: StreamTracker, kind: str) -> VideoR
         missed = dict.fromkeys(judged, Prediction(np.zeros(frame.size_hw, bool), is_seen=False))
         predictions = missed | _predictions(tracks, frame.size_hw, video.may_overlap)
         _score_frame(index, masks, predictions, judged, overlaps)
-    for k, result in objects.items() if video.may_overlap else ():
-        result.leading = metrics.leading_frames_of_sav(result.j, result.there, is_late=k in late)
-    is_dense = annotated == list(range(annotated[0], annotated[0] + len(annotated))) if annotated else False
-    for result in objects.values() if is_dense else ():
-        result.returns = _found_again(result, overlaps[result.object_id])
+    is_dense = bool((np.diff(annotated) == 1).all())
+    for k, result in objects.items():
+        if video.may_overlap:
+            result.leading = metrics.leading_frames_of_sav(result.j, result.there, is_late=k in late)
+        if is_dense:
+            result.returns = _found_again(result, overlaps[k])
     return VideoResult(video.name, index + 1, seconds, list(objects.values()))
 
 
