@@ -30,7 +30,6 @@ from sam2.training.train import Trainer
 from sam2.weights_cache import find_weights, sha256
 
 WEIGHTS = "weights.pt"  # in --out
-_MOST = {"budget_minutes": 1e6, "batch_scale": 1e3}  # more can only be a typing error
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -79,9 +78,9 @@ def _config(args: argparse.Namespace) -> TrainConfig:
         given["steps"] = 0
     phases = tuple(replace(p, batch=max(1, round(p.batch * args.batch_scale))) for p in config.phases)
     config = replace(config, phases=phases, **given)
-    size, widest = config.size or find_config(config.model).image_size, max(p.window for p in config.phases)
-    if size % 32 or size < max(32, widest):
-        raise BadInput(f"--size: expected a multiple of 32 from {max(32, widest)} on for {args.config}, got {size}")
+    size, least = config.image_size, max(32, *(p.window for p in config.phases))
+    if size % 32 or size < least:
+        raise BadInput(f"--size: expected a multiple of 32 from {least} on for {args.config}, got {size}")
     return config
 
 
@@ -98,10 +97,10 @@ def _check_ranges(args: argparse.Namespace) -> None:
         if value is not None and not least <= value <= most:  # refuses NaN, too
             span = f"{least} or more" if most == math.inf else f"{least} to {most}"
             raise BadInput(f"--{name}: expected {span}, got {value}")
-    for name in ("budget_minutes", "batch_scale"):
+    for name, most in (("budget_minutes", 1e6), ("batch_scale", 1e3)):  # more can only be a typing error
         value = getattr(args, name)
-        if value is not None and not 0 < value <= _MOST[name]:
-            raise BadInput(f"--{name.replace('_', '-')}: expected more than 0, at most {_MOST[name]:g}, got {value}")
+        if value is not None and not 0 < value <= most:
+            raise BadInput(f"--{name.replace('_', '-')}: expected more than 0, at most {most:g}, got {value}")
     if args.steps and args.budget_minutes:
         raise BadInput("--steps, --budget-minutes: both say how long the run is; give one of them")
 
@@ -117,11 +116,10 @@ def _weights(args: argparse.Namespace) -> tuple[float, ...]:
 
 
 def _maker(args: argparse.Namespace, config: TrainConfig) -> Maker:
-    size = config.size or find_config(config.model).image_size
     if not args.dataset:
         if args.root or args.weight:
             raise BadInput("--root, --weight: expected a --dataset for each, got none; name it")
-        return SyntheticClips(config.clip_frames, size, config.gentle)
+        return SyntheticClips(config.clip_frames, config.image_size, config.gentle)
     roots = args.root or []
     if len(roots) != len(args.dataset):
         wanted = "; ".join(f"of {name} {describe(name, 'train')}" for name in dict.fromkeys(args.dataset))
@@ -130,7 +128,7 @@ def _maker(args: argparse.Namespace, config: TrainConfig) -> Maker:
         )
     weights = _weights(args)
     videos = tuple(tuple(open_dataset(n, r, "train")) for n, r in zip(args.dataset, roots, strict=True))
-    return DatasetClips(videos, weights, config.clip_frames, size, config.min_area)
+    return DatasetClips(videos, weights, config.clip_frames, config.image_size, config.min_area)
 
 
 def _where_weights_are(model: str) -> str:

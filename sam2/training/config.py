@@ -82,11 +82,15 @@ class TrainConfig:
     needs_checkpoint: bool = False  # begins with trained weights, which must be given
 
     @property
+    def image_size(self) -> int:
+        """The side of the images, pixels."""
+        return self.size or find_config(self.model).image_size
+
+    @property
     def recipe(self) -> str:
         """What must stay the same when a run is resumed; its length, batches and data may change."""
         phases = ", ".join(f"{phase.kind} until {phase.until:g}" for phase in self.phases)
-        model = find_config(self.model)
-        return f"{model.name} at {self.size or model.image_size} pixels, seed {self.seed}: {phases}"
+        return f"{find_config(self.model).name} at {self.image_size} pixels, seed {self.seed}: {phases}"
 
 
 _STILLS = Phase("stills", 1.0, batch=96, objects=16, prompt_chances=(0.0, 0.5, 0.5), losses=EARLY)
@@ -158,7 +162,7 @@ _POLISH_CPU = replace(
     seed=1,
     needs_checkpoint=True,
     budget_minutes=60,
-    phases=(replace(_NANO_CPU.phases[-1], until=1.0),),
+    phases=_NANO_CPU.phases[-1:],
 )
 
 _SMOKE = TrainConfig(

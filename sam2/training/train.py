@@ -54,8 +54,7 @@ class Trainer:
         self.config, self.out, self.device, self.team = config, out, device, team
         out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
-        model_config = find_config(config.model)
-        self.model = WindowedSAM2(replace(model_config, image_size=config.size or model_config.image_size))
+        self.model = WindowedSAM2(replace(find_config(config.model), image_size=config.image_size))
         prepare_from_scratch(self.model)
         lessons = Lessons(self.model.to(device), config.min_area, config.loss_stride, maker.is_varied)
         self.lessons = lessons.to(device).train()
