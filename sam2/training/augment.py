@@ -36,7 +36,7 @@ def interrupt(clips: Tensor, probability: float) -> Tensor:
     stop = start + torch.randint(1, max(length // 2, 2), (count,), device=device)
     time = torch.arange(length, device=device)
     gone = (time >= start[:, None]) & (time < stop[:, None]) & _chance(count, probability, device)[:, None]
-    other = clips.roll(1, 0).clone()
+    other = clips.roll(1, 0)
     other[..., 3] = 0
     return torch.where(gone[:, :, None, None, None], other, clips)
 
