@@ -150,8 +150,8 @@ class Lessons(nn.Module):
 
         begun: (N,) bool, the objects visible at the first prompt; None: those in the first frame of `targets`.
         """
-        device, begun = targets.device.type, _begins_in_sight(targets) if begun is None else begun
-        with torch.autocast(device, enabled=False):
+        begun = _begins_in_sight(targets) if begun is None else begun
+        with torch.autocast(targets.device.type, enabled=False):
             scored = [
                 self.segmentation_loss(
                     one.decoded.masks, one.decoded.iou, one.decoded.object_score, targets[:, one.index], phase.losses,

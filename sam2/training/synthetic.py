@@ -4,6 +4,7 @@ A world is a function of its seed, size and difficulty: frames can be computed i
 bit each time. `scene` says what is there and `painting` draws it; knows nothing about training.
 """
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,10 +59,7 @@ class World:
 
     def frames(self) -> Iterator[WorldFrame]:
         """The frames from 0 on, for ever."""
-        t = 0
-        while True:
-            yield self.frame(t)
-            t += 1
+        return map(self.frame, itertools.count())
 
     def frame(self, t: int) -> WorldFrame:
         """Frame `t` as the camera delivers it, and the truth about it."""
