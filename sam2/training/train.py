@@ -56,11 +56,8 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.model = WindowedSAM2(replace(find_config(config.model), image_size=config.image_size))
         prepare_from_scratch(self.model)
-        lessons = Lessons(self.model.to(device), config.min_area, config.loss_stride, maker.is_varied)
-        self.lessons = lessons.to(device).train()
-        self.wrapped: nn.Module = self.lessons
-        if team.size > 1:
-            self.wrapped = learning_together(self.lessons)
+        self.lessons = Lessons(self.model, config.min_area, config.loss_stride, maker.is_varied).to(device).train()
+        self.wrapped: nn.Module = learning_together(self.lessons) if team.size > 1 else self.lessons
         self.optimizer = make_optimizer(self.lessons, config.weight_decay, config.layer_decay, config.muon)
         self.average = Average(self.lessons, config.ema)
         self.progress = Progress()
@@ -118,11 +115,11 @@ class Trainer:
         _ = self.held_out  # what is wrong with them ends every process of the team now, not one at the first check
         self.save()  # `_throw_back` needs a state to resume
         earlier_clips = self.progress.clips_made
-        losses, failure, done, leads = {}, None, min(self.share, 1.0), self.team.leads
+        losses, failure, done = {}, None, min(self.share, 1.0)
         with (
             noted_signals() as signals,
             closing(open_source(self.maker, self.device, self.config, earlier_clips, self.team)) as source,
-            closing(tqdm(total=1.0, initial=done, disable=not leads, mininterval=5, bar_format=_BAR)) as bar,
+            closing(tqdm(total=1, initial=done, disable=not self.team.leads, mininterval=5, bar_format=_BAR)) as bar,
         ):
             begin = clock = time.monotonic()
             next_save, next_check = begin + SAVE_EVERY_S, begin + VALIDATE_EVERY_S
