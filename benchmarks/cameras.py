@@ -59,12 +59,12 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, dict[str, float]]]:
     stream = Stream(rig, cameras, args.rate)
     for name, camera in cameras.items():
         camera.wait_for_subscriber()
-        done = False
-        while not done:
+        code = None
+        while code != 0:
             request = AddObjects.Request(prompts=[click("thing", x=320.0, y=240.0)])
             answer = rig.start_call(AddObjects, f"/sam2/{name}/add_objects", request)
             stream.run(answer.done, NAMES)
-            done = answer.result().code == 0
+            code = answer.result().code
     phases = {}
     for phase, running in (
         ("all three", NAMES), (f"{STALLED} stalled", [n for n in NAMES if n != STALLED]), ("all three again", NAMES),

@@ -20,6 +20,7 @@ from sam2_ros.geometry import Pinhole, Surface, find_surface
 RESULTS = Path(__file__).parent / "results" / "depth.md"
 NEAR_M, FAR_M = 1.0, 2.0
 LEAST_VISIBLE = 0.5
+SIZE_HW = (480, 640)
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,10 @@ def pinhole_of(frame) -> Pinhole:
     return Pinhole(k[0, 0], k[1, 1], k[0, 2], k[1, 2], frame.depth_m.shape)
 
 
-def samples(seeds: range, frames: int, size_hw=(480, 640)) -> Iterator[Sample]:
+def samples(seeds: range, frames: int) -> Iterator[Sample]:
     """Yields objects 1 to 2 m away that show at least half of their largest area in the clip, areas scaled to 1 m."""
     for seed in seeds:
-        shown = [sam2.World(seed, size_hw).frame(4 * t) for t in range(frames)]
+        shown = [sam2.World(seed, SIZE_HW).frame(4 * t) for t in range(frames)]
         for index in range(len(shown[0].masks)):
             depths = [float(np.median(f.depth_m[f.masks[index]])) if f.visible[index] else 0.0 for f in shown]
             areas = [f.masks[index].sum() * z**2 for f, z in zip(shown, depths, strict=True)]
@@ -120,12 +121,12 @@ def errors(sample: Sample, surface: Surface) -> tuple[float, float]:
     return off, float((true & near).mean())
 
 
-def tracked(model: str, seeds: range, frames: int, size_hw=(480, 640)) -> Iterator[tuple[Sample, np.ndarray]]:
+def tracked(model: str, seeds: range, frames: int) -> Iterator[tuple[Sample, np.ndarray]]:
     """Yields objects like `samples`, with the masks (H, W) that a model tracks from a box on the first frame; a mask is
     empty if the model takes the object for absent."""
     loaded = sam2.load_model(model)
     for seed in seeds:
-        world, tracker, largest = sam2.World(seed, size_hw), sam2.Tracker(loaded), {}
+        world, tracker, largest = sam2.World(seed, SIZE_HW), sam2.Tracker(loaded), {}
         for t in range(frames):
             frame = world.frame(t)
             boxes = {str(i): sam2.bounding_box(mask) for i, mask in enumerate(frame.masks) if t == 0 and mask.any()}
@@ -138,7 +139,7 @@ def tracked(model: str, seeds: range, frames: int, size_hw=(480, 640)) -> Iterat
                     yield Sample(frame.depth_m, mask, pinhole_of(frame)), track.mask
 
 
-def model_lines(model: str, pairs: list[tuple[Sample, np.ndarray]]) -> list[str]:
+def model_line(model: str, pairs: list[tuple[Sample, np.ndarray]]) -> str:
     """Reports the geometry's errors with a model's masks, and the masks' IoU."""
     random, off, inside, ious = np.random.default_rng(1), [], [], []
     for sample, mask in pairs:
@@ -148,11 +149,11 @@ def model_lines(model: str, pairs: list[tuple[Sample, np.ndarray]]) -> list[str]
             error, share = errors(sample, surface)
             off.append(1000 * error)
             inside.append(100 * share)
-    return [
+    return (
         f"With the masks of {model}, a box on the first frame, noise and flying pixels: {len(pairs)} objects, median "
         f"IoU {np.median(ious):.2f}, {len(off)} found, centroid off by {np.median(off):.1f} mm median and "
         f"{np.percentile(off, 95):.1f} mm p95, {np.mean(inside):.1f} % of the points on the object."
-    ]
+    )
 
 
 def table(chosen: list[Sample], kinds: dict[str, Spoiling]) -> list[str]:
@@ -197,7 +198,7 @@ def main() -> None:
     ]
     if args.model:
         pairs = list(tracked(args.model, range(1_000_000, 1_000_000 + args.worlds), 2 * args.frames))
-        text += ["", *model_lines(args.model, pairs)]
+        text += ["", model_line(args.model, pairs)]
     RESULTS.write_text("\n".join(text) + "\n")
     print("\n".join(text))
 

@@ -97,7 +97,7 @@ def feed(args: argparse.Namespace, size_hw: tuple[int, int]) -> dict[str, str]:
     heard = [rig.collect(getattr(sam2_ros.msg, KINDS.get(o, ""), Image), f"/sam2/{o}", 5) for o in args.outputs]
     places = [(size_hw[1] * x, size_hw[0] * 0.5) for x in (0.2, 0.5, 0.8)]
     request = AddObjects.Request(prompts=[Prompt(points_xy=list(xy), point_labels=[1]) for xy in places])
-    answer, number, code = None, 0, None
+    number, code = 0, None
     while code != 0:
         answer = rig.start_call(AddObjects, "/sam2/add_objects", request)
         number = camera.publish_until(answer.done, first=number, period_s=1 / args.rate, size_hw=size_hw)
