@@ -71,7 +71,7 @@ class Audience:
             raise sam2.Sam2Error(self._trouble)
 
     def _look_for_rivals(self, allowed: int) -> None:
-        """Theirs would be taken for the objects and images of the demo."""
+        """Notes a topic with more than `allowed` publishers: what others send would be taken for the demo's."""
         domain = os.environ["ROS_DOMAIN_ID"]
         for topic, what in (("/sam2/tracks", "tracker"), ("/image", "camera")):
             if self._node.count_publishers(topic) > allowed:

@@ -156,14 +156,14 @@ class NodeClient:
             for line in lines:
                 print(line, flush=True)
 
-        def listen() -> None:
+        def notice_silence() -> None:
             nonlocal is_silent
             if not is_silent and time.monotonic() - heard_s > SILENT_S:
                 is_silent = True
                 print(fall_silent(), flush=True)
 
         self.node.create_subscription(kind, topic, hear, 10)
-        self.node.create_timer(0.2, listen, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.node.create_timer(0.2, notice_silence, clock=Clock(clock_type=ClockType.STEADY_TIME))
         with suppress(KeyboardInterrupt, ExternalShutdownException):
             rclpy.spin(self.node)
 
