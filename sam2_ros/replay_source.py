@@ -237,8 +237,7 @@ def _read_all(video: cv2.VideoCapture, source: Source, missing: int) -> Iterator
     is corrected if the last of them is at the end.
     """
     count, first_s, last_s = 0, 0.0, 0.0
-    good, bgr = video.read()
-    while good:
+    while (bgr := video.read()[1]) is not None:
         at_s = video.get(cv2.CAP_PROP_POS_MSEC) / 1000 - first_s
         if not count:
             first_s = at_s
@@ -248,7 +247,6 @@ def _read_all(video: cv2.VideoCapture, source: Source, missing: int) -> Iterator
             last_s += 1 / source.fps
         count += 1
         yield last_s, bgr
-        good, bgr = video.read()
     if count < source.total and last_s >= (source.total - 1.5) / source.fps:
         source.total = count
     if missing:
@@ -260,8 +258,7 @@ def _folder(path: Path, fps: float) -> Iterator[Source]:
     """Sorted by name, with numbers by value: 9.png comes before 10.png, 7.25.png, a time, before 7.5.png. Skips hidden
     files, such as macOS's ._9.png."""
     shown = (file for file in path.iterdir() if not file.name.startswith("."))
-    files = sorted(file for file in shown if file.suffix.lower() in PICTURE_SUFFIXES)  # 01.png before 1.png
-    files.sort(key=lambda file: [(Decimal(p), "") if p[0].isdecimal() else (Decimal(-1), p) for p in _parts(file.stem)])
+    files = sorted((file for file in shown if file.suffix.lower() in PICTURE_SUFFIXES), key=_in_order)
     bags = sorted(file.name for file in path.iterdir() if file.suffix in BAG_SUFFIXES)
     if not files and bags:
         cure = "`ros2 bag reindex` writes it"
@@ -279,8 +276,10 @@ def _folder(path: Path, fps: float) -> Iterator[Source]:
     yield Source(path.name, "", len(files), fps, _timed(pictures, fps))
 
 
-def _parts(name: str) -> list[str]:
-    return re.findall(r"^\d+\.\d+$|\d+|\D+", name)
+def _in_order(path: Path) -> tuple[list[tuple[Decimal, str]], str]:
+    """Sort key: by name, with numbers by value; of equal numbers, 01.png comes before 1.png."""
+    parts = re.findall(r"^\d+\.\d+$|\d+|\D+", path.stem)
+    return [(Decimal(part), "") if part[0].isdecimal() else (Decimal(-1), part) for part in parts], path.name
 
 
 def _picture(path: Path) -> np.ndarray:

@@ -29,7 +29,7 @@ def video_of(monkeypatch, pictures, path=Path(__file__), **said):
     def read():
         at_s = next(times_s, None)
         properties[cv2.CAP_PROP_POS_MSEC] = math.inf if at_s is None else 1000 * at_s
-        return at_s is not None, picture(1)
+        return (False, None) if at_s is None else (True, picture(1))
 
     film = SimpleNamespace(isOpened=lambda: True, get=properties.get, read=read, release=lambda: None)
     return shots_of(path)
