@@ -14,7 +14,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import cv2
-import numpy as np
 from PIL import Image
 
 import sam2
@@ -97,7 +96,7 @@ class DavisVideo:
             raise sam2.BadInput(f"--davis: a JPEG has at most {_JPEG_SIDE} pixels a side, image {shot.index} is {size}")
         jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
         labels = sam2.label_mask(tracks, shot.rgb.shape[:2])  # (H, W)
-        picture = Image.frombytes("P", labels.shape[::-1], np.ascontiguousarray(labels).tobytes())
+        picture = Image.frombytes("P", labels.shape[::-1], labels.tobytes())
         picture.putpalette(_PALETTE)
         with naming(self._root):
             (self._frames / f"{shot.index:05}.jpg").write_bytes(jpeg.tobytes())
