@@ -120,12 +120,12 @@ def segmentation_loss(
     with torch.set_grad_enabled(torch.is_grad_enabled() and weights.others > 0):
         cost = weights.focal * focal_loss(masks, coarse, weights.focal_alpha) + weights.dice * dice_loss(masks, coarse)
     best = cost.detach()[:, 1:].argmin(1) + 1  # (N,)
-    asked = torch.ones_like(present) if is_ambiguous is None else is_ambiguous.float()
-    focal, dice = _taught_mask_loss(masks, target, best, asked, weights, side)  # (N,) each
+    ambiguous = torch.ones_like(present) if is_ambiguous is None else is_ambiguous.float()
+    focal, dice = _taught_mask_loss(masks, target, best, ambiguous, weights, side)  # (N,) each
     achieved = mask_iou(masks.detach(), solid(coarse))  # (N, 4)
     iou_error = (iou - achieved).abs().mean(1)  # (N,)
     rows = torch.arange(len(masks), device=masks.device)
-    chosen = torch.where(asked > 0, achieved[rows, iou[:, 1:].argmax(1) + 1], achieved[:, 0])  # (N,)
+    chosen = torch.where(ambiguous > 0, achieved[rows, iou[:, 1:].argmax(1) + 1], achieved[:, 0])  # (N,)
     presence = _presence_loss(object_score[:, 0], present, judged)
     focal, dice, iou_error, others = (
         (each * present).sum() / counted.sum().clamp(min=1) for each in (focal, dice, iou_error, cost.mean(1))
@@ -136,10 +136,10 @@ def segmentation_loss(
 
 
 def _taught_mask_loss(
-    masks: Tensor, target: Tensor, best: Tensor, asked: Tensor, weights: LossWeights, side: int
+    masks: Tensor, target: Tensor, best: Tensor, ambiguous: Tensor, weights: LossWeights, side: int
 ) -> tuple[Tensor, Tensor]:
     """Focal and dice loss (N,), at (side, side), of the hypotheses that learn the mask: the `best` (N,) and the single
-    one, weighted by `weights.single`. `asked` (N,): 1 where one of the multiple hypotheses is output, 0 where the
+    one, weighted by `weights.single`. `ambiguous` (N,): 1 where one of the multiple hypotheses is output, 0 where the
     single one is."""
     rows = torch.arange(len(masks), device=masks.device)
     taught = torch.stack([masks[rows, best], masks[:, 0]], 1)  # (N, 2, h, w)
@@ -147,7 +147,7 @@ def _taught_mask_loss(
         taught = F.interpolate(taught, size=(side, side), mode="bilinear", align_corners=False)
     fine = resize_target(target, side)[:, None].expand_as(taught)
     if weights.single is None:
-        share = torch.stack([asked, 1 - asked], 1)  # (N, 2) sums to 1 for each
+        share = torch.stack([ambiguous, 1 - ambiguous], 1)  # (N, 2) sums to 1 for each
     else:
         share = constant((1.0, weights.single), masks.device) / (1 + weights.single)
     focal, dice = focal_loss(taught, fine, weights.focal_alpha), dice_loss(taught, fine)  # (N, 2)

@@ -32,8 +32,8 @@ def sample_pixel(region: Tensor, interior: Tensor | None = None) -> Tensor:
 
 def click(mask: Tensor) -> tuple[Tensor, Tensor]:
     """A first click on each object: points (N, 1, 2), labels (N, 1). Half are uniform, half prefer the inside."""
-    interior = torch.rand(len(mask), device=mask.device).mul(2).clamp(max=1)
-    points = sample_pixel(mask, 1 - interior)[:, None]
+    interior = 1 - torch.rand(len(mask), device=mask.device).mul(2).clamp(max=1)
+    points = sample_pixel(mask, interior)[:, None]
     return points, torch.ones(points.shape[:2], dtype=torch.long, device=mask.device)
 
 
@@ -62,8 +62,8 @@ def box(mask: Tensor) -> tuple[Tensor, Tensor]:
     side = mask.shape[-1]
     edges = tight_box(mask)
     size = (edges[:, 2:] - edges[:, :2] + 1).repeat(1, 2)  # (N, 4)
-    care = torch.rand(len(mask), 1, device=mask.device).mul(2).sub(1).clamp(min=0)
-    error = torch.randn(edges.shape, device=mask.device) * _BOX_NOISE * care * size
+    carelessness = torch.rand(len(mask), 1, device=mask.device).mul(2).sub(1).clamp(min=0)
+    error = torch.randn(edges.shape, device=mask.device) * _BOX_NOISE * carelessness * size
     limit = torch.minimum(0.25 * size, torch.full_like(size, 20 * side / 1024))
     edges = (edges + error.clamp(-limit, limit)).clamp(0, side - 1)
     labels = torch.arange(2, 4, device=mask.device).expand(len(mask), 2)
