@@ -46,7 +46,7 @@ def _wide_values():
 
 
 @contextmanager
-def _look_per_object():
+def _self_attend_per_object():
     """Computes the image's self-attention for each object anew, as if it were alone."""
     track = FrameStep.track
 
@@ -95,7 +95,7 @@ SAVINGS: tuple[tuple[str, str, Undo], ...] = (  # its name, the predicted time w
     ("attention in tiles", "x 1.1", lambda: mock.patch.object(attention, "_goes_in_tiles", lambda q, k, v: False)),
     ("values averaged 64 wide", "x 1.4 (of 512 columns 320 are left)", _wide_values),
     ("work in slices that stay in the cache", "x 1.1", lambda: mock.patch.object(layers, "_ROWS", 1 << 40)),
-    ("the image's own attention shared by objects", "x 1.04 with 2 objects", _look_per_object),
+    ("the image's own attention shared by objects", "x 1.04 with 2 objects", _self_attend_per_object),
     ("rotary and sine tables kept", "x 1.01", _tables_each_time),
 )  # fmt: skip
 NOT_TAKEN: tuple[tuple[str, str, Undo], ...] = (("the empty prompt's encodings kept", "x 0.999", _free_prompt),)

@@ -29,7 +29,7 @@ from sam2.model import SAM2
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 CLIP_FRAMES = 24
-ENOUGH_TO_GROW = 20
+ENOUGH_FRAMES = 20  # to tell growth from fluctuation
 _MODULES = {"transformers": "hugging_face"}  # a module of that name would hide the library
 SIZE_HW = (480, 640)
 
@@ -164,8 +164,8 @@ def table_rows(found: dict[str, list[dict]], num_objects: int) -> list[list[str]
         total, compute = ([1e3 * frame[key] for frame in frames] for key in ("total", "compute"))
         turns = list(zip(frames, found["ours"], strict=True))
         ratio, cpu_ratio = (statistics.median(f[key] / o[key] for f, o in turns) for key in ("total", "cpu"))
-        growth = "too few frames"  # to tell growth from fluctuation
-        if len(frames) >= ENOUGH_TO_GROW:
+        growth = "too few frames"
+        if len(frames) >= ENOUGH_FRAMES:
             growth = f"{np.polyfit(range(len(frames)), [frame['rss'] for frame in frames], 1)[0] / 1024:.0f}"
         rows.append(
             [name, str(num_objects), f"{statistics.median(total):.0f}", f"{np.percentile(total, 95):.0f}",

@@ -32,7 +32,7 @@ from sam2_ros.simulator import check_camera
 from sam2_ros.srv import AddObjects, ListObjects
 
 LAST_RESULT_S = 5.0  # how long to wait for the last result
-PROMPTS = 5  # attempts: on a busy machine the tracker may have missed the first image
+ATTEMPTS = 5  # to prompt: on a busy machine the tracker may have missed the first image
 ENOUGH_IOU, ENOUGH_VISIBILITY = 0.75, 0.9  # what the demonstration must reach to succeed
 PICTURES = "demo.mp4", "demo.png", "camera.mp4"
 
@@ -168,7 +168,7 @@ def _perform(args: argparse.Namespace, audience: Audience, children: Children) -
 def _prompt(audience: Audience, how_many: int) -> tuple[dict, int]:
     """Prompts with boxes on the first image or, if the tracker missed it, on the newest. Returns as `_perform`."""
     truth = audience.first_image
-    for _ in range(PROMPTS):
+    for _ in range(ATTEMPTS):
         boxes = choose_boxes(truth, how_many)
         prompts = [Prompt(header=truth.header, object_id=name, box_xyxy=box) for name, box in boxes.items()]
         whole = ", all that is in sight" if len(boxes) < how_many else ""

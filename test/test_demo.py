@@ -185,7 +185,7 @@ def test_another_tracker_in_the_domain_is_told(rig, tmp_path, weights):
     [
         ([Code.STALE, Code.STALE, Code.OK], 7, None),  # the tracker was busy when the first image came
         ([Code.STALE, Code.BAD_INPUT], None, "BAD_INPUT: told so"),
-        ([Code.STALE] * demo.PROMPTS, None, "STALE: told so"),
+        ([Code.STALE] * demo.ATTEMPTS, None, "STALE: told so"),
     ],
 )
 def test_boxes_are_drawn_anew_in_a_newer_image_if_the_tracker_has_not_got_the_first(codes, prompted, error):
