@@ -4,6 +4,7 @@ Knows how to wait for services, answers and messages; what is called, and what t
 """
 
 import argparse
+import math
 import os
 import re
 import sys
@@ -145,21 +146,19 @@ class NodeClient:
     ) -> None:
         """Prints, until Ctrl-C, the lines that `read` returns for each message; None = it is not from this node. When
         nothing has come from the node for SILENT_S, prints what `fall_silent` returns, once."""
-        heard_s, is_silent = time.monotonic(), False
+        heard_s = time.monotonic()
 
         def hear(message: Message) -> None:
-            nonlocal heard_s, is_silent
-            lines = read(message)
-            if lines is None:
-                return
-            heard_s, is_silent = time.monotonic(), False
-            for line in lines:
-                print(line, flush=True)
+            nonlocal heard_s
+            if (lines := read(message)) is not None:
+                heard_s = time.monotonic()
+                for line in lines:
+                    print(line, flush=True)
 
         def notice_silence() -> None:
-            nonlocal is_silent
-            if not is_silent and time.monotonic() - heard_s > SILENT_S:
-                is_silent = True
+            nonlocal heard_s
+            if time.monotonic() - heard_s > SILENT_S:
+                heard_s = math.inf  # it has been said
                 print(fall_silent(), flush=True)
 
         self.node.create_subscription(kind, topic, hear, 10)
