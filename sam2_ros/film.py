@@ -45,18 +45,17 @@ class Film:
 
     def write_picture(self, rgb: np.ndarray) -> None:
         """rgb: (H, W, 3) uint8."""
+        height, width = rgb.shape[:2]
         if self._writer is None:
-            self._size_wh = rgb.shape[1], rgb.shape[0]
-            self._writer = cv2.VideoWriter(
-                video_name(self._path), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, self._size_wh
-            )  # the one codec that every build of OpenCV has
+            self._size_wh = width, height
+            codec = cv2.VideoWriter.fourcc(*"mp4v")  # the one that every build of OpenCV has
+            self._writer = cv2.VideoWriter(video_name(self._path), codec, self._fps, self._size_wh)
             if not self._writer.isOpened():
-                width, height = self._size_wh
                 raise sam2.BadInput(
                     f"{self._path.name}: OpenCV cannot begin a video of {width}x{height} pixels and {self._fps:g} "
                     "images per second; choose another rate or leave the video out, or is the disk full?"
                 )
-        if (rgb.shape[1], rgb.shape[0]) != self._size_wh:
+        if (width, height) != self._size_wh:
             rgb = cv2.resize(rgb, self._size_wh, interpolation=cv2.INTER_AREA)
         self._writer.write(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
 
