@@ -74,6 +74,7 @@ class TrackerMaker:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Raises BadInput for an option that would have no effect, and SystemExit, as argparse does."""
     parser = argparse.ArgumentParser(
         prog="python -m sam2.evaluate", description="J&F, visibility, re-acquisition", epilog=_COLUMNS
     )
