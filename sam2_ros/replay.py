@@ -121,7 +121,6 @@ def _main(args: argparse.Namespace) -> int:
     from sam2_ros.replay_report import Report
     from sam2_ros.replay_source import open_source
 
-    davis = None
     entries = prompt_file.read(args.prompts)
     _check_apart(args, entries)
     check_free(args.out)
@@ -139,6 +138,7 @@ def _main(args: argparse.Namespace) -> int:
         if args.sheet:
             pictures[args.sheet] = stack.enter_context(ContactSheet.open(args.sheet))
         sinks: list[TrackBag | Film | ContactSheet | DavisVideo] = [bag, *pictures.values()]
+        davis = None
         if args.davis:
             place = _real(args.source)
             name = args.name or (place.name if place.is_dir() else place.stem)
