@@ -127,12 +127,12 @@ def test_the_average_starts_quickly_and_then_is_slow():
     average = Average(layer, decay=0.9)
     layer.weight.data.fill_(1.0)
     average.update(layer, step=0)
-    assert average.values[0].item() == pytest.approx(0.9)
+    assert average.averaged["weight"].item() == pytest.approx(0.9)
     layer.weight.data.fill_(0.0)
     average.update(layer, step=1000)
-    assert average.values[0].item() == pytest.approx(0.81)
+    assert average.averaged["weight"].item() == pytest.approx(0.81)
     average.swap(layer)
-    assert layer.weight.item() == pytest.approx(0.81) and average.values[0].item() == 0.0
+    assert layer.weight.item() == pytest.approx(0.81) and average.averaged["weight"].item() == 0.0
 
 
 def test_recipes_cover_the_whole_run_in_order():

@@ -41,7 +41,7 @@ def test_exported_weights_are_the_average_in_the_official_layout(tmp_path):
     weights = torch.load(tmp_path / "nano.pt", weights_only=True)["model"]
     fresh = small_model()
     fresh.load_state_dict(weights, strict=True)
-    named = dict(zip(trainer.average.names, trainer.average.values, strict=True))
+    named = trainer.average.state_dict()
     assert torch.equal(fresh.mask_downsample.weight, named["model.mask_downsample.weight"])
     trainer.export(tmp_path / "nano.safetensors")
     from safetensors.torch import load_file

@@ -180,26 +180,25 @@ class Average:
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay = decay
-        self.names = [name for name, _ in model.named_parameters()]
-        self.values = [p.detach().clone() for p in model.parameters()]
+        self.averaged = {name: p.detach().clone() for name, p in model.named_parameters()}
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.values, [p.detach() for p in model.parameters()], weight)
+        torch._foreach_lerp_(list(self.averaged.values()), [p.detach() for p in model.parameters()], weight)
 
     def state_dict(self) -> dict[str, Tensor]:
-        return dict(zip(self.names, self.values, strict=True))
+        return dict(self.averaged)
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        for name, value in zip(self.names, self.values, strict=True):
+        for name, value in self.averaged.items():
             value.copy_(state[name])
 
     @torch.no_grad()
     def swap(self, model: nn.Module) -> None:
         """Exchanges the average with the model's weights; call again to undo."""
-        for value, parameter in zip(self.values, model.parameters(), strict=True):
+        for value, parameter in zip(self.averaged.values(), model.parameters(), strict=True):
             kept = value.clone()
             value.copy_(parameter)
             parameter.copy_(kept)
