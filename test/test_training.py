@@ -175,13 +175,13 @@ def test_phases_follow_the_share_of_the_run(tmp_path):
     kinds = []
     for step in range(6):
         trainer.progress.step = step
-        phase, done = trainer._phase()
+        phase, done = trainer._enter_phase()
         kinds.append(phase.kind)
         assert 0 <= done < 1
     assert kinds == ["pretext"] * 3 + ["stills"] * 2 + ["clips"]
     clocked = Trainer(replace(TINY_RUN, steps=0, budget_minutes=2.0), TwoSquares(), tmp_path, CPU)
     clocked.progress.elapsed_s = 90.0
-    assert clocked.share == 0.75 and clocked._phase()[0].kind == "clips"
+    assert clocked.share == 0.75 and clocked._enter_phase()[0].kind == "clips"
 
 
 def test_a_run_learns_from_windows_and_is_judged_on_whole_images(tmp_path, monkeypatch):

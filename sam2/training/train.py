@@ -173,8 +173,8 @@ class Trainer:
         left = self.config.steps - self.progress.step if self.config.steps else LOG_EVERY
         return min(LOG_EVERY, left)
 
-    def _phase(self) -> tuple[Phase, float]:
-        """The phase the run is in and how much of it is done, 0..1."""
+    def _enter_phase(self) -> tuple[Phase, float]:
+        """Notes in `progress` which phase the run is in; returns it, and how much of it is done, 0..1."""
         index = next((i for i, p in enumerate(self.config.phases) if self.share < p.until), len(self.config.phases) - 1)
         if index != self.progress.phase:
             self.progress.phase, self.progress.phase_step = index, 0
@@ -188,7 +188,7 @@ class Trainer:
             try:
                 return self._step(source)
             except torch.OutOfMemoryError as error:
-                phase = self._phase()[0]
+                phase = self.config.phases[self.progress.phase]
                 images = phase.frames if phase.stills else 1  # how much larger a batch of stills is
                 if self.team.size > 1 or phase.batch * images * self.batch_scale <= 1:
                     which = "in a team" if self.team.size > 1 else "even of one clip"
@@ -205,7 +205,7 @@ class Trainer:
 
     def _step(self, source: Source) -> dict[str, Tensor]:
         at = self.progress
-        phase, done = self._phase()
+        phase, done = self._enter_phase()
         rng = np.random.default_rng((self.config.seed, at.retries, at.step))  # the same plan in every process
         own = np.random.default_rng((self.config.seed, at.retries, at.step, self.team.rank))
         torch.manual_seed(int(own.integers(2**62)))
