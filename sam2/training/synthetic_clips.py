@@ -13,14 +13,11 @@ class SyntheticClips:
     num_frames: int
     size: int  # S, pixels
     gentle: float = 0.0  # share of the clips that are from the gentle world; held-out clips never are
+    is_varied = True
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         return self.num_frames, self.size, self.size, 4
-
-    @property
-    def is_varied(self) -> bool:
-        return True
 
     def __str__(self) -> str:
         return "the synthetic world; --dataset and --root name real data"
