@@ -146,7 +146,7 @@ def jitter(rgb: Tensor, strength: float) -> Tensor:
     return ((rgb * tint - middle) * contrast + middle + brightness + flicker).clamp(0, 1)
 
 
-def augment(clips: Tensor, strength: float = 1.0, is_varied: bool = True) -> tuple[Tensor, Tensor]:
+def augment(clips: Tensor, strength: float, is_varied: bool = True) -> tuple[Tensor, Tensor]:
     """All augmentations: (B, T, S, S, 4) uint8 -> rgb (B, T, 3, S, S) float32 0..1, labels (B, T, S, S) uint8.
 
     strength 0 changes nothing but the type. is_varied: whether the clips are of different scenes; if not, none is

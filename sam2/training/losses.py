@@ -48,7 +48,7 @@ class MaskLoss(NamedTuple):
     mean_iou: Tensor  # of the hypothesis that the network would output, over present objects; no gradient
 
 
-def focal_loss(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+def focal_loss(logits: Tensor, target: Tensor, alpha: float, gamma: float = 2.0) -> Tensor:
     """Mean focal loss over the last two dimensions: logits, target (..., H, W), target in 0..1 -> (...)."""
     probability = logits.sigmoid()
     cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")

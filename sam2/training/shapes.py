@@ -121,7 +121,7 @@ def _cross(rng: np.random.Generator) -> np.ndarray:
 _CONTOURS = {"polygon": _polygon, "star": _star, "blob": _blob, "ellipse": _ellipse, "box": _box, "cross": _cross}
 
 
-def make_sprite(rng: np.random.Generator, outline: Outline, side: int, colours: np.ndarray | None = None) -> Sprite:
+def make_sprite(rng: np.random.Generator, outline: Outline, side: int, colours: np.ndarray | None) -> Sprite:
     """`outline` drawn `side` pixels wide, textured (in `colours`, (256, 3) uint8, if given), shaded, maybe labelled."""
     alpha = outline.alpha(side)
     rgb = textures.texture(rng, (side, side), colours)
