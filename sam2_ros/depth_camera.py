@@ -59,13 +59,19 @@ class DepthCamera:
         self._info.follow()
         self._depth.follow()
 
-    def missing(self, pinhole: Pinhole | None) -> str:
-        """What has not come yet, as a sentence; "" = nothing. pinhole: as the caller read it, since it may change."""
+    def find(self, stamp: int) -> tuple[Image, Pinhole]:
+        """The depth image for the image with this stamp, and the calibration. Raises Refused if either is missing.
+        Called by the worker."""
+        refusal, pinhole = self.refusal, self.pinhole  # read once: the executor may replace them meanwhile
         if not self.buffer.newest_ns:
-            return self.refusal or f"no depth image on {self._depth.topic_name}{self._cure(self._depth, 0)}"
+            never = f"no depth image on {self._depth.topic_name}{self._cure(self._depth, 0)}"
+            raise Refused("missing", refusal or never)
         if pinhole is None:
-            return f"no valid calibration on {self._info.topic_name}{self._cure(self._info, 1)}"
-        return ""
+            raise Refused("missing", f"no valid calibration on {self._info.topic_name}{self._cure(self._info, 1)}")
+        message, why = self.buffer.find(stamp)
+        if message is None:
+            raise Refused("stamp", f"{why}; the newest was refused: {refusal}" if refusal else why)
+        return message, pinhole
 
     def _cure(self, subscription: MatchedSubscription, which: int) -> str:
         """What to do if nobody publishes what is missing, as a clause; "" if somebody does."""

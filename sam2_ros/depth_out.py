@@ -171,14 +171,7 @@ class DepthOut:
             raise failure
 
     def _view(self, header: Header, frame: sam2.Frame, tracks: list[sam2.Track], settings: Settings) -> View:
-        pinhole = self._camera.pinhole
-        missing = self._camera.missing(pinhole)
-        if missing or pinhole is None:  # None is missing, too
-            raise Refused("missing", missing)
-        message, why = self._camera.buffer.find(stamp_ns(header.stamp))
-        if message is None:
-            refusal = self._camera.refusal
-            raise Refused("stamp", f"{why}; the newest was refused: {refusal}" if refusal else why)
+        message, pinhole = self._camera.find(stamp_ns(header.stamp))
         for what, size_hw, expected in (
             ("depth image", (message.height, message.width), REGISTERED),
             ("camera_info", pinhole.size_hw, CALIBRATED),

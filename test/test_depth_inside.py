@@ -15,6 +15,7 @@ from std_msgs.msg import Header
 from test_camera_inside import IMAGE, NotingNode
 from test_depth import NOW_NS, SIZE_HW, STEP_NS, depth_message, filled, scene
 from test_depth_out import SETTINGS, FakeFrames, Rigged, track_of
+from test_depth_reasons import missing
 
 import sam2
 from sam2_ros import cloud_out
@@ -85,10 +86,10 @@ def test_a_calibration_that_was_sent_once_is_asked_for_if_all_its_publishers_kee
 def test_depth_without_a_stamp_is_refused_and_the_reason_why_there_is_none(camera):
     asked(camera)["/depth/image"].hear(depth_message(scene()[0], 0))
     assert camera._counters.depth_refused == {"no_stamp": 1} and not camera._counters.depth_received
-    assert camera.missing(None).startswith("depth image: expected the stamp of its image, got 0")
+    assert missing(camera).startswith("depth image: expected the stamp of its image, got 0")
     camera.close()
     camera.open()
-    assert camera.missing(None) == "no depth image on /depth/image"
+    assert missing(camera) == "no depth image on /depth/image"
 
 
 def test_what_is_closed_hears_nothing_any_more(camera):
@@ -116,7 +117,7 @@ def test_depth_that_is_kept_is_counted_and_told_and_what_is_not_is_refused_by_na
     assert (counters.depth_received, camera.came) == (1, [1])
     assert counters.depth_refused == {"duplicate": 1, "encoding": 1} and "expected 32FC1" in counters.depth_trouble
     asked(camera)[TOPICS[1]].hear(CameraInfo(width=64, height=48, k=[50.0, 0, 31.5, 0, 51.0, 23.5, 0, 0, 1.0]))
-    assert camera.pinhole == Pinhole(50.0, 51.0, 31.5, 23.5, SIZE_HW) and camera.missing(camera.pinhole) == ""
+    assert camera.pinhole == Pinhole(50.0, 51.0, 31.5, 23.5, SIZE_HW) and camera.find(NOW_NS)[1] is camera.pinhole
 
 
 def test_depth_without_a_stamp_belongs_to_no_image():
@@ -233,7 +234,6 @@ def test_without_calibration_no_depth_is_waited_for():
     rig, (metres, mask) = Rigged(), scene()
     rig.hear("objects/poses")
     rig.camera.pinhole = None
-    rig.camera.missing = lambda pinhole: "no valid calibration on /camera_info"
     rig.depth(metres, NOW_NS - STEP_NS)
     rig.image(mask)
     assert not rig.outputs.waits and rig.counters.depth_missed == 1

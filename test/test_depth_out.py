@@ -2,6 +2,7 @@
 
 import queue
 import struct
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from test_track_out import FakePublisher
 import sam2
 from sam2_ros import depth_in
 from sam2_ros.counters import Counters
-from sam2_ros.depth_buffer import MOST_BEHIND_NS, DepthBuffer
+from sam2_ros.depth_buffer import MOST_BEHIND_NS
+from sam2_ros.depth_camera import DepthCamera
 from sam2_ros.depth_out import MOST_WAITING, DepthOut
 from sam2_ros.geometry import Pinhole
 from sam2_ros.msg import TrackArray
@@ -39,15 +41,12 @@ def track_of(mask, name="cup"):
     )  # fmt: skip
 
 
-class Camera:
-    """Where the node would have its subscriptions."""
-
-    def __init__(self):
-        self.buffer, self.pinhole = DepthBuffer(5 * 10**9), Pinhole(50.0, 50.0, 31.5, 23.5, SIZE_HW)
-        self.pinhole_frame = self.refusal = ""
-
-    def missing(self, pinhole):
-        return "" if self.buffer.newest_ns else "no depth image on depth/image"
+def depth_camera(prefix=""):
+    """Without a node, and calibrated."""
+    node = SimpleNamespace(resolve_topic_name=lambda name: f"/{name}")
+    made = DepthCamera(node, (f"{prefix}depth/image", f"{prefix}camera_info"), SETTINGS, Counters(), lambda: None)
+    made.pinhole = Pinhole(50.0, 50.0, 31.5, 23.5, SIZE_HW)
+    return made
 
 
 class FakeFrames:
@@ -69,7 +68,7 @@ class Rigged:
     """Outputs with depth, publishers that note, and one object."""
 
     def __init__(self, frames=None):
-        self.camera, self.counters, self.frames = Camera(), Counters(), frames or FakeFrames()
+        self.camera, self.counters, self.frames = depth_camera(), Counters(), frames or FakeFrames()
         create = lambda kind, topic, depth, latched=False: FakePublisher(topic)  # noqa: E731
         depth = DepthOut(create, self.camera, self.counters, self.frames)
         self.outputs = Outputs(create, SETTINGS, str, pytest.fail, depth)

@@ -10,18 +10,12 @@ pytest.importorskip("rclpy")
 
 from sensor_msgs.msg import CameraInfo
 from test_depth import NOW_NS, SIZE_HW, STEP_NS, depth_message, scene
-from test_depth_out import SETTINGS, Rigged, points_of
+from test_depth_out import SETTINGS, Rigged, depth_camera, points_of
 
-from sam2_ros.counters import Counters
-from sam2_ros.depth_camera import DepthCamera
 from sam2_ros.geometry import Pinhole
+from sam2_ros.refused import Refused
 
 pytestmark = pytest.mark.ros
-
-
-def depth_camera(prefix=""):
-    node = SimpleNamespace(resolve_topic_name=lambda name: f"/{name}")
-    return DepthCamera(node, (f"{prefix}depth/image", f"{prefix}camera_info"), SETTINGS, Counters(), lambda: None)
 
 
 def test_calibration_of_another_size_is_told_and_nothing_is_made_of_it():
@@ -62,26 +56,33 @@ def test_calibration_of_another_camera_of_the_same_size_is_used_and_told():
         assert rig.got("tracks").tracks[0].depth_share == 1.0
 
 
+def missing(camera):
+    """What the camera says is missing."""
+    with pytest.raises(Refused) as refused:
+        camera.find(NOW_NS)
+    return str(refused.value)
+
+
 def test_what_has_never_come_is_told():
     """And if nobody publishes it, what to do."""
     camera = depth_camera("front/")
-    pinhole = Pinhole(50.0, 50.0, 31.5, 23.5, SIZE_HW)
     nobody, to = ", where nobody publishes sensor_msgs/msg/", "; remap it, for example -r front/"
     depth, info = "no depth image on /front/depth/image", "no valid calibration on /front/camera_info"
-    assert camera.missing(pinhole) == f"{depth}{nobody}Image{to}depth/image:=/camera/depth/image_raw"
+    assert missing(camera) == f"{depth}{nobody}Image{to}depth/image:=/camera/depth/image_raw"
     for kind, is_ours in (("CompressedImage", False), ("Image", True)):
         camera._depth.offers = [SimpleNamespace(topic_type=f"sensor_msgs/msg/{kind}")]
-        assert (camera.missing(pinhole) == depth) == is_ours
-    camera.buffer.newest_ns = NOW_NS
-    assert camera.missing(None) == f"{info}{nobody}CameraInfo{to}camera_info:=/camera/camera_info"
+        assert (missing(camera) == depth) == is_ours
+    camera.buffer.newest_ns, camera.pinhole = NOW_NS, None
+    assert missing(camera) == f"{info}{nobody}CameraInfo{to}camera_info:=/camera/camera_info"
     camera._info.offers = [SimpleNamespace(topic_type="sensor_msgs/msg/CameraInfo")]
-    assert camera.missing(None) == info and camera.missing(pinhole) == ""
+    assert missing(camera) == info
 
 
 def test_a_calibration_that_is_refused_in_the_midst_of_an_image_is_still_that_image_s():
     rig, (metres, mask) = Rigged(), scene()
     rig.hear("objects/cloud")
-    rig.camera.missing = lambda pinhole: setattr(rig.camera, "pinhole", None) or ""
+    find = rig.camera.buffer.find
+    rig.camera.buffer.find = lambda stamp_ns: setattr(rig.camera, "pinhole", None) or find(stamp_ns)
     rig.depth(metres)
     rig.image(mask)
     assert rig.got("objects/cloud") is not None and not rig.counters.failures and rig.counters.depth_matched == 1
@@ -90,10 +91,10 @@ def test_a_calibration_that_is_refused_in_the_midst_of_an_image_is_still_that_im
 def test_what_the_camera_says_is_missing_is_the_reason_in_the_diagnostics():
     rig, (metres, mask) = Rigged(), scene()
     rig.hear("tracks", "objects/cloud")
-    rig.camera.missing = lambda pinhole: "no valid calibration on /camera_info"
+    rig.camera.pinhole = None
     rig.depth(metres)
     rig.image(mask)
-    assert rig.counters.depth_trouble == "no valid calibration on /camera_info"
+    assert rig.counters.depth_trouble.startswith("no valid calibration on /camera_info, where nobody publishes")
     assert rig.got("tracks").tracks[0].area == mask.sum() and rig.got("objects/cloud") is None
 
 
@@ -135,7 +136,7 @@ def test_that_the_newest_depth_was_refused_is_told_until_one_is_kept():
     """That the nearest is old is only half of the reason."""
     rig, (metres, mask), camera = Rigged(), scene(), depth_camera()
     rig.hear("objects/poses")
-    camera.pinhole, camera._node.simulated_time = rig.camera.pinhole, SimpleNamespace(passed_ns=0)
+    camera._node.simulated_time = SimpleNamespace(passed_ns=0)
     rig.outputs._depth._camera = camera
     for number, is_bad in enumerate((False, True, False)):
         message = depth_message(metres, NOW_NS + 99 * number * STEP_NS)
