@@ -143,8 +143,8 @@ class Channel:
 
     def saved_path(self, name: str) -> Path:
         """The file for objects saved as `name`. Raises what `save_folder.saved_path` raises."""
-        node = self.node.get_fully_qualified_name().strip("/")
-        unusual = "" if node == self.node.DEFAULT_NAME else node
+        node = self.node.get_fully_qualified_name()
+        unusual = "" if node == f"/{self.node.DEFAULT_NAME}" else node
         return saved_path(self.node.settings.save_folder, unusual, self.name, name)
 
     def tick(self) -> None:

@@ -67,7 +67,7 @@ class DepthOut:
             ("objects/tracks", TrackArray, 10), ("objects/cloud", PointCloud2, 2), ("objects/poses", PoseArray, 10),
             ("objects/markers", MarkerArray, 2), ("scene_cloud", PointCloud2, 2),
         )  # fmt: skip
-        self.publishers = {topic: create(kind, topic, depth) for topic, kind, depth in topics}
+        self.publishers = {topic: create(kind, topic, length) for topic, kind, length in topics}
 
     @property
     def is_wanted(self) -> bool:
