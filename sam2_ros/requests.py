@@ -47,8 +47,8 @@ class Answer:
 class Request:
     """A request to the worker. It may be answered from any thread; only the first answer counts.
 
-    reply: called with the Answer, in the thread that answers. It must return at once, and is dropped then: whoever made
-    the request may keep it, and a cycle would keep the last images until the next collection of garbage.
+    reply: called with the Answer, in the thread that answers. It must return at once. The request then lets go of it:
+    whoever made the request may keep that, and the cycle would keep results alive until Python next collects garbage.
     """
 
     def __init__(self, reply: Callable[[Answer], None]) -> None:
