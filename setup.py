@@ -4,6 +4,7 @@ colcon never reads this file: package.xml says ament_cmake. CMakeLists.txt says 
 runs it into a staging folder. Metadata and dependencies are in pyproject.toml.
 """
 
+import atexit
 import functools
 import logging
 import os
@@ -11,6 +12,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from importlib import metadata
 from pathlib import Path
 
@@ -85,7 +87,7 @@ class BuildInterfaces(Command):
         return {}
 
     def run(self):
-        stage = self.compile(Path(self.build_temp).resolve() / "interfaces")
+        stage = self.compile(self.work_folder())
         generated = stage / "python" / PACKAGE
         target = (ROOT if self.editable_mode else Path(self.build_lib)) / PACKAGE
         for item in (generated / "msg", generated / "srv"):
@@ -96,6 +98,16 @@ class BuildInterfaces(Command):
         self.distribution.data_files = list(data_files(stage))
         if self.editable_mode:
             self.run_command("install_data")  # an editable install does not run it by itself
+
+    def work_folder(self) -> Path:
+        """Where to compile: in the build folder, or if rosidl could not, since its CMake reads the paths of what it
+        generates as ASCII, in a temporary folder, which lives as long as this process."""
+        work = Path(self.build_temp).resolve() / "interfaces"
+        if str(work).isascii():
+            return work
+        elsewhere = Path(tempfile.mkdtemp(prefix="sam2_ros_"))
+        atexit.register(shutil.rmtree, elsewhere, ignore_errors=True)
+        return elsewhere
 
     def compile(self, work: Path) -> Path:
         """Configures, builds and installs with CMake into a staging folder under `work`, which it returns."""

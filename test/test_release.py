@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -142,6 +143,17 @@ def test_children_find_what_a_sourced_ros_has():
     assert ROOT / "test/ros_rig.py" in setting and ROOT / "benchmarks/node.py" in setting
     keeping = re.compile(r'children_path\(\)|os\.environ\.get\("PYTHONPATH"\)')
     assert [path.name for path in setting if not keeping.search(path.read_text())] == []
+
+
+@pytest.mark.parametrize("folder", ["plain", "with space", "jürgen"])
+def test_interfaces_are_compiled_where_rosidl_can_read_the_paths(folder, tmp_path, monkeypatch):
+    """Its CMake files read those of what they generate as ASCII, and a clone may lie in /home/jürgen."""
+    setuptools = pytest.importorskip("setuptools")
+    monkeypatch.setattr(setuptools, "setup", lambda **settings: None)
+    command = runpy.run_path(str(ROOT / "setup.py"))["BuildInterfaces"](setuptools.Distribution())
+    command.build_temp = str(tmp_path / folder)
+    work = command.work_folder()
+    assert str(work).isascii() and (tmp_path in work.parents) == command.build_temp.isascii()
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")
