@@ -94,7 +94,7 @@ class Channel:
         auto = AutoPrompt(settings, self.counters, self.inputs.answer_detector)
         depth = None
         if self.depth is not None:
-            depth = DepthOut(self._create_output, self.depth, self.counters, transforms)
+            depth = DepthOut(self._create_output, self.depth, self.counters, transforms, self.log)
         outputs = Outputs(self._create_output, settings, lambda: self.target, self.log.warning, depth)
         closed = partial(self.why_closed, needs_image=True)
         self._pipeline = Pipeline(mailbox, settings, self.counters, outputs, auto, self.log, closed, self._why_no_image)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 from geometry_msgs.msg import PoseArray
+from rclpy.impl.rcutils_logger import RcutilsLogger
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
@@ -60,8 +61,10 @@ class _Waiting:
 class DepthOut:
     """Publishes the 3-D outputs. create: as `Outputs` takes it."""
 
-    def __init__(self, create: Callable, camera: DepthCamera, counters: Counters, transforms: Transforms) -> None:
-        self._camera, self._counters, self._transforms = camera, counters, transforms
+    def __init__(
+        self, create: Callable, camera: DepthCamera, counters: Counters, transforms: Transforms, log: RcutilsLogger
+    ) -> None:
+        self._camera, self._counters, self._transforms, self._log = camera, counters, transforms, log
         self._waiting: deque[_Waiting] = deque()  # oldest first
         topics = (
             ("objects/tracks", TrackArray, 10), ("objects/cloud", PointCloud2, 2), ("objects/poses", PoseArray, 10),
@@ -137,7 +140,7 @@ class DepthOut:
             self._counters.miss_depth(str(error))
             return None
         except Exception as error:  # whatever it is, 2-D results are not affected
-            self._counters.count_failure(f"depth: {type(error).__name__}", str(error))
+            self._counters.note_failure("depth", error, self._log)
             self._counters.miss_depth(f"depth failed: {reason_of(error)}")
             return None
         self._counters.match_depth(self._other_frame(view) or self._unseen(view))

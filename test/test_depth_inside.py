@@ -291,7 +291,7 @@ def test_how_many_messages_wait_for_a_slow_reader():
     """Few of what is large; none of the newest tracks is lost to one that reads ten at a time."""
     made = {}
     create = lambda kind, topic, depth, latched=False: made.setdefault(topic, (depth, latched))  # noqa: E731
-    Outputs(create, SETTINGS, str, pytest.fail, DepthOut(create, SimpleNamespace(), Counters(), FakeFrames()))
+    Outputs(create, SETTINGS, str, pytest.fail, DepthOut(create, SimpleNamespace(), Counters(), FakeFrames(), None))
     large = {"label_mask", "class_mask", "target_mask", "objects/cloud", "objects/markers", "scene_cloud"}
     small = {"tracks", "visibility", "objects/tracks", "objects/poses"}
     expected = {topic: (2, False) for topic in large} | {topic: (10, False) for topic in small}

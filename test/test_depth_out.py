@@ -68,9 +68,9 @@ class Rigged:
     """Outputs with depth, publishers that note, and one object."""
 
     def __init__(self, frames=None):
-        self.camera, self.counters, self.frames = depth_camera(), Counters(), frames or FakeFrames()
+        self.camera, self.counters, self.frames, self.told = depth_camera(), Counters(), frames or FakeFrames(), []
         create = lambda kind, topic, depth, latched=False: FakePublisher(topic)  # noqa: E731
-        depth = DepthOut(create, self.camera, self.counters, self.frames)
+        depth = DepthOut(create, self.camera, self.counters, self.frames, SimpleNamespace(error=self.told.append))
         self.outputs = Outputs(create, SETTINGS, str, pytest.fail, depth)
         self.outputs.open()
         self.rgb = np.random.default_rng(0).integers(0, 256, (*SIZE_HW, 3), dtype=np.uint8)
@@ -185,6 +185,7 @@ def test_an_error_in_3d_does_not_cost_the_2d_results(monkeypatch):
     rig.image(mask)
     assert rig.got("tracks").tracks[0].area == mask.sum() and rig.got("objects/cloud") is None
     assert rig.counters.failures == {"depth: ZeroDivisionError": 1} and "division" in rig.counters.depth_trouble
+    assert len(rig.told) == 1 and "Traceback" in rig.told[0], "who mends it needs the place"
 
 
 def test_depth_that_comes_after_the_result_completes_it():
