@@ -3,6 +3,7 @@ leaves signals and the environment as they were."""
 
 import contextlib
 import fcntl
+import gc
 import importlib
 import os
 import signal
@@ -79,6 +80,16 @@ def nothing_for_the_next_test():
     for name in os.environ.keys() - environment:
         del os.environ[name]
     os.environ.update(environment)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Reference cycles keep participants alive: a lifecycle node that was destroyed is still seen by those of the next
+    test, and if its participant ends while another starts, both may hang. Only here has pytest let go of fixtures."""
+    result = yield
+    if "rig" in item.fixturenames:
+        gc.collect()
+    return result
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 Nothing here sleeps until something is ready: `until` spins until a condition holds, and fails the test if it does not.
 """
 
-import gc
 import json
 import os
 import re
@@ -116,9 +115,6 @@ class Rig:
         self.executor.shutdown()
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
-        # Reference cycles keep participants alive; destroyed later, while another node starts, they may hang.
-        self.node = self.executor = None
-        gc.collect()
 
     def until(self, condition, within_s: float = PATIENCE_S):
         """Spins until `condition()` is true and returns what it gave."""
