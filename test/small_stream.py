@@ -95,6 +95,7 @@ def largest_difference(left: Iterable[Sequence[sam2.Track]], right: Iterable[Seq
 
 def live_tensors() -> tuple[int, int]:
     """(number, bytes) of all tensors that are alive."""
+    gc.unfreeze()  # see conftest.py
     gc.collect()
     tensors = [thing for thing in gc.get_objects() if type(thing) in (torch.Tensor, torch.nn.Parameter)]
     return len(tensors), sum(tensor.untyped_storage().nbytes() for tensor in tensors)
@@ -102,6 +103,7 @@ def live_tensors() -> tuple[int, int]:
 
 def live_objects() -> tuple[int, int]:
     """(number of all reachable Python objects, numbers and strings included, bytes of the arrays among them)."""
+    gc.unfreeze()  # see conftest.py
     gc.collect()
     left = gc.get_objects()  # containers only; objects without references, such as arrays, are found in them
     seen, num_bytes = {id(left)}, 0
