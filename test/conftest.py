@@ -82,13 +82,15 @@ def nothing_for_the_next_test():
     os.environ.update(environment)
 
 
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()  # what was imported stays: each collection after a test would look through it, for 0.1 s
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     """Reference cycles keep participants alive: a lifecycle node that was destroyed is still seen by those of the next
     test, and if its participant ends while another starts, both may hang. Only here has pytest let go of fixtures."""
-    if not gc.get_freeze_count():  # at first, and after tests that count objects
-        gc.collect()
-        gc.freeze()  # what was imported stays: each collection would look through it, for 0.1 s
     result = yield
     if "rig" in item.fixturenames:
         gc.collect()
