@@ -51,7 +51,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--images", type=whole, default=IMAGES, help="images per size")
     parser.add_argument(
-        "--rate", type=positive, default=5.0, help="per second; more than it can take makes images wait"
+        "--rate", type=positive, default=5.0, help="images per second; too many for the node make images wait"
     )
     parser.add_argument("--outputs", nargs="*", default=["tracks", "visibility", "label_mask"])
     parser.add_argument("--out", type=Path, help=f"a file for the results (default: none, unless of {IMAGES} images)")

@@ -64,7 +64,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--official-python", default=os.environ.get("SAM2_OFFICIAL_PYTHON"),
                         help="an interpreter that has Meta's sam2 (also $SAM2_OFFICIAL_PYTHON)")  # fmt: skip
     parser.add_argument("--device", default="cpu", help="with cuda, official_vos_optimized is measured too")
-    parser.add_argument("--warm-up", type=int, default=16, help="frames before the clock counts: the bank fills")
+    parser.add_argument("--warm-up", type=int, default=16, help="frames before the timing, to fill the memory bank")
     parser.add_argument("--frames", type=whole, default=10, help="frames that count")
     parser.add_argument("--threads", type=whole, help="default: all processors")
     parser.add_argument("--batched", action="store_true", help="ours: objects together, as on a GPU by default")

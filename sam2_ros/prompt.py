@@ -39,7 +39,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--mask", type=path_argument, help="image file of the camera image's size; not black = the object"
     )
-    parser.add_argument("--id", default="", help="id of the object; left out, or unknown = a new one")
+    parser.add_argument("--id", default="", help="id of the object; left out or unknown = a new object")
     parser.add_argument("--class", default="", dest="class_name", help="class name of the object")
     parser.add_argument("--replace", action="store_true", help="forget the object's memory, start from this prompt")
     parser.add_argument(

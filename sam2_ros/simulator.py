@@ -145,9 +145,9 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--width", type=int, default=640, help="pixels (default: %(default)s)")
     parser.add_argument("--height", type=int, default=480, help="pixels (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=10.0, help="images per second (default: %(default)s)")
-    parser.add_argument("--frames", type=int, default=0, help="stop after so many; 0 = never (default: %(default)s)")
+    parser.add_argument("--frames", type=int, default=0, help="stop after this many; 0 = never (default: %(default)s)")
     parser.add_argument(
-        "--wait", type=int, nargs="?", const=1, default=0, metavar="N", help="begin when N (1) subscribe to the image"
+        "--wait", type=int, nargs="?", const=1, default=0, metavar="N", help="begin once N (1) subscribe to the image"
     )
     parser.add_argument(
         "--gentle", action="store_true", help="a friendlier world: nothing small, fast, alike or camouflaged"
