@@ -107,7 +107,7 @@ class BuildInterfaces(Command):
             return work
         elsewhere = Path(tempfile.mkdtemp(prefix="sam2_ros_"))
         atexit.register(shutil.rmtree, elsewhere, ignore_errors=True)
-        return elsewhere
+        return elsewhere / "interfaces"  # `compile` removes this one, not the private folder around it
 
     def compile(self, work: Path) -> Path:
         """Configures, builds and installs with CMake into a staging folder under `work`, which it returns."""

@@ -177,7 +177,11 @@ class Channel:
     def _count_rivals(self) -> int:
         """Counts the other nodes of this name, in any state: one that failed to load answers its services, too."""
         name = self.node.get_name(), self.node.get_namespace()
-        return max(self.node.get_node_names_and_namespaces().count(name) - 1, 0)
+        try:
+            names = self.node.get_node_names_and_namespaces()
+        except (RuntimeError, UnicodeDecodeError):  # a nameless node somewhere (ros2/rclpy#1448): reports must go on
+            return 0
+        return max(names.count(name) - 1, 0)
 
     def look_again(self) -> None:
         """Wakes the worker if results wait for depth or transforms: some have just come. Called on the executor."""

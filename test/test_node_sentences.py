@@ -244,6 +244,8 @@ def test_a_report_says_whose_frame_it_is_of_and_who_else_publishes(make, rig):
     assert channel._count_rivals() == 2, "two have its name and namespace, in whatever state it and they are"
     for other in others:
         other.destroy_node()
+    node.get_node_names_and_namespaces = lambda: (_ for _ in ()).throw(RuntimeError("empty node name"))
+    assert channel.statuses(situation), "a nameless node somewhere silences nobody"
 
 
 def test_a_class_for_which_there_is_no_value_is_told_in_the_log(make):
