@@ -229,7 +229,7 @@ def test_depth_is_kept_for_images_that_come_and_news_of_it_wake_only_whom_they_c
     channel._pipeline = None
 
 
-def test_a_report_says_whose_frame_it_is_of_and_who_else_publishes(make, rig):
+def test_a_report_says_whose_frame_it_is_of_and_who_else_has_its_name(make, rig):
     node = make(cameras=["front"])
     channel = node.channels[0]
     channel.camera.frame_id = "front_optical"
