@@ -24,13 +24,13 @@ class FakeTracker:
     """Every object is a square around its first point that stays where it was put.
 
     delay: seconds each step takes; slow_on: (first, last, seconds), steps first to last - 1 take `seconds` instead.
-    raise_on: {method name: error to raise, or a list of errors to raise one per call with None for "not this time"}.
-    nan_on: index of the step whose objects are INVALID. gate: a threading.Event that each step waits for. absent_on:
-    step indices in which no object is visible.
+    raise_on: {method name: error to raise, or a list of errors to raise one per call, None for "not this time"}.
+    nan_on: step whose objects are INVALID. absent_on: steps in which none is visible. gate: an Event each step awaits.
     """
 
     batched = False
-    model = SimpleNamespace(description="a fake on cpu", device=SimpleNamespace(type="cpu"))
+    # Not "cpu", for which the worker reserves memory: on a busy machine that outlasts a cleanup's patience.
+    model = SimpleNamespace(description="a fake on no device", device=SimpleNamespace(type="none"))
 
     def __init__(
         self, delay=0.0, raise_on=None, nan_on=None, gate=None, absent_on=(), max_objects=16, history=30,

@@ -183,8 +183,8 @@ def test_what_waits_behind_a_prompt_that_is_given_up_at_deactivation_does_not_wa
 
 def test_ten_rounds_of_the_whole_lifecycle(rig):
     with NodeProcess(parameters={"autostart": False}) as node:
-        for _ in range(10):
-            assert all(rig.change_state(t) for t in ("configure", "activate", "deactivate", "cleanup"))
+        for transition in ("configure", "activate", "deactivate", "cleanup") * 10:
+            assert rig.change_state(transition), transition
         assert rig.change_state("configure") and rig.change_state("activate")
         start_tracking(rig, rig.camera(), "a")
         node.end()

@@ -4,6 +4,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+from bench import Bench, point
 from fakes import FakeTracker
 
 import sam2
@@ -207,3 +208,26 @@ def test_whatever_ends_it_the_node_hears_of_it(make, monkeypatch, is_loading):
     made.worker._run()
     assert made.worker.phase is Phase.FAILED and "index out of range" in made.worker.sentence
     assert made.told[-1] is Phase.FAILED and any("Traceback" in sentence for sentence in made.logged)
+
+
+def test_only_while_it_waits_for_work_it_is_in_no_turn(monkeypatch):
+    """With a real pipeline, through images and a request: otherwise a node at rest is said to hang."""
+    waits, steps = [], []
+    wait = worker_module.wait_for_any
+    monkeypatch.setattr(
+        worker_module, "wait_for_any", lambda *args: waits.append(bench.worker.turn_since_ns) or wait(*args)
+    )
+
+    class Timed(FakeTracker):
+        def step(self, *args, **kwargs):
+            steps.append(bench.worker.turn_since_ns)
+            return super().step(*args, **kwargs)
+
+    bench = Bench(Timed())
+    with bench:
+        bench.step(1)
+        bench.add(point("a"))
+        bench.step(2)
+        bench.answer()
+        bench.step(3)
+    assert len(waits) >= 3 and not any(waits) and len(steps) == 3 and all(steps)
