@@ -15,7 +15,7 @@ from sam2_ros import rcl_errors
 
 USAGE = """usage: sam2_ros COMMAND [arguments]
 
-Point at a thing once; know for every camera image from then on which pixels it is and whether it is visible.
+Point at a thing once; from then on, know for every camera image which pixels are that thing and whether it is visible.
 
   demo       a simulated camera, the tracker and prompts over ROS 2; ends with a table, demo.mp4 and demo.png
   simulate   a camera that publishes a synthetic world with ground truth

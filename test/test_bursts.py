@@ -1,4 +1,4 @@
-"""More requests at once than can wait: each of them is answered all the same, by whatever door it came."""
+"""More requests at once than can wait: each of them is answered all the same, from a topic or a service."""
 
 import signal
 import weakref
