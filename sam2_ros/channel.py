@@ -24,7 +24,7 @@ from sam2_ros.camera import Camera
 from sam2_ros.counters import Counters
 from sam2_ros.depth_camera import DepthCamera
 from sam2_ros.depth_out import DepthOut
-from sam2_ros.health import Situation
+from sam2_ros.health import Level, Situation
 from sam2_ros.image_source import ImageSource
 from sam2_ros.mailbox import Mailbox
 from sam2_ros.newest_result import NewestResult
@@ -162,8 +162,10 @@ class Channel:
             objects=len(self.newest.object_ids),
         )  # fmt: skip
         findings = health.report(self.counters, self.source, situation, self.node.settings, time.monotonic_ns())
+        is_active = situation.state == "active"
         for finding in findings:
-            self._announcer.hear(f"{self.name} {finding.name}".strip(), finding.level, finding.sentence)
+            if is_active or finding.level is not Level.OK:  # at rest nothing is wrong, but nothing is well again either
+                self._announcer.hear(f"{self.name} {finding.name}".strip(), finding.level, finding.sentence)
         whose = f"{self.node.get_fully_qualified_name()}: " + (f"{self.name}: " if self.name else "")
         return [
             DiagnosticStatus(

@@ -1,5 +1,6 @@
 """What a node does at its worker's news, and what it says and asks for when it is configured; nothing spins."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,8 @@ from test_node_sentences import make, worker  # noqa: F401, a fixture
 
 from sam2_ros import health
 from sam2_ros import node as node_module
+from sam2_ros.announcer import LASTING, Announcer
+from sam2_ros.health import Situation
 from sam2_ros.params import Settings
 from sam2_ros.refused import Refused
 from sam2_ros.ros_time import stamp_ns
@@ -173,3 +176,15 @@ def test_transforms_end_with_the_network_and_each_state_begins_when_it_is_entere
     node._transforms, node._since_ns = SimpleNamespace(close=lambda: closed.append(1)), 1
     assert node._release() and node._release() and closed == [1] and node._since_ns == 1
     assert node._enter("active") == SUCCESS and node._since_ns > 1
+
+
+def test_a_node_that_rests_does_not_say_that_images_are_back(make):  # noqa: F811
+    channel, told = make().channels[0], []
+    channel._announcer = Announcer(SimpleNamespace(info=told.append, warning=told.append))
+    active, rests = Situation("active", "ready"), Situation("finalized", "")
+    for situation in (*[active] * LASTING, rests):
+        channel.statuses(situation)
+    assert [sentence.partition(" for ")[0] for sentence in told] == ["images: no image"]
+    channel.counters.receive_image(time.monotonic_ns(), 1)
+    channel.statuses(active)
+    assert told[1:] == ["images again: waiting for images"]
