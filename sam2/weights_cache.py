@@ -72,8 +72,8 @@ def download_weights(name: str) -> Path:
     path = cache_folder() / f"{config.name}.pt"
     if path.name not in OFFICIAL_SHA256:
         raise BadCheckpoint(
-            f"weights of {config.name}: expected one of {', '.join(OFFICIAL_SHA256)}; these are not published, and "
-            "nano's come with this package: there is nothing to fetch"
+            f"weights of {config.name}: expected one of {', '.join(OFFICIAL_SHA256)}; nano's are not published: "
+            "they come with this package, and there is nothing to fetch"
         )
     if _is_whole(path):
         return path

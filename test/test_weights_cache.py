@@ -239,7 +239,7 @@ def test_a_cache_that_cannot_be_made_says_what_to_set(tmp_path, monkeypatch):
 
 
 def test_nano_is_not_published(server):
-    with pytest.raises(BadCheckpoint, match="not published"):
+    with pytest.raises(BadCheckpoint, match="nano's are not published: they come with this package"):
         weights_cache.download_weights("nano")
 
 
