@@ -23,7 +23,7 @@ INPUTS := pyproject.toml setup.py CMakeLists.txt package.xml $(sort $(wildcard m
 STAMP := $(VENV)/.ready-$(TORCH)-$(shell cat $(INPUTS) | cksum | cut -d ' ' -f 1)
 RUN := $(VENV)/bin/python
 # A test that hangs says where, with the stacks of all threads, and ends the run; processes it started may stay.
-PYTEST := $(RUN) -m pytest --timeout 600 --timeout-method thread -o faulthandler_timeout=590
+PYTEST := $(RUN) -m pytest --timeout 1500 --timeout-method thread -o faulthandler_timeout=1490
 # File by file, and more at a time than there are cores where much of the time is waiting for nodes.
 SHARED := --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
