@@ -235,9 +235,16 @@ def start_tracking(rig, camera, *names):
     """Waits until the node takes requests and adds objects while images flow; returns the next image number."""
     camera.wait_for_subscriber()
     rig.until(lambda: rig.call(ListObjects, "/sam2/list_objects").code == Code.OK)
-    future = rig.start_call(AddObjects, "/sam2/add_objects", AddObjects.Request(prompts=[click(n) for n in names]))
-    number = camera.publish_until(future.done, first=100)
-    assert future.result().code == Code.OK, future.result().sentence
+    asked, request = [], AddObjects.Request(prompts=[click(n) for n in names])
+
+    def is_answered():
+        if not asked or (asked[-1].done() and asked[-1].result().code == Code.NO_IMAGE):
+            # Again, as `sam2_ros prompt` does: on a busy machine no image may come within a short prompt_wait_s.
+            asked.append(rig.start_call(AddObjects, "/sam2/add_objects", request))
+        return asked[-1].done()
+
+    number = camera.publish_until(is_answered, first=100)
+    assert asked[-1].result().code == Code.OK, asked[-1].result().sentence
     camera.wait_for_matching_subscriber()
     return number
 

@@ -72,7 +72,8 @@ def test_a_frame_id_that_keeps_changing_is_copied_and_warned_about_once(rig):
             )
         assert [name for name, _ in groupby(m.header.frame_id for m in got)] == names
         node.end()
-        assert 1 <= node.output.count("frame_id changed") <= 3  # once in five seconds
+        # Once in five seconds: on a busy machine all this takes a while.
+        assert 1 <= node.output.count("frame_id changed") < len(names) - 1
 
 
 def test_a_camera_that_is_off_is_said_and_its_first_image_is_processed(rig):

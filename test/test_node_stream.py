@@ -115,7 +115,7 @@ def test_at_200_images_per_second_results_stay_young_and_drops_are_counted(rig):
         late = [came[i] for i in range(4, 30) if came[i][0] < came[i - 2][1] - on_its_way]
         # A machine that stalled made 2 of 26 late; the three oldest images kept in place of the newest make 26.
         assert len(late) <= 6, came
-        assert dropped > processed > 30
+        assert dropped and processed > 30  # how many, is up to the machine, which publishes as fast as it can
         node.end()
 
 
@@ -143,10 +143,12 @@ def test_a_prompt_on_an_image_after_which_none_comes_is_carried_out_on_it(rig):
     """A bag that pauses, a camera that is triggered: by its stamp, or by the click of somebody who sees it."""
     with NodeProcess(parameters={"prompt_wait_s": 0.2}) as node:
         camera, results = rig.camera(), rig.collect(PromptResult, "/sam2/prompt_result")
-        start_tracking(rig, camera, "a")
+        number = start_tracking(rig, camera, "a")
         clicks = rig.node.create_publisher(Point, "/sam2/click_point", 10)
         rig.until(clicks.get_subscription_count)
         got = rig.collect(TrackArray, "/sam2/tracks")
+        camera.publish(number)
+        rig.until(lambda: got and stamp(got[-1]) == stamp(camera.message(number)))  # nothing is on its way any more
         newest = rig.call(ListObjects, "/sam2/list_objects").header
         prompt = click("cup", stamp=newest.stamp, frame_id="camera_optical")
         assert rig.call(AddObjects, "/sam2/add_objects", AddObjects.Request(prompts=[prompt])).code == Code.OK
