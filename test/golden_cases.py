@@ -230,8 +230,13 @@ class VideoRun:
 
 
 def _copy(objects: dict) -> dict:
-    """Copies the dicts but not the results in them, which never change once stored."""
-    return {i: ObjectState(**{f.name: dict(getattr(obj, f.name)) for f in fields(obj)}) for i, obj in objects.items()}
+    """Copies the dicts and the results in them, which get their memory when a propagation needs it. Tensors are shared:
+    the recorder knows a result by its pointer."""
+
+    def copied(by_frame: dict) -> dict:
+        return {frame: copy(it) if isinstance(it, FrameResult) else it for frame, it in by_frame.items()}
+
+    return {i: ObjectState(**{f.name: copied(getattr(obj, f.name)) for f in fields(obj)}) for i, obj in objects.items()}
 
 
 def run_image_case(model: SAM2VideoPredictor, case: dict, clip: np.ndarray) -> dict[str, np.ndarray]:

@@ -123,10 +123,12 @@ def test_logits_show_that_memories_are_rounded_to_bf16(monkeypatch):
     rounded, expected = ran("A", True), GOLDEN.expected("A")
     print("rounded", worst(rounded.arrays, expected, "s1_low64"))
     assert worst(rounded.arrays, expected, "s1_low64")[1] < BF16_RMS
+    memory = rounded.state.objects[1].prompted[0].maskmem
     memory_not_rounded_to_bf16(monkeypatch, rounded)
     unrounded = rounded.fork(before=1).run(Cut(first=1, frames={1: 2}))
     print("unrounded", worst(unrounded.arrays, expected, "s1_low64"))
     assert worst(unrounded.arrays, expected, "s1_low64")[1] > BF16_RMS
+    assert rounded.state.objects[1].prompted[0].maskmem is memory, "a fork changes nothing for the tests that follow"
 
 
 @needs_bundled
