@@ -77,7 +77,7 @@ def test_every_service_is_answered_in_every_state(rig):
 
 def test_what_is_asked_while_the_node_stops_is_answered_before_the_process_ends(rig):
     """For up to two seconds it waits for the network, and for nobody else."""
-    with NodeProcess(tracker={"delay": 3600}, parameters={"max_age_s": 0.05}) as node:
+    with NodeProcess(tracker={"delay": 3600}, parameters={"max_age_s": 0.05, "image_reliability": "reliable"}) as node:
         camera, said = rig.camera(), rig.diagnostics()
         camera.wait_for_subscriber()
         rig.until(lambda: rig.call(ListObjects, "/sam2/list_objects").code == Code.OK)
