@@ -118,7 +118,8 @@ def newest_stamp(client: NodeClient) -> Time:
 def _how(track: Track) -> str:
     """What a track says of its object, for people."""
     if not track.area:
-        return f", but it is not seen in the image (presence {track.presence:.2f}): is that where it is?"
+        lack = "no pixel is marked" if track.state == Track.VISIBLE else "it is not seen in the image"
+        return f", but {lack} (presence {track.presence:.2f}): is that where it is?"
     box = track.box
     return (
         f": {track.area} pixels in {box.width}x{box.height} at ({box.x_offset}, {box.y_offset}), "

@@ -172,7 +172,8 @@ def main(argv: list[str] | None = None) -> int:
     """Publishes until the frames are used up or a signal comes; returns 0."""
     args, ros_args = parse(argv)
     signals = []
-    for number in (signal.SIGINT, signal.SIGTERM):
+    is_kept = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup ignores it
+    for number in (signal.SIGINT, signal.SIGTERM, *(() if is_kept else (signal.SIGHUP,))):
         signal.signal(number, lambda number, frame: signals.append(number))
     fast_dds.make_room()
     rclpy.init(args=[*ros_args, *log_arguments()], signal_handler_options=SignalHandlerOptions.NO)

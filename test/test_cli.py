@@ -250,8 +250,9 @@ def test_a_prompt_that_was_carried_out_is_no_failure_if_nothing_more_is_heard(mo
 
 
 def test_an_object_that_is_not_seen_is_not_said_to_be_tracked_well():
-    hidden, seen = Track(presence=0.06), Track(area=5, presence=0.9)
+    hidden, seen = Track(state=Track.OCCLUDED, presence=0.06), Track(area=5, presence=0.9)
     assert "not seen in the image (presence 0.06)" in prompt._how(hidden) and "not seen" not in prompt._how(seen)
+    assert "no pixel is marked (presence 0.98)" in prompt._how(Track(presence=0.98)), "present, but the mask is empty"
 
 
 def test_what_the_machine_refuses_is_a_sentence(capsys, monkeypatch):

@@ -1,6 +1,11 @@
 """The simulated camera: one header per frame on every topic, true labels, and frames counted from zero."""
 
+import re
+import signal
+import subprocess
+import sys
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +23,7 @@ from sam2_ros.simulator import FASTEST, MOST_PIXELS, SLOWEST, Simulator, camera_
 
 pytestmark = pytest.mark.ros
 SIZE_HW = (24, 32)
+COMMAND = sys.executable, "-m", "sam2_ros.cli", "simulate"
 
 
 class TwoSquares:
@@ -151,3 +157,19 @@ def test_the_end_waits_for_who_hears_any_of_the_topics(rig, monkeypatch):
     left = [ns for _, ns in asked]
     assert 60e9 >= left[0] > left[-1] > 0, "all of them share the time"
     node.destroy_node()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_with_0(number):
+    with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline().startswith("publishing /image")
+        process.send_signal(number)
+        assert process.wait(60) == 0
+
+
+def test_nohup_keeps_it_when_its_terminal_is_closed():
+    with subprocess.Popen(["nohup", *COMMAND], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout.readline().startswith("publishing /image")
+        ignored = re.search(r"SigIgn:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text())[1]
+        process.terminate()
+        assert int(ignored, 16) & 1 << signal.SIGHUP - 1
