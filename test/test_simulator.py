@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,7 +24,6 @@ from sam2_ros.simulator import FASTEST, MOST_PIXELS, SLOWEST, Simulator, camera_
 
 pytestmark = pytest.mark.ros
 SIZE_HW = (24, 32)
-COMMAND = sys.executable, "-m", "sam2_ros.cli", "simulate"
 
 
 class TwoSquares:
@@ -159,17 +159,28 @@ def test_the_end_waits_for_who_hears_any_of_the_topics(rig, monkeypatch):
     node.destroy_node()
 
 
+@contextmanager
+def camera_process(before):
+    """`sam2_ros simulate`, once it publishes. before: what SIGHUP does when it starts; nohup ignores it."""
+    script = (
+        f"import signal; signal.signal(signal.SIGHUP, signal.{before}); import sam2_ros.cli as c; c.main(['simulate'])"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline().startswith("publishing /image")
+            yield process
+        finally:
+            process.kill()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_with_0(number):
-    with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline().startswith("publishing /image")
+    with camera_process("SIG_DFL") as process:
         process.send_signal(number)
         assert process.wait(60) == 0
 
 
 def test_nohup_keeps_it_when_its_terminal_is_closed():
-    with subprocess.Popen(["nohup", *COMMAND], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout.readline().startswith("publishing /image")
+    with camera_process("SIG_IGN") as process:
         ignored = re.search(r"SigIgn:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text())[1]
-        process.terminate()
         assert int(ignored, 16) & 1 << signal.SIGHUP - 1
