@@ -184,3 +184,5 @@ def test_nohup_keeps_it_when_its_terminal_is_closed():
     with camera_process("SIG_IGN") as process:
         ignored = re.search(r"SigIgn:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text())[1]
         assert int(ignored, 16) & 1 << signal.SIGHUP - 1
+        process.terminate()  # killed, it would leave shared memory behind
+        process.wait(60)
