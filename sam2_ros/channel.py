@@ -158,9 +158,8 @@ class Channel:
     def statuses(self, situation: Situation) -> list[DiagnosticStatus]:
         """The diagnostics of this camera. situation: of the node."""
         situation = replace(
-            situation, enabled=self.enabled, prefix=self.output_name(""), rivals=self._count_rivals(),
-            objects=len(self.newest.object_ids),
-        )  # fmt: skip
+            situation, enabled=self.enabled, prefix=self.output_name(""), objects=len(self.newest.object_ids)
+        )
         findings = health.report(self.counters, self.source, situation, self.node.settings, time.monotonic_ns())
         is_active = situation.state == "active"
         for finding in findings:
@@ -175,15 +174,6 @@ class Channel:
             )
             for finding in findings
         ]  # fmt: skip
-
-    def _count_rivals(self) -> int:
-        """Counts the other nodes of this name, in any state: one that failed to load answers its services, too."""
-        name = self.node.get_name(), self.node.get_namespace()
-        try:
-            names = self.node.get_node_names_and_namespaces()
-        except (RuntimeError, UnicodeDecodeError):  # a nameless node somewhere (ros2/rclpy#1448): reports must go on
-            return 0
-        return max(names.count(name) - 1, 0)
 
     def look_again(self) -> None:
         """Wakes the worker if results wait for depth or transforms: some have just come. Called on the executor."""

@@ -51,9 +51,9 @@ class Situation:
     since_ns: int = 0  # when this state began
     closed: str = ""  # why nothing is tracked at the moment, and what to do
     loading_since_ns: int = 0  # when its worker, if there is one, began to load: maybe long before it was activated
+    rivals: int = 0  # other nodes of the same name
     enabled: bool = True  # this and what follows are of the camera
     prefix: str = "~/"  # of its topics and services
-    rivals: int = 0  # other nodes of the same name
     objects: int = 0  # tracked, or restored and waiting for an image
 
 

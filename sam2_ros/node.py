@@ -30,6 +30,7 @@ from sam2_ros.rcl_errors import with_hints
 from sam2_ros.readable import readable, reason_of
 from sam2_ros.refused import Refused
 from sam2_ros.requests import Code
+from sam2_ros.rivals import count_rivals
 from sam2_ros.simulated_time import SimulatedTime
 from sam2_ros.transforms import Transforms
 from sam2_ros.worker import Phase, Worker
@@ -283,9 +284,9 @@ class TrackNode(LifecycleNode):
 
     def _report(self) -> None:
         phase, sentence = self._trouble
-        loading_since_ns = 0
+        loads_since_ns = 0
         if self._worker is not None:
-            loading_since_ns = self._worker.loading_since_ns
+            loads_since_ns = self._worker.loading_since_ns
             if not phase:
                 phase, sentence = self._worker.phase.value, self._worker.sentence
             if self._worker.is_stopping and self._worker.phase in (Phase.LOADING, Phase.READY):
@@ -293,7 +294,7 @@ class TrackNode(LifecycleNode):
         _, closed = self.why_closed() or (None, "")
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
-        situation = Situation(self._state, phase, sentence, self._since_ns, closed, loading_since_ns)
+        situation = Situation(self._state, phase, sentence, self._since_ns, closed, loads_since_ns, count_rivals(self))
         for channel in self.channels:
             message.status += channel.statuses(situation)
         self._diagnostics.publish(message)

@@ -19,6 +19,7 @@ from sam2_ros.msg import VisibilityArray
 from sam2_ros.newest_result import NewestResult
 from sam2_ros.node import NETWORK_ENDING, TICKS_PER_REPORT, TrackNode
 from sam2_ros.requests import Code, Reset
+from sam2_ros.rivals import count_rivals
 from sam2_ros.worker import Phase
 
 pytestmark = pytest.mark.ros
@@ -230,22 +231,26 @@ def test_depth_is_kept_for_images_that_come_and_news_of_it_wake_only_whom_they_c
 
 
 def test_a_report_says_whose_frame_it_is_of_and_who_else_has_its_name(make, rig):
-    node = make(cameras=["front"])
-    channel = node.channels[0]
-    channel.camera.frame_id = "front_optical"
-    situation = Situation("unconfigured", "")
-    statuses = channel.statuses(situation)
-    assert {status.hardware_id for status in statuses} == {"front_optical"} and channel._count_rivals() == 0
-    assert all(status.name.startswith("/sam2: front: ") for status in statuses)
+    node = make(cameras=["front", "rear"])
+    node.channels[0].camera.frame_id = "front_optical"
+    reports, asked, names_of = [], [], node.get_node_names_and_namespaces
+    node._diagnostics.publish = lambda message: reports.append(message.status)
+    node.get_node_names_and_namespaces = lambda: asked.append(1) or names_of()
+    node._report()
+    assert [status.hardware_id for status in reports[0]] == ["front_optical"] * 3 + [""] * 3 and len(asked) == 1
+    assert [status.name.split(": ")[:2] for status in reports[0][2:4]] == [["/sam2", "front"], ["/sam2", "rear"]]
     names = ("player_of_a_bag", ""), ("sam2", "/other_robot"), ("sam2", ""), ("sam2", "")
     others = [rclpy.create_node(name, namespace=namespace, context=rig.context) for name, namespace in names]
     rig.until(lambda: len(node.get_node_names()) == 2 + len(others))
-    channel.statuses(situation)
-    assert channel._count_rivals() == 2, "two have its name and namespace, in whatever state it and they are"
+    assert count_rivals(node) == 2, "two have its name and namespace, in whatever state it and they are"
+    node._state, node._trouble = "active", ("ready", "")
+    node._report()
+    assert sum("2 more node(s) of this name" in status.message for status in reports.pop()) == 2, "once for each camera"
     for other in others:
         other.destroy_node()
     node.get_node_names_and_namespaces = lambda: (_ for _ in ()).throw(RuntimeError("empty node name"))
-    assert channel.statuses(situation), "a nameless node somewhere silences nobody"
+    node._report()
+    assert len(reports) == 2 and count_rivals(node) == 0, "a nameless node somewhere silences nobody"
 
 
 def test_a_class_for_which_there_is_no_value_is_told_in_the_log(make):
