@@ -4,6 +4,7 @@ Frames that come faster than the tracker works are dropped, as from a camera, an
 its model; `sam2_ros replay` processes every one. Takes the arguments of track.launch.py too.
 """
 
+import math
 import shlex
 from pathlib import Path
 
@@ -25,16 +26,42 @@ from sam2_ros import fast_dds
 LAUNCH = Path(get_package_share_directory("sam2_ros")) / "launch"
 
 
+def existing(bag: str) -> str:
+    """Raises RuntimeError if there is no such bag, which the player would find out only after the delay."""
+    path = Path(bag).expanduser()  # the shell expands no ~ after :=
+    if not path.exists():
+        raise RuntimeError(f"bag {path}: there is no such file or folder")
+    return str(path)
+
+
+def seconds(text: str) -> float:
+    """Raises RuntimeError for anything but a number of seconds."""
+    try:
+        if 0 <= float(text) < math.inf:
+            return float(text)
+    except ValueError:
+        pass
+    raise RuntimeError(f"delay: expected a number of seconds, 0 or more, got {text!r}")
+
+
+def words(options: str) -> list[str]:
+    """Splits options as a shell does. Raises RuntimeError if they cannot be split."""
+    try:
+        return shlex.split(options)
+    except ValueError as error:
+        raise RuntimeError(f"play_options {options!r}: {error}") from error
+
+
 def player(context) -> list[TimerAction]:
-    """`ros2 bag play`, publishing /clock."""
+    """`ros2 bag play`, publishing /clock. Raises RuntimeError for a mistake in the arguments."""
     bag, delay, options = (LaunchConfiguration(name).perform(context) for name in ("bag", "delay", "play_options"))
     # The player's own delay lets the tracker discover it; it applies to every loop, and cannot be 0.
-    command = ["ros2", "bag", "play", bag, "--clock", "--delay", "0.5", *shlex.split(options)]
+    command = ["ros2", "bag", "play", existing(bag), "--clock", "--delay", "0.5", *words(options)]
     # Without the profile, Fast DDS loses large images.
     profile = fast_dds.profile()
     room = {fast_dds.PROFILES: profile} if profile else {}
     process = ExecuteProcess(cmd=command, output="screen", on_exit=over, additional_env=room)
-    return [TimerAction(period=float(delay), actions=[process])]
+    return [TimerAction(period=seconds(delay), actions=[process])]
 
 
 def over(event, context) -> Shutdown:

@@ -211,8 +211,12 @@ def test_rviz_if_asked_for(rviz, is_shown):
     [
         ("demo.launch.py", {"rviz": "maybe"}, "maybe"),
         ("demo.launch.py", {"rviz": "true"}, "rviz2"),
-        ("replay.launch.py", {"bag": "kitchen", "delay": "abc"}, "abc"),
-        ("replay.launch.py", {"bag": "kitchen", "play_options": "'x"}, "quotation"),
+        ("replay.launch.py", {"bag": "~/kitchen"}, "bag /.*/kitchen: there is no such file"),
+        ("replay.launch.py", {"bag": ".", "delay": "abc"}, "delay: expected a number of seconds, 0 or more, got 'abc'"),
+        ("replay.launch.py", {"bag": ".", "delay": "-1"}, "delay: .* got '-1'"),
+        ("replay.launch.py", {"bag": ".", "delay": "inf"}, "delay: .* got 'inf'"),
+        ("replay.launch.py", {"bag": ".", "delay": "nan"}, "delay: .* got 'nan'"),
+        ("replay.launch.py", {"bag": ".", "play_options": "'x"}, "play_options .*quotation"),
     ],
 )
 def test_a_mistake_is_told_before_the_tracker_is_started(name, asked, told, monkeypatch):
@@ -237,7 +241,7 @@ def test_a_launch_ends_with_its_player_and_says_whether_that_failed(code, tmp_pa
     (tmp_path / "ros2").write_text(f"#!/bin/sh\nexit {code}\n")
     (tmp_path / "ros2").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    (timer,), _ = nodes_of("replay.launch.py", bag="kitchen", delay="0.5")
+    (timer,), _ = nodes_of("replay.launch.py", bag=".", delay="0.5")
     from launch import LaunchDescription, LaunchService
     from launch.actions import ExecuteProcess
 
@@ -255,10 +259,10 @@ def test_a_bag_has_room_for_its_images_unless_somebody_else_cares(callers, monke
         monkeypatch.setenv(PROFILE, callers)
     else:
         monkeypatch.delenv(PROFILE, raising=False)
-    (timer,), context = nodes_of("replay.launch.py", bag="kitchen", play_options="--loop --rate 0.5")
+    (timer,), context = nodes_of("replay.launch.py", bag=".", play_options="--loop --rate 0.5")
     (player,) = timer.actions
     player.prepare(context)
-    assert player.process_details["cmd"] == [*"ros2 bag play kitchen --clock --delay 0.5 --loop --rate 0.5".split()]
+    assert player.process_details["cmd"] == [*"ros2 bag play . --clock --delay 0.5 --loop --rate 0.5".split()]
     given = player.process_details["env"].get(PROFILE)
     assert given == "own.xml" if callers else given.endswith("config/fastdds_shm.xml")
 
@@ -267,7 +271,7 @@ def test_a_bag_has_room_for_its_images_unless_somebody_else_cares(callers, monke
 @pytest.mark.parametrize(("asked", "seconds"), [({}, 10.0), ({"delay": "0"}, 0.0)])
 def test_a_bag_is_played_after_the_delay_and_looped_without_it(asked, seconds):
     """It runs out when the scope of the launch file's arguments has long gone."""
-    (timer,), _ = nodes_of("replay.launch.py", bag="kitchen", **asked)
+    (timer,), _ = nodes_of("replay.launch.py", bag=".", **asked)
     from launch import LaunchContext
     from launch.utilities.type_utils import perform_typed_substitution
 
