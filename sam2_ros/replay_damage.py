@@ -4,11 +4,26 @@ import errno
 import tempfile
 from os import SEEK_END
 from pathlib import Path
+from typing import Any
+
+from rosbags.interfaces import Connection
 
 import sam2
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk
 MCAP_MAGIC = b"\x89MCAP0\r\n"  # begins and ends a file, mcap.dev/spec
+
+
+class _AnyQos:
+    def __eq__(self, other: object) -> bool:
+        return True
+
+
+def with_any_qos(connections: list[Connection]) -> list[Connection]:
+    """The same connections of a bag's folder, to read. rosbags gives no message of those whose QoS in metadata.yaml is
+    not exactly that in the file, and `ros2 bag reindex` writes another one."""
+    anything: Any = _AnyQos()
+    return [connection._replace(ext=anything) for connection in connections]
 
 
 def check_complete(path: Path) -> None:
@@ -28,7 +43,11 @@ def cure_of(path: Path) -> str:
             begins = raw.read(len(MCAP_MAGIC)) == MCAP_MAGIC
             raw.seek(-min(len(MCAP_MAGIC), file.stat().st_size), SEEK_END)
             if begins and raw.read() != MCAP_MAGIC:
-                return "; if its recorder was killed, `mcap recover` mends it"
+                return (
+                    f"; if its recorder was killed, `mcap recover` mends {file.name}; or write `output_bags: [{{uri: "
+                    "mended, storage_id: mcap, all_topics: true}]` into mended.yaml, and then "
+                    f"`ros2 bag convert -i {path} -o mended.yaml` writes the bag `mended`"
+                )
     return ""
 
 

@@ -25,7 +25,7 @@ from sam2_ros import image_in
 from sam2_ros.matroska import bytes_missing
 from sam2_ros.pictures import may_be_read, read_picture
 from sam2_ros.refused import Refused
-from sam2_ros.replay_damage import check_complete, cure_of, said_by
+from sam2_ros.replay_damage import check_complete, cure_of, said_by, with_any_qos
 from sam2_ros.replay_files import video_name
 from sam2_ros.ros_time import LAST_NS, stamp_ns
 from sam2_ros.stamps import Stamp
@@ -162,7 +162,7 @@ def _image_connections(reader: BagReader, path: Path, topic: str) -> list[Connec
 def _messages(reader: BagReader, connections: list[Connection], path: Path) -> Iterator[tuple[Connection, int, bytes]]:
     """Messages with their recording times. Raises sam2.BadInput where the file turns out to be damaged."""
     try:
-        yield from reader.messages(connections)
+        yield from reader.messages(with_any_qos(connections) if path.is_dir() else connections)
     except Exception as error:  # as in `_bag`; exceptions of the caller do not come here
         raise sam2.BadInput(f"bag {path}: its messages cannot be read: {said_by(error)}{cure_of(path)}") from error
 

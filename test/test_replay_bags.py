@@ -89,6 +89,22 @@ def test_messages_that_are_still_beside_their_database_are_not_forgotten(tmp_pat
 
 
 @pytest.mark.parametrize("storage", list(StoragePlugin))
+def test_metadata_may_tell_another_qos_than_the_file(tmp_path, storage):
+    """As after `ros2 bag reindex`, which writes a depth of 10 whatever was recorded."""
+    bag = write_bag(tmp_path / "bag", {"/image": [image_message(number) for number in range(3)]}, storage)
+    described, never = bag / "metadata.yaml", "{sec: 0, nsec: 0}"
+    qos = (
+        f"{{history: unknown, depth: 10, reliability: reliable, durability: volatile, deadline: {never}, lifespan: "
+        f"{never}, liveliness: automatic, liveliness_lease_duration: {never}, avoid_ros_namespace_conventions: false}}"
+    )
+    text = described.read_text()
+    described.write_text(text.replace("offered_qos_profiles: []", f"offered_qos_profiles: [{qos}]"))
+    assert described.read_text() != text
+    source, shots = shots_of(bag)
+    assert [shot.index for shot in shots] == [0, 1, 2] and source.fps == pytest.approx(10)
+
+
+@pytest.mark.parametrize("storage", list(StoragePlugin))
 def test_what_only_the_folder_of_a_compressed_bag_tells_is_asked_for(storage, tmp_path):
     images = {"/image": [image_message(number) for number in range(3)]}
     for packed in (CompressionMode.MESSAGE, CompressionMode.FILE):
@@ -120,7 +136,7 @@ def test_a_recorder_that_was_killed_is_known_by_what_it_leaves(tmp_path):
     with pytest.raises(sam2.BadInput, match=r"bag.bag, bag_0.bag; bags of ROS 1 have none; give one of these files"):
         shots_of(bag)
     file.write_bytes(whole[:-100])
-    with pytest.raises(sam2.BadInput, match="if its recorder was killed, `mcap recover` mends it"):
+    with pytest.raises(sam2.BadInput, match=rf"`ros2 bag convert -i {file} -o mended.yaml` writes"):
         shots_of(file)
     file.write_bytes(whole[:9] + b"?" * (len(whole) - 40) + whole[-31:])
     with pytest.raises(sam2.BadInput, match=r"cannot be read: [^;]*$"):
