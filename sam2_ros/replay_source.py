@@ -202,8 +202,9 @@ def _deserialized(deserialize: Callable, connection: Connection, raw: bytes) -> 
         return deserialize(raw, connection.msgtype)
     except Exception as error:
         if raw[:4] == ZSTD:
-            why = "it is compressed, as only the bag's metadata.yaml tells; give the bag's folder instead of its file"
-            raise Refused("compressed", why) from error
+            why = "it is compressed, as only metadata.yaml can tell; give the bag's folder instead of its file"
+            cure = "set `compression_mode: MESSAGE` and `compression_format: zstd` there if `ros2 bag reindex` wrote it"
+            raise Refused("compressed", f"{why}, or {cure}") from error
         raise Refused("damaged", f"its bytes are no {connection.msgtype}: {error}") from error
 
 

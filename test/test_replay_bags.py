@@ -117,7 +117,11 @@ def test_what_only_the_folder_of_a_compressed_bag_tells_is_asked_for(storage, tm
         else:
             source, shots = shots_of(file)
             assert (shots, source.refused) == ([], {"compressed": 3})
-            assert source.last_refusal.endswith("tells; give the bag's folder instead of its file")
+            assert source.last_refusal.endswith("zstd` there if `ros2 bag reindex` wrote it")
+            described = bag / "metadata.yaml"
+            told, reindexed = described.read_text(), "compression_format: ''\n  compression_mode: ''"
+            described.write_text(told.replace("compression_format: zstd\n  compression_mode: message", reindexed))
+            assert shots_of(bag)[0].refused == {"compressed": 3}
 
 
 def test_a_recorder_that_was_killed_is_known_by_what_it_leaves(tmp_path):
