@@ -9,9 +9,10 @@ HINTS = {  # by a part of rcl's message
     "the parameters are indented below",
     "Couldn't parse remap rule": "write it as FROM:=TO, for example -r image:=/camera/image_raw",
     "Couldn't parse parameter override rule": "write it as NAME:=VALUE, for example -p model:=tiny",
+    "Couldn't parse log level": "write debug, info, warn, error or fatal",
     "length should not exceed": "give the node, its namespace or its cameras a shorter name",
     # The next two are of CycloneDDS.
-    "error not set": "the middleware has said why, in the lines above",
+    "creating node: error not set": "the middleware has said why, in the lines above",
     "for unknown reasons": "with SROS2, does the policy allow this name?",
 }
 
