@@ -66,7 +66,7 @@ def do(client: NodeClient, args: argparse.Namespace) -> str:
     ids = args.ids
     if args.remove:
         answer = client.call(RemoveObjects, "remove_objects", RemoveObjects.Request(object_ids=ids))
-        removed = ", ".join(name for name in dict.fromkeys(ids) if name not in answer.unknown_ids)
+        removed = ", ".join(readable(name) for name in dict.fromkeys(ids) if name not in answer.unknown_ids)
         if answer.code == Code.UNKNOWN_OBJECT and removed:
             raise NodeRefused(f"removed {removed}; {answer.sentence}")
         agreed(answer)
@@ -78,7 +78,7 @@ def do(client: NodeClient, args: argparse.Namespace) -> str:
         return "all objects are forgotten"
     if args.target:
         agreed(client.call(SetTarget, "set_target", SetTarget.Request(object_id="".join(ids))))
-        return f"the target is {ids[0] if ids else 'the object with the lowest label'}"
+        return f"the target is {readable(ids[0]) if ids else 'the object with the lowest label'}"
     if args.save is not None:
         kept = agreed(client.call(SaveObjects, "save", SaveObjects.Request(name=args.save, object_ids=ids)))
         return f"saved {', '.join(map(readable, kept.object_ids))} in {kept.path}"
@@ -88,9 +88,9 @@ def do(client: NodeClient, args: argparse.Namespace) -> str:
         return f"tracking {', '.join(map(readable, back))} again, from the next image on"
     answer = agreed(client.call(ListObjects, "list_objects", ListObjects.Request()))
     listed = answer.objects
-    unknown = sorted(set(ids) - {track.object_id for track in listed})
-    if unknown:
-        raise NodeRefused(with_waiting(f"UNKNOWN_OBJECT: not tracked: {', '.join(unknown)}", answer, "; "))
+    if unknown := sorted(set(ids) - {track.object_id for track in listed}):
+        said = f"UNKNOWN_OBJECT: not tracked: {', '.join(map(readable, unknown))}"
+        raise NodeRefused(with_waiting(said, answer, "; "))
     shown = [track for track in listed if not ids or track.object_id in ids]
     said = table(shown) if shown or not answer.sentence else ""
     if listed and answer.age > OLD_S:

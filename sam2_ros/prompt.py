@@ -18,6 +18,7 @@ from sam2_ros.image_out import image_message
 from sam2_ros.msg import Prompt, Track
 from sam2_ros.node_client import NoAnswer, NodeClient, NodeRefused, add_arguments, agreed, connect
 from sam2_ros.pictures import may_be_read, read_mask
+from sam2_ros.readable import readable
 from sam2_ros.requests import Code
 from sam2_ros.ros_time import LAST_NS, time_message
 from sam2_ros.srv import AddObjects, ListObjects
@@ -102,7 +103,7 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
     tracks = {track.object_id: track for track in listed}
     for name in answer.object_ids:
-        print(f"tracking {name}{_how(tracks[name]) if name in tracks else ''}")
+        print(f"tracking {readable(name)}{_how(tracks[name]) if name in tracks else ''}")
     return 0
 
 

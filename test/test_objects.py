@@ -61,6 +61,12 @@ def test_names_command_no_terminal():
     client = SimpleNamespace(call=lambda kind, *_: kind.Response(object_ids=[name]))
     assert objects.do(client, objects.parse(["--save", "x"])) == f"saved {shown} in "
     assert objects.do(client, objects.parse(["--restore", "x"])) == f"tracking {shown} again, from the next image on"
+    client = SimpleNamespace(call=lambda kind, *_: kind.Response())
+    assert objects.do(client, objects.parse(["--remove", name])) == f"removed {shown}"
+    assert objects.do(client, objects.parse(["--target", name])) == f"the target is {shown}"
+    with pytest.raises(objects.NodeRefused) as caught:
+        objects.do(client, objects.parse([name]))
+    assert str(caught.value) == f"UNKNOWN_OBJECT: not tracked: {shown}"
 
 
 @pytest.mark.parametrize(

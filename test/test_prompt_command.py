@@ -13,6 +13,7 @@ from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
 
 from sam2_ros import prompt
+from sam2_ros.srv import AddObjects
 
 pytestmark = pytest.mark.ros
 
@@ -83,6 +84,13 @@ def test_the_newest_image_is_the_one_that_the_node_has_processed(monkeypatch, ca
     with pytest.raises(SystemExit):
         prompt.parse(["--click", "1", "2", "--newest", "--stamp", "5"])
     assert "--stamp and --newest both say which image" in capsys.readouterr().err
+
+
+def test_the_name_of_an_object_commands_no_terminal(monkeypatch, capsys):
+    ask = lambda kind, *_: kind.Response(object_ids=["a\n\x1b[31m"]) if kind is AddObjects else kind.Response()  # noqa: E731
+    monkeypatch.setattr(prompt, "connect", lambda name, timeout_s: nullcontext(SimpleNamespace(call=ask)))
+    assert prompt.main(["--click", "1", "2"]) == 0
+    assert capsys.readouterr().out == "tracking a\\n\\x1b[31m\n"
 
 
 def test_where_no_image_came_yet_the_newest_will_be_the_next(monkeypatch):
