@@ -35,6 +35,7 @@ IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 BAG_SUFFIXES = (".mcap", ".db3", ".bag")
 ZSTD = b"\x28\xb5\x2f\xfd"  # begins whatever is compressed by Zstandard (RFC 8878)
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+TEXT_SUFFIXES = (".ans", ".art", ".asc", ".diz", ".ice", ".nfo", ".txt", ".vt")  # FFmpeg plays films of their letters
 FRAME_ID = "camera"  # of images in videos and folders
 DEFAULT_FPS = 30.0
 NO_FPS = 1000.0  # is not a video's rate but its clock's, in milliseconds: it says none
@@ -214,7 +215,7 @@ def _video(path: Path, fps: float) -> Iterator[Source]:
         raise sam2.BadInput(f"{path}: a compressed file of a bag; give its folder, with metadata.yaml, or unpack it")
     video = cv2.VideoCapture(video_name(path))
     try:
-        if not video.isOpened() or path.suffix.lower() == ".txt":  # FFmpeg plays texts, as films of letters
+        if not video.isOpened() or path.suffix.lower() in TEXT_SUFFIXES:
             raise sam2.BadInput(
                 f"{path}: expected a bag ({', '.join(BAG_SUFFIXES)}), a video or a folder of images; a file of "
                 f"{path.stat().st_size} bytes that is none of them, or damaged"

@@ -146,7 +146,10 @@ def test_a_bag_of_a_burst_beside_a_silent_camera_and_without_definitions(tmp_pat
     assert source.topic == "/image" and source.fps == 120 and len(shots) == 3
 
 
-@pytest.mark.parametrize("name", ["list.txt", "missing", "broken.mcap", "broken.db3", "broken.mp4", "empty"])
+@pytest.mark.parametrize(
+    "name",
+    ["list.ans", "list.ASC", "list.nfo", "list.txt", "missing", "broken.mcap", "broken.db3", "broken.mp4", "empty"],
+)
 def test_what_is_no_source_is_one_sentence(tmp_path, name):
     if name == "empty":
         (tmp_path / name).mkdir()
