@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 TESTS = "".join(path.read_text() for path in ROOT.glob("test/*.py"))
-FOREIGN = {"overlay_mouse_left", "get_state"}  # rqt's own, rclpy's own
+FOREIGN = {"get_state"}  # rclpy's own
 
 
 def known_names() -> set[str]:
