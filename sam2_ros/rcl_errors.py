@@ -7,7 +7,8 @@ HINTS = {  # by a part of rcl's message
     "Error parsing a event near": "is it YAML? It is indented by spaces, not by tabs",
     "Cannot have a value before ros__parameters": "the file begins with the lines `/**:` and `  ros__parameters:`, and "
     "the parameters are indented below",
-    "Couldn't parse remap rule": "write it as FROM:=TO, for example -r image:=/camera/image_raw",
+    "Couldn't parse remap rule": "write it as FROM:=TO, for example -r image:=/camera/image_raw; between the slashes "
+    "of a name are ASCII letters, digits and _, and no digit comes first",
     "Couldn't parse parameter override rule": "write it as NAME:=VALUE, for example -p model:=tiny",
     "Couldn't parse log level": "write debug, info, warn, error or fatal",
     "length should not exceed": "give the node, its namespace or its cameras a shorter name",

@@ -27,7 +27,8 @@ ROOT = Path(__file__).parents[1]
     [
         (["-p", "model"], "NAME:=VALUE"),
         (["-r", "image=/image"], "FROM:=TO"),
-        (["-r", "image:=/"], "write it as FROM:=TO, for example -r image:=/camera/image_raw\n"),
+        (["-r", "image:=/"], "write it as FROM:=TO, for example -r image:=/camera/image_raw; "),
+        (["-r", "image:=/ü"], "a name are ASCII letters, digits and _, and no digit comes first\n"),
         (["--log-level", "loud"], "write debug, info, warn, error or fatal"),
         (["--params-file", "/nowhere.yaml"], "/nowhere.yaml"),
         (["--params-file", "/sam2:\n\tros__parameters: {}\n"], "not by tabs"),
