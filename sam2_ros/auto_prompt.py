@@ -33,7 +33,7 @@ class AutoPrompt:
         self._counters, self._answered = counters, answered
         self.settings = settings  # may be replaced at any time
         self._association = Association(settings)
-        self._waiting: deque[tuple[int, list[Detection]]] = deque(maxlen=WAITING)
+        self._waiting: deque[tuple[int, list[Detection], bool]] = deque(maxlen=WAITING)  # as they were posted
         # (stamp, tracks), oldest first; no longer than the history, since the tracker refuses prompts on older images
         self._results: deque[tuple[int, list[sam2.Track]]] = deque(maxlen=settings.history_frames)
         self.is_expected = settings.detector_unattended  # whether there is, or will be, a detector
@@ -41,12 +41,14 @@ class AutoPrompt:
         self._begun: set[str] = set()  # ids of objects that a detection created
         self._lock = threading.Lock()
 
-    def post(self, stamp_ns: int, detections: list[Detection]) -> None:
-        """Queues a message. Called on the executor."""
+    def post(self, stamp_ns: int, detections: list[Detection], of_another_clock: bool = False) -> None:
+        """Queues a message. Called on the executor. of_another_clock: its image will most likely never come."""
         with self._lock:
             if len(self._waiting) == WAITING:
-                self._counters.count_detections("dropped for a newer message", len(self._waiting[0][1]))
-            self._waiting.append((stamp_ns, detections))
+                _, dropped, was_of_another = self._waiting[0]
+                why = "later than all images" if was_of_another else "dropped for a newer message"
+                self._counters.count_detections(why, len(dropped))
+            self._waiting.append((stamp_ns, detections, of_another_clock))
             self.is_expected = True
 
     def remember(self, stamp_ns: int, tracks: list[sam2.Track], done: Collection[Add] = ()) -> None:
@@ -111,7 +113,7 @@ class AutoPrompt:
     def forget(self) -> None:
         """Forgets everything at the beginning of a new stream."""
         with self._lock:
-            self._counters.count_detections("of an earlier stream", sum(len(seen) for _, seen in self._waiting))
+            self._counters.count_detections("of an earlier stream", sum(len(seen) for _, seen, _ in self._waiting))
             self._waiting.clear()
         self._results.clear()
         self._begun.clear()
@@ -143,10 +145,10 @@ class AutoPrompt:
     def _take(self) -> tuple[int, list[Detection]] | None:
         """Takes the oldest message whose image has been processed; skips messages that are ahead of the images."""
         with self._lock:
-            for index, message in enumerate(self._waiting):
-                if message[0] <= self._results[-1][0]:
+            for index, (stamp_ns, detections, _) in enumerate(self._waiting):
+                if stamp_ns <= self._results[-1][0]:
                     del self._waiting[index]
-                    return message
+                    return stamp_ns, detections
         return None
 
     def _requests_for(self, decisions: Decisions, stamp_ns: int, size_hw: tuple[int, int]) -> list[Request]:

@@ -131,12 +131,13 @@ class RequestInputs:
             self._channel.log.warning(readable(f"detections: {error}"), throttle_duration_sec=REFUSALS_EVERY_S)
             return
         stamp, newest_ns = stamp_ns(msg.header.stamp), self._channel.camera.newest_ns
-        if newest_ns and (ahead_ns := stamp - newest_ns) >= ANOTHER_CLOCK_NS:  # most likely its image will never come
+        ahead_ns = stamp - newest_ns if newest_ns else 0
+        if of_another_clock := ahead_ns >= ANOTHER_CLOCK_NS:
             late = f"detections: their stamp is {ahead_ns / 1e9:.3f} s later than the newest image's"
             self._channel.log.warning(f"{late}; is it of another clock?", throttle_duration_sec=REFUSALS_EVERY_S)
         detections = [Detection(*values) for values in vision.read_detections(msg)]
         pipeline = self._channel.pipeline
-        pipeline.auto.post(stamp, detections)
+        pipeline.auto.post(stamp, detections, of_another_clock)
         pipeline.mailbox.wake()
 
     def answer_detector(self, object_id: str | None, stamp: int, answer: Answer) -> None:

@@ -105,6 +105,15 @@ def test_what_a_full_queue_loses_is_counted_in_boxes_as_everything_else_is():
     assert desk.counters.detections == {"dropped for a newer message": 3}
 
 
+def test_what_no_image_ever_comes_for_is_counted_as_that_and_not_as_too_fast():
+    desk = Desk()
+    desk.results(10)
+    desk.auto.post(3600 * S, [seen(*BOX)] * 3, of_another_clock=True)
+    for number in range(20, 20 + WAITING):
+        desk.auto.post(number, [seen(*BOX)])
+    assert desk.made() == [] and desk.counters.detections == {"later than all images": 3}
+
+
 def test_what_a_late_message_did_not_see_any_more_may_have_come_back():
     desk = Desk(detector_unattended=True, detector_forget_s=1.0)
     desk.results(3 * S, tracks=[track("a", BOX, visible=False, last_seen_ns=S)])

@@ -161,10 +161,9 @@ def test_detections_go_to_who_knows_the_tracks_unless_they_are_of_another_frame_
     for frame_id, why in (("camera_optical", None), ("map", None), ("camera_optical", (Code.LOADING, "loading"))):
         desk.why = why
         desk.inputs._on_detections(SimpleNamespace(header=header(frame_id), detections=[None] * 3))
-    ((stamp, detections),) = desk.posted
+    ((stamp, detections, _),) = desk.posted
     assert stamp == 5 * S and [(d.class_name, d.score) for d in detections] == [("cup", 0.5)] * 3
-    assert desk.mailbox.has_work, "the worker is told"
-    assert desk.counters.detections == {"of another frame": 3, "while closed": 3}
+    assert desk.mailbox.has_work and desk.counters.detections == {"of another frame": 3, "while closed": 3}
     assert len(desk.warned) == 1 and "frame_id 'map'" in desk.warned[0]
 
 
@@ -172,7 +171,8 @@ def test_detections_of_another_clock_are_told(desk, monkeypatch):
     monkeypatch.setattr(requests_in.vision, "read_detections", lambda msg: [])
     for desk.channel.camera.newest_ns, at_ns in ((0, 6 * S), (5 * S, 6 * S - 1), (5 * S, 6 * S)):
         desk.inputs._on_detections(SimpleNamespace(header=header(at_ns=at_ns)))
-    assert desk.warned == ["detections: their stamp is 1.000 s later than the newest image's; is it of another clock?"]
+    told = "detections: their stamp is 1.000 s later than the newest image's; is it of another clock?"
+    assert (desk.warned, [message[-1] for message in desk.posted]) == ([told], [False, False, True])
 
 
 def test_what_a_detector_asked_for_is_told_with_the_image_it_saw(desk):

@@ -9,6 +9,7 @@ from sam2_ros import vision  # noqa: E402
 if not vision.INSTALLED:
     pytest.skip("vision_msgs is not installed", allow_module_level=True)
 
+from builtin_interfaces.msg import Time  # noqa: E402
 from rclpy.event_handler import PublisherEventCallbacks  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data  # noqa: E402
 from ros_rig import NodeProcess  # noqa: E402
@@ -67,6 +68,13 @@ def test_a_detector_of_either_reliability_drives_the_node_and_label_info_reaches
             detector.publish(elsewhere)
         said = rig.diagnostics()
         rig.until(lambda: said and any("of another frame" in v.key for s in said[-1].status for v in s.values))
+        ahead = vision.detections(Header(stamp=Time(sec=2**31 - 1)), [track("", (2, 2, 9, 9))])
+
+        def is_told():  # once more of them have come than wait
+            detector.publish(ahead)
+            return any("later than all images" in v.key for s in said[-1].status for v in s.values)
+
+        rig.until(is_told)
         late, got = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL), []
         rig.node.create_subscription(LabelInfo, "/sam2/label_info", got.append, late)
         rig.until(lambda: got)
