@@ -28,6 +28,8 @@ LAUNCH = Path(get_package_share_directory("sam2_ros")) / "launch"
 
 def existing(bag: str) -> str:
     """Raises RuntimeError if there is no such bag, which the player would find out only after the delay."""
+    if not bag:  # from an including file; as a path it would be the working directory
+        raise RuntimeError("bag: expected a folder or file, got ''")
     path = Path(bag).expanduser()  # the shell expands no ~ after :=
     if not path.exists():
         raise RuntimeError(f"bag {path}: there is no such file or folder")

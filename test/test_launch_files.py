@@ -212,6 +212,7 @@ def test_rviz_if_asked_for(rviz, is_shown):
         ("demo.launch.py", {"rviz": "maybe"}, "maybe"),
         ("demo.launch.py", {"rviz": "true"}, "rviz2"),
         ("replay.launch.py", {"bag": "~/kitchen"}, "bag /.*/kitchen: there is no such file"),
+        ("replay.launch.py", {"bag": ""}, "bag: expected a folder or file, got ''"),
         ("replay.launch.py", {"bag": ".", "delay": "abc"}, "delay: expected a number of seconds, 0 or more, got 'abc'"),
         ("replay.launch.py", {"bag": ".", "delay": "-1"}, "delay: .* got '-1'"),
         ("replay.launch.py", {"bag": ".", "delay": "inf"}, "delay: .* got 'inf'"),
