@@ -194,7 +194,7 @@ def test_the_oldest_message_is_lost_to_the_ninth():
         assert desk.counters.detections == {}
         desk.auto.post(number, [seen(*BOX)])
     assert desk.counters.detections == {"dropped for a newer message": 1}
-    assert [stamp for stamp, _ in desk.auto._waiting] == list(range(1, WAITING + 1))
+    assert [stamp for stamp, *_ in desk.auto._waiting] == list(range(1, WAITING + 1))
 
 
 def test_a_detection_meets_the_tracks_of_its_own_image():
