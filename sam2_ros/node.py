@@ -284,9 +284,8 @@ class TrackNode(LifecycleNode):
 
     def _report(self) -> None:
         phase, sentence = self._trouble
-        loads_since_ns = 0
+        loading_since_ns = self._worker.loading_since_ns if self._worker is not None else 0
         if self._worker is not None:
-            loads_since_ns = self._worker.loading_since_ns
             if not phase:
                 phase, sentence = self._worker.phase.value, self._worker.sentence
             if self._worker.is_stopping and self._worker.phase in (Phase.LOADING, Phase.READY):
@@ -294,7 +293,8 @@ class TrackNode(LifecycleNode):
         _, closed = self.why_closed() or (None, "")
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
-        situation = Situation(self._state, phase, sentence, self._since_ns, closed, loads_since_ns, count_rivals(self))
+        rivals = count_rivals(self)
+        situation = Situation(self._state, phase, sentence, self._since_ns, closed, loading_since_ns, rivals)
         for channel in self.channels:
             message.status += channel.statuses(situation)
         self._diagnostics.publish(message)
